@@ -34,7 +34,7 @@ def generate(target: Path) -> None:
     arguments = [
         "protoc",
         f"--proto_path={ROOT}",
-        f"--proto_path={Path(protoc.__file__).parent / '_proto'}",
+        f"--proto_path={Path(str(protoc.__file__)).parent / '_proto'}",
         f"--python_out={target}",
         f"--grpc_python_out={target}",
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
