@@ -6,8 +6,8 @@ this protocol, so that the same code runs in both.
 
 from typing import Protocol, TypeVar
 
-Out = TypeVar("Out", contravariant=True)
-In = TypeVar("In", covariant=True)
+Out = TypeVar("Out", contravariant=True)  # noqa: PLC0105 - `Link[Out, In]` reads better
+In = TypeVar("In", covariant=True)  # noqa: PLC0105
 
 
 class LinkLost(Exception):  # noqa: N818 - what happened, in the words of the field
