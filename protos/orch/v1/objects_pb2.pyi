@@ -499,7 +499,7 @@ Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
 class Revision(_message.Message):
     """---------------------------------------------------------------------------------------------------- Revision
 
-    One immutable version of a service's task template, with every default filled in.
+    One immutable version of a service's task template.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -508,6 +508,7 @@ class Revision(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     number: _builtins.int
@@ -515,7 +516,13 @@ class Revision(_message.Message):
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
-    def template(self) -> Global___TaskTemplate: ...
+    def template(self) -> Global___TaskTemplate:
+        """With every default filled in: what tasks of this revision run, whatever a later version's defaults are."""
+
+    @_builtins.property
+    def written(self) -> Global___TaskTemplate:
+        """As it stood in the service's spec. A spec that still says this needs no new revision."""
+
     def __init__(
         self,
         *,
@@ -523,10 +530,11 @@ class Revision(_message.Message):
         service: _builtins.str = ...,
         number: _builtins.int = ...,
         template: Global___TaskTemplate | None = ...,
+        written: Global___TaskTemplate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "number", b"number", "service", b"service", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "number", b"number", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -920,6 +928,7 @@ class Task(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     DESIRED_STATE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -928,6 +937,8 @@ class Task(_message.Message):
     node_id: _builtins.str
     """Set once, by the scheduler."""
     desired_state: Global___DesiredState.ValueType
+    failures: _builtins.int
+    """How many tasks before it failed in this slot, one after another: the longer the row, the longer the wait."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`."""
@@ -944,10 +955,11 @@ class Task(_message.Message):
         node_id: _builtins.str = ...,
         desired_state: Global___DesiredState.ValueType = ...,
         status: Global___TaskStatus | None = ...,
+        failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
