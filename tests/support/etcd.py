@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,12 +50,12 @@ class EtcdProcess:
         return f"127.0.0.1:{self._client_port}"
 
     def start(self) -> None:
-        """Return when it listens for clients, which etcd does once it has a leader."""
+        """Return when it answers clients, which it does once it leads its cluster of one."""
         assert self._process is None, "already running"
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._listens():
+        while not self._is_healthy():
             stopped = self._process.poll() is not None or time.monotonic() > deadline
             assert not stopped, f"etcd did not start:\n{self.log()}"
             time.sleep(0.02)
@@ -73,9 +74,12 @@ class EtcdProcess:
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")[-4000:]
 
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._client_port), timeout=1):
-            return True
+    def _is_healthy(self) -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer,
+        ):
+            return bool(answer.status == 200)
         return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from controlplane.store import api, memory
+from controlplane.store import api, etcd, memory
 from tests.support import etcd as etcd_process
 
 OpenStore = Callable[[], contextlib.AbstractAsyncContextManager[api.Store]]
@@ -34,19 +34,13 @@ def open_store(request: pytest.FixtureRequest) -> OpenStore:
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[api.Store]:
-        store = connect_etcd(endpoints) if endpoints else memory.MemoryStore()
+        store: api.Store = etcd.EtcdStore(endpoints) if endpoints else memory.MemoryStore()
         try:
             yield store
         finally:
             await store.close()
 
     return opened
-
-
-def connect_etcd(endpoints: list[str]) -> api.Store:
-    from controlplane.store import etcd
-
-    return etcd.EtcdStore(endpoints)
 
 
 @pytest.fixture

@@ -135,9 +135,11 @@ async def test_a_watch_of_the_future_belongs_to_another_history(open_store: Open
 
 @aio.bounded(10)
 async def test_closing_the_store_ends_its_watches(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store, contextlib.aclosing(store.watch(prefix, 1)) as batches:
-        await anext(batches)
-        pending = asyncio.ensure_future(anext(batches))
-        await store.close()
-        with pytest.raises(errors.Fatal, match="closed"):
-            await pending
+    async with open_store() as store:
+        revision = (await store.list(prefix)).revision
+        async with contextlib.aclosing(store.watch(prefix, revision)) as batches:
+            await anext(batches)
+            pending = asyncio.ensure_future(anext(batches))
+            await store.close()
+            with pytest.raises(errors.Fatal, match="closed"):
+                await pending

@@ -1,0 +1,158 @@
+"""The links to the members of an etcd cluster, and who is asked next when one does not answer.
+
+Two rules. Every call tries each endpoint at most once, each try has a deadline, and the endpoint that answered last is
+asked first. And a write goes only down a link that has just been seen to work: a link that is dead from the start is
+then certainly no reason to wonder whether the write happened.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from aetcd import rpc
+
+from controlplane.store import errors
+
+TRY_TIMEOUT_S = 5.0
+END_OF_STREAM: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
+
+# etcd closes links that ping more often than every 5 s. A silent member is noticed after time + timeout.
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # despite its name, what one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", -1),  # a page of a listing is bounded by its count and MAX_COMMIT_BYTES
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # closing one store leaves the links of another alone
+    ("grpc.enable_http_proxy", 0),
+)
+
+# The request itself is wrong or its object is gone: every member would say the same.
+FINAL = frozenset({
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
+})  # fmt: skip
+
+
+class Link:
+    """One member: its address, its channel and etcd's services on it."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.address = address
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+        self.kv = rpc.KVStub(self._channel)
+        self.lease = rpc.LeaseStub(self._channel)
+        self.watch = rpc.WatchStub(self._channel)
+
+    async def check(self) -> None:
+        """Raise the reason when the member cannot be reached; costs a round trip only when the link is not up."""
+        if self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            request = rpc.RangeRequest(key=b"\0", limit=1, keys_only=True, serializable=True)
+            await self.kv.Range(request, timeout=TRY_TIMEOUT_S)
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+
+class Endpoints:
+    """All links; `call` and `write` ask one after the other."""
+
+    def __init__(self, addresses: Sequence[str], credentials: grpc.ChannelCredentials | None) -> None:
+        if not addresses:
+            raise errors.Fatal("no etcd endpoint is configured; give at least one host:port")
+        self._links = [Link(address, credentials) for address in addresses]
+        self.closed = False
+
+    async def call(self, what: str, ask: Callable[[Link], Awaitable[Any]]) -> Any:
+        """For reads, and for writes that may happen twice. `what` is for the error message."""
+        failures: list[str] = []
+        for link in self.in_order():
+            try:
+                response = await self.guard(ask(link))
+            except grpc.aio.AioRpcError as error:
+                failures.append(passing(link, error))
+            else:
+                self.prefer(link)
+                return response
+        raise self.unavailable(what, failures)
+
+    async def write(self, what: str, ask: Callable[[Link], Awaitable[Any]], *, repeatable: bool) -> tuple[Any, bool]:
+        """The answer, and whether an earlier try may have been carried out already (only when `repeatable`)."""
+        failures: list[str] = []
+        in_doubt = False
+        for link in self.in_order():
+            try:
+                await self.guard(link.check())
+            except grpc.aio.AioRpcError as error:
+                failures.append(passing(link, error))
+                continue
+            try:
+                response = await self.guard(ask(link))
+            except grpc.aio.AioRpcError as error:
+                failures.append(passing(link, error))
+                in_doubt = True
+                if not repeatable:
+                    break
+            else:
+                self.prefer(link)
+                return response, in_doubt
+        raise self.unavailable(what, failures, ambiguous=in_doubt)
+
+    def in_order(self) -> Sequence[Link]:
+        if self.closed:
+            raise errors.Fatal("the store is closed")
+        return tuple(self._links)
+
+    def prefer(self, link: Link) -> None:
+        """Ask it first from now on."""
+        if self._links[0] is not link:
+            self._links.remove(link)
+            self._links.insert(0, link)
+
+    def avoid(self, link: Link) -> None:
+        """Ask it last from now on."""
+        self._links.remove(link)
+        self._links.append(link)
+
+    async def guard(self, awaitable: Awaitable[Any]) -> Any:
+        """Tell a call that ended because the channel was closed from a task that was cancelled: grpc does not."""
+        try:
+            return await awaitable
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            task = asyncio.current_task()
+            if self.closed and not (task and task.cancelling()):
+                raise errors.Fatal("the store was closed meanwhile") from None
+            raise
+
+    def unavailable(self, what: str, failures: Sequence[str], *, ambiguous: bool = False) -> errors.Unavailable:
+        doubt = "; it may have happened nevertheless: look before repeating it" if ambiguous else ""
+        return errors.Unavailable(f"etcd does not answer ({what}): {'; '.join(failures)}{doubt}", ambiguous=ambiguous)
+
+    async def close(self) -> None:
+        self.closed = True
+        for link in tuple(self._links):
+            await link.close()
+
+
+def passing(link: Link, error: grpc.aio.AioRpcError) -> str:
+    """Why this endpoint did not answer; raises the error again when another one would not know better."""
+    if error.code() in FINAL:
+        raise error
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{link.address}: no answer in time"
+    # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: connection refused (111)"
+    reason = (error.details() or "").rpartition("last error: ")[2] or str(error.code())
+    return f"{link.address}: {reason}"

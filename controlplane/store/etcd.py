@@ -1,0 +1,137 @@
+"""The store on etcd (≥ 3.4.20): etcd's own protocol under an adapter that knows several endpoints.
+
+Every call has a deadline; what no endpoint answers raises `Unavailable` with the reason of each.
+"""
+
+import functools
+import math
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from aetcd import rpc
+
+from controlplane.store import api, endpoints, errors, txn, watching
+
+PAGE_ENTRIES = 1000
+LISTING_TRIES = 5
+KEEP_ALIVE_TIMEOUT_S = 1.0
+"""For one endpoint: shorter than other calls, because a lease does not wait."""
+
+
+class EtcdStore:
+    """The `Store` protocol over the members at `addresses` (host:port), with TLS when `credentials` are given.
+
+    Make it inside the event loop that uses it.
+    """
+
+    def __init__(self, addresses: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._members = endpoints.Endpoints(addresses, credentials)
+
+    async def list(self, prefix: str) -> api.Listing:
+        for _ in range(LISTING_TRIES):
+            try:
+                return await self._list_pages(prefix)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
+                    raise errors.Fatal(f"etcd refuses to list {prefix}: {error.details()}") from error
+        raise errors.Unavailable(f"listing {prefix} was overtaken by a compaction {LISTING_TRIES} times")
+
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[api.EventBatch, None]:
+        return watching.watch(self._members, prefix, after)
+
+    async def commit(self, changes: Sequence[api.Change], *, fence: api.Fence | None = None) -> int:
+        api.check_commit(changes, fence)
+        request = txn.build(changes, fence)
+        what = f"commit of {len(changes)} changes" + (f" from {changes[0].key} on" if changes else "")
+        try:
+            response, in_doubt = await self._members.write(
+                what,
+                lambda link: link.kv.Txn(request, timeout=endpoints.TRY_TIMEOUT_S),
+                repeatable=txn.is_repeatable(changes),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _refused_commit(error, what, changes) from error
+        if not response.succeeded:
+            raise txn.refusal(response, changes, fence, maybe_own=in_doubt)
+        return int(response.header.revision)
+
+    async def grant_lease(self, ttl_s: float) -> int:
+        request = rpc.LeaseGrantRequest(TTL=max(1, math.ceil(ttl_s)))  # repeated, it leaves one that lapses by itself
+        response = await self._members.call(
+            "grant a lease", lambda link: link.lease.LeaseGrant(request, timeout=endpoints.TRY_TIMEOUT_S)
+        )
+        return int(response.ID)
+
+    async def keep_alive(self, lease: int) -> float:
+        response = await self._members.call(f"keep lease {lease:x} alive", lambda link: _keep_alive(link, lease))
+        if response.TTL <= 0:
+            raise errors.LeaseExpired(lease)
+        return float(response.TTL)
+
+    async def revoke(self, lease: int) -> None:
+        request = rpc.LeaseRevokeRequest(ID=lease)
+        try:
+            await self._members.call(
+                f"revoke lease {lease:x}", lambda link: link.lease.LeaseRevoke(request, timeout=endpoints.TRY_TIMEOUT_S)
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise errors.Fatal(f"etcd refuses to revoke lease {lease:x}: {error.details()}") from error
+
+    async def compact(self, revision: int) -> None:
+        request = rpc.CompactionRequest(revision=revision)
+        try:
+            await self._members.call(
+                f"compact at {revision}", lambda link: link.kv.Compact(request, timeout=endpoints.TRY_TIMEOUT_S)
+            )
+        except grpc.aio.AioRpcError as error:
+            if "has been compacted" not in (error.details() or ""):
+                raise errors.Fatal(f"etcd refuses to compact at revision {revision}: {error.details()}") from error
+
+    async def close(self) -> None:
+        await self._members.close()
+
+    async def _list_pages(self, prefix: str) -> api.Listing:
+        """Page by page at the revision of the first one; a compaction in between ends it with OUT_OF_RANGE."""
+        entries: list[api.Entry] = []
+        start, revision, more = prefix.encode() or b"\0", 0, True
+        while more:
+            request = rpc.RangeRequest(
+                key=start, range_end=api.prefix_end(prefix), limit=PAGE_ENTRIES, revision=revision
+            )
+            page = await self._members.call(f"list {prefix}", functools.partial(_range, request))
+            revision = revision or page.header.revision
+            entries.extend(_entry(kv) for kv in page.kvs)
+            more = page.more
+            start = page.kvs[-1].key + b"\0" if more else b""
+        return api.Listing(entries=tuple(entries), revision=revision)
+
+
+def _entry(kv: Any) -> api.Entry:
+    return api.Entry(key=kv.key.decode(), value=kv.value, version=kv.mod_revision)
+
+
+async def _range(request: Any, link: endpoints.Link) -> Any:
+    return await link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S)
+
+
+async def _keep_alive(link: endpoints.Link, lease: int) -> Any:
+    """One request and one answer on the stream that etcd wants for this."""
+    call = link.lease.LeaseKeepAlive(timeout=KEEP_ALIVE_TIMEOUT_S)
+    try:
+        await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
+        response = await call.read()
+        if response is endpoints.END_OF_STREAM:
+            raise errors.Unavailable(f"etcd at {link.address} ended the stream that keeps lease {lease:x} alive")
+        return response
+    finally:
+        call.cancel()
+
+
+def _refused_commit(error: grpc.aio.AioRpcError, what: str, changes: Sequence[api.Change]) -> errors.StoreError:
+    leases = [change.lease for change in changes if isinstance(change, api.Put) and change.lease is not None]
+    if error.code() is grpc.StatusCode.NOT_FOUND and leases:
+        return errors.LeaseExpired(leases[0])
+    return errors.Fatal(f"etcd refuses the {what}: {error.details()}")

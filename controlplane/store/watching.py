@@ -1,0 +1,118 @@
+"""A watch on etcd that survives its link, its member and etcd itself.
+
+Two rules. A watch is asked for from the last revision seen, not the one behind it, and the repetition is dropped: etcd
+accepts a start at the very revision of a compaction although removals of that revision are lost there. And only what
+is certain counts as seen: while a watch catches up, the revision in a response's header runs ahead of its events.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+import grpc.aio
+from aetcd import rpc
+
+from controlplane.store import api, endpoints, errors
+
+BACKOFF_S = 0.05
+BACKOFF_MAX_S = 1.0
+
+# etcd ends such a stream when its member has lost the quorum: better to know than to wait in silence.
+_REQUIRE_LEADER = (("hasleader", "true"),)
+
+
+async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncGenerator[api.EventBatch, None]:
+    """The `Store.watch` protocol: one stream after the other, each from where the last one ended."""
+    seen, failures = after, 0
+    while True:
+        link = members.in_order()[0]
+        try:
+            async with contextlib.aclosing(_stream(members, link, prefix, seen)) as batches:
+                async for batch in batches:
+                    seen, failures = batch.revision, 0
+                    yield batch
+        except grpc.aio.AioRpcError as error:
+            if error.code() in endpoints.FINAL:
+                raise errors.Fatal(f"etcd at {link.address} refuses to watch {prefix}: {error.details()}") from error
+        except TimeoutError:
+            pass  # as good as a lost link: the next member is asked
+        failures += 1
+        if failures == 1:
+            yield api.EventBatch(events=(), revision=seen, connected=False)
+        members.avoid(link)
+        await asyncio.sleep(_pause_s(failures))
+
+
+async def _stream(
+    members: endpoints.Endpoints, link: endpoints.Link, prefix: str, after: int
+) -> AsyncGenerator[api.EventBatch, None]:
+    """One watch on one member; returns when etcd ends it."""
+    call = link.watch.Watch(metadata=_REQUIRE_LEADER)
+    try:
+        async with asyncio.timeout(endpoints.TRY_TIMEOUT_S):
+            await members.guard(call.write(_request(prefix, after)))
+            created = await members.guard(call.read())
+            await _check_history(members, created, after)
+        if _ended(created, after):
+            return
+        yield api.EventBatch(events=(), revision=after)
+        seen = after
+        while not _ended(response := await members.guard(call.read()), seen):
+            batch = decode(response, seen)
+            if batch is not None:
+                seen = batch.revision
+                yield batch
+    finally:
+        call.cancel()
+
+
+def _request(prefix: str, after: int) -> Any:
+    return rpc.WatchRequest(
+        create_request=rpc.WatchCreateRequest(
+            key=prefix.encode() or b"\0",
+            range_end=api.prefix_end(prefix),
+            start_revision=max(1, after),  # 0 would mean "from now on"
+            progress_notify=True,
+        )
+    )
+
+
+async def _check_history(members: endpoints.Endpoints, created: Any, after: int) -> None:
+    """A member behind `after` lags a little, or etcd was restored from a backup: the quorum's revision tells which."""
+    if created is endpoints.END_OF_STREAM or created.header.revision >= after:
+        return
+    request = rpc.RangeRequest(key=b"\0", count_only=True)
+    response = await members.call("revision", lambda link: link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S))
+    if response.header.revision < after:
+        raise errors.Compacted(after, response.header.revision)
+
+
+def _ended(response: Any, seen: int) -> bool:
+    """Whether the stream is over; raises `Compacted` when that is why."""
+    if response is endpoints.END_OF_STREAM:
+        return True
+    if response.compact_revision:
+        raise errors.Compacted(seen, response.compact_revision)
+    return bool(response.canceled)
+
+
+def decode(response: Any, seen: int) -> api.EventBatch | None:
+    """What a response adds to what was `seen`; None when it only repeats. Revisions are never split by etcd."""
+    if not response.events:
+        return api.EventBatch(events=(), revision=max(seen, response.header.revision))
+    events = tuple(_event(event) for event in response.events if event.kv.mod_revision > seen)
+    return api.EventBatch(events=events, revision=events[-1].version) if events else None
+
+
+def _event(event: Any) -> api.Event:
+    value = None if event.type == rpc.Event.DELETE else event.kv.value
+    return api.Event(key=event.kv.key.decode(), value=value, version=event.kv.mod_revision)
+
+
+def _pause_s(failures: int) -> float:
+    """50 ms, 100 ms, … 1 s, of which a random half keeps many watches from returning in step."""
+    longest = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(failures - 1, 10))
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - not for secrets
