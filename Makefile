@@ -1,0 +1,55 @@
+# What a developer types. Every target sets up what it needs; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+PACKAGES := agent controlplane deploy images manifests orchctl protos runtime
+JOBS ?= 2
+ONLY ?=
+JSON ?=
+SEED ?=
+
+.PHONY: help setup setup-test demo test check static bench protos sim constraints clean
+
+help: ## List the targets
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install Debian packages and the virtual environment (once as root; then it finds everything done)
+	@deploy/setup.sh
+
+setup-test:
+	@deploy/setup.sh test
+
+demo: setup ## Run the tour: three nodes, a service, failures, and nothing left afterwards (root)
+	@$(PYTHON) -m deploy.demo
+
+check: setup static ## Everything that needs neither root nor network, in about a minute
+	@$(PYTHON) -m pytest -q -n $(JOBS) -m 'not root and not etcd and not slow'
+
+test: setup-test static ## Every test, as CI runs it (root, etcd and the peers; they fail where these are missing)
+	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadgroup
+
+static: setup
+	@.venv/bin/ruff format --quiet --check . || { echo 'static: run .venv/bin/ruff format on these files' >&2; .venv/bin/ruff format --check .; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary $(PACKAGES:%=-p %)
+
+bench: setup-test ## Measure against the peers: make bench [ONLY=cluster] [JSON=out.json] (root)
+	@$(PYTHON) -m tests.bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))
+
+protos: setup ## Generate the code of protos/ again
+	@$(PYTHON) -m protos.generate
+
+sim: setup ## Replay one seed of the simulation: make sim SEED=7
+	@$(PYTHON) -m tests.sim $(if $(SEED),--seed $(SEED))
+
+constraints: setup ## Write constraints.txt from what the virtual environment holds now
+	@{ echo '# Exact versions of everything that the virtual environment holds; `make constraints` writes this file.'; \
+		$(PYTHON) -m pip list --format=freeze --exclude-editable --exclude pip; } >constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+clean: ## Remove caches and build products, not the virtual environment
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out *.egg-info .setup.lock
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
