@@ -99,7 +99,10 @@ make_venv() {
 
 pip_install() {
   $VENV/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-    --constraint constraints.txt "$@" || fail "pip could not install $*" "is there a network, and is pip's configuration right?"
+    --constraint constraints.txt "$@" >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    fail "pip could not install $*" "is there a network, and is pip's configuration right?"
+  }
 }
 
 case ${1-run} in
