@@ -437,13 +437,15 @@ class NodeLossPolicy(_message.Message):
     def __init__(
         self,
         *,
-        replace_after: _builtins.int = ...,
+        replace_after: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replace_after", b"replace_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__replace_after: _TypeAlias = _typing.Literal["replace_after"]  # noqa: Y015
+    _WhichOneofArgType__replace_after: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replace_after) -> _WhichOneofReturnType__replace_after | None: ...
 
 Global___NodeLossPolicy: _TypeAlias = NodeLossPolicy  # noqa: Y015
 
@@ -589,14 +591,16 @@ class TaskTemplate(_message.Message):
         *,
         container: Global___Container | None = ...,
         restart: Global___RestartPolicy | None = ...,
-        stop_grace_period: _builtins.int = ...,
+        stop_grace_period: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period", "container", b"container", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "labels", b"labels", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period", "container", b"container", "labels", b"labels", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stop_grace_period: _TypeAlias = _typing.Literal["stop_grace_period"]  # noqa: Y015
+    _WhichOneofArgType__stop_grace_period: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_grace_period) -> _WhichOneofReturnType__stop_grace_period | None: ...
 
 Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
 
@@ -904,14 +908,16 @@ class RestartPolicy(_message.Message):
         self,
         *,
         condition: Global___RestartCondition.ValueType = ...,
-        attempts: _builtins.int = ...,
+        attempts: _builtins.int | None = ...,
         window: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "attempts", b"attempts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "condition", b"condition", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "attempts", b"attempts", "condition", b"condition", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
+    _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
 
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
 
