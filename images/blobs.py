@@ -1,0 +1,115 @@
+"""Blobs: files named by the sha256 of their content.
+
+The rule: a blob that has its name is whole. It is written below `tmp/`, compared with its digest and size, flushed to
+the disk and only then renamed; a reader or a `kill -9` never meets half of one. Writers of the same blob replace each
+other with equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import BinaryIO, TYPE_CHECKING
+
+from images import digest as digests
+from images import errors, scratch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Iterator
+
+MAX_BLOB_BYTES = 64 << 30
+CHUNK_BYTES = 1 << 20
+
+
+class Writer:
+    """Takes the bytes of one blob; `digest` is known once the `with` block has ended."""
+
+    def __init__(self, fd: int, *, place: Path, announced: str | None, size_bytes: int | None) -> None:
+        self._fd = fd
+        self._place = place
+        self._announced = announced
+        self._expected_size = size_bytes
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def digest(self) -> str:
+        return digests.PREFIX + self._hash.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes. Raises as soon as there are more than were announced."""
+        size = self.size_bytes + len(data)
+        bound = MAX_BLOB_BYTES if self._expected_size is None else self._expected_size
+        if size > bound:
+            raise errors.DigestMismatch(f"{self._title}: more bytes than the {bound} announced; fetch it again")
+        self._hash.update(data)
+        with storage_errors(f"write of {self._title} below {self._place}"):
+            write_all(self._fd, data)
+        self.size_bytes = size
+        return len(data)
+
+    def copy(self, source: BinaryIO) -> None:
+        """Append everything that a file still has."""
+        while chunk := source.read(CHUNK_BYTES):
+            self.write(chunk)
+
+    def verify(self) -> None:
+        if self._expected_size not in {None, self.size_bytes}:
+            expected = self._expected_size
+            raise errors.DigestMismatch(f"{self._title}: {self.size_bytes} bytes, announced {expected}; fetch it again")
+        if self._announced not in {None, self.digest}:
+            raise errors.DigestMismatch(f"{self._title}: the bytes have digest {self.digest}; fetch it again")
+
+    @property
+    def _title(self) -> str:
+        return f"blob {self._announced or '(digest not known yet)'}"
+
+
+@contextlib.contextmanager
+def writer(folder: Path, area: Path, *, digest: str | None, size_bytes: int | None) -> Iterator[Writer]:
+    """Write a blob into `folder` by way of `area`; when the block raises, nothing is kept."""
+    if digest is not None:
+        digests.check(digest, what="blob")
+    with scratch.file(area) as item:
+        blob = Writer(item.fd, place=folder, announced=digest, size_bytes=size_bytes)
+        yield blob
+        blob.verify()
+        with storage_errors(f"write of blob {blob.digest} below {folder}"):
+            os.fsync(item.fd)
+            item.path.replace(folder / digests.hex_of(blob.digest))
+            sync_folder(folder)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def replace_file(path: Path, data: bytes, area: Path) -> None:
+    """Give `path` new content, all or nothing, also across a power cut."""
+    with storage_errors(f"write of {path}"), scratch.file(area) as item:
+        write_all(item.fd, data)
+        os.fsync(item.fd)
+        item.path.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a rename: the name is in the folder, and only the folder's own fsync puts it on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn what the disk says into `StorageFailed`, with what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.StorageFailed(f"{what} failed: {error.strerror or error}; check the disk") from error

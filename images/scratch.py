@@ -1,0 +1,117 @@
+"""Work in progress: files and folders below `tmp/` that vanish with the process that made them.
+
+The rule: whoever makes one holds a lock on it until it was renamed into its place or removed. So one without a lock
+belonged to a process that died, and `sweep` removes it. A descriptor that a child inherits keeps the lock as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+
+from images import errors, locks
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+_LOCK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A file or folder of ours and its locked descriptor."""
+
+    path: Path
+    fd: int
+
+
+@contextlib.contextmanager
+def file(area: Path) -> Iterator[Item]:
+    """A new empty file, open for reading and writing; gone after the block unless it was renamed away."""
+
+    def make(path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    with _locked_item(area, make) as item:
+        try:
+            yield item
+        finally:
+            item.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder(area: Path) -> Iterator[Item]:
+    """A new empty folder; gone after the block unless it was renamed away."""
+
+    def make(path: Path) -> int:
+        path.mkdir(mode=0o700)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    with _locked_item(area, make) as item:
+        try:
+            yield item
+        finally:
+            remove(item.path)
+
+
+def sweep(area: Path) -> int:
+    """Remove what dead processes left; returns how many items."""
+    removed = 0
+    with _area_lock(area, shared=False):
+        for path in list(area.iterdir()):
+            if not _is_ours_alone(path):
+                continue
+            remove(path)
+            removed += 1
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole tree; one that is gone already is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _locked_item(area: Path, make: Callable[[Path], int]) -> Iterator[Item]:
+    path = area / secrets.token_hex(16)
+    # Between making an item and locking it, a sweep would take it for a dead one: the two exclude each other.
+    with _area_lock(area, shared=True):
+        fd = make(path)
+        locked = locks.attempt(fd)
+    assert locked, "nobody else knows this name"
+    try:
+        yield Item(path=path, fd=fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _area_lock(area: Path, *, shared: bool) -> Iterator[None]:
+    fd = os.open(area, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        locks.wait(fd, shared=shared, timeout_s=_LOCK_TIMEOUT_S, what=f"the work folder {area}")
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_ours_alone(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise errors.StorageFailed(f"work folder entry {path} cannot be opened: {error.strerror}; remove it") from error
+    try:
+        return locks.attempt(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""Unpack the layers of an image, each once, into folders that overlayfs stacks.
+
+Rules. A folder below `layers/` is whole: it is filled below `tmp/` by a process of its own that has the folder as its
+root (`images.unpacker`), flushed to the disk with one syncfs(2), and only then renamed. Whoever needs a layer that
+another thread or process is unpacking waits for it and shares it. A layer that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from images import blobs, compression, errors, scratch, syscalls, unpacker
+from images import digest as digests
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from images.store import ImageStore
+    from images.image import Image, Layer
+    from collections.abc import Sequence
+
+DEFAULT_TIMEOUT_S = 1800.0
+_DEFAULT_LIMITS = compression.Limits()
+_ERRORS: dict[str, type[errors.ImageError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.InvalidImage,
+        errors.DigestMismatch,
+        errors.LimitExceeded,
+        errors.Unsupported,
+        errors.StorageFailed,
+    )
+}
+
+
+def unpack(
+    store: ImageStore,
+    image: Image,
+    *,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> list[Path]:
+    """Return the folders of the image's layers, bottom to top, unpacking those that are missing.
+
+    `limits` and `timeout_s` hold for each layer. Raises `InvalidImage` (and its kinds) for a bad layer, `NotFound` for
+    a missing one, `Busy` when another process takes longer than `timeout_s`. The folders stay until a `prune` that
+    neither a name nor `keep` guards.
+    """
+    with store.hold():
+        return [
+            _unpack_layer(
+                store,
+                layer,
+                chain_id,
+                what=f"image {image.title}: layer {layer.digest}",
+                limits=limits,
+                timeout_s=timeout_s,
+            )
+            for layer, chain_id in zip(image.layers, image.chain_ids, strict=True)
+        ]
+
+
+def _unpack_layer(
+    store: ImageStore, layer: Layer, chain_id: str, *, what: str, limits: compression.Limits, timeout_s: float
+) -> Path:
+    target = store.layer_path(chain_id)
+    if target.exists():
+        return target
+    with store.layer_lock(chain_id, timeout_s=timeout_s) as lock_fd:
+        if target.exists():  # somebody else made it while we waited
+            return target
+        with (
+            blobs.storage_errors(f"{what}: unpacking"),
+            scratch.folder(store.tmp) as work,
+            store.open(layer.digest) as blob,
+        ):
+            diff = work.path / "diff"
+            diff.mkdir()
+            diff.chmod(0o755)
+            diff_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                job = unpacker.Job(
+                    what=what,
+                    blob_fd=blob.fileno(),
+                    target_fd=diff_fd,
+                    diff_id=layer.diff_id,
+                    limits=limits,
+                    parent_pid=os.getpid(),
+                )
+                # The locks go along: they must outlast the child, even when we are killed.
+                _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+                syscalls.syncfs(diff_fd)
+            finally:
+                os.close(diff_fd)
+            work.path.rename(store.layers / digests.hex_of(chain_id))
+            blobs.sync_folder(store.layers)
+    return target
+
+
+def _run(job: unpacker.Job, *, keep_fds: Sequence[int], timeout_s: float) -> unpacker.Outcome:
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-m", unpacker.__name__, job.dump()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=(job.blob_fd, job.target_fd, *keep_fds),
+        # Nothing of the caller's: no start-up file, no module from the current folder.
+        env={"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"},
+        start_new_session=True,
+    )
+    with process:
+        try:
+            output, trouble = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise errors.LimitExceeded(f"{job.what}: not unpacked within {timeout_s:g} s; raise the bound") from error
+        finally:
+            process.kill()
+    return _read_outcome(job, output, trouble, process.returncode)
+
+
+def _read_outcome(job: unpacker.Job, output: bytes, trouble: bytes, code: int) -> unpacker.Outcome:
+    if code != 0 or not output:
+        last = trouble.decode(errors="replace").strip().rpartition("\n")[2]
+        raise errors.StorageFailed(f"{job.what}: the unpacking process ended with {code}: {last[:500]}")
+    outcome = unpacker.Outcome(**json.loads(output))
+    if outcome.error:
+        raise _ERRORS[outcome.error](outcome.message)
+    return outcome
