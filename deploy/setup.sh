@@ -93,7 +93,8 @@ make_venv() {
   say "installing Python packages, as constraints.txt pins them"
   # setuptools first: Debian's is too old to build, and a build without isolation uses the one that is there.
   pip_install setuptools
-  pip_install --no-build-isolation --editable '.[dev]'
+  # The compat mode is a plain .pth file; the newer one adds 10 ms to every start of Python.
+  pip_install --no-build-isolation --config-settings editable_mode=compat --editable '.[dev]'
   wanted_stamp >$STAMP
 }
 
