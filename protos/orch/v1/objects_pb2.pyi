@@ -1137,7 +1137,7 @@ class NodeStatus(_message.Message):
     SUBNET_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
-    """When the state was reached."""
+    """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
     message: _builtins.str
     subnet: _builtins.str
     """The range of addresses that its tasks get, such as `10.200.3.0/24`."""
