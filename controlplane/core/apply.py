@@ -1,0 +1,266 @@
+"""Decides what an apply does: which objects are made, changed or left alone, and why it is refused.
+
+Two rules. All or nothing: one mistake anywhere refuses everything, and all mistakes are told at once. And an object
+that is equal already is not written.
+
+The user's fields are those that carry no `system` rule. They replace what is stored; system fields and the status of
+what was sent are ignored, so that what `get -o yaml` prints can be applied again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+from controlplane.core import plan
+from controlplane.core import request_errors as errors
+from controlplane.store import api as store
+from manifests import defaults, diff, rules
+from protos import kinds, schema
+from protos.orch.v1 import control_pb2 as api
+from protos.orch.v1 import objects_pb2 as pb
+
+MAX_CHANGES = store.MAX_OPERATIONS
+
+DEFAULT_NAMESPACE = "default"
+
+Identity: TypeAlias = tuple[str, str, str]
+"""Kind, namespace (empty where there is none) and name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What becomes of one object. `before` is None when it is new; `after` is `before` when nothing changes."""
+
+    before: kinds.StoredObject | None
+    after: kinds.StoredObject
+    action: "api.ApplyAction.ValueType"
+    changes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line: `Service default/web changed: spec.replicas: 3 → 5`."""
+        word = schema.enum_word(api.ApplyAction.DESCRIPTOR, self.action)
+        return f"{kinds.label(self.after)} {word}" + (f": {', '.join(self.changes)}" if self.changes else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The results in the order of the request, and what has to be written for them."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def changes(self) -> tuple[plan.Write, ...]:
+        """One for each object that is new or different."""
+        return tuple(
+            plan.Write(value=result.after, why="applied")
+            for result in self.results
+            if result.action != api.APPLY_ACTION_UNCHANGED
+        )
+
+
+def identity(value: kinds.StoredObject) -> Identity:
+    """By what a manifest names the object."""
+    kind = kinds.of(value)
+    return kind.name, value.meta.namespace if kind.namespaced else "", value.meta.name
+
+
+def prepare(wanted: Sequence[kinds.StoredObject]) -> tuple[kinds.StoredObject, ...]:
+    """Copies of the objects with their namespace filled in. Raises Invalid with every mistake that they have."""
+    prepared = tuple(_with_namespace(value) for value in wanted)
+    mistakes = [mistake for value in prepared for mistake in _mistakes(value)]
+    mistakes += _duplicates(prepared)
+    if mistakes:
+        raise errors.of_mistakes(errors.Invalid, mistakes)
+    return prepared
+
+
+def decide(
+    existing: Mapping[Identity, kinds.StoredObject],
+    wanted: Sequence[kinds.StoredObject],
+    *,
+    now_ms: int,
+    new_id: Callable[[], str],
+) -> Decision:
+    """What to do about each of the prepared objects, given those that are there.
+
+    Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
+    """
+    refusals = [refusal for value in wanted for refusal in _refusals(existing.get(identity(value)), value)]
+    if refusals:
+        raise _of_refusals(refusals)
+    results = tuple(_result(existing.get(identity(value)), value, now_ms=now_ms, new_id=new_id) for value in wanted)
+    decision = Decision(results=results)
+    _check_size(decision.changes)
+    return decision
+
+
+def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: int) -> kinds.StoredObject:
+    """`after` with the generation and time that the change from `before` gives it; `before` when they are equal."""
+    if after == before:
+        return before
+    stamped = plan.copy(after)
+    if _without_meta(before) != _without_meta(after):
+        stamped.meta.generation = before.meta.generation + 1
+        stamped.meta.updated_at = now_ms
+    return stamped
+
+
+def _check_size(changes: Sequence[plan.Write]) -> None:
+    size_bytes = sum(len(change.key) + change.value.ByteSize() for change in changes)
+    for number, most, what in ((len(changes), MAX_CHANGES, "objects"), (size_bytes, store.MAX_COMMIT_BYTES, "bytes")):
+        if number > most:
+            raise errors.Invalid(
+                f"this apply changes {number} {what}; {most} is the most that can be written all or nothing",
+                hint="apply the files in several calls",
+            )
+
+
+def _with_namespace(value: kinds.StoredObject) -> kinds.StoredObject:
+    prepared = plan.copy(value)
+    if kinds.of(value).namespaced and not value.meta.namespace:
+        prepared.meta.namespace = DEFAULT_NAMESPACE
+    return prepared
+
+
+# Mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def _mistakes(value: kinds.StoredObject) -> Iterator[errors.Mistake]:
+    """What is wrong with the object by itself."""
+    if not kinds.of(value).written_by_people:
+        titles = " and ".join(kind.title for kind in kinds.written_by_people())
+        text = f"the system makes these; {titles} can be applied"
+        yield errors.Mistake(object=kinds.label(value), path="", message=text)
+        return
+    for problem in rules.validate(value):
+        text = f"{problem.message}; {problem.hint}" if problem.hint else problem.message
+        yield errors.Mistake(object=kinds.label(value), path=problem.path, message=text)
+
+
+def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mistake]:
+    seen: set[Identity] = set()
+    for value in prepared:
+        if identity(value) in seen:
+            text = "it is there twice; say everything about it in one object"
+            yield errors.Mistake(object=kinds.label(value), path="", message=text)
+        seen.add(identity(value))
+
+
+# Refusals ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    error: type[errors.RequestError]
+    mistake: errors.Mistake
+    hint: str
+
+
+# Who is told only one remedy gets that of the first kind here: the others may vanish with it.
+_PRECEDENCE = (errors.Outdated, errors.NotNow, errors.Unknown)
+
+
+def _of_refusals(refusals: Sequence[_Refusal]) -> errors.RequestError:
+    first = min(refusals, key=lambda refusal: _PRECEDENCE.index(refusal.error))  # type: ignore[arg-type]
+    ordered = [first, *(refusal for refusal in refusals if refusal is not first)]
+    return errors.of_mistakes(first.error, [refusal.mistake for refusal in ordered], hint=first.hint)
+
+
+def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> Iterator[_Refusal]:
+    """Why this object cannot be applied onto what is there."""
+
+    def refusal(error: type[errors.RequestError], path: str, message: str, hint: str) -> _Refusal:
+        mistake = errors.Mistake(object=kinds.label(wanted), path=path, message=message)
+        return _Refusal(error=error, mistake=mistake, hint=hint)
+
+    version = before.meta.version if before else 0
+    if wanted.meta.version not in {0, version}:
+        there = f"is at version {version} now" if before else "is gone"
+        message = f"the object {there}, and the change was made to version {wanted.meta.version}"
+        yield refusal(errors.Outdated, "meta.version", message, "get the object again and repeat the change on it")
+    if before is None:
+        if isinstance(wanted, pb.Node):
+            hint = "start an agent on the machine; `orchctl node ls` lists the nodes that have joined"
+            yield refusal(errors.Unknown, "", "no node of this name has joined the cluster", hint)
+        return
+    if before.meta.deleted_at:
+        hint = f"wait until it is gone (`orchctl get {kinds.of(before).name} {before.meta.name} -w`), then apply again"
+        yield refusal(errors.NotNow, "", "the object is being deleted", hint)
+    for path in _immutable_changes(defaults.resolve(before), defaults.resolve(wanted), ""):
+        hint = f"delete the {kinds.of(before).name} and apply it anew, or leave the field as it is"
+        yield refusal(errors.NotNow, path, "cannot change after the object was made", hint)
+
+
+def _immutable_changes(before: Message, after: Message, path: str) -> Iterator[str]:
+    """The paths of fields that carry the rule `immutable` and differ. Lists and maps have none inside."""
+    for field in before.DESCRIPTOR.fields:
+        place = f"{path}.{schema.yaml_name(field)}" if path else schema.yaml_name(field)
+        one, other = getattr(before, field.name), getattr(after, field.name)
+        if schema.rules(field).immutable:
+            if one != other:
+                yield place
+        elif field.message_type is not None and not field.is_repeated and not schema.rules(field).system:
+            yield from _immutable_changes(one, other, place)
+
+
+# Results ----------------------------------------------------------------------------------------------------------
+
+
+def _result(
+    before: kinds.StoredObject | None, wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]
+) -> Result:
+    if before is None:
+        return Result(before=None, after=_new(wanted, now_ms=now_ms, new_id=new_id), action=api.APPLY_ACTION_CREATED)
+    after = changed(before, _merged(before, wanted), now_ms=now_ms)
+    if after is before:
+        return Result(before=before, after=before, action=api.APPLY_ACTION_UNCHANGED)
+    return Result(
+        before=before, after=after, action=api.APPLY_ACTION_CHANGED, changes=tuple(diff.changes(before, after))
+    )
+
+
+def _new(wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
+    made = _merged(type(wanted)(), wanted)
+    made.meta.id = new_id()
+    made.meta.generation = 1
+    made.meta.created_at = made.meta.updated_at = now_ms
+    if isinstance(made, pb.Service) and not made.spec.HasField("replicas"):
+        made.spec.replicas = 1
+    return made
+
+
+def _merged(before: kinds.StoredObject, wanted: kinds.StoredObject) -> kinds.StoredObject:
+    """The user's fields of `wanted` with the system's of `before`."""
+    after = plan.copy(wanted)
+    _take_system_fields(after, before)
+    _take_system_fields(after.meta, before.meta)
+    if isinstance(before, pb.Service) and isinstance(after, pb.Service):
+        _keep_replicas(after.spec, before.spec)
+    return after
+
+
+def _keep_replicas(after: pb.ServiceSpec, before: pb.ServiceSpec) -> None:
+    """A manifest without a number leaves the one that `scale` set."""
+    if before.HasField("replicas") and not after.HasField("replicas"):
+        after.replicas = before.replicas
+
+
+def _take_system_fields(target: Message, source: Message) -> None:
+    for field in source.DESCRIPTOR.fields:
+        if not schema.rules(field).system:
+            continue
+        target.ClearField(field.name)
+        if not schema.has_value(source, field):
+            continue
+        if field.message_type is not None:
+            getattr(target, field.name).CopyFrom(getattr(source, field.name))
+        else:
+            setattr(target, field.name, getattr(source, field.name))
+
+
+def _without_meta(value: kinds.StoredObject) -> kinds.StoredObject:
+    bare = plan.copy(value)
+    bare.ClearField("meta")
+    return bare

@@ -1,0 +1,63 @@
+"""The one place where the control plane's gRPC servers are built: keepalive, sizes, and later TLS.
+
+The rule: whoever serves something gets its server from here, so that how a connection is secured and watched is said
+once.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc.aio
+
+if TYPE_CHECKING:
+    # Generic in the stubs only.
+    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+    Interceptor: TypeAlias = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+    Interceptor = grpc.aio.ServerInterceptor
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""The largest message that is taken in: an apply of 128 large objects, a chunk of 1 MiB, a batch of statuses."""
+
+_OPTIONS = (
+    # A silent agent is noticed within 1 s + 2 s by gRPC's C core, at no cost to Python.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Agents ping every second, too; by default the server would call that abuse and hang up.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # A list of a large cluster's tasks is one message; the reader decides what is too much.
+    ("grpc.max_send_message_length", -1),
+    # Two instances on one port would each get half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class CannotListen(Exception):  # noqa: N818 - named after what happened
+    """An address cannot be listened on."""
+
+
+def server(interceptors: Sequence[Interceptor] = ()) -> grpc.aio.Server:
+    """A server that nothing has been added to and that does not listen yet."""
+    return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+
+
+def listen(target: grpc.aio.Server, addresses: Sequence[str]) -> tuple[int, ...]:
+    """The ports that the server will answer on, in the order of `addresses` (`host:port`; port 0: any free one)."""
+    return tuple(_listen(target, address) for address in addresses)
+
+
+def _listen(target: grpc.aio.Server, address: str) -> int:
+    try:
+        port = target.add_insecure_port(address)
+    except RuntimeError as error:
+        port, reason = 0, f" ({error})"
+    else:
+        reason = ""
+    if port == 0:
+        raise CannotListen(f"cannot listen on {address}: in use, or not an address of this machine{reason}")
+    return port
