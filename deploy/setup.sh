@@ -43,7 +43,8 @@ say() { printf 'setup: %s\n' "$*"; }
 # Prints those of its arguments that dpkg does not call installed.
 missing_packages() {
   local installed
-  installed=$(dpkg-query --show --showformat='${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^ii  *//p')
+  # dpkg-query fails when it has never heard of one of them, and prints the others all the same
+  installed=$({ dpkg-query --show --showformat='${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null || true; } | sed -n 's/^ii  *//p')
   printf '%s\n' "$@" | grep -vxF -f <(printf '%s\n' "$installed") || true
 }
 
