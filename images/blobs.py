@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import BinaryIO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors, scratch
+from images import errors, scratch, streams
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 MAX_BLOB_BYTES = 64 << 30
-CHUNK_BYTES = 1 << 20
 
 
 class Writer:
@@ -46,13 +45,13 @@ class Writer:
             raise errors.DigestMismatch(f"{self._title}: more bytes than the {bound} announced; fetch it again")
         self._hash.update(data)
         with storage_errors(f"write of {self._title} below {self._place}"):
-            write_all(self._fd, data)
+            streams.write_all(self._fd, data)
         self.size_bytes = size
         return len(data)
 
-    def copy(self, source: BinaryIO) -> None:
+    def copy(self, source: streams.Source) -> None:
         """Append everything that a file still has."""
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(streams.CHUNK_BYTES):
             self.write(chunk)
 
     def verify(self) -> None:
@@ -82,16 +81,10 @@ def writer(folder: Path, area: Path, *, digest: str | None, size_bytes: int | No
             sync_folder(folder)
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def replace_file(path: Path, data: bytes, area: Path) -> None:
     """Give `path` new content, all or nothing, also across a power cut."""
     with storage_errors(f"write of {path}"), scratch.file(area) as item:
-        write_all(item.fd, data)
+        streams.write_all(item.fd, data)
         os.fsync(item.fd)
         item.path.replace(path)
         sync_folder(path.parent)

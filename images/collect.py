@@ -6,14 +6,14 @@ The rule: the caller holds the store's `gc` lock exclusively, so nothing is adde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from images import digest as digests
 from images import image, manifest, scratch
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors
+from images import errors, streams
 
 if TYPE_CHECKING:
-    from images.tarstream import Source
+    from typing import BinaryIO
 
 _READ_BYTES = 256 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -43,7 +43,7 @@ def detect(start: bytes, *, what: str) -> str:
     return "none"
 
 
-def reader(file: BinaryIO, *, what: str) -> Source:
+def reader(file: BinaryIO, *, what: str) -> streams.Source:
     """Read `file` from its position on, decompressed; the file must be seekable."""
     start = file.tell()
     magic = file.read(6)
@@ -54,7 +54,7 @@ def reader(file: BinaryIO, *, what: str) -> Source:
 class GzipReader:
     """A gzip stream of one or more members (RFC 1952), checked to its last checksum."""
 
-    def __init__(self, file: Source, *, what: str) -> None:
+    def __init__(self, file: streams.Source, *, what: str) -> None:
         self._file = file
         self._what = what
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -110,7 +110,7 @@ class Limits:
 class Meter:
     """A source that digests and counts what passes, and stops a bomb."""
 
-    def __init__(self, source: Source, *, stored_bytes: int, limits: Limits, what: str) -> None:
+    def __init__(self, source: streams.Source, *, stored_bytes: int, limits: Limits, what: str) -> None:
         self._source = source
         self._hash = hashlib.sha256()
         self._what = what

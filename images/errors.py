@@ -14,7 +14,6 @@
 
 Every message names the object (reference, digest or archive), the place in it (field or entry) and the remedy.
 """
-
 # ruff: noqa: N818 - the names say what happened; that they are errors is said by the root of the tree
 
 from __future__ import annotations

@@ -24,14 +24,15 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
-from typing import Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from images import blobs, errors, syscalls
+from images import errors, streams, syscalls
 from images.tarstream import Entry, Kind, TarReader
 
 if TYPE_CHECKING:
-    from images.compression import Limits
     from collections.abc import Iterable, Iterator
+
+    from images.compression import Limits
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -155,7 +156,7 @@ class Extractor:
             for offset, data in content:
                 if offset != end:
                     os.lseek(fd, offset, os.SEEK_SET)
-                blobs.write_all(fd, data)
+                streams.write_all(fd, data)
                 end = offset + len(data)
             if end != entry.size_bytes:
                 os.ftruncate(fd, entry.size_bytes)

@@ -10,13 +10,13 @@ import contextlib
 import fcntl
 import os
 import time
-
-from images import errors
 from typing import TYPE_CHECKING
 
+from images import errors
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 # flock has no timeout of its own; between two attempts the waiter sleeps this long.
 _RETRY_S = 0.01

@@ -1,14 +1,14 @@
 """Manifests and indexes (OCI image specification; Docker schema 2) as values.
 
-Two rules. What a document is comes from its content, checked against the media type under which it was announced;
-one that is both a manifest and an index is refused. And fields are checked when they are read; a value that exists is valid.
+Two rules. What a document is comes from its content, checked against the media type under which it was announced; one
+that is both a manifest and an index is refused. And fields are checked when read: a value that exists is valid.
 """
 
 from __future__ import annotations
 
 import platform as host
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from images import documents, errors
 

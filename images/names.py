@@ -8,13 +8,13 @@ reader needs no lock and sees either the old or the new list. Other tools read t
 from __future__ import annotations
 
 from dataclasses import replace
-
-from images import blobs, documents, errors, locks, manifest
 from typing import TYPE_CHECKING
 
+from images import blobs, documents, errors, locks, manifest
+
 if TYPE_CHECKING:
-    from pathlib import Path
     import contextlib
+    from pathlib import Path
 
 REF_NAME = "org.opencontainers.image.ref.name"
 MAX_NAMES = manifest.MAX_INDEX_ENTRIES

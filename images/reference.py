@@ -56,6 +56,11 @@ class Reference:
         return _short_name(self.registry, self.repository) + self._suffix(None if self._lone_latest else self.tag)
 
     @property
+    def familiar(self) -> str:
+        """The short form that always shows its tag: `web:latest`, as `docker save` writes it."""
+        return f"{_short_name(self.registry, self.repository)}:{self.tag or DEFAULT_TAG}"
+
+    @property
     def _lone_latest(self) -> bool:
         return self.tag == DEFAULT_TAG and self.digest is None
 

@@ -12,15 +12,16 @@ import stat
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from images import errors, manifest
+from images import errors, manifest, streams, tarwrite
 from images.image import Config, ConfigDocument, Image
 from images.manifest import Descriptor, Manifest, Platform
 
 if TYPE_CHECKING:
-    from images.store import ImageStore
     from collections.abc import Iterable
+
+    from images.store import ImageStore
 
 _DEFAULT_CONFIG = Config()
 
@@ -57,21 +58,15 @@ class Symlink:
 Entry = File | Directory | Symlink
 
 
-class Sink(Protocol):
-    """Where a layer goes: a file, or a blob of a store."""
-
-    def write(self, data: bytes, /) -> int: ...
-
-
-def write_layer(entries: Iterable[Entry], sink: Sink, *, mtime_s: int = 0) -> None:
+def write_layer(entries: Iterable[Entry], sink: streams.Sink, *, mtime_s: int = 0) -> None:
     """Write a layer's tar; a path that stands twice, or leaves the root, is refused with `InvalidImage`."""
     members = _with_parents(entries)
     for path in sorted(members):
         _write_entry(sink, path, members[path], mtime_s)
-    sink.write(bytes(2 * tarfile.BLOCKSIZE))
+    tarwrite.write_end(sink)
 
 
-def tree_to_layer(folder: Path, sink: Sink, *, mtime_s: int = 0) -> None:
+def tree_to_layer(folder: Path, sink: streams.Sink, *, mtime_s: int = 0) -> None:
     """Write the tree below `folder` as a layer: modes and links as they are, all owned by root, times fixed."""
     write_layer(_scan(folder), sink, mtime_s=mtime_s)
 
@@ -138,37 +133,20 @@ def _clean(path: str) -> str:
     return "/".join(parts)
 
 
-def _write_entry(sink: Sink, path: str, entry: Entry, mtime_s: int) -> None:
+def _write_entry(sink: streams.Sink, path: str, entry: Entry, mtime_s: int) -> None:
     info = tarfile.TarInfo(path)
     info.mtime = mtime_s
     if isinstance(entry, Symlink):
         info.type, info.linkname, info.mode = tarfile.SYMTYPE, entry.target, 0o777
-        _write_header(sink, info)
+        tarwrite.write_member(sink, info)
         return
     info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
     if isinstance(entry, Directory):
         info.type = tarfile.DIRTYPE
-        _write_header(sink, info)
+        tarwrite.write_member(sink, info)
         return
     with _content(entry) as file:
-        info.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        _write_header(sink, info)
-        _write_content(sink, file, info)
-
-
-def _write_header(sink: Sink, info: tarfile.TarInfo) -> None:
-    sink.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-
-
-def _write_content(sink: Sink, file: BinaryIO, info: tarfile.TarInfo) -> None:
-    left = info.size
-    while left and (data := file.read(min(left, 1 << 20))):
-        sink.write(data)
-        left -= len(data)
-    if left:
-        raise errors.InvalidImage(f"entry {info.name!r}: the file shrank while it was read; try again")
-    sink.write(bytes(-info.size % tarfile.BLOCKSIZE))
+        tarwrite.write_file(sink, info, file)
 
 
 def _content(entry: File) -> BinaryIO:

@@ -11,13 +11,13 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-
-from images import errors, locks
 from typing import TYPE_CHECKING
 
+from images import errors, locks
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _LOCK_TIMEOUT_S = 10.0
 

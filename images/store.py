@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import BinaryIO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from images import blobs, collect, documents, errors, image, locks, manifest, names, reference, scratch
 from images import digest as digests
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 _LAYOUT = documents.dump({"imageLayoutVersion": "1.0.0"})
 _LOCK_TIMEOUT_S = 30.0

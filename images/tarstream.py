@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from images import errors, tarheader
+from images import errors, streams, tarheader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_DEPTH = 256
 MAX_PATH_BYTES = 4095
-CHUNK_BYTES = 1 << 20
 BLOCK = tarheader.BLOCK
 
 
@@ -66,16 +65,10 @@ class Entry:
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class Source(Protocol):
-    """Where the bytes come from."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
 class TarReader:
     """Iterate over it for the entries; between two steps `segments()` gives the current file's content."""
 
-    def __init__(self, source: Source, *, what: str, max_entries: int) -> None:
+    def __init__(self, source: streams.Source, *, what: str, max_entries: int) -> None:
         self._source = source
         self._what = what
         self._max_entries = max_entries
@@ -83,6 +76,7 @@ class TarReader:
         self._content: list[tuple[int, int]] = []  # (offset in the file, length), what is still unread
         self._unread = 0  # bytes of the current member still in the stream, padding included
         self._title = ""
+        self.is_sparse = False  # whether the current file's content lies in pieces
         self.position = 0  # in the stream
         self.entries = 0
         self.ended = False  # whether the end-of-archive marker was seen
@@ -101,14 +95,14 @@ class TarReader:
         for offset, length in self._content:
             done = 0
             while done < length:
-                data = self._take(min(CHUNK_BYTES, length - done))
+                data = self._take(min(streams.CHUNK_BYTES, length - done))
                 yield offset + done, data
                 done += len(data)
         self._content = []
 
     def drain(self) -> None:
         """Read what follows the end marker (padding), so that a digest over the stream is complete."""
-        while data := self._source.read(CHUNK_BYTES):
+        while data := self._source.read(streams.CHUNK_BYTES):
             self.position += len(data)
 
     # Members ----------------------------------------------------------------------------------------------------------
@@ -208,6 +202,7 @@ class TarReader:
     def _sparse(self, header: tarheader.Header, pax: Mapping[str, bytes], stored: int) -> int:
         """Set the map of the content; return the size of the file once unpacked."""
         where = self._place("sparse map")
+        self.is_sparse = True
         if header.type == b"S":
             layout = tarheader.old_sparse(header.block, self._read_extra_block, where=where)
             self._unread = _padded(stored)
@@ -218,6 +213,7 @@ class TarReader:
         elif "GNU.sparse.map" in pax:
             layout = tarheader.sparse_in_header(pax, where=where)
         else:
+            self.is_sparse = False
             self._content = [(0, stored)]
             return stored
         if sum(length for _, length in layout.segments) != stored:
@@ -253,7 +249,7 @@ class TarReader:
     def _skip(self) -> None:
         self._content = []
         while self._unread:
-            self._take(min(self._unread, CHUNK_BYTES))
+            self._take(min(self._unread, streams.CHUNK_BYTES))
 
     def _take(self, size: int) -> bytes:
         """Up to `size` bytes of the current member, at least one while there are any."""

@@ -12,15 +12,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from images import blobs, compression, errors, scratch, syscalls, unpacker
 from images import digest as digests
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from images.store import ImageStore
-    from images.image import Image, Layer
     from collections.abc import Sequence
+
+    from images.image import Image, Layer
+    from images.store import ImageStore
 
 DEFAULT_TIMEOUT_S = 1800.0
 _DEFAULT_LIMITS = compression.Limits()

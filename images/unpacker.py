@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from images import compression, errors, extract, syscalls, tarstream
+from images import compression, errors, extract, streams, syscalls, tarstream
 
 _AHEAD = 8  # pieces of at most CHUNK_BYTES between the two threads
 
@@ -56,7 +56,7 @@ def load_job(text: str) -> Job:
 class _Ahead:
     """Decompress and digest in a second thread (zlib and hashlib release the interpreter) while this one writes."""
 
-    def __init__(self, source: tarstream.Source) -> None:
+    def __init__(self, source: streams.Source) -> None:
         self._source = source
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=_AHEAD)
         self._rest = memoryview(b"")
@@ -66,7 +66,7 @@ class _Ahead:
 
     def _run(self) -> None:
         try:
-            while data := self._source.read(tarstream.CHUNK_BYTES):
+            while data := self._source.read(streams.CHUNK_BYTES):
                 self._queue.put(data)
             self._queue.put(b"")
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads

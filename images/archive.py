@@ -1,0 +1,316 @@
+"""Bring images in: `docker save` archives, OCI layouts (tar or folder), and plain root file system tars.
+
+Rules. What a file is comes from its content, not from its name. Blobs keep their bytes, so the digests of layers and
+configs stay what they were. And an archive that is refused leaves no name behind; blobs that came before the refusal
+go with the next `prune`.
+
+A tar is listed in one pass and its members are then read where they lie. A pipe is first copied below `tmp/`, and so is
+what a compressed Docker or OCI archive decompresses to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from images import blobs, compression, documents, errors, manifest, members, names, reference, rootfs, scratch, streams
+from images import digest as digests
+from images.image import Config, Image, parse_config
+from images.manifest import Descriptor, Index, Manifest, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from images.store import ImageStore
+
+_CONTAINERD_NAME = "io.containerd.image.name"
+_DEFAULT_LIMITS = compression.Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """An image of an archive: the names it came with, and its manifest in the store."""
+
+    labels: tuple[str, ...]
+    digest: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        # A bare word is a tag that means something only inside its layout (umoci writes these): it names no image.
+        return tuple(label for label in self.labels if ":" in label or "/" in label)
+
+
+def import_archive(
+    store: ImageStore,
+    file: BinaryIO | Path,
+    *,
+    name: str | None = None,
+    select: str | None = None,
+    config: Config | None = None,
+    platform: Platform | None = None,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+) -> Image:
+    """Import the one image of an archive and name it: by `name`, or else as the archive does.
+
+    With several images in it, `select` says which, in the archive's own words. `config` is for a root file system tar,
+    which has none of its own. `platform` chooses from indexes, and describes a root file system (default: this
+    machine's). An image that nobody names is returned with `names == ()`, and only its digest finds it.
+    """
+    found = _import(store, file, config=config, platform=platform, limits=limits, select=select, name=name)
+    if len(found) != 1:
+        labels = ", ".join(label for image in found for label in image.names or (image.digest,))
+        raise errors.InvalidReference(f"{_title(file)} holds {len(found)} images ({labels}); select one of them")
+    return found[0]
+
+
+def import_all(
+    store: ImageStore,
+    file: BinaryIO | Path,
+    *,
+    platform: Platform | None = None,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+) -> tuple[Image, ...]:
+    """Import every image of an archive under the names that it gives."""
+    return _import(store, file, config=None, platform=platform, limits=limits, select=None, name=None)
+
+
+def _import(
+    store: ImageStore,
+    file: BinaryIO | Path,
+    *,
+    config: Config | None,
+    platform: Platform | None,
+    limits: compression.Limits,
+    select: str | None,
+    name: str | None,
+) -> tuple[Image, ...]:
+    if name is not None:
+        reference.parse(name)  # before the work, not after it
+    importer = _Importer(store, platform=platform or manifest.host_platform(), config=config, limits=limits)
+    with store.hold(), contextlib.ExitStack() as stack:
+        found = importer.read(file, stack)
+        if select is not None:
+            found = _selected(found, select, _title(file))
+        if name is not None and len(found) == 1:
+            return (store.tag(name, found[0].digest),)
+        if name is not None:
+            labels = ", ".join(label for image in found for label in image.labels or (image.digest,))
+            raise errors.InvalidReference(
+                f"{_title(file)} holds {len(found)} images ({labels}); select one to name {name}"
+            )
+        return tuple(_tagged(store, image) for image in found)
+
+
+def _selected(found: list[_Found], select: str, title: str) -> list[_Found]:
+    chosen = [image for image in found if select in image.labels or select == image.digest]
+    if not chosen:
+        labels = ", ".join(label for image in found for label in image.labels) or "images without names"
+        raise errors.NotFound(f"{title} holds no image {select!r:.200}; it holds {labels}")
+    return chosen[:1]
+
+
+def _tagged(store: ImageStore, found: _Found) -> Image:
+    for name in found.names:
+        store.tag(name, found.digest)
+    return store.resolve(found.digest)
+
+
+def _title(file: BinaryIO | Path) -> str:
+    return f"archive {file if isinstance(file, Path) else getattr(file, 'name', 'stream')}"
+
+
+class _Importer:
+    """The way from a file to manifests in the store."""
+
+    def __init__(
+        self, store: ImageStore, *, platform: Platform, config: Config | None, limits: compression.Limits
+    ) -> None:
+        self._store = store
+        self._platform = platform
+        self._config = config
+        self._limits = limits
+
+    def read(self, file: BinaryIO | Path, stack: contextlib.ExitStack) -> list[_Found]:
+        what = _title(file)
+        if isinstance(file, Path):
+            if file.is_dir():
+                return self._read_members(stack.enter_context(members.folder(file)))
+            try:
+                file = stack.enter_context(file.open("rb"))
+            except OSError as error:
+                raise errors.NotFound(f"{what}: {error.strerror}; name a file that can be read") from error
+        stored = self._seekable(file, stack, what)
+        start = stored.tell()
+        scan = self._scan(stored, what)
+        if _is_image_archive(scan):
+            self._check_listing(scan, what)
+            stored.seek(start)
+            plain = self._plain(stored, stack, what)
+            return self._read_members(members.TarMembers(plain, what=what, listing=scan.listing))
+        stored.seek(start)
+        return [self._rootfs(stored, scan, what)]
+
+    # Bytes ------------------------------------------------------------------------------------------------------------
+
+    def _seekable(self, file: BinaryIO, stack: contextlib.ExitStack, what: str) -> BinaryIO:
+        return file if file.seekable() else self._spool(file, stack, what)
+
+    def _plain(self, file: BinaryIO, stack: contextlib.ExitStack, what: str) -> BinaryIO:
+        source = compression.reader(file, what=what)
+        if source is file and file.tell() == 0:
+            return file
+        return self._spool(source, stack, what)
+
+    def _spool(self, source: streams.Source, stack: contextlib.ExitStack, what: str) -> BinaryIO:
+        item = stack.enter_context(scratch.file(self._store.tmp))
+        size_bytes = 0
+        with blobs.storage_errors(f"{what}: copying it below {self._store.tmp}"):
+            while data := source.read(streams.CHUNK_BYTES):
+                size_bytes += len(data)
+                if size_bytes > self._limits.max_bytes:
+                    raise errors.LimitExceeded(f"{what}: larger than {self._limits.max_bytes} bytes; raise the bound")
+                streams.write_all(item.fd, data)
+            os.lseek(item.fd, 0, os.SEEK_SET)
+        return stack.enter_context(os.fdopen(os.dup(item.fd), "rb"))
+
+    def _scan(self, file: BinaryIO, what: str) -> members.Scan:
+        start = file.tell()
+        stored_bytes = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+        source = compression.reader(file, what=what)
+        return members.scan(source, stored_bytes=stored_bytes, limits=self._limits, what=what)
+
+    def _check_listing(self, scan: members.Scan, what: str) -> None:
+        if scan.repeated is not None:
+            raise errors.InvalidImage(f"{what}: entry {scan.repeated!r:.200} stands twice; save the image again")
+        if scan.entries > members.MAX_MEMBERS:
+            raise errors.LimitExceeded(f"{what}: {scan.entries} members; the bound is {members.MAX_MEMBERS}")
+
+    # Formats ----------------------------------------------------------------------------------------------------------
+
+    def _read_members(self, archive: members.Members) -> list[_Found]:
+        if self._config is not None:
+            raise errors.InvalidReference(
+                f"{archive.what}: has configs of its own; overrides are for root file systems"
+            )
+        if archive.has("oci-layout"):
+            return self._oci(archive)
+        if archive.has("manifest.json"):
+            return self._docker(archive)
+        if archive.has("repositories"):
+            raise errors.Unsupported(
+                f"{archive.what}: saved by a Docker before 1.10; load and save it with a newer one"
+            )
+        raise errors.InvalidImage(f"{archive.what}: neither oci-layout nor manifest.json; name an OCI layout or a tar")
+
+    def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> _Found:
+        if scan.entries == 0:
+            raise errors.InvalidImage(f"{what}: holds no files; name a tar of a root file system")
+        with self._store.writer() as blob:
+            kind = compression.detect(file.read(6), what=what)
+            file.seek(-6, os.SEEK_CUR)
+            blob.copy(file)
+        media_type = manifest.OCI_LAYER + ("+gzip" if kind == "gzip" else "")
+        layer = Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)
+        image = rootfs.add_image(
+            self._store, (layer,), (scan.diff_id,), self._config or Config(), None, platform=self._platform
+        )
+        return _Found(labels=(), digest=image.digest)
+
+    def _docker(self, archive: members.Members) -> list[_Found]:
+        items = documents.parse_list(
+            members.read_document(archive, "manifest.json"), what=f"{archive.what}: manifest.json"
+        )
+        if not items:
+            raise errors.InvalidImage(f"{archive.what}: manifest.json lists no image")
+        return [self._docker_image(archive, item) for item in items]
+
+    def _docker_image(self, archive: members.Members, item: documents.Object) -> _Found:
+        config_name = item.text("Config")
+        data = members.read_document(archive, config_name)
+        config = parse_config(data, what=f"{archive.what}: {config_name}")
+        paths = item.texts("Layers")
+        if len(paths) != len(config.diff_ids):
+            item.refuse("Layers", f"{len(paths)} layers, but the config lists {len(config.diff_ids)} diff ids")
+        layers = tuple(self._docker_layer(archive, *pair) for pair in zip(paths, config.diff_ids, strict=True))
+        entry = Descriptor(media_type=manifest.OCI_CONFIG, digest=self._store.put_bytes(data), size_bytes=len(data))
+        body = Manifest(media_type=manifest.OCI_MANIFEST, config=entry, layers=layers)
+        return _Found(labels=item.texts("RepoTags"), digest=self._store.put_bytes(body.as_bytes()))
+
+    def _docker_layer(self, archive: members.Members, path: str, diff_id: str) -> Descriptor:
+        with archive.open(path) as window:
+            plain = compression.detect(window.peek(6), what=f"{archive.what}: entry {path}") == "none"
+            media_type = manifest.OCI_LAYER if plain else f"{manifest.OCI_LAYER}+gzip"
+            if plain and self._store.has(diff_id):
+                return Descriptor(media_type=media_type, digest=diff_id, size_bytes=self._store.size_bytes(diff_id))
+            # An uncompressed layer is its own diff id; a compressed one is compared when it is unpacked.
+            with self._store.writer(diff_id if plain else None, window.size_bytes) as blob:
+                blob.copy(window)
+        return Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)
+
+    def _oci(self, archive: members.Members) -> list[_Found]:
+        layout = documents.parse(members.read_document(archive, "oci-layout"), what=f"{archive.what}: oci-layout")
+        if layout.text("imageLayoutVersion") != "1.0.0":
+            layout.refuse("imageLayoutVersion", "only 1.0.0 is known")
+        what = f"{archive.what}: index.json"
+        index = manifest.parse(members.read_document(archive, "index.json"), what=what, media_type=None)
+        if not isinstance(index, Index):
+            raise errors.InvalidImage(f"{what}: is no index of images")
+        return [
+            _Found(labels=labels, digest=self._oci_image(archive, entry))
+            for entry, labels in _oci_images(index, self._platform, what=what)
+        ]
+
+    def _oci_image(self, archive: members.Members, entry: Descriptor) -> str:
+        found = manifest.parse(
+            self._oci_document(archive, entry), what=f"{archive.what}: {entry.digest}", media_type=entry.media_type
+        )
+        if isinstance(found, Index):
+            chosen = found.choose(self._platform, what=f"{archive.what}: index {entry.digest}")
+            if chosen.media_type in manifest.INDEX_TYPES:
+                raise errors.InvalidImage(f"{archive.what}: index {entry.digest} holds another index; save one image")
+            return self._oci_image(archive, chosen)
+        for blob in (found.config, *found.layers):
+            self._oci_blob(archive, blob)
+        self._oci_blob(archive, entry)
+        return entry.digest
+
+    def _oci_document(self, archive: members.Members, entry: Descriptor) -> bytes:
+        data = members.read_document(archive, _blob_name(entry.digest))
+        if len(data) != entry.size_bytes or digests.of_bytes(data) != entry.digest:
+            raise errors.DigestMismatch(f"{archive.what}: {entry.digest} has other bytes than announced; save it again")
+        return data
+
+    def _oci_blob(self, archive: members.Members, entry: Descriptor) -> None:
+        if self._store.has(entry.digest):
+            return
+        with (
+            archive.open(_blob_name(entry.digest)) as window,
+            self._store.writer(entry.digest, entry.size_bytes) as blob,
+        ):
+            blob.copy(window)
+
+
+def _is_image_archive(scan: members.Scan) -> bool:
+    return any(name in scan.listing for name in ("oci-layout", "manifest.json", "repositories"))
+
+
+def _blob_name(digest: str) -> str:
+    return f"blobs/sha256/{digests.hex_of(digest)}"
+
+
+def _oci_images(index: Index, platform: Platform, *, what: str) -> Iterator[tuple[Descriptor, tuple[str, ...]]]:
+    """The images of a layout: one for each digest that has names, or else the one for the platform."""
+    named: dict[str, tuple[Descriptor, tuple[str, ...]]] = {}
+    for entry in index.manifests:
+        label = entry.annotation(_CONTAINERD_NAME) or entry.annotation(names.REF_NAME)
+        if label:
+            _, labels = named.get(entry.digest, (entry, ()))
+            named[entry.digest] = (entry, (*labels, label))
+    if named:
+        yield from named.values()
+    else:
+        yield index.choose(platform, what=what), ()
