@@ -1,0 +1,97 @@
+"""Keeps the records of nodes true to their sessions, and gives up the tasks of nodes that are lost."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controlplane.core import garbage, nodes, plan
+from controlplane.dispatcher.sessions import Sessions
+from controlplane.store.snapshot import Change, Snapshot
+from protos.orch.v1 import objects_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Where tasks get their addresses from: `cluster` is cut into subnets with a prefix of `subnet_bits`."""
+
+    cluster: str
+    subnet_bits: int
+
+
+class NodeRecords:
+    """One record a node, with its state. Keys are node ids."""
+
+    name = "nodes"
+
+    def __init__(self, sessions: Sessions, ranges: Ranges, grace_until: int) -> None:
+        self._sessions = sessions
+        self._ranges = ranges
+        self._grace_until = grace_until
+
+    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
+        value = change.after or change.before
+        return [value.meta.id] if isinstance(value, pb.Node) else []
+
+    def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
+        return {node.meta.id for node in snapshot.all(pb.Node).values()} | self._sessions.descriptions().keys()
+
+    def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
+        return nodes.observe(
+            {node.meta.id: node for node in snapshot.all(pb.Node).values()},
+            self._sessions.descriptions(),
+            keys,
+            cluster_range=self._ranges.cluster,
+            subnet_bits=self._ranges.subnet_bits,
+            grace_until=self._grace_until,
+            now_ms=now_ms,
+        )
+
+    def done(self, keys: frozenset[str]) -> None:
+        """Sessions see the record in the cache."""
+
+
+class NodeLoss:
+    """Ends the tasks of nodes that have been out of reach for longer than their services wait. Keys are node ids."""
+
+    name = "node-loss"
+
+    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
+        match change.after or change.before:
+            case pb.Node() as node:
+                # The brake looks at all of them, so one that returns may free the others.
+                return {node.meta.id, *_lost(snapshot)}
+            case pb.Task() as task if task.node_id:
+                node = snapshot.get(pb.Node, task.node_id)
+                return [task.node_id] if node is None or nodes.is_lost(node) else []
+            case pb.Service():
+                return _lost(snapshot)  # its `replaceAfter` may have changed
+            case _:
+                return []
+
+    def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
+        used = {task.node_id for task in snapshot.all(pb.Task).values() if task.node_id}
+        return used | {node.meta.id for node in snapshot.all(pb.Node).values()}
+
+    def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
+        return plan.join(self._plan_one(snapshot, key, now_ms) for key in sorted(keys))
+
+    def _plan_one(self, snapshot: Snapshot, node_id: str, now_ms: int) -> plan.Plan:
+        on_node = snapshot.tasks_on(node_id).values()
+        node = snapshot.get(pb.Node, node_id)
+        if node is None:
+            return garbage.orphans(on_node, now_ms)
+        if not nodes.is_lost(node):
+            return plan.NOTHING
+        services = {(task.meta.namespace, task.service) for task in on_node}
+        replace_after_ms = {
+            (namespace, name): nodes.replace_after_ms(service)
+            for namespace, name in services
+            if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
+        }
+        return nodes.give_up(node, snapshot.all(pb.Node).values(), on_node, replace_after_ms, now_ms)
+
+    def done(self, keys: frozenset[str]) -> None:
+        """The services see their tasks ended."""
+
+
+def _lost(snapshot: Snapshot) -> set[str]:
+    return {node.meta.id for node in snapshot.all(pb.Node).values() if nodes.is_lost(node)}

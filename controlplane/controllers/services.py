@@ -1,0 +1,92 @@
+"""Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
+
+from collections.abc import Iterable, Iterator
+
+from controlplane.core import garbage, plan, replicated
+from controlplane.store.snapshot import Change, Snapshot
+from protos.orch.v1 import objects_pb2 as pb
+
+
+class Services:
+    """Replicated services: tasks for their slots, their revisions and their status."""
+
+    name = "services"
+
+    def __init__(self, suffixes: Iterator[str]) -> None:
+        self._suffixes = suffixes
+
+    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
+        node = change.after or change.before
+        if isinstance(node, pb.Node):
+            # Draining asks its tasks to leave.
+            return {f"{task.meta.namespace}/{task.service}" for task in snapshot.tasks_on(node.meta.id).values()}
+        return service_keys(change)
+
+    def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
+        return [_key(service) for service in snapshot.all(pb.Service).values()]
+
+    def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
+        draining = frozenset(
+            node.meta.id for node in snapshot.all(pb.Node).values() if node.spec.availability == pb.AVAILABILITY_DRAIN
+        )
+        return plan.join(self._plan_one(snapshot, key, draining, now_ms) for key in sorted(keys))
+
+    def _plan_one(self, snapshot: Snapshot, key: str, draining: frozenset[str], now_ms: int) -> plan.Plan:
+        namespace, name = key.split("/")
+        service = snapshot.get(pb.Service, name, namespace=namespace)
+        if service is None:
+            return plan.NOTHING
+        situation = replicated.Situation(
+            service=service,
+            revisions=snapshot.revisions_of(namespace, name).values(),
+            tasks=snapshot.tasks_of(namespace, name).values(),
+            draining=draining,
+            now_ms=now_ms,
+        )
+        return replicated.reconcile(situation, self._suffixes)
+
+    def done(self, keys: frozenset[str]) -> None:
+        """Nobody waits for it."""
+
+
+class Garbage:
+    """Removes records that nobody asks about any more."""
+
+    name = "garbage"
+
+    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
+        return service_keys(change)
+
+    def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
+        owned = (*snapshot.all(pb.Task).values(), *snapshot.all(pb.Revision).values())
+        return {f"{one.meta.namespace}/{one.service}" for one in owned}
+
+    def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - garbage has no clock
+        return plan.join(self._plan_one(snapshot, key) for key in sorted(keys))
+
+    def _plan_one(self, snapshot: Snapshot, key: str) -> plan.Plan:
+        namespace, name = key.split("/")
+        return garbage.collect(
+            snapshot.tasks_of(namespace, name).values(),
+            snapshot.revisions_of(namespace, name).values(),
+            service_exists=snapshot.get(pb.Service, name, namespace=namespace) is not None,
+        )
+
+    def done(self, keys: frozenset[str]) -> None:
+        """Nobody waits for it."""
+
+
+def service_keys(change: Change) -> Iterable[str]:
+    """The service that a changed service, task or revision belongs to."""
+    value = change.after or change.before
+    match value:
+        case pb.Service():
+            return [_key(value)]
+        case pb.Task() | pb.Revision():
+            return [f"{value.meta.namespace}/{value.service}"]
+        case _:
+            return []
+
+
+def _key(service: pb.Service) -> str:
+    return f"{service.meta.namespace}/{service.meta.name}"

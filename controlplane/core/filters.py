@@ -1,0 +1,137 @@
+"""Why a node does not take a task. Each filter looks at all nodes at once and can say what it found.
+
+A filter answers with a mask of the nodes that it lets through. Only when a task finds no place is it asked for its
+reasons, node by node; the order of `FILTERS` decides which reason a node is counted under: the most basic one first.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controlplane.core import fleet as fleets
+from protos import units
+from protos.orch.v1 import objects_pb2 as pb
+from protos.orch.v1 import options_pb2 as options
+
+MAX_EXAMPLES = 3
+NODE_STATE_WORDS: Mapping[int, str] = {
+    pb.NODE_STATE_DISCONNECTED: "disconnected",
+    pb.NODE_STATE_DOWN: "down",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """`passes`: the nodes that take the template. `detail`: why the node of this row does not, in words."""
+
+    name: str
+    passes: Callable[[fleets.Fleet, pb.TaskTemplate], fleets.Mask]
+    detail: Callable[[fleets.Fleet, pb.TaskTemplate, int], str]
+
+
+def _state_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+    return f"the node is {NODE_STATE_WORDS.get(fleet.nodes[row].status.state, 'not ready')}"
+
+
+def _availability_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+    drained = fleet.nodes[row].spec.availability == pb.AVAILABILITY_DRAIN
+    return "the node is drained" if drained else "the node is paused"
+
+
+def _cpu_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
+    needed = template.container.resources.reservations.cpu
+    return _shortage("processors", options.UNIT_CPU, needed, int(fleet.free_cpu[row]))
+
+
+def _memory_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
+    needed = template.container.resources.reservations.memory
+    return _shortage("memory", options.UNIT_BYTES, needed, int(fleet.free_memory[row]))
+
+
+def _shortage(what: str, unit: units.Unit, needed: int, free: int) -> str:
+    return f"not enough {what}: needs {units.format(unit, needed)}, {units.format(unit, max(free, 0))} is free"
+
+
+def _ports_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
+    taken = sorted(number for _, number in fleets.host_ports(template) & fleet.ports[row])
+    return f"port {', '.join(map(str, taken))} is taken"
+
+
+def _ports_free(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
+    wanted = fleets.host_ports(template)
+    if not wanted:
+        return np.ones(len(fleet.nodes), dtype=np.bool_)
+    return np.array([wanted.isdisjoint(ports) for ports in fleet.ports], dtype=np.bool_)
+
+
+FILTERS = (
+    Filter(name="state", passes=lambda fleet, _: fleet.ready, detail=_state_detail),
+    Filter(name="availability", passes=lambda fleet, _: fleet.active, detail=_availability_detail),
+    Filter(
+        name="tasks",
+        passes=lambda fleet, _: fleet.free_tasks > 0,
+        detail=lambda _fleet, _template, _row: "the node has as many tasks as it takes",
+    ),
+    Filter(
+        name="cpu",
+        passes=lambda fleet, template: fleet.free_cpu >= template.container.resources.reservations.cpu,
+        detail=_cpu_detail,
+    ),
+    Filter(
+        name="memory",
+        passes=lambda fleet, template: fleet.free_memory >= template.container.resources.reservations.memory,
+        detail=_memory_detail,
+    ),
+    Filter(name="ports", passes=_ports_free, detail=_ports_detail),
+)
+
+
+def passing(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
+    """The nodes that every filter lets through."""
+    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
+    for one in FILTERS:
+        mask &= one.passes(fleet, template)
+    return mask
+
+
+def takes(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> bool:
+    """Whether one node takes one more task, after others were booked on it."""
+    reserved = template.container.resources.reservations
+    return bool(
+        fleet.free_tasks[row] > 0
+        and fleet.free_cpu[row] >= reserved.cpu
+        and fleet.free_memory[row] >= reserved.memory
+        and fleets.host_ports(template).isdisjoint(fleet.ports[row])
+    )
+
+
+def explain(fleet: fleets.Fleet, template: pb.TaskTemplate) -> list[pb.Refusal]:
+    """Why no node takes the template: reasons with the number of nodes, most frequent first."""
+    examples: dict[tuple[str, str], list[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    undecided = np.ones(len(fleet.nodes), dtype=np.bool_)
+    for one in FILTERS:
+        refused = undecided & ~one.passes(fleet, template)
+        undecided &= ~refused
+        for row in np.flatnonzero(refused).tolist():
+            reason = (one.name, one.detail(fleet, template, row))
+            counts[reason] += 1
+            examples.setdefault(reason, []).append(fleet.nodes[row].meta.name)
+    return [
+        pb.Refusal(filter=name, detail=detail, nodes=count, examples=examples[name, detail][:MAX_EXAMPLES])
+        for (name, detail), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def sentence(refusals: Sequence[pb.Refusal]) -> str:
+    """`no node takes it: 2 nodes: the node is paused; 1 node (n3): not enough memory: needs 4Gi, 1Gi is free`."""
+    if not refusals:
+        return "no node takes it: the cluster has no nodes"
+    parts = [
+        f"{refusal.nodes} node{'s' if refusal.nodes != 1 else ''} ({', '.join(refusal.examples)}"
+        f"{', …' if refusal.nodes > len(refusal.examples) else ''}): {refusal.detail}"
+        for refusal in refusals
+    ]
+    return "no node takes it: " + "; ".join(parts)

@@ -1,0 +1,51 @@
+"""What may go: records of tasks that nobody asks about any more, and revisions that no task runs."""
+
+from collections.abc import Collection
+
+from controlplane.core import plan, revisions, slots
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+
+KEPT_PER_SLOT = 3
+"""Ended tasks that are kept in each slot, so that people can look at their last words."""
+
+
+def collect(members: Collection[pb.Task], known: Collection[pb.Revision], *, service_exists: bool) -> plan.Plan:
+    """Removals among the tasks and revisions of one service (which itself may be gone)."""
+    by_slot: dict[int, list[pb.Task]] = {}
+    for task in members:
+        by_slot.setdefault(task.slot, []).append(task)
+    doomed = [task for slot in by_slot.values() for task in _doomed(slot)]
+    changes: list[plan.Change] = [plan.Remove(value=task, why="ended, and not wanted any more") for task in doomed]
+    gone = {task.meta.id for task in doomed}
+    in_use = {task.revision_id for task in members if task.meta.id not in gone}
+    if service_exists:
+        changes += revisions.outdated(known, in_use)
+    elif not in_use:
+        changes += [plan.Remove(value=revision, why="its service is gone") for revision in known]
+    return plan.Plan(changes=tuple(changes))
+
+
+def _doomed(members: Collection[pb.Task]) -> list[pb.Task]:
+    ended = slots.sort_out(0, list(members), "").ended
+    unwanted = [task for task in ended if task.desired_state == pb.DESIRED_STATE_REMOVE]
+    kept = [task for task in ended if task.desired_state != pb.DESIRED_STATE_REMOVE]
+    return unwanted + kept[KEPT_PER_SLOT:]
+
+
+def orphans(on_node: Collection[pb.Task], now_ms: int) -> plan.Plan:
+    """The tasks of a node whose record is gone: nobody will ever report on them, so they end here."""
+    lost = [task for task in on_node if not states.is_terminal(task.status.state)]
+    return plan.Plan(changes=tuple(end_as_orphan(task, "its node was removed", now_ms) for task in lost))
+
+
+def end_as_orphan(task: pb.Task, why: str, now_ms: int) -> plan.Write:
+    """The task counts as lost; if its node comes back, it is stopped there."""
+    states.check(task.status.state, states.ORPHANED, states.Owner.NODES)
+    changed = plan.copy(task)
+    changed.status.state = states.ORPHANED
+    changed.status.at = now_ms
+    changed.status.ready = False
+    changed.status.reason = "NodeLost"
+    changed.status.message = why
+    return plan.Write(value=changed, why=why)

@@ -1,0 +1,173 @@
+"""What the leader makes of its nodes: who is there, who is lost, and when tasks of a lost node are given up.
+
+Session ──lost──► DISCONNECTED ──`DOWN_AFTER_MS`──► DOWN          (a new session leads back to READY from anywhere)
+
+A task of a lost node becomes ORPHANED `replaceAfter` after the session was lost, counted for its own service. The
+brake: when more than half of the nodes vanish together, it is more likely that the leader has lost the network than
+that they all died; then nothing is given up until they return.
+"""
+
+import ipaddress
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from controlplane.core import garbage, plan
+from manifests import defaults
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+
+DOWN_AFTER_MS = 5_000
+TOGETHER_MS = 30_000
+"""Nodes that were lost within this time of each other vanished together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """An agent's live session, as its registration described it."""
+
+    session_id: str
+    node_id: str
+    node_name: str
+    description: pb.NodeDescription
+    labels: Mapping[str, str]
+
+
+def observe(
+    known: Mapping[str, pb.Node],
+    sessions: Mapping[str, Session],
+    node_ids: Collection[str],
+    *,
+    cluster_range: str,
+    subnet_bits: int,
+    grace_until: int,
+    now_ms: int,
+) -> plan.Plan:
+    """Brings the records of the nodes `node_ids` up to date with the sessions, both by node id.
+
+    `grace_until`: until then a new leader calls no node lost, since they are still on their way to it.
+    """
+    subnets = _FreeSubnets(cluster_range, subnet_bits, {node.status.subnet for node in known.values()})
+    changes: list[plan.Change] = []
+    wakes: list[int] = []
+    for node_id in sorted(node_ids):
+        node, session = known.get(node_id), sessions.get(node_id)
+        change, wake_at = None, None
+        if session is not None:
+            change = _present(node, session, subnets, now_ms)
+        elif node is not None:
+            change, wake_at = _absent(node, grace_until, now_ms)
+        changes += [change] if change is not None else []
+        wakes += [wake_at] if wake_at is not None else []
+    return plan.Plan(changes=tuple(changes), wake_at=plan.earliest(wakes))
+
+
+class _FreeSubnets:
+    """Hands out the ranges of the cluster that no node has, lowest first."""
+
+    def __init__(self, cluster_range: str, subnet_bits: int, taken: Collection[str]) -> None:
+        self._taken = set(taken)
+        self._all = ipaddress.ip_network(cluster_range).subnets(new_prefix=subnet_bits)
+
+    def take(self) -> str:
+        """The next free range; empty when there is none left."""
+        return next((text for text in map(str, self._all) if text not in self._taken), "")
+
+
+def _present(node: pb.Node | None, session: Session, subnets: _FreeSubnets, now_ms: int) -> plan.Change | None:
+    fresh = node is None
+    changed = plan.copy(node) if node is not None else _new(session, now_ms)
+    if not changed.status.subnet:
+        changed.status.subnet = subnets.take()
+    changed.status.description.CopyFrom(session.description)
+    if changed.status.state != pb.NODE_STATE_READY:
+        changed.status.state = pb.NODE_STATE_READY
+        changed.status.since = now_ms
+    changed.status.message = "" if changed.status.subnet else "the cluster's range has no subnet left for it"
+    if changed == node:
+        return None
+    return plan.Write(value=changed, why="joined the cluster" if fresh else "its agent holds a session")
+
+
+def _new(session: Session, now_ms: int) -> pb.Node:
+    meta = pb.Meta(
+        id=session.node_id,
+        name=session.node_name,
+        labels=dict(session.labels),
+        generation=1,
+        created_at=now_ms,
+        updated_at=now_ms,
+    )
+    return pb.Node(meta=meta, spec=pb.NodeSpec(availability=pb.AVAILABILITY_ACTIVE))
+
+
+def _absent(node: pb.Node, grace_until: int, now_ms: int) -> tuple[plan.Change | None, int | None]:
+    match node.status.state:
+        case pb.NODE_STATE_DOWN:
+            return None, None
+        case pb.NODE_STATE_DISCONNECTED:
+            down_at = node.status.since + DOWN_AFTER_MS
+            if now_ms < down_at:
+                return None, down_at
+            return _move(node, pb.NODE_STATE_DOWN, "its agent has been out of reach for too long", now_ms), None
+        case _:
+            if now_ms < grace_until:
+                return None, grace_until
+            return _move(node, pb.NODE_STATE_DISCONNECTED, "its agent's session was lost", now_ms), None
+
+
+def _move(node: pb.Node, state: pb.NodeState.ValueType, message: str, now_ms: int) -> plan.Write:
+    changed = plan.copy(node)
+    changed.status.state = state
+    changed.status.message = message
+    if state == pb.NODE_STATE_DISCONNECTED:
+        # `since` of DOWN stays the moment of the loss: `replaceAfter` counts from there.
+        changed.status.since = now_ms
+    return plan.Write(value=changed, why=message)
+
+
+def replace_after_ms(service: pb.Service) -> int:
+    """How long the service waits for a lost node."""
+    policy: pb.NodeLossPolicy = defaults.resolve(service.spec.on_node_loss)
+    return policy.replace_after
+
+
+def is_lost(node: pb.Node) -> bool:
+    return node.status.state in {pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN}
+
+
+def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
+    """Whether so many nodes vanished together with this one that none of them is given up.
+
+    Example: of 5 nodes 3 are lost within ten seconds → 3 > 5 / 2, braked. A fourth that died yesterday counts neither
+    among the lost nor among the 5.
+    """
+    together = sum(is_lost(other) and abs(other.status.since - node.status.since) <= TOGETHER_MS for other in known)
+    ready = sum(not is_lost(other) for other in known)
+    return together * 2 > together + ready
+
+
+def give_up(
+    node: pb.Node,
+    known: Collection[pb.Node],
+    on_node: Collection[pb.Task],
+    replace_after_ms: Mapping[tuple[str, str], int],
+    now_ms: int,
+) -> plan.Plan:
+    """Ends the tasks of a lost node whose service has waited long enough.
+
+    `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing.
+    """
+    if not is_lost(node):
+        return plan.NOTHING
+    pending = [task for task in on_node if not states.is_terminal(task.status.state)]
+    due = {
+        task.meta.id: node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0)
+        for task in pending
+    }
+    if braked(node, known):
+        return plan.NOTHING
+    why = f"node {node.meta.name} was lost"
+    return plan.Plan(
+        changes=tuple(garbage.end_as_orphan(task, why, now_ms) for task in pending if due[task.meta.id] <= now_ms),
+        wake_at=plan.earliest(moment for moment in due.values() if moment > now_ms),
+    )

@@ -1,0 +1,22 @@
+"""What the leader makes of an agent's report on a task.
+
+Reports come late, twice and out of order; states only rise, so an old report changes nothing.
+"""
+
+from controlplane.core import plan
+from protos import states
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2 as pb
+
+
+def accept(task: pb.Task, node_id: str, report: wire.TaskReport) -> plan.Write | None:
+    """The task with the reported status; None when the report has nothing new, or is not this agent's to make."""
+    before, after = task.status.state, report.status.state
+    if task.node_id != node_id or states.is_terminal(before) or after < before:
+        return None
+    if not states.allowed(before, after, states.Owner.AGENT) or report.status == task.status:
+        return None
+    changed = plan.copy(task)
+    changed.status.CopyFrom(report.status)
+    changed.status.ClearField("refusals")
+    return plan.Write(value=changed, why=f"{states.word(after)} {report.status.message}".strip())

@@ -1,0 +1,74 @@
+"""Questions about tasks that several planners ask, and the few changes that they make to them."""
+
+from collections.abc import Iterable
+
+from controlplane.core import plan
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+
+
+def is_live(task: pb.Task) -> bool:
+    """It runs, or is on its way there: not ended, and nobody asked it to stop."""
+    return task.desired_state <= pb.DESIRED_STATE_RUNNING and not states.is_terminal(task.status.state)
+
+
+def is_stopping(task: pb.Task) -> bool:
+    """It was asked to stop and has not ended yet: its port, address and name are still in use."""
+    return task.desired_state > pb.DESIRED_STATE_RUNNING and not states.is_terminal(task.status.state)
+
+
+def is_ready(task: pb.Task) -> bool:
+    """It does its work."""
+    return is_live(task) and task.status.state == states.RUNNING and task.status.ready
+
+
+def ended_well(task: pb.Task) -> bool:
+    return task.status.state == states.COMPLETE
+
+
+def failed(task: pb.Task) -> bool:
+    """It ended because something was wrong with it, not because somebody or its node's loss ended it."""
+    return task.status.state in {states.FAILED, states.REJECTED}
+
+
+def newest(tasks: Iterable[pb.Task]) -> pb.Task | None:
+    """The task made last; ids decide between equals, so that everybody sees the same one."""
+    return max(tasks, key=lambda task: (task.meta.created_at, task.meta.id), default=None)
+
+
+def make(*, service: pb.Service, revision: pb.Revision, slot: int, failures: int, suffix: str, now_ms: int) -> pb.Task:
+    """A new task for a slot. `suffix` is its random part."""
+    name = f"{service.meta.name}-{slot}-{suffix}"
+    return pb.Task(
+        meta=pb.Meta(
+            id=name,
+            name=name,
+            namespace=service.meta.namespace,
+            stack=service.meta.stack,
+            labels=dict(revision.template.labels),
+            generation=1,
+            created_at=now_ms,
+            updated_at=now_ms,
+        ),
+        service=service.meta.name,
+        revision_id=revision.meta.id,
+        slot=slot,
+        desired_state=pb.DESIRED_STATE_RUNNING,
+        status=pb.TaskStatus(state=states.NEW, at=now_ms),
+        failures=failures,
+    )
+
+
+def stop(task: pb.Task, desired: pb.DesiredState.ValueType, why: str, now_ms: int) -> plan.Write | None:
+    """Asks a task to come to `desired`; None when it was asked already. Desired states only rise.
+
+    A task that no agent has seen ends at once: there is nobody who could report it.
+    """
+    if task.desired_state >= desired:
+        return None
+    changed = plan.copy(task)
+    changed.desired_state = desired
+    if task.status.state in {states.NEW, states.PENDING}:
+        states.check(task.status.state, states.SHUTDOWN, states.Owner.CONTROLLER)
+        changed.status.CopyFrom(pb.TaskStatus(state=states.SHUTDOWN, at=now_ms, message="stopped before it started"))
+    return plan.Write(value=changed, why=why)

@@ -1,0 +1,150 @@
+"""One agent's session: what it must run goes down, what it reports comes up.
+
+Assignments are computed when they can be sent, from the newest snapshot: an agent that reads slowly gets fewer and
+larger ones, and never a queue of old ones.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from controlplane.core import assignments, nodes
+from controlplane.store.snapshot import Snapshot
+from protos.link import Link, LinkLost
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2 as pb
+
+log = structlog.get_logger()
+
+HEARTBEAT_MS = 5_000
+SILENCE_S = 15.0
+"""A link that is up but brings nothing for this long belongs to an agent whose own loop hangs."""
+
+MAX_OUTBOX = 1_024
+
+AgentLink = Link[wire.LeaderMessage, wire.AgentMessage]
+
+
+class Session:
+    """Serves one registered agent. `info` is what it said of itself."""
+
+    def __init__(
+        self,
+        link: AgentLink,
+        info: nodes.Session,
+        *,
+        snapshot: Callable[[], Snapshot],
+        cluster_range: str,
+        on_report: Callable[["Session", wire.StatusReport], None],
+    ) -> None:
+        self.info = info
+        self._link = link
+        self._snapshot = snapshot
+        self._cluster_range = cluster_range
+        self._on_report = on_report
+        self._outbox: deque[wire.LeaderMessage] = deque()
+        self._woken = asyncio.Event()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._registered = False
+        self._told: assignments.Told | None = None
+        self._sequence = 0
+
+    def wake(self) -> None:
+        """Something in the node's assignment may have changed."""
+        self._woken.set()
+
+    def open_stream(self, request: wire.OpenStream) -> None:
+        """Asks the agent to open a stream. Raises `asyncio.QueueFull` when it is not listening."""
+        if len(self._outbox) >= MAX_OUTBOX:
+            raise asyncio.QueueFull
+        self._send_soon(wire.LeaderMessage(open_stream=request))
+
+    def acknowledge(self, sequence: int) -> None:
+        """Tells the agent that its report is stored. An agent sends no more than a few before it hears this."""
+        self._send_soon(wire.LeaderMessage(acknowledged=wire.StatusAcknowledged(sequence=sequence)))
+
+    def end(self, why: str) -> None:
+        """Ends the session soon."""
+        if not self._ended.done():
+            self._ended.set_result(why)
+
+    async def serve(self) -> None:
+        """Runs until the link is lost or the session is ended."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = [group.create_task(self._receive()), group.create_task(self._send())]
+                why = await self._ended
+                for task in work:
+                    task.cancel()
+        finally:
+            await self._link.close(self._ended.result() if self._ended.done() else "the leader stops")
+        log.info("session ended", node=self.info.node_name, why=why)
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await self._link.receive()
+                self._take(message)
+        except TimeoutError:
+            self.end(f"nothing was heard for {SILENCE_S:g} s")
+        except LinkLost as lost:
+            self.end(str(lost))
+
+    def _take(self, message: wire.AgentMessage) -> None:
+        match message.WhichOneof("message"):
+            case "statuses":
+                self._on_report(self, message.statuses)
+            case "resync":
+                log.warning("agent asks for everything", node=self.info.node_name, why=message.resync.why)
+                self._told = None
+                self.wake()
+            case "heartbeat":
+                pass
+            case "register" | None as what:
+                self.end(f"an agent sent {what or 'an empty message'} in the middle of its session")
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                while self._outbox:
+                    await self._link.send(self._outbox.popleft())
+                message = self._next_assignment()
+                if message is not None:
+                    await self._link.send(message)
+        except LinkLost as lost:
+            self.end(str(lost))
+
+    def _next_assignment(self) -> wire.LeaderMessage | None:
+        """What the agent has to be told now. Nothing before its node's record is stored."""
+        snapshot = self._snapshot()
+        node = snapshot.get(pb.Node, self.info.node_id)
+        if node is None or node.status.state != pb.NODE_STATE_READY:
+            return None
+        tasks = list(snapshot.tasks_on(self.info.node_id).values())
+        revisions = {
+            revision.meta.id: revision
+            for namespace, service in {(task.meta.namespace, task.service) for task in tasks}
+            for revision in snapshot.revisions_of(namespace, service).values()
+        }
+        network = assignments.network_of(node, snapshot.all(pb.Node).values(), self._cluster_range)
+        if self._told is None:
+            self._sequence += 1
+            message, self._told = assignments.complete(tasks, revisions, network, self._sequence)
+        else:
+            changed, self._told = assignments.incremental(self._told, tasks, revisions, network)
+            if changed is None:
+                return None
+            message = changed
+        self._sequence = self._told.sequence
+        return wire.LeaderMessage(assignment=message)
+
+    def _send_soon(self, message: wire.LeaderMessage) -> None:
+        if len(self._outbox) >= 4 * MAX_OUTBOX:
+            self.end("the agent does not read what it is sent")
+        self._outbox.append(message)
+        self._woken.set()

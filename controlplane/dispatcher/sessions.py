@@ -1,0 +1,81 @@
+"""Who is connected to the leader, and the way to wake or end each of them.
+
+The sessions write here, the node controller reads. It is the leader's only state that is not in the store: a new
+leader starts with nobody, and fills it as agents come.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from controlplane.core import nodes
+from protos.orch.v1 import dispatcher_pb2 as wire
+
+
+class LiveSession(Protocol):
+    """What others may do with a session."""
+
+    info: nodes.Session
+
+    def wake(self) -> None:
+        """Something in the node's assignment may have changed."""
+
+    def open_stream(self, request: wire.OpenStream) -> None:
+        """Asks the agent to open a stream. Raises `asyncio.QueueFull` when it is not listening."""
+
+    def acknowledge(self, sequence: int) -> None:
+        """Tells the agent that its report is stored."""
+
+    def end(self, why: str) -> None:
+        """Ends the session soon; the agent connects again."""
+
+
+class Sessions:
+    """The live sessions by node id. A node has one: a newer one ends the older."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, LiveSession] = {}
+        self._listeners: list[Callable[[str], None]] = []
+
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with the id of each node that comes or goes."""
+        self._listeners.append(listener)
+
+    def forget_listeners(self) -> None:
+        """The leadership that listened is over."""
+        self._listeners.clear()
+
+    def add(self, session: LiveSession) -> None:
+        """Takes in a session."""
+        older = self._live.get(session.info.node_id)
+        self._live[session.info.node_id] = session
+        if older is not None:
+            older.end("the node has opened a newer session")
+        self._tell(session.info.node_id)
+
+    def remove(self, session: LiveSession) -> None:
+        """Forgets a session, unless a newer one has taken its place."""
+        if self._live.get(session.info.node_id) is session:
+            del self._live[session.info.node_id]
+            self._tell(session.info.node_id)
+
+    def get(self, node_id: str) -> LiveSession | None:
+        """The node's session, if it has one."""
+        return self._live.get(node_id)
+
+    def descriptions(self) -> Mapping[str, nodes.Session]:
+        """What the connected agents said of themselves, by node id."""
+        return {node_id: live.info for node_id, live in self._live.items()}
+
+    def wake_all(self) -> None:
+        """Everybody looks at their assignment again."""
+        for live in self._live.values():
+            live.wake()
+
+    def end_all(self, why: str) -> None:
+        """Everybody has to connect again."""
+        for live in list(self._live.values()):
+            live.end(why)
+
+    def _tell(self, node_id: str) -> None:
+        for listener in self._listeners:
+            listener(node_id)

@@ -1,0 +1,80 @@
+"""What an instance does while it leads: it runs every controller, and serves the agents.
+
+Nothing is kept in memory that a new leader would miss. It begins by looking at everything.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from controlplane.controllers import nodes, reporting, scheduling, services
+from controlplane.controllers.loop import Loop, Planner
+from controlplane.controllers.pen import Pen
+from controlplane.dispatcher.dispatcher import Dispatcher, Leading
+from controlplane.dispatcher.session import Session
+from controlplane.store import api
+from controlplane.store.cache import Cache
+from protos.orch.v1 import dispatcher_pb2 as wire
+
+log = structlog.get_logger()
+
+GRACE_MS = 5_000
+"""How long a new leader waits for agents to come before it calls a node lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a leader takes from outside: the clock (milliseconds since 1970), chance, and names for new tasks."""
+
+    now_ms: Callable[[], int]
+    random: random.Random
+    suffixes: Iterator[str]
+    ranges: nodes.Ranges
+
+
+async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: Dispatcher, world: World) -> None:
+    """Leads until cancelled. Raises `Deposed` when the store says that another leads."""
+    pen = Pen(store, cache, fence)
+    reports = reporting.Reporting()
+    planners: Sequence[Planner] = (
+        nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
+        nodes.NodeLoss(),
+        services.Services(world.suffixes),
+        services.Garbage(),
+        scheduling.Scheduling(),
+        reports,
+    )
+    loops = {planner.name: Loop(planner, pen, world.now_ms, world.random) for planner in planners}
+
+    def take_report(session: Session, report: wire.StatusReport) -> None:
+        loops[reports.name].wake(reports.submit(session, report))
+
+    dispatcher.sessions.on_change(lambda node_id: loops[nodes.NodeRecords.name].wake([node_id]))
+    dispatcher.lead(Leading(on_report=take_report, cluster_range=world.ranges.cluster))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for loop in loops.values():
+                group.create_task(loop.run())
+            group.create_task(_feed(cache, list(loops.values()), dispatcher))
+    finally:
+        dispatcher.sessions.forget_listeners()
+        dispatcher.follow("this instance leads no more")
+
+
+async def _feed(cache: Cache, loops: Sequence[Loop], dispatcher: Dispatcher) -> None:
+    """Tells every loop what changed. The first thing taken is a resync: everything is looked at once."""
+    with cache.subscribe() as subscription:
+        while True:
+            taken = await subscription.take()
+            snapshot = cache.snapshot()
+            if taken.resync:
+                for loop in loops:
+                    loop.look_at_everything(snapshot)
+                dispatcher.sessions.wake_all()
+            for change in taken.changes:
+                for loop in loops:
+                    loop.notice(change, snapshot)
+            dispatcher.notice(taken.changes)
