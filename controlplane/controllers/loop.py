@@ -15,7 +15,7 @@ import structlog
 from controlplane.controllers.pen import Pen
 from controlplane.core import plan
 from controlplane.store import errors
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controlplane.core import garbage, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
 
 

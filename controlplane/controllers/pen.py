@@ -12,7 +12,7 @@ from typing import assert_never
 import structlog
 
 from controlplane.core import plan
-from controlplane.store import api, cache, snapshot, typed, writer
+from controlplane.store import api, cache, snapshots, typed, writer
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ class Pen:
         self._fence = fence
         self._turn = asyncio.Lock()
 
-    async def write(self, make: Callable[[snapshot.Snapshot], plan.Plan]) -> plan.Plan:
+    async def write(self, make: Callable[[snapshots.Snapshot], plan.Plan]) -> plan.Plan:
         """Asks `make` for a plan on the newest state, commits it, and waits until the cache shows it."""
         async with self._turn:
             made = make(self._cache.snapshot())

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from controlplane.core import plan, reports
 from controlplane.dispatcher.sessions import LiveSession
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 from protos import kinds
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from controlplane.core import plan, scheduler, tasks
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 

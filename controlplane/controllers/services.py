@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from controlplane.core import garbage, plan, replicated
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
 
 

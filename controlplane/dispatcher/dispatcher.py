@@ -14,7 +14,7 @@ from controlplane.core import nodes
 from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Session
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.dispatcher.streams import StreamBroker
-from controlplane.store.snapshot import Change, Snapshot
+from controlplane.store.snapshots import Change, Snapshot
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -61,12 +61,10 @@ class Dispatcher:
         """Wakes the sessions whose node's assignment a change may concern."""
         for change in changes:
             for value in (change.before, change.after):
-                match value:
-                    case pb.Task():
-                        self._wake(value.node_id)
-                    case pb.Node():
-                        # Every node knows the address of every other.
-                        self.sessions.wake_all()
+                if isinstance(value, pb.Task):
+                    self._wake(value.node_id)
+                elif isinstance(value, pb.Node):
+                    self.sessions.wake_all()  # every node knows the address of every other
 
     def _wake(self, node_id: str) -> None:
         session = self.sessions.get(node_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from controlplane.core import assignments, nodes
-from controlplane.store.snapshot import Snapshot
+from controlplane.store.snapshots import Snapshot
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
