@@ -139,7 +139,7 @@ def check_commit(changes: Sequence[Change], fence: Fence | None) -> None:
             f"a commit of {len(changes)} changes{' and a fence' if fence else ''} exceeds {MAX_OPERATIONS} operations; "
             "split it (controlplane.store.writer does)"
         )
-    size_bytes = sum(len(change.key) + (len(change.value) if isinstance(change, Put) else 0) for change in changes)
+    size_bytes = sum(map(size_of, changes))
     if size_bytes > MAX_COMMIT_BYTES:
         raise errors.Fatal(
             f"a commit of {size_bytes} bytes (first key {changes[0].key}) exceeds {MAX_COMMIT_BYTES} bytes; split it"
@@ -149,6 +149,11 @@ def check_commit(changes: Sequence[Change], fence: Fence | None) -> None:
         if change.key in seen:
             raise errors.Fatal(f"a commit names the key {change.key} twice; merge the two changes")
         seen.add(change.key)
+
+
+def size_of(change: Change) -> int:
+    """What a change counts towards `MAX_COMMIT_BYTES`."""
+    return len(change.key) + (len(change.value) if isinstance(change, Put) else 0)
 
 
 def prefix_end(prefix: str) -> bytes:

@@ -2,14 +2,13 @@
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from controlplane.store import api, etcd, memory
 from tests.support import etcd as etcd_process
 
-OpenStore = Callable[[], contextlib.AbstractAsyncContextManager[api.Store]]
 _numbers = itertools.count(1)
 
 
@@ -27,20 +26,44 @@ def private_etcd() -> Iterator[etcd_process.EtcdProcess]:
         yield process
 
 
-@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
-def open_store(request: pytest.FixtureRequest) -> OpenStore:
-    """Opens a client inside the test's event loop: `async with open_store() as store`."""
-    endpoints = [request.getfixturevalue("etcd_server").endpoint] if request.param == "etcd" else []
+class Backend:
+    """One store and any number of views of it, as the instances of the control plane have them."""
+
+    def __init__(self, server: etcd_process.EtcdProcess | None) -> None:
+        self._server = server
+        self.virtual_time = server is None  # tests.support.aio looks at this
 
     @contextlib.asynccontextmanager
-    async def opened() -> AsyncIterator[api.Store]:
-        store: api.Store = etcd.EtcdStore(endpoints) if endpoints else memory.MemoryStore()
+    async def stores(self, count: int) -> AsyncIterator[list[api.Store]]:
+        """Made inside the test's event loop."""
+        opened: list[api.Store] = [memory.MemoryStore()] * count
+        if self._server:
+            opened = [etcd.EtcdStore([self._server.endpoint]) for _ in range(count)]
         try:
-            yield store
+            yield opened
         finally:
-            await store.close()
+            for store in opened:
+                await store.close()
 
-    return opened
+    @contextlib.asynccontextmanager
+    async def store(self) -> AsyncIterator[api.Store]:
+        async with self.stores(1) as (store,):
+            yield store
+
+
+BOTH = ["memory", pytest.param("etcd", marks=pytest.mark.etcd)]
+
+
+@pytest.fixture(params=BOTH)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """A store for tests that keep below their `prefix`."""
+    return Backend(request.getfixturevalue("etcd_server") if request.param == "etcd" else None)
+
+
+@pytest.fixture(params=BOTH)
+def private_backend(request: pytest.FixtureRequest) -> Backend:
+    """A store for tests that need the whole of it."""
+    return Backend(request.getfixturevalue("private_etcd") if request.param == "etcd" else None)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from controlplane.store import api, errors
-from tests.contract.store.conftest import OpenStore
+from tests.contract.store.conftest import Backend
 from tests.support import aio
 
 
@@ -18,8 +18,8 @@ async def contents(store: api.Store, prefix: str) -> dict[str, bytes]:
 
 
 @aio.bounded(10)
-async def test_a_commit_returns_the_revision_that_its_entries_carry(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_commit_returns_the_revision_that_its_entries_carry(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         before = (await store.list(prefix)).revision
         revision = await store.commit([put(f"{prefix}a", b"1"), put(f"{prefix}b", b"2")])
         listing = await store.list(prefix)
@@ -31,10 +31,8 @@ async def test_a_commit_returns_the_revision_that_its_entries_carry(open_store: 
 
 
 @aio.bounded(10)
-async def test_a_version_that_does_not_hold_is_a_conflict_that_names_the_keys(
-    open_store: OpenStore, prefix: str
-) -> None:
-    async with open_store() as store:
+async def test_a_version_that_does_not_hold_is_a_conflict_that_names_the_keys(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         first = await store.commit([put(f"{prefix}a"), put(f"{prefix}b"), put(f"{prefix}c")])
         await store.commit([put(f"{prefix}a", b"newer", expect=first)])
         with pytest.raises(errors.Conflict) as raised:
@@ -51,8 +49,8 @@ async def test_a_version_that_does_not_hold_is_a_conflict_that_names_the_keys(
 
 
 @aio.bounded(10)
-async def test_expecting_zero_creates_once(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_expecting_zero_creates_once(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         created = await store.commit([put(f"{prefix}a", b"first", expect=0)])
         with pytest.raises(errors.Conflict):
             await store.commit([put(f"{prefix}a", b"second", expect=0)])
@@ -62,8 +60,8 @@ async def test_expecting_zero_creates_once(open_store: OpenStore, prefix: str) -
 
 
 @aio.bounded(10)
-async def test_of_many_writers_over_one_version_exactly_one_wins(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_of_many_writers_over_one_version_exactly_one_wins(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         version = await store.commit([put(f"{prefix}a", b"start")])
         results = await asyncio.gather(
             *(store.commit([put(f"{prefix}a", b"%d" % i, expect=version)]) for i in range(20)), return_exceptions=True
@@ -75,8 +73,8 @@ async def test_of_many_writers_over_one_version_exactly_one_wins(open_store: Ope
 
 
 @aio.bounded(10)
-async def test_a_delete_removes_and_a_missing_key_is_no_error(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_delete_removes_and_a_missing_key_is_no_error(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         revision = await store.commit([put(f"{prefix}a"), put(f"{prefix}b")])
         assert await store.commit([api.Delete(key=f"{prefix}a")]) == revision + 1
         assert await store.commit([api.Delete(key=f"{prefix}a")]) == revision + 1, "nothing changed, no new revision"
@@ -84,8 +82,8 @@ async def test_a_delete_removes_and_a_missing_key_is_no_error(open_store: OpenSt
 
 
 @aio.bounded(10)
-async def test_a_deposed_leader_cannot_write(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_deposed_leader_cannot_write(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         key = f"{prefix}leader"
         elected = await store.commit([put(key, b"one", expect=0)])
         fence = api.Fence(key=key, version=elected)
@@ -102,8 +100,8 @@ async def test_a_deposed_leader_cannot_write(open_store: OpenStore, prefix: str)
 
 
 @aio.bounded(10)
-async def test_an_empty_commit_asks_whether_the_fence_stands(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_an_empty_commit_asks_whether_the_fence_stands(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         elected = await store.commit([put(f"{prefix}leader", expect=0)])
         assert await store.commit([], fence=api.Fence(key=f"{prefix}leader", version=elected)) == elected
         with pytest.raises(errors.Deposed):
@@ -111,8 +109,8 @@ async def test_an_empty_commit_asks_whether_the_fence_stands(open_store: OpenSto
 
 
 @aio.bounded(10)
-async def test_as_many_operations_as_promised_fit_and_one_more_is_refused(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_as_many_operations_as_promised_fit_and_one_more_is_refused(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         elected = await store.commit([put(f"{prefix}leader", expect=0)])
         fence = api.Fence(key=f"{prefix}leader", version=elected)
         guarded = [put(f"{prefix}{i:03}", expect=0) for i in range(api.MAX_OPERATIONS)]
@@ -128,8 +126,8 @@ async def test_as_many_operations_as_promised_fit_and_one_more_is_refused(open_s
 
 
 @aio.bounded(10)
-async def test_a_commit_that_is_too_large_or_names_a_key_twice_is_refused(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_commit_that_is_too_large_or_names_a_key_twice_is_refused(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         await store.commit([put(f"{prefix}large", b"x" * (api.MAX_COMMIT_BYTES - 100))])
         with pytest.raises(errors.Fatal, match="bytes"):
             await store.commit([put(f"{prefix}larger", b"x" * api.MAX_COMMIT_BYTES)])
@@ -139,8 +137,8 @@ async def test_a_commit_that_is_too_large_or_names_a_key_twice_is_refused(open_s
 
 
 @aio.bounded(30)
-async def test_a_listing_is_complete_ordered_and_of_one_revision(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_listing_is_complete_ordered_and_of_one_revision(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         keys = [f"{prefix}{i:05}" for i in range(2500)]
         for start in range(0, len(keys), api.MAX_OPERATIONS):
             await store.commit([put(key, b"old") for key in keys[start : start + api.MAX_OPERATIONS]])
@@ -158,8 +156,8 @@ async def test_a_listing_is_complete_ordered_and_of_one_revision(open_store: Ope
 
 
 @aio.bounded(10)
-async def test_a_closed_store_refuses_calls(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_closed_store_refuses_calls(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         await store.close()
         with pytest.raises(errors.Fatal, match="closed"):
             await store.list(prefix)

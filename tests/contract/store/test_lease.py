@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from controlplane.store import api, errors
-from tests.contract.store.conftest import OpenStore
+from tests.contract.store.conftest import Backend
 from tests.support import aio
 
 
@@ -27,9 +27,9 @@ async def removed(store: api.Store, prefix: str, after: int, count: int) -> list
 
 @aio.bounded(15)
 async def test_a_lapsed_lease_removes_its_keys_in_one_revision_and_watches_see_it(
-    open_store: OpenStore, prefix: str
+    backend: Backend, prefix: str
 ) -> None:
-    async with open_store() as store:
+    async with backend.store() as store:
         lease = await store.grant_lease(1)
         revision = await store.commit([put(f"{prefix}a", lease), put(f"{prefix}b", lease), put(f"{prefix}stays")])
         gone = await removed(store, prefix, revision, 2)
@@ -41,8 +41,8 @@ async def test_a_lapsed_lease_removes_its_keys_in_one_revision_and_watches_see_i
 
 
 @aio.bounded(15)
-async def test_a_lease_kept_alive_outlives_one_that_is_not(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_lease_kept_alive_outlives_one_that_is_not(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         kept, dropped = await store.grant_lease(2), await store.grant_lease(2)
         revision = await store.commit([put(f"{prefix}kept", kept), put(f"{prefix}dropped", dropped)])
 
@@ -61,10 +61,8 @@ async def test_a_lease_kept_alive_outlives_one_that_is_not(open_store: OpenStore
 
 
 @aio.bounded(10)
-async def test_revoking_a_lease_removes_its_keys_at_once_and_twice_is_no_error(
-    open_store: OpenStore, prefix: str
-) -> None:
-    async with open_store() as store:
+async def test_revoking_a_lease_removes_its_keys_at_once_and_twice_is_no_error(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         lease = await store.grant_lease(60)
         await store.commit([put(f"{prefix}a", lease)])
         await store.revoke(lease)
@@ -73,8 +71,8 @@ async def test_revoking_a_lease_removes_its_keys_at_once_and_twice_is_no_error(
 
 
 @aio.bounded(10)
-async def test_a_key_written_again_without_the_lease_stays(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_key_written_again_without_the_lease_stays(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         lease = await store.grant_lease(60)
         await store.commit([put(f"{prefix}a", lease)])
         await store.commit([put(f"{prefix}a")])
@@ -83,8 +81,8 @@ async def test_a_key_written_again_without_the_lease_stays(open_store: OpenStore
 
 
 @aio.bounded(10)
-async def test_writing_with_an_expired_lease_is_refused(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_writing_with_an_expired_lease_is_refused(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         lease = await store.grant_lease(60)
         await store.revoke(lease)
         with pytest.raises(errors.LeaseExpired):

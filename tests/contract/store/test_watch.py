@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controlplane.store import api, errors
-from tests.contract.store.conftest import OpenStore
+from tests.contract.store.conftest import Backend
 from tests.support import aio
 
 
@@ -30,16 +30,16 @@ async def collect(batches: AsyncIterator[api.EventBatch], count: int) -> list[ap
 
 
 @aio.bounded(10)
-async def test_a_watch_begins_with_a_batch_that_says_it_stands(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_watch_begins_with_a_batch_that_says_it_stands(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         revision = (await store.list(prefix)).revision
         async with contextlib.aclosing(store.watch(prefix, revision)) as batches:
             assert await anext(batches) == api.EventBatch(events=(), revision=revision)
 
 
 @aio.bounded(10)
-async def test_a_watch_tells_what_came_before_and_after_it_began(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_watch_tells_what_came_before_and_after_it_began(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         start = (await store.list(prefix)).revision
         first = await store.commit([put(f"{prefix}a", b"1"), put(f"{prefix}b", b"2")])
         async with contextlib.aclosing(store.watch(prefix, start)) as batches:
@@ -56,8 +56,8 @@ async def test_a_watch_tells_what_came_before_and_after_it_began(open_store: Ope
 
 
 @aio.bounded(10)
-async def test_a_watch_from_a_revision_does_not_repeat_it(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_watch_from_a_revision_does_not_repeat_it(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         first = await store.commit([put(f"{prefix}a")])
         second = await store.commit([put(f"{prefix}b")])
         async with contextlib.aclosing(store.watch(prefix, first)) as batches:
@@ -65,9 +65,9 @@ async def test_a_watch_from_a_revision_does_not_repeat_it(open_store: OpenStore,
 
 
 @aio.bounded(20)
-async def test_a_slow_watch_loses_nothing(open_store: OpenStore, prefix: str) -> None:
+async def test_a_slow_watch_loses_nothing(backend: Backend, prefix: str) -> None:
     """More revisions than either implementation puts into one batch, with several events each."""
-    async with open_store() as store:
+    async with backend.store() as store:
         start = (await store.list(prefix)).revision
         async with contextlib.aclosing(store.watch(prefix, start)) as batches:
             await anext(batches)
@@ -84,8 +84,8 @@ async def test_a_slow_watch_loses_nothing(open_store: OpenStore, prefix: str) ->
 
 
 @aio.bounded(10)
-async def test_two_watches_see_the_same(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_two_watches_see_the_same(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         start = (await store.list(prefix)).revision
         async with (
             contextlib.aclosing(store.watch(prefix, start)) as one,
@@ -97,8 +97,8 @@ async def test_two_watches_see_the_same(open_store: OpenStore, prefix: str) -> N
 
 
 @aio.bounded(10)
-async def test_a_watch_of_compacted_history_says_so(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_a_watch_of_compacted_history_says_so(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         old = await store.commit([put(f"{prefix}a")])
         deleted = await store.commit([api.Delete(key=f"{prefix}a")])
         await store.compact(deleted)
@@ -111,10 +111,8 @@ async def test_a_watch_of_compacted_history_says_so(open_store: OpenStore, prefi
 
 
 @aio.bounded(10)
-async def test_compacting_twice_is_no_error_and_the_future_cannot_be_compacted(
-    open_store: OpenStore, prefix: str
-) -> None:
-    async with open_store() as store:
+async def test_compacting_twice_is_no_error_and_the_future_cannot_be_compacted(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         revision = await store.commit([put(f"{prefix}a")])
         await store.compact(revision)
         await store.compact(revision)
@@ -124,9 +122,9 @@ async def test_compacting_twice_is_no_error_and_the_future_cannot_be_compacted(
 
 
 @aio.bounded(10)
-async def test_a_watch_of_the_future_belongs_to_another_history(open_store: OpenStore, prefix: str) -> None:
+async def test_a_watch_of_the_future_belongs_to_another_history(backend: Backend, prefix: str) -> None:
     """As after a restored backup: the store has to be listed again, not waited for."""
-    async with open_store() as store:
+    async with backend.store() as store:
         revision = (await store.list(prefix)).revision
         with pytest.raises(errors.Compacted):
             async with contextlib.aclosing(store.watch(prefix, revision + 1000)) as batches:
@@ -134,8 +132,8 @@ async def test_a_watch_of_the_future_belongs_to_another_history(open_store: Open
 
 
 @aio.bounded(10)
-async def test_closing_the_store_ends_its_watches(open_store: OpenStore, prefix: str) -> None:
-    async with open_store() as store:
+async def test_closing_the_store_ends_its_watches(backend: Backend, prefix: str) -> None:
+    async with backend.store() as store:
         revision = (await store.list(prefix)).revision
         async with contextlib.aclosing(store.watch(prefix, revision)) as batches:
             await anext(batches)
