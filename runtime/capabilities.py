@@ -1,0 +1,55 @@
+"""Capability names and numbers (capabilities(7)), and putting a process into given sets."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from runtime import syscalls
+
+NAMES: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+        "PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
+)
+"""In the kernel's order: the index is the number."""
+
+NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """The five sets, as bit masks."""
+
+    bounding: int = 0
+    effective: int = 0
+    permitted: int = 0
+    inheritable: int = 0
+    ambient: int = 0
+
+
+def mask(names: tuple[str, ...]) -> int:
+    """The bit mask of capabilities by name; KeyError for a name that does not exist."""
+    bits = 0
+    for name in names:
+        bits |= 1 << NUMBERS[name]
+    return bits
+
+
+def limit_bounding_set(sets: Capabilities) -> None:
+    """Drop what the bounding set must not hold. Needs CAP_SETPCAP, so it comes before the change of user."""
+    for number in range(len(NAMES)):
+        if not sets.bounding >> number & 1 and syscalls.capability_known(number):
+            syscalls.drop_from_bounding_set(number)
+
+
+def assume(sets: Capabilities) -> None:
+    """Take the other four sets, after the change of user (with kept capabilities)."""
+    syscalls.capset(effective=sets.effective, permitted=sets.permitted, inheritable=sets.inheritable)
+    syscalls.clear_ambient_set()
+    for number in range(len(NAMES)):
+        if sets.ambient >> number & 1:
+            syscalls.raise_ambient(number)

@@ -1,0 +1,50 @@
+"""A further process in a running container (`exec`), from its fork in the monitor to its program.
+
+The handshake is the first process's (see `firstprocess`). The fork is born into the container's pid namespace,
+since the monitor's children are; the other namespaces are joined all at once through the first process's pidfd.
+"""
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runtime import errors, program, syscalls
+from runtime.cgroups import Cgroup
+from runtime.spec import Process, Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """What the process needs to know. `stdio` holds descriptors; -1 means /dev/null."""
+
+    spec: Spec
+    process: Process
+    cgroup: Cgroup
+    first_process: int  # pidfd
+    stdio: tuple[int, int, int]
+
+
+def run(join: Join, monitor: socket.socket) -> NoReturn:
+    """Become the program, or tell the monitor why not."""
+    with program.telling(monitor):
+        _become_program(join, monitor)
+    os._exit(1)
+
+
+def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
+    os.setsid()
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    # Into the cgroup while its folders can still be seen.
+    join.cgroup.add(0)
+    program.adjust_oom_score(join.process)
+    flags = 0
+    for namespace in join.spec.namespaces:
+        if namespace.kind != "pid":
+            flags |= namespace.flag
+    with errors.step("join the container's namespaces"):
+        # The mount namespace brings its root and working directory with it.
+        syscalls.setns(join.first_process, flags)
+        os.chdir("/")
+    program.run(join.process, join.stdio, monitor, console=False)

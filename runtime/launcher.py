@@ -1,0 +1,197 @@
+"""The launcher: a small warm process that forks a monitor for each container (`python -m runtime.launcher`).
+
+Everything is imported once and frozen, so a fork shares nearly all its memory. The launcher has one client, at the
+socket that it was started with; it ends when that socket closes, and monitors and containers live on.
+
+    verb           request fields                                        reply fields
+    create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid
+                   descriptors: none, or stdin, stdout and stderr
+    netns-create   path                                                  -
+    netns-delete   path                                                  -
+    ping           -                                                     pid
+
+Rules: one thread, and no waiting. A request that takes time is served by a fork, which reports through a pipe, so
+any number can be on their way at once; a fork that ends without a report is reported as such.
+"""
+
+import argparse
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from runtime import errors, monitor, netns, protocol, syscalls
+
+_REPORT_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request that a fork is serving."""
+
+    request: int
+    pid: int
+    what: str
+
+
+class Launcher:
+    """The loop."""
+
+    def __init__(self, client: socket.socket, root: str) -> None:
+        self._client = client
+        self._root = root
+        self._jobs: dict[int, Job] = {}  # by the pipe that the report comes through
+        self._selector = selectors.DefaultSelector()
+        self._signals = -1
+
+    def run(self) -> None:
+        """Serve until the client has gone."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self._signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        self._selector.register(self._client, selectors.EVENT_READ)
+        # What was allocated until now is never looked at by a collection again, and so stays shared with the forks.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._signals:
+                    self._reap()
+                elif key.fd in self._jobs:
+                    self._relay(key.fd)
+                elif not self._serve():
+                    return
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._signals, 128 * 16)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    def _relay(self, pipe: int) -> None:
+        """Pass on what a fork reports, or that it ended without a word."""
+        job = self._jobs.pop(pipe)
+        self._selector.unregister(pipe)
+        report = os.read(pipe, _REPORT_BYTES)
+        os.close(pipe)
+        if report:
+            self._send(protocol.decode(report))
+            return
+        self._send(protocol.failed(job.request, errors.PeerGone(f"{job.what}: process {job.pid} was killed")))
+
+    def _send(self, body: dict[str, Any]) -> None:
+        with contextlib.suppress(errors.PeerGone):  # the next receive tells
+            protocol.send(self._client, body)
+
+    def _serve(self) -> bool:
+        message = protocol.receive(self._client)
+        if message is None:
+            return False
+        number = int(message.body.get("id", 0))
+        try:
+            self._dispatch(number, message)
+        except errors.ContainerError as error:
+            self._send(protocol.failed(number, error))
+        except OSError as error:
+            self._send(protocol.failed(number, errors.SetupFailed.at("launcher", error)))
+        finally:
+            message.close()
+        return True
+
+    def _dispatch(self, number: int, message: protocol.Message) -> None:
+        match message.body.get("verb"):
+            case "create":
+                what = f"create {message.body.get('container')}"
+                self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
+            case "netns-create":
+                path = _path(message.body)
+                self._fork(number, f"netns-create {path}", lambda report: _make_netns(number, path, report))
+            case "netns-delete":
+                netns.delete(_path(message.body))
+                self._send(protocol.ok(number))
+            case "ping":
+                self._send(protocol.ok(number, pid=os.getpid()))
+            case verb:
+                raise errors.ProtocolError(f"unknown verb {verb!r}")
+
+    def _fork(self, number: int, what: str, job: Callable[[int], NoReturn]) -> None:
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(ours)
+            os.close(theirs)
+            raise
+        if pid == 0:
+            self._leave(ours)
+            job(theirs)
+        os.close(theirs)
+        self._jobs[ours] = Job(request=number, pid=pid, what=what)
+        self._selector.register(ours, selectors.EVENT_READ)
+
+    def _leave(self, report: int) -> None:
+        """Close, in a fork, everything that is the launcher's: its client must see when the launcher ends."""
+        self._selector.close()
+        self._client.close()
+        for fd in (self._signals, report, *self._jobs):
+            os.close(fd)
+        self._jobs.clear()
+
+
+def _path(body: dict[str, Any]) -> str:
+    path = body.get("path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise errors.InvalidSpec(f"path: {path!r} must be an absolute path")
+    return path
+
+
+def _make_netns(number: int, path: str, report: int) -> NoReturn:
+    reply = protocol.ok(number)
+    try:
+        netns.create(path)
+    except errors.ContainerError as error:
+        reply = protocol.failed(number, error)
+    finally:
+        os.write(report, protocol.encode(reply))
+        os._exit(0)
+
+
+def _settle() -> None:
+    """Make the process a good parent: nothing of the place where it was started reaches the containers."""
+    os.chdir("/")
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        with contextlib.suppress(OSError):  # the two that the C library keeps for itself
+            signal.signal(number, signal.SIG_DFL)
+    # A container's root must not read our memory, or reach the host's files through /proc/PID/{exe,fd,root}.
+    syscalls.set_dumpable(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if null > 2:
+        os.close(null)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the launcher."""
+    parser = argparse.ArgumentParser(prog="runtime.launcher", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--socket-fd", type=int, required=True, help="the descriptor of a SOCK_SEQPACKET socket")
+    parser.add_argument("--root", required=True, help="the folder that holds a folder for each container")
+    options = parser.parse_args(arguments)
+    root = os.path.abspath(options.root)
+    os.makedirs(root, 0o700, exist_ok=True)
+    client = socket.socket(fileno=options.socket_fd)
+    client.set_inheritable(False)
+    _settle()
+    Launcher(client, root).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""The monitor: one small process for each container, from its creation to its end.
+
+It is forked by the launcher with everything imported, makes the container, reports once, and then supervises it
+(`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
+"""
+
+import gc
+import os
+import signal
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from runtime import cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
+from runtime.fields import Fields
+
+SETUP_TIMEOUT_S: Final = 120.0
+_DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
+_DEFAULT_LOG_FILES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the launcher was asked to create."""
+
+    root: str
+    container: str
+    config: dict[str, Any]
+    overlay: spec.Overlay | None
+    bundle: str
+    log: dict[str, Any] | None
+    start: bool
+    stdio: tuple[int, ...]  # nothing, or the three descriptors to use
+
+
+def parse(body: dict[str, Any], root: str, fds: tuple[int, ...]) -> Request:
+    """Read a `create` request; raises InvalidSpec."""
+    fields = Fields({name: value for name, value in body.items() if name not in {"id", "verb", "config"}}, "create")
+    if len(fds) not in {0, 3}:
+        raise errors.InvalidSpec(f"create: {len(fds)} descriptors; give none, or stdin, stdout and stderr")
+    overlay = spec.parse_overlay(body["overlay"]) if fields.maybe_child("overlay") else None
+    log = body["log"] if fields.maybe_child("log") else None
+    request = Request(
+        root=root,
+        container=fields.text("container"),
+        config=body.get("config", {}),
+        overlay=overlay,
+        bundle=fields.text("bundle", default=""),
+        log=log,
+        start=fields.flag("start"),
+        stdio=fds,
+    )
+    fields.finish()
+    return request
+
+
+def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> NoReturn:
+    """Be the monitor of a new container. `report` is a pipe that takes one reply and is closed then."""
+    number = int(body["id"])
+    code = 1
+    try:
+        gc.disable()  # nothing here is cyclic, and a collection would unshare the launcher's pages
+        os.setsid()
+        syscalls.set_process_name("orch-monitor")
+        syscalls.set_child_subreaper()
+        supervised = _create(parse(body, root, fds))
+        _close_all(fds)
+        reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
+        _report(report, reply)
+        supervisor.Supervisor(supervised).run()
+        code = 0
+    except errors.ContainerError as error:
+        _report(report, protocol.failed(number, error))
+    except Exception as error:  # noqa: BLE001 - the last door: the reason must reach the caller
+        told = errors.ContainerError(f"internal error of the monitor: {error!r}\n{traceback.format_exc()}")
+        _report(report, protocol.failed(number, told))
+    finally:
+        os._exit(code)
+
+
+def _report(pipe: int, reply: dict[str, Any]) -> None:
+    try:
+        os.write(pipe, protocol.encode(reply))
+        os.close(pipe)
+    except OSError:
+        return  # the launcher has gone, or the report was made; the container's files tell the rest
+
+
+def _close_all(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _create(request: Request) -> supervisor.Supervised:
+    wanted = spec.parse(request.config)
+    folder = state.folder(request.root, request.container)
+    if request.overlay is None and not wanted.root_path:
+        raise errors.InvalidSpec("root.path: is required when there is no overlay")
+    group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        raise errors.ContainerExists(f"container {request.container}: exists already; delete it first") from None
+    except OSError as error:
+        raise errors.SetupFailed.at("state folder", error) from None
+    try:
+        return _create_in(request, wanted, group, folder)
+    except BaseException:
+        group.delete()
+        state.remove_folder(folder)
+        raise
+
+
+def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
+    with errors.step("write config.json"):
+        state.write(os.path.join(folder, state.CONFIG_FILE), request.config)
+    group.create(wanted.resources)
+    group.apply(wanted.resources)
+    output = _open_output(request, wanted)
+    plan = firstprocess.Plan(
+        spec=wanted,
+        cgroup=group,
+        stdio=output.stdio,
+        tree=rootfs.Tree(
+            spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
+        ),
+    )
+    _enter_pid_namespace(wanted)
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if request.start:
+        protocol.send(channel, {"start": True})
+    pid = os.fork()
+    if pid == 0:
+        channel.close()
+        firstprocess.run(plan, theirs)
+    theirs.close()
+    for fd in output.stdio:
+        if fd >= 0 and fd not in request.stdio:
+            os.close(fd)
+    try:
+        master = _await_created(channel, started=request.start)
+        return _supervised(request, wanted, group, output, folder, pid, channel, master)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where the first process's streams go: its descriptors, our ends of its pipes, and the log."""
+
+    stdio: tuple[int, int, int]
+    pipes: tuple[int, ...]
+    log: logs.LogFile | None
+
+
+def _open_output(request: Request, wanted: spec.Spec) -> Output:
+    log = _open_log(request.log)
+    if request.stdio:
+        stdin, stdout, stderr = request.stdio
+        return Output(stdio=(stdin, stdout, stderr), pipes=(), log=log)
+    if log is None or wanted.process.terminal:
+        return Output(stdio=(-1, -1, -1), pipes=(), log=log)
+    ours_out, theirs_out = os.pipe2(os.O_CLOEXEC)
+    ours_err, theirs_err = os.pipe2(os.O_CLOEXEC)
+    return Output(stdio=(-1, theirs_out, theirs_err), pipes=(ours_out, ours_err), log=log)
+
+
+def _open_log(options: dict[str, Any] | None) -> logs.LogFile | None:
+    if options is None:
+        return None
+    fields = Fields(options, "create.log")
+    path = fields.text("path")
+    max_bytes = fields.number("max_bytes", low=4096, high=2**50, default=_DEFAULT_LOG_BYTES)
+    max_files = fields.number("max_files", low=1, high=1000, default=_DEFAULT_LOG_FILES)
+    fields.finish()
+    with errors.step("create.log.path"):
+        return logs.LogFile(path, max_bytes=max_bytes, max_files=max_files)
+
+
+def _enter_pid_namespace(wanted: spec.Spec) -> None:
+    """The monitor stays where it is; its children are born into the namespace, the first as its process 1."""
+    for namespace in wanted.namespaces:
+        if namespace.kind != "pid":
+            continue
+        with errors.step("linux.namespaces: pid"):
+            if not namespace.path:
+                syscalls.unshare(syscalls.CLONE_NEWPID)
+                return
+            fd = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.setns(fd, syscalls.CLONE_NEWPID)
+            os.close(fd)
+
+
+def _await_created(channel: socket.socket, *, started: bool) -> int:
+    """Wait until the first process is ready, or runs its program; returns the terminal's master, or -1."""
+    channel.settimeout(SETUP_TIMEOUT_S)
+    try:
+        message = protocol.receive(channel)
+        if message is None:
+            raise errors.SetupFailed("the first process was killed during setup; is the memory limit too low?")
+        supervisor.raise_error(message)
+        master = message.fds[0] if message.fds else -1
+        if started:
+            ended = protocol.receive(channel)
+            if ended is not None:
+                supervisor.raise_error(ended)
+    except TimeoutError:
+        raise errors.SetupFailed(f"the container was not set up within {SETUP_TIMEOUT_S:.0f} s") from None
+    return master
+
+
+def _supervised(
+    request: Request,
+    wanted: spec.Spec,
+    group: cgroups.Cgroup,
+    output: Output,
+    folder: str,
+    pid: int,
+    channel: socket.socket,
+    master: int,
+) -> supervisor.Supervised:
+    now = time.time_ns()
+    known = state.State(
+        id=request.container,
+        status="running" if request.start else "created",
+        pid=pid,
+        pid_start=state.process_start(pid, zombie=True),
+        monitor_pid=os.getpid(),
+        monitor_start=state.process_start(os.getpid()),
+        bundle=request.bundle,
+        cgroups_path=wanted.cgroups_path,
+        created_ns=now,
+        started_ns=now if request.start else 0,
+    )
+    with errors.step("monitor.sock"):
+        listener = protocol.listen(os.path.join(folder, state.SOCKET_FILE))
+    # Last, since it is what makes the container known: a state file promises a socket.
+    with errors.step("write state.json"):
+        state.write(os.path.join(folder, state.STATE_FILE), known)
+    return supervisor.Supervised(
+        state=known,
+        folder=folder,
+        spec=wanted,
+        process_config=request.config["process"],
+        cgroup=group,
+        pipes=output.pipes,
+        log=output.log,
+        master=master,
+        channel=channel,
+        listener=listener,
+    )

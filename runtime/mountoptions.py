@@ -1,0 +1,106 @@
+"""The words of a mount's `options` (runtime-spec, config-linux "Linux mount options"), as what the kernel is told.
+
+A word is an attribute to set or clear, its recursive form (`rro`), a propagation, one of ours, or else an option of
+the file system, which alone knows whether it is right. A bind mount has no file system of its own to ask, so
+there an unknown word is refused.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from runtime import errors, syscalls
+
+_ATTRIBUTES: Final[dict[str, tuple[int, int]]] = {
+    "ro": (syscalls.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, syscalls.MOUNT_ATTR_RDONLY),
+    "nosuid": (syscalls.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, syscalls.MOUNT_ATTR_NOSUID),
+    "nodev": (syscalls.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, syscalls.MOUNT_ATTR_NODEV),
+    "noexec": (syscalls.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, syscalls.MOUNT_ATTR_NOEXEC),
+    "noatime": (syscalls.MOUNT_ATTR_NOATIME, syscalls.MOUNT_ATTR_ATIME),
+    "relatime": (0, syscalls.MOUNT_ATTR_ATIME),
+    "norelatime": (0, syscalls.MOUNT_ATTR_ATIME),
+    "atime": (0, syscalls.MOUNT_ATTR_ATIME),
+    "strictatime": (syscalls.MOUNT_ATTR_STRICTATIME, syscalls.MOUNT_ATTR_ATIME),
+    "nostrictatime": (0, syscalls.MOUNT_ATTR_ATIME),
+    "nodiratime": (syscalls.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, syscalls.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (syscalls.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, syscalls.MOUNT_ATTR_NOSYMFOLLOW),
+}
+_PROPAGATION: Final = {
+    "private": syscalls.MS_PRIVATE,
+    "shared": syscalls.MS_SHARED,
+    "slave": syscalls.MS_SLAVE,
+    "unbindable": syscalls.MS_UNBINDABLE,
+}
+_SUPERBLOCK_FLAGS: Final = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
+_NOT_SUPPORTED: Final = frozenset({"tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """What the options of one mount amount to."""
+
+    bind: bool = False
+    recursive_bind: bool = False
+    add: int = 0
+    remove: int = 0
+    add_recursive: int = 0
+    remove_recursive: int = 0
+    propagation: int = 0
+    propagation_recursive: bool = False
+    data: tuple[str, ...] = ()
+
+
+def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
+    """Sort the words; a later word wins over an earlier one, as with mount(8)."""
+    bind = kind in {"bind", "rbind"} or "bind" in words or "rbind" in words
+    recursive_bind = kind == "rbind" or "rbind" in words
+    own, below = [0, 0], [0, 0]
+    propagation, propagation_recursive, data = 0, False, []
+    for word in words:
+        stem = word[1:] if word.startswith("r") else ""
+        if word in {"bind", "rbind", "defaults"}:
+            continue
+        if word in _NOT_SUPPORTED:
+            raise errors.InvalidSpec(f"{path}.options: {word!r} is not supported by this runtime; remove it")
+        if word in _ATTRIBUTES:
+            _apply(own, word)
+        elif stem in _ATTRIBUTES:
+            _apply(below, stem)
+        elif word in _PROPAGATION or stem in _PROPAGATION:
+            propagation = _PROPAGATION.get(word) or _PROPAGATION[stem]
+            propagation_recursive = word not in _PROPAGATION
+        elif bind:
+            raise errors.InvalidSpec(f"{path}.options: {word!r} is not an option of a bind mount")
+        else:
+            data.append(word)
+    return MountOptions(
+        bind=bind,
+        recursive_bind=recursive_bind,
+        add=own[0],
+        remove=own[1],
+        add_recursive=below[0],
+        remove_recursive=below[1],
+        propagation=propagation,
+        propagation_recursive=propagation_recursive,
+        data=tuple(data),
+    )
+
+
+def _apply(attributes: list[int], word: str) -> None:
+    add, remove = _ATTRIBUTES[word]
+    attributes[0] = attributes[0] & ~remove | add
+    attributes[1] = attributes[1] & ~add | remove
+
+
+def propagation_flags(word: str, path: str) -> tuple[int, bool]:
+    """The flag of a propagation word such as "rslave", and whether it is recursive."""
+    stem = word.removeprefix("r")
+    if stem not in _PROPAGATION:
+        known = ", ".join(sorted(_PROPAGATION))
+        raise errors.InvalidSpec(f"{path}: {word!r} is not a propagation; use one of {known}, or with a leading r")
+    return _PROPAGATION[stem], stem != word

@@ -1,0 +1,165 @@
+"""The last steps before a program runs: who it is, what it may, where it stands, and whether it is there at all.
+
+Shared by a container's first process and by every process that is executed in it later.
+"""
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from typing import NoReturn
+
+from runtime import capabilities, devices, errors, lookup, protocol, syscalls, terminal, users
+from runtime.spec import Process
+
+
+@contextlib.contextmanager
+def telling(monitor: socket.socket) -> Iterator[None]:
+    """Tell the monitor what went wrong; nobody else would see it."""
+    try:
+        yield
+    except errors.ContainerError as error:
+        protocol.send(monitor, {"error": errors.to_wire(error)})
+    except OSError as error:
+        protocol.send(monitor, {"error": errors.to_wire(errors.SetupFailed.at("container setup", error))})
+
+
+def run(process: Process, stdio: tuple[int, int, int], monitor: socket.socket, *, console: bool) -> NoReturn:
+    """From the container's root folder to the program. The root must be the container's already.
+
+    `stdio` holds descriptors above 2, or -1 for /dev/null; a terminal takes their place.
+    """
+    identity = users.resolve(process.user)
+    master = _set_stdio(process, stdio, identity, console=console)
+    _limit_resources(process)
+    _become(process, identity)
+    # As the final user: what that user cannot reach, the program could not either.
+    _stand_in(process.cwd)
+    variables = _environment(process, identity)
+    path = lookup.find(process.args[0], variables)
+    protocol.send(monitor, {"created": True}, [] if master < 0 else [master])
+    if master >= 0:
+        os.close(master)
+    if protocol.receive(monitor) is None:
+        os._exit(1)  # the monitor has gone
+    _execute(path, process.args, variables)
+
+
+def adjust_oom_score(process: Process) -> None:
+    """Through the host's /proc, so before the root changes."""
+    if process.oom_score_adj is None:
+        return
+    with errors.step("process.oomScoreAdj"), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(process.oom_score_adj))
+
+
+def _set_stdio(process: Process, stdio: tuple[int, int, int], identity: users.Identity, *, console: bool) -> int:
+    """Put the standard streams in place; returns the terminal's master, or -1."""
+    if process.terminal:
+        master, slave = terminal.open_pair()
+        if process.console_size:
+            terminal.resize(master, *process.console_size)
+        if console:
+            terminal.put_on_console(slave)
+        terminal.take_over(slave, identity.uid)
+        return master
+    _place_stdio(stdio)
+    _own_stdio(identity)
+    return -1
+
+
+def _place_stdio(stdio: tuple[int, int, int]) -> None:
+    """Duplicate the descriptors to 0, 1 and 2; -1 stands for the container's /dev/null."""
+    for target, fd in enumerate(stdio):
+        if fd >= 0:
+            os.dup2(fd, target)
+            continue
+        with errors.step("open /dev/null in the container"):
+            null = devices.open_null(syscalls.AT_FDCWD, os.O_RDWR)
+        os.dup2(null, target)
+        os.close(null)
+
+
+def _limit_resources(process: Process) -> None:
+    """Before the change of user: a hard limit can be raised with CAP_SYS_RESOURCE only."""
+    for limit in process.rlimits:
+        try:
+            resource.setrlimit(limit.resource, (limit.soft, limit.hard))
+        except (ValueError, OSError) as error:
+            now = resource.getrlimit(limit.resource)
+            message = (
+                f"process.rlimits: {limit.name} cannot be set to soft {limit.soft}, hard {limit.hard} "
+                f"(now {now[0]}, {now[1]}): {error}; raise the limit of the node's agent, or ask for less"
+            )
+            raise errors.SetupFailed(message, step="process.rlimits", errno=errno.EPERM) from None
+
+
+def _own_stdio(identity: users.Identity) -> None:
+    """Give the process the pipes at 0, 1 and 2, so that it may open /dev/stdout as another user.
+
+    Never anything but pipes: a device, such as a null device of the host, keeps its owner.
+    """
+    for fd in (0, 1, 2):
+        status = os.fstat(fd)
+        if stat.S_ISFIFO(status.st_mode) and status.st_uid != identity.uid:
+            with contextlib.suppress(PermissionError):  # a pipe that the caller passed may belong elsewhere
+                os.fchown(fd, identity.uid, identity.gid)
+
+
+def _become(process: Process, identity: users.Identity) -> None:
+    """Change the user and give up every privilege that the configuration does not grant."""
+    sets = process.capabilities
+    if sets is not None:
+        with errors.step("capability bounding set"):
+            capabilities.limit_bounding_set(sets)
+    if process.no_new_privileges:
+        with errors.step("no_new_privs"):
+            syscalls.set_no_new_privileges()
+    with errors.step(f"become user {identity.uid}, group {identity.gid}"):
+        syscalls.set_keep_capabilities(1)
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        syscalls.set_keep_capabilities(0)
+    if sets is not None:
+        with errors.step("capabilities"):
+            capabilities.assume(sets)
+    # The change of user has cleared this one.
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    os.umask(process.user.umask)
+
+
+def _stand_in(folder: str) -> None:
+    """Change to the working directory, as the final user, and make sure that it is inside the container.
+
+    A path such as /proc/self/fd/7 may lead to a folder of the host (CVE-2024-21626); getcwd(2) then has no path for
+    it, or one that starts with "(unreachable)".
+    """
+    with errors.step(f"process.cwd {folder}"):
+        os.chdir(folder)
+        if not os.getcwd().startswith("/"):
+            raise OSError(errno.ENOENT, "leads out of the container")
+
+
+def _environment(process: Process, identity: users.Identity) -> dict[str, str]:
+    """The variables, with HOME from the container's passwd when the configuration has none."""
+    found = dict(entry.split("=", 1) for entry in process.env)
+    found.setdefault("HOME", identity.home)
+    return found
+
+
+def _execute(path: str, arguments: tuple[str, ...], variables: dict[str, str]) -> NoReturn:
+    """Become the program, with clean signals and nothing but 0, 1 and 2 open."""
+    syscalls.close_on_exec_from(3)
+    # Python ignores these two, and what is ignored stays ignored over an exec.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execve(path, arguments, variables)
+    except OSError as error:
+        raise lookup.unexecutable(path, error) from None

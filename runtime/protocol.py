@@ -1,0 +1,193 @@
+"""Messages between agent, launcher and monitor: JSON objects over SOCK_SEQPACKET, descriptors beside them.
+
+Two rules: one message is one packet, and every size has a bound. A body that does not fit into a packet travels in a
+memory file whose descriptor comes first. `send` and `receive` work on blocking sockets, and on non-blocking ones,
+where they raise BlockingIOError; so an asyncio program calls them from `loop.add_reader`.
+
+    packet = b"J" + JSON                      body in the packet
+           | b"M" + b""  with [memfd, …]      body in the first descriptor
+
+    request = {"id": n, "verb": "…", …}
+    reply   = {"id": n, "ok": {…}} | {"id": n, "error": {"type", "message", "step", "errno"}}
+    event   = {"event": "…", …}               from a monitor, to everybody who is connected
+"""
+
+import array
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from runtime import errors
+
+MAX_PACKET_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+MAX_DESCRIPTORS: Final = 8
+
+_INLINE: Final = b"J"
+_MEMORY_FILE: Final = b"M"
+_TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What arrived: the object, and descriptors that now belong to the receiver (close-on-exec)."""
+
+    body: dict[str, Any]
+    fds: tuple[int, ...] = field(default=())
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in self.fds:
+            os.close(fd)
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """The JSON of a message, checked against the bound."""
+    text = json.dumps(body, separators=(",", ":")).encode()
+    if len(text) > MAX_BODY_BYTES:
+        raise errors.ProtocolError(f"message of {len(text)} bytes; {MAX_BODY_BYTES} are the most")
+    return text
+
+
+def decode(text: bytes) -> dict[str, Any]:
+    """The object in a message's JSON."""
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise errors.ProtocolError(f"message is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise errors.ProtocolError(f"message must be a JSON object, not {type(body).__name__}")
+    return body
+
+
+def send(to: socket.socket, body: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send one message; the descriptors stay the sender's."""
+    assert len(fds) < MAX_DESCRIPTORS, f"{len(fds)} descriptors in one message"
+    text = encode(body)
+    if len(text) < MAX_PACKET_BYTES:
+        _send_packet(to, _INLINE + text, fds)
+        return
+    spilled = _memory_file(text)
+    try:
+        _send_packet(to, _MEMORY_FILE, [spilled, *fds])
+    finally:
+        os.close(spilled)
+
+
+def _send_packet(to: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        to.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise errors.PeerGone(f"the other end has closed the connection: {error.strerror}") from None
+
+
+def receive(source: socket.socket) -> Message | None:
+    """The next message, or None at the end of the connection."""
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    try:
+        packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return None
+    fds = _descriptors(ancillary)
+    try:
+        if flags & _TRUNCATED:
+            raise errors.ProtocolError(f"packet above {MAX_PACKET_BYTES} bytes or {MAX_DESCRIPTORS} descriptors")
+        if not packet:
+            return None
+        return _message(packet, fds)
+    except BaseException:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        raise
+
+
+def _message(packet: bytes, fds: list[int]) -> Message:
+    if packet[:1] == _INLINE:
+        return Message(body=decode(packet[1:]), fds=tuple(fds))
+    if packet != _MEMORY_FILE or not fds:
+        raise errors.ProtocolError(f"packet of an unknown kind: {packet[:1]!r}")
+    size = os.fstat(fds[0]).st_size
+    if size > MAX_BODY_BYTES:
+        raise errors.ProtocolError(f"message of {size} bytes; {MAX_BODY_BYTES} are the most")
+    body = decode(os.pread(fds[0], size, 0))
+    os.close(fds.pop(0))
+    return Message(body=body, fds=tuple(fds))
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+def _memory_file(text: bytes) -> int:
+    fd = os.memfd_create("message", os.MFD_CLOEXEC)
+    view = memoryview(text)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def ok(request: int, **fields: Any) -> dict[str, Any]:
+    """The reply to a request that was done."""
+    return {"id": request, "ok": fields}
+
+
+def failed(request: int, error: errors.ContainerError) -> dict[str, Any]:
+    """The reply to a request that was not."""
+    return {"id": request, "error": errors.to_wire(error)}
+
+
+def result(reply: dict[str, Any]) -> dict[str, Any]:
+    """What a reply holds; raises the error that it tells of."""
+    if "error" in reply:
+        raise errors.from_wire(reply["error"])
+    fields = reply.get("ok")
+    if not isinstance(fields, dict):
+        raise errors.ProtocolError(f"reply without a result: {sorted(reply)}")
+    return fields
+
+
+def connect(path: str) -> socket.socket:
+    """Connect to a socket file, however long its path: sun_path holds 108 bytes, a descriptor's path always fits."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(folder)
+    return connection
+
+
+def listen(path: str) -> socket.socket:
+    """Listen on a new socket file that only its owner can open."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+        os.close(folder)
+    return listener
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Who is at the other end of a Unix socket (SO_PEERCRED: pid, uid, gid)."""
+    credentials = array.array("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return credentials[1]

@@ -1,0 +1,289 @@
+"""Build the container's file tree in its own mount namespace, and make it the root.
+
+Every mount is made detached and complete, with its options, and only then moved onto a descriptor inside the root
+(fsmount, open_tree, mount_setattr, move_mount): no half-configured mount is ever visible, and no path of the
+container is resolved twice.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from runtime import devices, errors, overlay, paths, syscalls
+from runtime.spec import Mount, Overlay, Spec
+
+_PROC_FILES: Final = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo diskstats loadavg meminfo slabinfo stat swaps uptime net/dev "
+        "sys/kernel/ns_last_pid sys/crypto/fips_enabled"
+    ).split()
+)
+"""What may be mounted over inside /proc: files that tell how the machine is, as lxcfs fakes them."""
+
+_KERNEL_TREES: Final = frozenset({"proc", "sysfs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """What the tree is made of. `stage` is an own folder of the host that the root is mounted on until it is /."""
+
+    spec: Spec
+    overlay: Overlay | None
+    stage: str
+    cgroup_folders: tuple[tuple[str, str], ...]  # name below /sys/fs/cgroup, folder of the host
+
+
+def build(tree: Tree) -> int:
+    """Make everything below the new root; returns the root's descriptor, for `enter`."""
+    spec = tree.spec
+    # The sources of bind mounts are taken first: a copy taken now still hears from the host's mounts, as `rslave`
+    # and `rshared` promise; after the next step nothing would.
+    sources = {mount.path: _copy_source(mount) for mount in spec.mounts if mount.options.bind}
+    with errors.step("make the host's mounts private here"):
+        syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    root = _attach_root(tree)
+    for mount in spec.mounts:
+        with errors.step(f"{mount.path}: mount {mount.kind or 'bind'} on {mount.destination}"):
+            _mount(tree, root, mount, sources)
+    _make_devices(spec, root)
+    with errors.step("working directory"):
+        os.close(paths.make_folder(root, spec.process.cwd))
+    _restrict(spec, root)
+    return root
+
+
+def enter(root: int) -> None:
+    """Make the tree the root, and let go of the host's. Both are one folder, so no place for the old root is needed."""
+    with errors.step("pivot_root"):
+        os.fchdir(root)
+        syscalls.pivot_root(".", ".")
+        # The old root now lies on top of the new one; the working directory is still below it.
+        syscalls.umount2(".", syscalls.MNT_DETACH)
+        os.chdir("/")
+    os.close(root)
+
+
+def _attach_root(tree: Tree) -> int:
+    with errors.step(f"root {tree.spec.root_path or tree.stage}"):
+        if tree.overlay is not None:
+            root = overlay.mount(tree.overlay)
+        else:
+            flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+            root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
+            syscalls.mount_setattr(root, propagation=syscalls.MS_PRIVATE, recursive=True)
+        stage = os.open(tree.stage, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        syscalls.move_mount(root, stage)
+        os.close(stage)
+    return root
+
+
+def _copy_source(mount: Mount) -> int:
+    options = mount.options
+    recursive = syscalls.AT_RECURSIVE if options.recursive_bind else 0
+    with errors.step(f"{mount.path}: bind {mount.source}"):
+        copy = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, syscalls.OPEN_TREE_CLONE | recursive)
+        _set_options(copy, mount)
+    return copy
+
+
+def _set_options(detached: int, mount: Mount) -> None:
+    options = mount.options
+    propagation = options.propagation or syscalls.MS_PRIVATE
+    everything = options.propagation_recursive or not options.propagation
+    syscalls.mount_setattr(detached, propagation=propagation, recursive=everything)
+    if options.add_recursive or options.remove_recursive:
+        syscalls.mount_setattr(detached, add=options.add_recursive, remove=options.remove_recursive, recursive=True)
+    if options.bind and (options.add or options.remove):
+        syscalls.mount_setattr(detached, add=options.add, remove=options.remove)
+
+
+def _mount(tree: Tree, root: int, mount: Mount, sources: dict[str, int]) -> None:
+    if mount.kind == "cgroup" and not mount.options.bind:
+        _mount_cgroups(tree, root, mount)
+        return
+    detached = sources[mount.path] if mount.options.bind else _new_file_system(mount)
+    try:
+        _attach(root, detached, mount)
+    finally:
+        os.close(detached)
+
+
+def _attach(root: int, detached: int, mount: Mount) -> None:
+    target = _target(root, mount, folder=stat.S_ISDIR(os.fstat(detached).st_mode))
+    try:
+        _guard_kernel_trees(target, detached, mount)
+        syscalls.move_mount(detached, target)
+    finally:
+        os.close(target)
+
+
+def _target(root: int, mount: Mount, *, folder: bool) -> int:
+    if not folder:
+        return paths.make_file(root, mount.destination)
+    # A link in the place of /proc or /sys would lead later writes "below /proc" to files of the image's choice.
+    return paths.make_folder(root, mount.destination, links=mount.kind not in _KERNEL_TREES)
+
+
+def _guard_kernel_trees(target: int, detached: int, mount: Mount) -> None:
+    """Nobody but procfs itself may cover /proc, and nothing inside it but a few harmless files."""
+    on_proc = syscalls.fstatfs_type(target) == syscalls.PROC_SUPER_MAGIC
+    is_proc = syscalls.fstatfs_type(detached) == syscalls.PROC_SUPER_MAGIC
+    if mount.destination == "/proc" and not is_proc:
+        raise errors.InvalidSpec(f"{mount.path}.destination: /proc may be covered by a proc file system only")
+    if on_proc and not is_proc and mount.destination not in _PROC_FILES:
+        raise errors.InvalidSpec(f"{mount.path}.destination: {mount.destination} leads into /proc, which is refused")
+
+
+def _new_file_system(mount: Mount) -> int:
+    context = syscalls.fsopen(mount.kind)
+    try:
+        if mount.source:
+            syscalls.fsconfig_string(context, "source", mount.source)
+        for option in mount.options.data:
+            key, equals, value = option.partition("=")
+            if equals:
+                syscalls.fsconfig_string(context, key, value)
+            else:
+                syscalls.fsconfig_flag(context, key)
+        syscalls.fsconfig_create(context)
+        detached = syscalls.fsmount(context, mount.options.add)
+    except OSError as error:
+        said = overlay.messages(context)
+        raise OSError(error.errno, f"{error.strerror}{' (' + said + ')' if said else ''}") from error
+    finally:
+        os.close(context)
+    _set_options(detached, mount)
+    return detached
+
+
+def _mount_cgroups(tree: Tree, root: int, mount: Mount) -> None:
+    """The container's own groups: the one folder of version 2, or a folder for each controller of version 1."""
+    if [name for name, _ in tree.cgroup_folders] == [""]:
+        detached = _copy_folder(tree.cgroup_folders[0][1], mount)
+        _attach(root, detached, mount)
+        os.close(detached)
+        return
+    board = _tmpfs(mount.options.add & ~syscalls.MOUNT_ATTR_RDONLY, mode="755", size="65536")
+    _attach(root, board, mount)
+    for name, folder in tree.cgroup_folders:
+        os.mkdir(name, 0o755, dir_fd=board)
+        detached = _copy_folder(folder, mount)
+        target = paths.locate(board, name, links=False)
+        syscalls.move_mount(detached, target)
+        os.close(detached)
+        os.close(target)
+    syscalls.mount_setattr(board, add=mount.options.add)
+    os.close(board)
+
+
+def _copy_folder(folder: str, mount: Mount) -> int:
+    detached = syscalls.open_tree(syscalls.AT_FDCWD, folder, syscalls.OPEN_TREE_CLONE)
+    syscalls.mount_setattr(detached, add=mount.options.add, propagation=syscalls.MS_PRIVATE)
+    return detached
+
+
+def _tmpfs(attributes: int, **options: str) -> int:
+    context = syscalls.fsopen("tmpfs")
+    try:
+        for key, value in options.items():
+            syscalls.fsconfig_string(context, key, value)
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def _make_devices(spec: Spec, root: int) -> None:
+    """Fill /dev, unless the configuration brings a whole /dev of its own by a bind mount."""
+    if any(mount.destination == "/dev" and mount.options.bind for mount in spec.mounts):
+        return
+    with errors.step("make /dev"):
+        # Never through a link: the nodes would be made where the image wants them.
+        folder = paths.make_folder(root, "/dev", links=False)
+        devices.fill(folder, spec.devices)
+        os.close(folder)
+
+
+def _restrict(spec: Spec, root: int) -> None:
+    """Read-only and masked paths, and last the root: nothing can be made in it any more."""
+    for path in spec.readonly_paths:
+        with errors.step(f"make {path} read-only"), _existing(root, path) as target:
+            if target is not None:
+                copy = syscalls.open_tree(target, "", _CLONE_THIS | syscalls.AT_RECURSIVE)
+                syscalls.mount_setattr(copy, add=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
+                syscalls.move_mount(copy, target)
+                os.close(copy)
+    if spec.masked_paths:
+        _mask(root, spec.masked_paths)
+    with errors.step("make the root as the configuration has it"):
+        if spec.root_propagation:
+            syscalls.mount_setattr(root, propagation=spec.root_propagation)
+        if spec.root_readonly:
+            syscalls.mount_setattr(root, add=syscalls.MOUNT_ATTR_RDONLY)
+
+
+_CLONE_THIS: Final = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
+
+
+def _mask(root: int, masked: tuple[str, ...]) -> None:
+    """Cover files with /dev/null and folders with one empty read-only folder."""
+    covers = _Covers(root)
+    for path in masked:
+        with errors.step(f"mask {path}"), _existing(root, path) as target:
+            if target is not None:
+                covers.put_on(target)
+    covers.close()
+
+
+class _Covers:
+    """The two things that masks are copies of, opened when the first is needed."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._null = -1
+        self._empty = -1
+
+    def put_on(self, target: int) -> None:
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            self._put_folder(target)
+            return
+        if self._null < 0:
+            self._null = devices.open_null(self._root)
+        _put_copy(self._null, target)
+
+    def _put_folder(self, target: int) -> None:
+        """The first folder gets the file system itself: only what is attached may be copied before Linux 6.15."""
+        if self._empty < 0:
+            self._empty = _tmpfs(syscalls.MOUNT_ATTR_RDONLY, mode="755", size="4096")
+            syscalls.move_mount(self._empty, target)
+            return
+        _put_copy(self._empty, target)
+
+    def close(self) -> None:
+        for fd in (self._null, self._empty):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _put_copy(source: int, target: int) -> None:
+    copy = syscalls.open_tree(source, "", _CLONE_THIS)
+    syscalls.move_mount(copy, target)
+    os.close(copy)
+
+
+@contextlib.contextmanager
+def _existing(root: int, path: str) -> Iterator[int | None]:
+    """The descriptor of a path, or None when the container has no such path: then there is nothing to hide."""
+    try:
+        target = paths.locate(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        yield target
+    finally:
+        os.close(target)

@@ -1,0 +1,120 @@
+"""What is on disk about a container: `<root>/<id>/{config,state,exit}.json` and `monitor.sock`.
+
+    config.json   the OCI configuration as it was asked for
+    state.json    written by the monitor when the container is created, and when it is started
+    exit.json     written by the monitor as its last act
+
+Each file has one writer, the monitor, and is replaced whole. The status is read, not stored: a container whose
+exit.json is there, or whose monitor is gone, is stopped.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runtime import errors
+
+STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
+_ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """state.json. Start times are field 22 of /proc/PID/stat: with them a pid names one process for ever."""
+
+    id: str
+    status: str  # created, running; stopped is added by `load`
+    pid: int
+    pid_start: int
+    monitor_pid: int
+    monitor_start: int
+    bundle: str
+    cgroups_path: str
+    created_ns: int
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """exit.json. A process that ended by signal N has the exit code 128 + N, as in a shell."""
+
+    exit_code: int
+    signal: int
+    oom_killed: bool
+    oom_kills: int
+    finished_at_ns: int
+    lost_log_bytes: int = 0
+
+
+def folder(root: str, container: str) -> str:
+    """The container's folder; raises InvalidSpec for an id that is no file name."""
+    if not _ID.fullmatch(container) or container in {".", ".."}:
+        raise errors.InvalidSpec(f"id: {container!r} must be 1 to 200 letters, digits, '_', '+', '-' or '.'")
+    return os.path.join(root, container)
+
+
+def write(path: str, value: Any) -> None:
+    """Replace a file in one step, so that a reader sees the old one or the new one."""
+    text = json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)  # type: ignore[arg-type]
+    beside = f"{path}.new"
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        data = text.encode()
+        if os.write(fd, data) != len(data):
+            raise errors.SetupFailed(f"{path}: no space left on the device", step="write state")
+    finally:
+        os.close(fd)
+    os.rename(beside, path)
+
+
+def load(root: str, container: str) -> State:
+    """The state with the status as it is now; raises UnknownContainer."""
+    where = folder(root, container)
+    fields = _read(os.path.join(where, STATE_FILE))
+    if fields is None:
+        raise errors.UnknownContainer(f"container {container}: nothing is known of it below {root}")
+    state = State(**fields)
+    alive = process_start(state.monitor_pid) == state.monitor_start
+    if alive and not os.path.exists(os.path.join(where, EXIT_FILE)):
+        return state
+    return dataclasses.replace(state, status="stopped")
+
+
+def load_exit(root: str, container: str) -> Exit | None:
+    """How the container ended; None while it runs, and when its monitor was killed before it could say."""
+    fields = _read(os.path.join(folder(root, container), EXIT_FILE))
+    return None if fields is None else Exit(**fields)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            fields = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    assert isinstance(fields, dict), path
+    return fields
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a container's folder; nothing to remove is no error."""
+    try:
+        for entry in os.scandir(folder):
+            os.unlink(entry.path)
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return
+
+
+def process_start(pid: int, *, zombie: bool = False) -> int:
+    """When a process started, in clock ticks since boot; 0 when there is none. A zombie counts only if asked for."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.readall() or b""
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    fields = text[text.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in {b"Z", b"X"} and not zombie else int(fields[19])

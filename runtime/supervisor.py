@@ -1,0 +1,325 @@
+"""The monitor's life after creation: one loop over the signals, the output, and the clients' requests.
+
+    verb     request fields                reply fields
+    start    -                             -
+    state    -                             state.json's fields
+    kill     signal, all                   -
+    exec     process, fds                  exec, pid [terminal's master]
+    exec-status  exec                      running, exit_code, signal
+    resize   rows, columns                 -            (of the container's own terminal)
+    attach   fds: sockets for stdout[, stderr]   -      (closed when the reader is too slow: the log has it all)
+
+    events   {"event": "exec-exit", "exec", "exit_code", "signal"}      {"event": "exit", …exit.json}
+
+Rules: nothing here blocks; nothing here has a timer, so an idle container costs nothing; the last act is
+exit.json, and only then do the clients hear of it.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runtime import errors, execs, logs, protocol, state, syscalls, terminal
+from runtime.cgroups import Cgroup
+from runtime.spec import Spec
+
+MAX_CLIENTS: Final = 64
+_READ_BYTES: Final = 64 * 1024
+_DRAIN_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervised:
+    """A container that was made. Descriptors that it does not have are -1."""
+
+    state: state.State
+    folder: str
+    spec: Spec
+    process_config: dict[str, Any]
+    cgroup: Cgroup
+    pipes: tuple[int, ...]  # ours of stdout and stderr
+    log: logs.LogFile | None
+    master: int
+    channel: socket.socket  # to the first process, until it runs its program
+    listener: socket.socket
+
+
+def raise_error(message: protocol.Message) -> None:
+    """Raise what a process that is being set up has told, if it was an error."""
+    if "error" in message.body:
+        raise errors.from_wire(message.body["error"])
+
+
+class Supervisor:
+    """One container, from its creation to its exit."""
+
+    def __init__(self, supervised: Supervised) -> None:
+        self._it = supervised
+        self._state = supervised.state
+        self._selector = selectors.DefaultSelector()
+        self._clients: dict[int, socket.socket] = {}
+        self._sinks: dict[int, list[socket.socket]] = {0: [], 1: []}
+        self._splitters = [logs.LineSplitter("stdout"), logs.LineSplitter("stderr")]
+        self._open_output: dict[int, int] = {}  # descriptor → 0 for stdout, 1 for stderr
+        self._exit: state.Exit | None = None
+        self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
+        pidfd = os.pidfd_open(self._state.pid)
+        self._execs = execs.Execs(supervised.spec, supervised.process_config, supervised.cgroup, pidfd)
+        self._verbs: dict[str, Callable[[int, socket.socket, protocol.Message], dict[str, Any] | None]] = {
+            "start": self._start,
+            "state": self._tell_state,
+            "kill": self._kill,
+            "exec": self._exec,
+            "exec-status": self._exec_status,
+            "resize": self._resize,
+            "attach": self._attach,
+        }
+
+    def run(self) -> None:
+        """Serve until the container has ended and everybody knows."""
+        signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
+        self._watch(signals, lambda: self._reap(signals))
+        self._watch(self._it.listener.fileno(), self._accept)
+        for stream, fd in enumerate((self._it.master,) if self._it.master >= 0 else self._it.pipes):
+            os.set_blocking(fd, False)
+            self._open_output[fd] = stream
+            self._watch(fd, lambda fd=fd: self._pump(fd))  # type: ignore[misc]
+        if self._state.status == "running":
+            self._it.channel.close()
+        # A child that ended before the signal was watched has left it pending: it is blocked since the launcher.
+        while self._exit is None:
+            for key, _ in self._selector.select():
+                if self._is_watched(key):  # an earlier callback of this round may have closed it
+                    key.data()
+        self._finish(self._exit)
+
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        return self._selector.get_map().get(key.fd) is key
+
+    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    # Children
+
+    def _reap(self, signals: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(signals, 128 * 16)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            # A process tells how its start went before it ends: that news goes out first.
+            self._settle(pid)
+            if pid == self._state.pid:
+                self._exit = self._describe_exit(status)
+            elif (event := self._execs.ended(pid, status)) is not None:
+                self._broadcast(event)
+
+    def _settle(self, pid: int) -> None:
+        while (waiting := self._starting.get(pid)) is not None:
+            waiting()
+
+    def _describe_exit(self, status: int) -> state.Exit:
+        code, number = execs.split_status(status)
+        kills = self._it.cgroup.oom_kills()
+        return state.Exit(
+            exit_code=code,
+            signal=number,
+            # The kernel may have taken another process of the group; then the first one's own words count.
+            oom_killed=kills > 0 and code == 128 + signal.SIGKILL,
+            oom_kills=kills,
+            finished_at_ns=time.time_ns(),
+        )
+
+    def _finish(self, ended: state.Exit) -> None:
+        if not self._it.spec.makes("pid"):
+            # No pid namespace died with the first process, so its descendants may still be there.
+            with contextlib.suppress(errors.SetupFailed):  # `delete` tries again and says what stays
+                self._it.cgroup.kill_all()
+        self._drain()
+        if self._it.log is not None:
+            for splitter in self._splitters:
+                self._log(splitter.finish(time.time_ns()))
+            ended = dataclasses.replace(ended, lost_log_bytes=self._it.log.lost_bytes_total)
+            self._it.log.close()
+        state.write(os.path.join(self._it.folder, state.EXIT_FILE), ended)
+        self._broadcast({"event": "exit", **dataclasses.asdict(ended)})
+
+    # Output
+
+    def _pump(self, fd: int) -> bool:
+        """Move one chunk; False when there is none."""
+        try:
+            chunk = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # a terminal says so when its last user has closed it
+            if error.errno != errno.EIO:
+                raise
+            chunk = b""
+        stream = self._open_output[fd]
+        if not chunk:
+            self._selector.unregister(fd)
+            del self._open_output[fd]
+            os.close(fd)
+            return False
+        self._log(self._splitters[stream].records(chunk, time.time_ns()))
+        for sink in list(self._sinks[stream]):
+            self._feed(stream, sink, chunk)
+        return True
+
+    def _feed(self, stream: int, sink: socket.socket, chunk: bytes) -> None:
+        try:
+            complete = sink.send(chunk, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(chunk)
+        except OSError:
+            complete = False
+        if not complete:
+            self._sinks[stream].remove(sink)
+            sink.close()
+
+    def _log(self, records: bytes) -> None:
+        if self._it.log is not None and records:
+            self._it.log.write(records)
+
+    def _drain(self) -> None:
+        """Take what is still in the pipes. Somebody who holds them open and goes on writing has two seconds."""
+        until = time.monotonic() + _DRAIN_S
+        for fd in list(self._open_output):
+            while self._pump(fd) and time.monotonic() < until:
+                pass
+
+    # Clients
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._it.listener.accept()
+        except OSError:
+            return
+        if len(self._clients) >= MAX_CLIENTS or protocol.peer_uid(client) not in {0, os.geteuid()}:
+            client.close()
+            return
+        client.setblocking(False)
+        self._clients[client.fileno()] = client
+        self._watch(client.fileno(), lambda: self._serve(client))
+
+    def _drop(self, client: socket.socket) -> None:
+        if self._clients.pop(client.fileno(), None) is not None:
+            self._selector.unregister(client.fileno())
+            client.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            message = protocol.receive(client)
+        except BlockingIOError:
+            return
+        except (errors.ProtocolError, OSError):
+            message = None
+        if message is None:
+            self._drop(client)
+            return
+        number = message.body.get("id")
+        if type(number) is not int:
+            self._drop(client)
+            return
+        try:
+            verb = self._verbs.get(str(message.body.get("verb")))
+            if verb is None:
+                raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}")  # noqa: TRY301 - told below
+            fields = verb(number, client, message)
+            if fields is not None:
+                self._send(client, protocol.ok(number, **fields))
+        except errors.ContainerError as error:
+            self._send(client, protocol.failed(number, error))
+        except OSError as error:
+            self._send(client, protocol.failed(number, errors.SetupFailed.at(str(message.body["verb"]), error)))
+        finally:
+            message.close()
+
+    def _send(self, client: socket.socket, body: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """A client that does not read its answers is dropped; it may connect again and ask for the state."""
+        try:
+            protocol.send(client, body, fds)
+        except (OSError, errors.PeerGone):
+            self._drop(client)
+
+    def _broadcast(self, event: dict[str, Any]) -> None:
+        for client in list(self._clients.values()):
+            self._send(client, event)
+
+    # Verbs
+
+    def _start(self, number: int, client: socket.socket, _message: protocol.Message) -> None:
+        if self._state.status != "created":
+            raise errors.WrongStatus(f"start: the container is {self._state.status}, not created")
+        protocol.send(self._it.channel, {"start": True})
+        self._state = dataclasses.replace(self._state, status="starting")
+        self._starting[self._state.pid] = lambda: self._started(number, client)
+        self._watch(self._it.channel.fileno(), self._starting[self._state.pid])
+
+    def _started(self, number: int, client: socket.socket) -> None:
+        message = protocol.receive(self._it.channel)
+        del self._starting[self._state.pid]
+        self._selector.unregister(self._it.channel.fileno())
+        self._it.channel.close()
+        if message is not None:
+            self._send(client, {"id": number, "error": message.body["error"]})
+            return
+        self._state = dataclasses.replace(self._state, status="running", started_ns=time.time_ns())
+        state.write(os.path.join(self._it.folder, state.STATE_FILE), self._state)
+        self._send(client, protocol.ok(number))
+
+    def _tell_state(self, _number: int, _client: socket.socket, _message: protocol.Message) -> dict[str, Any]:
+        return dataclasses.asdict(self._state)
+
+    def _kill(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
+        number = message.body.get("signal")
+        if type(number) is not int or not 0 <= number <= signal.SIGRTMAX:
+            raise errors.ProtocolError(f"kill: signal must be a number from 0 to {signal.SIGRTMAX}, not {number!r}")
+        for pid in self._it.cgroup.pids() if message.body.get("all") else [self._state.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return {}
+
+    def _exec(self, number: int, client: socket.socket, message: protocol.Message) -> None:
+        started = self._execs.start(message.body.get("process"), message.fds)
+
+        def told() -> None:
+            reply, fds = self._execs.told(started, number)
+            if reply is not None:
+                self._send(client, reply, fds)
+                del self._starting[started.pid]
+                self._selector.unregister(started.channel.fileno())
+                started.close()
+
+        self._starting[started.pid] = told
+        self._watch(started.channel.fileno(), told)
+
+    def _exec_status(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
+        return self._execs.status(message.body.get("exec"))
+
+    def _resize(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
+        if self._it.master < 0:
+            raise errors.WrongStatus("resize: the container has no terminal")
+        sizes = [message.body.get(name) for name in ("rows", "columns")]
+        if any(type(size) is not int or not 0 < size < 65536 for size in sizes):
+            raise errors.ProtocolError(f"resize: rows and columns must be numbers from 1 to 65535, not {sizes}")
+        terminal.resize(self._it.master, *sizes)
+        return {}
+
+    def _attach(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
+        if not 1 <= len(message.fds) <= 2:
+            raise errors.ProtocolError("attach: give one socket for stdout, and perhaps one for stderr")
+        for stream, fd in enumerate(message.fds):
+            self._sinks[stream].append(socket.socket(fileno=os.dup(fd)))
+        return {}
