@@ -1,7 +1,8 @@
 """Run coroutine tests on a fresh event loop, with a bound on everything they wait for.
 
-A test that gets a fixture with a true `virtual_time` runs on a loop whose clock jumps to the next timer as soon as
-nothing else is left to do: an hour of waiting takes no time. It may wait for nothing outside the loop.
+A test that asks for `virtual_time`, or gets a fixture with that attribute set, runs on a loop whose clock jumps to the
+next timer as soon as nothing else is left to do: an hour of waiting takes no time. It may wait for nothing outside the
+loop.
 """
 
 import asyncio
@@ -38,7 +39,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now_s
 
 
-def bounded(timeout_s: float) -> Callable[[Callable[P, Coroutine[Any, Any, None]]], Callable[P, None]]:
+def bounded(
+    timeout_s: float, *, virtual_time: bool = False
+) -> Callable[[Callable[P, Coroutine[Any, Any, None]]], Callable[P, None]]:
     """Make a coroutine function a test that fails after `timeout_s` seconds; fixtures are passed by name as usual."""
 
     def decorate(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -48,7 +51,7 @@ def bounded(timeout_s: float) -> Callable[[Callable[P, Coroutine[Any, Any, None]
                 async with asyncio.timeout(timeout_s):
                     await test(*args, **kwargs)
 
-            virtual = any(getattr(value, "virtual_time", False) for value in kwargs.values())
+            virtual = virtual_time or any(getattr(value, "virtual_time", False) for value in kwargs.values())
             with asyncio.Runner(loop_factory=VirtualTimeLoop if virtual else None) as runner:
                 runner.run(scenario())
 
