@@ -1,0 +1,194 @@
+"""What people do with a local cluster: up, down, and switching its machines.
+
+Called by `python -m deploy.local`, the demo and the tests.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local import control, errors, network, nodes, plan, preflight, record, sweep
+from orchctl import config
+
+_START_TIMEOUT_S: Final = 10.0
+_READY_TIMEOUT_S: Final = 30.0
+_DOWN_TIMEOUT_S: Final = 20.0
+_LOG_TAIL_BYTES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`owner` is the pid of the process that the cluster must not outlive; 0: none."""
+
+    name: str
+    folder: Path
+    nodes: int = 3
+    owner: int = 0
+
+
+def default_folder(name: str) -> Path:
+    """$XDG_STATE_HOME/orch/NAME."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "orch" / name
+
+
+def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
+    """Start a cluster and wait until its nodes are ready. What an earlier one left behind is removed first."""
+    preflight.check(name=options.name, nodes=options.nodes)
+    options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _one_at_a_time():
+        lock = record.lock(options.folder)
+        if lock is None:
+            raise errors.LocalError(
+                f"the cluster {options.name} is up already",
+                hint=f"orchctl cluster status --name {options.name}, or take it down first: orchctl cluster down",
+            )
+        try:
+            the_record = _prepare(options, say)
+            _start_supervisor(the_record, lock=lock, owner=options.owner)
+        finally:
+            os.close(lock)
+    try:
+        connect_nodes(the_record, set(the_record.plan.node_names))
+        _choose_context(the_record.plan)
+    except BaseException as error:
+        logs = _tails(the_record.plan)
+        down(options.folder)
+        if isinstance(error, errors.LocalError):
+            raise errors.LocalError(str(error), hint=error.hint, detail=f"{error.detail}\n{logs}".strip()) from error
+        raise
+    running = record.load(options.folder)
+    assert running is not None, f"{options.folder} has lost its record"
+    return running
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two clusters that start at the same moment would choose the same addresses."""
+    descriptor = os.open(Path(__file__).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
+    left_over = record.load(options.folder)
+    if left_over is not None:
+        say(f"removing what is left of an earlier {options.name}")
+        sweep.sweep(left_over)
+    elif any(options.folder.iterdir()):
+        raise errors.LocalError(
+            f"{options.folder} is not empty and no cluster's folder", hint="name another with --state, or empty it"
+        )
+    sweep.empty_folder(options.folder)
+    path = config.default_path()
+    the_plan = plan.Plan(
+        name=options.name,
+        folder=str(options.folder.resolve()),
+        nodes=options.nodes,
+        lan=plan.choose_lan(network.taken()),
+        config=str(path.absolute()),
+    )
+    for name in (*the_plan.node_names, "cp1", "etcd"):
+        (options.folder / name).mkdir(mode=0o700)
+    the_record = record.Record(plan=the_plan, previous_context=config.load(path).current)
+    record.save(the_record)
+    return the_record
+
+
+def _start_supervisor(the_record: record.Record, *, lock: int, owner: int) -> None:
+    ready, write_ready = os.pipe()
+    owner_fd = os.pidfd_open(owner) if owner else None
+    descriptors = [lock, write_ready, *([owner_fd] if owner_fd is not None else [])]
+    command = [sys.executable, "-m", "deploy.local.supervisor", the_record.plan.folder]
+    command += ["--lock-fd", str(lock), "--ready-fd", str(write_ready)]
+    command += ["--owner-fd", str(owner_fd)] if owner_fd is not None else []
+    with the_record.plan.log("supervisor").open("ab") as log:
+        subprocess.run(  # it forks and goes its own way at once
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors, check=True
+        )
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+    with os.fdopen(ready, "rb") as pipe:
+        readable, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
+        if not readable or not pipe.read():
+            raise errors.LocalError("the cluster's supervisor could not start", detail=_tails(the_record.plan))
+
+
+def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node]:
+    """Wait until those nodes are ready, and give the host routes to their tasks."""
+    plan_ = the_record.plan
+    ready = nodes.wait_until_ready(plan_.server, names, timeout_s=_READY_TIMEOUT_S)
+    network.ip(*(f"route replace {node.subnet} via {node.address} dev {plan_.host_link}" for node in ready))
+    return ready
+
+
+def _choose_context(the_plan: plan.Plan) -> None:
+    path = Path(the_plan.config)
+    config.save(path, config.load(path).with_context(the_plan.name, the_plan.server).using(the_plan.name))
+
+
+def _tails(the_plan: plan.Plan) -> str:
+    """The end of each log that says anything."""
+    found = []
+    for name in ("supervisor", "etcd", "cp1", *the_plan.node_names):
+        path = the_plan.log(name)
+        text = path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if path.exists() else ""
+        if text:
+            found.append(f"--- {path}\n{text}")
+    return "\n".join(found)
+
+
+def down(folder: Path) -> bool:
+    """Take a cluster down and remove everything of it. Whether there was anything. LocalError when something stays."""
+    the_record = record.load(folder)
+    if the_record is None and not record.is_locked(folder):
+        return False
+    deadline = time.monotonic() + _DOWN_TIMEOUT_S
+    for name in ("supervisor", "sweeper"):
+        process = the_record.processes.get(name) if the_record else None
+        if process is None:
+            continue
+        if name == "supervisor":
+            process.signal(signal.SIGTERM)
+        if not process.wait(max(deadline - time.monotonic(), 0)):
+            raise errors.LocalError(
+                f"the {name} (pid {process.pid}) is still there after {_DOWN_TIMEOUT_S:.0f} s",
+                hint=f"kill -9 {process.pid}, then again",
+            )
+    if the_record is not None:  # the sweeper has done it all, unless it was killed
+        sweep.sweep(the_record)
+    sweep.remove_folder(folder)
+    return True
+
+
+def existing(folder: Path) -> record.Record:
+    """The record of a cluster that is up. LocalError when there is none."""
+    the_record = record.load(folder)
+    if the_record is None or not record.is_locked(folder):
+        raise errors.LocalError("no local cluster is up", hint="orchctl cluster up")
+    return the_record
+
+
+def kill_node(folder: Path, name: str) -> None:
+    """Pull the plug of a machine: returns when every process of it has ended."""
+    existing(folder)
+    control.ask(folder, control.Request(verb="kill", node=name))
+
+
+def start_node(folder: Path, name: str) -> None:
+    """Switch a machine on again, and wait until it is ready."""
+    the_record = existing(folder)
+    control.ask(folder, control.Request(verb="start", node=name))
+    connect_nodes(the_record, {name})

@@ -1,0 +1,65 @@
+"""What the control plane says of its nodes."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from deploy.local import errors
+from orchctl import client
+from orchctl import errors as orchctl_errors
+from protos.orch.v1 import control_pb2, objects_pb2
+
+_PAUSE_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """`state` as people write it: `ready`; `subnet` is the range of its tasks' addresses."""
+
+    name: str
+    state: str
+    address: str
+    subnet: str
+
+    @property
+    def usable(self) -> bool:
+        return self.state == "ready" and bool(self.subnet)
+
+
+def ask(server: str) -> list[Node]:
+    """All nodes, by name. OrchctlError when nobody answers."""
+    with client.connect(server) as control:
+        answer = control.List(control_pb2.ListRequest(kind="node"), timeout=client.CALL_TIMEOUT_S)
+    return sorted((_read(one.node) for one in answer.objects), key=lambda node: (len(node.name), node.name))
+
+
+def wait_until_ready(server: str, names: set[str], *, timeout_s: float) -> list[Node]:
+    """Those nodes, once each is ready. LocalError that tells what was seen last when that takes too long."""
+    deadline = time.monotonic() + timeout_s
+    seen: dict[str, Node] = {}
+    problem = ""
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            for node in _watch(server, left_s):
+                seen[node.name] = node
+                if all(name in seen and seen[name].usable for name in names):
+                    return [seen[name] for name in sorted(names, key=lambda name: (len(name), name))]
+        except orchctl_errors.OrchctlError as error:
+            problem = str(error)  # the control plane is still starting
+            time.sleep(_PAUSE_S)
+    missing = ", ".join(f"{name} {seen[name].state if name in seen else 'unseen'}" for name in sorted(names))
+    raise errors.LocalError(f"the nodes are not ready after {timeout_s:.0f} s: {missing}", detail=problem)
+
+
+def _watch(server: str, timeout_s: float) -> Iterator[Node]:
+    request = control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="node")])
+    with client.connect(server) as control:
+        for response in control.Watch(request, timeout=timeout_s):
+            if response.HasField("changed"):
+                yield _read(response.changed.node)
+
+
+def _read(node: objects_pb2.Node) -> Node:
+    state = objects_pb2.NodeState.Name(node.status.state).removeprefix("NODE_STATE_").lower()
+    return Node(name=node.meta.name, state=state, address=node.status.description.address, subnet=node.status.subnet)

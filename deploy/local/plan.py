@@ -1,0 +1,147 @@
+"""What a local cluster is to look like, as a value: names, addresses, folders and command lines. Nothing happens here.
+
+The plan is made once by `up`, written to `cluster.json`, and read by everybody else.
+"""
+
+import ipaddress
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local import errors
+
+MAX_NODES: Final = 200
+"""So that the last node's address, .210, stays clear of the host's, .254."""
+API_PORT: Final = 7400
+_FIRST_NODE: Final = 11
+_CANDIDATES: Final = range(111, 250, 10)
+_ETCD_URL: Final = "http://127.0.0.1:2379"
+_ETCD_PEER_URL: Final = "http://127.0.0.1:2380"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lan:
+    """The network that the machines share, and the range that tasks get their addresses from."""
+
+    network: str
+    tasks: str
+
+    @property
+    def server(self) -> str:
+        """The address of the bridge: etcd and the control plane are there."""
+        return self._address(1)
+
+    @property
+    def host(self) -> str:
+        """The address of the person's machine."""
+        return self._address(254)
+
+    def node(self, number: int) -> str:
+        """The address of the n-th node, from 1 on."""
+        assert 1 <= number <= MAX_NODES, f"no node has the number {number}"
+        return self._address(_FIRST_NODE + number - 1)
+
+    @property
+    def prefix_length(self) -> int:
+        return ipaddress.ip_network(self.network).prefixlen
+
+    def _address(self, last: int) -> str:
+        return str(ipaddress.ip_network(self.network)[last])
+
+
+def choose_lan(taken: Iterable[str]) -> Lan:
+    """The first pair of ranges that overlaps with none of the networks that the host has an address or a route in.
+
+    10.111.0.0/24 with tasks in 10.112.0.0/16, else 10.121 with 10.122, and so on.
+    """
+    used = [ipaddress.ip_network(network, strict=False) for network in taken]
+    used = [network for network in used if network.version == 4 and network.prefixlen > 0]  # a default route is no hit
+    for second in _CANDIDATES:
+        lan = Lan(network=f"10.{second}.0.0/24", tasks=f"10.{second + 1}.0.0/16")
+        wanted = [ipaddress.ip_network(lan.network), ipaddress.ip_network(lan.tasks)]
+        if not any(network.overlaps(range_) for network in used for range_ in wanted):
+            return lan
+    raise errors.LocalError(
+        "no free range of addresses for a cluster: the host has routes to all of 10.111.0.0/16 … 10.242.0.0/16",
+        hint="take down a cluster that is no longer needed: orchctl cluster down --name NAME",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One cluster."""
+
+    name: str
+    folder: str
+    """Everything that it writes is below."""
+    nodes: int
+    lan: Lan
+    config: str
+    """The file with the contexts of `orchctl`."""
+
+    @property
+    def server(self) -> str:
+        return f"{self.lan.server}:{API_PORT}"
+
+    @property
+    def host_link(self) -> str:
+        return f"orch-{self.name}"
+
+    @property
+    def cgroup(self) -> str:
+        """The parent of all its control groups, below each hierarchy's root."""
+        return f"/orch/{self.name}"
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+    def node_address(self, name: str) -> str:
+        return self.lan.node(int(name.removeprefix("n")))
+
+    def node_folder(self, name: str) -> Path:
+        return Path(self.folder) / name
+
+    def log(self, process: str) -> Path:
+        """Where a process's output goes: `etcd`, `cp1`, `n1`, …, `supervisor`."""
+        return Path(self.folder) / f"{process}.log"
+
+
+def etcd_command(plan: Plan) -> list[str]:
+    """One member, reachable only inside the LAN's namespace."""
+    return [
+        "etcd",
+        "--name=etcd1",
+        f"--data-dir={plan.folder}/etcd",
+        f"--listen-client-urls={_ETCD_URL}",
+        f"--advertise-client-urls={_ETCD_URL}",
+        f"--listen-peer-urls={_ETCD_PEER_URL}",
+        f"--initial-advertise-peer-urls={_ETCD_PEER_URL}",
+        f"--initial-cluster=etcd1={_ETCD_PEER_URL}",
+        "--logger=zap",
+        "--log-level=warn",
+    ]
+
+
+def control_plane_command(plan: Plan) -> list[str]:
+    """The one instance."""
+    return [
+        *(sys.executable, "-m", "controlplane", "--name", "cp1"),
+        *("--listen", plan.server, "--advertise", plan.server),
+        *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
+        *("--cluster-range", plan.lan.tasks),
+    ]
+
+
+def machine_command(plan: Plan, node: str) -> list[str]:
+    """The machine, which then runs the agent."""
+    address = plan.node_address(node)
+    folder = str(plan.node_folder(node))
+    return [
+        *(sys.executable, "-m", "deploy.local.machine", "--name", node),
+        *("--address", f"{address}/{plan.lan.prefix_length}", "--tasks", f"{folder}/tasks", "--"),
+        *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
+        *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
+    ]
