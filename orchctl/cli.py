@@ -1,0 +1,108 @@
+"""The table of verbs, and the group that imports a verb's module only when the verb is used.
+
+`orchctl --help`, a mistyped verb and shell completion of verbs need this table only: no gRPC, protobuf or YAML.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from orchctl import options
+
+EPILOG = """\b
+Examples:
+  orchctl cluster up --nodes 3
+  orchctl apply -f hello.yaml
+  orchctl get services
+  orchctl logs hello -f
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """Where a verb is: `module` in `orchctl.verbs` holds its command as `command`."""
+
+    module: str
+    section: str
+    summary: str
+
+
+VERBS: Mapping[str, Verb] = {
+    "apply": Verb(module="apply", section="Objects", summary="Make or change what the manifests describe."),
+    "get": Verb(module="get", section="Objects", summary="List objects."),
+    "describe": Verb(module="describe", section="Objects", summary="Show one object in full, and why it is so."),
+    "scale": Verb(module="scale", section="Objects", summary="Change the number of replicas of services."),
+    "delete": Verb(module="delete", section="Objects", summary="Delete objects."),
+    "explain": Verb(module="explain", section="Objects", summary="Tell what a field of a manifest means."),
+    "logs": Verb(module="logs", section="Tasks", summary="Show what a service or a task printed."),
+    "exec": Verb(module="exec", section="Tasks", summary="Run a command inside a task."),
+    "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
+    "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),
+    "cluster": Verb(module="cluster", section="Cluster", summary="Start and stop a cluster on this machine."),
+    "config": Verb(module="config", section="This program", summary="Choose the cluster to talk to."),
+    "completion": Verb(module="completion", section="This program", summary="Print a shell's completion script."),
+    "version": Verb(module="version", section="This program", summary="Show the versions of client and server."),
+}
+
+
+class VerbGroup(click.Group):
+    """A group whose commands are the table's."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command = importlib.import_module(f"orchctl.verbs.{verb.module}").command
+        assert isinstance(command, click.Command), f"orchctl.verbs.{verb.module}.command is not a command"
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(name, possibilities=list(VERBS), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for section, rows in _sections():
+            with formatter.section(section):
+                formatter.write_dl(rows, col_max=20)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        verbs = [CompletionItem(name, help=verb.summary) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    for section in dict.fromkeys(verb.section for verb in VERBS.values()):
+        width = max(len(name) for name in VERBS)
+        yield (
+            section,
+            [(name.ljust(width), verb.summary) for name, verb in VERBS.items() if verb.section == section],
+        )
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        from orchctl import version
+
+        click.echo(f"orchctl {version.client()}")
+        ctx.exit()
+
+
+@click.group(cls=VerbGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@options.connection
+@options.all_namespaces
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def orchctl() -> None:
+    """Say what should run in an Orch cluster, and see what runs."""

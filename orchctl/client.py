@@ -1,0 +1,129 @@
+"""The connection to a control plane. The one place where `orchctl` builds channels: TLS comes in here.
+
+Inside `connect(...)` every failed call becomes an error of ours: `Unreachable` when nobody answered, else what the
+server said in its `Error` message.
+"""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from orchctl import errors
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import control_pb2_grpc
+
+if TYPE_CHECKING:
+    from protos.orch.v1.control_pb2_grpc import ControlAsyncStub, ControlStub
+
+T = TypeVar("T")
+
+ERROR_KEY = "orch-error-bin"
+CALL_TIMEOUT_S = 15.0
+"""The bound of a call that answers at once."""
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A proxy that the environment names is for the web, not for the cluster.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    # An address that swallows packets is given up after 5 s instead of 20.
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A server that vanished without a word is noticed while a stream is quiet. Servers permit a ping every second.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5000),
+)
+
+
+@contextlib.contextmanager
+def translated(server: str) -> Iterator[None]:
+    """Failed calls become errors of ours."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translate(error, server) from error
+
+
+@contextlib.contextmanager
+def connect(server: str) -> Iterator["ControlStub"]:
+    """The server's `Control` service, for blocking calls."""
+    with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
+        yield control_pb2_grpc.ControlStub(channel)
+
+
+@contextlib.asynccontextmanager
+async def connect_async(server: str) -> AsyncIterator["ControlAsyncStub"]:
+    """The server's `Control` service, for streams in both directions and for waiting on several things at once."""
+    async with grpc.aio.insecure_channel(server, options=_OPTIONS) as channel:
+        with translated(server):
+            yield control_pb2_grpc.ControlStub(channel)
+
+
+def at_leader(server: str, run: Callable[[str], T]) -> T:
+    """Runs against the server; once more against the leader when only that one can do it."""
+    try:
+        return run(server)
+    except errors.Refused as error:
+        if not error.leader or error.leader == server:
+            raise
+        leader = error.leader
+    return run(leader)
+
+
+def translate(error: grpc.RpcError, server: str) -> errors.OrchctlError:
+    """What to tell about a call that failed."""
+    said = _said(error)
+    code = error.code()
+    if said is not None:
+        return _refusal(code, said)
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return _unreachable(server, _cause(error.details() or ""))
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return _unreachable(server, "it did not answer in time")
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        hint = "are both of one version? see `orchctl version`"
+        return errors.Refused(f"the control plane at {server} does not know this call", hint=hint)
+    if code == grpc.StatusCode.NOT_FOUND:
+        return errors.NotFound(error.details() or "not found")
+    return errors.Refused(error.details() or f"the control plane at {server} answered {code.name}")
+
+
+def _unreachable(server: str, why: str) -> errors.Unreachable:
+    return errors.Unreachable(
+        f"cannot reach the control plane at {server}: {why}",
+        hint="does it run (`orchctl cluster status`)? choose another with --server or --context",
+    )
+
+
+def _refusal(code: grpc.StatusCode, said: control.Error) -> errors.OrchctlError:
+    details = tuple(": ".join(filter(None, (field.object, field.path, field.message))) for field in said.fields)
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        return errors.InvalidInput(said.message, hint=said.hint, details=details)
+    kind = errors.NotFound if code == grpc.StatusCode.NOT_FOUND else errors.Refused
+    return kind(said.message, hint=said.hint, details=details, leader=said.leader)
+
+
+def _said(error: grpc.RpcError) -> control.Error | None:
+    # Pairs, whatever the stubs say: the blocking and the asynchronous API have types of their own for them.
+    metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    value = next((value for key, value in metadata if key == ERROR_KEY), None)
+    if not isinstance(value, bytes):
+        return None
+    try:
+        return control.Error.FromString(value)
+    except DecodeError:
+        return None
+
+
+def _cause(details: str) -> str:
+    """gRPC's account of a failed connection ends in the system's own words: `connect: Connection refused (111)`."""
+    if re.search(r"DNS resolution failed|Domain name not found", details):
+        return "the host name is not known"
+    last = details.rpartition(": ")[2].strip()
+    return re.sub(r" \(\d+\)$", "", last) or "it does not answer"

@@ -1,0 +1,81 @@
+"""Completion of names in a shell. Best effort within a short time: a shell's prompt shows no errors."""
+
+from collections.abc import Callable
+
+import click
+
+from orchctl import errors, options
+
+TIMEOUT_S = 1.0
+MOST = 200
+
+
+def services(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of services."""
+    return _names(context, "service", start)
+
+
+def tasks_and_services(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of what has output, and of what commands run in."""
+    return [*_names(context, "service", start), *_names(context, "task", start)]
+
+
+def nodes(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of nodes."""
+    return _names(context, "node", start)
+
+
+def images(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of images."""
+    return _names(context, "image", start)
+
+
+def kind_then_names(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
+    """A kind; after it, names of that kind."""
+    from orchctl import words
+
+    given = context.params.get(parameter.name or "") or ()
+    if not given:
+        return [word for word in words.choices() if word.startswith(start)]
+    try:
+        return _names(context, words.kind(given[0]).name, start)
+    except errors.InvalidInput:
+        return []
+
+
+def explained(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Paths of the schema, one step at a time."""
+    from protos import kinds, schema
+
+    parent, _, last = start.rpartition(".")
+    words = parent.split(".") if parent else []
+    if not words:
+        return [kind.name for kind in kinds.KINDS if kind.name.startswith(last)]
+    kind = kinds.by_name(words[0])
+    message = kind.message.DESCRIPTOR if kind else None
+    for word in words[1:]:
+        field = schema.fields_by_yaml_name(message).get(word) if message else None
+        message = field.message_type if field and not schema.is_map(field) else None
+    names = schema.fields_by_yaml_name(message) if message else {}
+    return [f"{parent}.{name}" for name in names if name.startswith(last)]
+
+
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _names(context: click.Context, kind: str, start: str) -> list[str]:
+    """Names of objects; none when the control plane does not answer at once."""
+    from orchctl import client
+    from protos import kinds
+    from protos.orch.v1 import control_pb2 as control
+
+    settings = options.settings_of(context)
+    namespaced = next(each.namespaced for each in kinds.KINDS if each.name == kind)
+    selection = control.ListRequest(kind=kind, namespace=settings.namespace if namespaced else "")
+    try:
+        with client.connect(settings.server) as stub:
+            listed = stub.List(selection, timeout=TIMEOUT_S).objects
+    except errors.OrchctlError:
+        return []
+    found = sorted(kinds.unwrap(each).meta.name for each in listed)
+    return [name for name in found if name.startswith(start)][:MOST]

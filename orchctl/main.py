@@ -1,0 +1,75 @@
+"""The program: runs a verb, turns what went wrong into one line and a hint, and chooses the exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid manifest, 130 interrupted; `exec` ends with its command's.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from orchctl import cli, errors, terminal
+
+
+def main() -> NoReturn:
+    """The entry point of `orchctl`."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file since the start
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; the exit code."""
+    try:
+        return _flushed(_invoke(arguments))
+    except errors.OrchctlError as error:
+        _tell(error)
+        return error.exit_code
+    except click.UsageError as error:
+        _tell(_usage(error))
+        return errors.USAGE
+    except click.ClickException as error:
+        _tell(errors.OrchctlError(error.format_message()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return errors.BROKEN_PIPE
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        result = cli.orchctl.main(list(arguments), prog_name="orchctl", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return errors.USAGE
+    return result if isinstance(result, int) else 0
+
+
+def _flushed(code: int) -> int:
+    sys.stdout.flush()
+    return code
+
+
+def _usage(error: click.UsageError) -> errors.OrchctlError:
+    command = error.ctx.command_path if error.ctx else "orchctl"
+    message = error.format_message().rstrip(".") if "?" not in error.format_message() else error.format_message()
+    return errors.InvalidInput(message[:1].lower() + message[1:], hint=f"see `{command} --help`")
+
+
+def _tell(error: errors.OrchctlError) -> None:
+    for line in error.details:
+        terminal.note(line)
+    terminal.note(f"orchctl: {terminal.one_line(error.message)}")
+    if error.hint:
+        terminal.note(f"hint: {terminal.one_line(error.hint)}")
+
+
+def _forget_output() -> None:
+    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail, too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

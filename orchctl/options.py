@@ -1,0 +1,122 @@
+"""Options that many verbs share. They are understood before and after the verb; the one after it wins."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from orchctl import config
+from orchctl.errors import InvalidInput
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What was said about which control plane and which namespace."""
+
+    server_option: str = ""
+    context: str = ""
+    namespace_option: str = ""
+    all_namespaces: bool = False
+
+    @property
+    def server(self) -> str:
+        """The address to talk to."""
+        return config.choose_server(server=self.server_option, context=self.context)
+
+    @property
+    def namespace(self) -> str:
+        """The one namespace to work in."""
+        if self.all_namespaces:
+            raise InvalidInput("--all-namespaces works with `get` only", hint="name one with --namespace")
+        return self.namespace_option or "default"
+
+
+def settings_of(context: click.Context) -> Settings:
+    """What the options said, before and after the verb."""
+    said = context.find_root().ensure_object(dict)
+    return Settings(
+        server_option=said.get("server") or "",
+        context=said.get("context") or "",
+        namespace_option=said.get("namespace") or "",
+        all_namespaces=bool(said.get("all_namespaces")),
+    )
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value and parameter.name:
+        context.find_root().ensure_object(dict)[parameter.name] = value
+
+
+def _complete_context(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    return [name for name in config.load(config.default_path()).contexts if name.startswith(start)]
+
+
+def _shared(*names: str, **attributes: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    return click.option(*names, expose_value=False, callback=_remember, **attributes)
+
+
+_CONNECTION = (
+    _shared("--server", metavar="HOST:PORT", help="The control plane to talk to.  [env: ORCH_SERVER]"),
+    _shared(
+        "--context",
+        metavar="NAME",
+        help="The context to use, from the context file.",
+        shell_complete=_complete_context,
+    ),
+    _shared("-n", "--namespace", metavar="NAME", help="The namespace to work in.  [default: default]"),
+)
+_all_namespaces = _shared("-A", "--all-namespaces", is_flag=True, default=None, help="Look in all namespaces.")
+
+
+def connection(function: Callable[P, R]) -> Callable[P, R]:
+    """Adds `--server`, `--context` and `--namespace`."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_CONNECTION), function)
+
+
+def all_namespaces(function: Callable[P, R]) -> Callable[P, R]:
+    """Adds `--all-namespaces`."""
+    return _all_namespaces(function)
+
+
+def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P, R]:
+    """Adds the connection's options, and hands the function the settings as its first argument."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(settings_of(click.get_current_context()), *args, **kwargs)
+
+    return connection(run)
+
+
+class Duration(click.ParamType[int]):
+    """`90s`, `5m`, `1h30m`: milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from protos import units
+
+        if isinstance(value, int):
+            return value
+        try:
+            return units.parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+timeout = click.option(
+    "--timeout",
+    "timeout_ms",
+    type=DURATION,
+    default="5m",
+    show_default=True,
+    help="How long to wait.",
+)
+detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")

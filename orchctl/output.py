@@ -1,0 +1,60 @@
+"""`-o`: objects as a table, as YAML that can be applied again, as JSON, or as names."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import click
+
+from manifests import write
+from orchctl import terminal, words
+from protos import kinds
+
+T = TypeVar("T")
+
+FORMATS = ("wide", "json", "yaml", "name")
+STRUCTURED = frozenset({"json", "yaml", "name"})
+_JSON_SPECIAL = str.maketrans({code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)})
+
+
+def option(function: Callable[..., T]) -> Callable[..., T]:
+    """Adds `-o`."""
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(FORMATS),
+        help="Another form than the table: more columns, JSON, YAML, or names only.",
+    )(function)
+
+
+def structured(values: Sequence[kinds.StoredObject], form: str, *, as_list: bool) -> str:
+    """The objects in one of the STRUCTURED forms. JSON is a list, or the one object that was asked for by name."""
+    if form == "name":
+        return "\n".join(words.short(value) for value in values)
+    if form == "yaml":
+        return yaml(values)
+    documents = [write.to_dict(value) for value in values]
+    return as_json(documents if as_list or len(documents) != 1 else documents[0])
+
+
+def yaml(values: Iterable[kinds.StoredObject]) -> str:
+    """YAML documents, one an object."""
+    return "---\n".join(write.to_yaml(value) for value in values).rstrip("\n")
+
+
+def as_json(value: object, *, indent: int | None = 2) -> str:
+    """JSON in which control characters are escaped, so that `terminal.say` leaves every sign as it is."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_JSON_SPECIAL)
+
+
+def item(value: kinds.StoredObject, form: str) -> str:
+    """One object as one item of a stream: a line of JSON, a YAML document, a name."""
+    if form == "json":
+        return as_json(write.to_dict(value), indent=None)
+    return structured([value], form, as_list=False) + ("\n---" if form == "yaml" else "")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        terminal.say(line)

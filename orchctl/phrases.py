@@ -1,0 +1,162 @@
+"""How single facts of an object are put into words: one word or one short sentence each. Pure."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from google.protobuf.message import Message
+
+from protos import schema, states, units
+from protos.orch.v1 import objects_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import EnumDescriptor
+
+_AGE_UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def age(milliseconds: int) -> str:
+    """`45s`, `2m10s`, `3h5m`, `5d`: precise while young. A clock that is a little behind shows `0s`."""
+    seconds = max(milliseconds, 0) // 1000
+    for index, (unit, size_s) in enumerate(_AGE_UNITS):
+        count, rest = divmod(seconds, size_s)
+        if not count and unit != "s":
+            continue
+        if unit == "s" or count >= 10:
+            return f"{count}{unit}"
+        smaller, smaller_s = _AGE_UNITS[index + 1]
+        return f"{count}{unit}{rest // smaller_s}{smaller}" if rest // smaller_s else f"{count}{unit}"
+    raise AssertionError("seconds always match")
+
+
+def size(size_bytes: int) -> str:
+    """`1.4Gi`: near enough to compare."""
+    value = float(size_bytes)
+    for unit in ("", "Ki", "Mi", "Gi", "Ti"):
+        if value < 1024 or unit == "Ti":
+            return f"{value:.0f}{unit}" if value >= 10 or not unit else f"{value:.1f}{unit}"
+        value /= 1024
+    raise AssertionError("Ti takes the rest")
+
+
+def yes_no(*, yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
+def digest(text: str) -> str:
+    """`sha256:…` → its first twelve figures."""
+    return text.rpartition(":")[2][:12]
+
+
+def _word(message: Message, field: str, default: int = 0) -> str:
+    """The manifests' word for an enum field; `default` stands for a value that was left out."""
+    enum = cast("EnumDescriptor | None", message.DESCRIPTOR.fields_by_name[field].enum_type)
+    assert enum is not None, f"{field} is not an enum"
+    return schema.enum_word(enum, getattr(message, field) or default)
+
+
+def mode(service: pb.Service) -> str:
+    return _word(service.spec, "mode", pb.SERVICE_MODE_REPLICATED)
+
+
+def asked(service: pb.Service) -> int:
+    """How many replicas the service's owner asks for now."""
+    return 0 if service.meta.deleted_at else service.spec.replicas if service.spec.HasField("replicas") else 1
+
+
+def replicas(service: pb.Service) -> str:
+    """`2/3`: ready of asked."""
+    return f"{service.status.ready}/{asked(service)}"
+
+
+def is_observed(service: pb.Service) -> bool:
+    """Whether the status tells of the present spec."""
+    return service.status.observed_generation == service.meta.generation
+
+
+def is_settled(service: pb.Service) -> bool:
+    """Whether everything that is asked for is there."""
+    return is_observed(service) and service.status.settled and not service.meta.deleted_at
+
+
+def service_status(service: pb.Service) -> str:
+    if service.meta.deleted_at:
+        return "deleting"
+    if is_settled(service):
+        return "ready"
+    return service.status.message or ("in progress" if is_observed(service) else "waiting for the leader")
+
+
+def ports(container: pb.Container) -> str:
+    """`8080→80/tcp 53/udp`: published→target."""
+    return " ".join(_port(port) for port in container.ports)
+
+
+def _port(port: pb.Port) -> str:
+    outside = f"{port.published}→" if port.published else ""
+    return f"{outside}{port.target}/{_word(port, 'protocol', pb.PROTOCOL_TCP)}"
+
+
+def task_state(task: pb.Task) -> str:
+    """`RUNNING`; `STOPPING` while it is told to stop and still lives."""
+    if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN and not states.is_terminal(task.status.state):
+        return "STOPPING"
+    return state_word(task.status.state)
+
+
+def state_word(state: states.State) -> str:
+    """`RUNNING`; the number of a state that this version does not know."""
+    try:
+        return states.word(state)
+    except ValueError:
+        return str(state)
+
+
+def desired(task: pb.Task) -> str:
+    return _word(task, "desired_state").upper()
+
+
+def exit_code(task: pb.Task) -> str:
+    if not task.status.HasField("exit_code"):
+        return ""
+    return f"{task.status.exit_code} (out of memory)" if task.status.oom_killed else str(task.status.exit_code)
+
+
+def refusal(reason: pb.Refusal) -> str:
+    """`2 nodes: not enough memory: needs 4Gi, at most 1Gi is free (n1, n2)`."""
+    nodes = "1 node" if reason.nodes == 1 else f"{reason.nodes} nodes"
+    examples = f" ({', '.join(reason.examples)}{', …' if len(reason.examples) < reason.nodes else ''})"
+    return f"{nodes}: {reason.detail or reason.filter}{examples if reason.examples else ''}"
+
+
+def task_message(task: pb.Task) -> str:
+    """The sentence that tells most: why no node takes it, else what was reported."""
+    status = task.status
+    if status.state <= pb.TASK_STATE_PENDING and status.refusals:
+        return "no node takes it: " + "; ".join(refusal(reason) for reason in status.refusals)
+    if status.message:
+        return status.message
+    return status.reason
+
+
+def node_state(node: pb.Node) -> str:
+    return _word(node.status, "state").upper()
+
+
+def availability(node: pb.Node) -> str:
+    return _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+
+
+def labels(pairs: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(pairs.items()))
+
+
+def timestamp(moment_ms: int, now_ms: int) -> str:
+    """`2026-01-31T12:00:00.000Z (5m ago)`; nothing for a moment that has not come."""
+    if not moment_ms:
+        return ""
+    return f"{units.format_timestamp(moment_ms)} ({age(now_ms - moment_ms)} ago)"
+
+
+def count(number: int, word: str) -> str:
+    """`1 task`, `3 tasks`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,0 +1,40 @@
+"""Lists of objects, and what their tables need beside them."""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from orchctl import client, phrases, tables, terminal
+from protos import kinds, states
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
+
+if TYPE_CHECKING:
+    from protos.orch.v1.control_pb2_grpc import ControlStub
+
+
+def objects(stub: "ControlStub", selection: control.ListRequest) -> list[kinds.StoredObject]:
+    """The objects that a selection holds, sorted for people. Says so when the list is an old one."""
+    response = stub.List(selection, timeout=client.CALL_TIMEOUT_S)
+    if response.stale:
+        terminal.note(f"warning: the store is out of reach; this is as of {phrases.age(response.stale_for)} ago")
+    return sorted(map(kinds.unwrap, response.objects), key=tables.sort_key)
+
+
+def find(stub: "ControlStub", kind: kinds.Kind, name: str, namespace: str) -> kinds.StoredObject:
+    """One object by name or id. NotFound when there is none."""
+    reference = control.ObjectReference(kind=kind.name, namespace=namespace if kind.namespaced else "", name=name)
+    return kinds.unwrap(stub.Get(control.GetRequest(reference=reference), timeout=client.CALL_TIMEOUT_S))
+
+
+def view(stub: "ControlStub", shown: Collection[str], now_ms: int) -> tables.View:
+    """What the tables of these kinds need: nodes' names beside tasks, numbers of tasks beside nodes."""
+    nodes = objects(stub, control.ListRequest(kind="node")) if "task" in shown else []
+    tasks = objects(stub, control.ListRequest(kind="task")) if "node" in shown else []
+    return tables.View(
+        now_ms=now_ms,
+        node_names={node.meta.id: node.meta.name for node in nodes},
+        tasks_by_node=Counter(
+            task.node_id for task in tasks if isinstance(task, pb.Task) and not states.is_terminal(task.status.state)
+        ),
+    )

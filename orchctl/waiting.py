@@ -1,0 +1,192 @@
+"""Waiting until services stand as asked, or until objects have gone. The shell around `progress`.
+
+Watches the objects, shows them on a screen, and survives a control plane that goes away and comes back: a watch that
+breaks is opened again and begins with everything that is there, so nothing is missed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from orchctl import client, errors, screen
+from orchctl.progress import Phase, Progress, Target, going, progress
+from protos import kinds, units
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
+
+TICK_S = 0.25
+"""The screen's clock moves this often while nothing happens."""
+COALESCE_S = 0.01
+"""Events that come together are looked at together."""
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 2.0
+
+
+class View:
+    """The watched objects, by id. Whole as soon as `synced`; a broken watch leaves the last whole view in place."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, kinds.StoredObject] = {}
+        self.synced = False
+        self.problem = ""
+        self._incoming: dict[str, kinds.StoredObject] | None = None
+        self._changed = asyncio.Event()
+
+    def begin(self) -> None:
+        """A watch was opened: what comes until `synced` replaces everything."""
+        self._incoming = {}
+
+    def broken(self, why: str) -> None:
+        self.problem = why
+        self._changed.set()
+
+    def take(self, event: control.WatchResponse) -> None:
+        into = self.objects if self._incoming is None else self._incoming
+        match event.WhichOneof("event"):
+            case "changed":
+                value = kinds.unwrap(event.changed)
+                into[value.meta.id] = value
+            case "deleted":
+                into.pop(kinds.unwrap(event.deleted).meta.id, None)
+            case "synced":
+                self.objects, self._incoming = into, None
+                self.synced, self.problem = True, ""
+            case None:
+                pass  # a kind of event that this version does not know
+        self._changed.set()
+
+    async def change(self) -> None:
+        """Returns when something has changed, or after a tick."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), TICK_S)
+            await asyncio.sleep(COALESCE_S)
+        self._changed.clear()
+
+    def service(self, target: Target) -> pb.Service | None:
+        value = self.objects.get(target.id)
+        return value if isinstance(value, pb.Service) else None
+
+    def tasks(self, target: Target) -> list[pb.Task]:
+        """The tasks of the target."""
+        return [
+            value
+            for value in self.objects.values()
+            if isinstance(value, pb.Task) and value.service == target.name and value.meta.namespace == target.namespace
+        ]
+
+
+def until_settled(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
+    """Returns when every service stands as asked. NotDone when the time is over, or when that can never be."""
+
+    def stand(view: View, target: Target) -> Progress:
+        return progress(target, view.service(target), view.tasks(target))
+
+    _wait(server, targets, timeout_ms, stand, "not as asked")
+
+
+def until_gone(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
+    """Returns when none of the objects is there any more. NotDone when the time is over."""
+
+    def stand(view: View, target: Target) -> Progress:
+        return going(is_there=target.id in view.objects, tasks=view.tasks(target))
+
+    _wait(server, targets, timeout_ms, stand, "still there")
+
+
+def _wait(
+    server: str, targets: Sequence[Target], timeout_ms: int, stand: Callable[[View, Target], Progress], lacking: str
+) -> None:
+    if not targets:
+        return
+    shown = screen.choose()
+    stands: dict[Target, Progress] = {}
+
+    def look(view: View, elapsed_s: float) -> bool:
+        if view.problem:
+            shown.tell(f"{view.problem}; trying again")
+            view.problem = ""
+        if not view.synced:
+            return False
+        stands.update({target: stand(view, target) for target in targets})
+        over = all(each.phase is not Phase.WAITING for each in stands.values())
+        shown.show(stands, elapsed_s, last=over)
+        return over
+
+    in_time = _run(_watch(server, _selections(targets), look, timeout_ms / 1000))
+    if not in_time and stands:
+        shown.show(stands, timeout_ms / 1000, last=True)
+    _judge(targets, stands, lacking if in_time else f"{lacking} after {units.format_duration(timeout_ms)}")
+
+
+def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: str) -> None:
+    """Raises NotDone with the reasons unless every target is done."""
+    unknown = Progress(phase=Phase.WAITING, summary="the control plane told nothing about it")
+    missing = {target: stands.get(target, unknown) for target in targets}
+    missing = {target: stand for target, stand in missing.items() if stand.phase is not Phase.DONE}
+    if not missing:
+        return
+    details = [
+        line
+        for target, stand in missing.items()
+        for line in (f"{target.label}: {stand.summary}", *(f"  {trouble}" for trouble in stand.troubles))
+    ]
+    first = next(iter(missing))
+    raise errors.NotDone(
+        f"{', '.join(target.label for target in missing)}: {lacking}",
+        details=details,
+        hint=f"the cluster goes on trying; `orchctl describe {first.kind} {first.name}` tells more",
+    )
+
+
+def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
+    """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
+    whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
+    services = [target for target in targets if target.kind == "service"]
+    return [
+        *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
+        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
+    ]
+
+
+async def _watch(
+    server: str, selections: Sequence[control.ListRequest], look: Callable[[View, float], bool], timeout_s: float
+) -> bool:
+    """Looks at each change of the view until `look` says yes: true; or until the time is over: false."""
+    view, clock = View(), asyncio.get_running_loop().time
+    start = clock()
+    try:
+        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+            follower = group.create_task(_follow(server, selections, view))
+            while not look(view, clock() - start):
+                await view.change()
+            follower.cancel()
+    except TimeoutError:
+        return False
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
+    return True
+
+
+async def _follow(server: str, selections: Sequence[control.ListRequest], view: View) -> None:
+    """Keeps the view as the server shows it. Never returns; what the server refuses is raised."""
+    retry_s = RETRY_FIRST_S
+    while True:
+        try:
+            async with client.connect_async(server) as stub:
+                view.begin()
+                async for event in stub.Watch(control.WatchRequest(selections=selections)):
+                    view.take(event)
+                    retry_s = RETRY_FIRST_S
+            view.broken(f"the control plane at {server} ended the watch")
+        except errors.Unreachable as error:
+            view.broken(error.message)
+        await asyncio.sleep(retry_s)
+        retry_s = min(retry_s * 2, RETRY_MOST_S)
+
+
+def _run(waiting: Coroutine[Any, Any, bool]) -> bool:
+    try:
+        return asyncio.run(waiting)
+    except KeyboardInterrupt:
+        raise errors.Interrupted("no longer waiting", hint="the cluster goes on with what was asked") from None

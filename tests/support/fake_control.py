@@ -1,0 +1,274 @@
+"""A control plane in memory for tests of its clients: the `Control` service over plain objects, without controllers.
+
+What is applied is there at once and, while `settles` is true, as asked at once. A test that wants something in between
+sets `settles` to false and puts the objects itself. Logs and exec answer what a test has put into `log_batches` and
+`exec_answer`.
+"""
+
+# ruff: noqa: N802 - gRPC names its calls like this
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NoReturn
+
+import grpc
+
+from protos import kinds
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import control_pb2_grpc
+from protos.orch.v1 import objects_pb2 as pb
+
+WATCH_POLL_S = 0.2
+NOW_MS = 1_700_000_000_000
+
+
+class FakeControl(control_pb2_grpc.ControlServicer):
+    def __init__(self) -> None:
+        self.settles = True
+        self.leader = ""
+        """Names another leader: logs and exec are then refused."""
+        self.refuses: dict[str, tuple[grpc.StatusCode, control.Error]] = {}
+        """By the call's name: what it answers instead."""
+        self.log_batches: list[control.LogsResponse] = []
+        self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
+        self.requests: list[Any] = []
+        self.imported = b""
+        self._objects: dict[str, kinds.StoredObject] = {}
+        self._changes: list[control.WatchResponse] = []
+        self._lock = threading.Condition()
+        self._ids = 0
+
+    # What a test does to the world.
+
+    def put(self, value: kinds.StoredObject) -> None:
+        """Stores an object as it is, and tells the watchers."""
+        with self._lock:
+            value.meta.version = len(self._changes) + 1
+            self._objects[kinds.key(value)] = value
+            self._tell(control.WatchResponse(changed=kinds.wrap(value)))
+
+    def drop(self, value: kinds.StoredObject) -> None:
+        """Removes an object, and tells the watchers."""
+        with self._lock:
+            del self._objects[kinds.key(value)]
+            self._tell(control.WatchResponse(deleted=kinds.wrap(value)))
+
+    def find(self, kind: str, namespace: str, name: str) -> kinds.StoredObject | None:
+        """The object of that name or id."""
+        with self._lock:
+            found = (value for value in self._objects.values() if _is(value, kind, namespace, name))
+            return next(found, None)
+
+    def wait_for_watchers(self, number: int = 1, timeout_s: float = 10) -> None:
+        """Until so many watches were opened."""
+        with self._lock:
+            opened = self._lock.wait_for(lambda: self._opened(control.WatchRequest) >= number, timeout_s)
+            assert opened, f"no {number} watches within {timeout_s} s"
+
+    def asked(self, message: type) -> list[Any]:
+        """The requests of that type that came in."""
+        with self._lock:
+            return [request for request in self.requests if isinstance(request, message)]
+
+    # What clients ask.
+
+    def Apply(self, request: control.ApplyRequest, context: Any) -> control.ApplyResponse:
+        self._enter("Apply", request, context)
+        results = [self._apply(kinds.unwrap(each), dry_run=request.dry_run) for each in request.objects]
+        return control.ApplyResponse(results=results, revision=len(self._changes))
+
+    def Get(self, request: control.GetRequest, context: Any) -> pb.Object:
+        self._enter("Get", request, context)
+        return kinds.wrap(self._existing(request.reference, context))
+
+    def List(self, request: control.ListRequest, context: Any) -> control.ListResponse:
+        self._enter("List", request, context)
+        with self._lock:
+            found = [kinds.wrap(value) for value in self._objects.values() if _selected(value, request)]
+        return control.ListResponse(objects=found, revision=len(self._changes))
+
+    def Watch(self, request: control.WatchRequest, context: Any) -> Iterator[control.WatchResponse]:
+        with self._lock:
+            self._enter("Watch", request, context)
+            seen = len(self._changes)
+            present = list(self._objects.values())
+            self._lock.notify_all()
+        for value in present:
+            if any(_selected(value, selection) for selection in request.selections):
+                yield control.WatchResponse(changed=kinds.wrap(value))
+        yield control.WatchResponse(synced=seen)
+        while context.is_active():
+            with self._lock:
+                self._lock.wait_for(lambda: len(self._changes) > seen, WATCH_POLL_S)  # noqa: B023 - called at once
+                fresh, seen = self._changes[seen:], len(self._changes)
+            for change in fresh:
+                value = kinds.unwrap(change.changed if change.HasField("changed") else change.deleted)
+                if any(_selected(value, selection) for selection in request.selections):
+                    yield change
+
+    def Delete(self, request: control.DeleteRequest, context: Any) -> control.DeleteResponse:
+        self._enter("Delete", request, context)
+        value = self._existing(request.reference, context)
+        value.meta.deleted_at = NOW_MS
+        self.put(value)
+        if self.settles:
+            self.drop(value)
+        return control.DeleteResponse(object=kinds.wrap(value))
+
+    def Scale(self, request: control.ScaleRequest, context: Any) -> control.ScaleResponse:
+        self._enter("Scale", request, context)
+        service = self._existing(request.reference, context)
+        assert isinstance(service, pb.Service), "only services are scaled"
+        before = service.spec.replicas
+        service.spec.replicas = request.replicas
+        service.meta.generation += 1
+        self._settle(service)
+        self.put(service)
+        return control.ScaleResponse(service=service, before=before)
+
+    def UpdateNode(self, request: control.UpdateNodeRequest, context: Any) -> control.UpdateNodeResponse:
+        self._enter("UpdateNode", request, context)
+        node = self._existing(control.ObjectReference(kind="node", name=request.node), context)
+        assert isinstance(node, pb.Node), "found as a node"
+        node.spec.availability = request.availability or node.spec.availability
+        node.meta.labels.update(request.set_labels)
+        for key in request.remove_labels:
+            node.meta.labels.pop(key, None)
+        self.put(node)
+        return control.UpdateNodeResponse(node=node)
+
+    def Logs(self, request: control.LogsRequest, context: Any) -> Iterator[control.LogsResponse]:
+        self._enter("Logs", request, context)
+        self._only_leader(context)
+        yield from self.log_batches
+
+    def Exec(self, request: Iterator[control.ExecRequest], context: Any) -> Iterator[control.ExecResponse]:
+        self._enter("Exec", request, context)
+        self._only_leader(context)
+        yield from self.exec_answer(request)
+
+    def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
+        self._enter("ImportImage", request, context)
+        options = next(request).options
+        self.requests.append(options)
+        self.imported = b"".join(message.chunk for message in request)
+        image = pb.Image(
+            meta=pb.Meta(name=options.name or "archive:latest", created_at=NOW_MS),
+            status=pb.ImageStatus(digest="sha256:" + "ab" * 32, size=len(self.imported), layers=1),
+        )
+        self.put(image)
+        return control.ImportImageResponse(images=[image])
+
+    def Version(self, request: control.VersionRequest, context: Any) -> control.VersionResponse:
+        self._enter("Version", request, context)
+        return control.VersionResponse(
+            version="0.1.0", instance="cp1", leader="cp1", leader_address="10.0.0.1:7400", revision=7
+        )
+
+    # Inside.
+
+    def _enter(self, call: str, request: Any, context: Any) -> None:
+        self.requests.append(request)
+        if call in self.refuses:
+            _refuse(context, *self.refuses[call])
+
+    def _only_leader(self, context: Any) -> None:
+        if self.leader:
+            error = control.Error(message="another instance leads", leader=self.leader)
+            _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
+
+    def _opened(self, message: type) -> int:
+        return sum(isinstance(request, message) for request in self.requests)
+
+    def _tell(self, change: control.WatchResponse) -> None:
+        copy = control.WatchResponse()
+        copy.CopyFrom(change)
+        self._changes.append(copy)
+        self._lock.notify_all()
+
+    def _existing(self, reference: control.ObjectReference, context: Any) -> kinds.StoredObject:
+        value = self.find(reference.kind, reference.namespace, reference.name)
+        if value is None:
+            error = control.Error(message=f"there is no {reference.kind} {reference.name!r}", hint="look at the list")
+            _refuse(context, grpc.StatusCode.NOT_FOUND, error)
+        return value
+
+    def _apply(self, wanted: kinds.StoredObject, *, dry_run: bool) -> control.ApplyResult:
+        assert isinstance(wanted, pb.Service | pb.Node), "people write these only"
+        before = self.find(kinds.of(wanted).name, wanted.meta.namespace, wanted.meta.name)
+        if isinstance(before, pb.Service | pb.Node) and before.spec == wanted.spec:
+            return control.ApplyResult(object=kinds.wrap(before), action=control.APPLY_ACTION_UNCHANGED)
+        self._ids += 1
+        wanted.meta.id = before.meta.id if before else f"id{self._ids}"
+        wanted.meta.generation = (before.meta.generation if before else 0) + 1
+        wanted.meta.created_at = NOW_MS
+        self._settle(wanted)
+        if not dry_run:
+            self.put(wanted)
+        action = control.APPLY_ACTION_CHANGED if before else control.APPLY_ACTION_CREATED
+        changes = ["spec: changed"] if before else []
+        return control.ApplyResult(object=kinds.wrap(wanted), action=action, changes=changes)
+
+    def _settle(self, value: kinds.StoredObject) -> None:
+        if self.settles and isinstance(value, pb.Service):
+            number = value.spec.replicas
+            value.status.CopyFrom(
+                pb.ServiceStatus(
+                    observed_generation=value.meta.generation,
+                    replicas=number,
+                    running=number,
+                    ready=number,
+                    updated=number,
+                    settled=True,
+                )
+            )
+
+
+@contextlib.contextmanager
+def running(fake: FakeControl | None = None) -> Iterator[tuple[FakeControl, str]]:
+    """The fake behind a real gRPC server on a free port of the loopback; the fake and the address."""
+    fake = fake or FakeControl()
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
+    control_pb2_grpc.add_ControlServicer_to_server(fake, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield fake, f"127.0.0.1:{port}"
+    finally:
+        server.stop(grace=None).wait(10)
+
+
+def _echo(requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecResponse]:
+    """Tells the command, then repeats the input until it ends."""
+    start = next(requests).start
+    yield control.ExecResponse(started=start.target)
+    yield control.ExecResponse(stdout=" ".join(start.command).encode() + b"\n")
+    for request in requests:
+        if request.WhichOneof("message") == "stdin_closed":
+            break
+        yield control.ExecResponse(stdout=request.stdin)
+    yield control.ExecResponse(exit_code=0)
+
+
+def _refuse(context: Any, code: grpc.StatusCode, error: control.Error) -> NoReturn:
+    context.set_trailing_metadata((("orch-error-bin", error.SerializeToString()),))
+    context.abort(code, error.message)
+    raise AssertionError("abort raises")
+
+
+def _is(value: kinds.StoredObject, kind: str, namespace: str, name: str) -> bool:
+    mine = kinds.of(value)
+    same_place = not mine.namespaced or value.meta.namespace == namespace
+    return mine.name == kind and same_place and name in {value.meta.name, value.meta.id}
+
+
+def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool:
+    if kinds.of(value).name != selection.kind or selection.namespace not in {"", value.meta.namespace}:
+        return False
+    if isinstance(value, pb.Task | pb.Revision) and selection.service not in {"", value.service}:
+        return False
+    if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
+        return False
+    return all(value.meta.labels.get(key) == wanted for key, wanted in selection.labels.items())
