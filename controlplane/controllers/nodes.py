@@ -60,8 +60,8 @@ class NodeLoss:
                 # The brake looks at all of them, so one that returns may free the others.
                 return {node.meta.id, *_lost(snapshot)}
             case pb.Task() as task if task.node_id:
-                node = snapshot.get(pb.Node, task.node_id)
-                return [task.node_id] if node is None or nodes.is_lost(node) else []
+                home = snapshot.get(pb.Node, task.node_id)
+                return [task.node_id] if home is None or nodes.is_lost(home) else []
             case pb.Service():
                 return _lost(snapshot)  # its `replaceAfter` may have changed
             case _:

@@ -58,8 +58,8 @@ class Garbage:
         return service_keys(change)
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        owned = (*snapshot.all(pb.Task).values(), *snapshot.all(pb.Revision).values())
-        return {f"{one.meta.namespace}/{one.service}" for one in owned}
+        tasks = {f"{task.meta.namespace}/{task.service}" for task in snapshot.all(pb.Task).values()}
+        return tasks | {f"{one.meta.namespace}/{one.service}" for one in snapshot.all(pb.Revision).values()}
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - garbage has no clock
         return plan.join(self._plan_one(snapshot, key) for key in sorted(keys))

@@ -1,0 +1,120 @@
+"""Nodes come, are lost and return; their tasks are given up after the time that their service grants, or not at all."""
+
+import pytest
+
+from controlplane.core import garbage, nodes, plan
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.build import NOW_MS
+
+LOST = pb.NODE_STATE_DISCONNECTED
+DOWN = pb.NODE_STATE_DOWN
+READY = pb.NODE_STATE_READY
+
+
+def session(name: str) -> nodes.Session:
+    description = pb.NodeDescription(address="192.0.2.9")
+    return nodes.Session(session_id="s", node_id=name, node_name=name, description=description, labels={"zone": "a"})
+
+
+def observe(
+    known: list[pb.Node], connected: list[str], *, now_ms: int = NOW_MS, grace_until: int = 0, bits: int = 24
+) -> plan.Plan:
+    return nodes.observe(
+        {node.meta.id: node for node in known},
+        {name: session(name) for name in connected},
+        {node.meta.id for node in known} | set(connected),
+        cluster_range="10.112.0.0/16",
+        subnet_bits=bits,
+        grace_until=grace_until,
+        now_ms=now_ms,
+    )
+
+
+def written(made: plan.Plan) -> list[pb.Node]:
+    return [change.value for change in made.changes if isinstance(change.value, pb.Node)]
+
+
+def test_a_new_agent_becomes_a_ready_node_with_a_subnet_of_its_own() -> None:
+    first, second = written(observe([], ["a", "b"]))
+    assert first.status.state == READY
+    assert first.meta.labels == {"zone": "a"}
+    assert (first.status.subnet, second.status.subnet) == ("10.112.0.0/24", "10.112.1.0/24")
+
+
+def test_a_subnet_that_a_node_has_is_not_given_to_another() -> None:
+    known = build.node("n1")
+    known.status.subnet = "10.112.0.0/24"
+    made = written(observe([known], ["b"], grace_until=NOW_MS + 1))
+    assert [node.status.subnet for node in made] == ["10.112.1.0/24"]
+
+
+def test_a_range_without_a_free_subnet_is_told_in_the_node() -> None:
+    taken = build.node("n1")
+    taken.status.subnet = "10.112.0.0/16"
+    (node,) = written(observe([taken], ["b"], grace_until=NOW_MS + 1, bits=16))
+    assert node.status.message == "the cluster's range has no subnet left for it"
+
+
+def test_the_users_labels_of_a_known_node_stay() -> None:
+    known = build.node("n1", state=DOWN)
+    known.meta.labels["zone"] = "user"
+    (node,) = written(observe([known], ["n1"]))
+    assert node.meta.labels == {"zone": "user"}
+
+
+def test_a_lost_session_leads_over_disconnected_to_down_and_back() -> None:
+    (lost,) = written(observe([build.node("n1")], []))
+    assert (lost.status.state, lost.status.since) == (LOST, NOW_MS)
+    waits = observe([lost], [], now_ms=NOW_MS + 10)
+    assert waits == plan.Plan(wake_at=NOW_MS + nodes.DOWN_AFTER_MS)
+    (down,) = written(observe([lost], [], now_ms=NOW_MS + nodes.DOWN_AFTER_MS))
+    assert (down.status.state, down.status.since) == (DOWN, NOW_MS), "the loss is what replaceAfter counts from"
+    (back,) = written(observe([down], ["n1"], now_ms=NOW_MS + 60_000))
+    assert (back.status.state, back.status.since) == (READY, NOW_MS + 60_000)
+
+
+def test_a_new_leader_waits_before_it_calls_a_node_lost() -> None:
+    assert observe([build.node("n1")], [], grace_until=NOW_MS + 5) == plan.Plan(wake_at=NOW_MS + 5)
+
+
+def give_up(
+    lost: pb.Node, others: list[pb.Node], members: list[pb.Task], now_ms: int, wait_ms: int = 3_000
+) -> plan.Plan:
+    return nodes.give_up(lost, [lost, *others], members, {("default", "web"): wait_ms}, now_ms)
+
+
+def test_tasks_of_a_lost_node_are_given_up_when_their_service_has_waited_long_enough() -> None:
+    lost, others = build.node("n1", state=LOST), [build.node("n2"), build.node("n3")]
+    members = [build.task(1), build.task(2, states.COMPLETE)]
+    early = give_up(lost, others, members, NOW_MS + 2_999)
+    assert early == plan.Plan(wake_at=NOW_MS + 3_000)
+    made = give_up(lost, others, members, NOW_MS + 3_000)
+    assert [change.value.meta.id for change in made.changes] == [members[0].meta.id]
+    orphan = made.changes[0].value
+    assert isinstance(orphan, pb.Task)
+    assert (orphan.status.state, orphan.status.ready) == (states.ORPHANED, False)
+
+
+def test_a_ready_node_keeps_its_tasks() -> None:
+    assert give_up(build.node("n1"), [], [build.task(1)], NOW_MS + 10**9) == plan.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("ready", "lost_now", "lost_long_ago", "braked"),
+    [(2, 1, 0, False), (1, 1, 0, False), (1, 2, 0, True), (0, 1, 0, True), (2, 3, 0, True), (2, 1, 9, False)],
+)
+def test_when_more_than_half_vanish_together_nothing_is_given_up(
+    ready: int, lost_now: int, lost_long_ago: int, braked: bool
+) -> None:
+    lost = [build.node(f"n{i}", state=LOST) for i in range(lost_now)]
+    old = [build.node(f"n{50 + i}", state=DOWN, since=NOW_MS - 86_400_000) for i in range(lost_long_ago)]
+    others = [build.node(f"n{100 + i}") for i in range(ready)]
+    made = give_up(lost[0], [*lost[1:], *old, *others], [build.task(1, node="n0")], NOW_MS + 10_000)
+    assert (made == plan.NOTHING) == braked
+
+
+def test_tasks_of_a_node_that_was_removed_end() -> None:
+    made = garbage.orphans([build.task(1), build.task(2, states.FAILED)], NOW_MS)
+    assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]

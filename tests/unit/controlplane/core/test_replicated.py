@@ -1,0 +1,287 @@
+"""The replicated planner keeps a service whole, replaces gently, and asked twice says the same."""
+
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.core import garbage, plan, replicated, tasks
+from protos import kinds, states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.build import NOW_MS
+
+
+def reconcile(
+    service: pb.Service,
+    members: list[pb.Task],
+    revisions: list[pb.Revision] | None = None,
+    draining: frozenset[str] = frozenset(),
+    now_ms: int = NOW_MS,
+) -> plan.Plan:
+    situation = replicated.Situation(
+        service=service,
+        revisions=[build.revision(service)] if revisions is None else revisions,
+        tasks=members,
+        draining=draining,
+        now_ms=now_ms,
+    )
+    return replicated.reconcile(situation, build.suffixes())
+
+
+T = TypeVar("T", bound=kinds.StoredObject)
+
+
+def written(made: plan.Plan, message: type[T] = pb.Task) -> list[T]:  # type: ignore[assignment]  # tasks mostly
+    return [change.value for change in made.changes if isinstance(change.value, message)]
+
+
+def stopped(made: plan.Plan) -> list[str]:
+    return [task.meta.id for task in written(made) if task.desired_state > pb.DESIRED_STATE_RUNNING]
+
+
+def test_a_new_service_gets_a_revision_and_a_task_in_every_slot() -> None:
+    made = reconcile(build.service(replicas=3), [], revisions=[])
+    assert [task.slot for task in written(made)] == [1, 2, 3]
+    revision = next(change.value for change in made.changes if isinstance(change.value, pb.Revision))
+    assert revision.number == 1
+    assert {task.revision_id for task in written(made)} == {revision.meta.id}
+    assert revision.template.restart.attempts > 0, "a revision has every default filled in"
+
+
+def test_a_whole_service_that_says_so_needs_nothing() -> None:
+    service = build.service(replicas=2)
+    members = [build.task(1), build.task(2)]
+    status = written(reconcile(service, members), pb.Service)[0].status
+    service.status.CopyFrom(status)
+    assert status.settled
+    assert status.message == "2 of 2 ready"
+    assert reconcile(service, members) == plan.NOTHING
+
+
+@pytest.mark.parametrize("state", [states.FAILED, states.REJECTED, states.ORPHANED, states.SHUTDOWN, states.COMPLETE])
+def test_an_ended_task_is_replaced_in_its_slot(state: states.State) -> None:
+    made = reconcile(build.service(replicas=2), [build.task(1), build.task(2, state)])
+    assert [task.slot for task in written(made) if task.status.state == states.NEW] == [2]
+
+
+def test_a_slot_is_not_filled_while_its_old_task_is_still_stopping() -> None:
+    leaving = build.task(1, desired=pb.DESIRED_STATE_SHUTDOWN)
+    assert written(reconcile(build.service(replicas=1), [leaving])) == []
+
+
+def test_scaling_down_removes_the_highest_slots() -> None:
+    members = [build.task(slot) for slot in (1, 2, 3, 4)]
+    made = reconcile(build.service(replicas=2), members)
+    assert stopped(made) == [members[2].meta.id, members[3].meta.id]
+    assert {task.desired_state for task in written(made)} == {pb.DESIRED_STATE_REMOVE}
+
+
+def test_a_task_that_no_agent_has_seen_ends_at_once() -> None:
+    made = reconcile(build.service(replicas=0), [build.task(1, states.PENDING)])
+    assert [task.status.state for task in written(made)] == [states.SHUTDOWN]
+
+
+def test_of_two_live_tasks_in_a_slot_the_better_one_stays() -> None:
+    starting, running = build.task(1, states.STARTING), build.task(1)
+    assert stopped(reconcile(build.service(replicas=1), [starting, running])) == [starting.meta.id]
+
+
+def test_a_new_template_replaces_one_ready_task_at_a_time() -> None:
+    service = build.service(replicas=3, image="new")
+    old = build.revision(service, 1, image="old")
+    members = [build.task(slot, revision_id=old.meta.id) for slot in (1, 2, 3)]
+    made = reconcile(service, members, [old])
+    assert stopped(made) == [members[0].meta.id]
+
+
+def test_replacing_waits_while_something_that_should_be_ready_is_not() -> None:
+    service = build.service(replicas=3, image="new")
+    old, new = build.revision(service, 1, image="old"), build.revision(service, 2)
+    fresh = build.task(1, states.STARTING, revision_id=new.meta.id)
+    members = [fresh, build.task(2, revision_id=old.meta.id), build.task(3, revision_id=old.meta.id)]
+    assert stopped(reconcile(service, members, [old, new])) == []
+
+
+def test_old_tasks_that_do_no_work_are_replaced_without_waiting() -> None:
+    service = build.service(replicas=2, image="new")
+    old = build.revision(service, 1, image="broken")
+    pending = build.task(1, states.PENDING, revision_id=old.meta.id)
+    members = [pending, build.task(2, revision_id=old.meta.id)]
+    assert stopped(reconcile(service, members, [old])) == [pending.meta.id]
+
+
+def test_a_changed_default_replaces_nothing() -> None:
+    service = build.service(replicas=1)
+    revision = build.revision(service)
+    revision.template.stop_grace_period = 1  # what an older version resolved to
+    made = reconcile(service, [build.task(1)], [revision])
+    assert [change for change in made.changes if isinstance(change.value, pb.Revision)] == []
+
+
+def test_tasks_leave_a_node_that_is_drained() -> None:
+    here, there = build.task(1, node="n1"), build.task(2, node="n2")
+    made = reconcile(build.service(replicas=2), [here, there], draining=frozenset({"n1"}))
+    assert stopped(made) == [here.meta.id]
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait_ms"), [(0, 0), (1, 1_000), (2, 2_000), (3, 4_000), (6, 32_000), (7, 60_000), (40, 60_000)]
+)
+def test_the_more_often_a_slot_failed_the_longer_it_waits(failures: int, wait_ms: int) -> None:
+    failed = build.task(1, states.FAILED)
+    failed.failures = failures
+    service = build.service(replicas=1)
+    if wait_ms:
+        early = reconcile(service, [failed], now_ms=NOW_MS + wait_ms - 1)
+        assert written(early) == []
+        assert early.wake_at == NOW_MS + wait_ms
+    made = written(reconcile(service, [failed], now_ms=NOW_MS + wait_ms))
+    assert [task.failures for task in made] == [failures + 1]
+
+
+def test_a_failure_after_a_healthy_minute_begins_a_new_row() -> None:
+    failed = build.task(1, states.FAILED, started_at=NOW_MS - 90_000, finished_at=NOW_MS)
+    failed.failures = 5
+    made = written(reconcile(build.service(replicas=1), [failed]))
+    assert [task.failures for task in made] == [1]
+
+
+@pytest.mark.parametrize(
+    ("condition", "state", "replaced"),
+    [
+        (pb.RESTART_CONDITION_NEVER, states.COMPLETE, False),
+        (pb.RESTART_CONDITION_NEVER, states.FAILED, False),
+        (pb.RESTART_CONDITION_NEVER, states.ORPHANED, True),
+        (pb.RESTART_CONDITION_NEVER, states.REJECTED, True),
+        (pb.RESTART_CONDITION_ON_FAILURE, states.COMPLETE, False),
+        (pb.RESTART_CONDITION_ON_FAILURE, states.FAILED, True),
+        (pb.RESTART_CONDITION_ANY, states.COMPLETE, True),
+    ],
+)
+def test_the_restart_condition_decides_whether_an_ended_slot_is_done(
+    condition: pb.RestartCondition.ValueType, state: states.State, replaced: bool
+) -> None:
+    service = build.service(replicas=1)
+    service.spec.template.restart.condition = condition
+    made = written(reconcile(service, [build.task(1, state)]))
+    assert bool([task for task in made if task.status.state == states.NEW]) == replaced
+
+
+def test_a_deleted_service_goes_after_its_tasks() -> None:
+    service = build.service(replicas=1)
+    service.meta.deleted_at = NOW_MS
+    assert [task.desired_state for task in written(reconcile(service, [build.task(1)]))] == [pb.DESIRED_STATE_REMOVE]
+    removed = reconcile(service, [])
+    assert [type(change.value) for change in removed.changes] == [pb.Revision, pb.Service]
+    assert all(isinstance(change, plan.Remove) for change in removed.changes)
+
+
+def test_the_status_tells_what_holds_the_service_up() -> None:
+    service = build.service(replicas=3)
+    stuck = [build.task(slot, states.PENDING, message="no node takes it", reason="Unschedulable") for slot in (2, 3)]
+    status = written(reconcile(service, [build.task(1), *stuck]), pb.Service)[0].status
+    assert status.message == "1 of 3 ready; no node takes it (2 slots)"
+    assert not status.settled
+
+
+class _World:
+    """One service, its tasks, and a rude agent."""
+
+    def __init__(self) -> None:
+        self._shelf = build.Shelf([build.service(replicas=3)])
+        self._names = build.suffixes()
+        self._now_ms = NOW_MS
+
+    @property
+    def service(self) -> pb.Service:
+        return self._shelf.all(pb.Service)[0]
+
+    @property
+    def tasks(self) -> list[pb.Task]:
+        return self._shelf.all(pb.Task)
+
+    def turn(self) -> plan.Plan:
+        """One look of the planner."""
+        situation = replicated.Situation(
+            service=self.service,
+            revisions=self._shelf.all(pb.Revision),
+            tasks=self.tasks,
+            draining=frozenset(),
+            now_ms=self._now_ms,
+        )
+        return self._shelf.apply(replicated.reconcile(situation, self._names))
+
+    def collect(self) -> None:
+        self._shelf.apply(garbage.collect(self.tasks, self._shelf.all(pb.Revision), service_exists=True))
+
+    def happen(self, what: str, number: int) -> None:
+        """Something that nobody planned."""
+        self._now_ms += 500
+        if what in {"scale", "template"}:
+            self._edit(what, number)
+        elif what == "collect":
+            self.collect()
+        else:
+            alive = [task for task in self.tasks if not states.is_terminal(task.status.state)]
+            ends = {"fail": states.FAILED, "lose": states.ORPHANED, "stop": states.SHUTDOWN}
+            for task in alive[number : number + 1]:
+                self._move(task, ends.get(what) or _next(task))
+
+    def settle(self) -> None:
+        """Every task goes its way until nothing moves any more."""
+        for _ in range(200):
+            made = self.turn()
+            restless = [task for task in self.tasks if not states.is_terminal(task.status.state)]
+            restless = [task for task in restless if not tasks.is_ready(task)]
+            for task in restless:
+                self._move(task, _next(task))
+            self.collect()
+            if not made.changes and not restless and made.wake_at is None:
+                return
+            self._now_ms = max(self._now_ms + 1, made.wake_at or 0)
+        pytest.fail("the service does not come to rest")
+
+    def _edit(self, what: str, number: int) -> None:
+        changed = plan.copy(self.service)
+        changed.meta.generation += 1
+        if what == "scale":
+            changed.spec.replicas = number % 6
+        else:
+            changed.spec.template.container.image = f"hello:{number % 3}"
+        self._shelf.put(changed)
+
+    def _move(self, task: pb.Task, state: states.State) -> None:
+        changed = plan.copy(task)
+        changed.node_id = "n1"
+        changed.status.CopyFrom(pb.TaskStatus(state=state, at=self._now_ms, ready=state == states.RUNNING))
+        self._shelf.put(changed)
+
+
+def _next(task: pb.Task) -> states.State:
+    return states.RUNNING if tasks.is_live(task) else states.SHUTDOWN
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["advance", "fail", "lose", "scale", "template", "stop", "collect"]),
+        st.integers(min_value=0, max_value=8),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_whatever_happens_a_service_becomes_whole_again_and_then_rests(steps: list[tuple[str, int]]) -> None:
+    world = _World()
+    for what, number in steps:
+        world.turn()
+        world.happen(what, number)
+    world.settle()
+    ready = sorted((task for task in world.tasks if tasks.is_ready(task)), key=lambda task: task.slot)
+    assert [task.slot for task in ready] == list(range(1, world.service.spec.replicas + 1))
+    assert {task.revision_id for task in ready} <= {world.service.status.revision_id}
+    assert world.service.status.settled
+    assert world.turn() == plan.NOTHING, "a service at rest is left alone"

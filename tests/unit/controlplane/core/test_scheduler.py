@@ -1,0 +1,137 @@
+"""The scheduler spreads, never gives out what is not there, and explains every refusal."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.core import plan, scheduler
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.build import NOW_MS
+
+REVISION = "web-1-id-web"
+
+
+def template(*, cpu: int = 0, memory: int = 0, published: int = 0) -> pb.TaskTemplate:
+    reservations = pb.ResourceReservations(cpu=cpu, memory=memory)
+    ports = [pb.Port(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)] if published else []
+    return build.template(resources=pb.Resources(reservations=reservations), ports=ports)
+
+
+def place(
+    nodes: list[pb.Node], count: int, what: pb.TaskTemplate, placed: list[pb.Task] | None = None
+) -> dict[str, pb.Task]:
+    waiting = [build.task(slot, states.NEW, ident=f"web-{slot}-x") for slot in range(1, count + 1)]
+    made = scheduler.schedule(nodes, placed or [], waiting, {REVISION: what}, NOW_MS)
+    return {change.value.meta.id: change.value for change in made.changes if isinstance(change.value, pb.Task)}
+
+
+def counts(placed: dict[str, pb.Task]) -> Counter[str]:
+    return Counter(task.node_id for task in placed.values())
+
+
+def test_replicas_are_spread_evenly() -> None:
+    assert counts(place([build.node(f"n{i}") for i in (1, 2, 3)], 9, template())) == {"n1": 3, "n2": 3, "n3": 3}
+
+
+def test_its_own_tasks_count_before_those_of_others() -> None:
+    others = [build.task(1, of="db", revision_id="db-1", node="n2") for _ in range(5)]
+    mine = [build.task(7, node="n1")]
+    placed = place([build.node("n1"), build.node("n2")], 1, template(), [*others, *mine])
+    assert counts(placed) == {"n2": 1}
+
+
+def test_a_node_where_the_revision_keeps_failing_is_avoided() -> None:
+    failed = [build.task(1, states.FAILED, node="n1")]
+    busy = [build.task(slot, node="n2") for slot in (2, 3)]
+    assert counts(place([build.node("n1"), build.node("n2")], 1, template(), failed + busy)) == {"n2": 1}
+
+
+def test_what_does_not_fit_waits_and_says_why_most_frequent_reason_first() -> None:
+    nodes = [
+        build.node("n1", memory=2**20),
+        build.node("n2", memory=2**20),
+        build.node("n3", availability=pb.AVAILABILITY_PAUSE),
+        build.node("n4", state=pb.NODE_STATE_DOWN),
+    ]
+    task = place(nodes, 1, template(memory=2**30))["web-1-x"]
+    assert task.status.state == states.PENDING
+    assert [(refusal.filter, refusal.nodes) for refusal in task.status.refusals] == [
+        ("memory", 2),
+        ("availability", 1),
+        ("state", 1),
+    ]
+    assert task.status.message == (
+        "no node takes it: 2 nodes (n1, n2): not enough memory: needs 1Gi, 1Mi is free; "
+        "1 node (n3): the node is paused; 1 node (n4): the node is down"
+    )
+
+
+def test_an_unchanged_refusal_is_not_written_again() -> None:
+    waiting = build.task(1, states.NEW)
+    nodes = [build.node("n1", availability=pb.AVAILABILITY_DRAIN)]
+    first = scheduler.schedule(nodes, [], [waiting], {REVISION: template()}, NOW_MS)
+    pending = first.changes[0].value
+    assert isinstance(pending, pb.Task)
+    assert scheduler.schedule(nodes, [], [pending], {REVISION: template()}, NOW_MS + 5) == plan.NOTHING
+
+
+def test_a_cluster_without_nodes_says_so() -> None:
+    assert "has no nodes" in place([], 1, template())["web-1-x"].status.message
+
+
+def test_a_published_port_takes_one_task_a_node() -> None:
+    placed = place([build.node("n1"), build.node("n2")], 3, template(published=8080))
+    assert counts(placed) == {"n1": 1, "n2": 1, "": 1}
+    assert placed["web-3-x"].status.message.endswith("port 8080 is taken")
+
+
+def test_ended_tasks_give_back_what_they_took() -> None:
+    ended = [build.task(1, states.COMPLETE), build.task(2, states.SHUTDOWN)]
+    placed = place([build.node("n1", memory=2**20)], 1, template(memory=2**20), ended)
+    assert counts(placed) == {"n1": 1}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 100), st.integers(0, 5)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 60)), min_size=1, max_size=6),
+    st.integers(1, 12),
+)
+def test_no_node_is_ever_given_more_than_it_has(
+    sizes: list[tuple[int, int, int]], services: list[tuple[int, int]], replicas: int
+) -> None:
+    nodes = [
+        build.node(f"n{i}", cpu=cpu, memory=memory, tasks=tasks + 1) for i, (cpu, memory, tasks) in enumerate(sizes)
+    ]
+    templates = {f"r{i}": template(cpu=cpu, memory=memory) for i, (cpu, memory) in enumerate(services)}
+    waiting = [
+        build.task(slot, states.NEW, of=f"s{name}", revision_id=name) for name in templates for slot in range(replicas)
+    ]
+    made = scheduler.schedule(nodes, [], waiting, templates, NOW_MS)
+    placed = [change.value for change in made.changes if isinstance(change.value, pb.Task) and change.value.node_id]
+    for node in nodes:
+        here = [
+            templates[task.revision_id].container.resources.reservations
+            for task in placed
+            if task.node_id == node.meta.id
+        ]
+        capacity = node.status.description.capacity
+        assert sum(one.cpu for one in here) <= capacity.cpu
+        assert sum(one.memory for one in here) <= capacity.memory
+        assert len(here) <= capacity.tasks
+    assert len(made.changes) == len(waiting), "every task is placed or told why not"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_the_input_does_not_matter(order: int) -> None:
+    nodes = [build.node(f"n{i}") for i in (1, 2, 3)][::order]
+    waiting = [build.task(slot, states.NEW, ident=f"web-{slot}-x") for slot in (1, 2, 3, 4)][::order]
+    made = scheduler.schedule(nodes, [], waiting, {REVISION: template()}, NOW_MS)
+    chosen = {
+        change.value.meta.id: change.value.node_id for change in made.changes if isinstance(change.value, pb.Task)
+    }
+    assert chosen == {"web-1-x": "n1", "web-2-x": "n2", "web-3-x": "n3", "web-4-x": "n1"}
