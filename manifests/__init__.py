@@ -1,0 +1,39 @@
+"""What people write: YAML text to validated objects, and back.
+
+    read       sources → Manifest, or InvalidManifest with every mistake and its place
+    validate   object → problems; the same rules for objects that came from elsewhere
+    resolve    object → a copy with every default filled in
+    changes    two objects → lines such as `spec.replicas: 3 → 5`
+    to_yaml    object → text that `read` reads back; to_dict for JSON
+    explain    `service.spec.template` → its documentation (`explain.explain`)
+
+Everything is generic over the schema (`protos/`): a field that is added there is read, checked, written, compared and
+explained without a line here. Rules across fields are in `rules`. Nothing here reads files, clocks or the network.
+"""
+
+from manifests.defaults import resolve
+from manifests.diff import changes
+from manifests.documents import MAX_BYTES, Source
+from manifests.mistakes import InvalidManifest, Mistake, Place
+from manifests.problems import Problem
+from manifests.reader import Manifest, Written, read
+from manifests.rules import validate, validate_change
+from manifests.write import to_dict, to_yaml
+
+__all__ = [
+    "MAX_BYTES",
+    "InvalidManifest",
+    "Manifest",
+    "Mistake",
+    "Place",
+    "Problem",
+    "Source",
+    "Written",
+    "changes",
+    "read",
+    "resolve",
+    "to_dict",
+    "to_yaml",
+    "validate",
+    "validate_change",
+]

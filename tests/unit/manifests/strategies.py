@@ -1,0 +1,118 @@
+"""Any valid object: built field by field from the schema, so that new fields are covered the day they are added."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+from manifests import fields, rules, words
+from protos import schema
+from protos.orch.v1 import objects_pb2 as pb
+
+# What a reader of YAML is most easily wrong about.
+TRAPS = [
+    "", " ", "no", "No", "on", "y", "true", "null", "~", "NULL", "0777", "0o17", "0x1F", "1e3", "1_000", "1:30", ".inf",
+    ".nan", "-", "--- a", "...", "? x", "a: b", "a:", ":a", "a #b", "#", "&a", "*a", "!a", "<<", "=", "%a", "@a", "`a",
+    "'", '"', "a'b", "{a", "[a", "a\tb", "\t", "a\nb", "a\nb\n", "a\nb\n\n", "\na", " a\nb", "a\n\n b\n", "a \nb", "a\r\nb",
+    "\x01", "\x7f", "\x85", "\u2028", "\ufeff", "\U0001f600", "2026-01-31", "2026-01-31T12:00:00Z", "64Mi", "10s",
+    "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5", "1,2",
+]  # fmt: skip
+
+TEXTS = st.one_of(
+    st.sampled_from(TRAPS),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30),
+    st.text(st.sampled_from("ab\n :#-'\"\t"), max_size=30),
+)
+_IMAGES = st.sampled_from(["hello", "busybox:1.36", "registry:5000/team/hello", "hello@sha256:" + "ab" * 32])
+_SIGNALS = st.sampled_from(["SIGTERM", "HUP", "9", "SIGRTMIN+3"])
+_ENV_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,10}", fullmatch=True).filter(lambda name: name[:5] != "ORCH_")
+_LABEL_NAMES = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,10}[A-Za-z0-9])?", fullmatch=True)
+_LABEL_VALUES = st.from_regex(r"([A-Za-z0-9]([A-Za-z0-9._/:@+-]{0,10}[A-Za-z0-9])?)?", fullmatch=True)
+_LABELS = st.dictionaries(_LABEL_NAMES, _LABEL_VALUES, max_size=3)
+
+# Fields with rules that their options do not tell.
+_SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
+    "orch.v1.Meta.labels": _LABELS,
+    "orch.v1.Meta.annotations": st.dictionaries(_LABEL_NAMES, TEXTS, max_size=3),
+    "orch.v1.TaskTemplate.labels": _LABELS,
+    "orch.v1.Container.image": _IMAGES,
+    "orch.v1.Container.stop_signal": _SIGNALS,
+    "orch.v1.Container.env": st.dictionaries(_ENV_NAMES, TEXTS, max_size=4),
+}
+_KEYS: Mapping[str, st.SearchStrategy[str]] = {"orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS))}
+_LIMITS = {
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (0, 2**63 - 1),
+}
+
+
+def valid(message: Callable[[], Message]) -> st.SearchStrategy[Any]:
+    """Valid messages of a type: what breaks a rule across fields is left out."""
+    return messages(message).filter(lambda value: not rules.validate(value))
+
+
+def services() -> st.SearchStrategy[pb.Service]:
+    return valid(pb.Service)
+
+
+def nodes() -> st.SearchStrategy[pb.Node]:
+    return valid(pb.Node)
+
+
+@st.composite
+def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
+    """Messages whose fields are right one by one."""
+    value = message()
+    for field in schema.fields_by_yaml_name(value.DESCRIPTOR).values():
+        options = schema.rules(field)
+        cluster_wide = isinstance(value, pb.Node)
+        if not options.system and (options.required or draw(st.booleans())):
+            _draw_field(draw, value, field)
+        if field.name == "meta" and cluster_wide:
+            getattr(value, "meta").ClearField("namespace")  # noqa: B009 - the type is known at run time only
+        elif field.name == "meta":
+            getattr(value, "meta").namespace = "default"  # noqa: B009
+    return value
+
+
+def _draw_field(draw: st.DrawFn, value: Message, field: FieldDescriptor) -> None:
+    target = getattr(value, field.name)
+    if field.full_name in _SPECIAL and field.is_repeated:
+        target.update(draw(_SPECIAL[field.full_name]))
+    elif schema.is_map(field):
+        inner = fields.map_value(field)
+        for key in draw(st.sets(_KEYS[field.full_name], max_size=2)):
+            target[key].CopyFrom(draw(messages(type(target[key]))))
+        assert inner.message_type is not None, f"{field.full_name} needs a row in _SPECIAL"
+    elif schema.is_list(field):
+        for _ in range(draw(st.integers(0, 3))):
+            _draw_item(draw, target, field)
+    elif field.message_type is not None:
+        target.CopyFrom(draw(messages(type(target))))
+    else:
+        setattr(value, field.name, draw(_SPECIAL.get(field.full_name) or _scalars(field)))
+
+
+def _draw_item(draw: st.DrawFn, target: Any, field: FieldDescriptor) -> None:
+    if field.message_type is None:
+        target.append(draw(_scalars(field)))
+    else:
+        item = target.add()
+        item.CopyFrom(draw(messages(type(item))))
+
+
+def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    options = schema.rules(field)
+    if field.type == FieldDescriptor.TYPE_STRING and options.pattern and not field.is_repeated:
+        return st.from_regex(options.pattern, fullmatch=True).filter(lambda text: len(text) <= options.max_items)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return TEXTS
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return st.booleans()
+    if field.enum_type is not None:
+        return st.sampled_from(sorted(schema.enum_words(field.enum_type).values()))
+    least, most = _LIMITS[field.cpp_type]
+    bounds = fields.minimum(field), fields.maximum(field)
+    return st.integers(bounds[0] if bounds[0] is not None else least, bounds[1] if bounds[1] is not None else most)
