@@ -116,7 +116,7 @@ class Refusals(rpc.Interceptor):
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
             except Exception as error:  # noqa: BLE001 - this is where every error is answered
-                await self._refuse(context, method, error)
+                await self._refuse(context, method, _first(error))
 
         return guarded
 
@@ -132,6 +132,13 @@ class Refusals(rpc.Interceptor):
             )
         metadata = ((METADATA_KEY, described.SerializeToString()),)
         await context.abort(code, described.message, trailing_metadata=metadata)
+
+
+def _first(error: Exception) -> Exception:
+    """What the first of a request's tasks ran into; the others were cancelled because of it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:

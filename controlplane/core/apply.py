@@ -188,21 +188,8 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
     if before.meta.deleted_at:
         hint = f"wait until it is gone (`orchctl get {kinds.of(before).name} {before.meta.name} -w`), then apply again"
         yield refusal(errors.NotNow, "", "the object is being deleted", hint)
-    for path in _immutable_changes(defaults.resolve(before), defaults.resolve(wanted), ""):
-        hint = f"delete the {kinds.of(before).name} and apply it anew, or leave the field as it is"
-        yield refusal(errors.NotNow, path, "cannot change after the object was made", hint)
-
-
-def _immutable_changes(before: Message, after: Message, path: str) -> Iterator[str]:
-    """The paths of fields that carry the rule `immutable` and differ. Lists and maps have none inside."""
-    for field in before.DESCRIPTOR.fields:
-        place = f"{path}.{schema.yaml_name(field)}" if path else schema.yaml_name(field)
-        one, other = getattr(before, field.name), getattr(after, field.name)
-        if schema.rules(field).immutable:
-            if one != other:
-                yield place
-        elif field.message_type is not None and not field.is_repeated and not schema.rules(field).system:
-            yield from _immutable_changes(one, other, place)
+    for problem in rules.validate_change(defaults.resolve(before), defaults.resolve(wanted)):
+        yield refusal(errors.NotNow, problem.path, problem.message, problem.hint)
 
 
 # Results ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,238 @@
+"""Apply, delete, scale and changes of nodes: read from the store, decide, commit with compare-and-swap.
+
+Three rules. A decision is made on what the store itself answers, not on the cache, which may be a moment behind.
+What was changed by somebody else in between is decided anew, a bounded number of times. And before a write is
+answered this instance's cache shows it, so that the caller's next read does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from controlplane.core import apply as deciding
+from controlplane.core import edits, lookup, warnings
+from controlplane.core import request_errors as errors
+from controlplane.store import api, cache, typed
+from controlplane.store import errors as store_errors
+from protos import kinds
+from protos.orch.v1 import control_pb2 as pb
+from protos.orch.v1 import objects_pb2
+
+ATTEMPTS = 5
+CAUGHT_UP_TIMEOUT_S = 2.0
+MAX_OBJECTS = 1_000
+"""Objects of one apply; at most 128 of them may differ from what is there."""
+
+CONCURRENT_READS = 16
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """An object before and after a change; both are the same when there was nothing to write."""
+
+    before: kinds.StoredObject
+    after: kinds.StoredObject
+
+
+class Writes:
+    """What changes the objects. `new_id` makes ids that are never used again."""
+
+    def __init__(
+        self, store: api.Store, known: cache.Cache, *, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._cache = known
+        self._now_ms = now_ms
+        self._new_id = new_id
+
+    # Apply ------------------------------------------------------------------------------------------------------------
+
+    async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
+        if len(request.objects) > MAX_OBJECTS:
+            text = f"{len(request.objects)} objects are more than the {MAX_OBJECTS} that one apply takes"
+            raise errors.Invalid(text, hint="apply the files in several calls")
+        wanted = deciding.prepare([_unwrap(envelope) for envelope in request.objects])
+        for _ in range(ATTEMPTS):
+            existing = await self._existing(wanted)
+            decision = deciding.decide(existing, wanted, now_ms=self._now_ms(), new_id=self._new_id)
+            changes = [typed.put(change.value) for change in decision.changes]
+            if request.dry_run or not changes:
+                return self._applied(decision, self._cache.revision)
+            with contextlib.suppress(store_errors.Conflict):
+                revision = await self._commit(changes)
+                for change in decision.changes:
+                    change.value.meta.version = revision
+                _log.info("applied", results=[result.describe() for result in decision.results])
+                return self._applied(decision, revision)
+        raise _busy("the objects")
+
+    async def _existing(self, wanted: Sequence[kinds.StoredObject]) -> Mapping[deciding.Identity, kinds.StoredObject]:
+        """What the store holds of the objects that are named."""
+        keys: dict[str, deciding.Identity] = {}
+        for value in wanted:
+            key = self._key_of(value)
+            if key is not None:
+                keys[key] = deciding.identity(value)
+        return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
+
+    def _key_of(self, value: kinds.StoredObject) -> str | None:
+        """The key of a named object; None for a node that nobody has seen, since nodes are keyed by id."""
+        if isinstance(value, objects_pb2.Node):
+            with contextlib.suppress(errors.Unknown):
+                return kinds.key(lookup.node(self._cache.snapshot(), value.meta.name))
+            return None
+        return kinds.key(value)
+
+    def _applied(self, decision: deciding.Decision, revision: int) -> pb.ApplyResponse:
+        state = self._cache.snapshot()
+        images = {image.meta.name for image in state.all(objects_pb2.Image).values()}
+        nodes = tuple(state.all(objects_pb2.Node).values())
+        return pb.ApplyResponse(
+            results=[
+                pb.ApplyResult(
+                    object=kinds.wrap(result.after),
+                    action=result.action,
+                    changes=result.changes,
+                    warnings=warnings.warnings(result.after, images=images, nodes=nodes),
+                )
+                for result in decision.results
+            ],
+            revision=revision,
+        )
+
+    # One object ---------------------------------------------------------------------------------------------------
+
+    async def scale(self, request: pb.ScaleRequest) -> pb.ScaleResponse:
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            if not isinstance(value, objects_pb2.Service):
+                raise errors.Invalid(f"{kinds.label(value)} has no replicas", hint="services can be scaled")
+            return edits.scale(value, request.replicas, now_ms=self._now_ms())
+
+        written = await self._change(request.reference, edit)
+        assert isinstance(written.before, objects_pb2.Service), "checked by the edit"
+        assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
+        return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
+
+    async def update_node(self, request: pb.UpdateNodeRequest) -> pb.UpdateNodeResponse:
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            assert isinstance(value, objects_pb2.Node), "a node was asked for"
+            return edits.update_node(
+                value,
+                availability=request.availability,
+                set_labels=request.set_labels,
+                remove_labels=request.remove_labels,
+                now_ms=self._now_ms(),
+            )
+
+        written = await self._change(pb.ObjectReference(kind="node", name=request.node), edit)
+        assert isinstance(written.after, objects_pb2.Node), "checked by the edit"
+        return pb.UpdateNodeResponse(node=written.after)
+
+    async def delete(self, request: pb.DeleteRequest) -> kinds.StoredObject:
+        """The object as it was when its end was asked for."""
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject | None:
+            if isinstance(value, objects_pb2.Service):
+                return edits.mark_deleted(value, now_ms=self._now_ms())
+            edits.check_removable(value)
+            return None
+
+        return (await self._change(request.reference, edit)).after
+
+    async def put_images(self, images: Sequence[objects_pb2.Image]) -> tuple[objects_pb2.Image, ...]:
+        """Stores images under their names, over what had the names before."""
+        for _ in range(ATTEMPTS):
+            existing = await self._read([kinds.key(image) for image in images])
+            stamped = [self._stamped(image, existing.get(kinds.key(image))) for image in images]
+            new = [image for image in stamped if image != existing.get(kinds.key(image))]
+            if not new:
+                return tuple(stamped)
+            with contextlib.suppress(store_errors.Conflict):
+                revision = await self._commit([typed.put(image) for image in new])
+                for image in new:
+                    image.meta.version = revision
+                return tuple(stamped)
+        raise _busy("the images")
+
+    def _stamped(self, image: objects_pb2.Image, before: kinds.StoredObject | None) -> objects_pb2.Image:
+        """The image with what the system says of it; as `before` when it is the same image."""
+        meta = objects_pb2.Meta(name=image.meta.name, created_at=self._now_ms())
+        if isinstance(before, objects_pb2.Image):
+            if before.status == image.status:
+                return before
+            meta.CopyFrom(before.meta)
+        else:
+            meta.id = self._new_id()
+        meta.generation += 1
+        meta.updated_at = self._now_ms()
+        return objects_pb2.Image(meta=meta, status=image.status)
+
+    async def _change(
+        self, reference: pb.ObjectReference, edit: Callable[[kinds.StoredObject], kinds.StoredObject | None]
+    ) -> Written:
+        """Stores what `edit` makes of the object; None removes it."""
+        for _ in range(ATTEMPTS):
+            before = await self._fresh(reference)
+            after = edit(before)
+            if after is before:
+                return Written(before=before, after=before)
+            with contextlib.suppress(store_errors.Conflict):
+                if after is None:
+                    await self._commit([typed.delete(before)])
+                    return Written(before=before, after=before)
+                revision = await self._commit([typed.put(after)])
+                after.meta.version = revision
+                return Written(before=before, after=after)
+        raise _busy(f"the {reference.kind} {reference.name}")
+
+    # The store --------------------------------------------------------------------------------------------------------
+
+    async def _fresh(self, reference: pb.ObjectReference) -> kinds.StoredObject:
+        """The object that is named, as the store has it now. Raises Unknown."""
+        known = lookup.find(self._cache.snapshot(), reference)
+        found = await self._read([kinds.key(known)])
+        if not found:
+            raise errors.Unknown(f"{kinds.label(known)} was removed a moment ago")
+        return found[kinds.key(known)]
+
+    async def _read(self, keys: Iterable[str]) -> dict[str, kinds.StoredObject]:
+        """The objects at these keys, those that exist."""
+        found: dict[str, kinds.StoredObject] = {}
+        slots = asyncio.Semaphore(CONCURRENT_READS)
+
+        async def read(key: str) -> None:
+            async with slots:
+                listing = await self._store.list(key)
+            for entry in listing.entries:
+                if entry.key == key and (value := typed.decode(key, entry.value, entry.version)) is not None:
+                    found[key] = value
+
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                group.create_task(read(key))
+        return found
+
+    async def _commit(self, changes: Sequence[api.Change]) -> int:
+        revision = await self._store.commit(changes)
+        # The change is stored; that this instance sees it late is no reason to call it a failure.
+        with contextlib.suppress(store_errors.Unavailable):
+            await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
+        return revision
+
+
+def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
+    try:
+        return kinds.unwrap(envelope)
+    except ValueError as error:
+        hint = "is the client newer than the control plane?"
+        raise errors.Invalid("the apply has an object of no kind that is known here", hint=hint) from error
+
+
+def _busy(what: str) -> errors.Outdated:
+    text = f"{what} changed {ATTEMPTS} times while this was decided, each time before it could be written"
+    return errors.Outdated(text, hint="try again")

@@ -1,0 +1,83 @@
+"""Decides the small changes: delete, scale, and a node's labels and availability.
+
+Each function is given the object as it is stored and answers with how it should be stored, or refuses. An object that
+is returned as it came needs no write.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeVar
+
+from controlplane.core import apply, plan
+from controlplane.core import request_errors as errors
+from manifests import rules
+from protos import kinds
+from protos.orch.v1 import objects_pb2 as pb
+
+ObjectT = TypeVar("ObjectT", pb.Service, pb.Node)
+
+
+def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
+    """The service with another number of replicas."""
+    if service.meta.deleted_at:
+        raise errors.NotNow(f"{kinds.label(service)} is being deleted and cannot be scaled")
+    scaled = plan.copy(service)
+    scaled.spec.replicas = replicas
+    return _checked(service, scaled, now_ms)
+
+
+def update_node(
+    node: pb.Node,
+    *,
+    availability: pb.Availability.ValueType,
+    set_labels: Mapping[str, str],
+    remove_labels: Iterable[str],
+    now_ms: int,
+) -> pb.Node:
+    """The node with other labels or another availability; UNSPECIFIED leaves it as it is."""
+    updated = plan.copy(node)
+    if availability != pb.AVAILABILITY_UNSPECIFIED:
+        updated.spec.availability = availability
+    for key in remove_labels:
+        updated.meta.labels.pop(key, None)
+    updated.meta.labels.update(set_labels)
+    return _checked(node, updated, now_ms)
+
+
+def mark_deleted(service: pb.Service, *, now_ms: int) -> pb.Service:
+    """The service with the wish that it should go. Its controller ends its tasks and removes it then."""
+    if service.meta.deleted_at:
+        return service
+    marked = plan.copy(service)
+    marked.meta.deleted_at = now_ms
+    return marked
+
+
+def check_removable(value: kinds.StoredObject) -> None:
+    """Refuses what cannot simply be removed from the store. Images can, and nodes that are down."""
+    if isinstance(value, pb.Task | pb.Revision):
+        _refuse_owned(value)
+    if isinstance(value, pb.Node) and value.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:
+        raise errors.NotNow(
+            f"{kinds.label(value)} is not down: its agent is connected, or was a moment ago",
+            hint=f"`orchctl node drain {value.meta.name}`, stop the agent there, and delete it when it is down",
+        )
+
+
+def _refuse_owned(value: pb.Task | pb.Revision) -> NoReturn:
+    raise errors.Invalid(
+        f"{kinds.label(value)} belongs to the service {value.service}, which would only replace it",
+        hint=f"scale or delete the service: `orchctl delete service {value.service}`",
+    )
+
+
+def _checked(before: ObjectT, after: ObjectT, now_ms: int) -> ObjectT:
+    """`after` with its generation, once the rules of the schema hold for it."""
+    mistakes = [
+        errors.Mistake(object=kinds.label(after), path=problem.path, message=problem.message)
+        for problem in rules.validate(after)
+    ]
+    if mistakes:
+        raise errors.of_mistakes(errors.Invalid, mistakes)
+    changed = apply.changed(before, after, now_ms=now_ms)
+    assert isinstance(changed, type(after)), "a change keeps the kind"
+    return changed
