@@ -1,0 +1,91 @@
+"""What the leader has assigned to this node, and how a message changes it.
+
+Two rules: an INCREMENTAL message is taken only if it builds on the number that is held, everything else asks for a
+COMPLETE one; and a task's desired state never falls, whatever comes late or twice.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignments:
+    """Everything that the node must run. Its messages are never changed in place."""
+
+    sequence: int | None = None  # None: no COMPLETE was received in this session
+    tasks: Mapping[str, pb.Task] = field(default_factory=lambda: MappingProxyType({}))
+    revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
+    network: dpb.NodeNetwork | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """The message cannot be applied; a COMPLETE one is needed."""
+
+    why: str
+
+
+def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
+    """What is assigned after the message."""
+    if message.type == dpb.Assignment.TYPE_COMPLETE:
+        base: Assignments = dataclasses.replace(current, revisions={})
+        tasks: dict[str, pb.Task] = {}
+    elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
+        return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
+    elif current.sequence is not None and message.results_in == current.sequence:
+        return current  # the same message again
+    elif message.applies_to != current.sequence:
+        return Gap(why=f"the assignment builds on {message.applies_to}, this agent is at {current.sequence}")
+    else:
+        base, tasks = current, dict(current.tasks)
+    for task in message.tasks:
+        tasks[task.meta.id] = _risen(current.tasks.get(task.meta.id), task)
+    revisions = {**base.revisions, **{revision.meta.id: revision for revision in message.revisions}}
+    for task_id in message.removed_tasks:
+        tasks.pop(task_id, None)
+    for revision_id in message.removed_revisions:
+        revisions.pop(revision_id, None)
+    missing = next((task for task in tasks.values() if task.revision_id not in revisions), None)
+    if missing is not None:
+        return Gap(why=f"revision {missing.revision_id} of task {missing.meta.name} is missing")
+    return Assignments(
+        sequence=message.results_in,
+        tasks=tasks,
+        revisions=revisions,
+        network=message.network if message.HasField("network") else current.network,
+    )
+
+
+def of_new_session(current: Assignments) -> Assignments:
+    """The same, but numbers start anew: a session begins with a COMPLETE message."""
+    return dataclasses.replace(current, sequence=None)
+
+
+def to_saved(current: Assignments) -> dpb.SavedAssignment:
+    """What is kept on disk."""
+    return dpb.SavedAssignment(
+        tasks=current.tasks.values(), revisions=current.revisions.values(), network=current.network
+    )
+
+
+def from_saved(saved: dpb.SavedAssignment) -> Assignments:
+    """What an agent starts with."""
+    return Assignments(
+        tasks={task.meta.id: task for task in saved.tasks},
+        revisions={revision.meta.id: revision for revision in saved.revisions},
+        network=saved.network if saved.HasField("network") else None,
+    )
+
+
+def _risen(before: pb.Task | None, task: pb.Task) -> pb.Task:
+    if before is None or before.desired_state <= task.desired_state:
+        return task
+    copy = pb.Task()
+    copy.CopyFrom(task)
+    copy.desired_state = before.desired_state
+    return copy

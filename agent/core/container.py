@@ -1,0 +1,152 @@
+"""A container's OCI configuration, computed from the task, its template, the image and the node.
+
+Docker's rules for commands hold, because the images were written for them: `command` replaces the image's entry
+point and its arguments, `args` replaces the arguments.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import Refused
+from protos.orch.v1 import objects_pb2 as pb
+
+CPU_PERIOD_US = 100_000
+DEFAULT_PIDS = 4096
+DEFAULT_LOG_BYTES = 10 * 1024 * 1024
+DEFAULT_LOG_FILES = 3
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """An image whose layers are unpacked on this node."""
+
+    digest: str  # of its manifest
+    layers: tuple[str, ...]  # folders, top first, as overlay wants them
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()  # NAME=value
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeContext:
+    """What every container of a node has in common."""
+
+    name: str
+    cgroup_parent: str
+    base: Mapping[str, Any]  # the runtime's default configuration; never changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRequest:
+    """A container to start."""
+
+    task_id: str
+    config: Mapping[str, Any]  # OCI runtime specification
+    layers: tuple[str, ...]  # top first
+    log_max_size: int  # bytes
+    log_max_files: int
+
+
+def request(
+    *,
+    task: pb.Task,
+    template: pb.TaskTemplate,
+    image: PreparedImage,
+    node: NodeContext,
+    address: str,
+    network_namespace: str,
+) -> ContainerRequest:
+    """The container to start for a task. Raises Refused when the image and the template name no program."""
+    spec = template.container
+    config = copy.deepcopy(dict(node.base))
+    config["hostname"] = spec.hostname or task.meta.name[:63]
+    config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
+    config["process"] = {
+        **config.get("process", {}),
+        "args": arguments(spec, image),
+        "env": environment(task, spec, image, node_name=node.name, address=address),
+        "cwd": spec.working_dir or image.working_dir or "/",
+        "user": {"username": spec.user or image.user or "0"},
+        "terminal": spec.tty,
+        "rlimits": [
+            {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
+            for name, limit in sorted(spec.ulimits.items())
+        ],
+    }
+    linux = config.setdefault("linux", {})
+    linux["cgroupsPath"] = f"{node.cgroup_parent}/{task.meta.id}"
+    linux["resources"] = {**linux.get("resources", {}), **resources(spec.resources)}
+    linux["namespaces"] = [
+        {"type": "network", "path": network_namespace} if entry["type"] == "network" else entry
+        for entry in linux["namespaces"]
+    ]
+    return ContainerRequest(
+        task_id=task.meta.id,
+        config=config,
+        layers=image.layers,
+        log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
+        log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
+    )
+
+
+def arguments(spec: pb.Container, image: PreparedImage) -> list[str]:
+    """What is executed."""
+    args = [*spec.command, *spec.args] if spec.command else [*image.entrypoint, *(spec.args or image.cmd)]
+    if not args:
+        raise Refused(
+            f"image {spec.image} names no program and neither does the template; set `container.command`",
+            reason="NoCommand",
+        )
+    return args
+
+
+def environment(task: pb.Task, spec: pb.Container, image: PreparedImage, *, node_name: str, address: str) -> list[str]:
+    """NAME=value: the image's, then the template's, then who and where the task is."""
+    variables = {"PATH": _PATH}
+    if spec.tty:
+        variables["TERM"] = "xterm"
+    for entry in image.env:
+        name, _, value = entry.partition("=")
+        variables[name] = value
+    variables["HOSTNAME"] = spec.hostname or task.meta.name[:63]
+    variables.update(spec.env)
+    variables.update(
+        ORCH_TASK=task.meta.name,
+        ORCH_SERVICE=task.service,
+        ORCH_NAMESPACE=task.meta.namespace,
+        ORCH_SLOT=str(task.slot),
+        ORCH_NODE=node_name,
+        ORCH_ADDRESS=address,
+    )
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def resources(wanted: pb.Resources) -> dict[str, Any]:
+    """The cgroup's limits.
+
+    cpu 500 (half a processor) → quota 50000 of every 100000 µs; a reservation of 500 → 512 shares of 1024.
+    """
+    limits, reserved = wanted.limits, wanted.reservations
+    found: dict[str, Any] = {"pids": {"limit": limits.pids or DEFAULT_PIDS}}
+    if limits.memory:
+        # The limit of memory and swap together is the same number, so that nothing is swapped out instead.
+        found["memory"] = {"limit": limits.memory, "swap": limits.memory}
+    cpu: dict[str, int] = {}
+    if limits.cpu:
+        cpu.update(quota=limits.cpu * CPU_PERIOD_US // 1000, period=CPU_PERIOD_US)
+    if reserved.cpu:
+        cpu["shares"] = max(2, reserved.cpu * 1024 // 1000)
+    if cpu:
+        found["cpu"] = cpu
+    return found
+
+
+def stop_signal(template: pb.TaskTemplate, image: PreparedImage) -> str:
+    """The signal that asks it to stop."""
+    return template.container.stop_signal or image.stop_signal or "SIGTERM"

@@ -1,0 +1,64 @@
+"""What an agent remembers of a task across its own death: written after every change, read at the next start.
+
+Two rules: a record's state only rises, and whatever cannot be learned from the kernel again (the address, how often
+the container was restarted, how the last one ended) is in here.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from protos import states
+from protos.states import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container ended."""
+
+    code: int  # 128 + n after signal n; 125 to 127 when it never started
+    finished_at: int  # ms since 1970
+    oom_killed: bool = False
+    message: str = ""  # what the runtime said, when it never started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One task."""
+
+    state: State = states.ASSIGNED
+    at: int = 0  # when the state was reached, ms
+    message: str = ""
+    reason: str = ""
+    address: str = ""
+    image_digest: str = ""  # of the manifest: a restart uses the very same image
+    stop_signal: str = "SIGTERM"  # the template's, else the image's
+    started_at: int = 0  # of the present container, or the last one
+    exit: Exit | None = None  # of the last container
+    restarts: int = 0
+    restart_times: tuple[int, ...] = ()  # those that may still be within the policy's window, oldest first
+    quick_exits: int = 0  # exits in a row without a minute of health between them
+    restart_at: int = 0  # when the next container may be started; 0: at once
+    ending: State | None = None  # what the task comes to once everything is cleaned up
+
+
+def to_json(record: Record) -> str:
+    """The record as it is kept on disk."""
+    return json.dumps(dataclasses.asdict(record), separators=(",", ":"))
+
+
+def from_json(text: str) -> Record:
+    """The record that `to_json` wrote. ValueError when the text is something else."""
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        ended = fields["exit"]
+        return Record(
+            **{
+                **fields,
+                "exit": Exit(**ended) if ended is not None else None,
+                "restart_times": tuple(fields["restart_times"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a task's record: {error}") from error

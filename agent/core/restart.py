@@ -1,0 +1,69 @@
+"""What follows a container's end: another container in its place after a while, or the end of the task.
+
+The first restart is immediate, the following ones wait 1 s × 2ⁿ up to 60 s, less up to a fifth by chance, so that
+what crashed together does not return together. A container that lived for a minute was healthy: the waiting begins
+anew. After `attempts` restarts within `window` the task is FAILED, and its replacement is the leader's affair.
+
+    attempts 5, crashes at once:  0 s, 1 s, 2 s, 4 s, 8 s, then FAILED
+"""
+
+import dataclasses
+
+from agent.core.record import Exit, Record
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from protos.states import State
+
+HEALTHY_AFTER_MS = 60_000
+FIRST_DELAY_MS = 1_000
+LONGEST_DELAY_MS = 60_000
+
+
+def delay_ms(quick_exits: int, jitter: float) -> int:
+    """How long to wait before the next container; `jitter` is in [0, 1).
+
+    quick_exits 0 → 0; 1 → 1000; 2 → 2000; 7 and more → 60000; each less up to a fifth.
+    """
+    assert 0 <= jitter < 1, jitter
+    if quick_exits == 0:
+        return 0
+    full = min(LONGEST_DELAY_MS, FIRST_DELAY_MS << min(quick_exits - 1, 16))
+    return int(full * (1 - jitter / 5))
+
+
+def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms: int, jitter: float) -> Record:
+    """The record with the exit noted, and what it leads to: `ending` or `restart_at`."""
+    noted = dataclasses.replace(record, exit=ended)
+    ending = _ending(ended, policy.condition)
+    if ending is not None:
+        return dataclasses.replace(noted, ending=ending)
+    recent = tuple(at for at in record.restart_times if at > now_ms - policy.window)
+    if len(recent) >= policy.attempts:
+        return dataclasses.replace(noted, ending=states.FAILED, restart_times=recent)
+    healthy = record.started_at and ended.finished_at - record.started_at >= HEALTHY_AFTER_MS
+    quick_exits = 0 if healthy else record.quick_exits
+    return dataclasses.replace(
+        noted,
+        restart_times=recent,
+        quick_exits=quick_exits + 1,
+        restart_at=now_ms + delay_ms(quick_exits, jitter),
+    )
+
+
+def restarted(record: Record, *, now_ms: int) -> Record:
+    """The record when another container is about to be started in place of the one that ended."""
+    return dataclasses.replace(
+        record, restarts=record.restarts + 1, restart_times=(*record.restart_times, now_ms), restart_at=0
+    )
+
+
+def _ending(ended: Exit, condition: pb.RestartCondition.ValueType) -> State | None:
+    """The state that the exit alone leads to; None when the container is to be restarted."""
+    well = ended.code == 0
+    match condition:
+        case pb.RESTART_CONDITION_NEVER:
+            return states.COMPLETE if well else states.FAILED
+        case pb.RESTART_CONDITION_ON_FAILURE if well:
+            return states.COMPLETE
+        case _:
+            return None

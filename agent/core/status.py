@@ -1,0 +1,49 @@
+"""What is reported of a task, computed from what there is of it."""
+
+from agent.core.record import Record
+from agent.core.steps import Life, Observed
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+
+
+def status_of(observed: Observed) -> pb.TaskStatus:
+    """The status that the leader stores and people see."""
+    record = observed.record
+    message, reason = _words(observed)
+    status = pb.TaskStatus(
+        state=record.state,
+        at=record.at,
+        message=message,
+        reason=reason,
+        ready=observed.life is Life.RUNNING and record.state == states.RUNNING,
+        restarts=record.restarts,
+        address=record.address,
+        started_at=record.started_at,
+    )
+    if record.exit is not None:
+        status.exit_code = record.exit.code
+        status.oom_killed = record.exit.oom_killed
+        status.finished_at = record.exit.finished_at
+    return status
+
+
+def _words(observed: Observed) -> tuple[str, str]:
+    record, failure = observed.record, observed.failure
+    if states.is_terminal(record.state):
+        return record.message, record.reason
+    if failure is not None:
+        return failure.message, failure.reason
+    if record.state == states.RUNNING and observed.life is not Life.RUNNING:
+        return _restarting(record), "Restarting"
+    if observed.stop_asked_at:
+        return "stopping", "Stopping"
+    return record.message, record.reason
+
+
+def _restarting(record: Record) -> str:
+    if record.exit is None:
+        return "the container is started again: none was found on the node"
+    if record.exit.message:
+        return f"could not be started: {record.exit.message}; restart {record.restarts + 1} is next"
+    why = "killed for using too much memory" if record.exit.oom_killed else f"ended with exit code {record.exit.code}"
+    return f"{why}; restart {record.restarts + 1} is next"

@@ -1,0 +1,127 @@
+"""The addresses and ports that this node gives to its tasks, and the node's part of the network behind them.
+
+Two rules: an address or port is noted as given before anything is made with it, and freed after everything is gone;
+and the node's own part (bridge, routes, firewall) is made by one task, again and again until it succeeds.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from agent import ports
+from agent.core import retry
+from agent.core.addresses import AddressPool, PortTable
+from agent.core.network import Attachment, PublishedPort
+from agent.errors import AgentError, Temporary
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+log = structlog.get_logger()
+
+
+class NodeNetworking:
+    """One for the agent. `on_ready` is called whenever the network has become what the leader asked for."""
+
+    def __init__(
+        self,
+        network: ports.Network,
+        *,
+        now_ms: Callable[[], int],
+        chance: random.Random,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._network = network
+        self._now_ms = now_ms
+        self._chance = chance
+        self._on_ready = on_ready
+        self._pool: AddressPool | None = None
+        self._ports = PortTable()
+        self._attached: dict[str, Attachment] = {}
+        self._wanted: dpb.NodeNetwork | None = None
+        self._configured: dpb.NodeNetwork | None = None
+        self._changed = asyncio.Event()
+        self._problem = "the leader has not given this node a range of addresses yet"
+
+    def restore(self, task_id: str, address: str, published: tuple[PublishedPort, ...], *, attached: bool) -> None:
+        """Note what a task of an earlier agent has. Comes after the first `want`."""
+        if self._pool is not None and address:
+            self._pool.claim(address, task_id)
+        self._ports.take(_keys(published), task_id)
+        if attached:
+            self._attached[task_id] = Attachment(task_id=task_id, address=address, ports=published)
+
+    def want(self, network: dpb.NodeNetwork | None) -> None:
+        """What the leader says of the network."""
+        if network is None or network == self._wanted:
+            return
+        if self._pool is None or str(self._pool.subnet) != network.subnet:
+            self._pool = AddressPool(network.subnet)
+            for attachment in self._attached.values():
+                self._pool.claim(attachment.address, attachment.task_id)
+        self._wanted = network
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the node's part what it should be; ends only by being cancelled."""
+        failure = None
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = self._wanted
+            assert wanted is not None, "a change without a network"
+            try:
+                await self._network.configure(wanted, tuple(self._attached.values()))
+            except AgentError as error:
+                failure = retry.temporary(
+                    failure,
+                    reason=error.reason,
+                    message=error.message,
+                    now_ms=self._now_ms(),
+                    jitter=self._chance.random(),
+                )
+                self._problem = f"the network of this node is not ready: {error.message}"
+                log.warning("network.configure failed", error=error.message, attempts=failure.attempts)
+                await asyncio.sleep((failure.retry_at - self._now_ms()) / 1000)
+                self._changed.set()
+            else:
+                failure = None
+                self._configured = wanted
+                self._on_ready()
+
+    def reserve(self, task_id: str, published: tuple[PublishedPort, ...]) -> str:
+        """Give the task an address, and the ports it publishes; returns the address. Raises Temporary."""
+        if self._pool is None or self._configured is None:
+            raise Temporary(self._problem, reason="NetworkNotReady")
+        taken = self._ports.take(_keys(published), task_id)
+        if taken is not None:
+            port, owner = taken
+            raise Temporary(f"port {port} of this node is taken by task {owner}", reason="PortTaken")
+        address = self._pool.take(task_id)
+        if address is None:
+            raise Temporary(f"all addresses of {self._pool.subnet} are taken", reason="NoAddress")
+        return address
+
+    async def attach(self, task_id: str, address: str, published: tuple[PublishedPort, ...]) -> None:
+        """Attach the task with the address that it was given. Raises Temporary."""
+        if self._configured is None:
+            raise Temporary(self._problem, reason="NetworkNotReady")
+        attachment = Attachment(task_id=task_id, address=address, ports=published)
+        self._attached[task_id] = attachment
+        await self._network.attach(attachment)
+
+    async def detach(self, task_id: str, address: str, published: tuple[PublishedPort, ...]) -> None:
+        """Detach the task and take back its address and ports."""
+        await self._network.detach(Attachment(task_id=task_id, address=address, ports=published))
+        self._attached.pop(task_id, None)
+        self._ports.free(task_id)
+        if self._pool is not None and address:
+            self._pool.free(address, task_id)
+
+    def namespace_of(self, task_id: str) -> str:
+        """The path by which a container joins the task's network."""
+        return self._network.namespace_of(task_id)
+
+
+def _keys(published: tuple[PublishedPort, ...]) -> list[tuple[int, int]]:
+    return [(port.protocol, port.published) for port in published]

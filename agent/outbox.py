@@ -1,0 +1,65 @@
+"""Status reports on their way to the leader: only the newest one of each task, one batch at a time.
+
+Two rules: a report is repeated until the leader has acknowledged it, in this session or the next; and after each new
+session everything is reported, because the leader may be a new one.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+BATCH = 500
+"""Reports a message: about 100 KiB."""
+
+
+class Outbox:
+    """Filled by task runners, emptied by the session."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dpb.TaskReport] = {}
+        self._sent: dict[str, dpb.TaskReport] = {}
+        self._sequence = 0
+        self._something = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+
+    def put(self, report: dpb.TaskReport) -> None:
+        """The newest status of a task."""
+        self._waiting[report.task_id] = report
+        self._something.set()
+
+    def drop(self, task_id: str) -> None:
+        """The leader does not want to hear of the task any more."""
+        self._waiting.pop(task_id, None)
+
+    def begin(self, everything: Iterable[dpb.TaskReport]) -> None:
+        """A new session has begun: what was sent in the last one counts as lost."""
+        self._sequence, self._sent = 0, {}
+        self._acknowledged.set()
+        for report in everything:
+            self.put(report)
+
+    async def next_batch(self) -> dpb.StatusReport:
+        """The next message, as soon as there is something to say and the one before it was acknowledged."""
+        await self._acknowledged.wait()
+        while not self._waiting:
+            self._something.clear()
+            await self._something.wait()
+        taken = dict(list(self._waiting.items())[:BATCH])
+        for task_id in taken:
+            del self._waiting[task_id]
+        self._sequence += 1
+        self._sent = taken
+        self._acknowledged.clear()
+        return dpb.StatusReport(sequence=self._sequence, tasks=taken.values())
+
+    def acknowledge(self, sequence: int) -> None:
+        """The leader has stored that batch. An old number changes nothing."""
+        if sequence == self._sequence:
+            self._sent = {}
+            self._acknowledged.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the leader knows everything."""
+        return not self._waiting and not self._sent

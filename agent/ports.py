@@ -1,0 +1,177 @@
+"""The world of an agent, as the agent sees it: five small protocols, each with one real adapter and one fake.
+
+Everything here may be called again after a failure (idempotent), raises nothing but what `agent.errors` knows, and
+may be cancelled at any await.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.core.container import ContainerRequest, PreparedImage
+from agent.core.network import Attachment
+from agent.core.record import Exit, Record
+from protos.link import Link
+from protos.orch.v1 import control_pb2 as cpb
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+
+class Images(Protocol):
+    """The images of this node."""
+
+    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+        """Have the image here; with a digest exactly that one. Raises Refused (`ImageMissing`, …) or Temporary."""
+        ...
+
+
+class Network(Protocol):
+    """The node's part of the cluster's network."""
+
+    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+        """Make the bridge, the routes to the peers and the firewall; the `attached` keep their ports."""
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Make the task's network namespace with its address and ports; what is there of it already is made anew."""
+
+    async def detach(self, attachment: Attachment) -> None:
+        """Take it all away."""
+
+    async def attached(self) -> frozenset[str]:
+        """The tasks whose network namespace is there and connected."""
+        ...
+
+    def namespace_of(self, task_id: str) -> str:
+        """The path by which a container joins the task's network namespace."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """A container that the runtime has. `exit` is None while it runs."""
+
+    pid: int
+    started_at: int  # ms
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a container uses now."""
+
+    cpu_ns: int
+    memory_bytes: int
+    pids: int
+
+
+class Exec(Protocol):
+    """A command that runs in a container."""
+
+    async def write(self, data: bytes) -> None:
+        """Input for the command. Waits while it does not read; nothing happens when it has closed its input."""
+
+    async def close_stdin(self) -> None:
+        """No more input comes."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The terminal's new size."""
+
+    async def signal(self, number: int) -> None:
+        """Send the command a signal."""
+
+    def output(self) -> AsyncIterator[tuple[cpb.LogStream.ValueType, bytes]]:
+        """What it writes, until it has closed both of its outputs."""
+        ...
+
+    async def exit_code(self) -> int:
+        """Its exit code, once it has ended."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it: kills the command if it still runs."""
+
+
+class Runtime(Protocol):
+    """The containers of this node. A container's id is its task's."""
+
+    async def start(self, request: ContainerRequest) -> ContainerState:
+        """Create and start a container on a fresh writable layer. Raises StartFailed, Refused or Temporary."""
+        ...
+
+    async def containers(self) -> Mapping[str, ContainerState]:
+        """Everything there is: an agent that starts adopts from it."""
+        ...
+
+    async def wait(self, task_id: str) -> Exit:
+        """How the container ended; waits until it has."""
+        ...
+
+    async def signal(self, task_id: str, name: str) -> None:
+        """Send its first process a signal, `SIGTERM` or `15`. Nothing happens when it has ended."""
+
+    async def delete(self, task_id: str) -> None:
+        """Kill what is left of it and remove it. Its log stays."""
+
+    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+        """Run a command in it. Raises StartFailed (127, 126) or NoSuchTask."""
+        ...
+
+    async def usage(self, task_id: str) -> Usage:
+        """What it uses. Raises NoSuchTask."""
+        ...
+
+
+class Logs(Protocol):
+    """The output of this node's containers, kept in files."""
+
+    def read(self, task_id: str, *, tail: int, since_ms: int, follow: bool) -> AsyncGenerator[list[cpb.LogLine], None]:
+        """Lines in batches, oldest first; with `follow` on and on until the task is gone. Raises NoSuchTask."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What an agent finds on its disk when it starts."""
+
+    assignment: dpb.SavedAssignment
+    records: Mapping[str, Record]
+
+
+class Disk(Protocol):
+    """What survives the agent."""
+
+    async def load(self) -> Memory:
+        """Everything."""
+        ...
+
+    async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
+        """Durable when it returns, and never half."""
+
+    async def save_record(self, task_id: str, record: Record) -> None:
+        """Survives the agent's death when it returns, and is never half."""
+
+    async def forget(self, task_id: str) -> None:
+        """Remove the task's record, log and files."""
+
+
+class Connector(Protocol):
+    """The way to the control plane. Raises LinkLost when there is none."""
+
+    async def connect(self, address: str) -> Link[dpb.AgentMessage, dpb.LeaderMessage]:
+        """Open a session with the server at that address. The other calls then go to the same server."""
+        ...
+
+    async def open_stream(self) -> Link[dpb.StreamFrame, dpb.StreamFrame]:
+        """Open a stream to the server of the session."""
+        ...
+
+
+class Source(Protocol):
+    """Where images come from: the control plane. Raises Refused (`ImageMissing`) or Temporary."""
+
+    async def resolve(self, reference: str) -> str:
+        """The digest that a name stands for."""
+        ...
+
+    def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """A blob's bytes from an offset on."""
+        ...

@@ -1,0 +1,160 @@
+"""The agent's live stream to the leader, and its rebirth whenever it is lost.
+
+Two rules: losing the session stops nothing on the node; and nothing is remembered from one session to the next but
+the worker's state, which is told from the beginning each time.
+
+    connect ─► Register ─► Registered ─► assignments down, reports and heartbeats up ─► lost ─► wait ─► next server
+                      └──► Redirect: to the leader that it names
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+
+from agent import ports
+from agent.streams import Streams
+from agent.worker import Worker
+from protos.link import Link, LinkLost
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+log = structlog.get_logger()
+
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 2.0
+REGISTER_TIMEOUT_S = 5.0
+DEFAULT_HEARTBEAT_S = 5.0
+REPORT_INTERVAL_S = 0.02
+MAX_STREAMS = 128
+
+
+class _Redirected(Exception):  # noqa: N818 - not an error: the way to the leader
+    def __init__(self, leader_address: str) -> None:
+        super().__init__(leader_address)
+        self.leader_address = leader_address
+
+
+class Session:
+    """`run` it beside the worker; it ends only by being cancelled."""
+
+    def __init__(
+        self,
+        *,
+        connector: ports.Connector,
+        worker: Worker,
+        streams: Streams,
+        servers: Sequence[str],
+        register: dpb.Register,
+        chance: random.Random,
+    ) -> None:
+        assert servers, "an agent needs the address of at least one server"
+        self._connector = connector
+        self._worker = worker
+        self._streams = streams
+        self._servers = list(servers)
+        self._register = register
+        self._chance = chance
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """Hold a session, again and again."""
+        await self._worker.restored.wait()
+        failures, turn, leader = 0, 0, ""
+        while True:
+            address = leader or self._servers[turn % len(self._servers)]
+            leader = ""
+            try:
+                await self._hold(address)
+            except _Redirected as redirect:
+                leader = redirect.leader_address
+                failures += 1
+            except (LinkLost, TimeoutError) as error:
+                was_connected = self.connected.is_set()
+                failures = 1 if was_connected else failures + 1
+                turn += not was_connected
+                log.info("no session", server=address, why=str(error) or "no answer in time")
+            finally:
+                self.connected.clear()
+            await asyncio.sleep(self._wait_s(failures, redirected=bool(leader)))
+
+    def _wait_s(self, failures: int, *, redirected: bool) -> float:
+        """The first redirect is followed at once; servers that point at each other are not asked faster and faster."""
+        if redirected and failures <= 1:
+            return 0
+        full = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
+        return full * (0.5 + self._chance.random() / 2)
+
+    async def _hold(self, address: str) -> None:
+        """One session from connect to loss. Raises what ended it."""
+        link = await self._connector.connect(address)
+        try:
+            async with asyncio.timeout(REGISTER_TIMEOUT_S):
+                await link.send(dpb.AgentMessage(register=self._register))
+                registered = _registered(await link.receive())
+            self._worker.begin_session()
+            self.connected.set()
+            log.info("session", server=address, session=registered.session_id)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._report(link))
+                group.create_task(self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S))
+                group.create_task(self._obey(link, registered.session_id))
+        except* _Redirected as errors:
+            raise errors.exceptions[0] from None
+        except* (LinkLost, TimeoutError) as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await link.close("the session has ended")
+
+    async def _obey(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], session_id: str) -> None:
+        """Take in what the leader says."""
+        open_streams = 0
+
+        async def serve(request: dpb.OpenStream) -> None:
+            nonlocal open_streams
+            try:
+                await self._streams.serve(request, session_id)
+            finally:
+                open_streams -= 1
+
+        async with asyncio.TaskGroup() as group:
+            while True:
+                message = await link.receive()
+                match message.WhichOneof("message"):
+                    case "assignment":
+                        gap = self._worker.assign(message.assignment)
+                        if gap is not None:
+                            await link.send(dpb.AgentMessage(resync=dpb.Resync(why=gap.why)))
+                    case "acknowledged":
+                        self._worker.outbox.acknowledge(message.acknowledged.sequence)
+                    case "open_stream" if open_streams < MAX_STREAMS:
+                        open_streams += 1
+                        group.create_task(serve(message.open_stream))
+                    case "open_stream":
+                        log.warning("too many streams are open; one was not opened", most=MAX_STREAMS)
+                    case "redirect":
+                        raise _Redirected(message.redirect.leader_address)
+                    case unknown:
+                        log.warning("a message that this agent does not know", message=unknown)
+
+    async def _report(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage]) -> None:
+        """Batches of statuses, at most one every 20 ms and one at a time."""
+        while True:
+            batch = await self._worker.outbox.next_batch()
+            await link.send(dpb.AgentMessage(statuses=batch))
+            await asyncio.sleep(REPORT_INTERVAL_S)
+
+    async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            await link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat()))
+
+
+def _registered(message: dpb.LeaderMessage) -> dpb.Registered:
+    match message.WhichOneof("message"):
+        case "registered":
+            return message.registered
+        case "redirect":
+            raise _Redirected(message.redirect.leader_address)
+        case other:
+            raise LinkLost(f"the server answered a registration with {other}")

@@ -1,0 +1,127 @@
+"""What the leader asks a node for beside its tasks: the output of a container, and commands run in it.
+
+Two rules: the agent opens each stream itself, and says on it why something cannot be had; and a stream's end lets go
+of whatever was opened for it.
+"""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from agent import ports
+from agent.errors import AgentError, StartFailed
+from protos.link import Link, LinkLost
+from protos.orch.v1 import control_pb2 as cpb
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+log = structlog.get_logger()
+
+StreamLink = Link[dpb.StreamFrame, dpb.StreamFrame]
+
+
+class Streams:
+    """Serves `OpenStream` requests, each in a task of the session."""
+
+    def __init__(self, *, connector: ports.Connector, runtime: ports.Runtime, logs: ports.Logs) -> None:
+        self._connector = connector
+        self._runtime = runtime
+        self._logs = logs
+
+    async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
+        """Open the stream and serve it until it ends. Never raises: a stream's trouble is not the session's."""
+        try:
+            link = await self._connector.open_stream()
+        except LinkLost as lost:
+            log.info("a stream could not be opened", why=str(lost))
+            return
+        try:
+            opened = dpb.StreamOpened(session_id=session_id, stream_id=request.stream_id)
+            await link.send(dpb.StreamFrame(open=opened))
+            await self._answer(link, request)
+        except LinkLost as lost:
+            log.debug("a stream has ended early", why=str(lost))
+        finally:
+            await link.close("the stream has been served")
+
+    async def _answer(self, link: StreamLink, request: dpb.OpenStream) -> None:
+        try:
+            match request.WhichOneof("request"):
+                case "logs":
+                    await self._serve_logs(link, request.logs)
+                case "exec":
+                    await self._serve_exec(link, request.exec)
+                case unknown:
+                    await _refuse(link, f"this agent does not know how to serve {unknown}")
+        except StartFailed as error:
+            stderr = cpb.ExecResponse(stderr=f"{error.message}\n".encode())
+            await link.send(dpb.StreamFrame(output=stderr))
+            await link.send(dpb.StreamFrame(output=cpb.ExecResponse(exit_code=error.exit_code)))
+        except AgentError as error:
+            await _refuse(link, error.message)
+
+    async def _serve_logs(self, link: StreamLink, request: dpb.TaskLogsRequest) -> None:
+        """Lines until there are no more, or until the other side does not want any more."""
+        lines = self._logs.read(request.task_id, tail=request.tail, since_ms=request.since, follow=request.follow)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Nothing is expected from the other side: only that it hangs up.
+                listener = group.create_task(_expect_nothing(link))
+                async with contextlib.aclosing(lines):
+                    async for batch in lines:
+                        await link.send(dpb.StreamFrame(logs=cpb.LogsResponse(lines=batch)))
+                listener.cancel()
+        except* LinkLost as lost:
+            raise lost.exceptions[0] from None
+        except* AgentError as error:
+            raise error.exceptions[0] from None
+
+    async def _serve_exec(self, link: StreamLink, request: dpb.TaskExecRequest) -> None:
+        command = await self._runtime.execute(request.task_id, request.start)
+        try:
+            await link.send(dpb.StreamFrame(output=cpb.ExecResponse(started=request.task_id)))
+            async with asyncio.TaskGroup() as group:
+                feeder = group.create_task(_feed(link, command))
+                async for stream, data in command.output():
+                    await link.send(dpb.StreamFrame(output=_output(stream, data)))
+                code = await command.exit_code()
+                await link.send(dpb.StreamFrame(output=cpb.ExecResponse(exit_code=code)))
+                feeder.cancel()
+        except* LinkLost as lost:
+            raise lost.exceptions[0] from None
+        finally:
+            await command.close()
+
+
+async def _feed(link: StreamLink, command: ports.Exec) -> None:
+    """What the other side sends, into the command."""
+    while True:
+        frame = await link.receive()
+        message = frame.input
+        match message.WhichOneof("message"):
+            case "stdin":
+                await command.write(message.stdin)
+            case "stdin_closed":
+                await command.close_stdin()
+            case "resize":
+                await command.resize(message.resize.rows, message.resize.columns)
+            case "signal":
+                await command.signal(message.signal)
+            case _:
+                raise LinkLost("the other side sent something that is no input")
+
+
+async def _expect_nothing(link: StreamLink) -> None:
+    while True:
+        await link.receive()
+
+
+def _output(stream: cpb.LogStream.ValueType, data: bytes) -> cpb.ExecResponse:
+    if stream == cpb.LOG_STREAM_STDERR:
+        return cpb.ExecResponse(stderr=data)
+    return cpb.ExecResponse(stdout=data)
+
+
+async def _refuse(link: StreamLink, why: str) -> None:
+    await link.send(dpb.StreamFrame(error=cpb.Error(message=why)))

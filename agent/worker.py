@@ -1,0 +1,210 @@
+"""Keeps the containers of this node equal to what is assigned: one TaskRunner a task.
+
+Two rules: what was assigned last is on disk before anything is started for it; and a start looks at everything that
+is there (disk, runtime, network) and makes a runner for each, so that what is in no assignment goes the same way as
+everything else: by steps.
+"""
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from agent import ports
+from agent.core import assignments
+from agent.core.assignments import Assignments, Gap
+from agent.core.container import NodeContext
+from agent.core.network import published_ports
+from agent.core.record import Record
+from agent.core.steps import Desired, Observed
+from agent.errors import AgentError, NoSuchTask
+from agent.executor import Tools
+from agent.networking import NodeNetworking
+from agent.outbox import Outbox
+from agent.runner import TaskRunner, life_of, stray
+from protos import states
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+
+log = structlog.get_logger()
+
+CONCURRENT_STARTS = 8
+SAVE_RETRY_S = 1.0
+
+
+class Worker:
+    """`run` it in a task of its own; the session tells it what is assigned and takes reports from the outbox."""
+
+    def __init__(
+        self,
+        *,
+        runtime: ports.Runtime,
+        images: ports.Images,
+        network: ports.Network,
+        disk: ports.Disk,
+        node: NodeContext,
+        now_ms: Callable[[], int],
+        chance: random.Random,
+    ) -> None:
+        self.outbox = Outbox()
+        self._networking = NodeNetworking(network, now_ms=now_ms, chance=chance, on_ready=self._nudge)
+        self._network = network
+        self._tools = Tools(
+            runtime=runtime,
+            images=images,
+            disk=disk,
+            networking=self._networking,
+            node=node,
+            now_ms=now_ms,
+            chance=chance,
+            assignment_saved=self._assignment_saved,
+        )
+        self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
+        self._assigned = Assignments()
+        self._version = self._saved_version = 0  # of what is assigned, and of what is on disk
+        self._unsaved = asyncio.Event()
+        self._saved = asyncio.Condition()
+        self._runners: dict[str, TaskRunner] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self.restored = asyncio.Event()
+
+    async def run(self) -> None:
+        """Restore what an earlier agent left, then live on. Ends only by being cancelled; containers live on."""
+        await self._restore()
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._networking.run())
+            self._group.create_task(self._save_assignments())
+            for runner in list(self._runners.values()):
+                self._group.create_task(self._live(runner))
+            self.restored.set()
+
+    def begin_session(self) -> None:
+        """A session has begun: its first assignment is COMPLETE, and the leader is told everything."""
+        self._assigned = assignments.of_new_session(self._assigned)
+        self.outbox.begin(report for runner in self._runners.values() if (report := runner.report()) is not None)
+
+    def assign(self, message: dpb.Assignment) -> Gap | None:
+        """Take over an assignment; a Gap when it does not fit onto what is held."""
+        assert self._group is not None, "the worker is restored before the session begins"
+        after = assignments.apply(self._assigned, message)
+        if isinstance(after, Gap):
+            return after
+        self._assigned = after
+        self._version += 1
+        self._unsaved.set()
+        self._networking.want(after.network)
+        for task_id, runner in self._runners.items():
+            if task_id not in after.tasks and not runner.desired.gone:
+                runner.want(dataclasses.replace(runner.desired, gone=True))
+                self.outbox.drop(task_id)
+        for task in after.tasks.values():
+            self._assign_task(task, self._group)
+        return None
+
+    def task(self, task_id: str) -> pb.Task:
+        """The task of that id. Raises NoSuchTask."""
+        if task_id not in self._runners:
+            raise NoSuchTask(f"task {task_id} is not on this node")
+        return self._runners[task_id].task
+
+    @property
+    def observed(self) -> Mapping[str, Observed]:
+        """What there is of each task."""
+        return {task_id: runner.observed for task_id, runner in self._runners.items()}
+
+    def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
+        desired = _desired(task, self._assigned)
+        runner = self._runners.get(task.meta.id)
+        if runner is not None:
+            runner.want(desired)
+            return
+        runner = self._add(task, desired, Observed(record=_first_record(task)))
+        group.create_task(self._live(runner))
+
+    def _add(self, task: pb.Task, desired: Desired, observed: Observed) -> TaskRunner:
+        runner = TaskRunner(task, desired, observed, tools=self._tools, report=self.outbox.put, slots=self._slots)
+        self._runners[task.meta.id] = runner
+        return runner
+
+    async def _live(self, runner: TaskRunner) -> None:
+        await runner.run()
+        del self._runners[runner.task.meta.id]
+        task = self._assigned.tasks.get(runner.task.meta.id)
+        if task is not None and task.desired_state < pb.DESIRED_STATE_REMOVE:
+            # Taken from the node, and given to it again while it was being cleaned up.
+            assert self._group is not None, "a runner lives in the worker's group"
+            self._assign_task(task, self._group)
+
+    def _nudge(self) -> None:
+        for runner in self._runners.values():
+            runner.nudge()
+
+    async def _restore(self) -> None:
+        memory = await self._tools.disk.load()
+        self._assigned = assignments.from_saved(memory.assignment)
+        containers = await self._tools.runtime.containers()
+        attached = await self._network.attached()
+        self._networking.want(self._assigned.network)
+        for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
+            self._restore_task(
+                task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
+            )
+        if self._runners:
+            log.info("restored", tasks=len(self._runners), containers=len(containers))
+
+    def _restore_task(
+        self, task_id: str, record: Record | None, container: ports.ContainerState | None, *, attached: bool
+    ) -> None:
+        task = self._assigned.tasks.get(task_id)
+        if task is None:
+            task, desired, observed = stray(task_id, container)
+        else:
+            desired = _desired(task, self._assigned)
+            observed = Observed(
+                record=_first_record(task),
+                life=life_of(container),
+                exit=container.exit if container is not None else None,
+            )
+        if record is not None:
+            known = states.ORPHANED if observed.record.state == states.ORPHANED else record.state
+            observed = dataclasses.replace(observed, record=dataclasses.replace(record, state=known))
+        observed = dataclasses.replace(observed, network_ready=attached)
+        self._networking.restore(task_id, observed.record.address, published_ports(desired.template), attached=attached)
+        self._add(task, desired, observed)
+
+    async def _assignment_saved(self) -> None:
+        """Wait until what is assigned now is on disk, or something newer."""
+        wanted = self._version
+        async with self._saved:
+            await self._saved.wait_for(lambda: self._saved_version >= wanted)
+
+    async def _save_assignments(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            version = self._version
+            try:
+                await self._tools.disk.save_assignment(assignments.to_saved(self._assigned))
+            except AgentError as error:
+                log.warning("the assignment was not saved", error=error.message)
+                self._unsaved.set()
+                await asyncio.sleep(SAVE_RETRY_S)
+                continue
+            async with self._saved:
+                self._saved_version = version
+                self._saved.notify_all()
+
+
+def _desired(task: pb.Task, assigned: Assignments) -> Desired:
+    return Desired(
+        state=task.desired_state or pb.DESIRED_STATE_RUNNING,
+        template=assigned.revisions[task.revision_id].template,
+        lost=task.status.state == states.ORPHANED,
+    )
+
+
+def _first_record(task: pb.Task) -> Record:
+    """A task that this agent has no record of: it stands where the leader says that it stands."""
+    return Record(state=max(task.status.state, states.ASSIGNED), at=task.status.at)

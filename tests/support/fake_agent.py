@@ -1,0 +1,315 @@
+"""A node without a machine: fakes of the agent's ports, for unit tests and the simulation.
+
+Two rules: everything happens on the event loop's time, so a virtual clock drives it; and what survives an agent's
+death on a real node (disk, containers, network) lives in `FakeMachine`, which outlives the fakes' user.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from agent.core.container import ContainerRequest, NodeContext, PreparedImage
+from agent.core.network import Attachment
+from agent.core.record import Exit, Record
+from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
+from agent.ports import ContainerState, Exec, Memory, Usage
+from protos.link import Link, LinkLost
+from protos.orch.v1 import control_pb2 as cpb
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+NODE = NodeContext(
+    name="n1",
+    cgroup_parent="/orch/test",
+    base={"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}]}},
+)
+
+
+def loop_ms() -> int:
+    """The event loop's time as a wall clock that began in 2001."""
+    return 1_000_000_000_000 + int(asyncio.get_running_loop().time() * 1000)
+
+
+@dataclass(slots=True)
+class FakeContainer:
+    """A container of the fake machine."""
+
+    request: ContainerRequest
+    pid: int
+    started_at: int
+    ends_on_signal: bool = True
+    exit: Exit | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class FakeMachine:
+    """What is there however often the agent dies: disk, containers, network, images."""
+
+    images: dict[str, PreparedImage] = field(default_factory=dict)
+    containers: dict[str, FakeContainer] = field(default_factory=dict)
+    attached: dict[str, Attachment] = field(default_factory=dict)
+    assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
+    records: dict[str, Record] = field(default_factory=dict)
+    network: dpb.NodeNetwork | None = None
+    starts: dict[str, int] = field(default_factory=dict)
+    delay_s: float = 0  # how long a start, an image or a write takes
+    ignores_stop: bool = False
+    start_failure: StartFailed | None = None
+    network_failure: Temporary | None = None
+    next_pid: int = 1000
+
+    def add_image(self, name: str = "hello:1") -> None:
+        """Have an image on the node."""
+        self.images[name] = PreparedImage(
+            digest=f"sha256:{len(self.images):064x}", layers=("/layers/1",), cmd=("/web",)
+        )
+
+    def running(self) -> dict[str, FakeContainer]:
+        """The containers that run."""
+        return {name: container for name, container in self.containers.items() if container.exit is None}
+
+    def crash(self, task_id: str, code: int = 1, *, oom_killed: bool = False) -> None:
+        """End a container from within."""
+        container = self.containers[task_id]
+        assert container.exit is None, f"{task_id} has ended before"
+        container.exit = Exit(code=code, finished_at=loop_ms(), oom_killed=oom_killed)
+        container.ended.set()
+
+
+class FakeImages:
+    """Images that are on the machine, or not anywhere."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+        await asyncio.sleep(self._machine.delay_s)
+        image = self._machine.images.get(reference)
+        if image is None:
+            raise Refused(f"there is no image {reference}", reason="ImageMissing")
+        return dataclasses.replace(image, digest=digest or image.digest)
+
+
+class FakeNetwork:
+    """A network in a dictionary, which refuses what a real one could not have."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+        await asyncio.sleep(self._machine.delay_s)
+        if self._machine.network_failure is not None:
+            raise self._machine.network_failure
+        del attached
+        self._machine.network = network
+
+    async def attach(self, attachment: Attachment) -> None:
+        await asyncio.sleep(self._machine.delay_s)
+        for other in self._machine.attached.values():
+            same = other.task_id == attachment.task_id
+            assert same or other.address != attachment.address, f"{attachment.address} is given twice"
+        self._machine.attached[attachment.task_id] = attachment
+
+    async def detach(self, attachment: Attachment) -> None:
+        self._machine.attached.pop(attachment.task_id, None)
+
+    async def attached(self) -> frozenset[str]:
+        return frozenset(self._machine.attached)
+
+    def namespace_of(self, task_id: str) -> str:
+        return f"/run/netns/{task_id}"
+
+
+class FakeRuntime:
+    """Containers in a dictionary."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def start(self, request: ContainerRequest) -> ContainerState:
+        machine, name = self._machine, request.task_id
+        await asyncio.sleep(machine.delay_s)
+        assert name not in machine.containers, f"two containers for task {name}"
+        machine.starts[name] = machine.starts.get(name, 0) + 1
+        if machine.start_failure is not None:
+            raise machine.start_failure
+        machine.next_pid += 1
+        container = FakeContainer(
+            request=request,
+            pid=machine.next_pid,
+            started_at=loop_ms(),
+            ends_on_signal=not machine.ignores_stop,
+        )
+        machine.containers[name] = container
+        return ContainerState(pid=container.pid, started_at=container.started_at)
+
+    async def containers(self) -> Mapping[str, ContainerState]:
+        return {
+            name: ContainerState(pid=container.pid, started_at=container.started_at, exit=container.exit)
+            for name, container in self._machine.containers.items()
+        }
+
+    async def wait(self, task_id: str) -> Exit:
+        container = self._container(task_id)
+        await container.ended.wait()
+        assert container.exit is not None, "ended without an exit"
+        return container.exit
+
+    async def signal(self, task_id: str, name: str) -> None:
+        container = self._machine.containers.get(task_id)
+        if container is not None and container.exit is None and (container.ends_on_signal or name == "SIGKILL"):
+            self._machine.crash(task_id, 137 if name == "SIGKILL" else 143)
+
+    async def delete(self, task_id: str) -> None:
+        await asyncio.sleep(self._machine.delay_s)
+        container = self._machine.containers.pop(task_id, None)
+        if container is not None and container.exit is None:
+            container.exit = Exit(code=137, finished_at=loop_ms())
+            container.ended.set()
+
+    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+        self._container(task_id)
+        return FakeExec(start)
+
+    async def usage(self, task_id: str) -> Usage:
+        self._container(task_id)
+        return Usage(cpu_ns=1_000_000, memory_bytes=1 << 20, pids=1)
+
+    def _container(self, task_id: str) -> FakeContainer:
+        if task_id not in self._machine.containers:
+            raise NoSuchTask(f"task {task_id} has no container on this node")
+        return self._machine.containers[task_id]
+
+
+class FakeExec:
+    """A command that writes its input back, says what signals it got, and ends with its input or `exit N`."""
+
+    def __init__(self, start: cpb.ExecStart) -> None:
+        self._out: asyncio.Queue[bytes | None] = asyncio.Queue(100)
+        self._code = 0
+        if start.command[:1] == ["exit"]:
+            self._code = int(start.command[1])
+            self._out.put_nowait(None)
+
+    async def write(self, data: bytes) -> None:
+        await self._out.put(data)
+
+    async def close_stdin(self) -> None:
+        await self._out.put(None)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await self._out.put(f"{rows}x{columns}".encode())
+
+    async def signal(self, number: int) -> None:
+        self._code = 128 + number
+        await self._out.put(None)
+
+    async def output(self) -> AsyncIterator[tuple[cpb.LogStream.ValueType, bytes]]:
+        while (data := await self._out.get()) is not None:
+            yield cpb.LOG_STREAM_STDOUT, data
+
+    async def exit_code(self) -> int:
+        return self._code
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeDisk:
+    """A disk in a dictionary. What it holds is a copy, as a real one's bytes are."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def load(self) -> Memory:
+        copy = dpb.SavedAssignment()
+        copy.CopyFrom(self._machine.assignment)
+        return Memory(assignment=copy, records=dict(self._machine.records))
+
+    async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
+        copy = dpb.SavedAssignment()
+        copy.CopyFrom(assignment)
+        await asyncio.sleep(self._machine.delay_s)
+        self._machine.assignment = copy
+
+    async def save_record(self, task_id: str, record: Record) -> None:
+        self._machine.records[task_id] = record
+
+    async def forget(self, task_id: str) -> None:
+        self._machine.records.pop(task_id, None)
+
+
+class FakeLogs:
+    """The lines that a test has put there."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[cpb.LogLine]] = {}
+
+    async def read(
+        self, task_id: str, *, tail: int, since_ms: int, follow: bool
+    ) -> AsyncGenerator[list[cpb.LogLine], None]:
+        if task_id not in self.lines:
+            raise NoSuchTask(f"task {task_id} has no log on this node")
+        lines = [line for line in self.lines[task_id] if line.time_ns >= since_ms * 1_000_000]
+        yield lines[-tail:] if tail >= 0 else lines
+        if follow:
+            await asyncio.Event().wait()
+
+
+class MemoryLink:
+    """One end of a link in one process; `pair` makes both."""
+
+    def __init__(self, inbox: "asyncio.Queue[object]", outbox: "asyncio.Queue[object]") -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._lost = ""
+
+    async def send(self, message: object) -> None:
+        if self._lost:
+            raise LinkLost(self._lost)
+        await self._outbox.put(message)
+
+    async def receive(self) -> object:
+        if self._lost:
+            raise LinkLost(self._lost)
+        message = await self._inbox.get()
+        if isinstance(message, LinkLost):
+            self._lost = str(message)
+            raise message
+        return message
+
+    async def close(self, reason: str = "") -> None:
+        if not self._lost:
+            self._lost = reason or "closed"
+            self._outbox.put_nowait(LinkLost(f"the other side has closed the link: {reason}"))
+
+
+def pair() -> tuple[MemoryLink, MemoryLink]:
+    """Both ends of a link."""
+    there: asyncio.Queue[object] = asyncio.Queue(1000)
+    back: asyncio.Queue[object] = asyncio.Queue(1000)
+    return MemoryLink(there, back), MemoryLink(back, there)
+
+
+class FakeConnector:
+    """Hands the other ends of its links to the test, which plays the leader."""
+
+    def __init__(self) -> None:
+        self.sessions: asyncio.Queue[tuple[str, Link[dpb.LeaderMessage, dpb.AgentMessage]]] = asyncio.Queue(100)
+        self.streams: asyncio.Queue[Link[dpb.StreamFrame, dpb.StreamFrame]] = asyncio.Queue(100)
+        self.unreachable: set[str] = set()
+        self.tried: list[str] = []
+
+    async def connect(self, address: str) -> Link[dpb.AgentMessage, dpb.LeaderMessage]:
+        self.tried.append(address)
+        if address in self.unreachable:
+            raise LinkLost(f"{address}: connection refused")
+        mine, theirs = pair()
+        await self.sessions.put((address, theirs))  # type: ignore[arg-type]  # the ends are untyped
+        return mine  # type: ignore[return-value]
+
+    async def open_stream(self) -> Link[dpb.StreamFrame, dpb.StreamFrame]:
+        mine, theirs = pair()
+        await self.streams.put(theirs)  # type: ignore[arg-type]
+        return mine  # type: ignore[return-value]
