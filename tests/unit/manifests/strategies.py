@@ -15,9 +15,9 @@ from protos.orch.v1 import objects_pb2 as pb
 TRAPS = [
     "", " ", "no", "No", "on", "y", "true", "null", "~", "NULL", "0777", "0o17", "0x1F", "1e3", "1_000", "1:30", ".inf",
     ".nan", "-", "--- a", "...", "? x", "a: b", "a:", ":a", "a #b", "#", "&a", "*a", "!a", "<<", "=", "%a", "@a", "`a",
-    "'", '"', "a'b", "{a", "[a", "a\tb", "\t", "a\nb", "a\nb\n", "a\nb\n\n", "\na", " a\nb", "a\n\n b\n", "a \nb", "a\r\nb",
-    "\x01", "\x7f", "\x85", "\u2028", "\ufeff", "\U0001f600", "2026-01-31", "2026-01-31T12:00:00Z", "64Mi", "10s",
-    "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5", "1,2",
+    "'", '"', "a'b", "{a", "[a", "a\tb", "\t", "a\nb", "a\nb\n", "a\nb\n\n", "\na", " a\nb", "a\n\n b\n", "a \nb",
+    "a\r\nb", "\x01", "\x7f", "\x85", "\u2028", "\ufeff", "\U0001f600", "2026-01-31", "2026-01-31T12:00:00Z", "64Mi",
+    "10s", "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5", "1,2",
 ]  # fmt: skip
 
 TEXTS = st.one_of(
@@ -92,7 +92,7 @@ def _draw_field(draw: st.DrawFn, value: Message, field: FieldDescriptor) -> None
     elif field.message_type is not None:
         target.CopyFrom(draw(messages(type(target))))
     else:
-        setattr(value, field.name, draw(_SPECIAL.get(field.full_name) or _scalars(field)))
+        setattr(value, field.name, draw(_SPECIAL[field.full_name] if field.full_name in _SPECIAL else _scalars(field)))
 
 
 def _draw_item(draw: st.DrawFn, target: Any, field: FieldDescriptor) -> None:

@@ -17,19 +17,20 @@ def read_back(text: str) -> kinds.StoredObject:
     return value
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(service=strategies.services())
 def test_any_service_is_read_back_from_yaml(service: pb.Service) -> None:
     assert read_back(manifests.to_yaml(service)) == service
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(service=strategies.services())
 def test_any_service_is_read_back_from_json(service: pb.Service) -> None:
-    assert read_back(json.dumps(manifests.to_dict(service))) == service
+    assert read_back(manifests.to_json(service)) == service
+    assert json.loads(manifests.to_json(service, indent=2)) == manifests.to_dict(service)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(node=strategies.nodes())
 def test_any_node_is_read_back_from_yaml(node: pb.Node) -> None:
     assert read_back(manifests.to_yaml(node)) == node
