@@ -165,9 +165,7 @@ class FolderMembers:
             # Not waiting: a pipe in the place of a file must not hold us up.
             fd = syscalls.open_beneath(self._folder, name, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            reason = (
-                "passes through a symbolic link" if error.errno == errno.ELOOP else (error.strerror or "unreadable")
-            )
+            reason = "passes through a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
             raise errors.InvalidImage(f"{self.what}: file {name!r:.200}: {reason}") from error
         with os.fdopen(fd, "rb", buffering=0) as file:
             found = os.fstat(fd)

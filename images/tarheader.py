@@ -241,8 +241,9 @@ def _check_sum(block: bytes, where: str) -> None:
     # The sum is taken with its own field as blanks; very old archives summed signed bytes.
     rest = block[:148] + b"        " + block[156:]
     unsigned = sum(rest)
-    announced = _field(block[148:156], where, "checksum")
-    if announced != unsigned and announced != unsigned - 256 * sum(byte > 127 for byte in rest):
+    signed = unsigned - 256 * sum(byte > 127 for byte in rest)
+    digits = block[148:156].partition(b"\0")[0].strip(b" ")
+    if digits.strip(b"01234567") or int(digits or b"0", 8) not in {unsigned, signed}:
         raise errors.InvalidImage(
             f"{where}: not a tar header (its checksum is wrong); the archive is damaged or no tar"
         )
