@@ -157,9 +157,19 @@ class Cgroup:
             yield f"{folder}/{name}", value
 
     def add(self, pid: int) -> None:
-        """Move a process into the group; 0 is the caller itself, in whatever pid namespace it is."""
+        """Move a process into the group."""
         for folder in self.folders:
             _write(f"{folder}/cgroup.procs", str(pid))
+
+    def enter(self) -> None:
+        """Move the caller, which must have one thread, into the group.
+
+        Version 1 moves a thread that moves itself without a lock over all processes of the machine, whose taking
+        waits for a grace period of RCU: 0.05 ms instead of 10 ms or more (kernel/cgroup, cgroup_procs_write_start).
+        """
+        file = "cgroup.procs" if self.layout.is_v2 else "tasks"
+        for folder in self.folders:
+            _write(f"{folder}/{file}", "0")
 
     def pids(self) -> list[int]:
         """The processes of the group and of the groups below it."""

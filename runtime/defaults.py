@@ -1,4 +1,4 @@
-"""The configuration of a container that asked for nothing special: what Docker's default profile has, and a little less.
+"""The configuration of a container that asked for nothing special: Docker's default profile, and a little less.
 
 `config` returns an OCI `config.json` as a dict that the caller may change before it is used.
 """
@@ -79,7 +79,7 @@ def config(args: Sequence[str], *, cgroups_path: str, hostname: str = "") -> dic
             "env": [f"PATH={DEFAULT_PATH}"],
             "cwd": "/",
             "user": {"uid": 0, "gid": 0},
-            "capabilities": {name: capabilities for name in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "noNewPrivileges": True,
         },
         "root": {"path": "", "readonly": False},

@@ -54,7 +54,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     os.umask(0)
     # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
     # before anything is allocated on the container's account.
-    plan.cgroup.add(0)
+    plan.cgroup.enter()
     # Both use the host's /proc and the host's privileges.
     program.adjust_oom_score(process)
     _join_namespaces(spec)

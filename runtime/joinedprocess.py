@@ -37,7 +37,7 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
     os.setsid()
     syscalls.set_parent_death_signal(signal.SIGKILL)
     # Into the cgroup while its folders can still be seen.
-    join.cgroup.add(0)
+    join.cgroup.enter()
     program.adjust_oom_score(join.process)
     flags = 0
     for namespace in join.spec.namespaces:

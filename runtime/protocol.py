@@ -95,11 +95,7 @@ def receive(source: socket.socket) -> Message | None:
         return None
     fds = _descriptors(ancillary)
     try:
-        if flags & _TRUNCATED:
-            raise errors.ProtocolError(f"packet above {MAX_PACKET_BYTES} bytes or {MAX_DESCRIPTORS} descriptors")
-        if not packet:
-            return None
-        return _message(packet, fds)
+        return _message(packet, flags, fds) if packet else None
     except BaseException:
         for fd in fds:
             with contextlib.suppress(OSError):
@@ -107,7 +103,9 @@ def receive(source: socket.socket) -> Message | None:
         raise
 
 
-def _message(packet: bytes, fds: list[int]) -> Message:
+def _message(packet: bytes, flags: int, fds: list[int]) -> Message:
+    if flags & _TRUNCATED:
+        raise errors.ProtocolError(f"packet above {MAX_PACKET_BYTES} bytes or {MAX_DESCRIPTORS} descriptors")
     if packet[:1] == _INLINE:
         return Message(body=decode(packet[1:]), fds=tuple(fds))
     if packet != _MEMORY_FILE or not fds:

@@ -18,6 +18,7 @@ exit.json, and only then do the clients hear of it.
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import selectors
 import signal
@@ -91,7 +92,7 @@ class Supervisor:
         for stream, fd in enumerate((self._it.master,) if self._it.master >= 0 else self._it.pipes):
             os.set_blocking(fd, False)
             self._open_output[fd] = stream
-            self._watch(fd, lambda fd=fd: self._pump(fd))  # type: ignore[misc]
+            self._watch(fd, functools.partial(self._pump, fd))
         if self._state.status == "running":
             self._it.channel.close()
         # A child that ended before the signal was watched has left it pending: it is blocked since the launcher.
@@ -104,7 +105,7 @@ class Supervisor:
     def _is_watched(self, key: selectors.SelectorKey) -> bool:
         return self._selector.get_map().get(key.fd) is key
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def _watch(self, fd: int, callback: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     # Children
@@ -235,7 +236,7 @@ class Supervisor:
         try:
             verb = self._verbs.get(str(message.body.get("verb")))
             if verb is None:
-                raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}")  # noqa: TRY301 - told below
+                raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}")
             fields = verb(number, client, message)
             if fields is not None:
                 self._send(client, protocol.ok(number, **fields))
@@ -311,10 +312,10 @@ class Supervisor:
     def _resize(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
         if self._it.master < 0:
             raise errors.WrongStatus("resize: the container has no terminal")
-        sizes = [message.body.get(name) for name in ("rows", "columns")]
-        if any(type(size) is not int or not 0 < size < 65536 for size in sizes):
-            raise errors.ProtocolError(f"resize: rows and columns must be numbers from 1 to 65535, not {sizes}")
-        terminal.resize(self._it.master, *sizes)
+        rows, columns = (message.body.get(name) for name in ("rows", "columns"))
+        if type(rows) is not int or type(columns) is not int or not (0 < rows < 65536 and 0 < columns < 65536):
+            raise errors.ProtocolError(f"resize: rows and columns must be 1 to 65535, not {rows!r} and {columns!r}")
+        terminal.resize(self._it.master, rows, columns)
         return {}
 
     def _attach(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
