@@ -33,7 +33,7 @@ _CHANNEL_OPTIONS = (
 )
 
 # The request itself is wrong or its object is gone: every member would say the same.
-FINAL = frozenset({
+_FINAL = frozenset({
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.OUT_OF_RANGE,
@@ -42,6 +42,15 @@ FINAL = frozenset({
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 })  # fmt: skip
+
+
+class Refused(errors.Fatal):
+    """A member answered that the request is wrong; `code` for callers to whom that means something else."""
+
+    def __init__(self, what: str, link: "Link", error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.details = error.details() or ""
+        super().__init__(f"etcd at {link.address} refuses to {what}: {self.details or self.code}")
 
 
 class Link:
@@ -77,13 +86,13 @@ class Endpoints:
         self.closed = False
 
     async def call(self, what: str, ask: Callable[[Link], Awaitable[Any]]) -> Any:
-        """For reads, and for writes that may happen twice. `what` is for the error message."""
+        """For reads, and for writes that may happen twice. `what` is a verb and its object, for error messages."""
         failures: list[str] = []
         for link in self.in_order():
             try:
                 response = await self.guard(ask(link))
             except grpc.aio.AioRpcError as error:
-                failures.append(passing(link, error))
+                failures.append(why_not(what, link, error))
             else:
                 self.prefer(link)
                 return response
@@ -97,12 +106,12 @@ class Endpoints:
             try:
                 await self.guard(link.check())
             except grpc.aio.AioRpcError as error:
-                failures.append(passing(link, error))
+                failures.append(why_not(what, link, error))
                 continue
             try:
                 response = await self.guard(ask(link))
             except grpc.aio.AioRpcError as error:
-                failures.append(passing(link, error))
+                failures.append(why_not(what, link, error))
                 in_doubt = True
                 if not repeatable:
                     break
@@ -139,7 +148,9 @@ class Endpoints:
 
     def unavailable(self, what: str, failures: Sequence[str], *, ambiguous: bool = False) -> errors.Unavailable:
         doubt = "; it may have happened nevertheless: look before repeating it" if ambiguous else ""
-        return errors.Unavailable(f"etcd does not answer ({what}): {'; '.join(failures)}{doubt}", ambiguous=ambiguous)
+        return errors.Unavailable(
+            f"etcd does not answer (to {what}): {'; '.join(failures)}{doubt}", ambiguous=ambiguous
+        )
 
     async def close(self) -> None:
         self.closed = True
@@ -147,10 +158,10 @@ class Endpoints:
             await link.close()
 
 
-def passing(link: Link, error: grpc.aio.AioRpcError) -> str:
-    """Why this endpoint did not answer; raises the error again when another one would not know better."""
-    if error.code() in FINAL:
-        raise error
+def why_not(what: str, link: Link, error: grpc.aio.AioRpcError) -> str:
+    """Why this endpoint did not answer; raises `Refused` when another one would not know better."""
+    if error.code() in _FINAL:
+        raise Refused(what, link, error) from error
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{link.address}: no answer in time"
     # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: connection refused (111)"

@@ -33,9 +33,9 @@ class EtcdStore:
         for _ in range(LISTING_TRIES):
             try:
                 return await self._list_pages(prefix)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
-                    raise errors.Fatal(f"etcd refuses to list {prefix}: {error.details()}") from error
+            except endpoints.Refused as error:
+                if error.code is not grpc.StatusCode.OUT_OF_RANGE:
+                    raise
         raise errors.Unavailable(f"listing {prefix} was overtaken by a compaction {LISTING_TRIES} times")
 
     def watch(self, prefix: str, after: int) -> AsyncGenerator[api.EventBatch, None]:
@@ -44,15 +44,18 @@ class EtcdStore:
     async def commit(self, changes: Sequence[api.Change], *, fence: api.Fence | None = None) -> int:
         api.check_commit(changes, fence)
         request = txn.build(changes, fence)
-        what = f"commit of {len(changes)} changes" + (f" from {changes[0].key} on" if changes else "")
+        what = f"commit {len(changes)} changes" + (f" from {changes[0].key} on" if changes else "")
         try:
             response, in_doubt = await self._members.write(
                 what,
                 lambda link: link.kv.Txn(request, timeout=endpoints.TRY_TIMEOUT_S),
                 repeatable=txn.is_repeatable(changes),
             )
-        except grpc.aio.AioRpcError as error:
-            raise _refused_commit(error, what, changes) from error
+        except endpoints.Refused as error:
+            leases = [change.lease for change in changes if isinstance(change, api.Put) and change.lease is not None]
+            if error.code is grpc.StatusCode.NOT_FOUND and leases:
+                raise errors.LeaseExpired(leases[0]) from error
+            raise
         if not response.succeeded:
             raise txn.refusal(response, changes, fence, maybe_own=in_doubt)
         return int(response.header.revision)
@@ -76,9 +79,9 @@ class EtcdStore:
             await self._members.call(
                 f"revoke lease {lease:x}", lambda link: link.lease.LeaseRevoke(request, timeout=endpoints.TRY_TIMEOUT_S)
             )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise errors.Fatal(f"etcd refuses to revoke lease {lease:x}: {error.details()}") from error
+        except endpoints.Refused as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
 
     async def compact(self, revision: int) -> None:
         request = rpc.CompactionRequest(revision=revision)
@@ -86,9 +89,9 @@ class EtcdStore:
             await self._members.call(
                 f"compact at {revision}", lambda link: link.kv.Compact(request, timeout=endpoints.TRY_TIMEOUT_S)
             )
-        except grpc.aio.AioRpcError as error:
-            if "has been compacted" not in (error.details() or ""):
-                raise errors.Fatal(f"etcd refuses to compact at revision {revision}: {error.details()}") from error
+        except endpoints.Refused as error:
+            if "has been compacted" not in error.details:
+                raise
 
     async def close(self) -> None:
         await self._members.close()
@@ -128,10 +131,3 @@ async def _keep_alive(link: endpoints.Link, lease: int) -> Any:
         return response
     finally:
         call.cancel()
-
-
-def _refused_commit(error: grpc.aio.AioRpcError, what: str, changes: Sequence[api.Change]) -> errors.StoreError:
-    leases = [change.lease for change in changes if isinstance(change, api.Put) and change.lease is not None]
-    if error.code() is grpc.StatusCode.NOT_FOUND and leases:
-        return errors.LeaseExpired(leases[0])
-    return errors.Fatal(f"etcd refuses the {what}: {error.details()}")

@@ -11,8 +11,8 @@ import random
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import grpc
 import grpc.aio
+import structlog
 from aetcd import rpc
 
 from controlplane.store import api, endpoints, errors
@@ -23,25 +23,31 @@ BACKOFF_MAX_S = 1.0
 # etcd ends such a stream when its member has lost the quorum: better to know than to wait in silence.
 _REQUIRE_LEADER = (("hasleader", "true"),)
 
+log = structlog.get_logger(__name__)
+
 
 async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncGenerator[api.EventBatch, None]:
     """The `Store.watch` protocol: one stream after the other, each from where the last one ended."""
-    seen, failures = after, 0
+    seen, failures, lost = after, 0, False
     while True:
         link = members.in_order()[0]
         try:
             async with contextlib.aclosing(_stream(members, link, prefix, seen)) as batches:
                 async for batch in batches:
-                    seen, failures = batch.revision, 0
+                    if batch.revision > seen:  # a member that ends every watch at once is asked ever less often
+                        failures = 0
+                    seen, lost = batch.revision, False
                     yield batch
         except grpc.aio.AioRpcError as error:
-            if error.code() in endpoints.FINAL:
-                raise errors.Fatal(f"etcd at {link.address} refuses to watch {prefix}: {error.details()}") from error
-        except TimeoutError:
-            pass  # as good as a lost link: the next member is asked
-        failures += 1
-        if failures == 1:
+            reason = endpoints.why_not(f"watch {prefix}", link, error)
+        except (TimeoutError, errors.Unavailable) as error:
+            reason = str(error) or "no answer in time"
+        else:
+            reason = "ended by the member"
+        log.info("store.watch_interrupted", prefix=prefix, endpoint=link.address, revision=seen, reason=reason)
+        if not lost:
             yield api.EventBatch(events=(), revision=seen, connected=False)
+        failures, lost = failures + 1, True
         members.avoid(link)
         await asyncio.sleep(_pause_s(failures))
 
@@ -85,7 +91,9 @@ async def _check_history(members: endpoints.Endpoints, created: Any, after: int)
     if created is endpoints.END_OF_STREAM or created.header.revision >= after:
         return
     request = rpc.RangeRequest(key=b"\0", count_only=True)
-    response = await members.call("revision", lambda link: link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S))
+    response = await members.call(
+        "read the revision", lambda link: link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S)
+    )
     if response.header.revision < after:
         raise errors.Compacted(after, response.header.revision)
 

@@ -1,4 +1,4 @@
-"""A real etcd for tests: one member on free loopback ports, in a folder of its own, killed and removed at the end."""
+"""A real etcd for tests: on free loopback ports, in a folder of its own, killed and removed at the end."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 START_TIMEOUT_S = 10
@@ -23,41 +23,43 @@ def free_port() -> int:
 
 
 class EtcdProcess:
-    """Start, kill and restart one etcd member; its data and its port survive a restart."""
+    """Start, kill and restart one etcd member; its data and its ports survive a restart."""
 
-    def __init__(self, folder: Path, *extra_arguments: str) -> None:
+    def __init__(self, folder: Path, *, name: str, client_port: int, peers: Mapping[str, str]) -> None:
+        """`peers`: the peer URL of every member of the cluster by its name, this one included."""
         binary = shutil.which("etcd")
         assert binary, "etcd is not on PATH: apt-get install etcd-server"
-        self._folder = folder
-        self._client_port, peer_port = free_port(), free_port()
-        peer_url = f"http://127.0.0.1:{peer_port}"
+        self.endpoint = f"127.0.0.1:{client_port}"
+        self._log = folder / f"{name}.log"
         self._arguments = [
             binary,
-            "--name=test",
-            f"--data-dir={folder / 'data'}",
+            f"--name={name}",
+            f"--data-dir={folder / name}",
             f"--listen-client-urls=http://{self.endpoint}",
             f"--advertise-client-urls=http://{self.endpoint}",
-            f"--listen-peer-urls={peer_url}",
-            f"--initial-advertise-peer-urls={peer_url}",
-            f"--initial-cluster=test={peer_url}",
+            f"--listen-peer-urls={peers[name]}",
+            f"--initial-advertise-peer-urls={peers[name]}",
+            f"--initial-cluster={','.join(f'{peer}={url}' for peer, url in peers.items())}",
             "--logger=zap",
-            *extra_arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def endpoint(self) -> str:
-        return f"127.0.0.1:{self._client_port}"
-
     def start(self) -> None:
-        """Return when it answers clients, which it does once it leads its cluster of one."""
+        """Return when it answers clients, which it does once its cluster has a leader."""
+        self.spawn()
+        self.wait_until_healthy()
+
+    def spawn(self) -> None:
         assert self._process is None, "already running"
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
+
+    def wait_until_healthy(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_healthy():
-            stopped = self._process.poll() is not None or time.monotonic() > deadline
-            assert not stopped, f"etcd did not start:\n{self.log()}"
+            stopped = self._process is None or self._process.poll() is not None
+            assert not stopped, f"etcd stopped:\n{self.log()}"
+            assert time.monotonic() < deadline, f"etcd is not healthy after {START_TIMEOUT_S} s:\n{self.log()}"
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -72,7 +74,7 @@ class EtcdProcess:
         self._process.send_signal(number)
 
     def log(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")[-4000:]
+        return self._log.read_text(errors="replace")[-4000:]
 
     def _is_healthy(self) -> bool:
         with (
@@ -84,14 +86,26 @@ class EtcdProcess:
 
 
 @contextlib.contextmanager
-def running(*extra_arguments: str) -> Iterator[EtcdProcess]:
-    """An etcd for the length of a block."""
+def cluster(count: int) -> Iterator[list[EtcdProcess]]:
+    """Members for the length of a block."""
     # Memory is durable enough: a test crashes etcd, not the machine, and an fsync on a busy disk takes seconds.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="orch-etcd-", dir=memory) as folder:
-        process = EtcdProcess(Path(folder), *extra_arguments)
-        process.start()
+        peers = {f"member{i}": f"http://127.0.0.1:{free_port()}" for i in range(count)}
+        members = [EtcdProcess(Path(folder), name=name, client_port=free_port(), peers=peers) for name in peers]
         try:
-            yield process
+            for member in members:
+                member.spawn()
+            for member in members:
+                member.wait_until_healthy()
+            yield members
         finally:
-            process.kill()
+            for member in members:
+                member.kill()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[EtcdProcess]:
+    """An etcd of one member for the length of a block."""
+    with cluster(1) as (member,):
+        yield member

@@ -26,6 +26,16 @@ def private_etcd() -> Iterator[etcd_process.EtcdProcess]:
         yield process
 
 
+@contextlib.asynccontextmanager
+async def connected(*addresses: str) -> AsyncIterator[etcd.EtcdStore]:
+    """An etcd store for the length of a block."""
+    store = etcd.EtcdStore(addresses)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 class Backend:
     """One store and any number of views of it, as the instances of the control plane have them."""
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controlplane.store import api, errors
+from controlplane.store import api, errors, etcd
 from tests.contract.store.conftest import Backend
 from tests.support import aio
 
@@ -153,6 +153,24 @@ async def test_a_listing_is_complete_ordered_and_of_one_revision(backend: Backen
         assert [entry.key for entry in listing.entries] == keys
         assert listing.entries[0].value == listing.entries[-1].value, "first and last page are of different revisions"
         assert max(entry.version for entry in listing.entries) <= listing.revision
+
+
+@aio.bounded(30)
+async def test_a_listing_overtaken_by_compaction_is_complete_nevertheless(
+    backend: Backend, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd, "PAGE_ENTRIES", 5)
+    async with backend.store() as store:
+        keys = [f"{prefix}{i:03}" for i in range(500)]
+        for start in range(0, len(keys), 100):
+            await store.commit([put(key) for key in keys[start : start + 100]])
+
+        async def overtake() -> None:
+            for _ in range(5):
+                await store.compact(await store.commit([put(f"{prefix[:-1]}-beside")]))
+
+        listing, _ = await asyncio.gather(store.list(prefix), overtake())
+        assert [entry.key for entry in listing.entries] == keys
 
 
 @aio.bounded(10)

@@ -2,23 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
-from controlplane.store import api, election, errors, etcd
-from tests.contract.store.conftest import Backend
+from controlplane.store import api, election, errors
+from tests.contract.store.conftest import Backend, connected
 from tests.support import aio, tcp
 from tests.support import etcd as etcd_process
-
-
-@contextlib.asynccontextmanager
-async def connected(endpoint: str) -> AsyncIterator[etcd.EtcdStore]:
-    store = etcd.EtcdStore([endpoint])
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def elector(store: api.Store, name: str) -> election.Elector:

@@ -7,20 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controlplane.store import api, endpoints, errors, etcd
+from controlplane.store import api, endpoints, errors
+from tests.contract.store.conftest import connected
 from tests.support import aio, tcp
 from tests.support import etcd as etcd_process
 
 pytestmark = pytest.mark.etcd
-
-
-@contextlib.asynccontextmanager
-async def connected(*addresses: str) -> AsyncIterator[etcd.EtcdStore]:
-    store = etcd.EtcdStore(addresses)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def put(key: str, value: bytes = b"value", expect: int | None = None) -> api.Put:

@@ -33,6 +33,9 @@ def test_every_frozen_map_stays_what_it_was_and_equals_a_dictionary(edits: list[
     for frozen, wanted in kept:
         assert frozen == wanted
         assert all(frozen[key] == value for key, value in wanted.items())
+        assert dict(frozen.items()) == wanted
+        assert sorted(frozen.values()) == sorted(wanted.values())
+        assert list(frozen.values()) == [frozen[key] for key in frozen]
 
 
 def test_a_map_grows_past_its_shards_and_earlier_maps_do_not_notice() -> None:

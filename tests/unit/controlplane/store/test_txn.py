@@ -1,0 +1,52 @@
+"""Commits in etcd's words."""
+
+from aetcd import rpc
+
+from controlplane.store import api, errors, txn
+
+PUT = api.Put(key="/put", value=b"v", expect=3, lease=9)
+CREATE = api.Put(key="/create", value=b"v", expect=0)
+FREE = api.Put(key="/free", value=b"v")
+DELETE = api.Delete(key="/delete", expect=4)
+FENCE = api.Fence(key="/leader", version=2)
+
+
+def refused(*found: rpc.KeyValue | None) -> rpc.TxnResponse:
+    """The reads of a refused transaction: a key's revisions, or None where there is no such key."""
+    ranges = [rpc.RangeResponse(kvs=[kv] if kv else []) for kv in found]
+    return rpc.TxnResponse(responses=[rpc.ResponseOp(response_range=each) for each in ranges])
+
+
+def test_guarded_changes_and_the_fence_are_compared_and_read_everything_is_written() -> None:
+    request = txn.build([PUT, CREATE, FREE, DELETE], FENCE)
+    assert [(each.key, each.mod_revision or each.create_revision) for each in request.compare] == [
+        (b"/put", 3),
+        (b"/create", 0),
+        (b"/delete", 4),
+        (b"/leader", 2),
+    ]
+    assert [each.request_range.key for each in request.failure] == [each.key for each in request.compare]
+    writes = [each.request_put.key or each.request_delete_range.key for each in request.success]
+    assert writes == [b"/put", b"/create", b"/free", b"/delete"]
+    assert request.success[0].request_put.lease == 9
+
+
+def test_only_what_names_the_version_it_replaces_may_be_sent_twice() -> None:
+    assert txn.is_repeatable([PUT, CREATE, DELETE])
+    assert not txn.is_repeatable([PUT, FREE])
+
+
+def test_a_conflict_names_the_keys_that_stood_in_the_way() -> None:
+    held = rpc.KeyValue(mod_revision=3)
+    newer = rpc.KeyValue(mod_revision=8)
+    leader = rpc.KeyValue(create_revision=2, mod_revision=2)
+    error = txn.refusal(refused(held, newer, None, leader), [PUT, CREATE, FREE, DELETE], FENCE, maybe_own=True)
+    assert isinstance(error, errors.Conflict)
+    assert error.keys == ("/create", "/delete")
+    assert error.maybe_own
+
+
+def test_who_no_longer_leads_hears_that_first() -> None:
+    for leader in (None, rpc.KeyValue(create_revision=5, mod_revision=5)):
+        error = txn.refusal(refused(None, leader), [PUT], FENCE, maybe_own=False)
+        assert isinstance(error, errors.Deposed)
