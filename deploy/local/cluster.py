@@ -61,7 +61,7 @@ def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
         connect_nodes(the_record, set(the_record.plan.node_names))
         _choose_context(the_record.plan)
     except BaseException as error:
-        logs = _tails(the_record.plan)
+        logs = tails(the_record.plan)
         down(options.folder)
         if isinstance(error, errors.LocalError):
             raise errors.LocalError(str(error), hint=error.hint, detail=f"{error.detail}\n{logs}".strip()) from error
@@ -123,7 +123,7 @@ def _start_supervisor(the_record: record.Record, *, lock: int, owner: int) -> No
     with os.fdopen(ready, "rb") as pipe:
         readable, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
         if not readable or not pipe.read():
-            raise errors.LocalError("the cluster's supervisor could not start", detail=_tails(the_record.plan))
+            raise errors.LocalError("the cluster's supervisor could not start", detail=tails(the_record.plan))
 
 
 def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node]:
@@ -139,7 +139,7 @@ def _choose_context(the_plan: plan.Plan) -> None:
     config.save(path, config.load(path).with_context(the_plan.name, the_plan.server).using(the_plan.name))
 
 
-def _tails(the_plan: plan.Plan) -> str:
+def tails(the_plan: plan.Plan) -> str:
     """The end of each log that says anything."""
     found = []
     for name in ("supervisor", "etcd", "cp1", *the_plan.node_names):

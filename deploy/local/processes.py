@@ -76,3 +76,22 @@ def command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def first_of_container(task: str) -> int | None:
+    """The host's pid of the first process of a task's container: it has the task in its environment, and is process 1
+    of its innermost PID namespace. None when there is none."""
+    wanted = f"ORCH_TASK={task}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if wanted in environment and _innermost_pid(entry) == 1:
+                return int(entry.name)
+    return None
+
+
+def _innermost_pid(entry: Path) -> int:
+    lines = (entry / "status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])

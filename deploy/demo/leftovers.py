@@ -1,0 +1,111 @@
+"""What a cluster leaves on the machine when it has gone: nothing, or a line each.
+
+Everything is looked for by what only this cluster has (its folder, its cgroups, its namespaces' inodes, its link), so
+that other things may come and go on the machine meanwhile.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local import network, plan
+from runtime import cgroups
+
+_PLACES: Final = ("/etc", "/run", "/var/lib", "/var/tmp", "/tmp", "/dev/shm", "~/.config", "~/.local/state")  # noqa: S108 - only looked at
+_NAMESPACES: Final = ("net", "mnt", "pid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What there was before the cluster."""
+
+    files: frozenset[str]
+    tables: frozenset[str]
+
+
+def look() -> Before:
+    """Call it before the cluster is there."""
+    return Before(files=frozenset(_files()), tables=frozenset(_nft_tables()))
+
+
+def namespaces(the_plan: plan.Plan) -> set[str]:
+    """The cluster's namespaces while it is up, as `net:[4026532201]`."""
+    own = {_namespace(os.getpid(), kind) for kind in _NAMESPACES}
+    return {_namespace(pid, kind) for pid in _processes(the_plan) for kind in _NAMESPACES} - own - {""}
+
+
+def find(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[str]:
+    """One line for each thing that is left; an empty list is what everybody wants."""
+    return [
+        *(f"process {pid}: {_command(pid)}" for pid in _processes(the_plan)),
+        *(f"mount: {line}" for line in _mounts(the_plan, its_namespaces)),
+        *(f"namespace {name} of process {pid}" for pid, name in _users_of(its_namespaces)),
+        *(f"control group {folder}" for folder in _cgroups(the_plan)),
+        *([f"link {the_plan.host_link}"] if network.exists(the_plan.host_link) else []),
+        *(f"nftables: {table}" for table in sorted(set(_nft_tables()) - before.tables)),
+        *(f"file {path}" for path in sorted(set(_files()) - before.files)),
+    ]
+
+
+def _processes(the_plan: plan.Plan) -> Iterator[int]:
+    """By the folder in the command line or the environment, which children inherit; containers by their cgroup."""
+    folder, group = the_plan.folder.encode(), f":{the_plan.cgroup}/"
+    for pid in _pids():
+        if pid == os.getpid() or not _command(pid):  # a zombie has no command line
+            continue
+        if folder in _read(pid, "cmdline") + _read(pid, "environ") or group in _read(pid, "cgroup").decode():
+            yield pid
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _read(pid: int, file: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{file}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _command(pid: int) -> str:
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def _namespace(pid: int, kind: str) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _users_of(its_namespaces: set[str]) -> Iterator[tuple[int, str]]:
+    for pid in _pids():
+        yield from ((pid, name) for kind in _NAMESPACES if (name := _namespace(pid, kind)) in its_namespaces)
+
+
+def _mounts(the_plan: plan.Plan, its_namespaces: set[str]) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if the_plan.folder in line or any(name in line for name in its_namespaces)]
+
+
+def _cgroups(the_plan: plan.Plan) -> list[str]:
+    layout = cgroups.current_layout()
+    roots = {folder for _, folder in layout.controllers} | {layout.unified}
+    return sorted(root + the_plan.cgroup for root in roots if root and Path(root + the_plan.cgroup).exists())
+
+
+def _nft_tables() -> list[str]:
+    result = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=10, check=True)
+    return [line for line in result.stdout.splitlines() if re.search(r"\borch", line)]
+
+
+def _files() -> Iterator[str]:
+    for place in _PLACES:
+        folder = Path(place).expanduser()
+        if folder.is_dir():
+            yield from (str(entry) for entry in folder.iterdir() if re.match(r"\.?orch(-demo.*)?$", entry.name))
