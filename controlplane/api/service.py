@@ -1,0 +1,115 @@
+"""The `Control` service: one method a call, each a few lines over the module that does it.
+
+Nothing is decided here. What is raised below is answered in `api/errors.py`.
+"""
+
+# ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from controlplane import rpc
+from controlplane.api import exec_session, ports
+from controlplane.api import watch as watching
+from controlplane.api.log_session import LogSession
+from controlplane.api.reads import Reads
+from controlplane.api.writes import Writes
+from controlplane.core import request_errors as errors
+from controlplane.images import ClusterImages
+from controlplane.store.cache import Cache
+from protos import kinds
+from protos.orch.v1 import control_pb2 as pb
+from protos.orch.v1 import control_pb2_grpc, objects_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service is put together from. `version` and `instance` are what Version answers."""
+
+    cache: Cache
+    writes: Writes
+    images: ClusterImages
+    streams: ports.Streams
+    election: ports.Election
+    version: str
+    instance: str
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """Add it to a server with `control_pb2_grpc.add_ControlServicer_to_server`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._reads = Reads(parts.cache)
+
+    async def Apply(self, request: pb.ApplyRequest, context: rpc.Context) -> pb.ApplyResponse:
+        self._reads.state()
+        return await self._parts.writes.apply(request)
+
+    async def Get(self, request: pb.GetRequest, context: rpc.Context) -> objects_pb2.Object:
+        return self._reads.get(request)
+
+    async def List(self, request: pb.ListRequest, context: rpc.Context) -> pb.ListResponse:
+        return self._reads.list(request)
+
+    async def Watch(self, request: pb.WatchRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+        await watching.watch(self._parts.cache, request, context.write)
+
+    async def Delete(self, request: pb.DeleteRequest, context: rpc.Context) -> pb.DeleteResponse:
+        self._reads.state()
+        deleted = await self._parts.writes.delete(request)
+        if isinstance(deleted, objects_pb2.Image):
+            await self._parts.images.forget(deleted.meta.name)
+        return pb.DeleteResponse(object=kinds.wrap(deleted))
+
+    async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
+        self._reads.state()
+        return await self._parts.writes.scale(request)
+
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
+        self._reads.state()
+        return await self._parts.writes.update_node(request)
+
+    async def Logs(self, request: pb.LogsRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+        parts = self._parts
+        session = LogSession(parts.cache, parts.streams, request, check_leading=lambda: self._check_leading("logs"))
+        await session.run(context.write)
+
+    async def Exec(  # type: ignore[override]  # it writes
+        self, request_iterator: AsyncIterator[pb.ExecRequest], context: rpc.Context
+    ) -> None:
+        self._check_leading("exec")
+        await exec_session.serve(self._reads.state(), self._parts.streams, request_iterator, context.write)
+
+    async def ImportImage(
+        self, request_iterator: AsyncIterator[pb.ImportImageRequest], context: rpc.Context
+    ) -> pb.ImportImageResponse:
+        self._check_leading("the import of images")
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("message") != "options":
+            raise errors.Invalid("the first message of an import has to carry the options")
+        images = await self._parts.images.import_stream(first.options, _chunks(request_iterator))
+        return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
+
+    async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
+        leader = self._parts.election.leader()
+        return pb.VersionResponse(
+            version=self._parts.version,
+            instance=self._parts.instance,
+            leader=leader.name,
+            leader_address=leader.address,
+            store_problem=self._parts.election.store_problem(),
+            revision=self._parts.cache.revision,
+        )
+
+    def _check_leading(self, what: str) -> None:
+        leader = self._parts.election.leader()
+        if not leader.here:
+            raise errors.NotLeader(what, leader.address)
+
+
+async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("message") != "chunk":
+            raise errors.Invalid("an import carries its options in the first message only")
+        yield request.chunk
