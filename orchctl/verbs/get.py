@@ -1,6 +1,7 @@
 """`orchctl get`: objects as a table, or in the forms of `-o`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,18 @@ from protos.orch.v1 import control_pb2 as control
 
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlStub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What was asked for. `what` is a kind and perhaps names, or `all`."""
+
+    what: tuple[str, ...]
+    form: str = ""
+    watch: bool = False
+    labels: tuple[str, ...] = ()
+    service: str = ""
+    node: str = ""
 
 
 @click.command()
@@ -40,25 +53,56 @@ def command(
       orchctl get service hello -o yaml
       orchctl get tasks -w
     """
-    selected, names = _selection(what)
-    everywhere = settings.all_namespaces
-    selections = [
-        control.ListRequest(
-            kind=kind.name,
-            namespace="" if everywhere or not kind.namespaced else settings.namespace,
-            service=service,
-            node=node,
-            labels=parse_labels(labels),
-        )
-        for kind in selected
-    ]
-    if not watch:
+    show(settings, Query(what=what, form=form or "", watch=watch, labels=labels, service=service, node=node))
+
+
+def show(settings: options.Settings, query: Query) -> None:
+    """Prints what the query asks for."""
+    selected, names = _selected(query.what)
+    selections = [_selection(settings, query, kind) for kind in selected]
+    if not query.watch:
         with client.connect(settings.server) as stub:
-            _get(stub, settings, selections, names, form or "")
+            _get(stub, settings, selections, names, query.form)
     elif len(selections) == 1:
-        watching.print_changes(settings, selected[0], selections[0], names, form or "")
+        watching.print_changes(settings, selected[0], selections[0], names, query.form)
     else:
         raise errors.InvalidInput("one kind at a time can be watched", hint="such as `orchctl get tasks -w`")
+
+
+def _selected(what: Sequence[str]) -> tuple[list[kinds.Kind], list[str]]:
+    """The kinds and the names that are meant."""
+    if what[0].lower() == words.ALL:
+        if len(what) > 1:
+            raise errors.InvalidInput("`all` takes no names")
+        return [words.kind(name) for name in words.IN_ALL], []
+    if "/" in what[0]:
+        pairs = words.split_references(what)
+        if len({kind.name for kind, _ in pairs}) != 1:
+            raise errors.InvalidInput("objects of one kind at a time", hint="or `orchctl get all`")
+        return [pairs[0][0]], [name for _, name in pairs]
+    return [words.kind(word) for word in what[0].split(",")], list(what[1:])
+
+
+def _selection(settings: options.Settings, query: Query, kind: kinds.Kind) -> control.ListRequest:
+    everywhere = settings.all_namespaces or not kind.namespaced
+    return control.ListRequest(
+        kind=kind.name,
+        namespace="" if everywhere else settings.namespace,
+        service=query.service,
+        node=query.node,
+        labels=parse_labels(query.labels),
+    )
+
+
+def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
+    """`app=web` → the labels. InvalidInput when one has no `=`."""
+    labels = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not key or not sign:
+            raise errors.InvalidInput(f"not a label: {pair!r}", hint="write it like app=web")
+        labels[key] = value
+    return labels
 
 
 def _get(
@@ -74,20 +118,15 @@ def _get(
         _print_tables(stub, settings, found, form)
     elif together or form == "json":
         terminal.say(output.structured(together, form, as_list=len(names) != 1))
-    missing = [name for name in names if not any(words.named(value, name) for value in together)]
-    if missing:
-        raise errors.NotFound(
-            f"there is no {_what(selections, 'or')} {', '.join(missing)}{_where(settings, selections)}"
-        )
-    if not together:
-        terminal.note(f"no {_what(selections, 'and no', plural=True)}{_where(settings, selections)}")
+    _tell_missing(settings, selections, names, together)
+
+
+def _named(values: Sequence[kinds.StoredObject], names: Sequence[str]) -> list[kinds.StoredObject]:
+    return [value for value in values if not names or any(words.named(value, name) for name in names)]
 
 
 def _print_tables(
-    stub: "ControlStub",
-    settings: options.Settings,
-    found: Sequence[Sequence[kinds.StoredObject]],
-    form: str,
+    stub: "ControlStub", settings: options.Settings, found: Sequence[Sequence[kinds.StoredObject]], form: str
 ) -> None:
     """A table for each kind of which there is something, with an empty line between."""
     groups = [values for values in found if values]
@@ -95,49 +134,24 @@ def _print_tables(
     for number, values in enumerate(groups):
         if number:
             terminal.say()
-        kind = kinds.of(values[0])
-        shown = tables.columns(kind, wide=form == "wide", with_namespace=settings.all_namespaces)
-        titles = [column.title for column in shown]
-        rows = [tables.row(value, shown, view) for value in values]
+        shown = tables.columns(kinds.of(values[0]), wide=form == "wide", with_namespace=settings.all_namespaces)
         limit = terminal.size().columns if terminal.is_terminal() and form != "wide" else 0
-        output.print_lines(tables.table(titles, rows, limit=limit))
+        rows = [tables.row(value, shown, view) for value in values]
+        output.print_lines(tables.table([column.title for column in shown], rows, limit=limit))
 
 
-def _selection(what: Sequence[str]) -> tuple[list[kinds.Kind], list[str]]:
-    """The kinds and the names that are meant."""
-    if what[0].lower() == words.ALL:
-        if len(what) > 1:
-            raise errors.InvalidInput("`all` takes no names")
-        return [words.kind(name) for name in words.IN_ALL], []
-    if "/" in what[0]:
-        pairs = words.split_references(what)
-        if len({kind.name for kind, _ in pairs}) != 1:
-            raise errors.InvalidInput("objects of one kind at a time", hint="or `orchctl get all`")
-        return [pairs[0][0]], [name for _, name in pairs]
-    if "," in what[0]:
-        return [words.kind(word) for word in what[0].split(",")], list(what[1:])
-    return [words.kind(what[0])], list(what[1:])
-
-
-def _named(values: Sequence[kinds.StoredObject], names: Sequence[str]) -> list[kinds.StoredObject]:
-    return [value for value in values if not names or any(words.named(value, name) for name in names)]
-
-
-def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
-    """`app=web` → the labels. InvalidInput when one has no `=`."""
-    labels = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not key or not sign:
-            raise errors.InvalidInput(f"not a label: {pair!r}", hint="write it like app=web")
-        labels[key] = value
-    return labels
-
-
-def _what(selections: Sequence[control.ListRequest], joined: str, *, plural: bool = False) -> str:
-    return f" {joined} ".join(f"{selection.kind}{'s' if plural else ''}" for selection in selections)
-
-
-def _where(settings: options.Settings, selections: Sequence[control.ListRequest]) -> str:
+def _tell_missing(
+    settings: options.Settings,
+    selections: Sequence[control.ListRequest],
+    names: Sequence[str],
+    found: Sequence[kinds.StoredObject],
+) -> None:
+    """Objects that were named have to be there; an empty list is no mistake, but is told."""
     namespaced = any(words.kind(selection.kind).namespaced for selection in selections)
-    return f" in namespace {settings.namespace}" if namespaced and not settings.all_namespaces else ""
+    where = f" in namespace {settings.namespace}" if namespaced and not settings.all_namespaces else ""
+    missing = [name for name in names if not any(words.named(value, name) for value in found)]
+    if missing:
+        kind = " or ".join(selection.kind for selection in selections)
+        raise errors.NotFound(f"there is no {kind} {', '.join(missing)}{where}")
+    if not found:
+        terminal.note(f"no {' and no '.join(f'{selection.kind}s' for selection in selections)}{where}")

@@ -1,0 +1,103 @@
+"""Sends an image archive to the control plane, piece by piece, and shows how far it is."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from orchctl import client, errors, phrases, terminal
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
+
+CHUNK_BYTES = 1 << 20
+REDRAW_S = 0.1
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+
+
+def send(server: str, file: str, options: control.ImportImageOptions) -> Sequence[pb.Image]:
+    """The images that the archive held, as the control plane keeps them now."""
+    if file == "-" and sys.stdin.isatty():
+        raise errors.InvalidInput("standard input is a terminal", hint="such as `docker save hello | orchctl …`")
+    try:
+        with sys.stdin.buffer if file == "-" else Path(file).open("rb") as archive:
+            return asyncio.run(_send(server, archive, options))
+    except OSError as error:
+        raise errors.InvalidInput(f"cannot read {file}: {error.strerror}") from error
+
+
+async def _send(server: str, archive: BinaryIO, options: control.ImportImageOptions) -> Sequence[pb.Image]:
+    progress = _Progress(_size(archive))
+
+    async def requests() -> AsyncIterator[control.ImportImageRequest]:
+        yield control.ImportImageRequest(options=options)
+        for chunk in _chunks(archive):
+            yield control.ImportImageRequest(chunk=chunk)
+            progress.add(len(chunk))
+
+    try:
+        async with client.connect_async(server) as stub:
+            response = await stub.ImportImage(requests())
+            return list(response.images)
+    finally:
+        progress.close()
+
+
+def _chunks(archive: BinaryIO) -> Iterator[bytes]:
+    while chunk := archive.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _size(archive: BinaryIO) -> int:
+    """Of a file; 0 when it comes out of a pipe."""
+    return os.fstat(archive.fileno()).st_size
+
+
+class _Progress:
+    """One line in a terminal, nothing elsewhere."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._sent_bytes = 0
+        self._drawn_at_s = 0.0
+        self._on = sys.stderr.isatty() and terminal.is_terminal()
+
+    def add(self, sent_bytes: int) -> None:
+        self._sent_bytes += sent_bytes
+        if self._on and time.monotonic() - self._drawn_at_s >= REDRAW_S:
+            self._drawn_at_s = time.monotonic()
+            of = f" of {phrases.size(self._total_bytes)}" if self._total_bytes else ""
+            sys.stderr.write(f"\r\x1b[Ksending {phrases.size(self._sent_bytes)}{of}")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._on:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def words(text: str, where: str) -> list[str]:
+    """`sh -c "a b"` or `["sh", "-c", "a b"]` → the words. InvalidInput names `where` it was written."""
+    example = 'write it like "/bin/httpd -f" or ["/bin/httpd", "-f"]'
+    try:
+        if not text.startswith("["):
+            return shlex.split(text)
+        listed = json.loads(text)
+    except ValueError as error:
+        raise errors.InvalidInput(f"{where}: {error}", hint=example) from error
+    if not all(isinstance(word, str) for word in listed):
+        raise errors.InvalidInput(f"{where}: not a list of texts: {text!r}", hint=example)
+    return list(listed)
+
+
+def environment(pairs: Sequence[str]) -> Sequence[str]:
+    """The pairs as they are. InvalidInput when one is not `KEY=VALUE`."""
+    for pair in pairs:
+        if not _VARIABLE.fullmatch(pair):
+            raise errors.InvalidInput(f"not an environment variable: {pair!r}", hint="write it like KEY=value")
+    return pairs

@@ -1,0 +1,193 @@
+"""The pages of `describe`: what an object is, how it stands and why. Pure: objects in, clean lines out."""
+
+from collections.abc import Iterable, Sequence
+
+from orchctl import phrases, tables, terminal
+from orchctl.tables import View
+from protos import kinds, schema, units
+from protos.orch.v1 import objects_pb2 as pb
+
+WIDTH = 16
+_TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
+
+
+def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.Revision], view: View) -> list[str]:
+    """A service with its tasks and revisions."""
+    status = value.status
+    newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
+    stands = f"{status.ready} of {phrases.asked(value)} ready, {status.running} running, {status.updated} updated"
+    return [
+        *_head(value, view),
+        *_facts(
+            ("Mode", phrases.mode(value)),
+            ("Replicas", stands),
+            ("Status", phrases.service_status(value)),
+            ("Message", status.message),
+            ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
+            ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
+        ),
+        *_template(value.spec.template),
+        *_section("Revisions", _revisions(revisions, view)),
+        *_section("Tasks", _tasks(tasks, view)),
+    ]
+
+
+def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]:
+    """A task: where it stands, and why."""
+    status = value.status
+    return [
+        *_head(value, view),
+        *_facts(
+            ("Service", f"{value.service}, slot {value.slot}"),
+            ("Revision", f"{revision_.number} ({value.revision_id})" if revision_ else value.revision_id),
+            ("Node", view.node(value.node_id)),
+            ("State", _since(phrases.task_state(value), status.at, view)),
+            ("Desired", phrases.desired(value)),
+            ("Ready", phrases.yes_no(yes=status.ready)),
+            ("Message", status.message),
+            ("Reason", status.reason),
+            ("Address", status.address),
+            ("Restarts", str(status.restarts)),
+            ("Exit code", phrases.exit_code(value)),
+            ("Started", phrases.timestamp(status.started_at, view.now_ms)),
+            ("Finished", phrases.timestamp(status.finished_at, view.now_ms)),
+        ),
+        *_section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
+        *(_template(revision_.template) if revision_ else []),
+    ]
+
+
+def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
+    """A node with its tasks."""
+    status, description = value.status, value.status.description
+    return [
+        *_head(value, view),
+        *_facts(
+            ("State", _since(phrases.node_state(value), status.since, view)),
+            ("Message", status.message),
+            ("Availability", phrases.availability(value)),
+            ("Address", description.address),
+            ("Subnet", status.subnet),
+            ("Host name", description.hostname),
+            ("System", ", ".join(filter(None, (description.os, description.kernel, description.platform)))),
+            ("Control groups", description.cgroup_mode),
+            ("Agent", description.agent_version),
+            ("Capacity", _capacity(description.capacity)),
+        ),
+        *_section("Tasks", _tasks(tasks, view)),
+    ]
+
+
+def revision(value: pb.Revision, view: View) -> list[str]:
+    """A revision: one version of a template."""
+    return [
+        *_head(value, view),
+        *_facts(("Service", value.service), ("Number", str(value.number))),
+        *_template(value.template),
+    ]
+
+
+def image(value: pb.Image, view: View) -> list[str]:
+    """An image of the cluster's own."""
+    status = value.status
+    return [
+        *_head(value, view),
+        *_facts(
+            ("Digest", status.digest),
+            ("Size", phrases.size(status.size)),
+            ("Layers", str(status.layers)),
+            ("Platform", status.platform),
+        ),
+    ]
+
+
+def _head(value: kinds.StoredObject, view: View) -> list[str]:
+    meta = value.meta
+    return _facts(
+        ("Name", meta.name or meta.id),
+        ("Namespace", meta.namespace if kinds.of(value).namespaced else ""),
+        ("Id", meta.id if meta.id != meta.name else ""),
+        ("Stack", meta.stack),
+        ("Labels", phrases.labels(meta.labels)),
+        ("Created", phrases.timestamp(meta.created_at, view.now_ms)),
+        ("Changed", phrases.timestamp(meta.updated_at, view.now_ms) if meta.updated_at != meta.created_at else ""),
+        ("Deleted", phrases.timestamp(meta.deleted_at, view.now_ms)),
+    )
+
+
+def _template(template: pb.TaskTemplate) -> list[str]:
+    """What is run, without what was left out."""
+    container = template.container
+    limits, reservations = container.resources.limits, container.resources.reservations
+    facts = _facts(
+        ("Image", container.image),
+        ("Command", _words(container.command)),
+        ("Arguments", _words(container.args)),
+        ("User", container.user),
+        ("Working folder", container.working_dir),
+        ("Ports", phrases.ports(container)),
+        ("Limits", _resources(limits.cpu, limits.memory, limits.pids)),
+        ("Reserved", _resources(reservations.cpu, reservations.memory, 0)),
+        ("Stop within", units.format_duration(template.stop_grace_period) if template.stop_grace_period else ""),
+    )
+    variables = [f"{key}={value}" for key, value in sorted(container.env.items())]
+    return _section(
+        "Runs", [*facts, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]
+    )
+
+
+def _tasks(tasks: Iterable[pb.Task], view: View) -> list[str]:
+    kind = kinds.by_name("task")
+    assert kind is not None, "tasks are a kind"
+    shown = [
+        column for column in tables.columns(kind, wide=False, with_namespace=False) if column.title in _TASK_TITLES
+    ]
+    rows = [tables.row(task, shown, view) for task in sorted(tasks, key=tables.sort_key)]
+    return tables.table([column.title for column in shown], rows) if rows else []
+
+
+def _revisions(revisions: Iterable[pb.Revision], view: View) -> list[str]:
+    rows = [
+        [str(each.number), each.meta.id, each.template.container.image, view.age(each.meta.created_at)]
+        for each in sorted(revisions, key=tables.sort_key)
+    ]
+    return tables.table(["NUMBER", "ID", "IMAGE", "AGE"], rows) if rows else []
+
+
+def _facts(*facts: tuple[str, str]) -> list[str]:
+    """`Name:   value`, a line each; what has no value is left out."""
+    return [f"{name + ':':{WIDTH}}{terminal.one_line(value)}" for name, value in facts if value]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"{title}:", *(f"  {terminal.clean(line)}" for line in lines)] if lines else []
+
+
+def _since(state: str, moment_ms: int, view: View) -> str:
+    return f"{state} since {phrases.timestamp(moment_ms, view.now_ms)}" if moment_ms else state
+
+
+def _words(words: Iterable[str]) -> str:
+    """As a list: the borders between words matter."""
+    listed = list(words)
+    return str(listed) if listed else ""
+
+
+def _resources(cpu: int, memory: int, pids: int) -> str:
+    parts = (
+        f"{units.format_cpu(cpu)} cpu" if cpu else "",
+        f"{units.format_bytes(memory)} memory" if memory else "",
+        f"{pids} processes" if pids else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _capacity(capacity: pb.NodeCapacity) -> str:
+    tasks = f", {capacity.tasks} tasks" if capacity.tasks else ""
+    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}"
+
+
+def _duration(message: pb.NodeLossPolicy, field: str) -> str:
+    """What was written, or the schema's default."""
+    value = getattr(message, field)
+    return units.format_duration(value) if value else schema.rules(message.DESCRIPTOR.fields_by_name[field]).default

@@ -1,0 +1,22 @@
+"""`orchctl explain`: the reference documentation of manifests. Needs no server."""
+
+import click
+
+from manifests import explain
+from orchctl import complete, errors, terminal
+
+
+@click.command()
+@click.argument("path", default="", metavar="[KIND[.FIELD…]]", shell_complete=complete.explained)
+def command(path: str) -> None:
+    """Tell what a kind or a field of a manifest means. Without a path: the kinds.
+
+    \b
+    Examples:
+      orchctl explain service
+      orchctl explain service.spec.template.container.resources
+    """
+    try:
+        terminal.say(explain.explain(path).rstrip("\n"))
+    except explain.UnknownPath as error:
+        raise errors.InvalidInput(error.message, hint=error.hint) from error

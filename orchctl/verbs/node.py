@@ -1,0 +1,103 @@
+"""`orchctl node`: the machines of the cluster."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from orchctl import client, complete, errors, options, output, terminal
+from orchctl.verbs import describe, get
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
+
+_names = click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=complete.nodes)
+
+
+@click.group()
+def command() -> None:
+    """List, inspect, pause and drain nodes.
+
+    \b
+    Examples:
+      orchctl node ls
+      orchctl node drain n2
+      orchctl node label n1 disk=ssd zone-
+    """
+
+
+@command.command()
+@output.option
+@click.option("-w", "--watch", is_flag=True, help="Go on with a row for each change.")
+@options.with_settings
+def ls(settings: options.Settings, form: str | None, watch: bool) -> None:
+    """List the nodes."""
+    get.show(settings, get.Query(what=("node",), form=form or "", watch=watch))
+
+
+@command.command()
+@_names
+@options.with_settings
+def inspect(settings: options.Settings, names: tuple[str, ...]) -> None:
+    """Show nodes in full, with their tasks."""
+    describe.show(settings, ("node", *names))
+
+
+@command.command()
+@_names
+@options.with_settings
+def pause(settings: options.Settings, names: tuple[str, ...]) -> None:
+    """Give nodes no new tasks. Those that they have go on."""
+    _make(settings, names, pb.AVAILABILITY_PAUSE, "paused: it keeps its tasks and gets no new ones")
+
+
+@command.command()
+@_names
+@options.with_settings
+def activate(settings: options.Settings, names: tuple[str, ...]) -> None:
+    """Let nodes take tasks again."""
+    _make(settings, names, pb.AVAILABILITY_ACTIVE, "active: it takes tasks")
+
+
+@command.command()
+@_names
+@options.with_settings
+def drain(settings: options.Settings, names: tuple[str, ...]) -> None:
+    """Replace the tasks of nodes on others, and give them no new ones."""
+    _make(settings, names, pb.AVAILABILITY_DRAIN, "draining: its tasks are replaced on other nodes")
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.nodes)
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE…|KEY-…")
+@options.with_settings
+def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> None:
+    """Set labels of a node, or remove them with a minus behind the key."""
+    set_labels, removed = parse_changes(changes)
+    _update(settings, control.UpdateNodeRequest(node=name, set_labels=set_labels, remove_labels=removed))
+    terminal.say(f"node/{name} labelled")
+
+
+def parse_changes(changes: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
+    """`disk=ssd zone-` → the labels to set, and those to remove."""
+    set_labels, removed = {}, []
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if sign and key:
+            set_labels[key] = value
+        elif not sign and len(key) > 1 and key.endswith("-"):
+            removed.append(key[:-1])
+        else:
+            raise errors.InvalidInput(f"not a change of a label: {change!r}", hint="write it like disk=ssd or disk-")
+    if both := set_labels.keys() & set(removed):
+        raise errors.InvalidInput(f"label {min(both)!r} is set and removed at once")
+    return set_labels, removed
+
+
+def _make(settings: options.Settings, names: Sequence[str], availability: pb.Availability.ValueType, told: str) -> None:
+    for name in names:
+        _update(settings, control.UpdateNodeRequest(node=name, availability=availability))
+        terminal.say(f"node/{name} {told}")
+
+
+def _update(settings: options.Settings, request: control.UpdateNodeRequest) -> None:
+    with client.connect(settings.server) as stub:
+        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S)
