@@ -153,10 +153,7 @@ class _Composer:
         try:
             event: yaml.Event = self._parser.get_event()
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            assert mark, "the parser says where"
-            place = Place(source=self._name, line=mark.line + 1, column=mark.column + 1)
-            raise _Broken(place, *_explain(error, self._text[mark.index : mark.index + 1])) from error
+            raise _syntax_error(error, self._name, self._text) from error
         return event
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
@@ -270,23 +267,39 @@ _SYNTAX = (
     ("did not find expected key", "not a key", "check the indentation and quotes"),
     ("did not find expected '-'", "not an item of this list", "check the indentation"),
     ("did not find expected <document start>", "the document ended above", 'begin another one with a line "---"'),
-    ("found unexpected end of stream", "the text ends inside quotes or brackets", "close them"),
-    ("expected ',' or ']'", "a list in brackets is not closed", 'write ", " between items and "]" at the end'),
-    ("expected ',' or '}'", "a mapping in braces is not closed", 'write ", " between entries and "}" at the end'),
+    ("found unexpected end of stream", "quotes that are not closed", "close them"),
+    ("expected ',' or ']'", "a list that is not closed", 'write "," between items and "]" at the end'),
+    ("expected ',' or '}'", "a mapping that is not closed", 'write "," between entries and "}" at the end'),
+    ("tab character that violates indentation", "a tab", "YAML is indented with spaces only"),
     ("invalid Unicode character escape", "half a character", "write the character itself, or \\U and eight digits"),
     ("incompatible YAML document", "a version of YAML that is not known", "remove the %YAML line"),
 )
+"""What the parser says, in words that need no knowledge of parsers."""
+
+_SAID_AT_THE_START = frozenset(
+    {
+        "while scanning a simple key",
+        "while scanning a quoted scalar",
+        "while parsing a flow sequence",
+        "while parsing a flow mapping",
+    }
+)
+"""The parser notices these at their end; the person looks for their beginning."""
 
 
-def _explain(error: yaml.MarkedYAMLError, character: str) -> tuple[str, str]:
-    """The parser's complaint as a message and a hint."""
-    problem = error.problem or "not YAML"
-    if "cannot start any token" in problem and character == "\t":
-        return "a tab", "YAML is indented with spaces only"
+def _syntax_error(error: yaml.MarkedYAMLError, name: str, text: str) -> _Broken:
+    """The parser's complaint, where and how a person can use it."""
+    mark = error.context_mark if error.context in _SAID_AT_THE_START else error.problem_mark
+    assert mark, "the parser says where"
+    place = Place(source=name, line=mark.line + 1, column=mark.column + 1)
+    problem = error.problem or ""
     if "cannot start any token" in problem:
-        return f"no value begins with {character}", "put the text in quotes"
-    for text, message, hint in _SYNTAX:
-        if text in problem:
-            return message, hint
+        character = text[mark.index : mark.index + 1]
+        if character == "\t":
+            return _Broken(place, "a tab", "YAML is indented with spaces only")
+        return _Broken(place, f"no value begins with {character}", "put the text in quotes")
+    for said, message, hint in _SYNTAX:
+        if said in problem:
+            return _Broken(place, message, hint)
     context = f" {error.context}" if error.context else ""
-    return f"not YAML: {problem}{context}", "check the quotes and the indentation"
+    return _Broken(place, f"not YAML: {problem}{context}", "check the quotes and the indentation")

@@ -286,8 +286,8 @@ def _locate(node: Node, path: Path, *, at_key: bool) -> Place:
             entry = node.entries[step]
             last = number == len(path) - 1
             # A mapping's own place is that of its first key; the key it hangs on is what people look for.
-            here = entry.place if at_key or not last or not isinstance(entry.value, Scalar) else entry.value.place
-            node, place = entry.value, here
+            said = last and not at_key and isinstance(entry.value, Scalar) and not entry.value.is_null
+            node, place = entry.value, entry.value.place if said else entry.place
         elif isinstance(node, Items) and isinstance(step, int) and step < len(node.values):
             node = node.values[step]
             place = node.place

@@ -17,7 +17,7 @@ TRAPS = [
     ".nan", "-", "--- a", "...", "? x", "a: b", "a:", ":a", "a #b", "#", "&a", "*a", "!a", "<<", "=", "%a", "@a", "`a",
     "'", '"', "a'b", "{a", "[a", "a\tb", "\t", "a\nb", "a\nb\n", "a\nb\n\n", "\na", " a\nb", "a\n\n b\n", "a \nb",
     "a\r\nb", "\x01", "\x7f", "\x85", "\u2028", "\ufeff", "\U0001f600", "2026-01-31", "2026-01-31T12:00:00Z", "64Mi",
-    "10s", "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5", "1,2",
+    "10s", "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5",
 ]  # fmt: skip
 
 TEXTS = st.one_of(
