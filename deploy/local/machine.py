@@ -8,6 +8,7 @@ namespace with its process 1. The agent alone may die; it is started again, afte
 
 import argparse
 import os
+import select
 import signal
 import sys
 import time
@@ -48,12 +49,23 @@ def main() -> NoReturn:
     syscalls.unshare(
         syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC,
     )
+    parent_lives, hold = os.pipe()
     init = os.fork()
     if init:
+        os.close(parent_lives)
         _wait_for(init)
-    syscalls.set_parent_death_signal(signal.SIGKILL)
+    os.close(hold)
+    _die_with_parent(parent_lives)
     _prepare(machine)
     Init(machine.command).run()
+
+
+def _die_with_parent(parent_lives: int) -> None:
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    readable, _, _ = select.select([parent_lives], [], [], 0)
+    if readable:  # the pipe has ended: the parent died before the kernel was asked to watch it
+        sys.exit(1)
+    os.close(parent_lives)
 
 
 def _wait_for(init: int) -> NoReturn:

@@ -78,20 +78,24 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def is_first(pid: int) -> bool:
+    """Whether it is process 1 of a PID namespace (the last number of `NSpid`, proc(5))."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
 def first_of_container(task: str) -> int | None:
-    """The host's pid of the first process of a task's container: it has the task in its environment, and is process 1
-    of its innermost PID namespace. None when there is none."""
+    """The host's pid of process 1 of a task's container, which has the task in its environment. None: there is none."""
     wanted = f"ORCH_TASK={task}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             environment = (entry / "environ").read_bytes().split(b"\0")
-            if wanted in environment and _innermost_pid(entry) == 1:
+            if wanted in environment and is_first(int(entry.name)):
                 return int(entry.name)
     return None
-
-
-def _innermost_pid(entry: Path) -> int:
-    lines = (entry / "status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])

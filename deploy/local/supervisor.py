@@ -131,7 +131,7 @@ class Supervisor:
 
 def _pull_plug(child: subprocess.Popen[bytes]) -> None:
     """Kill it. Of a machine, kill process 1: its parent ends when the whole PID namespace has, and not before."""
-    for pid in processes.children(child.pid) or [child.pid]:
+    for pid in [pid for pid in processes.children(child.pid) if processes.is_first(pid)] or [child.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

@@ -1,0 +1,18 @@
+"""Waiting, in tests without an event loop, for what nothing announces."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], *, what: str, timeout_s: float = 10, every_s: float = 0.02) -> T:
+    """The first true thing that `look` returns, or a failure that says what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(every_s)

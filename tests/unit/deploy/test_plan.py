@@ -1,0 +1,44 @@
+"""Where a local cluster puts itself."""
+
+import pytest
+
+from deploy.local import errors, plan
+
+
+@pytest.mark.parametrize(
+    ("taken", "lan"),
+    [
+        ([], "10.111.0.0/24"),
+        (["192.0.2.2/24", "0.0.0.0/0", "fd00::1/64"], "10.111.0.0/24"),
+        (["10.111.0.254/24"], "10.121.0.0/24"),
+        (["10.112.7.0/24"], "10.121.0.0/24"),
+        (["10.96.0.0/11"], "10.131.0.0/24"),
+        (["10.111.0.254/24", "10.112.1.0/24", "10.121.0.254/24"], "10.131.0.0/24"),
+    ],
+)
+def test_a_lan_overlaps_with_nothing_that_the_host_reaches(taken: list[str], lan: str) -> None:
+    """Neither the machines' network nor the tasks' range may hide something of the person's."""
+    assert plan.choose_lan(taken).network == lan
+
+
+def test_a_host_without_room_is_told_so() -> None:
+    """Rather than breaking its routes."""
+    with pytest.raises(errors.LocalError, match="no free range") as refusal:
+        plan.choose_lan(["10.0.0.0/8"])
+    assert "cluster down" in refusal.value.hint
+
+
+def test_the_largest_cluster_leaves_the_host_its_address() -> None:
+    """Addresses of nodes, bridge and host never meet."""
+    lan = plan.choose_lan([])
+    nodes = {lan.node(number) for number in range(1, plan.MAX_NODES + 1)}
+    assert len(nodes) == plan.MAX_NODES
+    assert not nodes & {lan.server, lan.host}
+
+
+def test_no_process_of_the_cluster_listens_on_the_host() -> None:
+    """etcd is on a loopback of its own, the control plane on the LAN's bridge."""
+    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=plan.choose_lan([]), config="/c")
+    assert a_plan.server == "10.111.0.1:7400"
+    assert not [word for word in plan.control_plane_command(a_plan) if "0.0.0.0" in word]
+    assert "--listen-client-urls=http://127.0.0.1:2379" in plan.etcd_command(a_plan)
