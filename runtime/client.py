@@ -166,9 +166,10 @@ class Monitor(_Connection):
 
     def wait_exec(self, number: int, timeout_s: float | None = None) -> int:
         """Wait for the end of a further process; its exit code."""
-        known = self.call("exec-status", exec=number).body
-        if not known["running"]:
-            return int(known["exit_code"])
+        with contextlib.suppress(errors.PeerGone):  # what it said before it ended may still be on its way
+            known = self.call("exec-status", exec=number).body
+            if not known["running"]:
+                return int(known["exit_code"])
         return int(self.event("exec-exit", timeout_s, exec=number)["exit_code"])
 
     def resize(self, rows: int, columns: int) -> None:

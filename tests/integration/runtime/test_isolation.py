@@ -1,0 +1,309 @@
+"""What a container sees, may do, and is limited to."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import defaults, errors, state
+from tests.integration.runtime.conftest import Box
+
+pytestmark = pytest.mark.root
+
+DOCKER_DEFAULT_CAPABILITIES = "00000000a80425fb"
+
+
+def test_default_privileges(box: Box) -> None:
+    """The 14 capabilities in three sets, none to inherit, and no new privileges."""
+    status = dict(line.split(":", 1) for line in box.run("a", "cat", "/proc/self/status").splitlines() if ":" in line)
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert status[name].strip() == DOCKER_DEFAULT_CAPABILITIES, name
+    for name in ("CapInh", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["NoNewPrivs"].strip() == "1"
+    assert (status["SigIgn"].strip(), status["SigBlk"].strip()) == ("0" * 16, "0" * 16)
+
+
+def test_own_namespaces(box: Box) -> None:
+    """Process 1, an own host name, only `lo`, which is up, and nothing of the host's mounts."""
+    script = "echo $$; hostname; ls /sys/class/net; cat /proc/mounts; ip link show lo; ls -l /proc/self/ns"
+    out = box.run("a", "sh", "-c", script)
+    lines = out.splitlines()
+    assert lines[:3] == ["1", "a", "lo"]
+    assert "UP,LOWER_UP" in out
+    assert "/dev/vda" not in out
+    for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
+        assert os.readlink(f"/proc/self/ns/{kind}") not in out, kind
+
+
+def test_masked_and_readonly_paths(box: Box) -> None:
+    """Masked files are empty, masked folders too, and /proc/sys cannot be written."""
+    script = (
+        "cat /proc/keys /proc/timer_list /proc/interrupts; ls -A /sys/firmware /proc/acpi /proc/scsi 2>/dev/null;"
+        "for f in /proc/sys/kernel/domainname /proc/sysrq-trigger /sys/fs/cgroup/memory/x; do"
+        " (echo 1 > $f) 2>/dev/null && echo wrote $f; done; mkdir /sys/fs/cgroup/memory/y 2>/dev/null && echo made; :"
+    )
+    out = box.run("a", "sh", "-c", script)
+    assert not [line for line in out.splitlines() if line and not line.startswith("/")], out
+    assert "wrote" not in out
+
+
+def test_minimal_dev(box: Box) -> None:
+    """The standard nodes and links, a private devpts and shm; the host's disk cannot be opened even when made."""
+    out = box.run("a", "sh", "-c", "ls /dev; mknod /disk b 254 0 && (cat /disk >/dev/null) 2>&1; echo x > /dev/null")
+    nodes = set(out.split("cat:")[0].split())
+    assert {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fd"} <= nodes
+    assert not nodes & {"vda", "kmsg", "mem"}
+    assert "Operation not permitted" in out
+
+
+def test_readonly_root(box: Box) -> None:
+    """root.readonly covers the root and leaves the tmpfs mounts writable."""
+    config = box.config("a", "sh", "-c", "(echo > /file) 2>&1; echo ok > /dev/shm/file && cat /dev/shm/file")
+    config["root"]["readonly"] = True
+    box.create("a", config)
+    box.ended("a")
+    assert "Read-only file system" in box.output("a")
+    assert box.output("a").endswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ({"username": "app"}, "uid=1000(app) gid=1001(app) groups=29(audio),44(video)"),
+        ({"username": "app:video"}, "uid=1000(app) gid=44(video)"),
+        ({"username": "1000"}, "uid=1000(app) gid=1001(app) groups=29(audio),44(video)"),
+        ({"username": "4242:77"}, "uid=4242 gid=77"),
+        ({"uid": 5, "gid": 6, "additionalGids": [7]}, "uid=5 gid=6 groups=7"),
+    ],
+)
+def test_user(box: Box, user: dict[str, Any], expected: str) -> None:
+    """Users by name and number have the container's own groups, no capabilities, and a writable stdout."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["process"]["user"] = user
+
+    script = "id; grep CapEff /proc/self/status; echo again > /dev/stdout; echo $HOME"
+    lines = box.run("a", "sh", "-c", script, change=change).splitlines()
+    groups = {word for word in lines[0].split() if word.startswith("groups")}
+    wanted = expected.split()
+    assert lines[0].split()[:2] == wanted[:2]
+    listed = {item for word in groups for item in word.removeprefix("groups=").split(",")}
+    for item in wanted[2].removeprefix("groups=").split(",") if len(wanted) > 2 else ():
+        assert item in listed
+    assert "0(root)" not in listed
+    assert lines[1].split()[1] == "0" * 16
+    assert lines[2] == "again"
+    assert lines[3] == ("/home/app" if "1000" in expected else "/")
+
+
+def test_unknown_user_is_refused(box: Box) -> None:
+    """The message names the user and the file that was looked at."""
+    config = box.config("a", "true")
+    config["process"]["user"] = {"username": "nobodyhere"}
+    with pytest.raises(errors.SetupFailed, match="'nobodyhere'.*/etc/passwd"):
+        box.create("a", config)
+
+
+def test_limits_are_set_and_seen(box: Box) -> None:
+    """Memory, CPU and pids limits are in the cgroup, which is the root of the container's view."""
+    config = box.config("a", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /proc/self/cgroup; sleep 100")
+    config["linux"]["resources"] |= {
+        "memory": {"limit": 64 << 20},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
+        "pids": {"limit": 17},
+    }
+    box.create("a", config)
+    base = "/sys/fs/cgroup/{}" + f"{box.parent}/a/"
+    expected = {
+        ("memory", "memory.limit_in_bytes"): str(64 << 20),
+        ("cpu", "cpu.shares"): "512",
+        ("cpu", "cpu.cfs_quota_us"): "50000",
+        ("cpuset", "cpuset.cpus"): "0",
+        ("pids", "pids.max"): "17",
+    }
+    for (controller, file), value in expected.items():
+        assert Path(base.format(controller), file).read_text().strip() == value, file
+    with box.monitor("a") as monitor:
+        monitor.kill(signal.SIGKILL)
+        monitor.wait(10)
+    assert box.output("a").splitlines()[0] == str(64 << 20)
+    assert "orch" not in box.output("a")
+
+
+def test_oom_kill_is_reported(box: Box) -> None:
+    """A container that exceeds its memory is killed, and the exit says so."""
+    config = box.config("a", "sh", "-c", "exec tail /dev/zero")
+    config["linux"]["resources"]["memory"] = {"limit": 16 << 20, "swap": 16 << 20}
+    box.create("a", config)
+    ended = box.ended("a")
+    assert ended.oom_killed
+    assert (ended.exit_code, ended.signal) == (137, signal.SIGKILL)
+    assert ended.oom_kills >= 1
+
+
+def test_rlimits(box: Box) -> None:
+    """Lowered limits are in effect; one that cannot be raised is refused by name."""
+    config = box.config("a", "sh", "-c", "ulimit -n; ulimit -Hn")
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 456}]
+    box.create("a", config)
+    box.ended("a")
+    assert box.output("a").split() == ["123", "456"]
+
+
+def test_environment_and_folder(box: Box) -> None:
+    """Variables, working directory (made when it is missing) and umask are as asked for."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["process"] |= {"cwd": "/made/here", "user": {"uid": 0, "gid": 0, "umask": 0o077}}
+        config["process"]["env"].append("GREETING=hello there")
+
+    out = box.run("a", "sh", "-c", "pwd; echo $GREETING; echo $HOME; umask; ls /proc/self/fd", change=change)
+    assert out.splitlines()[:4] == ["/made/here", "hello there", "/root", "0077"]
+    assert out.split("0077\n")[1].split() == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
+
+
+def test_bind_mounts(box: Box, tmp_path: Path) -> None:
+    """Folders and files are bound, read-only where asked; the source is the host's, the target the container's."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("from the host")
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost")
+
+    def change(config: dict[str, Any]) -> None:
+        config["mounts"] += [
+            {"destination": "/data", "source": str(tmp_path / "data"), "options": ["rbind", "ro"]},
+            {"destination": "/deep/data", "source": str(tmp_path / "data"), "options": ["rbind", "rw", "rslave"]},
+            {"destination": "/etc/hosts", "type": "bind", "source": str(tmp_path / "hosts"), "options": ["ro"]},
+            {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "mode=700"]},
+        ]
+
+    script = (
+        "cat /data/file; (echo > /data/new) 2>&1; echo back > /deep/data/back; echo; cat /etc/hosts; echo;"
+        "(echo > /etc/hosts) 2>&1; dd if=/dev/zero of=/scratch/f bs=1M count=2 2>&1 | tail -1"
+    )
+    out = box.run("a", "sh", "-c", script, change=change)
+    assert out.startswith("from the host")
+    assert out.count("Read-only file system") == 2
+    assert (tmp_path / "data/back").read_text() == "back\n"
+    assert not (tmp_path / "data/new").exists()
+
+
+def test_sysctl(box: Box) -> None:
+    """Kernel parameters of the container's namespaces are set; others are refused."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["sysctl"] |= {"net.ipv4.ip_forward": "1", "kernel.shmmni": "7"}
+
+    out = box.run("a", "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/shmmni", change=change)
+    assert out.split() == ["1", "7"]
+    config = box.config("b", "true")
+    config["linux"]["sysctl"]["vm.swappiness"] = "1"
+    with pytest.raises(errors.InvalidSpec, match=r"linux.sysctl\[vm.swappiness\]"):
+        box.create("b", config)
+
+
+def test_network_namespace_is_kept(box: Box, tmp_path: Path) -> None:
+    """Two containers, one after the other, join the same pinned namespace; deleting it twice is fine."""
+    path = str(tmp_path / "net")
+    box.launcher.create_network(path)
+
+    def change(config: dict[str, Any]) -> None:
+        namespaces = config["linux"]["namespaces"]
+        next(entry for entry in namespaces if entry["type"] == "network")["path"] = path
+
+    seen = [box.run(name, "readlink", "/proc/self/ns/net", change=change) for name in ("a", "b")]
+    assert seen[0] == seen[1]
+    assert seen[0] != os.readlink("/proc/self/ns/net")
+    with pytest.raises(errors.SetupFailed, match="File exists"):
+        box.launcher.create_network(path)
+    box.launcher.delete_network(path)
+    box.launcher.delete_network(path)
+    assert path not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_root_is_a_plain_folder(box: Box, tmp_path: Path) -> None:
+    """Without an overlay the bundle's root.path is the root."""
+    config = box.config("a", "ls", "/")
+    config["root"]["path"] = str(box.image)
+    box.create("a", config, overlay=None)
+    assert box.ended("a").exit_code == 0
+    assert "home" in box.output("a").split()
+
+
+def test_nothing_is_mounted_on_the_host(box: Box) -> None:
+    """The overlay and everything below it exist in the container's mount namespace only."""
+    before = Path("/proc/self/mountinfo").read_text()
+    box.create("a", box.config("a", "sleep", "100"))
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_many_layers(box: Box, tmp_path: Path) -> None:
+    """A hundred layers with long paths are above one page of mount options."""
+    lower = []
+    for number in range(100):
+        layer = tmp_path / ("layer-" + "x" * 100) / str(number)
+        layer.mkdir(parents=True)
+        (layer / f"file{number}").write_text(str(number))
+        (layer / "top").write_text(str(number))
+        lower.append(str(layer))
+    overlay = box.overlay("a")
+    overlay["lower"] = [*lower, *overlay["lower"]]
+    box.create("a", box.config("a", "sh", "-c", "ls / | grep -c file; cat /top"), overlay=overlay)
+    box.ended("a")
+    assert box.output("a").split() == ["100", "0"]
+
+
+def test_image_with_hostile_links(box: Box, tmp_path: Path) -> None:
+    """A link in the place of /dev or /proc never leads anything onto the host."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    upper = Path(box.overlay("a")["upper"])
+    (upper / "etc").mkdir()
+    (upper / "etc/link").symlink_to(canary)
+    config = box.config("a", "true")
+    config["mounts"].append({"destination": "/etc/link/sub", "type": "tmpfs", "source": "x"})
+    box.create("a", config)
+    box.ended("a")
+    assert list(canary.iterdir()) == []
+    assert (upper / str(canary).lstrip("/") / "sub").is_dir(), "the link was followed inside the root"
+    for name in ("dev", "proc"):
+        bad = Path(box.overlay(name)["upper"])
+        os.mknod(bad / name, 0o20000, 0)  # a whiteout, so that the layer's folder is gone
+        (bad / name).unlink()
+        (bad / name).symlink_to(canary)
+        config = box.config(name, "true")
+        if name == "dev":
+            config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]
+        with pytest.raises(errors.SetupFailed):
+            box.create(name, config)
+        assert list(canary.iterdir()) == []
+
+
+def test_proc_cannot_be_covered(box: Box, tmp_path: Path) -> None:
+    """A volume over /proc, or into it, is refused."""
+    for destination in ("/proc", "/proc/self", "/proc/sys"):
+        config = box.config("a", "true")
+        config["mounts"].append({"destination": destination, "source": str(tmp_path), "options": ["bind"]})
+        with pytest.raises(errors.InvalidSpec, match="/proc"):
+            box.create("a", config)
+
+
+@pytest.mark.parametrize("cwd", [f"/proc/self/fd/{number}" for number in range(3, 12)])
+def test_working_directory_cannot_leave(box: Box, cwd: str) -> None:
+    """No descriptor of the set-up is a way to the host's files."""
+    config = box.config("a", "sh", "-c", "ls -d /work")
+    config["process"]["cwd"] = cwd
+    with pytest.raises(errors.SetupFailed):
+        box.create("a", config)
+
+
+def test_defaults_are_dockers() -> None:
+    """The default configuration never shares its lists between containers."""
+    first = defaults.config(["true"], cgroups_path="/orch/a")
+    first["mounts"].clear()
+    first["linux"]["maskedPaths"].clear()
+    second = defaults.config(["true"], cgroups_path="/orch/a")
+    assert second["mounts"]
+    assert second["linux"]["maskedPaths"]

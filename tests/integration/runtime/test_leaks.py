@@ -1,0 +1,87 @@
+"""Nothing is left behind: not by many lives, and not by kills in the middle of one."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime import client, errors, state
+from tests.integration.runtime.conftest import Box, wait_gone, wait_until
+
+pytestmark = pytest.mark.root
+
+CYCLES = 500
+AT_ONCE = 4
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process with one thread."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_five_hundred_lives_leak_nothing(box: Box) -> None:
+    """Processes, the launcher's descriptors and memory, mounts, cgroups and folders are as they were."""
+    launcher = box.launcher.ping()
+    overlays = [box.overlay(f"o{number}") for number in range(AT_ONCE)]
+
+    def lives(count: int) -> None:
+        """`count` containers, some at once, each created, run, ended and deleted."""
+        for first in range(0, count, AT_ONCE):
+            pids = []
+            for number in range(AT_ONCE):
+                config = box.config(f"c{number}", "true")
+                made = box.launcher.create(f"c{number}", config, overlay=overlays[number])
+                pids.append(made["monitor_pid"])
+            for number, pid in enumerate(pids):
+                wait_gone(pid)
+                ended = state.load_exit(box.root, f"c{number}")
+                assert ended is not None, first
+                assert ended.exit_code == 0, first
+                client.delete(box.root, f"c{number}")
+
+    def world() -> dict[str, object]:
+        return {
+            "launcher's children": children(launcher),
+            "launcher's descriptors": sorted(os.listdir(f"/proc/{launcher}/fd")),
+            "mounts": Path("/proc/self/mountinfo").read_text(),
+            "containers": os.listdir(box.root),
+            "cgroups": [str(folder) for folder in Path("/sys/fs/cgroup").glob(f"*{box.parent}/*") if folder.is_dir()],
+        }
+
+    lives(AT_ONCE)
+    wait_until(lambda: not world()["launcher's children"], "the launcher has reaped")
+    before, rss = world(), resident_kb(launcher)
+    lives(CYCLES)
+    wait_until(lambda: world() == before, "everything is as before")
+    assert resident_kb(launcher) < rss + 1000
+
+
+def resident_kb(pid: int) -> int:
+    """VmRSS."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize("nth", range(6))
+def test_monitor_killed_during_creation(box: Box, nth: int) -> None:
+    """Whenever it is killed: the caller hears of it, and delete removes whatever was made."""
+    launcher = box.launcher.ping()
+    body = {"container": "a", "config": box.config("a", "sleep", "100"), "overlay": box.overlay("a"), "start": True}
+    box._made.append("a")
+    client.protocol.send(box.launcher.socket, {"id": 5, "verb": "create", **body})
+    wait_until(lambda: children(launcher), "the monitor is there")
+    for _ in range(nth * 500):
+        os.getpid()  # a little later each time
+    for pid in children(launcher):
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+    message = client.protocol.receive(box.launcher.socket)
+    assert message is not None
+    if "error" in message.body:
+        with pytest.raises(errors.PeerGone, match="create a"):
+            client.protocol.result(message.body)
+    client.delete(box.root, "a", force=True)
+    assert not Path(box.root, "a").exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{box.parent}/a"))
+    assert box.launcher.ping()

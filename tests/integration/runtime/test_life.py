@@ -1,0 +1,184 @@
+"""Creation, start, exit, signals, adoption and deletion."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime import client, errors, state
+from tests.integration.runtime.conftest import Box, wait_gone, wait_until
+
+pytestmark = pytest.mark.root
+
+
+def test_output_and_exit_code_are_kept(box: Box) -> None:
+    """Both streams reach the log in the CRI format, and the exit code the disk."""
+    box.create("a", box.config("a", "sh", "-c", "echo out; echo err >&2; exit 7"))
+    ended = box.ended("a")
+    assert (ended.exit_code, ended.signal, ended.oom_killed) == (7, 0, False)
+    records = [line.split(" ", 3) for line in box.log_path("a").read_text().splitlines()]
+    assert sorted(record[1:] for record in records) == [["stderr", "F", "err"], ["stdout", "F", "out"]]
+    assert state.load(box.root, "a").status == "stopped"
+
+
+def test_created_container_waits_for_start(box: Box) -> None:
+    """Between create and start everything is set up and nothing of the program has run."""
+    box.create("a", box.config("a", "sh", "-c", "echo ran; sleep 100"), start=False)
+    assert state.load(box.root, "a").status == "created"
+    with box.monitor("a") as monitor:
+        assert monitor.state().status == "created"
+        assert not box.log_path("a").read_text()
+        monitor.start()
+        assert state.load(box.root, "a").status == "running"
+        wait_until(lambda: "ran" in box.log_path("a").read_text(), "the program runs")
+        with pytest.raises(errors.WrongStatus, match="running"):
+            monitor.start()
+
+
+def test_signal_ends_and_is_reported(box: Box) -> None:
+    """A signal's number is in the exit, and the connected client hears of it."""
+    box.create("a", box.config("a", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.01; done"))
+    with box.monitor("a") as monitor:
+        monitor.kill(signal.SIGKILL)
+        ended = monitor.wait(10)
+    assert (ended.exit_code, ended.signal) == (137, signal.SIGKILL)
+
+
+def test_missing_program_is_127_and_leaves_nothing(box: Box) -> None:
+    """The error names the program; no folder, cgroup or process stays."""
+    with pytest.raises(errors.ProgramNotFound, match="nothere.*PATH") as caught:
+        box.create("a", box.config("a", "nothere"))
+    assert caught.value.exit_code == 127
+    assert not Path(box.root, "a").exists()
+    assert not Path(f"/sys/fs/cgroup/memory{box.parent}/a").exists()
+
+
+def test_unexecutable_program_is_126(box: Box) -> None:
+    """A file without the x bit, and one that is no program, are told apart from a missing one."""
+    with pytest.raises(errors.ProgramNotExecutable, match="chmod") as caught:
+        box.create("a", box.config("a", "/etc/passwd"))
+    assert caught.value.exit_code == 126
+    upper = Path(box.overlay("b")["upper"])
+    (upper / "junk").write_text("junk")
+    (upper / "junk").chmod(0o755)
+    with pytest.raises(errors.ProgramNotExecutable, match="another architecture"):
+        box.create("b", box.config("b", "/junk"))
+
+
+def test_failing_step_is_named(box: Box) -> None:
+    """A bind source that is not there gives the field, the path and the reason."""
+    config = box.config("a", "true")
+    config["mounts"].append({"destination": "/x", "source": "/no/such/folder", "options": ["bind"]})
+    with pytest.raises(errors.SetupFailed, match=r"mounts\[7\].*/no/such/folder.*No such file"):
+        box.create("a", config)
+
+
+def test_id_is_taken_until_deleted(box: Box) -> None:
+    """The same id twice is refused; delete frees it, also twice, and refuses what runs unless forced."""
+    box.create("a", box.config("a", "sleep", "100"))
+    with pytest.raises(errors.ContainerExists, match="delete it first"):
+        box.create("a", box.config("a", "true"))
+    with pytest.raises(errors.WrongStatus, match="running"):
+        client.delete(box.root, "a")
+    client.delete(box.root, "a", force=True)
+    client.delete(box.root, "a")
+    assert client.list_containers(box.root) == []
+    box.create("a", box.config("a", "true"))
+    assert box.ended("a").exit_code == 0
+
+
+def test_killed_launcher_and_client_stop_nothing(box: Box) -> None:
+    """Containers run on without them, can be adopted, and their exit code is found by whoever looks later."""
+    made = box.create("a", box.config("a", "sh", "-c", "while [ ! -e /go ]; do sleep 0.01; done; echo gone; exit 5"))
+    assert box.launcher.process is not None
+    box.launcher.process.kill()
+    box.launcher.process.wait()
+    box.launcher.socket.close()
+    known = state.load(box.root, "a")
+    assert (known.status, known.pid) == ("running", made["pid"])
+    with box.monitor("a") as monitor:
+        monitor.execute({"args": ["touch", "/go"]})
+    ended = box.ended("a")
+    assert ended.exit_code == 5
+    assert box.output("a") == "gone"
+    assert [entry.status for entry in client.list_containers(box.root)] == ["stopped"]
+
+
+def test_killed_monitor_takes_its_container_along(box: Box) -> None:
+    """No container runs without a monitor; what is left can be deleted, and the status is stopped."""
+    made = box.create("a", box.config("a", "sleep", "100"))
+    os.kill(made["monitor_pid"], signal.SIGKILL)
+    wait_gone(made["pid"])
+    wait_until(lambda: state.load(box.root, "a").status == "stopped", "status is stopped")
+    assert state.load_exit(box.root, "a") is None
+    with pytest.raises(errors.PeerGone):
+        client.adopt(box.root, "a")
+    client.delete(box.root, "a")
+    assert not Path(f"/sys/fs/cgroup/pids{box.parent}/a").exists()
+
+
+def test_creates_run_side_by_side(box: Box) -> None:
+    """The launcher takes the next request while others are on their way; replies come as they are ready."""
+    names = [f"c{number}" for number in range(8)]
+    requests = {}
+    for name in names:
+        box._made.append(name)
+        requests[len(requests) + 100] = name
+        body = {"container": name, "config": box.config(name, "true"), "overlay": box.overlay(name), "start": True}
+        client.protocol.send(box.launcher.socket, {"id": len(requests) + 99, "verb": "create", **body})
+    seen = set()
+    for _ in names:
+        message = client.protocol.receive(box.launcher.socket)
+        assert message is not None
+        assert "ok" in message.body, message.body
+        seen.add(message.body["id"])
+    assert seen == set(requests)
+
+
+def test_long_state_folder(box: Box, tmp_path: Path) -> None:
+    """Socket paths beyond the 108 bytes of sun_path work."""
+    deep = tmp_path.joinpath(*["x" * 60] * 4)
+    with client.Launcher.spawn(str(deep)) as launcher:
+        launcher.create("a", box.config("a", "sleep", "100"), overlay=box.overlay("a"))
+        with client.adopt(str(deep), "a") as monitor:
+            assert monitor.state().status == "running"
+    client.delete(str(deep), "a", force=True)
+
+
+def test_zombies_are_reaped(box: Box) -> None:
+    """Neither the launcher nor a monitor keeps an ended child."""
+    box.create("a", box.config("a", "sleep", "100"))
+    with box.monitor("a") as monitor:
+        for _ in range(5):
+            number, _, _ = monitor.execute({"args": ["true"]})
+            monitor.wait_exec(number, 10)
+    for _ in range(3):
+        box.create(f"t{_}", box.config(f"t{_}", "true"))
+        box.ended(f"t{_}")
+    box.launcher.ping()
+    monitor_pid = state.load(box.root, "a").monitor_pid
+    for parent in (monitor_pid, box.launcher.ping()):
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        states = [Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] for child in children]
+        assert "Z" not in states
+
+
+def test_events_reach_every_client(box: Box) -> None:
+    """Two connections both hear of the exit."""
+    box.create("a", box.config("a", "sleep", "100"))
+    with box.monitor("a") as first, box.monitor("a") as second:
+        first.state()
+        second.state()
+        first.kill(signal.SIGKILL)
+        assert first.event("exit", 10)["exit_code"] == 137
+        assert second.event("exit", 10)["signal"] == 9
+
+
+def test_large_configuration_travels(box: Box) -> None:
+    """A configuration above one packet goes by memory file."""
+    config = box.config("a", "sh", "-c", "echo ${#BIG}")
+    config["process"]["env"].append("BIG=" + "x" * 100_000)
+    box.create("a", config)
+    box.ended("a")
+    assert box.output("a") == "100000"
