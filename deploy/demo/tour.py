@@ -9,9 +9,8 @@ from typing import Final
 
 from deploy import hello
 from deploy.demo import leftovers, stage
-from deploy.local import cluster, processes, record
-from orchctl import client
-from protos.orch.v1 import control_pb2, objects_pb2
+from deploy.local import cluster, processes, record, tasks
+from protos.orch.v1 import objects_pb2
 
 CLUSTER: Final = "demo"
 SERVICE: Final = "hello"
@@ -67,27 +66,27 @@ class Tour:
     def _apply(self) -> None:
         self._stage.title(f"A service of {REPLICAS} replicas, from a manifest")
         self._stage.type("orchctl", "apply", "-f", "manifests/examples/hello.yaml")
-        tasks = self._await_tasks(REPLICAS, timeout_s=_SOON_S)
+        replicas = self._await_tasks(REPLICAS)
         self._stage.type("orchctl", "get", "tasks")
-        nodes = {task.node_id for task in tasks}
+        nodes = {task.node_id for task in replicas}
         _claim(len(nodes) == NODES, f"the replicas are spread over {len(nodes)} nodes, not {NODES}")
         self._stage.seen(f"{REPLICAS} replicas run, one on each node")
-        self._ask(tasks)
+        self._ask(replicas)
 
     def _scale(self) -> None:
         self._stage.title(f"More of it: {MORE_REPLICAS} replicas")
         began = time.monotonic()
         self._stage.type("orchctl", "scale", f"{SERVICE}={MORE_REPLICAS}")
-        tasks = self._await_tasks(MORE_REPLICAS, timeout_s=_SOON_S)
+        replicas = self._await_tasks(MORE_REPLICAS)
         self._stage.seen(f"{MORE_REPLICAS} replicas run after {time.monotonic() - began:.1f} s")
-        per_node = collections.Counter(task.node_id for task in tasks)
+        per_node = collections.Counter(task.node_id for task in replicas)
         spread = sorted(per_node.values())
         _claim(spread == [MORE_REPLICAS // NODES] * NODES, f"the nodes have {spread} replicas, which is uneven")
-        self._ask(tasks)
+        self._ask(replicas)
 
     def _kill_container(self) -> None:
         self._stage.title("A container dies; its agent starts it again, in place")
-        before = self._await_tasks(MORE_REPLICAS, timeout_s=_SOON_S)[1]
+        before = self._await_tasks(MORE_REPLICAS)[1]
         pid = processes.first_of_container(before.meta.name)
         _claim(pid is not None, f"no process on this machine is process 1 of {before.meta.name}")
         began = time.monotonic()
@@ -99,34 +98,34 @@ class Tour:
         self._ask([after])
 
     def _restarted(self, before: objects_pb2.Task) -> objects_pb2.Task | None:
-        found = [task for task in self._running() if task.meta.name == before.meta.name]
+        found = [task for task in tasks.running(self._server, SERVICE) if task.meta.name == before.meta.name]
         return found[0] if found and found[0].status.restarts > before.status.restarts else None
 
     def _kill_node(self) -> None:
         self._stage.title("A whole node dies, as if its plug were pulled; the others take over")
-        names = self._node_names()
+        names = tasks.node_names(self._server)
         lost = next(node_id for node_id, name in names.items() if name == "n2")
         began = time.monotonic()
         self._stage.type("orchctl", "cluster", "node", "kill", "n2", "--name", CLUSTER, *self._state())
-        tasks = stage.wait_for(
+        replicas = stage.wait_for(
             f"{MORE_REPLICAS} replicas run on the other nodes",
-            lambda: self._all_run(MORE_REPLICAS, but_not_on=lost),
+            lambda: tasks.whole(self._server, SERVICE, MORE_REPLICAS, but_not_on=lost),
             timeout_s=_NODE_LOSS_S,
         )
         self._stage.seen(f"all {MORE_REPLICAS} replicas run on the other two after {time.monotonic() - began:.1f} s")
         self._stage.type("orchctl", "node", "ls")
         self._stage.type("orchctl", "get", "tasks")
-        self._ask(tasks)
+        self._ask(replicas)
 
     def _follow_logs(self) -> None:
         self._stage.title("The output of all replicas in one stream")
-        tasks = self._await_tasks(MORE_REPLICAS, timeout_s=_SOON_S)
+        replicas = self._await_tasks(MORE_REPLICAS)
         following = self._stage.follow("orchctl", "logs", "-f", "--tail", "1", SERVICE)
         try:
             following.wait_for("a first line", bool, timeout_s=_SOON_S)
-            for task in tasks:
+            for task in replicas:
                 _fetch(task)
-            names = [task.meta.name for task in tasks]
+            names = [task.meta.name for task in replicas]
             following.wait_for(
                 "a line of each replica",
                 lambda text: all(f"{name} answers" in text for name in names),
@@ -138,7 +137,7 @@ class Tour:
 
     def _exec(self) -> None:
         self._stage.title("A command inside a container")
-        name = self._await_tasks(MORE_REPLICAS, timeout_s=_SOON_S)[0].meta.name
+        name = self._await_tasks(MORE_REPLICAS)[0].meta.name
         output = self._stage.type("orchctl", "exec", name, "--", "sh", "-c", "hostname; ps")
         _claim(name in output, "the container does not have the task's name as its host name")
         self._stage.type("orchctl", "exec", name, "--", "sh", "-c", "exit 3", expect=3, note="ends with 3")
@@ -147,7 +146,9 @@ class Tour:
     def _delete(self) -> None:
         self._stage.title("The service goes")
         self._stage.type("orchctl", "delete", "service", SERVICE)
-        stage.wait_for("no task is left", lambda: True if not self._running() else None, timeout_s=_SOON_S)
+        stage.wait_for(
+            "no task is left", lambda: True if not tasks.running(self._server, SERVICE) else None, timeout_s=_SOON_S
+        )
         self._stage.type("orchctl", "get", "tasks")
         self._stage.seen("no task runs any more")
 
@@ -169,39 +170,27 @@ class Tour:
 
     # -- looking
 
-    def _list(self, kind: str, service: str = "") -> Sequence[objects_pb2.Object]:
+    @property
+    def _server(self) -> str:
         assert self._record is not None, "the cluster was never up"
-        with client.connect(self._record.plan.server) as control:
-            request = control_pb2.ListRequest(kind=kind, service=service)
-            return control.List(request, timeout=client.CALL_TIMEOUT_S).objects
+        return self._record.plan.server
 
-    def _running(self) -> list[objects_pb2.Task]:
-        """The tasks of the service that run and are wanted, by slot."""
-        tasks = [one.task for one in self._list("task", SERVICE)]
-        wanted = [task for task in tasks if task.desired_state == objects_pb2.DESIRED_STATE_RUNNING]
-        running = [task for task in wanted if task.status.state == objects_pb2.TASK_STATE_RUNNING and task.status.ready]
-        return sorted(running, key=lambda task: task.slot)
+    def _await_tasks(self, replicas: int) -> list[objects_pb2.Task]:
+        def look() -> list[objects_pb2.Task] | None:
+            return tasks.whole(self._server, SERVICE, replicas)
 
-    def _all_run(self, replicas: int, *, but_not_on: str = "") -> list[objects_pb2.Task] | None:
-        running = [task for task in self._running() if task.node_id != but_not_on]
-        return running if [task.slot for task in running] == list(range(1, replicas + 1)) else None
+        return stage.wait_for(f"{replicas} replicas run", look, timeout_s=_SOON_S)
 
-    def _await_tasks(self, replicas: int, *, timeout_s: float) -> list[objects_pb2.Task]:
-        return stage.wait_for(f"{replicas} replicas run", lambda: self._all_run(replicas), timeout_s=timeout_s)
-
-    def _node_names(self) -> dict[str, str]:
-        return {one.node.meta.id: one.node.meta.name for one in self._list("node")}
-
-    def _ask(self, tasks: Sequence[objects_pb2.Task]) -> None:
+    def _ask(self, replicas: Sequence[objects_pb2.Task]) -> None:
         """Ask each replica over HTTP, and compare what it says of itself with what the control plane says of it."""
-        names = self._node_names()
-        for task in tasks:
+        names = tasks.node_names(self._server)
+        for task in replicas:
             stage.wait_for(f"{task.meta.name} listens", lambda: _listens(task), timeout_s=_SOON_S)  # noqa: B023 - at once
-        output = self._stage.type("curl", "-sS", "--max-time", "5", *(_url(task) for task in tasks))
-        expected = [f"task={task.meta.name} node={names[task.node_id]} slot={task.slot}" for task in tasks]
+        output = self._stage.type("curl", "-sS", "--max-time", "5", *(_url(task) for task in replicas))
+        expected = [f"task={task.meta.name} node={names[task.node_id]} slot={task.slot}" for task in replicas]
         _claim(output.splitlines() == expected, "the answers differ from:\n" + "\n".join(expected))
         self._stage.seen(
-            "it answers with its own task, node and slot" if len(tasks) == 1 else "each answers for itself"
+            "it answers with its own task, node and slot" if len(replicas) == 1 else "each answers for itself"
         )
 
 

@@ -17,6 +17,7 @@ _PAUSE_S: Final = 0.05
 class Node:
     """`state` as people write it: `ready`; `subnet` is the range of its tasks' addresses."""
 
+    id: str
     name: str
     state: str
     address: str
@@ -62,4 +63,10 @@ def _watch(server: str, timeout_s: float) -> Iterator[Node]:
 
 def _read(node: objects_pb2.Node) -> Node:
     state = objects_pb2.NodeState.Name(node.status.state).removeprefix("NODE_STATE_").lower()
-    return Node(name=node.meta.name, state=state, address=node.status.description.address, subnet=node.status.subnet)
+    return Node(
+        id=node.meta.id,
+        name=node.meta.name,
+        state=state,
+        address=node.status.description.address,
+        subnet=node.status.subnet,
+    )
