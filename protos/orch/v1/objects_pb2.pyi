@@ -365,7 +365,9 @@ class Service(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def meta(self) -> Global___Meta: ...
+    def meta(self) -> Global___Meta:
+        """Its name, its namespace and its labels."""
+
     @_builtins.property
     def spec(self) -> Global___ServiceSpec:
         """What is asked for."""
@@ -735,12 +737,16 @@ Global___Container: _TypeAlias = Container  # noqa: Y015
 
 @_typing.final
 class Ulimit(_message.Message):
+    """A limit of a process (getrlimit(2))."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SOFT_FIELD_NUMBER: _builtins.int
     HARD_FIELD_NUMBER: _builtins.int
     soft: _builtins.int
+    """The limit that holds. The process may raise it up to `hard`."""
     hard: _builtins.int
+    """The limit that the process cannot raise."""
     def __init__(
         self,
         *,
@@ -822,7 +828,9 @@ class ResourceLimits(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     PIDS_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
+    """Processors: `0.5` or `500m` is half of one."""
     memory: _builtins.int
+    """Memory, its files in memory included."""
     pids: _builtins.int
     """Processes and threads."""
     def __init__(
@@ -847,7 +855,9 @@ class ResourceReservations(_message.Message):
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
+    """Processors, at most its limit."""
     memory: _builtins.int
+    """Memory, at most its limit."""
     def __init__(
         self,
         *,
@@ -878,6 +888,7 @@ class Port(_message.Message):
     published: _builtins.int
     """The port outside, on the node."""
     protocol: Global___Protocol.ValueType
+    """What is spoken on it, on both sides."""
     mode: Global___PublishMode.ValueType
     """Where the published port listens."""
     def __init__(
@@ -909,8 +920,11 @@ class RestartPolicy(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     condition: Global___RestartCondition.ValueType
+    """After which end the container is started again."""
     attempts: _builtins.int
+    """How many restarts in place there may be within `window`. 0: the first end is the task's."""
     window: _builtins.int
+    """How far back restarts are counted."""
     def __init__(
         self,
         *,
@@ -1094,9 +1108,13 @@ class Node(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def meta(self) -> Global___Meta: ...
+    def meta(self) -> Global___Meta:
+        """Its name and its labels. A node belongs to the whole cluster and has no namespace."""
+
     @_builtins.property
-    def spec(self) -> Global___NodeSpec: ...
+    def spec(self) -> Global___NodeSpec:
+        """What is asked of it."""
+
     @_builtins.property
     def status(self) -> Global___NodeStatus: ...
     def __init__(
@@ -1120,6 +1138,7 @@ class NodeSpec(_message.Message):
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
+    """Whether it takes tasks, and keeps those that it has."""
     def __init__(
         self,
         *,
