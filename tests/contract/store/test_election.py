@@ -118,6 +118,8 @@ async def test_a_leader_cut_off_from_etcd_gives_up_before_another_can_lead(
         first = await elector(cut_off, "one").campaign()
         keeping = asyncio.ensure_future(first.keep(election.RENEW_EVERY_S))
         campaign = asyncio.ensure_future(elector(other, "other").campaign())
+        granted_until = first._valid_until
+        await aio.until(lambda: first._valid_until > granted_until, what="a renewal")
         await link.stop()
         await first.lost.wait()
         assert not campaign.done(), "two believed that they lead"

@@ -57,6 +57,21 @@ async def test_the_second_endpoint_is_used_when_the_first_is_dead(
         assert event == api.Event(key=f"{prefix}a", value=b"value", version=revision)
 
 
+@aio.bounded(20)
+async def test_a_watch_goes_to_the_next_endpoint_when_the_first_is_dead(
+    etcd_server: etcd_process.EtcdProcess, prefix: str
+) -> None:
+    async with connected(etcd_server.endpoint) as other:
+        revision = await other.commit([put(f"{prefix}a")])
+    async with (
+        connected(nobody_listens(), etcd_server.endpoint) as store,
+        contextlib.aclosing(store.watch(prefix, revision - 1)) as batches,
+    ):
+        assert not (await anext(batches)).connected
+        assert await anext(batches) == api.EventBatch(events=(), revision=revision - 1)
+        assert (await next_events(batches, 1))[0].version == revision
+
+
 async def next_events(batches: AsyncIterator[api.EventBatch], count: int) -> list[api.Event]:
     events: list[api.Event] = []
     while len(events) < count:
