@@ -12,35 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import blobs, compression, documents, errors, manifest, members, names, reference, rootfs, scratch, streams
-from images import digest as digests
-from images.image import Config, Image, parse_config
-from images.manifest import Descriptor, Index, Manifest, Platform
+from images import blobs, compression, errors, formats, manifest, members, reference, rootfs, scratch, streams
+from images.image import Config, Image
+from images.manifest import Descriptor, Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from images.store import ImageStore
 
-_CONTAINERD_NAME = "io.containerd.image.name"
 _DEFAULT_LIMITS = compression.Limits()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """An image of an archive: the names it came with, and its manifest in the store."""
-
-    labels: tuple[str, ...]
-    digest: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        # A bare word is a tag that means something only inside its layout (umoci writes these): it names no image.
-        return tuple(label for label in self.labels if ":" in label or "/" in label)
 
 
 def import_archive(
@@ -104,7 +86,7 @@ def _import(
         return tuple(_tagged(store, image) for image in found)
 
 
-def _selected(found: list[_Found], select: str, title: str) -> list[_Found]:
+def _selected(found: list[formats.Found], select: str, title: str) -> list[formats.Found]:
     chosen = [image for image in found if select in image.labels or select == image.digest]
     if not chosen:
         labels = ", ".join(label for image in found for label in image.labels) or "images without names"
@@ -112,7 +94,7 @@ def _selected(found: list[_Found], select: str, title: str) -> list[_Found]:
     return chosen[:1]
 
 
-def _tagged(store: ImageStore, found: _Found) -> Image:
+def _tagged(store: ImageStore, found: formats.Found) -> Image:
     for name in found.names:
         store.tag(name, found.digest)
     return store.resolve(found.digest)
@@ -133,7 +115,7 @@ class _Importer:
         self._config = config
         self._limits = limits
 
-    def read(self, file: BinaryIO | Path, stack: contextlib.ExitStack) -> list[_Found]:
+    def read(self, file: BinaryIO | Path, stack: contextlib.ExitStack) -> list[formats.Found]:
         what = _title(file)
         if isinstance(file, Path):
             if file.is_dir():
@@ -191,22 +173,14 @@ class _Importer:
 
     # Formats ----------------------------------------------------------------------------------------------------------
 
-    def _read_members(self, archive: members.Members) -> list[_Found]:
+    def _read_members(self, archive: members.Members) -> list[formats.Found]:
         if self._config is not None:
             raise errors.InvalidReference(
                 f"{archive.what}: has configs of its own; overrides are for root file systems"
             )
-        if archive.has("oci-layout"):
-            return self._oci(archive)
-        if archive.has("manifest.json"):
-            return self._docker(archive)
-        if archive.has("repositories"):
-            raise errors.Unsupported(
-                f"{archive.what}: saved by a Docker before 1.10; load and save it with a newer one"
-            )
-        raise errors.InvalidImage(f"{archive.what}: neither oci-layout nor manifest.json; name an OCI layout or a tar")
+        return formats.read(self._store, archive, self._platform)
 
-    def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> _Found:
+    def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> formats.Found:
         if scan.entries == 0:
             raise errors.InvalidImage(f"{what}: holds no files; name a tar of a root file system")
         with self._store.writer() as blob:
@@ -218,99 +192,8 @@ class _Importer:
         image = rootfs.add_image(
             self._store, (layer,), (scan.diff_id,), self._config or Config(), None, platform=self._platform
         )
-        return _Found(labels=(), digest=image.digest)
-
-    def _docker(self, archive: members.Members) -> list[_Found]:
-        items = documents.parse_list(
-            members.read_document(archive, "manifest.json"), what=f"{archive.what}: manifest.json"
-        )
-        if not items:
-            raise errors.InvalidImage(f"{archive.what}: manifest.json lists no image")
-        return [self._docker_image(archive, item) for item in items]
-
-    def _docker_image(self, archive: members.Members, item: documents.Object) -> _Found:
-        config_name = item.text("Config")
-        data = members.read_document(archive, config_name)
-        config = parse_config(data, what=f"{archive.what}: {config_name}")
-        paths = item.texts("Layers")
-        if len(paths) != len(config.diff_ids):
-            item.refuse("Layers", f"{len(paths)} layers, but the config lists {len(config.diff_ids)} diff ids")
-        layers = tuple(self._docker_layer(archive, *pair) for pair in zip(paths, config.diff_ids, strict=True))
-        entry = Descriptor(media_type=manifest.OCI_CONFIG, digest=self._store.put_bytes(data), size_bytes=len(data))
-        body = Manifest(media_type=manifest.OCI_MANIFEST, config=entry, layers=layers)
-        return _Found(labels=item.texts("RepoTags"), digest=self._store.put_bytes(body.as_bytes()))
-
-    def _docker_layer(self, archive: members.Members, path: str, diff_id: str) -> Descriptor:
-        with archive.open(path) as window:
-            plain = compression.detect(window.peek(6), what=f"{archive.what}: entry {path}") == "none"
-            media_type = manifest.OCI_LAYER if plain else f"{manifest.OCI_LAYER}+gzip"
-            if plain and self._store.has(diff_id):
-                return Descriptor(media_type=media_type, digest=diff_id, size_bytes=self._store.size_bytes(diff_id))
-            # An uncompressed layer is its own diff id; a compressed one is compared when it is unpacked.
-            with self._store.writer(diff_id if plain else None, window.size_bytes) as blob:
-                blob.copy(window)
-        return Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)
-
-    def _oci(self, archive: members.Members) -> list[_Found]:
-        layout = documents.parse(members.read_document(archive, "oci-layout"), what=f"{archive.what}: oci-layout")
-        if layout.text("imageLayoutVersion") != "1.0.0":
-            layout.refuse("imageLayoutVersion", "only 1.0.0 is known")
-        what = f"{archive.what}: index.json"
-        index = manifest.parse(members.read_document(archive, "index.json"), what=what, media_type=None)
-        if not isinstance(index, Index):
-            raise errors.InvalidImage(f"{what}: is no index of images")
-        return [
-            _Found(labels=labels, digest=self._oci_image(archive, entry))
-            for entry, labels in _oci_images(index, self._platform, what=what)
-        ]
-
-    def _oci_image(self, archive: members.Members, entry: Descriptor) -> str:
-        found = manifest.parse(
-            self._oci_document(archive, entry), what=f"{archive.what}: {entry.digest}", media_type=entry.media_type
-        )
-        if isinstance(found, Index):
-            chosen = found.choose(self._platform, what=f"{archive.what}: index {entry.digest}")
-            if chosen.media_type in manifest.INDEX_TYPES:
-                raise errors.InvalidImage(f"{archive.what}: index {entry.digest} holds another index; save one image")
-            return self._oci_image(archive, chosen)
-        for blob in (found.config, *found.layers):
-            self._oci_blob(archive, blob)
-        self._oci_blob(archive, entry)
-        return entry.digest
-
-    def _oci_document(self, archive: members.Members, entry: Descriptor) -> bytes:
-        data = members.read_document(archive, _blob_name(entry.digest))
-        if len(data) != entry.size_bytes or digests.of_bytes(data) != entry.digest:
-            raise errors.DigestMismatch(f"{archive.what}: {entry.digest} has other bytes than announced; save it again")
-        return data
-
-    def _oci_blob(self, archive: members.Members, entry: Descriptor) -> None:
-        if self._store.has(entry.digest):
-            return
-        with (
-            archive.open(_blob_name(entry.digest)) as window,
-            self._store.writer(entry.digest, entry.size_bytes) as blob,
-        ):
-            blob.copy(window)
+        return formats.Found(labels=(), digest=image.digest)
 
 
 def _is_image_archive(scan: members.Scan) -> bool:
-    return any(name in scan.listing for name in ("oci-layout", "manifest.json", "repositories"))
-
-
-def _blob_name(digest: str) -> str:
-    return f"blobs/sha256/{digests.hex_of(digest)}"
-
-
-def _oci_images(index: Index, platform: Platform, *, what: str) -> Iterator[tuple[Descriptor, tuple[str, ...]]]:
-    """The images of a layout: one for each digest that has names, or else the one for the platform."""
-    named: dict[str, tuple[Descriptor, tuple[str, ...]]] = {}
-    for entry in index.manifests:
-        label = entry.annotation(_CONTAINERD_NAME) or entry.annotation(names.REF_NAME)
-        if label:
-            _, labels = named.get(entry.digest, (entry, ()))
-            named[entry.digest] = (entry, (*labels, label))
-    if named:
-        yield from named.values()
-    else:
-        yield index.choose(platform, what=what), ()
+    return any(name in scan.listing for name in formats.MARKERS)

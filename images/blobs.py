@@ -40,9 +40,11 @@ class Writer:
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes. Raises as soon as there are more than were announced."""
         size = self.size_bytes + len(data)
-        bound = MAX_BLOB_BYTES if self._expected_size is None else self._expected_size
-        if size > bound:
-            raise errors.DigestMismatch(f"{self._title}: more bytes than the {bound} announced; fetch it again")
+        if self._expected_size is not None and size > self._expected_size:
+            announced = f"the {self._expected_size} bytes announced"
+            raise errors.DigestMismatch(f"{self._title}: more than {announced}; fetch it again")
+        if size > MAX_BLOB_BYTES:
+            raise errors.LimitExceeded(f"{self._title}: more than {MAX_BLOB_BYTES} bytes; split the layer")
         self._hash.update(data)
         with storage_errors(f"write of {self._title} below {self._place}"):
             streams.write_all(self._fd, data)

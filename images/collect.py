@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import image, manifest, scratch
+from images import image, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,9 +60,14 @@ def mark(
     return Kept(blobs=frozenset(seen), layers=frozenset(layers))
 
 
-def sweep(kept: Kept, *, blobs: Path, layers: Path, area: Path) -> Pruned:
+def sweep(kept: Kept, *, blobs: Path, layers: Path, trash: Path) -> Pruned:
+    """Remove the other blobs, and move the other layers into `trash`.
+
+    A move, because half a removed layer must never be found under its name, and because the removal of a large tree
+    can then wait until the lock is free again.
+    """
     removed_blobs, size_bytes = _sweep_blobs(kept, blobs)
-    return Pruned(blobs=removed_blobs, layers=_sweep_layers(kept, layers, area), size_bytes=size_bytes)
+    return Pruned(blobs=removed_blobs, layers=_sweep_layers(kept, layers, trash), size_bytes=size_bytes)
 
 
 def _sweep_blobs(kept: Kept, folder: Path) -> tuple[int, int]:
@@ -75,13 +80,10 @@ def _sweep_blobs(kept: Kept, folder: Path) -> tuple[int, int]:
     return count, size_bytes
 
 
-def _sweep_layers(kept: Kept, folder: Path, area: Path) -> int:
+def _sweep_layers(kept: Kept, folder: Path, trash: Path) -> int:
     count = 0
     for path in list(folder.iterdir()):
-        if digests.PREFIX + path.name in kept.layers:
-            continue
-        # Renamed first: half a removed layer must never be found under its name.
-        with scratch.folder(area) as bin_folder:
-            path.rename(bin_folder.path / path.name)
-        count += 1
+        if digests.PREFIX + path.name not in kept.layers:
+            path.rename(trash / path.name)
+            count += 1
     return count

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCK_TIMEOUT_S = 10.0
+_SWEEP_BATCH = 64  # descriptors held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +63,11 @@ def folder(area: Path) -> Iterator[Item]:
 def sweep(area: Path) -> int:
     """Remove what dead processes left; returns how many items."""
     removed = 0
-    with _area_lock(area, shared=False):
-        for path in list(area.iterdir()):
-            if not _is_ours_alone(path):
-                continue
-            remove(path)
-            removed += 1
+    while dead := _claim(area):
+        for item in dead:
+            remove(item.path)
+            os.close(item.fd)
+        removed += len(dead)
     return removed
 
 
@@ -104,14 +104,27 @@ def _area_lock(area: Path, *, shared: bool) -> Iterator[None]:
         os.close(fd)
 
 
-def _is_ours_alone(path: Path) -> bool:
+def _claim(area: Path) -> list[Item]:
+    """Lock some of the dead, so that no second sweep removes them at the same time."""
+    claimed: list[Item] = []
+    with _area_lock(area, shared=False):
+        for path in area.iterdir():
+            fd = _lock_dead(path)
+            if fd is not None:
+                claimed.append(Item(path=path, fd=fd))
+            if len(claimed) == _SWEEP_BATCH:
+                break
+    return claimed
+
+
+def _lock_dead(path: Path) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise errors.StorageFailed(f"work folder entry {path} cannot be opened: {error.strerror}; remove it") from error
-    try:
-        return locks.attempt(fd)
-    finally:
-        os.close(fd)
+    if locks.attempt(fd):
+        return fd
+    os.close(fd)
+    return None

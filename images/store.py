@@ -132,6 +132,8 @@ class ImageStore:
     def tag(self, name: str, digest: str) -> image.Image:
         """Give a complete image a name, taking the name from whatever had it."""
         ref = reference.parse(name)
+        if ref.digest not in {None, digest}:
+            raise errors.InvalidReference(f"image reference {name!r:.300} pins another digest than {digest}")
         with self.hold():
             lacking = self.missing(digest)
             if lacking:
@@ -181,12 +183,13 @@ class ImageStore:
         `hold()`, which it waits for.
         """
         gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
-        with gc, blobs.storage_errors(f"prune of {self.root}"):
+        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
             roots = [*(entry.digest for entry in self._names.read().values()), *keep]
             kept = collect.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
-            swept = collect.sweep(kept, blobs=self._blobs, layers=self.layers, area=self.tmp)
+            swept = collect.sweep(kept, blobs=self._blobs, layers=self.layers, trash=trash.path)
             for path in self._locks.glob("layer-*"):
                 path.unlink()  # whoever holds one is inside `hold()`, so nobody does
+            scratch.sweep(self.tmp)
         return swept
 
     # Inside -----------------------------------------------------------------------------------------------------------

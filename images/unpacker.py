@@ -120,6 +120,9 @@ def enter(job: Job) -> None:
 def run(job: Job) -> Outcome:
     try:
         enter(job)
+    except OSError as error:
+        return Outcome(error=errors.StorageFailed.__name__, message=f"{job.what}: {error}; unpacking needs root")
+    try:
         return unpack(job)
     except errors.ImageError as error:
         return Outcome(error=type(error).__name__, message=str(error))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from images import digest as digests
-from images import documents, manifest
+from images import documents, image, manifest
+
+if TYPE_CHECKING:
+    from images.store import ImageStore
 
 OCI_LAYOUT = documents.dump({"imageLayoutVersion": "1.0.0"})
 
@@ -129,3 +132,20 @@ class Pipe(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         return self._left.read(min(size, self._piece) if size >= 0 else self._piece)
+
+
+def compressed_image(store: ImageStore, blob: bytes, diff_id: str) -> image.Image:
+    """An image whose one layer is `blob`, whatever it decompresses to."""
+    config = documents.dump(
+        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+    )
+    for data in (blob, config):
+        store.put_bytes(data)
+    body = documents.dump(
+        {
+            "schemaVersion": 2,
+            "config": descriptor(config, manifest.OCI_CONFIG),
+            "layers": [descriptor(blob, f"{manifest.OCI_LAYER}+gzip")],
+        }
+    )
+    return store.resolve(store.put_bytes(body))

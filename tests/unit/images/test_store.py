@@ -52,7 +52,7 @@ def test_a_blob_reads_back_and_is_named_by_its_content(store: ImageStore) -> Non
     ("digest", "size", "complaint"),
     [
         (digests.of_bytes(b"other"), None, "the bytes have digest"),
-        (HELLO, 4, "more bytes than the 4 announced"),
+        (HELLO, 4, "more than the 4 bytes announced"),
         (HELLO, 6, "5 bytes, announced 6"),
         (None, 6, "5 bytes, announced 6"),
     ],
