@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], *, what: str, timeout_s: float = 10, every_s: float = 0.02) -> T:
+def until(look: Callable[[], T | None], *, what: str, timeout_s: float = 10, every_s: float = 0.02) -> T:
     """The first true thing that `look` returns, or a failure that says what was waited for."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,0 +1,14 @@
+"""One cluster of three nodes for each file of tests: starting one takes seconds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import cluster
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[cluster.LocalCluster]:
+    """A cluster that is up; tests leave its nodes as they found them and name their services after themselves."""
+    with cluster.running() as up:
+        yield up

@@ -1,0 +1,110 @@
+"""`orchctl cluster`: up, status, down; and nothing left, however it ends."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.demo import leftovers
+from deploy.local import cluster, network, record
+from tests.support import cluster as support
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+UP_S = 5.0
+BUSY_S = 10.0
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state folder for a cluster that the test starts by itself."""
+    with support.folder() as path:
+        yield path / "state"
+        cluster.down(path / "state")
+
+
+def run(state: Path, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "deploy.local", *arguments, "--name", "cycle", "--state", str(state)]
+    environment = support.environment(str(state.parent / "config.yaml"))
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert result.returncode == code, f"exit code {result.returncode}, not {code}:\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+def test_up_status_down(state: Path) -> None:
+    """Up within seconds, said again in status, and gone without a trace; twice is once."""
+    before = leftovers.look()
+    began = time.monotonic()
+    assert "n3" in run(state, "up", "--nodes", "3")
+    assert time.monotonic() - began < UP_S + BUSY_S
+    assert "is up already" in run(state, "up", "--nodes", "3", code=1)
+    assert run(state, "status").count("running, ready") == 3
+    the_record = cluster.existing(state)
+    its_namespaces = leftovers.namespaces(the_record.plan)
+    assert "down" in run(state, "down")
+    assert leftovers.find(the_record.plan, before, its_namespaces) == []
+    assert "no cluster" in run(state, "down")
+    assert not state.exists()
+    assert not (state.parent / "config.yaml").exists()
+
+
+def test_two_clusters_keep_out_of_each_others_way(state: Path) -> None:
+    """The second chooses other addresses, and its end leaves the first alone."""
+    run(state, "up", "--nodes", "1")
+    with support.running(nodes=1) as other:
+        first = cluster.existing(state)
+        assert other.plan.lan.network != first.plan.lan.network
+        assert other.apply_hello("here", replicas=1)
+    assert run(state, "status").count("running, ready") == 1
+
+
+def test_a_supervisor_killed_takes_everything_along(state: Path) -> None:
+    """`kill -9` is a way to end a cluster, too; only the folder stays, for its logs, until the next `up`."""
+    before = leftovers.look()
+    run(state, "up", "--nodes", "2")
+    the_record = cluster.existing(state)
+    its_namespaces = leftovers.namespaces(the_record.plan)
+    supervisor = the_record.processes["supervisor"]
+    assert supervisor is not None
+    supervisor.signal(signal.SIGKILL)
+    until(lambda: not record.is_locked(state), what="the sweeper is done", timeout_s=20)
+    assert leftovers.find(the_record.plan, before, its_namespaces) == []
+    assert (state / "supervisor.log").exists()
+    run(state, "up", "--nodes", "1")
+    assert run(state, "status").count("running, ready") == 1
+
+
+def test_a_cluster_ends_with_its_owner(state: Path) -> None:
+    """Even when that was killed."""
+    owner = subprocess.Popen(["sleep", "1000"])
+    run(state, "up", "--nodes", "1", "--owner-pid", str(owner.pid))
+    owner.kill()
+    owner.wait()
+    until(lambda: not state.exists(), what="the cluster is gone", timeout_s=20)
+    assert not network.exists("orch-cycle")
+
+
+def test_only_root_may(state: Path) -> None:
+    """Said at once, with what to do."""
+    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "deploy.local", "up"]
+    result = subprocess.run(
+        [*command, "--state", str(state)], cwd=support.ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert result.returncode == 1
+    assert "needs root" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_addresses_of_the_host_are_respected(state: Path) -> None:
+    """A LAN that the host already has is not hidden by the cluster's."""
+    subprocess.run(["ip", "address", "add", "10.111.0.77/24", "dev", "lo"], check=True)
+    try:
+        run(state, "up", "--nodes", "1")
+        assert cluster.existing(state).plan.lan.network != "10.111.0.0/24"
+    finally:
+        subprocess.run(["ip", "address", "delete", "10.111.0.77/24", "dev", "lo"], check=True)
