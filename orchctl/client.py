@@ -76,6 +76,13 @@ def at_leader(server: str, run: Callable[[str], T]) -> T:
     return run(leader)
 
 
+def leader_of(server: str) -> str:
+    """The leader's address, for what cannot be asked twice; the server's own while it leads or knows no leader."""
+    with connect(server) as stub:
+        answer = stub.Version(control.VersionRequest(), timeout=CALL_TIMEOUT_S)
+    return server if answer.leader == answer.instance else answer.leader_address or server
+
+
 def translate(error: grpc.RpcError, server: str) -> errors.OrchctlError:
     """What to tell about a call that failed."""
     said = _said(error)

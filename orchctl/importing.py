@@ -26,7 +26,8 @@ def send(server: str, file: str, options: control.ImportImageOptions) -> Sequenc
         raise errors.InvalidInput("standard input is a terminal", hint="such as `docker save hello | orchctl …`")
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as archive:
-            return asyncio.run(_send(server, archive, options))
+            # The leader takes images in. An archive out of a pipe can be sent once only, so it is asked for first.
+            return asyncio.run(_send(client.leader_of(server), archive, options))
     except OSError as error:
         raise errors.InvalidInput(f"cannot read {file}: {error.strerror}") from error
 

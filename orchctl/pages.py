@@ -1,5 +1,6 @@
 """The pages of `describe`: what an object is, how it stands and why. Pure: objects in, clean lines out."""
 
+import json
 from collections.abc import Iterable, Sequence
 
 from orchctl import phrases, tables, terminal
@@ -170,7 +171,7 @@ def _since(state: str, moment_ms: int, view: View) -> str:
 def _words(words: Iterable[str]) -> str:
     """As a list: the borders between words matter."""
     listed = list(words)
-    return str(listed) if listed else ""
+    return json.dumps(listed, ensure_ascii=False) if listed else ""
 
 
 def _resources(cpu: int, memory: int, pids: int) -> str:

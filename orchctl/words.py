@@ -47,9 +47,11 @@ def split_references(words: Iterable[str]) -> list[tuple[kinds.Kind, str]]:
     """`service hello web` or `service/hello task/web-1-x` → the kinds and names that are meant."""
     given = list(words)
     if given and all("/" in word for word in given):
-        pairs = [word.split("/", 1) for word in given]
-        # An image's name may hold a slash itself; then the first word is a kind.
-        return [(kind(first), name) for first, name in pairs if name] or []
-    if len(given) < 2:
+        # An image's name may hold a slash itself; then the kind stands before the first one.
+        parts = [word.partition("/") for word in given]
+        pairs = [(kind(first), name) for first, _, name in parts if name]
+    else:
+        pairs = [(kind(given[0]), name) for name in given[1:]] if len(given) > 1 else []
+    if not pairs or len(pairs) < len(given) - 1:
         raise InvalidInput("a kind and a name are needed", hint="such as `service hello` or `service/hello`")
-    return [(kind(given[0]), name) for name in given[1:]]
+    return pairs

@@ -1,0 +1,79 @@
+"""What is typed, and what it means."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from orchctl import importing, words
+from orchctl.errors import InvalidInput
+from orchctl.verbs import get, node, scale
+
+
+@pytest.mark.parametrize("word", ["service", "services", "svc", "Service", "SERVICES"])
+def test_a_kind_has_many_words(word: str) -> None:
+    assert words.kind(word).name == "service"
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(InvalidInput, match="there is no kind 'servise'") as raised:
+        words.kind("servise")
+    assert raised.value.hint == "did you mean service?"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["service", "a", "b"], [("service", "a"), ("service", "b")]),
+        (["svc/a", "node/n1"], [("service", "a"), ("node", "n1")]),
+        (["image", "library/hello:1"], [("image", "library/hello:1")]),
+        (["image/library/hello:1"], [("image", "library/hello:1")]),
+    ],
+)
+def test_objects_are_named_in_two_ways(given: list[str], meant: list[tuple[str, str]]) -> None:
+    assert [(kind.name, name) for kind, name in words.split_references(given)] == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [(["hello=9"], {"hello": 9}), (["hello", "9"], {"hello": 9}), (["service/a=1", "b=0"], {"a": 1, "b": 0})],
+)
+def test_a_scale_is_typed_in_two_ways(typed: Sequence[str], wanted: dict[str, int]) -> None:
+    assert scale.parse(typed) == wanted
+
+
+def test_labels_are_set_and_removed() -> None:
+    assert node.parse_changes(["disk=ssd", "zone-", "empty="]) == ({"disk": "ssd", "empty": ""}, ["zone"])
+
+
+def test_a_command_is_words_or_a_list() -> None:
+    assert importing.words("sh -c 'a b'", "--cmd") == ["sh", "-c", "a b"]
+    assert importing.words('["sh", "-c", "a b"]', "--cmd") == ["sh", "-c", "a b"]
+    assert importing.words("", "--cmd") == []
+
+
+@pytest.mark.parametrize(
+    ("parse", "typed", "message"),
+    [
+        (words.split_references, ["service"], "a kind and a name are needed"),
+        (words.split_references, ["service/"], "a kind and a name are needed"),
+        (scale.parse, ["hello"], "not a service and a number: 'hello'"),
+        (scale.parse, ["hello=-1"], "not a service and a number"),
+        (scale.parse, ["hello=99999999999"], "not a service and a number"),
+        (scale.parse, ["a=1", "a=2"], "service 'a' is named twice"),
+        (node.parse_changes, ["disk"], "not a change of a label: 'disk'"),
+        (node.parse_changes, ["-"], "not a change of a label"),
+        (node.parse_changes, ["a=1", "a-"], "label 'a' is set and removed at once"),
+        (get.parse_labels, ["app"], "not a label: 'app'"),
+        (importing.environment, ["=x"], "not an environment variable: '=x'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(parse: Callable[[Sequence[str]], Any], typed: list[str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        parse(typed)
+
+
+@pytest.mark.parametrize("text", ["sh -c 'open", "[1, 2]", '["a"'])
+def test_a_command_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--cmd"):
+        importing.words(text, "--cmd")

@@ -1,0 +1,58 @@
+"""Single facts in words."""
+
+import pytest
+
+from orchctl import phrases
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import samples
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (-5000, "0s"),
+        (999, "0s"),
+        (59_000, "59s"),
+        (60_000, "1m"),
+        (130_000, "2m10s"),
+        (10 * 60_000 + 5000, "10m"),
+        (3_600_000, "1h"),
+        (2 * 3_600_000 + 5 * 60_000, "2h5m"),
+        (25 * 3_600_000, "1d1h"),
+        (400 * 86_400_000, "400d"),
+    ],
+)
+def test_an_age_is_precise_while_it_is_young(milliseconds: int, text: str) -> None:
+    assert phrases.age(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0"), (1023, "1023"), (1536, "1.5Ki"), (20 << 20, "20Mi"), (4 << 30, "4.0Gi"), (5000 << 40, "5000Ti")],
+)
+def test_a_size_is_near_enough_to_compare(size_bytes: int, text: str) -> None:
+    assert phrases.size(size_bytes) == text
+
+
+def test_a_service_without_a_number_of_replicas_asks_for_one() -> None:
+    assert phrases.asked(pb.Service()) == 1
+
+
+def test_a_task_that_is_told_to_stop_and_lives_is_stopping() -> None:
+    assert phrases.task_state(samples.task(1, desired=pb.DESIRED_STATE_SHUTDOWN)) == "STOPPING"
+    ended = samples.task(1, state=pb.TASK_STATE_SHUTDOWN, desired=pb.DESIRED_STATE_SHUTDOWN)
+    assert phrases.task_state(ended) == "SHUTDOWN"
+
+
+def test_refusals_count_while_a_task_waits_only() -> None:
+    """What no node took once does not explain a task that runs."""
+    refusals = [pb.Refusal(filter="resources", nodes=2)]
+    assert phrases.task_message(samples.task(1, message="fine", refusals=refusals)) == "fine"
+    assert phrases.task_message(samples.task(1, state=pb.TASK_STATE_PENDING, refusals=refusals)) == (
+        "no node takes it: 2 nodes: resources"
+    )
+
+
+def test_ports_show_outside_and_inside() -> None:
+    ports = [pb.Port(target=80, published=8080), pb.Port(target=53, protocol=pb.PROTOCOL_UDP)]
+    assert phrases.ports(pb.Container(ports=ports)) == "8080→80/tcp 53/udp"

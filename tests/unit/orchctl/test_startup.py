@@ -1,0 +1,57 @@
+"""`orchctl --help` and completion of verbs come at once: what a verb needs is imported by that verb."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchctl import cli
+from tests.support import orchctl
+
+HEAVY = ("grpc", "google.protobuf", "yaml", "asyncio", "protos", "manifests", "images")
+SCRIPT = f"""
+import sys
+from orchctl import main
+code = main.run(sys.argv[1:])
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
+print("loaded:", loaded, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code"),
+    [
+        (["--help"], {}, 0),
+        (["--version"], {}, 0),
+        (["aply"], {}, 2),
+        ([], {"_ORCHCTL_COMPLETE": "bash_complete", "COMP_WORDS": "orchctl ", "COMP_CWORD": "1"}, 0),
+    ],
+)
+def test_nothing_heavy_is_imported(arguments: list[str], environ: dict[str, str], code: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env={**orchctl.environment(tmp_path), **environ},
+        capture_output=True,
+        text=True,
+        timeout=orchctl.TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    if "_ORCHCTL_COMPLETE" in environ:
+        assert "plain,apply" in done.stdout.splitlines()
+    assert environ or done.stderr.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help_with_its_summary(verb: str, tmp_path: Path) -> None:
+    result = orchctl.run(orchctl.environment(tmp_path), verb, "--help")
+    assert result.code == 0, result.err
+    assert result.out.startswith(f"Usage: orchctl {verb}")
+
+
+def test_every_verb_has_one_module_and_every_module_one_verb() -> None:
+    folder = Path(cli.__file__).parent / "verbs"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert modules == {verb.module for verb in cli.VERBS.values()}
