@@ -41,11 +41,11 @@ async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncG
         except grpc.aio.AioRpcError as error:
             reason = endpoints.why_not(f"watch {prefix}", link, error)
         except (TimeoutError, errors.Unavailable) as error:
-            reason = str(error) or "no answer in time"
+            reason = str(error) or f"{link.address}: no answer in time"
         else:
-            reason = "ended by the member"
-        log.info("store.watch_interrupted", prefix=prefix, endpoint=link.address, revision=seen, reason=reason)
+            reason = f"{link.address}: the stream ended"
         if not lost:
+            log.info("store.watch_interrupted", prefix=prefix, revision=seen, reason=reason)
             yield api.EventBatch(events=(), revision=seen, connected=False)
         failures, lost = failures + 1, True
         members.avoid(link)
@@ -55,18 +55,20 @@ async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncG
 async def _stream(
     members: endpoints.Endpoints, link: endpoints.Link, prefix: str, after: int
 ) -> AsyncGenerator[api.EventBatch, None]:
-    """One watch on one member; returns when etcd ends it."""
+    """One watch on one member; returns or raises when that is over."""
     call = link.watch.Watch(metadata=_REQUIRE_LEADER)
     try:
         async with asyncio.timeout(endpoints.TRY_TIMEOUT_S):
             await members.guard(call.write(_request(prefix, after)))
             created = await members.guard(call.read())
+            if created is endpoints.END_OF_STREAM:
+                return
+            _check_goes_on(link, created, after)
             await _check_history(members, created, after)
-        if _ended(created, after):
-            return
         yield api.EventBatch(events=(), revision=after)
         seen = after
-        while not _ended(response := await members.guard(call.read()), seen):
+        while (response := await members.guard(call.read())) is not endpoints.END_OF_STREAM:
+            _check_goes_on(link, response, seen)
             batch = decode(response, seen)
             if batch is not None:
                 seen = batch.revision
@@ -88,7 +90,7 @@ def _request(prefix: str, after: int) -> Any:
 
 async def _check_history(members: endpoints.Endpoints, created: Any, after: int) -> None:
     """A member behind `after` lags a little, or etcd was restored from a backup: the quorum's revision tells which."""
-    if created is endpoints.END_OF_STREAM or created.header.revision >= after:
+    if created.header.revision >= after:
         return
     request = rpc.RangeRequest(key=b"\0", count_only=True)
     response = await members.call(
@@ -98,13 +100,12 @@ async def _check_history(members: endpoints.Endpoints, created: Any, after: int)
         raise errors.Compacted(after, response.header.revision)
 
 
-def _ended(response: Any, seen: int) -> bool:
-    """Whether the stream is over; raises `Compacted` when that is why."""
-    if response is endpoints.END_OF_STREAM:
-        return True
+def _check_goes_on(link: endpoints.Link, response: Any, seen: int) -> None:
+    """etcd ends a watch with a last response on a stream that stays open."""
     if response.compact_revision:
         raise errors.Compacted(seen, response.compact_revision)
-    return bool(response.canceled)
+    if response.canceled:
+        raise errors.Unavailable(f"{link.address}: {response.cancel_reason or 'the watch was ended without a reason'}")
 
 
 def decode(response: Any, seen: int) -> api.EventBatch | None:
