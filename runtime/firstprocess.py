@@ -39,9 +39,7 @@ class Plan:
 
 def run(plan: Plan, monitor: socket.socket) -> NoReturn:
     """Become the container's program, or tell the monitor why not."""
-    with program.telling(monitor):
-        _become_program(plan, monitor)
-    os._exit(1)
+    program.attempt(lambda: _become_program(plan, monitor), monitor)
 
 
 def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:

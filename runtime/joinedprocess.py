@@ -28,9 +28,7 @@ class Join:
 
 def run(join: Join, monitor: socket.socket) -> NoReturn:
     """Become the program, or tell the monitor why not."""
-    with program.telling(monitor):
-        _become_program(join, monitor)
-    os._exit(1)
+    program.attempt(lambda: _become_program(join, monitor), monitor)
 
 
 def _become_program(join: Join, monitor: socket.socket) -> NoReturn:

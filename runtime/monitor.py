@@ -33,9 +33,10 @@ class Request:
     log: dict[str, Any] | None
     start: bool
     stdio: tuple[int, ...]  # nothing, or the three descriptors to use
+    report: int  # the pipe that takes the one reply
 
 
-def parse(body: dict[str, Any], root: str, fds: tuple[int, ...]) -> Request:
+def parse(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> Request:
     """Read a `create` request; raises InvalidSpec."""
     fields = Fields({name: value for name, value in body.items() if name not in {"id", "verb", "config"}}, "create")
     if len(fds) not in {0, 3}:
@@ -51,6 +52,7 @@ def parse(body: dict[str, Any], root: str, fds: tuple[int, ...]) -> Request:
         log=log,
         start=fields.flag("start"),
         stdio=fds,
+        report=report,
     )
     fields.finish()
     return request
@@ -65,7 +67,7 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
         os.setsid()
         syscalls.set_process_name("orch-monitor")
         syscalls.set_child_subreaper()
-        supervised = _create(parse(body, root, fds))
+        supervised = _create(parse(body, root, fds, report))
         _close_all(fds)
         reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
         _report(report, reply)
@@ -133,6 +135,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         protocol.send(channel, {"start": True})
     pid = os.fork()
     if pid == 0:
+        # Or the launcher would not see, by the pipe's end, that the monitor was killed.
+        os.close(request.report)
         channel.close()
         firstprocess.run(plan, theirs)
     theirs.close()

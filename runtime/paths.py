@@ -5,6 +5,7 @@ everything after works on the descriptor. What is missing is made where the link
 whose /etc/resolv.conf points to a file that comes later is an ordinary one.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -40,10 +41,8 @@ def make_folder(root: int, path: str, *, links: bool = True) -> int:
 
 
 def _enter_or_make(parent: int, name: str) -> int:
-    try:
+    with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
-        pass
     resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
     return syscalls.openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
 

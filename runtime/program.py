@@ -10,22 +10,30 @@ import resource
 import signal
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NoReturn
 
 from runtime import capabilities, devices, errors, lookup, protocol, syscalls, terminal, users
 from runtime.spec import Process
 
 
-@contextlib.contextmanager
-def telling(monitor: socket.socket) -> Iterator[None]:
-    """Tell the monitor what went wrong; nobody else would see it."""
+def attempt(become: Callable[[], NoReturn], monitor: socket.socket) -> NoReturn:
+    """Become the program, or tell the monitor why not, and end; nothing ever returns into the fork's parent code."""
     try:
-        yield
+        become()
     except errors.ContainerError as error:
-        protocol.send(monitor, {"error": errors.to_wire(error)})
+        _tell(monitor, error)
     except OSError as error:
-        protocol.send(monitor, {"error": errors.to_wire(errors.SetupFailed.at("container setup", error))})
+        _tell(monitor, errors.SetupFailed.at("container setup", error))
+    except BaseException as error:  # noqa: BLE001 - the last door of this process
+        _tell(monitor, errors.ContainerError(f"internal error in the container's set-up: {error!r}"))
+    finally:
+        os._exit(1)
+
+
+def _tell(monitor: socket.socket, error: errors.ContainerError) -> None:
+    with contextlib.suppress(errors.PeerGone):  # then the container is not wanted any more
+        protocol.send(monitor, {"error": errors.to_wire(error)})
 
 
 def run(process: Process, stdio: tuple[int, int, int], monitor: socket.socket, *, console: bool) -> NoReturn:

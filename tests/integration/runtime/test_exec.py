@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_exec_without_terminal(box: Box) -> None:
     with box.monitor("a") as monitor:
         number, other, _ = monitor.execute({"args": ["sleep", "100"]})
         for kind in ("mnt", "net", "uts", "ipc", "cgroup", "pid"):
-            assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{other}/ns/{kind}"), kind
+            assert Path(f"/proc/{pid}/ns/{kind}").readlink() == Path(f"/proc/{other}/ns/{kind}").readlink(), kind
         os.kill(other, 9)
         assert monitor.wait_exec(number, 10) == 137
 
@@ -126,7 +127,7 @@ def test_container_with_terminal(box: Box) -> None:
         master = next(
             fd
             for fd in Path(f"/proc/{state.load(box.root, 'a').monitor_pid}/fd").iterdir()
-            if os.readlink(fd).endswith("ptmx")
+            if str(fd.readlink()).endswith("ptmx")
         )
         assert master.exists()
         code, out = execute(box, "a", "sh", "-c", "stty size < /dev/pts/0")
@@ -149,8 +150,6 @@ def test_passed_descriptors_are_the_stdio(box: Box) -> None:
 
 def test_attach_copies_the_output(box: Box) -> None:
     """An attached socket gets the raw stream from now on; the log gets everything."""
-    import socket
-
     box.create("a", box.config("a", "sh", "-c", "echo before; while [ ! -e /go ]; do sleep 0.01; done; echo after"))
     wait_until(lambda: "before" in box.log_path("a").read_text(), "the program runs")
     ours, theirs = socket.socketpair()

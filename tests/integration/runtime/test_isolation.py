@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime import defaults, errors, state
+from runtime import defaults, errors
 from tests.integration.runtime.conftest import Box
 
 pytestmark = pytest.mark.root
@@ -35,7 +35,7 @@ def test_own_namespaces(box: Box) -> None:
     assert "UP,LOWER_UP" in out
     assert "/dev/vda" not in out
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
-        assert os.readlink(f"/proc/self/ns/{kind}") not in out, kind
+        assert str(Path(f"/proc/self/ns/{kind}").readlink()) not in out, kind
 
 
 def test_masked_and_readonly_paths(box: Box) -> None:
@@ -103,7 +103,7 @@ def test_unknown_user_is_refused(box: Box) -> None:
     """The message names the user and the file that was looked at."""
     config = box.config("a", "true")
     config["process"]["user"] = {"username": "nobodyhere"}
-    with pytest.raises(errors.SetupFailed, match="'nobodyhere'.*/etc/passwd"):
+    with pytest.raises(errors.SetupFailed, match=r"'nobodyhere'.*/etc/passwd"):
         box.create("a", config)
 
 
@@ -215,7 +215,7 @@ def test_network_namespace_is_kept(box: Box, tmp_path: Path) -> None:
 
     seen = [box.run(name, "readlink", "/proc/self/ns/net", change=change) for name in ("a", "b")]
     assert seen[0] == seen[1]
-    assert seen[0] != os.readlink("/proc/self/ns/net")
+    assert seen[0] != str(Path("/proc/self/ns/net").readlink())
     with pytest.raises(errors.SetupFailed, match="File exists"):
         box.launcher.create_network(path)
     box.launcher.delete_network(path)
@@ -223,7 +223,7 @@ def test_network_namespace_is_kept(box: Box, tmp_path: Path) -> None:
     assert path not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_root_is_a_plain_folder(box: Box, tmp_path: Path) -> None:
+def test_root_is_a_plain_folder(box: Box) -> None:
     """Without an overlay the bundle's root.path is the root."""
     config = box.config("a", "ls", "/")
     config["root"]["path"] = str(box.image)

@@ -43,9 +43,9 @@ def test_five_hundred_lives_leak_nothing(box: Box) -> None:
     def world() -> dict[str, object]:
         return {
             "launcher's children": children(launcher),
-            "launcher's descriptors": sorted(os.listdir(f"/proc/{launcher}/fd")),
+            "launcher's descriptors": sorted(entry.name for entry in Path(f"/proc/{launcher}/fd").iterdir()),
             "mounts": Path("/proc/self/mountinfo").read_text(),
-            "containers": os.listdir(box.root),
+            "containers": [entry.name for entry in Path(box.root).iterdir()],
             "cgroups": [str(folder) for folder in Path("/sys/fs/cgroup").glob(f"*{box.parent}/*") if folder.is_dir()],
         }
 

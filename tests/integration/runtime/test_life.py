@@ -47,7 +47,7 @@ def test_signal_ends_and_is_reported(box: Box) -> None:
 
 def test_missing_program_is_127_and_leaves_nothing(box: Box) -> None:
     """The error names the program; no folder, cgroup or process stays."""
-    with pytest.raises(errors.ProgramNotFound, match="nothere.*PATH") as caught:
+    with pytest.raises(errors.ProgramNotFound, match=r"nothere.*PATH") as caught:
         box.create("a", box.config("a", "nothere"))
     assert caught.value.exit_code == 127
     assert not Path(box.root, "a").exists()

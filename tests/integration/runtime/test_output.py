@@ -1,6 +1,5 @@
 """The log file under load, at the end of a container, and over rotations."""
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -59,7 +58,7 @@ def test_long_lines_are_split(box: Box) -> None:
     assert "".join(record[3] for record in records) == "5".rjust(40_000, "0")
 
 
-def test_unwritable_log_does_not_stop_the_container(box: Box, tmp_path: Path) -> None:
+def test_unwritable_log_does_not_stop_the_container(box: Box) -> None:
     """On a full disk the container runs on; the loss is counted in its exit."""
     box.create("a", box.config("a", "sh", "-c", "seq 1 1000; exit 3"), log={"path": "/dev/full"})
     ended = box.ended("a")
@@ -96,4 +95,3 @@ def test_monitor_memory_is_bounded_by_a_silent_line(box: Box) -> None:
     with box.monitor("a") as monitor:
         monitor.kill(signal.SIGKILL)
     box.ended("a")
-    assert os.path.exists(box.log_path("a"))
