@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from controlplane import rpc
+from controlplane import groups, rpc
 from controlplane.core import request_errors
 from controlplane.store import errors as store_errors
 from images import errors as image_errors
@@ -47,12 +47,12 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 )
 
 
-def code_of(error: Exception) -> grpc.StatusCode | None:
+def code_of(error: BaseException) -> grpc.StatusCode | None:
     """The status code of an error that somebody meant; None for one that nobody expected."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)
 
 
-def describe(error: Exception) -> pb.Error:
+def describe(error: BaseException) -> pb.Error:
     """What the caller is told, within MAX_ERROR_BYTES."""
     described = pb.Error(message=_shorten(str(error)))
     if isinstance(error, request_errors.RequestError):
@@ -116,11 +116,11 @@ class Refusals(rpc.Interceptor):
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
             except Exception as error:  # noqa: BLE001 - this is where every error is answered
-                await self._refuse(context, method, _first(error))
+                await self._refuse(context, method, groups.first(error))
 
         return guarded
 
-    async def _refuse(self, context: rpc.Context, method: str, error: Exception) -> NoReturn:
+    async def _refuse(self, context: rpc.Context, method: str, error: BaseException) -> NoReturn:
         code, described = code_of(error), describe(error)
         if code is None:
             reference = self._new_reference()
@@ -132,13 +132,6 @@ class Refusals(rpc.Interceptor):
             )
         metadata = ((METADATA_KEY, described.SerializeToString()),)
         await context.abort(code, described.message, trailing_metadata=metadata)
-
-
-def _first(error: Exception) -> Exception:
-    """What the first of a request's tasks ran into; the others were cancelled because of it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:

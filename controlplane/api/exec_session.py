@@ -104,3 +104,5 @@ async def _pass_output(link: ports.AgentLink, place: str, send: Send) -> None:
                     return
             case "error":
                 raise errors.NotNow(f"{place}: {frame.error.message}", hint=frame.error.hint)
+            case other:
+                raise errors.NotReachable(f"{place}: the agent sent {other} instead of output")

@@ -103,6 +103,8 @@ class Reader:
                         return
                     case "end":
                         return
+                    case other:
+                        raise LinkLost(f"the agent sent {other} instead of lines")
         finally:
             await link.close("the log is read")
 

@@ -158,12 +158,12 @@ class _Refusal:
     hint: str
 
 
-# Who is told only one remedy gets that of the first kind here: the others may vanish with it.
-_PRECEDENCE = (errors.Outdated, errors.NotNow, errors.Unknown)
+# An error has one status code and one hint: those of the first kind here.
+_PRECEDENCE: Sequence[type[errors.RequestError]] = (errors.Outdated, errors.NotNow, errors.Unknown)
 
 
 def _of_refusals(refusals: Sequence[_Refusal]) -> errors.RequestError:
-    first = min(refusals, key=lambda refusal: _PRECEDENCE.index(refusal.error))  # type: ignore[arg-type]
+    first = min(refusals, key=lambda refusal: _PRECEDENCE.index(refusal.error))
     ordered = [first, *(refusal for refusal in refusals if refusal is not first)]
     return errors.of_mistakes(first.error, [refusal.mistake for refusal in ordered], hint=first.hint)
 
@@ -235,16 +235,15 @@ def _keep_replicas(after: pb.ServiceSpec, before: pb.ServiceSpec) -> None:
 
 
 def _take_system_fields(target: Message, source: Message) -> None:
-    for field in source.DESCRIPTOR.fields:
-        if not schema.rules(field).system:
-            continue
-        target.ClearField(field.name)
-        if not schema.has_value(source, field):
-            continue
-        if field.message_type is not None:
-            getattr(target, field.name).CopyFrom(getattr(source, field.name))
-        else:
-            setattr(target, field.name, getattr(source, field.name))
+    for field, _ in target.ListFields():
+        if schema.rules(field).system:
+            target.ClearField(field.name)
+    for field, value in source.ListFields():
+        if schema.rules(field).system:
+            if field.message_type is not None:
+                getattr(target, field.name).CopyFrom(value)
+            else:
+                setattr(target, field.name, value)
 
 
 def _without_meta(value: kinds.StoredObject) -> kinds.StoredObject:

@@ -1,0 +1,56 @@
+"""The `Dispatcher` service: what agents call, each method a few lines over the module that does it."""
+
+# ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
+
+from collections.abc import AsyncIterator
+
+from controlplane import rpc
+from controlplane.api.grpc_link import GrpcLink
+from controlplane.core import request_errors as errors
+from controlplane.dispatcher.dispatcher import Dispatcher
+from controlplane.images import ClusterImages
+from protos.link import LinkLost
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import dispatcher_pb2_grpc
+
+
+class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
+    """Add it to a server with `dispatcher_pb2_grpc.add_DispatcherServicer_to_server`."""
+
+    def __init__(self, dispatcher: Dispatcher, images: ClusterImages) -> None:
+        self._dispatcher = dispatcher
+        self._images = images
+
+    async def Session(  # type: ignore[override]  # it writes
+        self, request_iterator: AsyncIterator[wire.AgentMessage], context: rpc.Context
+    ) -> None:
+        link = GrpcLink[wire.LeaderMessage, wire.AgentMessage](request_iterator, context)
+        await link.carry(self._dispatcher.serve)
+
+    async def Stream(  # type: ignore[override]  # it writes
+        self, request_iterator: AsyncIterator[wire.StreamFrame], context: rpc.Context
+    ) -> None:
+        async def serve(link: GrpcLink[wire.StreamFrame, wire.StreamFrame]) -> None:
+            try:
+                await self._dispatcher.streams.serve(link)
+            except TimeoutError:
+                await link.close("the stream did not say what it was opened for")
+            except LinkLost:
+                return
+
+        await GrpcLink[wire.StreamFrame, wire.StreamFrame](request_iterator, context).carry(serve)
+
+    async def ResolveImage(self, request: wire.ResolveImageRequest, context: rpc.Context) -> wire.ResolveImageResponse:
+        digest = self._images.resolve(request.reference)
+        if digest is None:
+            raise errors.Unknown(
+                f"the cluster has no image {request.reference}",
+                hint=f"`orchctl image import FILE --name {request.reference}` brings it",
+            )
+        return wire.ResolveImageResponse(digest=digest)
+
+    async def FetchBlob(
+        self, request: wire.FetchBlobRequest, context: rpc.Context
+    ) -> AsyncIterator[wire.FetchBlobResponse]:
+        async for chunk in self._images.open_blob(request.digest, request.offset):
+            yield wire.FetchBlobResponse(chunk=chunk)

@@ -1,0 +1,214 @@
+"""Starts one instance of the control plane: arguments, log, signals, and the clock and chance of the real world.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for wrong arguments.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import importlib.metadata
+import ipaddress
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from controlplane import groups, rpc, server
+from controlplane.controllers.nodes import Ranges
+from controlplane.instance import Identity, Instance
+from controlplane.leader import World
+from controlplane.store import errors as store_errors
+from controlplane.store.etcd import EtcdStore
+from images import errors as image_errors
+
+SUBNET_BITS = 24
+"""Each node gets a /24 of the cluster's range: 253 tasks."""
+
+SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+SUFFIX_LENGTH = 8
+
+_log = structlog.get_logger()
+
+
+class CannotStart(Exception):  # noqa: N818 - named after what happened
+    """One line that says what to do about it."""
+
+
+_EXPECTED = (CannotStart, rpc.CannotListen, image_errors.ImageError, store_errors.Fatal)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    options = _parser().parse_args(arguments)
+    _configure_log(options.log_level)
+    try:
+        with _own_folder(options.state):
+            asyncio.run(_run(options))
+    except Exception as error:
+        reason = groups.first(error)
+        if not isinstance(reason, _EXPECTED):
+            raise
+        _log.error("the control plane cannot run", why=str(reason))
+        return 1
+    return 0
+
+
+async def _run(options: argparse.Namespace) -> None:
+    """Serves until a signal asks it to end."""
+    stop = _stop_signal()
+    store = EtcdStore(options.etcd)
+    identity = Identity(name=options.name, address=options.advertise)
+    instance = Instance(store, identity, _world(options.cluster_range), new_id=new_id)
+    edge = server.Edge(
+        name=options.name,
+        version=importlib.metadata.version("orch"),
+        listen=options.listen,
+        images=options.state / "images",
+        now_ms=now_ms,
+        new_id=new_id,
+    )
+    try:
+        async with server.serving(edge, instance, store), asyncio.TaskGroup() as group:
+            _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd)
+            running = group.create_task(instance.run())
+            await stop.wait()
+            _log.info("control plane stops", name=options.name)
+            running.cancel()
+    finally:
+        await store.close()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set once the process is asked to end."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+# Clock and chance ---------------------------------------------------------------------------------------------------
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id() -> str:
+    """Twenty hexadecimal digits that nobody can guess and that do not come twice."""
+    return secrets.token_hex(10)
+
+
+def _world(cluster_range: str) -> World:
+    return World(
+        now_ms=now_ms,
+        random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
+        suffixes=_suffixes(),
+        ranges=Ranges(cluster=cluster_range, subnet_bits=SUBNET_BITS),
+    )
+
+
+def _suffixes() -> Iterator[str]:
+    while True:
+        yield "".join(secrets.choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
+
+
+# Folder and log -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Makes the state folder, and keeps others out of it for the length of the block."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise CannotStart(
+            f"the state folder {folder} cannot be used: {error.strerror}; give another --state"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"another control plane uses the state folder {folder}; give each instance its own --state"
+            raise CannotStart(text) from None
+        yield
+
+
+def _configure_log(level: str) -> None:
+    """To standard error: whoever starts the process decides where that goes."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+# Arguments ----------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orch-controlplane", description="One instance of Orch's control plane.")
+    parser.add_argument("--name", required=True, help="this instance's name, unlike any other's")
+    parser.add_argument(
+        "--listen",
+        required=True,
+        action="append",
+        type=_address,
+        metavar="HOST:PORT",
+        help="may be given several times",
+    )
+    parser.add_argument(
+        "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
+    )
+    parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
+    parser.add_argument(
+        "--cluster-range",
+        default="10.112.0.0/16",
+        type=_range,
+        metavar="RANGE",
+        help="where tasks get their addresses from; each node gets a /24 of it (default: %(default)s)",
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 10.0.0.1:7400")
+    return text
+
+
+def _endpoints(text: str) -> tuple[str, ...]:
+    """`http://127.0.0.1:2379` → `127.0.0.1:2379`, for each of the members."""
+    return tuple(_endpoint(part) for part in text.split(","))
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or parts.path not in {"", "/"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not http://HOST:PORT, the only way to etcd so far")
+    return _address(parts.netloc)
+
+
+def _range(text: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of IPv4 addresses: {error}") from error
+    if network.prefixlen >= SUBNET_BITS:
+        raise argparse.ArgumentTypeError(f"{text} is too small: each node gets a /{SUBNET_BITS} of it")
+    return str(network)

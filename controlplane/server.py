@@ -1,0 +1,56 @@
+"""The network edge of an instance: one gRPC server with both services, and the images on its disk."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane import rpc
+from controlplane.api import errors
+from controlplane.api.agent_service import AgentService
+from controlplane.api.service import ControlService, Parts
+from controlplane.api.writes import Writes
+from controlplane.images import ClusterImages
+from controlplane.instance import Instance
+from controlplane.store import api
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc
+
+STOP_GRACE_S = 1.0
+"""How long calls in progress may take to end when the server stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """What the server is made of. `listen` are `host:port` addresses; port 0 takes any free one."""
+
+    name: str
+    version: str
+    listen: Sequence[str]
+    images: Path
+    now_ms: Callable[[], int]
+    new_id: Callable[[], str]
+
+
+@contextlib.asynccontextmanager
+async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
+    """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
+    images = ClusterImages(edge.images, instance.cache)
+    server = rpc.server([errors.Refusals(edge.new_id)])
+    parts = Parts(
+        cache=instance.cache,
+        writes=Writes(store, instance.cache, now_ms=edge.now_ms, new_id=edge.new_id),
+        images=images,
+        streams=instance.dispatcher.streams,
+        election=instance,
+        version=edge.version,
+        instance=edge.name,
+    )
+    control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
+    dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)
+    try:
+        bound = rpc.listen(server, edge.listen)
+        await server.start()
+        yield bound
+    finally:
+        await server.stop(STOP_GRACE_S)
+        await images.close()
