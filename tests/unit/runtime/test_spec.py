@@ -1,0 +1,160 @@
+"""The configuration is read strictly: what is not done is refused by its full path."""
+
+import copy
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runtime import defaults, errors, mountoptions, spec, syscalls
+
+
+def base() -> dict[str, Any]:
+    return defaults.config(["sh", "-c", "true"], cgroups_path="/orch/n1/c1", hostname="web-1")
+
+
+def test_default_configuration_is_read() -> None:
+    """The defaults pass their own reader, with Docker's 14 capabilities and no inheritable ones."""
+    found = spec.parse(base())
+    assert found.process.args == ("sh", "-c", "true")
+    assert found.process.no_new_privileges
+    assert found.process.capabilities is not None
+    assert found.process.capabilities.effective == 0xA80425FB
+    assert found.process.capabilities.inheritable == found.process.capabilities.ambient == 0
+    assert found.resources.pids_limit == 4096
+    assert {namespace.kind for namespace in found.namespaces} == set(defaults.NAMESPACES)
+    assert found.makes("pid")
+
+
+def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of the configuration at a dotted path."""
+
+    def change(config: dict[str, Any]) -> None:
+        *above, last = path.split(".")
+        for name in above:
+            config = config[int(name)] if isinstance(config, list) else config.setdefault(name, {})
+        if isinstance(config, list):
+            config[int(last)] = value
+        else:
+            config[last] = value
+
+    return change
+
+
+REFUSED = [
+    ("ociVersion", "2.0.0", "ociVersion: version '2.0.0'"),
+    ("hooks", {"poststart": [{"path": "/x"}]}, "hooks: this field is not supported"),
+    ("hostnam", "x", "hostnam: unknown field"),
+    ("hostname", "a b", "hostname: 'a b'"),
+    ("process.args", [], "process.args: needs at least the program"),
+    ("process.args", "sh", "process.args: must be a list, not a string"),
+    ("process.args", ["a\0b"], "process.args[0]: must be a string without NUL"),
+    ("process.env", ["NOVALUE"], "process.env[0]: 'NOVALUE' must be NAME=value"),
+    ("process.cwd", "relative", "process.cwd: 'relative' must be an absolute path"),
+    ("process.user.uid", 2**32 - 1, "process.user.uid: must be between 0 and 4294967294"),
+    ("process.user.uid", -1, "process.user.uid: must be between 0"),
+    ("process.user.uid", True, "process.user.uid: must be an integer, not true or false"),
+    ("process.user.name", "x", "process.user.name: unknown field"),
+    ("process.apparmorProfile", "docker-default", "process.apparmorProfile: this field is not supported"),
+    ("process.capabilities.bounding", ["CAP_NOPE"], "process.capabilities.bounding: 'CAP_NOPE'"),
+    ("process.consoleSize", {"height": 1, "width": 2}, "process.consoleSize: needs process.terminal"),
+    ("process.rlimits", [{"type": "NOFILE", "soft": 1, "hard": 1}], "process.rlimits[0].type: 'NOFILE'"),
+    ("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}], "process.rlimits[0].soft: 2 is above"),
+    ("process.oomScoreAdj", 2000, "process.oomScoreAdj: must be between -1000 and 1000"),
+    ("mounts.0.destination", "proc", "mounts[0].destination: 'proc' must be an absolute path"),
+    ("mounts.0.destination", "/", "mounts[0].destination: the root itself"),
+    ("mounts.0.options", ["tmpcopyup"], "mounts[0].options: 'tmpcopyup' is not supported"),
+    ("mounts.0", {"destination": "/x"}, "mounts[0].type: is required"),
+    ("mounts.0", {"destination": "/x", "source": "y", "options": ["bind"]}, "mounts[0].source: 'y'"),
+    ("mounts.0", {"destination": "/x", "source": "/y", "options": ["bind", "size=1"]}, "'size=1' is not an option"),
+    ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp: this field is not supported"),
+    ("linux.namespaces", [{"type": "user"}], "linux.namespaces[0].type: user namespaces are not supported"),
+    ("linux.namespaces", [{"type": "net"}], "linux.namespaces[0].type: 'net' is no namespace"),
+    ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], "linux.namespaces[1].type: pid is there twice"),
+    ("linux.namespaces", [{"type": "pid"}], "linux.namespaces: a new mount namespace is required"),
+    ("linux.cgroupsPath", "relative", "linux.cgroupsPath: 'relative'"),
+    ("linux.cgroupsPath", "/a/../..", "linux.cgroupsPath: '/a/../..'"),
+    ("linux.cgroupsPath", "/", "linux.cgroupsPath: '/'"),
+    ("linux.resources.blockIO", {"weight": 1}, "linux.resources.blockIO: this field is not supported"),
+    ("linux.resources.memory.kernel", 5, "linux.resources.memory.kernel: this field is not supported"),
+    ("linux.resources.cpu.period", 1, "linux.resources.cpu.period: must be between 1000"),
+    ("linux.resources.devices", [{"allow": True, "type": "x"}], "linux.resources.devices[0].type: 'x'"),
+    ("linux.resources.devices", [{"allow": True, "access": "x"}], "linux.resources.devices[0].access: 'x'"),
+    ("linux.devices", [{"path": "/etc/x", "type": "c"}], "linux.devices[0].path: '/etc/x' must be below /dev"),
+    ("linux.sysctl", {"vm.swappiness": "1"}, "linux.sysctl[vm.swappiness]: is not separate"),
+    ("linux.sysctl", {"net/../kernel/panic": "1"}, "linux.sysctl[net/../kernel/panic]: is not separate"),
+    ("linux.sysctl", {"kernel.shmmax": 1}, "linux.sysctl[kernel.shmmax]: must be a string"),
+    ("linux.maskedPaths", ["proc"], "linux.maskedPaths[0]: 'proc' must be an absolute path"),
+    ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation: 'sideways' is not a propagation"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"), REFUSED, ids=[f"{path}={value}"[:60] for path, value, _ in REFUSED]
+)
+def test_refusal_names_the_field(path: str, value: Any, message: str) -> None:
+    """The message starts with the full path and says what is wrong."""
+    config = base()
+    put(path, value)(config)
+    with pytest.raises(errors.InvalidSpec) as caught:
+        spec.parse(config)
+    assert message in caught.value.message
+
+
+def test_null_is_absent() -> None:
+    """Go programs write null for what is empty."""
+    config = base() | {"hooks": None, "annotations": None, "domainname": None}
+    config["linux"]["seccomp"] = None
+    config["process"]["rlimits"] = None
+    assert spec.parse(config).process.rlimits == ()
+
+
+def test_sysctl_without_its_namespace_would_change_the_host() -> None:
+    """A parameter is allowed only with the namespace that holds it."""
+    config = base()
+    config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "uts"}]
+    config["linux"]["sysctl"] = {"kernel.msgmax": "1"}
+    with pytest.raises(errors.InvalidSpec, match="needs a namespace of type ipc"):
+        spec.parse(config)
+
+
+def test_parsing_changes_nothing() -> None:
+    """The caller's configuration stays as it was."""
+    config = base()
+    before = copy.deepcopy(config)
+    spec.parse(config)
+    assert config == before
+
+
+def test_unlimited_rlimit() -> None:
+    """The specification's largest number is infinity."""
+    config = base()
+    config["process"]["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1}]
+    assert spec.parse(config).process.rlimits == (
+        spec.Rlimit(name="RLIMIT_CORE", resource=resource.RLIMIT_CORE, soft=0, hard=resource.RLIM_INFINITY),
+    )
+
+
+def test_mount_options() -> None:
+    """A later word wins; a leading r is recursive; the rest is the file system's."""
+    found = mountoptions.parse(("ro", "nosuid", "rw", "rro", "size=1m", "noatime"), kind="tmpfs", path="m")
+    assert found.add == syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOATIME
+    assert found.remove & syscalls.MOUNT_ATTR_RDONLY
+    assert found.add_recursive == syscalls.MOUNT_ATTR_RDONLY
+    assert found.data == ("size=1m",)
+    bound = mountoptions.parse(("rbind", "rslave"), kind="none", path="m")
+    assert (bound.bind, bound.recursive_bind) == (True, True)
+    assert (bound.propagation, bound.propagation_recursive) == (syscalls.MS_SLAVE, True)
+
+
+def test_overlay() -> None:
+    """Layers are absolute folders, and there is at least one."""
+    found = spec.parse_overlay({"lower": ["/a", "/b"], "upper": "/u", "work": "/w"})
+    assert found.lower == ("/a", "/b")
+    with pytest.raises(errors.InvalidSpec, match=r"overlay.lower: needs at least one"):
+        spec.parse_overlay({"lower": [], "upper": "/u", "work": "/w"})
+    with pytest.raises(errors.InvalidSpec, match=r"overlay.upper: 'u' must be an absolute path"):
+        spec.parse_overlay({"lower": ["/a"], "upper": "u", "work": "/w"})
+    with pytest.raises(errors.InvalidSpec, match=r"overlay.volatile: unknown field"):
+        spec.parse_overlay({"lower": ["/a"], "upper": "/u", "work": "/w", "volatile": True})
