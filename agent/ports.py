@@ -6,7 +6,7 @@ may be cancelled at any await.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.core.container import ContainerRequest, PreparedImage
 from agent.core.network import Attachment
@@ -14,6 +14,9 @@ from agent.core.record import Exit, Record
 from protos.link import Link
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Images(Protocol):
@@ -123,8 +126,13 @@ class Runtime(Protocol):
 class Logs(Protocol):
     """The output of this node's containers, kept in files."""
 
-    def read(self, task_id: str, *, tail: int, since_ms: int, follow: bool) -> AsyncGenerator[list[cpb.LogLine], None]:
-        """Lines in batches, oldest first; with `follow` on and on until the task is gone. Raises NoSuchTask."""
+    def read(
+        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
+    ) -> AsyncGenerator[list[cpb.LogLine], None]:
+        """Lines in batches, oldest first: what is there, or with `until` whatever comes until that is done.
+
+        A negative `tail` means all lines. Raises NoSuchTask.
+        """
         ...
 
 

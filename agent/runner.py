@@ -16,6 +16,7 @@ from agent.core.record import Exit, Record
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import AgentError, Refused, Temporary
 from agent.executor import Executor, Tools
+from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -43,6 +44,8 @@ class TaskRunner:
         self._report_to = report
         self._slots = slots
         self._wake = asyncio.Event()
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the task has ended for good: nothing of it runs or will run."""
         self._ended: Exit | None = None
         self._watching: asyncio.Task[None] | None = None
         self._interruptible: asyncio.Timeout | None = None
@@ -72,6 +75,13 @@ class TaskRunner:
 
     async def run(self) -> None:
         """Live. Ends when there is nothing left of the task, or by being cancelled: then the container lives on."""
+        try:
+            await self._live()
+        finally:
+            if not self.over.done():
+                self.over.set_result(None)
+
+    async def _live(self) -> None:
         async with asyncio.TaskGroup() as group:
             if self.observed.life is Life.RUNNING:
                 self._watching = group.create_task(self._watch())
@@ -182,6 +192,8 @@ class TaskRunner:
             self._written = self.observed.record
 
     def _say(self) -> None:
+        if states.is_terminal(self.observed.record.state) and not self.over.done():
+            self.over.set_result(None)
         report = self.report()
         if report is not None and report.status != self._reported:
             self._reported = report.status

@@ -16,6 +16,7 @@ import structlog
 from agent import ports
 from agent.streams import Streams
 from agent.worker import Worker
+from protos import running
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
@@ -95,14 +96,12 @@ class Session:
             self._worker.begin_session()
             self.connected.set()
             log.info("session", server=address, session=registered.session_id)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._report(link))
-                group.create_task(self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S))
-                group.create_task(self._obey(link, registered.session_id))
-        except* _Redirected as errors:
-            raise errors.exceptions[0] from None
-        except* (LinkLost, TimeoutError) as errors:
-            raise errors.exceptions[0] from None
+            raise await running.until_failure(
+                self._report(link),
+                self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S),
+                self._obey(link, registered.session_id),
+                expected=(_Redirected, LinkLost, TimeoutError),
+            )
         finally:
             await link.close("the session has ended")
 

@@ -6,6 +6,7 @@ of whatever was opened for it.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
@@ -23,7 +24,16 @@ StreamLink = Link[dpb.StreamFrame, dpb.StreamFrame]
 class Streams:
     """Serves `OpenStream` requests, each in a task of the session."""
 
-    def __init__(self, *, connector: ports.Connector, runtime: ports.Runtime, logs: ports.Logs) -> None:
+    def __init__(
+        self,
+        *,
+        connector: ports.Connector,
+        runtime: ports.Runtime,
+        logs: ports.Logs,
+        over: Callable[[str], "asyncio.Future[None]"],
+    ) -> None:
+        """`over` tells when a task has ended for good, and raises NoSuchTask."""
+        self._over = over
         self._connector = connector
         self._runtime = runtime
         self._logs = logs
@@ -62,7 +72,10 @@ class Streams:
 
     async def _serve_logs(self, link: StreamLink, request: dpb.TaskLogsRequest) -> None:
         """Lines until there are no more, or until the other side does not want any more."""
-        lines = self._logs.read(request.task_id, tail=request.tail, since_ms=request.since, follow=request.follow)
+        over = self._over(request.task_id)
+        lines = self._logs.read(
+            request.task_id, tail=request.tail, since_ms=request.since, until=over if request.follow else None
+        )
 
         try:
             async with asyncio.TaskGroup() as group:

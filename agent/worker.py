@@ -109,6 +109,11 @@ class Worker:
             raise NoSuchTask(f"task {task_id} is not on this node")
         return self._runners[task_id].task
 
+    def over(self, task_id: str) -> "asyncio.Future[None]":
+        """Done when the task has ended for good. Raises NoSuchTask."""
+        self.task(task_id)
+        return self._runners[task_id].over
+
     @property
     def observed(self) -> Mapping[str, Observed]:
         """What there is of each task."""

@@ -247,14 +247,14 @@ class FakeLogs:
         self.lines: dict[str, list[cpb.LogLine]] = {}
 
     async def read(
-        self, task_id: str, *, tail: int, since_ms: int, follow: bool
+        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[list[cpb.LogLine], None]:
         if task_id not in self.lines:
             raise NoSuchTask(f"task {task_id} has no log on this node")
         lines = [line for line in self.lines[task_id] if line.time_ns >= since_ms * 1_000_000]
         yield lines[-tail:] if tail >= 0 else lines
-        if follow:
-            await asyncio.Event().wait()
+        if until is not None:
+            await asyncio.wait({until})
 
 
 class MemoryLink:

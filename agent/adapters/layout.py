@@ -1,0 +1,55 @@
+"""Where an agent keeps what on its disk.
+
+STATE/node.json                 the node's id
+STATE/assignment.pb             what the leader assigned last
+STATE/tasks/ID/record.json      what must be remembered of a task
+STATE/tasks/ID/{upper,work}     the container's writable layer
+STATE/tasks/ID/log              its output, `log.1` and so on what was rotated out
+STATE/tasks/ID/netns            its network namespace, pinned
+STATE/images/                   the image store
+STATE/run/ID/                   the runtime's own state
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below one state folder. A task's id is checked by the runtime's rules before it becomes a path."""
+
+    state: Path
+
+    @property
+    def node(self) -> Path:
+        return self.state / "node.json"
+
+    @property
+    def assignment(self) -> Path:
+        return self.state / "assignment.pb"
+
+    @property
+    def tasks(self) -> Path:
+        return self.state / "tasks"
+
+    @property
+    def images(self) -> Path:
+        return self.state / "images"
+
+    @property
+    def run(self) -> Path:
+        return self.state / "run"
+
+    def task(self, task_id: str) -> Path:
+        assert "/" not in task_id, task_id
+        assert task_id not in {"", ".", ".."}, task_id
+        return self.tasks / task_id
+
+    def record(self, task_id: str) -> Path:
+        return self.task(task_id) / "record.json"
+
+    def log(self, task_id: str) -> Path:
+        return self.task(task_id) / "log"
+
+    def netns(self, task_id: str) -> Path:
+        return self.task(task_id) / "netns"

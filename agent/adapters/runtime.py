@@ -1,0 +1,226 @@
+"""Containers, by the runtime of this project: one launcher that is started when needed, one connection a monitor.
+
+Two rules: a container is known by its folder on disk and not by a connection, so nothing here has to survive; and
+the launcher may be killed at any moment: the next request starts another.
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from agent.adapters.execution import MonitorExec
+from agent.adapters.layout import Layout
+from agent.adapters.wire import Connection
+from agent.core.container import ContainerRequest
+from agent.core.record import Exit
+from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
+from agent.ports import ContainerState, Exec, Usage
+from protos.orch.v1 import control_pb2 as cpb
+from runtime import cgroups, client, errors, protocol, state
+
+if TYPE_CHECKING:
+    import subprocess
+
+log = structlog.get_logger()
+
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(slots=True)
+class _Held:
+    """A running container that this agent is connected to."""
+
+    monitor: Connection
+    ended: "asyncio.Future[Exit]"
+
+
+class Launched:
+    """A Runtime over `runtime.launcher` and its monitors."""
+
+    def __init__(self, layout: Layout, *, now_ms: Callable[[], int]) -> None:
+        self._layout = layout
+        self._root = str(layout.run)
+        self._now_ms = now_ms
+        self._launcher: Connection | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._held: dict[str, _Held] = {}
+
+    async def close(self) -> None:
+        """Let go of everything. The launcher ends, containers live on."""
+        for held in self._held.values():
+            held.monitor.close()
+        self._held.clear()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+        await self._bury()
+
+    # Containers
+
+    async def start(self, request: ContainerRequest) -> ContainerState:
+        task_id = request.task_id
+        folder = self._layout.task(task_id)
+        await _fresh_layer(folder)
+        try:
+            await self._ask_launcher(
+                "create",
+                container=task_id,
+                config=request.config,
+                overlay={"lower": request.layers, "upper": str(folder / "upper"), "work": str(folder / "work")},
+                log={
+                    "path": str(self._layout.log(task_id)),
+                    "max_bytes": request.log_max_size,
+                    "max_files": request.log_max_files,
+                },
+                start=True,
+            )
+            return self._adopt(task_id)
+        except errors.ContainerExists as error:
+            # What an agent that was killed had begun to make, and no agent has seen whole.
+            await self.delete(task_id)
+            raise Temporary(f"{error.message}; what was there has been removed") from error
+        except errors.InvalidSpec as error:
+            raise Refused(f"the runtime does not take this container: {error.message}", reason="InvalidSpec") from error
+        except errors.PeerGone as error:
+            raise Temporary(f"the launcher was lost while the container was made: {error.message}") from error
+        except errors.ContainerError as error:
+            raise StartFailed(error.message, exit_code=error.exit_code) from error
+
+    async def containers(self) -> Mapping[str, ContainerState]:
+        """Connects to what runs, and removes what was never whole."""
+        known = {entry.id for entry in client.list_containers(self._root) if entry.started_ns}
+        for name in sorted({folder.name for folder in self._layout.run.iterdir()} - known):
+            await self.delete(name)
+        return {task_id: self._adopt(task_id) for task_id in sorted(known)}
+
+    async def wait(self, task_id: str) -> Exit:
+        if task_id not in self._held:
+            raise NoSuchTask(f"task {task_id} has no container on this node")
+        return await asyncio.shield(self._held[task_id].ended)
+
+    async def signal(self, task_id: str, name: str) -> None:
+        held = self._held.get(task_id)
+        if held is not None:
+            with contextlib.suppress(errors.PeerGone):  # it has ended, which is what signals are for
+                await held.monitor.call("kill", signal=signal_number(name))
+
+    async def delete(self, task_id: str) -> None:
+        held = self._held.pop(task_id, None)
+        if held is not None:
+            held.monitor.close()
+            held.ended.cancel()
+        try:
+            await asyncio.to_thread(client.delete, self._root, task_id, force=True)
+        except (errors.ContainerError, OSError) as error:
+            raise Temporary(f"the container was not removed: {error}", reason="CleanupFailed") from error
+
+    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+        try:
+            connection = client.adopt(self._root, task_id).socket
+        except (errors.UnknownContainer, errors.PeerGone) as error:
+            raise NoSuchTask(f"task {task_id} has no running container: {error.message}") from error
+        config = json.loads((self._layout.run / task_id / state.CONFIG_FILE).read_bytes())
+        return await MonitorExec.start(connection, start, environment=config["process"]["env"])
+
+    async def usage(self, task_id: str) -> Usage:
+        try:
+            known = state.load(self._root, task_id)
+        except errors.UnknownContainer as error:
+            raise NoSuchTask(f"task {task_id} has no container on this node") from error
+        stats = cgroups.existing(cgroups.current_layout(), known.cgroups_path).stats()
+        return Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
+
+    # Network namespaces, which the launcher makes because it is the one that may fork
+
+    async def make_network_namespace(self, path: Path) -> None:
+        """Make a namespace that is pinned at `path`. Raises Temporary."""
+        try:
+            await self._ask_launcher("netns-create", path=str(path))
+        except errors.ContainerError as error:
+            raise Temporary(error.message, reason="NetworkFailed") from error
+
+    async def remove_network_namespace(self, path: Path) -> None:
+        """Unpin it. Nothing happens when there is none. Raises Temporary."""
+        try:
+            await self._ask_launcher("netns-delete", path=str(path))
+        except errors.ContainerError as error:
+            raise Temporary(error.message, reason="NetworkFailed") from error
+
+    # Inside
+
+    def _adopt(self, task_id: str) -> ContainerState:
+        """Connect to a container's monitor, or learn how it ended."""
+        known = state.load(self._root, task_id)
+        started_at = known.started_ns // _NS_PER_MS
+        try:
+            connection = client.adopt(self._root, task_id).socket
+        except errors.PeerGone:
+            return ContainerState(pid=known.pid, started_at=started_at, exit=self._exit_of(task_id, started_at))
+        ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+        def finish() -> None:
+            if not ended.done():
+                ended.set_result(self._exit_of(task_id, self._now_ms()))
+
+        def heard(event: dict[str, Any]) -> None:
+            if event["event"] == "exit":
+                finish()
+
+        monitor = Connection(connection, f"the monitor of {task_id}", on_event=heard, on_end=finish)
+        self._held[task_id] = _Held(monitor=monitor, ended=ended)
+        return ContainerState(pid=known.pid, started_at=started_at)
+
+    def _exit_of(self, task_id: str, unknown_at: int) -> Exit:
+        """How it ended. When its monitor was killed nobody knows: the container was killed with it."""
+        ended = state.load_exit(self._root, task_id)
+        if ended is None:
+            return Exit(code=128 + signal.SIGKILL, finished_at=unknown_at)
+        return Exit(code=ended.exit_code, finished_at=ended.finished_at_ns // _NS_PER_MS, oom_killed=ended.oom_killed)
+
+    async def _ask_launcher(self, verb: str, **fields: Any) -> protocol.Message:
+        if self._launcher is None or self._launcher.closed:
+            await self._bury()
+            try:
+                self._process, connection = client.spawn(self._root)
+            except OSError as error:
+                raise Temporary(f"the launcher could not be started: {error.strerror}") from error
+            self._launcher = Connection(connection, "the launcher")
+            log.info("launcher started", pid=self._process.pid)
+        return await self._launcher.call(verb, **fields)
+
+    async def _bury(self) -> None:
+        """Reap a launcher whose socket is closed: it has ended, or is about to."""
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(process.wait)
+
+
+def signal_number(name: str) -> int:
+    """`SIGTERM`, `TERM`, `15` or `RTMIN+3` → the number. Raises Refused."""
+    word = name.upper().removeprefix("SIG")
+    base, plus, offset = word.partition("+")
+    if word.isdecimal() and 0 < int(word) <= signal.SIGRTMAX:
+        return int(word)
+    number = getattr(signal, f"SIG{base}", None)
+    if isinstance(number, signal.Signals) and (not plus or offset.isdecimal()):
+        return int(number) + (int(offset) if plus else 0)
+    raise Refused(f"there is no signal {name!r}; write one like SIGTERM or 15", reason="InvalidSignal")
+
+
+async def _fresh_layer(folder: Path) -> None:
+    """A container starts on its image alone: what the one before it wrote is gone."""
+    try:
+        for name in ("upper", "work"):
+            if (folder / name).exists():
+                await asyncio.to_thread(shutil.rmtree, folder / name)
+            (folder / name).mkdir(mode=0o755, parents=True)
+    except OSError as error:
+        raise Temporary(f"cannot make {folder}: {error.strerror}", reason="DiskFailed") from error

@@ -1,0 +1,137 @@
+"""The agent's wiring: command line, real adapters, and the tasks that make it live.
+
+    python -m agent --name n1 --server 10.0.0.1:7000[,…] --address 10.0.0.11 --state DIR --cgroup-parent /orch/n1
+
+One rule: SIGTERM and SIGINT end the agent and nothing else. Containers live on; the next agent adopts them.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import structlog
+
+from agent import node
+from agent.adapters.disk import FileDisk
+from agent.adapters.images import StoredImages
+from agent.adapters.layout import Layout
+from agent.adapters.logs import FileLogs
+from agent.adapters.network import BridgedNetwork
+from agent.adapters.runtime import Launched
+from agent.core.container import NodeContext
+from agent.rpc import Server
+from agent.session import Session
+from agent.streams import Streams
+from agent.worker import Worker
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from runtime import defaults
+
+log = structlog.get_logger()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run an agent until it is told to end."""
+    options = _options(arguments)
+    _log_to_stderr(options.log_level)
+    state = Path(options.state).absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"orch-agent: another agent uses {state}; stop it first, or choose another folder with --state")
+    asyncio.run(run(options, Layout(state)))
+
+
+async def run(options: argparse.Namespace, layout: Layout) -> None:
+    """Make everything, and live until a signal comes."""
+    disk, server, chance = FileDisk(layout), Server(), random.Random()  # noqa: S311 - for jitter
+    runtime = Launched(layout, now_ms=now_ms)
+    images = StoredImages(layout.images, server)
+    worker = Worker(
+        runtime=runtime,
+        images=images,
+        network=BridgedNetwork(layout, runtime, node_address=options.address),
+        disk=disk,
+        node=NodeContext(
+            name=options.name, cgroup_parent=options.cgroup_parent, base=defaults.config(["-"], cgroups_path="/-")
+        ),
+        now_ms=now_ms,
+        chance=chance,
+    )
+    session = Session(
+        connector=server,
+        worker=worker,
+        streams=Streams(connector=server, runtime=runtime, logs=FileLogs(layout), over=worker.over),
+        servers=options.server.split(","),
+        register=dpb.Register(
+            node_id=disk.node_id(),
+            node_name=options.name,
+            description=node.describe(address=options.address),
+            labels=dict(label.split("=", 1) for label in options.label),
+        ),
+        chance=chance,
+    )
+    # What is alive now lives as long as the agent does; collections need not look at it.
+    gc.freeze()
+    log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(images.run()), group.create_task(worker.run()), group.create_task(session.run())]
+            await _told_to_end()
+            for task in tasks:
+                task.cancel()
+    finally:
+        await server.close()
+        await runtime.close()
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+async def _told_to_end() -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
+    log.info("told to end; containers live on")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="orch-agent", description="Keeps the containers of one node running.")
+    parser.add_argument("--name", required=True, help="the node's name")
+    parser.add_argument("--server", required=True, help="addresses of the control plane, HOST:PORT[,HOST:PORT…]")
+    parser.add_argument("--address", required=True, help="the address at which other nodes reach this one")
+    parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
+    parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
+    parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    return parser.parse_args(arguments)
+
+
+def _label(text: str) -> str:
+    if "=" not in text[1:]:
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
+    return text
+
+
+def _log_to_stderr(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,60 @@
+"""What an agent says of its machine."""
+
+import os
+import platform
+from pathlib import Path
+
+from protos.orch.v1 import objects_pb2 as pb
+from runtime import cgroups
+
+AGENT_VERSION = "0.1.0"
+MAX_TASKS = 1000
+RESERVED_CPU = 0
+RESERVED_MEMORY_BYTES = 256 * 1024 * 1024
+"""Kept for the machine itself and its agent."""
+
+
+def describe(*, address: str) -> pb.NodeDescription:
+    """Read the machine."""
+    return pb.NodeDescription(
+        hostname=platform.node(),
+        address=address,
+        platform=f"linux/{_ARCHITECTURES.get(platform.machine(), platform.machine())}",
+        kernel=platform.release(),
+        os=_os_name(Path("/etc/os-release")),
+        cgroup_mode=_cgroup_mode(),
+        agent_version=AGENT_VERSION,
+        capacity=pb.NodeCapacity(
+            cpu=len(os.sched_getaffinity(0)) * 1000 - RESERVED_CPU,
+            memory=max(0, memory_total(Path("/proc/meminfo").read_text()) - RESERVED_MEMORY_BYTES),
+            tasks=MAX_TASKS,
+        ),
+    )
+
+
+def memory_total(meminfo: str) -> int:
+    """Bytes in the line `MemTotal:       16384 kB` of proc_meminfo(5)."""
+    for line in meminfo.splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemTotal":
+            return int(rest.split()[0]) * 1024
+    raise ValueError("/proc/meminfo has no line MemTotal")
+
+
+def _os_name(path: Path) -> str:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return "Linux"
+    fields = dict(line.partition("=")[::2] for line in lines)
+    return fields.get("PRETTY_NAME", "Linux").strip('"')
+
+
+def _cgroup_mode() -> str:
+    layout = cgroups.current_layout()
+    if layout.is_v2:
+        return "v2"
+    return "hybrid" if layout.unified else "v1"
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
