@@ -129,7 +129,9 @@ def _start_supervisor(the_record: record.Record, *, lock: int, owner: int) -> No
 def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node]:
     """Wait until those nodes are ready, and give the host routes to their tasks."""
     plan_ = the_record.plan
-    ready = nodes.wait_until_ready(plan_.server, names, timeout_s=_READY_TIMEOUT_S)
+    ready = nodes.wait_until_ready(
+        plan_.server, names, timeout_s=_READY_TIMEOUT_S, still_up=lambda: record.is_locked(Path(plan_.folder))
+    )
     network.ip(*(f"route replace {node.subnet} via {node.address} dev {plan_.host_link}" for node in ready))
     return ready
 

@@ -1,7 +1,7 @@
 """What the control plane says of its nodes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,12 +35,12 @@ def ask(server: str) -> list[Node]:
     return sorted((_read(one.node) for one in answer.objects), key=lambda node: (len(node.name), node.name))
 
 
-def wait_until_ready(server: str, names: set[str], *, timeout_s: float) -> list[Node]:
-    """Those nodes, once each is ready. LocalError that tells what was seen last when that takes too long."""
+def wait_until_ready(server: str, names: set[str], *, timeout_s: float, still_up: Callable[[], bool]) -> list[Node]:
+    """Those nodes, once each is ready. LocalError with what was seen last when that takes too long, or cannot be."""
     deadline = time.monotonic() + timeout_s
     seen: dict[str, Node] = {}
     problem = ""
-    while (left_s := deadline - time.monotonic()) > 0:
+    while (left_s := deadline - time.monotonic()) > 0 and still_up():
         try:
             for node in _watch(server, left_s):
                 seen[node.name] = node
@@ -50,6 +50,8 @@ def wait_until_ready(server: str, names: set[str], *, timeout_s: float) -> list[
             problem = str(error)  # the control plane is still starting
             time.sleep(_PAUSE_S)
     missing = ", ".join(f"{name} {seen[name].state if name in seen else 'unseen'}" for name in sorted(names))
+    if left_s > 0:
+        raise errors.LocalError(f"the cluster went down before its nodes were ready: {missing}", detail=problem)
     raise errors.LocalError(f"the nodes are not ready after {timeout_s:.0f} s: {missing}", detail=problem)
 
 
