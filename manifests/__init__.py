@@ -4,7 +4,7 @@
     validate   object → problems; the same rules for objects that came from elsewhere
     resolve    object → a copy with every default filled in
     changes    two objects → lines such as `spec.replicas: 3 → 5`
-    to_yaml    object → text that `read` reads back; to_json likewise; to_dict for other printers
+    to_yaml    object → text that `read` reads back; to_dict for other printers
     explain    `service.spec.template` → its documentation (`explain.explain`)
 
 Everything is generic over the schema (`protos/`): a field that is added there is read, checked, written, compared and
@@ -18,7 +18,7 @@ from manifests.mistakes import InvalidManifest, Mistake, Place
 from manifests.problems import Problem
 from manifests.reader import Manifest, Written, read
 from manifests.rules import validate, validate_change
-from manifests.write import to_dict, to_json, to_yaml
+from manifests.write import to_dict, to_yaml
 
 __all__ = [
     "MAX_BYTES",
@@ -33,7 +33,6 @@ __all__ = [
     "read",
     "resolve",
     "to_dict",
-    "to_json",
     "to_yaml",
     "validate",
     "validate_change",

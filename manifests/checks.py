@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import fields, suggest
+from manifests import fields, quoting, suggest
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import schema, units
@@ -158,8 +158,4 @@ def _of_text(check: _Check, text: str, path: Path, *, at_key: bool = False) -> I
     elif check.max_items and len(text) > check.max_items:
         yield Problem(keys=path, message=f"{len(text)} characters, at most {check.max_items} are allowed")
     elif check.pattern is not None and not check.pattern.fullmatch(text):
-        yield Problem(keys=path, message=f"{_short(text)} is not allowed", hint=f"write {check.pattern_hint}")
-
-
-def _short(text: str) -> str:
-    return f'"{text}"' if len(text) <= 60 else f'"{text[:59]}…"'
+        yield Problem(keys=path, message=f"{quoting.shown(text)} is not allowed", hint=f"write {check.pattern_hint}")

@@ -3,14 +3,13 @@
 What the system sets (`status`, ids, times) does not count: two objects without a difference here are the same wish.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import fields, paths
+from manifests import fields, paths, quoting
 from manifests.paths import Path
 from protos import schema, units
 
@@ -80,5 +79,4 @@ def _shown(field: FieldDescriptor, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return units.format(schema.rules(field).unit, value)
-    text = str(value)
-    return json.dumps(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…", ensure_ascii=False)
+    return quoting.shown(str(value), MAX_SHOWN)

