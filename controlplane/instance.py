@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from controlplane import groups
 from controlplane import leader as leading
 from controlplane.api import ports
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.store import api, cache, election
 from controlplane.store import errors as store_errors
+from protos import running
 
 CAUGHT_UP_TIMEOUT_S = 30.0
 RETRY_S = 0.5

@@ -20,13 +20,14 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from controlplane import groups, rpc, server
+from controlplane import rpc, server
 from controlplane.controllers.nodes import Ranges
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
 from images import errors as image_errors
+from protos import running
 
 SUBNET_BITS = 24
 """Each node gets a /24 of the cluster's range: 253 tasks."""
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _own_folder(options.state):
             asyncio.run(_run(options))
     except Exception as error:
-        reason = groups.first(error)
+        reason = running.leaf(error)
         if not isinstance(reason, _EXPECTED):
             raise
         _log.error("the control plane cannot run", why=str(reason))
@@ -77,10 +78,10 @@ async def _run(options: argparse.Namespace) -> None:
     try:
         async with server.serving(edge, instance, store), asyncio.TaskGroup() as group:
             _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd)
-            running = group.create_task(instance.run())
+            work = group.create_task(instance.run())
             await stop.wait()
             _log.info("control plane stops", name=options.name)
-            running.cancel()
+            work.cancel()
     finally:
         await store.close()
 

@@ -14,10 +14,11 @@ import grpc
 import grpc.aio
 import structlog
 
-from controlplane import groups, rpc
+from controlplane import rpc
 from controlplane.core import request_errors
 from controlplane.store import errors as store_errors
 from images import errors as image_errors
+from protos import running
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 
@@ -47,12 +48,12 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 )
 
 
-def code_of(error: BaseException) -> grpc.StatusCode | None:
+def code_of(error: Exception) -> grpc.StatusCode | None:
     """The status code of an error that somebody meant; None for one that nobody expected."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)
 
 
-def describe(error: BaseException) -> pb.Error:
+def describe(error: Exception) -> pb.Error:
     """What the caller is told, within MAX_ERROR_BYTES."""
     described = pb.Error(message=_shorten(str(error)))
     if isinstance(error, request_errors.RequestError):
@@ -116,11 +117,11 @@ class Refusals(rpc.Interceptor):
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
             except Exception as error:  # noqa: BLE001 - this is where every error is answered
-                await self._refuse(context, method, groups.first(error))
+                await self._refuse(context, method, running.leaf(error))
 
         return guarded
 
-    async def _refuse(self, context: rpc.Context, method: str, error: BaseException) -> NoReturn:
+    async def _refuse(self, context: rpc.Context, method: str, error: Exception) -> NoReturn:
         code, described = code_of(error), describe(error)
         if code is None:
             reference = self._new_reference()
