@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
+REPEAT_S = 5.0
+"""A batch that was not acknowledged for this long is sent again."""
+
 BATCH = 500
 """Reports a message: about 100 KiB."""
 
@@ -41,7 +44,12 @@ class Outbox:
 
     async def next_batch(self) -> dpb.StatusReport:
         """The next message, as soon as there is something to say and the one before it was acknowledged."""
-        await self._acknowledged.wait()
+        try:
+            async with asyncio.timeout(REPEAT_S):
+                await self._acknowledged.wait()
+        except TimeoutError:
+            # Of a task that has a newer report by now, the newer one is sent.
+            self._waiting = {**self._sent, **self._waiting}
         while not self._waiting:
             self._something.clear()
             await self._something.wait()

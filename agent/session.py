@@ -146,7 +146,7 @@ class Session:
     async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            await link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat()))
+            await link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat(sequence=self._worker.sequence)))
 
 
 def _registered(message: dpb.LeaderMessage) -> dpb.Registered:

@@ -103,6 +103,11 @@ class Worker:
             self._assign_task(task, self._group)
         return None
 
+    @property
+    def sequence(self) -> int:
+        """The number of the assignment that is held; 0 before the first one of a session."""
+        return self._assigned.sequence or 0
+
     def task(self, task_id: str) -> pb.Task:
         """The task of that id. Raises NoSuchTask."""
         if task_id not in self._runners:

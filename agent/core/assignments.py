@@ -32,13 +32,13 @@ class Gap:
 
 def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     """What is assigned after the message."""
+    if current.sequence is not None and message.results_in <= current.sequence:
+        return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
         base: Assignments = dataclasses.replace(current, revisions={})
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
-    elif current.sequence is not None and message.results_in == current.sequence:
-        return current  # the same message again
     elif message.applies_to != current.sequence:
         return Gap(why=f"the assignment builds on {message.applies_to}, this agent is at {current.sequence}")
     else:

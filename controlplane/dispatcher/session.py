@@ -47,7 +47,8 @@ class Session:
         self._outbox: deque[wire.LeaderMessage] = deque()
         self._woken = asyncio.Event()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._registered = False
+        self._reported = 0
+        self._told_at_heartbeat = 0
         self._told: assignments.Told | None = None
         self._sequence = 0
 
@@ -95,16 +96,30 @@ class Session:
 
     def _take(self, message: wire.AgentMessage) -> None:
         match message.WhichOneof("message"):
+            case "statuses" if message.statuses.sequence <= self._reported:
+                self.acknowledge(message.statuses.sequence)  # it was overtaken, or comes again
             case "statuses":
+                self._reported = message.statuses.sequence
                 self._on_report(self, message.statuses)
             case "resync":
                 log.warning("agent asks for everything", node=self.info.node_name, why=message.resync.why)
                 self._told = None
                 self.wake()
             case "heartbeat":
-                pass
-            case "register" | None as what:
-                self.end(f"an agent sent {what or 'an empty message'} in the middle of its session")
+                self._compare(message.heartbeat.sequence)
+            case "register":
+                pass  # a second registration changes nothing
+            case None:
+                self.end("the agent sent an empty message")
+
+    def _compare(self, sequence: int) -> None:
+        """Tells everything again when the agent has missed what it was told at least one heartbeat ago."""
+        told = self._told.sequence if self._told is not None else 0
+        if sequence < told == self._told_at_heartbeat:
+            log.warning("agent has missed an assignment", node=self.info.node_name, at=sequence, told=told)
+            self._told = None
+            self.wake()
+        self._told_at_heartbeat = told
 
     async def _send(self) -> None:
         try:
