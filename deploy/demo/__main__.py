@@ -25,7 +25,17 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="orch-demo-"))
     the_stage = stage.Stage(folder)
     os.environ["ORCH_CONFIG"] = the_stage.environment["ORCH_CONFIG"]
-    code = _walk(the_stage)
+    code = 1
+    try:
+        code = _walk(the_stage)
+    finally:
+        code = _clear_up(folder) or code
+    if code == 0:
+        print(f"\nEvery step held. It took {time.monotonic() - began:.0f} s.")
+    return code
+
+
+def _clear_up(folder: Path) -> int:
     try:
         cluster.down(folder)
         if folder.exists():
@@ -33,9 +43,7 @@ def main() -> int:
     except (errors.LocalError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    if code == 0:
-        print(f"\nEvery step held. It took {time.monotonic() - began:.0f} s.")
-    return code
+    return 0
 
 
 def _walk(the_stage: stage.Stage) -> int:

@@ -68,7 +68,7 @@ def _pids() -> Iterator[int]:
 def _read(pid: int, file: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{file}").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # some are not even root's to read
         return b""
 
 
@@ -79,7 +79,7 @@ def _command(pid: int) -> str:
 def _namespace(pid: int, kind: str) -> str:
     try:
         return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
 
 

@@ -29,6 +29,7 @@ class Tour:
         self._stage = the_stage
         self._before = leftovers.look()
         self._record: record.Record | None = None
+        self._namespaces: set[str] = set()
 
     def run(self) -> None:
         """NotSeen at the first claim that does not come true."""
@@ -46,6 +47,7 @@ class Tour:
         )
         for step in steps:
             step()
+            self._note_namespaces()
 
     def _bring_up(self) -> None:
         self._stage.title(f"A cluster of {NODES} nodes on this machine, each as separate as a virtual machine")
@@ -156,14 +158,18 @@ class Tour:
         self._stage.title("The cluster goes, and leaves nothing")
         assert self._record is not None, "the cluster was never up"
         plan = self._record.plan
-        its_namespaces = leftovers.namespaces(plan)
         self._stage.type("orchctl", "cluster", "down", "--name", CLUSTER, *self._state())
-        found = leftovers.find(plan, self._before, its_namespaces)
+        found = leftovers.find(plan, self._before, self._namespaces)
         _claim(not found, "something is left:\n" + "\n".join(found))
         self._stage.seen(
-            f"nothing is left: none of its processes, mounts, {len(its_namespaces)} namespaces, links, control groups, "
+            f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, control groups, "
             "nftables rules and files"
         )
+
+    def _note_namespaces(self) -> None:
+        """They have no names: to look for them later one has to have seen them."""
+        if self._record is not None:
+            self._namespaces |= leftovers.namespaces(self._record.plan)
 
     def _state(self) -> tuple[str, str]:
         return "--state", str(self._stage.folder)

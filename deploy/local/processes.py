@@ -89,13 +89,12 @@ def is_first(pid: int) -> bool:
 
 
 def first_of_container(task: str) -> int | None:
-    """The host's pid of process 1 of a task's container, which has the task in its environment. None: there is none."""
-    wanted = f"ORCH_TASK={task}".encode()
+    """The host's pid of process 1 of a task's container, by its control group. None: there is none."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            if wanted in environment and is_first(int(entry.name)):
+            groups = (entry / "cgroup").read_text().splitlines()
+            if any(group.endswith(f"/{task}") for group in groups) and is_first(int(entry.name)):
                 return int(entry.name)
     return None
