@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -69,9 +70,11 @@ class EtcdProcess:
             self._process.wait(timeout=10)
             self._process = None
 
-    def signal(self, number: int) -> None:
+    def freeze(self) -> None:
+        """Return when every thread has stopped; a frozen member can only be killed."""
         assert self._process is not None, "not running"
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")[-4000:]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -178,7 +177,7 @@ async def test_a_frozen_member_does_not_hold_calls_forever(
     monkeypatch.setattr(endpoints, "TRY_TIMEOUT_S", 0.3)
     async with connected(private_etcd.endpoint) as store:
         await store.list("/orch/")
-        private_etcd.signal(signal.SIGSTOP)
+        private_etcd.freeze()
         with pytest.raises(errors.Unavailable, match="no answer in time"):
             await store.list("/orch/")
         with pytest.raises(errors.Unavailable) as raised:
@@ -192,7 +191,7 @@ async def test_a_cancelled_call_is_a_cancelled_task_not_a_closed_store(
 ) -> None:
     async with connected(private_etcd.endpoint) as store:
         await store.list("/orch/")
-        private_etcd.signal(signal.SIGSTOP)
+        private_etcd.freeze()
         listing = asyncio.ensure_future(store.list("/orch/"))
         await asyncio.sleep(0)
         listing.cancel()
