@@ -47,7 +47,8 @@ class NodeNetworking:
         """Note what a task of an earlier agent has. Comes after the first `want`."""
         if self._pool is not None and address:
             self._pool.claim(address, task_id)
-        self._ports.take(_keys(published), task_id)
+        if address or attached:  # one that has ended gave back its ports with its address
+            self._ports.take(_keys(published), task_id)
         if attached:
             self._attached[task_id] = Attachment(task_id=task_id, address=address, ports=published)
 
