@@ -162,8 +162,8 @@ class Tour:
         found = leftovers.find(plan, self._before, self._namespaces)
         _claim(not found, "something is left:\n" + "\n".join(found))
         self._stage.seen(
-            f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, control groups, "
-            "nftables rules and files"
+            f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, "
+            "control groups, nftables rules and files"
         )
 
     def _note_namespaces(self) -> None:
