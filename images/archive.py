@@ -41,11 +41,13 @@ def import_archive(
     which has none of its own. `platform` chooses from indexes, and describes a root file system (default: this
     machine's). An image that nobody names is returned with `names == ()`, and only its digest finds it.
     """
-    found = _import(store, file, config=config, platform=platform, limits=limits, select=select, name=name)
-    if len(found) != 1:
-        labels = ", ".join(label for image in found for label in image.names or (image.digest,))
-        raise errors.InvalidReference(f"{_title(file)} holds {len(found)} images ({labels}); select one of them")
-    return found[0]
+    if name is not None:
+        reference.parse(name)  # before the work, not after it
+    importer = _Importer(store, platform=platform or manifest.host_platform(), config=config, limits=limits)
+    with store.hold(), contextlib.ExitStack() as stack:
+        chosen = _choose(importer.read(file, stack), select, _title(file))
+        names = chosen.names if name is None else (name,)
+        return _tag(store, {chosen.digest: names})[0]
 
 
 def import_all(
@@ -56,52 +58,37 @@ def import_all(
     limits: compression.Limits = _DEFAULT_LIMITS,
 ) -> tuple[Image, ...]:
     """Import every image of an archive under the names that it gives."""
-    return _import(store, file, config=None, platform=platform, limits=limits, select=None, name=None)
-
-
-def _import(
-    store: ImageStore,
-    file: BinaryIO | Path,
-    *,
-    config: Config | None,
-    platform: Platform | None,
-    limits: compression.Limits,
-    select: str | None,
-    name: str | None,
-) -> tuple[Image, ...]:
-    if name is not None:
-        reference.parse(name)  # before the work, not after it
-    importer = _Importer(store, platform=platform or manifest.host_platform(), config=config, limits=limits)
+    importer = _Importer(store, platform=platform or manifest.host_platform(), config=None, limits=limits)
     with store.hold(), contextlib.ExitStack() as stack:
         found = importer.read(file, stack)
-        if select is not None:
-            found = _selected(found, select, _title(file))
-        if name is not None and len(found) == 1:
-            return (store.tag(name, found[0].digest),)
-        if name is not None:
-            labels = ", ".join(label for image in found for label in image.labels or (image.digest,))
-            raise errors.InvalidReference(
-                f"{_title(file)} holds {len(found)} images ({labels}); select one to name {name}"
-            )
-        return tuple(_tagged(store, image) for image in found)
+        return _tag(store, {image.digest: image.names for image in found})
 
 
-def _selected(found: list[formats.Found], select: str, title: str) -> list[formats.Found]:
-    chosen = [image for image in found if select in image.labels or select == image.digest]
+def _choose(found: list[formats.Found], select: str | None, title: str) -> formats.Found:
+    labels = ", ".join(label for image in found for label in image.labels or (image.digest,))
+    chosen = [image for image in found if select in {None, image.digest, *image.labels}]
     if not chosen:
-        labels = ", ".join(label for image in found for label in image.labels) or "images without names"
         raise errors.NotFound(f"{title} holds no image {select!r:.200}; it holds {labels}")
-    return chosen[:1]
+    if len(chosen) > 1:
+        raise errors.InvalidReference(f"{title} holds {len(chosen)} images ({labels}); select one of them")
+    return chosen[0]
 
 
-def _tagged(store: ImageStore, found: formats.Found) -> Image:
-    for name in found.names:
-        store.tag(name, found.digest)
-    return store.resolve(found.digest)
+def _tag(store: ImageStore, names: dict[str, tuple[str, ...]]) -> tuple[Image, ...]:
+    for digest in names:
+        store.resolve(digest)
+    for name in (name for group in names.values() for name in group):
+        reference.parse(name)
+    # From here on nothing is wrong with the archive: all of its names are given, or none was.
+    for digest, group in names.items():
+        for name in group:
+            store.tag(name, digest)
+    return tuple(store.resolve(digest) for digest in names)
 
 
 def _title(file: BinaryIO | Path) -> str:
-    return f"archive {file if isinstance(file, Path) else getattr(file, 'name', 'stream')}"
+    name = file if isinstance(file, Path) else getattr(file, "name", None)
+    return f"archive {name if isinstance(name, str | Path) else 'stream'}"
 
 
 class _Importer:
@@ -183,9 +170,10 @@ class _Importer:
     def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> formats.Found:
         if scan.entries == 0:
             raise errors.InvalidImage(f"{what}: holds no files; name a tar of a root file system")
+        start = file.tell()
+        kind = compression.detect(file.read(compression.MAGIC_BYTES), what=what)
+        file.seek(start)
         with self._store.writer() as blob:
-            kind = compression.detect(file.read(6), what=what)
-            file.seek(-6, os.SEEK_CUR)
             blob.copy(file)
         media_type = manifest.OCI_LAYER + ("+gzip" if kind == "gzip" else "")
         layer = Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)

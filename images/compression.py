@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _READ_BYTES = 256 << 10
+MAGIC_BYTES = 6
 _GZIP_MAGIC = b"\x1f\x8b"
 _REFUSED = {
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
@@ -46,7 +47,7 @@ def detect(start: bytes, *, what: str) -> str:
 def reader(file: BinaryIO, *, what: str) -> streams.Source:
     """Read `file` from its position on, decompressed; the file must be seekable."""
     start = file.tell()
-    magic = file.read(6)
+    magic = file.read(MAGIC_BYTES)
     file.seek(start)
     return GzipReader(file, what=what) if detect(magic, what=what) == "gzip" else file
 
@@ -60,6 +61,7 @@ class GzipReader:
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         self._pending = b""
         self._started = False  # inside a member: an end of file here is a cut
+        self._between = False  # after a member, before the next
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes, at least one until the end."""
@@ -72,6 +74,10 @@ class GzipReader:
         while True:
             if not self._pending:
                 self._pending = self._file.read(_READ_BYTES)
+                if self._between and self._pending:
+                    # Tapes and some tools pad with zeros after the last member.
+                    self._pending = self._pending.lstrip(b"\0")
+                    continue
             if not self._pending and self._started:
                 # What was held back for want of room comes out before the end is believed.
                 return self._flush(size)
@@ -79,7 +85,7 @@ class GzipReader:
                 return b""
             data = self._inflate.decompress(self._pending, size)
             self._pending = self._inflate.unconsumed_tail
-            self._started = True
+            self._started, self._between = True, False
             if self._inflate.eof:
                 self._next_member()
             if data:
@@ -92,8 +98,8 @@ class GzipReader:
         return data
 
     def _next_member(self) -> None:
-        # Tapes and some tools pad with zeros after the last member.
         self._pending = self._inflate.unused_data.lstrip(b"\0")
+        self._between = True
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         self._started = False
 

@@ -204,10 +204,18 @@ class Extractor:
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs.items():
             if self._wants(key):
-                os.setxattr(fd, key, value)
+                self._set_attribute(fd, key, value)
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         if self._folder is not None and entry.name == self._folder.path:
             self._folder.times = (entry.mtime_ns, entry.mtime_ns)
+
+    def _set_attribute(self, fd: int, key: str, value: bytes) -> None:
+        try:
+            os.setxattr(fd, key, value)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise self._refuse(f"extended attribute {key!r:.60} has a value that the kernel refuses") from error
 
     def _describe_link(self, parent: int, name: str, entry: Entry) -> None:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)

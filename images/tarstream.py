@@ -161,7 +161,7 @@ class TarReader:
             mtime_ns=tarheader.time_ns(pax.get("mtime"), header.mtime, where=self._place("mtime")),
             size_bytes=size,
             link=self._link(kind, pax.get("linkpath") or header.link),
-            device=(header.device_major, header.device_minor),
+            device=self._device(kind, header),
             xattrs=tarheader.xattrs(pax),
         )
 
@@ -173,6 +173,14 @@ class TarReader:
         if not raw or b"\0" in raw or len(raw) > MAX_PATH_BYTES:
             raise self._invalid("its link target is empty, too long or holds a NUL")
         return raw.decode("utf-8", "surrogateescape")
+
+    def _device(self, kind: Kind, header: tarheader.Header) -> tuple[int, int]:
+        if kind not in {Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE}:
+            return 0, 0
+        major, minor = header.device_major, header.device_minor
+        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+            raise self._invalid(f"device {major}:{minor} is out of range")
+        return major, minor
 
     def _owner(self, pax: bytes | None, plain: int, noun: str) -> int:
         value = tarheader.number(pax, plain, where=self._place(noun))

@@ -11,11 +11,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images import blobs, compression, errors, scratch, syscalls, unpacker
-from images import digest as digests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 DEFAULT_TIMEOUT_S = 1800.0
+_MAX_WORKERS = 4  # more would only wait for the disk
 _DEFAULT_LIMITS = compression.Limits()
 _ERRORS: dict[str, type[errors.ImageError]] = {
     kind.__name__: kind
@@ -51,54 +52,73 @@ def unpack(
     neither a name nor `keep` guards.
     """
     with store.hold():
-        return [
-            _unpack_layer(
-                store,
-                layer,
-                chain_id,
-                what=f"image {image.title}: layer {layer.digest}",
-                limits=limits,
-                timeout_s=timeout_s,
-            )
+        folders = [store.layer_path(chain_id) for chain_id in image.chain_ids]
+        if not all(folder.exists() for folder in folders):
+            _unpack_missing(store, image, limits, timeout_s)
+        return folders
+
+
+def _unpack_missing(store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float) -> None:
+    """All layers at once, as far as there are processors: they are independent of each other."""
+    with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_WORKERS), thread_name_prefix="unpack") as pool:
+        jobs = [
+            pool.submit(_unpack_layer, store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
             for layer, chain_id in zip(image.layers, image.chain_ids, strict=True)
         ]
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
 
 
 def _unpack_layer(
-    store: ImageStore, layer: Layer, chain_id: str, *, what: str, limits: compression.Limits, timeout_s: float
-) -> Path:
+    store: ImageStore, layer: Layer, chain_id: str, *, title: str, limits: compression.Limits, timeout_s: float
+) -> None:
     target = store.layer_path(chain_id)
+    what = f"image {title}: layer {layer.digest}"
     if target.exists():
-        return target
+        return
     with store.layer_lock(chain_id, timeout_s=timeout_s) as lock_fd:
         if target.exists():  # somebody else made it while we waited
-            return target
-        with (
-            blobs.storage_errors(f"{what}: unpacking"),
-            scratch.folder(store.tmp) as work,
-            store.open(layer.digest) as blob,
-        ):
-            diff = work.path / "diff"
-            diff.mkdir()
-            diff.chmod(0o755)
-            diff_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                job = unpacker.Job(
-                    what=what,
-                    blob_fd=blob.fileno(),
-                    target_fd=diff_fd,
-                    diff_id=layer.diff_id,
-                    limits=limits,
-                    parent_pid=os.getpid(),
-                )
-                # The locks go along: they must outlast the child, even when we are killed.
-                _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
-                syscalls.syncfs(diff_fd)
-            finally:
-                os.close(diff_fd)
-            work.path.rename(store.layers / digests.hex_of(chain_id))
+            return
+        with blobs.storage_errors(f"{what}: unpacking"), scratch.folder(store.tmp) as work:
+            _fill(work, layer, store, what=what, lock_fd=lock_fd, limits=limits, timeout_s=timeout_s)
+            work.path.rename(target.parent)
             blobs.sync_folder(store.layers)
-    return target
+
+
+def _fill(
+    work: scratch.Item,
+    layer: Layer,
+    store: ImageStore,
+    *,
+    what: str,
+    lock_fd: int,
+    limits: compression.Limits,
+    timeout_s: float,
+) -> None:
+    """Unpack into `diff` below the work folder, and have it on the disk."""
+    diff = work.path / "diff"
+    diff.mkdir()
+    diff.chmod(0o755)
+    diff_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with store.open(layer.digest) as blob:
+            job = unpacker.Job(
+                what=what,
+                blob_fd=blob.fileno(),
+                target_fd=diff_fd,
+                diff_id=layer.diff_id,
+                limits=limits,
+                parent_pid=os.getpid(),
+            )
+            # The locks go along: they must outlast the child, even when we are killed.
+            _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+        syscalls.syncfs(diff_fd)
+    finally:
+        os.close(diff_fd)
 
 
 def _run(job: unpacker.Job, *, keep_fds: Sequence[int], timeout_s: float) -> unpacker.Outcome:

@@ -139,9 +139,10 @@ def unpacking(tmp_path: Path) -> Iterator[tuple[ImageStore, subprocess.Popen[str
         text=True,
     )
     wait_until(lambda: any(store.tmp.glob("*/diff/big")))
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    tasks = Path(f"/proc/{parent.pid}/task").glob("*/children")
+    (child,) = [int(pid) for task in tasks for pid in task.read_text().split()]
     with parent:
-        yield store, parent, int(children[0])
+        yield store, parent, child
         parent.kill()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from images import compression, errors, image, unpack
+from images import compression, errors, extract, image, tarstream, unpack
 from images import digest as digests
 from tests.unit.images import makers
 
@@ -84,6 +87,10 @@ def attacks(canary: Path) -> dict[str, tuple[bytes, str]]:
         "user overlay attribute": (
             makers.directory("d", pax_headers={"SCHILY.xattr.user.overlay.opaque": "y"}),
             "would steer overlayfs",
+        ),
+        "broken capability": (
+            makers.member("f", pax_headers={"SCHILY.xattr.security.capability": "x"}),
+            "'security.capability' has a value that the kernel refuses",
         ),
         "top that is a file": (makers.member("./", tarfile.FIFOTYPE), "the top of a layer must be a folder"),
         "line break in a name": (makers.member("a\nb"), "control character"),
@@ -217,3 +224,35 @@ def test_nothing_in_the_layer_is_loaded_by_the_unpacking_process(store: ImageSto
     assert not (folder / "pwned").exists()
     with pytest.raises(errors.InvalidImage):
         unpack.unpack(store, load(makers.archive(*planted, makers.device("x", 8, 0)), name="other"))
+
+
+_NAMES = st.sampled_from(["a", "b", "a/b", "a/b/c", "b/a", ".wh.a", "a/.wh.b", "a/.wh..wh..opq", "./", "a//c/"])
+_ENTRIES = st.one_of(
+    st.builds(makers.member, _NAMES, content=st.binary(max_size=600), mode=st.integers(0, 0o7777)),
+    st.builds(makers.directory, _NAMES, mode=st.integers(0, 0o7777)),
+    st.builds(makers.symlink, _NAMES, st.sampled_from(["a", "..", "../canary", "../../../../../../../etc", "b/a"])),
+    st.builds(makers.hardlink, _NAMES, st.sampled_from(["a", "a/b", "b/a", "a/secret"])),
+    st.builds(makers.device, _NAMES, st.just(1), st.sampled_from([3, 5, 9])),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.lists(_ENTRIES, min_size=2, max_size=10))
+def test_no_order_of_entries_reaches_outside_even_without_the_chroot(entries: list[bytes], canary: Path) -> None:
+    """The second wall: names alone keep an extraction inside, and it either succeeds or refuses an entry."""
+    target = canary.parent / "target"
+    target.mkdir()
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    reader = tarstream.TarReader(makers.stream(makers.archive(*entries)), what="layer", max_entries=100)
+    try:
+        with extract.Extractor(fd, limits=compression.Limits(), what="layer") as extractor:
+            extractor.apply(reader)
+    except errors.InvalidImage as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+    finally:
+        os.close(fd)
+        shutil.rmtree(target)
+    assert refusal.startswith("layer: ") or not refusal
+    assert (tree(canary), (canary / "secret").read_text()) == ({"secret"}, "secret")

@@ -83,11 +83,15 @@ def test_an_archive_of_several_images_needs_a_choice(store: ImageStore) -> None:
     listing = documents.parse_any(first.pop("manifest.json"), what="x")
     listing += documents.parse_any(second.pop("manifest.json").replace(b"0/layer", b"other/layer"), what="x")
     members = {**first, **second, "manifest.json": documents.dump(listing)}
+    with pytest.raises(errors.InvalidReference, match=r"2 images \(a:1, a:2, b:1\); select one"):
+        take(store, members)
     with pytest.raises(errors.InvalidReference, match="2 images"):
         take(store, members, name="web")
+    assert store.list() == (), "what was refused got no name"
     assert take(store, members, select="b:1").names == ("docker.io/library/b:1",)
     with pytest.raises(errors.NotFound, match="it holds a:1, a:2, b:1"):
         take(store, members, select="c:1")
+    assert len(store.list()) == 1, "what was refused got no name"
     everything = archive.import_all(store, makers.stream(makers.files(members)))
     assert [len(found.names) for found in everything] == [2, 1]
 
@@ -171,6 +175,7 @@ HOSTILE: list[tuple[bytes, str]] = [
     (makers.files(_docker(Layers=["/etc/passwd"])), "entry '/etc/passwd' is named but missing"),
     (makers.files(_docker(Config="../../etc/passwd")), "entry '../../etc/passwd' is named but missing"),
     (makers.files(_docker(RepoTags=["../../x:1"])), "image reference '../../x:1'"),
+    (makers.files(_docker(RepoTags=["good:1", "bad name:1"])), "image reference 'bad name:1'"),
     (makers.files(_docker(RepoTags="web:1")), "manifest.json: [0].RepoTags: expected a list"),
     (makers.files(_docker(Layers=[])), "0 layers, but the config lists 1 diff ids"),
     (makers.files({**makers.docker_archive(LAYER), "0/layer.tar": OTHER}), "the bytes have digest"),

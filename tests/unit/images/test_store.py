@@ -87,6 +87,13 @@ def test_what_is_not_a_digest_never_becomes_a_path(store: ImageStore, digest: st
         pass
 
 
+def test_a_blob_without_end_is_stopped(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.blobs.MAX_BLOB_BYTES", 10)
+    with pytest.raises(errors.LimitExceeded, match="more than 10 bytes"), store.writer(None, None) as blob:
+        blob.copy(makers.stream(b"x" * 11))
+    assert blobs_of(store) == set()
+
+
 def test_concurrent_writers_of_one_blob_all_succeed(store: ImageStore) -> None:
     data = os.urandom(1 << 20)
     start = threading.Barrier(8)
@@ -174,6 +181,13 @@ def test_a_name_moves_with_the_last_tag(store: ImageStore) -> None:
         ("docker.io/library/old:latest", "docker.io/library/older:latest"),
         ("docker.io/library/web:latest",),
     ]
+
+
+def test_a_name_that_pins_another_digest_is_refused(store: ImageStore) -> None:
+    made = build(store, "1")
+    store.tag(f"web@{made.digest}", made.digest)
+    with pytest.raises(errors.InvalidReference, match="pins another digest"):
+        store.tag(f"web@{HELLO}", made.digest)
 
 
 def test_untag_forgets_one_name_only(store: ImageStore) -> None:
@@ -269,6 +283,14 @@ def test_prune_spares_what_runs(store: ImageStore) -> None:
     assert blobs_of(store) == set()
     assert store.prune().layers == 1
     assert list(store.layers.iterdir()) == []
+
+
+def test_prune_sweeps_what_the_dead_left(store: ImageStore) -> None:
+    """A daemon that opens its store once a year must not collect the leftovers of every tool that was killed."""
+    for number in range(70):
+        (store.tmp / f"half-{number}").write_bytes(b"x")
+    store.prune()
+    assert list(store.tmp.iterdir()) == []
 
 
 def test_prune_waits_for_whoever_is_adding(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ def _pax(records: bytes) -> bytes:
         (makers.archive(makers.member("f", pax_headers={"uid": "1e3"})), "uid: "),
         (makers.archive(makers.member("f", pax_headers={"mtime": "now"})), "mtime: "),
         (makers.archive(makers.rewritten(makers.member("f"), 156, b"M")), "type b'M'"),
+        (makers.archive(makers.device("c", 1, 1 << 20)), "device 1:1048576 is out of range"),
         (_bad_checksum(), "not a tar header"),
         (b"this is no tar" * 100, "not a tar header"),
         (_size(b"abc"), "size: "),
