@@ -84,6 +84,7 @@ class Streams:
                 async with contextlib.aclosing(lines):
                     async for batch in lines:
                         await link.send(dpb.StreamFrame(logs=cpb.LogsResponse(lines=batch)))
+                await link.send(dpb.StreamFrame(end=True))
                 listener.cancel()
         except* LinkLost as lost:
             raise lost.exceptions[0] from None
