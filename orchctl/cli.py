@@ -4,6 +4,7 @@
 """
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from orchctl import options
+from orchctl.errors import ReaderGone
 
 EPILOG = """\b
 Examples:
@@ -70,6 +72,15 @@ class VerbGroup(click.Group):
         if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.exceptions.NoSuchCommand(name, possibilities=list(VERBS), ctx=ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Caught here, because click would make it an exit code of its own.
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGone("nobody reads the output") from error
+        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for section, rows in _sections():

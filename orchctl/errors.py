@@ -58,6 +58,12 @@ class Interrupted(OrchctlError):
     exit_code: ClassVar[int] = INTERRUPTED
 
 
+class ReaderGone(OrchctlError):
+    """The pipe behind standard output is closed, as `head` does when it has enough."""
+
+    exit_code: ClassVar[int] = BROKEN_PIPE
+
+
 class InvalidInput(OrchctlError):
     """Nothing was done, because what was asked for cannot be meant."""
 

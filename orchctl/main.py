@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid manifest, 130 interrup
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -15,15 +15,25 @@ from orchctl import cli, errors, terminal
 
 def main() -> NoReturn:
     """The entry point of `orchctl`."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file since the start
+    sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
     sys.exit(run(sys.argv[1:]))
+
+
+def _reopened(stream: TextIO | None) -> TextIO:
+    """Writes any text, whatever the encoding; and all of it: under PYTHONUNBUFFERED the rest of a write that the
+    system took in part would be lost without a word. A stream that was closed from the start leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    return open(stream.fileno(), "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; the exit code."""
     try:
-        return _flushed(_invoke(arguments))
+        return _invoke(arguments)
+    except errors.ReaderGone as error:
+        _forget_output()
+        return error.exit_code
     except errors.OrchctlError as error:
         _tell(error)
         return error.exit_code
@@ -35,9 +45,6 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return errors.INTERRUPTED
-    except BrokenPipeError:
-        _forget_output()
-        return errors.BROKEN_PIPE
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -47,11 +54,6 @@ def _invoke(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return errors.USAGE
     return result if isinstance(result, int) else 0
-
-
-def _flushed(code: int) -> int:
-    sys.stdout.flush()
-    return code
 
 
 def _usage(error: click.UsageError) -> errors.OrchctlError:
