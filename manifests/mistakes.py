@@ -67,17 +67,19 @@ class Collector:
         self._mistakes: dict[tuple[Place, str], Mistake] = {}
         self._left_out = 0
 
-    def __len__(self) -> int:
-        return len(self._mistakes)
+    @property
+    def is_full(self) -> bool:
+        """Further mistakes are counted only."""
+        return len(self._mistakes) >= MAX_MISTAKES
 
     def add(self, mistake: Mistake) -> None:
         key = (mistake.place, mistake.message)
         if key in self._mistakes:
             return
-        if len(self._mistakes) < MAX_MISTAKES:
-            self._mistakes[key] = mistake
-        else:
+        if self.is_full:
             self._left_out += 1
+        else:
+            self._mistakes[key] = mistake
 
     def raise_if_any(self, sources: Sequence[str]) -> None:
         """Raises InvalidManifest with everything that was added, ordered by source, line and column."""

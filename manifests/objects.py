@@ -33,13 +33,10 @@ class ObjectReader:
         extra = {key for key in self._node.entries if key in {"kind", "apiVersion"} or key.startswith("x-")}
         self._fill(value, self._node, (), ignored=extra)
 
-    def may_have(self, name: str) -> bool:
-        return (name,) not in self._wrong
-
     def check(self, value: Message) -> None:
         """The rules of the schema and those across fields, for what could be read."""
         for problem in rules.validate(value):
-            if not any(problem.keys[: len(wrong)] == wrong for wrong in self._wrong):
+            if not any(problem.keys[:length] in self._wrong for length in range(len(problem.keys) + 1)):
                 place = nodes.locate(self._node, problem.keys, at_key=problem.at_key)
                 self._mistakes.add(Mistake(place=place, path=problem.path, message=problem.message, hint=problem.hint))
 
@@ -53,6 +50,10 @@ class ObjectReader:
                 self._unknown(known, node, key, path)
 
     def _unknown(self, known: Iterable[str], node: Mapping, key: str, path: Path) -> None:
+        if self._mistakes.is_full:
+            # Nobody will read the hint, and finding one takes time.
+            self._note(node.entries[key].place, (*path, key), "unknown field")
+            return
         meant = suggest.nearest(key, known)
         hint = f'did you mean "{meant}"?' if meant else self._elsewhere(key) or f"known are {', '.join(known)}"
         if meant and meant not in node.entries:
@@ -81,19 +82,10 @@ class ObjectReader:
             child.SetInParent()
             self._nested(child, node, path)
         elif (value := self._scalar(field, node, path)) is not None:
-            self._set(message, field, value, entry, path)
-
-    def _set(self, message: Message, field: FieldDescriptor, value: object, entry: Entry, path: Path) -> None:
-        oneof = field.containing_oneof
-        other = message.WhichOneof(oneof.name) if oneof is not None else None
-        if other is not None and other != field.name:
-            hint = f"remove it or {other}"
-            self._note(entry.place, path, "only one of several fields can be given", hint)
-            return
-        setattr(message, field.name, value)
-        if not schema.has_value(message, field) and (problem := checks.refusal_of_zero(field)):
-            # The message cannot tell this zero from nothing, so the rules would not see it.
-            self._note(entry.value.place, path, problem)
+            setattr(message, field.name, value)
+            if not schema.has_value(message, field) and (problem := checks.refusal_of_zero(field)):
+                # The message cannot tell this zero from nothing, so the rules would not see it.
+                self._note(node.place, path, problem)
 
     def _map(self, message: Message, field: FieldDescriptor, node: Node, path: Path) -> None:
         if not isinstance(node, Mapping):

@@ -15,7 +15,7 @@ their camelCase names. Decisions that a reader of YAML has to make, each of whic
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manifests import documents, nodes, objects, quoting, suggest
+from manifests import documents, nodes, objects, paths, quoting, suggest
 from manifests.documents import Source
 from manifests.mistakes import Collector, InvalidManifest, Mistake, Place
 from manifests.nodes import Items, Mapping, Node, Scalar
@@ -76,19 +76,25 @@ def _objects(document: Node, mistakes: Collector) -> list[Mapping]:
         mistakes.add(Mistake(place=document.place, message=f"{nodes.what(document)} instead of an object", hint=hint))
         return []
     kind = document.entries.get("kind")
-    if kind is None or not isinstance(kind.value, Scalar) or kind.value.text != LIST:
-        return [document]
+    is_list = kind is not None and isinstance(kind.value, Scalar) and kind.value.text == LIST
+    return _items(document, mistakes) if is_list else [document]
+
+
+def _items(document: Mapping, mistakes: Collector) -> list[Mapping]:
+    """The objects of a `kind: List`."""
     for key, entry in document.entries.items():
         if key not in {"kind", "apiVersion", "items"} and not key.startswith("x-"):
-            mistakes.add(Mistake(place=entry.place, path=key, message="unknown field", hint="a List has items only"))
+            path, hint = paths.show((key,)), "a List has items only"
+            mistakes.add(Mistake(place=entry.place, path=path, message="unknown field", hint=hint))
     items = document.entries.get("items")
     if items is None or not isinstance(items.value, Items):
         place = items.value.place if items else document.place
         mistakes.add(Mistake(place=place, path="items", message="a List needs a list of objects"))
         return []
-    for item in items.value.values:
+    for index, item in enumerate(items.value.values):
         if not isinstance(item, Mapping):
-            mistakes.add(Mistake(place=item.place, path="items", message=f"{nodes.what(item)} instead of an object"))
+            path, message = paths.show(("items", index)), f"{nodes.what(item)} instead of an object"
+            mistakes.add(Mistake(place=item.place, path=path, message=message))
     return [item for item in items.value.values if isinstance(item, Mapping)]
 
 
@@ -99,7 +105,7 @@ def _object(node: Mapping, namespace: str, mistakes: Collector) -> Written | Non
     value = kind.message()
     reader = objects.ObjectReader(node, mistakes)
     reader.read(value)
-    if kind.namespaced and not value.meta.namespace and reader.may_have("meta"):
+    if kind.namespaced and value.HasField("meta") and not value.meta.namespace:
         value.meta.namespace = namespace
     reader.check(value)
     return Written(object=value, place=node.place, node=node)

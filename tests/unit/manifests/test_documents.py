@@ -31,6 +31,10 @@ def bomb() -> str:
         ("{a: " * 5_000, "1:254: nested deeper than 64 levels"),
         ("- &a [*a]", "1:7: *a stands inside of what it stands for; an object cannot hold itself"),
         ("---\n~\n" * 10_001, "20001:1: more than 10000 documents; split the file"),
+        (
+            "kind: Service\n" + "".join(f"imag{number}: x\n" for number in range(200_000)),
+            "201:1: 199802 more mistakes are not shown",
+        ),
         ("- 1\n" * 500_000, "500000:3: the file grows to more than 500,000 values; split the file"),
     ],
 )

@@ -79,6 +79,7 @@ def test_examples_with_a_slip_of_the_hand(name: str, data: st.DataObject) -> Non
         st.sampled_from([*PIECES, b"a", b"1", b"kind: Service\n", b"meta: {name: a}\n", b"  "]), max_size=40
     )
 )
+@example(pieces=[b"kind: List\n", b"a\tb", b": "])
 @example(pieces=[b"? ", b"- a"])
 @example(pieces=[b"kind: Service\n", b"? ", b"[", b"]"])
 def test_shreds_of_yaml(pieces: list[bytes]) -> None:

@@ -106,11 +106,12 @@ def test_a_mistake_has_parts_for_programs() -> None:
         ),
         ("just text", '1:1: a single value instead of an object; begin with "kind: Service"'),
         ("kind: Node", "1:1: meta: missing"),
+        ("kind: Service\nspec: {template: {container: {image: a}}}", "1:1: meta: missing"),
         ("kind: Node\nmeta:", "2:1: meta: missing"),
         ("kind: Node\nmeta: {}", "2:1: meta.name: missing"),
         ("kind: Node\nmeta: {name: }", "2:8: meta.name: missing"),
         ("kind: List\nitems: {}", "2:8: items: a List needs a list of objects"),
-        ("kind: List\nitems: [a]", "2:9: items: a single value instead of an object"),
+        ("kind: List\nitems: [a]", "2:9: items[0]: a single value instead of an object"),
         ("kind: List\nitem: []\nitems: []", "2:1: item: unknown field; a List has items only"),
     ],
 )
