@@ -48,8 +48,8 @@ class Reader:
         self.lost = False
         self._call = call
         self._node_name = node_name
-        self._last_ns = 0
-        self._resume_after_ns = 0
+        self._last_ns = -1
+        self._resume_after_ns = -1
         self._taken = asyncio.Event()
         self._patient_until = 0.0
         self._be_patient(call.patience_s)
@@ -113,7 +113,7 @@ class Reader:
         request = wire.TaskLogsRequest(
             task_id=self.task.meta.id, follow=self._call.follow, since=self._call.since_ms, tail=self._call.tail
         )
-        if self._resume_after_ns:
+        if self._resume_after_ns >= 0:
             request.since = max(request.since, self._resume_after_ns // 1_000_000)
             request.tail = -1
         return request

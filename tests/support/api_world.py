@@ -79,6 +79,7 @@ async def opened(folder: Path, store: api.Store | None = None) -> AsyncIterator[
             async with _served(store, cache, images, streams, election) as (stub, address):
                 yield World(store=store, cache=cache, streams=streams, election=election, stub=stub, address=address)
             follower.cancel()
+            streams.stop()
     finally:
         await images.close()
         await store.close()

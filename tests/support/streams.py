@@ -47,6 +47,7 @@ class FakeStreams:
         self.asked: list[wire.OpenStream] = []
         self._group = group
         self._open: list[tuple[str, Pipe]] = []
+        self._serving: list[asyncio.Task[None]] = []
 
     async def open(self, node_id: str, request: wire.OpenStream) -> Pipe:
         self.asked.append(request)
@@ -55,7 +56,7 @@ class FakeStreams:
         mine, theirs = Pipe(), Pipe()
         mine.other, theirs.other = theirs, mine
         self._open.append((node_id, mine))
-        self._group.create_task(self._serve(self.agents[node_id], theirs, request))
+        self._serving.append(self._group.create_task(self._serve(self.agents[node_id], theirs, request)))
         return mine
 
     async def lose(self, node_id: str) -> None:
@@ -64,6 +65,11 @@ class FakeStreams:
         for of_node, pipe in self._open:
             if of_node == node_id:
                 await pipe.close("connection reset")
+
+    def stop(self) -> None:
+        """At the end of the test."""
+        for task in self._serving:
+            task.cancel()
 
     @staticmethod
     async def _serve(serve: Serve, pipe: Pipe, request: wire.OpenStream) -> None:
