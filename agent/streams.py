@@ -12,6 +12,7 @@ import structlog
 
 from agent import ports
 from agent.errors import AgentError, StartFailed
+from protos import running
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -51,6 +52,8 @@ class Streams:
             await self._answer(link, request)
         except LinkLost as lost:
             log.debug("a stream has ended early", why=str(lost))
+        except Exception:  # one stream's trouble must not end the session
+            log.exception("a stream failed in an unexpected way", stream=request.stream_id)
         finally:
             await link.close("the stream has been served")
 
@@ -77,33 +80,27 @@ class Streams:
             request.task_id, tail=request.tail, since_ms=request.since, until=over if request.follow else None
         )
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                # Nothing is expected from the other side: only that it hangs up.
-                listener = group.create_task(_expect_nothing(link))
-                async with contextlib.aclosing(lines):
-                    async for batch in lines:
-                        await link.send(dpb.StreamFrame(logs=cpb.LogsResponse(lines=batch)))
-                await link.send(dpb.StreamFrame(end=True))
-                listener.cancel()
-        except* LinkLost as lost:
-            raise lost.exceptions[0] from None
-        except* AgentError as error:
-            raise error.exceptions[0] from None
+        async def send() -> None:
+            async with contextlib.aclosing(lines):
+                async for batch in lines:
+                    await link.send(dpb.StreamFrame(logs=cpb.LogsResponse(lines=batch)))
+            await link.send(dpb.StreamFrame(end=True))
+
+        # Nothing is expected from the other side: only that it hangs up.
+        await running.beside(send(), _expect_nothing(link), expected=(LinkLost, AgentError))
 
     async def _serve_exec(self, link: StreamLink, request: dpb.TaskExecRequest) -> None:
         command = await self._runtime.execute(request.task_id, request.start)
-        try:
+
+        async def send() -> None:
             await link.send(dpb.StreamFrame(output=cpb.ExecResponse(started=request.task_id)))
-            async with asyncio.TaskGroup() as group:
-                feeder = group.create_task(_feed(link, command))
-                async for stream, data in command.output():
-                    await link.send(dpb.StreamFrame(output=_output(stream, data)))
-                code = await command.exit_code()
-                await link.send(dpb.StreamFrame(output=cpb.ExecResponse(exit_code=code)))
-                feeder.cancel()
-        except* LinkLost as lost:
-            raise lost.exceptions[0] from None
+            async for stream, data in command.output():
+                await link.send(dpb.StreamFrame(output=_output(stream, data)))
+            code = await command.exit_code()
+            await link.send(dpb.StreamFrame(output=cpb.ExecResponse(exit_code=code)))
+
+        try:
+            await running.beside(send(), _feed(link, command), expected=(LinkLost, AgentError))
         finally:
             await command.close()
 

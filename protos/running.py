@@ -23,8 +23,39 @@ async def until_failure(*works: Coroutine[object, object, None], expected: tuple
     return failure
 
 
+async def beside(
+    work: Coroutine[object, object, None],
+    companion: Coroutine[object, object, None],
+    *,
+    expected: tuple[type[Exception], ...],
+) -> None:
+    """Runs `work` to its end, with `companion` beside it, which is then cancelled.
+
+    What either raises of the `expected` ends both, and comes out as it is, not in a group.
+    """
+    first: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_report(_then(work, first), expected, first)),
+            group.create_task(_report(companion, expected, first)),
+        ]
+        failure = await first
+        for task in tasks:
+            task.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _then(work: Coroutine[object, object, None], first: asyncio.Future[Exception | None]) -> None:
+    await work
+    if not first.done():
+        first.set_result(None)
+
+
 async def _report(
-    work: Coroutine[object, object, None], expected: tuple[type[Exception], ...], first: asyncio.Future[Exception]
+    work: Coroutine[object, object, None],
+    expected: tuple[type[Exception], ...],
+    first: asyncio.Future[Exception] | asyncio.Future[Exception | None],
 ) -> None:
     try:
         await work
