@@ -109,11 +109,19 @@ class LocalCluster:
         def look() -> int | None:
             for pid in below(self.process(node).pid):
                 words = processes.command_line(pid)
-                if words[1:3] == ["-m", module]:
+                runs = words[words.index("-m") + 1] if "-m" in words else ""  # a machine's line holds the agent's
+                if runs == module and not _is_monitor(pid):
                     return pid
             return None
 
         return until(look, what=f"{node} runs {module}", timeout_s=10)
+
+
+def _is_monitor(pid: int) -> bool:
+    """Forked from the launcher, it has the launcher's command line, but a name of its own."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().startswith("orch-monitor")
+    return True
 
 
 def below(pid: int) -> Iterator[int]:
