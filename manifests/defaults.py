@@ -9,7 +9,6 @@ So a template without `restart` gets one with attempts 5, and one without `conta
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -62,7 +61,7 @@ def _fill(message: Message) -> None:
 
 def _fill_inside(message: Message, field: FieldDescriptor) -> None:
     value: Any = getattr(message, field.name)
-    if isinstance(value, Mapping) or schema.is_map(field):
+    if schema.is_map(field):
         for key in value:
             _fill(value[key])
     elif schema.is_list(field):

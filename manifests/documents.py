@@ -67,9 +67,10 @@ def _decode(source: Source) -> str:
     try:
         text = source.text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = source.text[: error.start].decode("utf-8-sig")
-        place = _place_after(source.name, before)
-        raise _Broken(place, f"byte 0x{source.text[error.start]:02x} is not UTF-8", "save the file as UTF-8") from error
+        # The codec counts from behind a byte order mark.
+        place = _place_after(source.name, error.object[: error.start].decode())
+        message = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        raise _Broken(place, message, "save the file as UTF-8") from error
     if found := _FORBIDDEN.search(text):
         code = f"U+{ord(found[0]):04X}"
         hint = f'remove it, or write it in double quotes as "\\u{ord(found[0]):04x}"'

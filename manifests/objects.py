@@ -4,7 +4,7 @@ Nothing here knows a single field. What cannot be read is a mistake at its place
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -47,9 +47,10 @@ class ObjectReader:
                 if not schema.rules(field).system:
                     self._field(message, field, entry, (*path, key))
             elif key not in ignored:
-                self._unknown(known, node, key, path)
+                writable = [name for name, field in known.items() if not schema.rules(field).system]
+                self._unknown(writable, node, key, path)
 
-    def _unknown(self, known: Iterable[str], node: Mapping, key: str, path: Path) -> None:
+    def _unknown(self, known: Sequence[str], node: Mapping, key: str, path: Path) -> None:
         if self._mistakes.is_full:
             # Nobody will read the hint, and finding one takes time.
             self._note(node.entries[key].place, (*path, key), "unknown field")

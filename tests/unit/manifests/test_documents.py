@@ -57,6 +57,7 @@ def test_a_hundred_megabytes_are_refused_unread() -> None:
     [
         (b"a: \xff", "1:4: byte 0xff is not UTF-8; save the file as UTF-8"),
         ("a: é\nb: ".encode() + b"\xc3\x28", "2:4: byte 0xc3 is not UTF-8; save the file as UTF-8"),
+        (b"\xef\xbb\xbfa: 1\nb: \xff", "2:4: byte 0xff is not UTF-8; save the file as UTF-8"),
         ("a: é".encode("utf-16"), "1:1: the file is UTF-16; save it as UTF-8"),
         ("a: é\nb: \x07", '2:4: a control character (U+0007); remove it, or write it in double quotes as "\\u0007"'),
         ("a: x\u2028y", '1:5: a control character (U+2028); remove it, or write it in double quotes as "\\u2028"'),
