@@ -11,8 +11,7 @@ from __future__ import annotations
 import tarfile
 from typing import TYPE_CHECKING, Literal
 
-from images import digest as digests
-from images import documents, errors, manifest, names, reference, streams, tarwrite
+from images import documents, errors, layout, manifest, reference, streams, tarwrite
 from images.manifest import Descriptor, Index
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 Format = Literal["oci", "docker"]
-_CONTAINERD_NAME = "io.containerd.image.name"
 
 
 def export_archive(store: ImageStore, image: Image, file: streams.Sink, format: Format = "oci") -> None:  # noqa: A002 - the word of every peer
@@ -29,8 +27,8 @@ def export_archive(store: ImageStore, image: Image, file: streams.Sink, format: 
         lacking = store.missing(image.digest)
         if lacking:
             raise errors.NotFound(f"image {image.title}: blob {lacking[0].digest} is missing; fetch the image again")
-        tarwrite.write_bytes(file, "oci-layout", documents.dump({"imageLayoutVersion": "1.0.0"}))
-        tarwrite.write_bytes(file, "index.json", _index(store, image).as_bytes())
+        tarwrite.write_bytes(file, layout.MARKER, layout.MARKER_BYTES)
+        tarwrite.write_bytes(file, layout.INDEX, _index(store, image).as_bytes())
         if format == "docker":
             tarwrite.write_bytes(file, "manifest.json", _docker_manifest(image))
         _write_blobs(store, image, file)
@@ -45,7 +43,7 @@ def _index(store: ImageStore, image: Image) -> Index:
             digest=image.digest,
             size_bytes=store.size_bytes(image.digest),
             platform=image.platform,
-            annotations=((names.REF_NAME, name), (_CONTAINERD_NAME, name)) if name else (),
+            annotations=((layout.REF_NAME, name), (layout.CONTAINERD_NAME, name)) if name else (),
         )
         for name in image.names or ("",)
     )
@@ -54,9 +52,9 @@ def _index(store: ImageStore, image: Image) -> Index:
 
 def _docker_manifest(image: Image) -> bytes:
     item = {
-        "Config": _path(image.config_digest),
+        "Config": layout.blob_path(image.config_digest),
         "RepoTags": [reference.parse(name).familiar for name in image.names],
-        "Layers": [_path(layer.digest) for layer in image.layers],
+        "Layers": [layout.blob_path(layer.digest) for layer in image.layers],
     }
     return documents.dump([item])
 
@@ -65,8 +63,4 @@ def _write_blobs(store: ImageStore, image: Image, file: streams.Sink) -> None:
     wanted = {image.digest, image.config_digest, *(layer.digest for layer in image.layers)}
     for digest in sorted(wanted):
         with store.open(digest) as blob:
-            tarwrite.write_file(file, tarfile.TarInfo(_path(digest)), blob)
-
-
-def _path(digest: str) -> str:
-    return f"blobs/sha256/{digests.hex_of(digest)}"
+            tarwrite.write_file(file, tarfile.TarInfo(layout.blob_path(digest)), blob)

@@ -302,7 +302,8 @@ class Extractor:
             hint = "the store needs root and a file system with device nodes and extended attributes (ext4, xfs, btrfs)"
         else:
             hint = "check the disk below the image store"
-        return errors.StorageFailed(f"{self._title}: {error.strerror}; {hint}")
+        # The error's own text may hold the raw path, which is no text for a terminal.
+        return errors.StorageFailed(f"{self._title}: {os.strerror(error.errno or 0)}; {hint}")
 
 
 def _stat(parent: int, name: str) -> os.stat_result | None:

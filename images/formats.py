@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from images import compression, documents, errors, manifest, members, names
+from images import compression, documents, errors, layout, manifest, members
 from images import digest as digests
 from images.image import parse_config
 from images.manifest import Descriptor, Index, Manifest, Platform
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from images.store import ImageStore
 
-_CONTAINERD_NAME = "io.containerd.image.name"
 # The members by which an archive of images is told from a root file system.
-MARKERS = ("oci-layout", "manifest.json", "repositories")
+MARKERS = (layout.MARKER, "manifest.json", "repositories")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Found:
 
 def read(store: ImageStore, archive: members.Members, platform: Platform) -> list[Found]:
     """Store every image of the archive, none named yet; call it inside `store.hold()`."""
-    if archive.has("oci-layout"):
+    if archive.has(layout.MARKER):
         return _oci(store, archive, platform)
     if archive.has("manifest.json"):
         return _docker(store, archive)
@@ -81,11 +80,9 @@ def _docker_layer(store: ImageStore, archive: members.Members, path: str, diff_i
 
 
 def _oci(store: ImageStore, archive: members.Members, platform: Platform) -> list[Found]:
-    layout = documents.parse(members.read_document(archive, "oci-layout"), what=f"{archive.what}: oci-layout")
-    if layout.text("imageLayoutVersion") != "1.0.0":
-        layout.refuse("imageLayoutVersion", "only 1.0.0 is known")
+    layout.check_marker(members.read_document(archive, layout.MARKER), what=f"{archive.what}: {layout.MARKER}")
     what = f"{archive.what}: index.json"
-    index = manifest.parse(members.read_document(archive, "index.json"), what=what, media_type=None)
+    index = manifest.parse(members.read_document(archive, layout.INDEX), what=what)
     if not isinstance(index, Index):
         raise errors.InvalidImage(f"{what}: is no index of images")
     return [
@@ -110,7 +107,7 @@ def _oci_image(store: ImageStore, archive: members.Members, entry: Descriptor, p
 
 
 def _oci_document(archive: members.Members, entry: Descriptor) -> bytes:
-    data = members.read_document(archive, _blob_name(entry.digest))
+    data = members.read_document(archive, layout.blob_path(entry.digest))
     if len(data) != entry.size_bytes or digests.of_bytes(data) != entry.digest:
         raise errors.DigestMismatch(f"{archive.what}: {entry.digest} has other bytes than announced; save it again")
     return data
@@ -120,21 +117,17 @@ def _oci_blob(store: ImageStore, archive: members.Members, entry: Descriptor) ->
     if store.has(entry.digest):
         return
     with (
-        archive.open(_blob_name(entry.digest)) as window,
+        archive.open(layout.blob_path(entry.digest)) as window,
         store.writer(entry.digest, entry.size_bytes) as blob,
     ):
         blob.copy(window)
-
-
-def _blob_name(digest: str) -> str:
-    return f"blobs/sha256/{digests.hex_of(digest)}"
 
 
 def _oci_images(index: Index, platform: Platform, *, what: str) -> Iterator[tuple[Descriptor, tuple[str, ...]]]:
     """The images of a layout: one for each digest that has names, or else the one for the platform."""
     named: dict[str, tuple[Descriptor, tuple[str, ...]]] = {}
     for entry in index.manifests:
-        label = entry.annotation(_CONTAINERD_NAME) or entry.annotation(names.REF_NAME)
+        label = entry.annotation(layout.CONTAINERD_NAME) or entry.annotation(layout.REF_NAME)
         if label:
             _, labels = named.get(entry.digest, (entry, ()))
             named[entry.digest] = (entry, (*labels, label))

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from images import blobs, documents, errors, locks, manifest
+from images import blobs, documents, errors, layout, locks, manifest
 
 if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
-REF_NAME = "org.opencontainers.image.ref.name"
 MAX_NAMES = manifest.MAX_INDEX_ENTRIES
 _LOCK_TIMEOUT_S = 30.0
 
@@ -38,12 +37,12 @@ class Names:
         index = manifest.parse(data, what=str(self._path), media_type=manifest.OCI_INDEX)
         assert isinstance(index, manifest.Index), "announced as an index, so read as one"
         # An entry without a name was put there by another tool; it names nothing here, so it keeps nothing alive.
-        return {name: entry for entry in index.manifests if (name := entry.annotation(REF_NAME))}
+        return {name: entry for entry in index.manifests if (name := entry.annotation(layout.REF_NAME))}
 
     def put(self, name: str, entry: manifest.Descriptor) -> None:
         with self._locked():
             entries = self.read()
-            entries[name] = replace(entry, annotations=((REF_NAME, name),))
+            entries[name] = replace(entry, annotations=((layout.REF_NAME, name),))
             if len(entries) > MAX_NAMES:
                 raise errors.LimitExceeded(f"{self._path}: more than {MAX_NAMES} names; remove some images")
             self._write(entries)

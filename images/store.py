@@ -22,14 +22,13 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import blobs, collect, documents, errors, image, locks, manifest, names, reference, scratch
+from images import blobs, collect, documents, errors, image, layout, locks, manifest, names, reference, scratch
 from images import digest as digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-_LAYOUT = documents.dump({"imageLayoutVersion": "1.0.0"})
 _LOCK_TIMEOUT_S = 30.0
 # A person's prune waits this long for imports and pulls in progress; they may take minutes.
 _PRUNE_TIMEOUT_S = 60.0
@@ -59,15 +58,13 @@ class ImageStore:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.sweep(self.tmp)
         self._check_layout()
-        self._names = names.Names(self.root / "index.json", lock=self._locks / "names", area=self.tmp)
+        self._names = names.Names(self.root / layout.INDEX, lock=self._locks / "names", area=self.tmp)
 
     def _check_layout(self) -> None:
-        marker = self.root / "oci-layout"
+        marker = self.root / layout.MARKER
         if not marker.exists():
-            blobs.replace_file(marker, _LAYOUT, self.tmp)
-        layout = documents.parse(marker.read_bytes(), what=str(marker))
-        if layout.text("imageLayoutVersion") != "1.0.0":
-            layout.refuse("imageLayoutVersion", "only 1.0.0 is known; was the store made by a newer version?")
+            blobs.replace_file(marker, layout.MARKER_BYTES, self.tmp)
+        layout.check_marker(documents.read_bounded(marker), what=str(marker))
 
     # Blobs ----------------------------------------------------------------------------------------------------------
 

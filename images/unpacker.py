@@ -18,7 +18,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from images import compression, errors, extract, streams, syscalls, tarstream
+from images import compression, errors, extract, streams, tarstream
+from runtime import syscalls
 
 _AHEAD = 8  # pieces of at most CHUNK_BYTES between the two threads
 
@@ -107,7 +108,7 @@ def unpack(job: Job) -> Outcome:
 
 def enter(job: Job) -> None:
     """Make the target the root of this process, and close the ways out of it."""
-    syscalls.die_with_parent(signal.SIGKILL)
+    syscalls.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != job.parent_pid:
         os._exit(1)  # it died before the line above
     os.umask(0)
