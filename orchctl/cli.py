@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from orchctl import options
-from orchctl.errors import ReaderGone
+from orchctl.errors import Interrupted, ReaderGone
 
 EPILOG = """\b
 Examples:
@@ -74,12 +74,14 @@ class VerbGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Caught here, because click would make it an exit code of its own.
+        # Caught here, because click would answer both with an exit code and a line of its own.
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
             raise ReaderGone("nobody reads the output") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted("") from error
         return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid manifest, 130 interrup
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import click
@@ -23,7 +24,7 @@ def _reopened(stream: TextIO | None) -> TextIO:
     """Writes any text, whatever the encoding; and all of it: under PYTHONUNBUFFERED the rest of a write that the
     system took in part would be lost without a word. A stream that was closed from the start leads nowhere."""
     if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")
+        return Path(os.devnull).open("w", encoding="utf-8")
     return open(stream.fileno(), "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)
 
 
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         _tell(errors.OrchctlError(error.format_message()))
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return errors.INTERRUPTED
 
 
@@ -65,7 +66,8 @@ def _usage(error: click.UsageError) -> errors.OrchctlError:
 def _tell(error: errors.OrchctlError) -> None:
     for line in error.details:
         terminal.note(line)
-    terminal.note(f"orchctl: {terminal.one_line(error.message)}")
+    if error.message:
+        terminal.note(f"orchctl: {terminal.one_line(error.message)}")
     if error.hint:
         terminal.note(f"hint: {terminal.one_line(error.hint)}")
 

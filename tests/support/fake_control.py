@@ -35,6 +35,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
         self.imported = b""
+        self.starts: list[control.ExecStart] = []
+        """How each exec began."""
         self._objects: dict[str, kinds.StoredObject] = {}
         self._changes: list[control.WatchResponse] = []
         self._lock = threading.Condition()
@@ -147,7 +149,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def Exec(self, request: Iterator[control.ExecRequest], context: Any) -> Iterator[control.ExecResponse]:
         self._enter("Exec", request, context)
         self._only_leader(context)
-        yield from self.exec_answer(request)
+        yield from self.exec_answer(self._noting_starts(request))
 
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)
@@ -173,6 +175,12 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.requests.append(request)
         if call in self.refuses:
             _refuse(context, *self.refuses[call])
+
+    def _noting_starts(self, requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecRequest]:
+        for request in requests:
+            if request.HasField("start"):
+                self.starts.append(request.start)
+            yield request
 
     def _only_leader(self, context: Any) -> None:
         if self.leader:
@@ -227,12 +235,12 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
 
 @contextlib.contextmanager
-def running(fake: FakeControl | None = None) -> Iterator[tuple[FakeControl, str]]:
-    """The fake behind a real gRPC server on a free port of the loopback; the fake and the address."""
+def running(fake: FakeControl | None = None, *, port: int = 0) -> Iterator[tuple[FakeControl, str]]:
+    """The fake behind a real gRPC server on the loopback (port 0: a free one); the fake and the address."""
     fake = fake or FakeControl()
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
     control_pb2_grpc.add_ControlServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
         yield fake, f"127.0.0.1:{port}"
@@ -245,7 +253,7 @@ def _echo(requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecRespo
     start = next(requests).start
     yield control.ExecResponse(started=start.target)
     yield control.ExecResponse(stdout=" ".join(start.command).encode() + b"\n")
-    for request in requests:
+    for request in requests if start.stdin else ():
         if request.WhichOneof("message") == "stdin_closed":
             break
         yield control.ExecResponse(stdout=request.stdin)
