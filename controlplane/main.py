@@ -12,7 +12,6 @@ import ipaddress
 import random
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from controlplane import rpc, server
+from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
@@ -48,7 +47,7 @@ _EXPECTED = (CannotStart, rpc.CannotListen, image_errors.ImageError, store_error
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = _parser().parse_args(arguments)
-    _configure_log(options.log_level)
+    logs.configure(options.log_level)
     try:
         with _own_folder(options.state):
             asyncio.run(_run(options))
@@ -121,7 +120,7 @@ def _suffixes() -> Iterator[str]:
         yield "".join(secrets.choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
 
 
-# Folder and log -----------------------------------------------------------------------------------------------------
+# Folder -----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -141,19 +140,6 @@ def _own_folder(folder: Path) -> Iterator[None]:
             text = f"another control plane uses the state folder {folder}; give each instance its own --state"
             raise CannotStart(text) from None
         yield
-
-
-def _configure_log(level: str) -> None:
-    """To standard error: whoever starts the process decides where that goes."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
 
 
 # Arguments ----------------------------------------------------------------------------------------------------------

@@ -16,14 +16,16 @@ import grpc.aio
 
 from controlplane import rpc
 from controlplane.api import errors, ports
+from controlplane.api.agent_service import AgentService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
+from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.images import ClusterImages
 from controlplane.store import api, memory, typed
 from controlplane.store.cache import Cache
 from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
-from protos.orch.v1 import control_pb2_grpc, objects_pb2
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
 from tests.support.streams import FakeStreams
 
 NOW_MS = 1_700_000_000_000
@@ -101,6 +103,8 @@ async def _served(
     )
     server = rpc.server([errors.Refusals(lambda: "ref-1")])
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
+    dispatcher = Dispatcher(cache.snapshot, lambda: ("", ""), lambda: f"stream-{next(numbers)}")
+    dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(dispatcher, images), server)
     (port,) = rpc.listen(server, ["127.0.0.1:0"])
     await server.start()
     address = f"127.0.0.1:{port}"
