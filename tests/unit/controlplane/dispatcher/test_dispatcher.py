@@ -1,0 +1,207 @@
+"""Agents are served by who leads, sent on by who does not, and told what they must run."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from controlplane.controllers.nodes import Ranges
+from controlplane.dispatcher import streams
+from controlplane.dispatcher.dispatcher import Dispatcher, Leading
+from controlplane.dispatcher.session import SILENCE_S, Session
+from controlplane.dispatcher.streams import NodeUnreachable
+from controlplane.store import typed
+from controlplane.store.snapshots import Editor
+from protos import kinds
+from protos.link import LinkLost
+from protos.orch.v1 import dispatcher_pb2 as wire
+from tests.support import build
+from tests.support.aio import bounded
+from tests.support.fake_agent import MemoryLink, pair
+
+RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
+
+
+class World:
+    """A dispatcher over a state that the test edits, and its agents."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._editor = Editor()
+        self._group = group
+        numbers = itertools.count(1)
+        self.reports: list[tuple[str, int]] = []
+        self.dispatcher = Dispatcher(
+            self._editor.snapshot, lambda: ("cp2", "192.0.2.2:7400"), lambda: f"id{next(numbers)}"
+        )
+        self.serving: list[asyncio.Task[None]] = []
+
+    def lead(self) -> None:
+        self.dispatcher.lead(Leading(on_report=self._note, cluster_range=RANGES.cluster))
+
+    def put(self, *values: kinds.StoredObject) -> None:
+        changes = []
+        for value in values:
+            key = kinds.key(value)
+            decoded = typed.decode(key, typed.encode(value), value.meta.version)
+            changes.append(self._editor.replace(kinds.of(value), key, decoded))
+        self.dispatcher.notice(change for change in changes if change is not None)
+
+    def call(self) -> MemoryLink:
+        """An agent calls; its end of the link."""
+        mine, theirs = pair()
+        self.serving.append(self._group.create_task(self.dispatcher.serve(theirs)))  # type: ignore[arg-type]
+        return mine
+
+    async def join(self, name: str = "n1") -> MemoryLink:
+        link = self.call()
+        await link.send(wire.AgentMessage(register=wire.Register(node_id=name, node_name=name)))
+        assert (await said(link)).WhichOneof("message") == "registered"
+        return link
+
+    def _note(self, session: Session, report: wire.StatusReport) -> None:
+        self.reports.append((session.info.node_name, report.sequence))
+
+
+@contextlib.asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    async with asyncio.TaskGroup() as group:
+        made = World(group)
+        yield made
+        made.dispatcher.follow("the test is over")
+        for task in made.serving:
+            task.cancel()
+
+
+async def said(link: MemoryLink) -> Any:
+    async with asyncio.timeout(30):
+        return await link.receive()
+
+
+@bounded(60, virtual_time=True)
+async def test_who_does_not_lead_names_the_leader() -> None:
+    async with world() as made:
+        link = made.call()
+        await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+        assert (await said(link)).redirect.leader_address == "192.0.2.2:7400"
+        with pytest.raises(LinkLost):
+            await said(link)
+
+
+@bounded(60, virtual_time=True)
+async def test_nothing_is_assigned_before_the_nodes_record_is_there() -> None:
+    async with world() as made:
+        made.lead()
+        link = await made.join()
+        made.put(build.revision(build.service()), build.task(1, ident="web-1-a"))
+        made.put(build.node("n1"))
+        message = (await said(link)).assignment
+        assert message.type == wire.Assignment.TYPE_COMPLETE
+        assert [task.meta.id for task in message.tasks] == ["web-1-a"]
+        assert message.network.subnet == "10.112.1.0/24"
+
+
+@bounded(60, virtual_time=True)
+async def test_changes_come_as_increments_and_a_gap_brings_everything() -> None:
+    async with world() as made:
+        made.lead()
+        made.put(build.node("n1"), build.revision(build.service()))
+        link = await made.join()
+        first = (await said(link)).assignment
+        made.put(build.task(1))
+        second = (await said(link)).assignment
+        assert (second.type, second.applies_to) == (wire.Assignment.TYPE_INCREMENTAL, first.results_in)
+        await link.send(wire.AgentMessage(resync=wire.Resync(why="test")))
+        third = (await said(link)).assignment
+        assert third.type == wire.Assignment.TYPE_COMPLETE
+        assert third.results_in > second.results_in
+
+
+@bounded(120, virtual_time=True)
+async def test_an_agent_that_missed_the_last_message_is_told_everything_again() -> None:
+    async with world() as made:
+        made.lead()
+        made.put(build.node("n1"))
+        link = await made.join()
+        await said(link)
+        for _ in range(2):
+            await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat(sequence=0)))
+        assert (await said(link)).assignment.type == wire.Assignment.TYPE_COMPLETE
+
+
+@bounded(60, virtual_time=True)
+async def test_a_name_that_another_node_has_is_refused_with_the_remedy() -> None:
+    async with world() as made:
+        made.lead()
+        made.put(build.node("n1"))
+        link = made.call()
+        await link.send(wire.AgentMessage(register=wire.Register(node_id="other", node_name="n1")))
+        with pytest.raises(LinkLost, match=r"belongs to another node.*orchctl delete node n1"):
+            await said(link)
+
+
+@bounded(60, virtual_time=True)
+async def test_a_newer_session_ends_the_older() -> None:
+    async with world() as made:
+        made.lead()
+        older = await made.join()
+        newer = await made.join()
+        with pytest.raises(LinkLost, match="newer session"):
+            await said(older)
+        assert len(made.dispatcher.sessions.descriptions()) == 1
+        await newer.close()
+
+
+@bounded(60, virtual_time=True)
+async def test_a_silent_agent_loses_its_session() -> None:
+    async with world() as made:
+        made.lead()
+        link = await made.join()
+        with pytest.raises(LinkLost, match="nothing was heard"):
+            await said(link)
+        assert asyncio.get_running_loop().time() >= SILENCE_S
+        assert made.dispatcher.sessions.descriptions() == {}
+
+
+@bounded(60, virtual_time=True)
+async def test_reports_are_taken_once_and_in_order() -> None:
+    async with world() as made:
+        made.lead()
+        link = await made.join()
+        for sequence in (1, 2, 1, 2, 3):
+            await link.send(wire.AgentMessage(statuses=wire.StatusReport(sequence=sequence)))
+        acknowledged = [(await said(link)).acknowledged.sequence for _ in range(2)]
+        assert acknowledged == [1, 2], "what comes again is acknowledged again"
+        assert made.reports == [("n1", 1), ("n1", 2), ("n1", 3)]
+
+
+@bounded(60, virtual_time=True)
+async def test_a_stream_is_opened_by_the_agent() -> None:
+    async with world() as made:
+        made.lead()
+        link = await made.join()
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(made.dispatcher.streams.open("n1", wire.OpenStream()))
+            request = (await said(link)).open_stream
+            mine, theirs = pair()
+            opened = wire.StreamOpened(session_id="s", stream_id=request.stream_id)
+            await mine.send(wire.StreamFrame(open=opened))
+            serving = group.create_task(made.dispatcher.streams.serve(theirs))  # type: ignore[arg-type]
+            stream = await opening
+            await mine.send(wire.StreamFrame(end=True))
+            assert (await stream.receive()).end
+            await stream.close()
+            await serving
+
+
+@bounded(60, virtual_time=True)
+async def test_a_node_without_a_session_and_one_that_does_not_answer_are_told_apart() -> None:
+    async with world() as made:
+        made.lead()
+        with pytest.raises(NodeUnreachable, match="no session"):
+            await made.dispatcher.streams.open("n1", wire.OpenStream())
+        await made.join()
+        with pytest.raises(NodeUnreachable, match=f"within {streams.OPEN_TIMEOUT_S:g} s"):
+            await made.dispatcher.streams.open("n1", wire.OpenStream())
