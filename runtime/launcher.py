@@ -11,7 +11,8 @@ socket that it was started with; it ends when that socket closes, and monitors a
     ping           -                                                     pid
 
 Rules: one thread, and no waiting. A request that takes time is served by a fork, which reports through a pipe, so
-any number can be on their way at once; a fork that ends without a report is reported as such.
+any number can be on their way at once; a fork that ends without a report is reported as such. When there is nothing
+else to do, one fork is made in advance and stands by as the next monitor.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from runtime import errors, monitor, netns, protocol, syscalls
+from runtime import errors, monitor, netns, protocol, rehearsal, syscalls
 
 _REPORT_BYTES: Final = 64 * 1024
+_REHEARSALS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,14 @@ class Job:
     what: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standby:
+    """A monitor without a container: the next `create` is its to do. It ends when its channel closes."""
+
+    pid: int
+    channel: socket.socket
+
+
 class Launcher:
     """The loop."""
 
@@ -48,6 +58,7 @@ class Launcher:
         self._jobs: dict[int, Job] = {}  # by the pipe that the report comes through
         self._selector = selectors.DefaultSelector()
         self._signals = -1
+        self._standby: Standby | None = None
 
     def run(self) -> None:
         """Serve until the client has gone."""
@@ -55,12 +66,17 @@ class Launcher:
         self._signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
         self._selector.register(self._signals, selectors.EVENT_READ)
         self._selector.register(self._client, selectors.EVENT_READ)
+        rehearsal.run(_REHEARSALS)
         # What was allocated until now is never looked at by a collection again, and so stays shared with the forks.
         gc.collect()
         gc.freeze()
         gc.disable()
         while True:
-            for key, _ in self._selector.select():
+            # Not while others are on their way: it would take a processor from them.
+            ready = self._selector.select(None if self._standby or self._jobs else 0)
+            if not ready:
+                self._prepare()
+            for key, _ in ready:
                 if key.fd == self._signals:
                     self._reap()
                 elif key.fd in self._jobs:
@@ -72,8 +88,10 @@ class Launcher:
         with contextlib.suppress(BlockingIOError):
             os.read(self._signals, 128 * 16)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                if self._standby is not None and pid == self._standby.pid:
+                    self._standby.channel.close()
+                    self._standby = None
 
     def _relay(self, pipe: int) -> None:
         """Pass on what a fork reports, or that it ended without a word."""
@@ -108,8 +126,7 @@ class Launcher:
     def _dispatch(self, number: int, message: protocol.Message) -> None:
         match message.body.get("verb"):
             case "create":
-                what = f"create {message.body.get('container')}"
-                self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
+                self._create(number, message)
             case "netns-create":
                 path = _path(message.body)
                 self._fork(number, f"netns-create {path}", lambda report: _make_netns(number, path, report))
@@ -121,6 +138,33 @@ class Launcher:
             case verb:
                 raise errors.ProtocolError(f"unknown verb {verb!r}")
 
+    def _create(self, number: int, message: protocol.Message) -> None:
+        what = f"create {message.body.get('container')}"
+        standby, self._standby = self._standby, None
+        if standby is None:
+            self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
+            return
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            protocol.send(standby.channel, message.body, [theirs, *message.fds])
+            self._expect(ours, Job(request=number, pid=standby.pid, what=what))
+        except errors.PeerGone:  # it was killed; the reaper will see
+            os.close(ours)
+            self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
+        finally:
+            os.close(theirs)
+            standby.channel.close()
+
+    def _prepare(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                self._leave()
+                monitor.stand_by(theirs, self._root, lambda: rehearsal.run(1))
+        self._standby = Standby(pid=pid, channel=ours)
+
     def _fork(self, number: int, what: str, job: Callable[[int], NoReturn]) -> None:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
@@ -130,17 +174,23 @@ class Launcher:
             os.close(theirs)
             raise
         if pid == 0:
-            self._leave(ours)
+            os.close(ours)
+            self._leave()
             job(theirs)
         os.close(theirs)
-        self._jobs[ours] = Job(request=number, pid=pid, what=what)
-        self._selector.register(ours, selectors.EVENT_READ)
+        self._expect(ours, Job(request=number, pid=pid, what=what))
 
-    def _leave(self, report: int) -> None:
+    def _expect(self, report: int, job: Job) -> None:
+        self._jobs[report] = job
+        self._selector.register(report, selectors.EVENT_READ)
+
+    def _leave(self) -> None:
         """Close, in a fork, everything that is the launcher's: its client must see when the launcher ends."""
         self._selector.close()
         self._client.close()
-        for fd in (self._signals, report, *self._jobs):
+        if self._standby is not None:
+            self._standby.channel.close()
+        for fd in (self._signals, *self._jobs):
             os.close(fd)
         self._jobs.clear()
 

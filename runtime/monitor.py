@@ -4,12 +4,14 @@ It is forked by the launcher with everything imported, makes the container, repo
 (`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
 """
 
+import dataclasses
 import gc
 import os
 import signal
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -63,10 +65,7 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
     number = int(body["id"])
     code = 1
     try:
-        gc.disable()  # nothing here is cyclic, and a collection would unshare the launcher's pages
-        os.setsid()
-        syscalls.set_process_name("orch-monitor")
-        syscalls.set_child_subreaper()
+        _detach()
         supervised = _create(parse(body, root, fds, report))
         _close_all(fds)
         reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
@@ -80,6 +79,29 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
         _report(report, protocol.failed(number, told))
     finally:
         os._exit(code)
+
+
+def stand_by(channel: socket.socket, root: str, rehearse: Callable[[], None]) -> NoReturn:
+    """Be the next monitor: get ready, wait for a `create` request with [report, *stdio], and serve it."""
+    try:
+        _detach()
+        rehearse()
+        message = protocol.receive(channel)
+        channel.close()
+        if message is not None:
+            report, *fds = message.fds
+            run(message.body, root, tuple(fds), report)
+    finally:
+        os._exit(0)
+
+
+def _detach() -> None:
+    """Leave the launcher's session and take its orphans' place as their parent; harmless when done twice."""
+    gc.disable()  # nothing here is cyclic, and a collection would unshare the launcher's pages
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    syscalls.set_process_name("orch-monitor")
+    syscalls.set_child_subreaper()
 
 
 def _report(pipe: int, reply: dict[str, Any]) -> None:
@@ -144,12 +166,17 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         if fd >= 0 and fd not in request.stdio:
             os.close(fd)
     try:
+        # While the first process sets itself up, on the other processor if there is one.
+        supervised = _supervised(request, wanted, group, output, folder, pid, channel)
         master = _await_created(channel, started=request.start)
-        return _supervised(request, wanted, group, output, folder, pid, channel, master)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+    # Last, since it is what makes the container known: a state file promises a socket.
+    with errors.step("write state.json"):
+        state.put_in_place(os.path.join(folder, state.STATE_FILE))
+    return dataclasses.replace(supervised, master=master)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +252,6 @@ def _supervised(
     folder: str,
     pid: int,
     channel: socket.socket,
-    master: int,
 ) -> supervisor.Supervised:
     now = time.time_ns()
     known = state.State(
@@ -242,9 +268,8 @@ def _supervised(
     )
     with errors.step("monitor.sock"):
         listener = protocol.listen(os.path.join(folder, state.SOCKET_FILE))
-    # Last, since it is what makes the container known: a state file promises a socket.
     with errors.step("write state.json"):
-        state.write(os.path.join(folder, state.STATE_FILE), known)
+        state.write_beside(os.path.join(folder, state.STATE_FILE), known)
     return supervisor.Supervised(
         state=known,
         folder=folder,
@@ -253,7 +278,7 @@ def _supervised(
         cgroup=group,
         pipes=output.pipes,
         log=output.log,
-        master=master,
+        master=-1,
         channel=channel,
         listener=listener,
     )

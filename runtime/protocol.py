@@ -88,11 +88,15 @@ def _send_packet(to: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
 
 def receive(source: socket.socket) -> Message | None:
     """The next message, or None at the end of the connection."""
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
     try:
-        packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, flags = _receive_packet(source)
     except ConnectionResetError:
-        return None
+        # The other end closed without reading all that we had sent. The kernel says so once, and before it hands
+        # out what the other end had sent.
+        try:
+            packet, ancillary, flags = _receive_packet(source)
+        except ConnectionResetError:
+            return None
     fds = _descriptors(ancillary)
     try:
         return _message(packet, flags, fds) if packet else None
@@ -101,6 +105,12 @@ def receive(source: socket.socket) -> Message | None:
             with contextlib.suppress(OSError):
                 os.close(fd)
         raise
+
+
+def _receive_packet(source: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    return packet, ancillary, flags
 
 
 def _message(packet: bytes, flags: int, fds: list[int]) -> Message:

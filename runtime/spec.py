@@ -360,7 +360,9 @@ def _check_whole(spec: Spec) -> None:
         if namespace is None:
             raise errors.InvalidSpec(f"linux.sysctl[{key}]: is not separate for each container, so it is refused")
         if namespace not in kinds:
-            raise errors.InvalidSpec(f"linux.sysctl[{key}]: needs a namespace of type {namespace}, or the host would change")
+            raise errors.InvalidSpec(
+                f"linux.sysctl[{key}]: needs a namespace of type {namespace}, or the host would change"
+            )
 
 
 def _sysctl_namespace(key: str) -> str | None:

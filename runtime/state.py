@@ -58,16 +58,24 @@ def folder(root: str, container: str) -> str:
 
 def write(path: str, value: Any) -> None:
     """Replace a file in one step, so that a reader sees the old one or the new one."""
-    text = json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)  # type: ignore[arg-type]
-    beside = f"{path}.new"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    write_beside(path, value)
+    put_in_place(path)
+
+
+def write_beside(path: str, value: Any) -> None:
+    """The first half of `write`: everything that takes time or can fail."""
+    data = json.dumps(dataclasses.asdict(value) if isinstance(value, State | Exit) else value).encode()
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        data = text.encode()
         if os.write(fd, data) != len(data):
             raise errors.SetupFailed(f"{path}: no space left on the device", step="write state")
     finally:
         os.close(fd)
-    os.rename(beside, path)
+
+
+def put_in_place(path: str) -> None:
+    """The second half of `write`."""
+    os.rename(f"{path}.new", path)
 
 
 def load(root: str, container: str) -> State:

@@ -80,7 +80,9 @@ _MOUNT_SETATTR: Final = 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_long, _pointer = ctypes.c_long, ctypes.c_void_p
+_long = ctypes.c_long
+# Made once: a new array type for each call would cost a fork a hundred page faults.
+_statfs = ctypes.create_string_buffer(256)
 
 
 def _checked(call: str, result: int) -> int:
@@ -182,9 +184,8 @@ def close_on_exec_from(first: int) -> None:
 
 def fstatfs_type(fd: int) -> int:
     """fstatfs(2): the magic number of the file system (the first word of the structure)."""
-    buffer = ctypes.create_string_buffer(256)
-    _checked("fstatfs", _libc.fstatfs(fd, buffer))
-    return int.from_bytes(buffer.raw[:8], "little")
+    _checked("fstatfs", _libc.fstatfs(fd, _statfs))
+    return int.from_bytes(_statfs.raw[:8], "little")
 
 
 def sethostname(name: str) -> None:
@@ -227,8 +228,7 @@ def set_keep_capabilities(value: int) -> None:
 
 def set_process_name(name: str) -> None:
     """PR_SET_NAME: what `ps -o comm` shows; 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15], 16)
-    _checked("prctl PR_SET_NAME", _libc.prctl(_PR_SET_NAME, buffer, 0, 0, 0))
+    _checked("prctl PR_SET_NAME", _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0))
 
 
 def set_child_subreaper() -> None:

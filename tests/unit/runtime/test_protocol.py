@@ -46,6 +46,18 @@ def test_end_of_connection(pair: Pair) -> None:
         protocol.send(ours, {"id": 1})
 
 
+def test_last_words_are_heard(pair: Pair) -> None:
+    """What the other end sent before it closed arrives, also when it left messages of ours unread."""
+    ours, theirs = pair
+    protocol.send(ours, {"id": 1})
+    protocol.send(theirs, {"error": "last words"})
+    theirs.close()
+    message = protocol.receive(ours)
+    assert message is not None
+    assert message.body == {"error": "last words"}
+    assert protocol.receive(ours) is None
+
+
 def test_too_large_is_refused(pair: Pair) -> None:
     """On both sides."""
     with pytest.raises(errors.ProtocolError, match="are the most"):
