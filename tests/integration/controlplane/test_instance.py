@@ -1,0 +1,324 @@
+"""Whole instances over one store, with real servers: who leads, what survives, and what an agent is told."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+import pytest
+
+from controlplane import server
+from controlplane.controllers.nodes import Ranges
+from controlplane.instance import Identity, Instance
+from controlplane.leader import World
+from controlplane.main import now_ms
+from controlplane.store import api, memory
+from protos.orch.v1 import control_pb2 as pb
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
+from protos.orch.v1 import dispatcher_pb2 as wire
+from tests.support import aio, etcd
+from tests.support.api_world import apply_request, refusal, service
+
+A_MOMENT_S = 10.0
+
+T = TypeVar("T")
+
+
+class Running:
+    """An instance with its server, in a task of the test."""
+
+    def __init__(self, name: str, store: api.Store, folder: Path) -> None:
+        self.name = name
+        self.port = etcd.free_port()
+        ids = itertools.count(1)
+        suffixes = (f"aaaa{name}{number}" for number in itertools.count(1))
+        self.address = f"127.0.0.1:{self.port}"
+        world = World(
+            now_ms=now_ms,
+            random=random.Random(1),
+            suffixes=suffixes,
+            ranges=Ranges(cluster="10.112.0.0/16", subnet_bits=24),
+        )
+        self._new_id = lambda: f"{name}-id-{next(ids)}"
+        self.instance = Instance(store, Identity(name=name, address=self.address), world, new_id=self._new_id)
+        self._store = store
+        self._folder = folder
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        edge = server.Edge(
+            name=self.name,
+            version="1.2.3",
+            listen=[self.address],
+            images=self._folder / self.name,
+            now_ms=now_ms,
+            new_id=self._new_id,
+        )
+        async with server.serving(edge, self.instance, self._store):
+            await self.instance.run()
+
+    @contextlib.asynccontextmanager
+    async def stub(self) -> AsyncIterator["control_pb2_grpc.ControlAsyncStub"]:
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            yield control_pb2_grpc.ControlStub(channel)
+
+    def leads(self) -> bool:
+        return self.instance.leader().here
+
+
+@contextlib.asynccontextmanager
+async def instances(store: api.Store, folder: Path, *names: str) -> AsyncIterator[list[Running]]:
+    """Started one after the other, so that the first leads."""
+    made = [Running(name, store, folder) for name in names]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in made:
+                each.task = group.create_task(each.run())
+                await aio.until(made[0].leads, what="the first instance leads", timeout_s=A_MOMENT_S)
+            yield made
+            for each in made:
+                assert each.task is not None
+                each.task.cancel()
+    finally:
+        await store.close()
+
+
+class Agent:
+    """A session that runs whatever it is told to, on paper."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.running: set[str] = set()
+
+    async def run(self, address: str) -> None:
+        """Until the call ends."""
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+            await call.write(wire.AgentMessage(register=self._register()))
+            sequence = 0
+            async for message in call:
+                if message.WhichOneof("message") != "assignment":
+                    continue
+                sequence += 1
+                reports = [self._report(task) for task in message.assignment.tasks]
+                await call.write(wire.AgentMessage(statuses=wire.StatusReport(sequence=sequence, tasks=reports)))
+
+    def _register(self) -> wire.Register:
+        capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
+        description = objects_pb2.NodeDescription(hostname=self.name, address="10.0.0.1", capacity=capacity)
+        return wire.Register(node_id=f"id-of-{self.name}", node_name=self.name, description=description)
+
+    def _report(self, task: objects_pb2.Task) -> wire.TaskReport:
+        self.running.add(task.meta.id)
+        status = objects_pb2.TaskStatus(state=objects_pb2.TASK_STATE_RUNNING, ready=True, at=now_ms())
+        return wire.TaskReport(task_id=task.meta.id, namespace=task.meta.namespace, status=status)
+
+
+async def settled(stub: "control_pb2_grpc.ControlAsyncStub", name: str) -> objects_pb2.Service:
+    """The service, once all that was asked for is there."""
+    call = stub.Watch(pb.WatchRequest(selections=[pb.ListRequest(kind="service")]))
+    try:
+        async with asyncio.timeout(A_MOMENT_S):
+            async for event in call:
+                found = event.changed.service
+                if found.meta.name == name and found.status.settled:
+                    return found
+    finally:
+        call.cancel()
+    raise AssertionError(f"the watch ended before {name} was settled")
+
+
+@aio.bounded(40)
+async def test_an_applied_service_runs_on_an_agent(tmp_path: Path) -> None:
+    async with instances(memory.MemoryStore(), tmp_path, "cp1") as (cp1,), cp1.stub() as stub:
+        agent = Agent("n1")
+        async with asyncio.TaskGroup() as group:
+            session = group.create_task(agent.run(cp1.address))
+            await stub.Apply(apply_request(service(replicas=3)))
+            found = await settled(stub, "web")
+            session.cancel()
+        assert (found.status.ready, len(agent.running)) == (3, 3)
+
+
+@aio.bounded(40)
+async def test_another_instance_leads_when_the_leader_stops_and_all_answer(tmp_path: Path) -> None:
+    async with instances(memory.MemoryStore(), tmp_path, "cp1", "cp2") as (cp1, cp2), cp2.stub() as stub:
+        await aio.until(lambda: cp2.instance.leader().name == "cp1", what="the follower knows the leader")
+        applied = await stub.Apply(apply_request(service(replicas=1)))
+        assert applied.results[0].action == pb.APPLY_ACTION_CREATED, "a follower takes writes"
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.Logs(pb.LogsRequest(service="web")).read()
+        code, error = refusal(raised.value)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.leader == cp1.address
+        assert await redirect(cp2.address) == cp1.address
+        assert cp1.task is not None
+        cp1.task.cancel()
+        await aio.until(cp2.leads, what="the second instance leads", timeout_s=A_MOMENT_S)
+        version = await stub.Version(pb.VersionRequest())
+        assert (version.leader, version.leader_address) == ("cp2", cp2.address)
+
+
+async def redirect(address: str) -> str:
+    """Where an agent that calls this instance is sent."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        await call.write(wire.AgentMessage(register=wire.Register(node_id="x", node_name="n1")))
+        message = await call.read()
+        call.cancel()
+        return message.redirect.leader_address
+
+
+@aio.bounded(40)
+async def test_an_agent_that_is_refused_hears_why(tmp_path: Path) -> None:
+    async with (
+        instances(memory.MemoryStore(), tmp_path, "cp1") as (cp1,),
+        grpc.aio.insecure_channel(cp1.address) as channel,
+    ):
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        await call.write(wire.AgentMessage(heartbeat=wire.Heartbeat()))
+        with pytest.raises(grpc.aio.AioRpcError, match="the first message of a session has to be a registration"):
+            await call.read()
+
+
+# The program --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_etcd() -> Iterator[etcd.EtcdProcess]:
+    """An etcd that the test may kill."""
+    with etcd.running() as process:
+        yield process
+
+
+@contextlib.contextmanager
+def program(folder: Path, port: int, endpoint: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m controlplane`."""
+    address = f"127.0.0.1:{port}"
+    arguments = ["--name", "cp1", "--listen", address, "--advertise", address, "--etcd", f"http://{endpoint}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "controlplane", *arguments, "--state", str(folder)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.etcd
+@aio.bounded(60)
+async def test_the_program_serves_survives_an_etcd_that_comes_and_goes_and_stops_when_asked(
+    tmp_path: Path, own_etcd: etcd.EtcdProcess
+) -> None:
+    own_etcd.kill()
+    port = etcd.free_port()
+    with program(tmp_path, port, own_etcd.endpoint) as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = control_pb2_grpc.ControlStub(channel)
+            version = await stub.Version(pb.VersionRequest(), wait_for_ready=True, timeout=20)
+            assert "has not answered" in version.store_problem
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await stub.Apply(apply_request(service()))
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+            own_etcd.start()
+            await leads(stub)
+            await stub.Apply(apply_request(service(replicas=2)))
+            assert len((await tasks(stub, 2)).objects) == 2
+
+            own_etcd.kill()
+            listed = await stale_list(stub)
+            assert [each.service.meta.name for each in listed.objects] == ["web"]
+            reference = pb.ObjectReference(kind="service", namespace="default", name="web")
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await stub.Scale(pb.ScaleRequest(reference=reference, replicas=3))
+            code, error = refusal(raised.value)
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert "etcd" in error.message
+            assert "nothing was written" in error.hint
+
+            own_etcd.start()
+            await leads(stub)
+            await stub.Scale(pb.ScaleRequest(reference=reference, replicas=3))
+            assert len((await tasks(stub, 3)).objects) == 3
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+
+
+async def leads(stub: "control_pb2_grpc.ControlAsyncStub") -> None:
+    """Returns once somebody leads."""
+    await eventually(lambda: stub.Version(pb.VersionRequest()), lambda version: bool(version.leader))
+
+
+async def tasks(stub: "control_pb2_grpc.ControlAsyncStub", number: int) -> pb.ListResponse:
+    """The tasks, once there are so many."""
+    return await eventually(
+        lambda: stub.List(pb.ListRequest(kind="task")), lambda listed: len(listed.objects) >= number
+    )
+
+
+async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListResponse:
+    """The services, once the instance says that it has lost the store."""
+    return await eventually(lambda: stub.List(pb.ListRequest(kind="service")), lambda listed: listed.stale)
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
+    """The first answer that `holds` likes."""
+    async with asyncio.timeout(2 * A_MOMENT_S):
+        while not holds(answer := await ask()):  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.05)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("change", "expected_code", "expected"),
+    [
+        ({"--listen": "nonsense"}, 2, "is not HOST:PORT"),
+        ({"--etcd": "https://127.0.0.1:1"}, 2, "is not http://HOST:PORT"),
+        ({"--cluster-range": "10.0.0.0/30"}, 2, "too small"),
+        ({"--cluster-range": "10.0.0.1/16"}, 2, "not a range of IPv4 addresses"),
+        ({"--listen": "192.0.2.1:7400"}, 1, "cannot listen on 192.0.2.1:7400"),
+        ({"--state": "/dev/null/x"}, 1, "the state folder /dev/null/x cannot be used"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_one_line_and_an_exit_code(
+    tmp_path: Path, change: dict[str, str], expected_code: int, expected: str
+) -> None:
+    options = {
+        "--name": "cp1",
+        "--listen": "127.0.0.1:0",
+        "--advertise": "127.0.0.1:7400",
+        "--etcd": "http://127.0.0.1:1",
+        "--state": str(tmp_path),
+        **change,
+    }
+    arguments = [part for option in options.items() for part in option]
+    command = [sys.executable, "-m", "controlplane", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert done.returncode == expected_code
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_do_not_share_a_state_folder(tmp_path: Path) -> None:
+    with program(tmp_path, etcd.free_port(), "127.0.0.1:1") as first:
+        assert first.stderr is not None
+        assert "control plane serves" in first.stderr.readline()
+        with program(tmp_path, etcd.free_port(), "127.0.0.1:1") as second:
+            assert second.stderr is not None
+            assert second.wait(20) == 1
+            assert f"another control plane uses the state folder {tmp_path}" in second.stderr.read()
