@@ -19,8 +19,9 @@ Any number of threads and processes may use one store at once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from images import blobs, collect, documents, errors, image, layout, locks, manifest, names, reference, scratch
 from images import digest as digests
@@ -97,8 +98,15 @@ class ImageStore:
         with self.open(digest) as file:
             data = file.read(documents.MAX_DOCUMENT_BYTES + 1)
         if len(data) <= documents.MAX_DOCUMENT_BYTES and digests.of_bytes(data) != digest:
-            raise errors.DigestMismatch(f"blob {digest} in {self.root} was damaged; remove the file and fetch it again")
+            self._drop_damaged(digest)
         return data
+
+    def check_blob(self, digest: str) -> None:
+        """Digest a whole blob again; one that the disk damaged is removed, so that it can be fetched anew."""
+        with self._finding(digest), self._blob_path(digest).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digests.hex_of(digest):
+            self._drop_damaged(digest)
 
     # Images ---------------------------------------------------------------------------------------------------------
 
@@ -119,12 +127,17 @@ class ImageStore:
         A missing blob is announced with its size, as `writer` wants it. For an index: the manifest for the platform,
         and once that is here, what that lacks. `NotFound` when the document itself is not stored.
         """
-        found = self._load(manifest_digest)
-        if isinstance(found, manifest.Index):
-            entry = found.choose(platform or manifest.host_platform(), what=manifest_digest)
-            return self.missing(entry.digest, platform=platform) if self.has(entry.digest) else (entry,)
-        wanted = {entry.digest: entry for entry in (found.config, *found.layers)}
-        return tuple(entry for entry in wanted.values() if not self.has(entry.digest))
+        digest = manifest_digest
+        for _ in range(_MAX_INDEX_DEPTH):
+            found = self._load(digest)
+            if isinstance(found, manifest.Manifest):
+                wanted = {entry.digest: entry for entry in (found.config, *found.layers)}
+                return tuple(entry for entry in wanted.values() if not self.has(entry.digest))
+            entry = found.choose(platform or manifest.host_platform(), what=f"index {digest}")
+            if not self.has(entry.digest):
+                return (entry,)
+            digest = entry.digest
+        raise _too_deep(manifest_digest)
 
     def tag(self, name: str, digest: str) -> image.Image:
         """Give a complete image a name, taking the name from whatever had it."""
@@ -194,6 +207,12 @@ class ImageStore:
     def _blob_path(self, digest: str) -> Path:
         return self._blobs / digests.hex_of(digest)
 
+    def _drop_damaged(self, digest: str) -> NoReturn:
+        self._blob_path(digest).unlink(missing_ok=True)
+        raise errors.DigestMismatch(
+            f"blob {digest} in {self.root} was damaged on the disk and is removed; import or fetch its image again"
+        )
+
     @contextlib.contextmanager
     def _finding(self, digest: str) -> Iterator[None]:
         try:
@@ -243,8 +262,14 @@ class ImageStore:
             if isinstance(found, manifest.Manifest):
                 return _Parts(digest=digest, manifest=found, config=self._config_of(found))
             digest = found.choose(platform, what=f"index {digest}").digest
-        raise errors.LimitExceeded(f"index {digest}: indexes nested deeper than {_MAX_INDEX_DEPTH}")
+        raise _too_deep(digest)
 
     def _describe(self, digest: str) -> manifest.Descriptor:
         media_type = self._load(digest).media_type
         return manifest.Descriptor(media_type=media_type, digest=digest, size_bytes=self.size_bytes(digest))
+
+
+def _too_deep(digest: str) -> errors.LimitExceeded:
+    return errors.LimitExceeded(
+        f"index {digest}: indexes nested deeper than {_MAX_INDEX_DEPTH}; name one of its images"
+    )

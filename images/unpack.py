@@ -115,7 +115,11 @@ def _fill(
                 parent_pid=os.getpid(),
             )
             # The locks go along: they must outlast the child, even when we are killed.
-            _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+            try:
+                _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+            except errors.InvalidImage:
+                store.check_blob(layer.digest)  # perhaps it is not the image that is wrong, but our copy
+                raise
         syscalls.syncfs(diff_fd)
     finally:
         os.close(diff_fd)

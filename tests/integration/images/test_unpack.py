@@ -214,6 +214,19 @@ def test_a_layer_of_several_gzip_members_is_one_layer(store: ImageStore) -> None
     assert (folder / "f").read_bytes() == b"x" * 5000
 
 
+def test_a_layer_that_rotted_on_the_disk_is_removed_and_can_be_fetched_again(store: ImageStore, load: Load) -> None:
+    layer = makers.archive(makers.member("f", content=b"content"))
+    made = load(layer)
+    path = store.root / "blobs" / "sha256" / made.layers[0].digest.removeprefix("sha256:")
+    path.write_bytes(layer.replace(b"content", b"CONTENT"))
+    with pytest.raises(errors.DigestMismatch, match="damaged on the disk and is removed"):
+        unpack.unpack(store, made)
+    (lacking,) = store.missing(made.digest)
+    with store.writer(lacking.digest, lacking.size_bytes) as blob:
+        blob.write(layer)
+    assert (unpack_one(store, made) / "f").read_bytes() == b"content"
+
+
 # Sharing
 
 

@@ -118,8 +118,9 @@ def test_a_document_that_rotted_on_the_disk_is_noticed(store: ImageStore) -> Non
     made = build(store, "x", "web")
     path = store.root / "blobs" / "sha256" / digests.hex_of(made.config_digest)
     path.write_bytes(path.read_bytes().replace(b"cat", b"rm "))
-    with pytest.raises(errors.DigestMismatch, match="was damaged"):
+    with pytest.raises(errors.DigestMismatch, match="damaged on the disk and is removed"):
         store.resolve("web")
+    assert [entry.digest for entry in store.missing(made.digest)] == [made.config_digest]
 
 
 # The folder
@@ -232,6 +233,17 @@ def test_an_index_resolves_to_the_image_for_the_platform(store: ImageStore) -> N
         found = store.resolve("multi", platform=manifest.Platform(architecture=arch))
         assert (found.digest, found.names) == (made.digest, ("docker.io/library/multi:latest",))
     assert store.prune().blobs == 0, "an index keeps all that it names"
+
+
+def test_indexes_inside_indexes_have_a_bound(store: ImageStore) -> None:
+    digest = build(store, "x").digest
+    media_type = manifest.OCI_MANIFEST
+    for _ in range(4):
+        entry = makers.descriptor(store.read_document(digest), media_type)
+        digest, media_type = store.put_bytes(makers.index_document(entry)), manifest.OCI_INDEX
+    for use in (store.resolve, store.missing):
+        with pytest.raises(errors.LimitExceeded, match="nested deeper than 3"):
+            use(digest)
 
 
 def test_a_config_that_does_not_fit_its_manifest_is_refused(store: ImageStore) -> None:
