@@ -12,11 +12,15 @@ from typing import assert_never
 import structlog
 
 from controlplane.core import plan
-from controlplane.store import api, cache, snapshots, typed, writer
+from controlplane.store import api, cache, errors, snapshots, typed, writer
 
 log = structlog.get_logger()
 
 CAUGHT_UP_TIMEOUT_S = 10.0
+
+KEPT_REVISIONS = 10_000
+"""History that a watch may resume from: some minutes of a busy cluster. What is older is compacted, or a store that is
+written to would grow for ever. Who writes does it, so that an idle cluster stays idle."""
 
 
 class Pen:
@@ -27,6 +31,7 @@ class Pen:
         self._cache = known
         self._fence = fence
         self._turn = asyncio.Lock()
+        self._compacted = 0
 
     async def write(self, make: Callable[[snapshots.Snapshot], plan.Plan]) -> plan.Plan:
         """Asks `make` for a plan on the newest state, commits it, and waits until the cache shows it."""
@@ -38,7 +43,18 @@ class Pen:
                 revision = await writer.write(self._store, groups, fence=self._fence)
                 if revision is not None:
                     await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
+                    await self._compact(revision)
             return made
+
+    async def _compact(self, revision: int) -> None:
+        """Forgets old history, a good piece at a time."""
+        if revision - self._compacted < 2 * KEPT_REVISIONS:
+            return
+        self._compacted = revision - KEPT_REVISIONS
+        try:
+            await self._store.compact(self._compacted)
+        except (errors.Temporary, errors.Compacted) as error:
+            log.info("history not compacted; next time", why=str(error))
 
 
 def _to_store(change: plan.Change) -> api.Change:

@@ -103,7 +103,7 @@ async def test_a_planner_is_asked_again_at_the_moment_that_it_named() -> None:
     planner = Counting(once)
     async with running(planner) as (loop, _, _):
         loop.wake(["a"])
-        await until(lambda: len(planner.asked) == 2, what="a second look")
+        await until(lambda: len(planner.asked) == 2, what="a second look", timeout_s=20)
         assert 5.0 <= asyncio.get_running_loop().time() < 5.2
 
 
