@@ -10,6 +10,7 @@ JOBS ?= 2
 ONLY ?=
 JSON ?=
 SEED ?=
+COUNT ?=
 
 .PHONY: help setup setup-test demo test check static bench protos sim constraints clean
 
@@ -42,8 +43,8 @@ bench: setup-test ## Measure against the peers: make bench [ONLY=cluster] [JSON=
 protos: setup ## Generate the code of protos/ again
 	@$(PYTHON) -m protos.generate
 
-sim: setup ## Replay one seed of the simulation: make sim SEED=7
-	@$(PYTHON) -m tests.sim $(if $(SEED),--seed $(SEED))
+sim: setup ## Run seeds of the simulation: make sim SEED=7 [COUNT=100]
+	@$(PYTHON) -m tests.sim $(or $(SEED),1) $(COUNT)
 
 constraints: setup ## Write constraints.txt from what the virtual environment holds now
 	@{ echo '# Exact versions of everything that the virtual environment holds; `make constraints` writes this file.'; \

@@ -19,10 +19,10 @@ from protos import running
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim.loop import VirtualLoop
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.virtualtime import VirtualLoop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
 DEATH_S = 30.0

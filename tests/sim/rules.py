@@ -5,7 +5,7 @@ after the faults have ended and time has passed.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.core import fleet
 from controlplane.store import api, typed
@@ -16,7 +16,7 @@ from tests.sim.story import Story
 LEADERS_KINDS = frozenset({"task", "revision"})
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - named after what happened
     """A rule was broken. The text says which, where and when."""
 
 
@@ -116,22 +116,30 @@ def _check_capacity(
 
 def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
     """What is not as it should be at rest. `running`: the containers that run, by node id."""
-    problems = []
+    return [*_unsettled(rules), *_strays(rules, running), *_left_over(rules)]
+
+
+def _unsettled(rules: Rules) -> Iterator[str]:
     for service in rules.services():
         if service.meta.deleted_at:
-            problems.append(f"{kinds.label(service)} is still being deleted")
+            yield f"{kinds.label(service)} is still being deleted"
         elif not service.status.settled or service.status.observed_generation != service.meta.generation:
-            problems.append(f"{kinds.label(service)} is not settled: {service.status.message}")
+            yield f"{kinds.label(service)} is not settled: {service.status.message}"
+
+
+def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:
     alive = {task.meta.id: task for task in rules.tasks() if not states.is_terminal(task.status.state)}
     for task in alive.values():
         if task.node_id and task.meta.id not in running.get(task.node_id, frozenset()):
-            problems.append(f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone")
+            yield f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone"
     for node_id, containers in running.items():
         for container in sorted(containers):
             if container not in alive or alive[container].node_id != node_id:
-                problems.append(f"container {container} runs on {node_id} and no task wants it")
+                yield f"container {container} runs on {node_id} and no task wants it"
+
+
+def _left_over(rules: Rules) -> Iterator[str]:
     services = {(one.meta.namespace, one.meta.name) for one in rules.services()}
     for task in rules.tasks():
         if (task.meta.namespace, task.service) not in services:
-            problems.append(f"task {task.meta.id} is left of a service that is gone")
-    return problems
+            yield f"task {task.meta.id} is left of a service that is gone"

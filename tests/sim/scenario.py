@@ -4,19 +4,23 @@
 """
 
 import asyncio
+import contextlib
+import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+
+import structlog
 
 from controlplane.core import request_errors
 from controlplane.store import errors, memory
 from protos import kinds, running, states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import loop
 from tests.sim.cluster import IMAGES, Cluster
 from tests.sim.rules import Rules, Violation, unrest
 from tests.sim.story import Story
+from tests.support import virtualtime
 
 STORM_S = 40.0
 REST_S = 240.0
@@ -43,10 +47,22 @@ def simulate(seed: int) -> Result:
     rules = Rules(story)
     failure, virtual_s = "", 0.0
     try:
-        virtual_s = loop.run(_Run(chance, story, rules).go(), chance)
-    except* (Violation, loop.Stuck) as group:
+        with _quiet():
+            virtual_s = virtualtime.run(_Run(chance, story, rules).go(), chance)
+    except* (Violation, virtualtime.Stuck) as group:
         failure = str(group.exceptions[0])
     return Result(seed=seed, failure=failure, story=story, commits=rules.commits, virtual_s=virtual_s)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No log: the story tells it better."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 class _Run:
@@ -173,7 +189,7 @@ class _Run:
         await self._restart_later(machine_too=True)
 
     async def _restart_later(self, *, machine_too: bool) -> None:
-        agent = self._chance.choice([one for one in self._cluster.agents.values()])
+        agent = self._chance.choice(list(self._cluster.agents.values()))
         if agent.process is None:
             agent.start()
             return

@@ -7,36 +7,12 @@ loop.
 
 import asyncio
 import functools
-import selectors
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec
 
+from tests.support.virtualtime import VirtualLoop
+
 P = ParamSpec("P")
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Where the loop would sleep, its clock is moved on instead."""
-
-    now_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("on virtual time a test waits for something that no timer and no task will bring")
-        ready = super().select(0)
-        if not ready:
-            self.now_s += timeout
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Time passes only while everything waits for it."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now_s
 
 
 def bounded(
@@ -52,7 +28,7 @@ def bounded(
                     await test(*args, **kwargs)
 
             virtual = virtual_time or any(getattr(value, "virtual_time", False) for value in kwargs.values())
-            with asyncio.Runner(loop_factory=VirtualTimeLoop if virtual else None) as runner:
+            with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
                 runner.run(scenario())
 
         return run
