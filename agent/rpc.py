@@ -20,7 +20,9 @@ from protos.orch.v1 import dispatcher_pb2_grpc as rpc
 CONNECT_TIMEOUT_S = 3.0
 UNARY_TIMEOUT_S = 5.0
 BLOB_TIMEOUT_S = 3600.0
-CLOSE_TIMEOUT_S = 1.0
+SESSION_LINGER_S = 0.2
+STREAM_LINGER_S = 30.0
+"""How long a closed stream may take to deliver its last frames to a reader that is slow."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -56,9 +58,10 @@ class CallLink(Link[Out, In]):
     and the next `receive` gets what it brought.
     """
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[Out, In]", peer: str) -> None:
+    def __init__(self, call: "grpc.aio.StreamStreamCall[Out, In]", peer: str, *, linger_s: float) -> None:
         self._call = call
         self._peer = peer
+        self._linger_s = linger_s
         self._reading: asyncio.Future[In | Any] | None = None
 
     async def send(self, message: Out) -> None:
@@ -80,10 +83,14 @@ class CallLink(Link[Out, In]):
         return message
 
     async def close(self, reason: str = "") -> None:
-        """Half-close, so that what was sent arrives, and give the server a moment to end the call."""
+        """Half-close, so that what was sent arrives, and give the server the time to end the call; none when this
+        very task is being cancelled.
+        """
         del reason  # gRPC has no word for why a client ends a call
+        current = asyncio.current_task()
+        linger_s = 0.0 if current is not None and current.cancelling() else self._linger_s
         with contextlib.suppress(grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError, LinkLost):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            async with asyncio.timeout(linger_s):
                 await self._call.done_writing()
                 while True:
                     await self.receive()
@@ -109,13 +116,13 @@ class Server:
             await self.close()
             self._channel, self._address = channel(address), address
         call = rpc.DispatcherStub(self._channel).Session()  # type: ignore[call-arg]  # the stubs want an iterator
-        return CallLink(call, address)
+        return CallLink(call, address, linger_s=SESSION_LINGER_S)
 
     async def open_stream(self) -> Link[dpb.StreamFrame, dpb.StreamFrame]:
         if self._channel is None:
             raise LinkLost("there is no connection to the control plane")
         call = rpc.DispatcherStub(self._channel).Stream()  # type: ignore[call-arg]
-        return CallLink(call, self._address)
+        return CallLink(call, self._address, linger_s=STREAM_LINGER_S)
 
     async def close(self) -> None:
         """Close the channel; what runs over it is lost."""

@@ -15,8 +15,11 @@ from protos.orch.v1 import control_pb2 as cpb
 from runtime import errors, terminal
 
 MAX_QUEUED_BYTES = 256 * 1024
-DRAIN_S = 0.5
-"""Output that a descendant of the ended command still holds open is waited for no longer than this."""
+QUIET_S = 0.5
+LEFT_BYTES = 1 << 20
+"""When the command has ended, what it has written is still in the pipes: at most a pipe's largest size (pipe(7)). The
+output ends after so many bytes, or when nothing came for half a second: what comes then is a descendant's.
+"""
 
 _END_OF_TRANSMISSION = b"\x04"
 
@@ -105,8 +108,6 @@ class MonitorExec:
             (self._master,) = reply.fds
             await self._output.read_from(os.dup(self._master), cpb.LOG_STREAM_STDOUT)
             self._input = await _Input.to(os.dup(self._master))
-            if wanted.HasField("size") and wanted.size.rows and wanted.size.columns:
-                await self.resize(wanted.size.rows, wanted.size.columns)
         else:
             (_, stdin), (_, stdout), (_, stderr) = pipes
             await self._output.read_from(stdout, cpb.LOG_STREAM_STDOUT)
@@ -141,7 +142,7 @@ class MonitorExec:
     def _settle(self) -> None:
         if self._number and self._number in self._codes and not self._ended.done():
             self._ended.set_result(self._codes[self._number])
-            self._loop.call_later(DRAIN_S, self._output.close)
+            self._output.finish()
 
 
 class _Output:
@@ -150,6 +151,8 @@ class _Output:
     def __init__(self) -> None:
         self._chunks: collections.deque[tuple[cpb.LogStream.ValueType, bytes]] = collections.deque()
         self._queued_bytes = 0
+        self._left_bytes: int | None = None  # None while the command runs
+        self._quiet: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._open: set[asyncio.ReadTransport] = set()
 
@@ -171,7 +174,26 @@ class _Output:
                     transport.resume_reading()
             yield stream, data
 
+    def finish(self) -> None:
+        """The command has ended."""
+        self._left_bytes = LEFT_BYTES
+        self._expect_quiet()
+
+    def _expect_quiet(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(QUIET_S, self._was_quiet)
+
+    def _was_quiet(self) -> None:
+        """Nothing came; unless that is because whoever takes it is slow."""
+        if self._queued_bytes > MAX_QUEUED_BYTES // 2:
+            self._expect_quiet()
+        else:
+            self.close()
+
     def close(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
         for transport in list(self._open):
             transport.close()
         self._open.clear()
@@ -187,6 +209,12 @@ class _Output:
         if self._queued_bytes > MAX_QUEUED_BYTES:
             for transport in self._open:
                 transport.pause_reading()
+        if self._left_bytes is not None:
+            self._left_bytes -= len(data)
+            if self._left_bytes < 0:
+                self.close()
+            else:
+                self._expect_quiet()
 
     def ended(self, transport: asyncio.ReadTransport) -> None:
         self._open.discard(transport)
@@ -262,6 +290,8 @@ def _process(wanted: cpb.ExecStart, environment: Sequence[str]) -> dict[str, Any
         "env": [f"{name}={value}" for name, value in variables.items()],
         "terminal": wanted.tty,
     }
+    if wanted.tty and wanted.size.rows and wanted.size.columns:
+        process["consoleSize"] = {"height": min(wanted.size.rows, 65535), "width": min(wanted.size.columns, 65535)}
     if wanted.working_dir:
         process["cwd"] = wanted.working_dir
     if wanted.user:
