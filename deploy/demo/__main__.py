@@ -18,7 +18,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     began = time.monotonic()
     try:
-        preflight.check(name=tour.CLUSTER, nodes=tour.NODES)
+        preflight.check(name=tour.free_name(), nodes=tour.NODES)
     except errors.LocalError as error:
         print(f"demo: {error}\n  {error.hint}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ that other things may come and go on the machine meanwhile.
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from deploy.local import network, plan
 from runtime import cgroups
 
 _PLACES: Final = ("/etc", "/run", "/var/lib", "/var/tmp", "/tmp", "/dev/shm", "~/.config", "~/.local/state")  # noqa: S108 - only looked at
+_SETTLE_S: Final = 3.0
+_PAUSE_S: Final = 0.05
 _NAMESPACES: Final = ("net", "mnt", "pid")
 
 
@@ -39,7 +42,17 @@ def namespaces(the_plan: plan.Plan) -> set[str]:
 
 
 def find(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[str]:
-    """One line for each thing that is left; an empty list is what everybody wants."""
+    """One line for each thing that is left; an empty list is what everybody wants.
+
+    The kernel clears away processes and namespaces in its own time, so this looks again for a moment.
+    """
+    deadline = time.monotonic() + _SETTLE_S
+    while (found := _find_now(the_plan, before, its_namespaces)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    return found
+
+
+def _find_now(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[str]:
     return [
         *(f"process {pid}: {_command(pid)}" for pid in _processes(the_plan)),
         *(f"mount: {line}" for line in _mounts(the_plan, its_namespaces)),

@@ -9,10 +9,9 @@ from typing import Final
 
 from deploy import hello
 from deploy.demo import leftovers, stage
-from deploy.local import cluster, processes, record, tasks
+from deploy.local import cluster, network, plan, processes, record, tasks
 from protos.orch.v1 import objects_pb2
 
-CLUSTER: Final = "demo"
 SERVICE: Final = "hello"
 NODES: Final = 3
 REPLICAS: Final = 3
@@ -27,6 +26,7 @@ class Tour:
 
     def __init__(self, the_stage: stage.Stage) -> None:
         self._stage = the_stage
+        self._name = free_name()
         self._before = leftovers.look()
         self._record: record.Record | None = None
         self._namespaces: set[str] = set()
@@ -52,7 +52,7 @@ class Tour:
     def _bring_up(self) -> None:
         self._stage.title(f"A cluster of {NODES} nodes on this machine, each as separate as a virtual machine")
         began = time.monotonic()
-        options = ["--name", CLUSTER, "--nodes", str(NODES), "--state", str(self._stage.folder)]
+        options = ["--name", self._name, "--nodes", str(NODES), "--state", str(self._stage.folder)]
         self._stage.type("orchctl", "cluster", "up", *options, "--owner-pid", str(os.getpid()))
         self._record = cluster.existing(self._stage.folder)
         self._stage.seen(f"{NODES} nodes are ready after {time.monotonic() - began:.1f} s")
@@ -108,7 +108,7 @@ class Tour:
         names = tasks.node_names(self._server)
         lost = next(node_id for node_id, name in names.items() if name == "n2")
         began = time.monotonic()
-        self._stage.type("orchctl", "cluster", "node", "kill", "n2", "--name", CLUSTER, *self._state())
+        self._stage.type("orchctl", "cluster", "node", "kill", "n2", "--name", self._name, *self._state())
         replicas = stage.wait_for(
             f"{MORE_REPLICAS} replicas run on the other nodes",
             lambda: tasks.whole(self._server, SERVICE, MORE_REPLICAS, but_not_on=lost),
@@ -157,9 +157,8 @@ class Tour:
     def _take_down(self) -> None:
         self._stage.title("The cluster goes, and leaves nothing")
         assert self._record is not None, "the cluster was never up"
-        plan = self._record.plan
-        self._stage.type("orchctl", "cluster", "down", "--name", CLUSTER, *self._state())
-        found = leftovers.find(plan, self._before, self._namespaces)
+        self._stage.type("orchctl", "cluster", "down", "--name", self._name, *self._state())
+        found = leftovers.find(self._record.plan, self._before, self._namespaces)
         _claim(not found, "something is left:\n" + "\n".join(found))
         self._stage.seen(
             f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, "
@@ -198,6 +197,12 @@ class Tour:
         self._stage.seen(
             "it answers with its own task, node and slot" if len(replicas) == 1 else "each answers for itself"
         )
+
+
+def free_name() -> str:
+    """`demo`, unless another demo is running: then `demo2`, and so on."""
+    names = ("demo", *(f"demo{number}" for number in range(2, 100)))
+    return next(name for name in names if not network.exists(plan.host_link(name)))
 
 
 def _claim(holds: bool, otherwise: str) -> None:

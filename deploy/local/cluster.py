@@ -92,6 +92,11 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
             f"{options.folder} is not empty and no cluster's folder", hint="name another with --state, or empty it"
         )
     sweep.empty_folder(options.folder)
+    if network.exists(plan.host_link(options.name)):  # it goes with the cluster's last process
+        raise errors.LocalError(
+            f"another cluster called {options.name} is up, with another state folder",
+            hint="choose another name with --name, or take that one down with its --state",
+        )
     path = config.default_path()
     the_plan = plan.Plan(
         name=options.name,

@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def host_link(self) -> str:
-        return f"orch-{self.name}"
+        return host_link(self.name)
 
     @property
     def cgroup(self) -> str:
@@ -107,6 +107,11 @@ class Plan:
     def log(self, process: str) -> Path:
         """Where a process's output goes: `etcd`, `cp1`, `n1`, …, `supervisor`."""
         return Path(self.folder) / f"{process}.log"
+
+
+def host_link(name: str) -> str:
+    """The host's end of the link to the LAN of the cluster of that name. There is one on a machine."""
+    return f"orch-{name}"
 
 
 def etcd_command(plan: Plan) -> list[str]:

@@ -1,5 +1,6 @@
 """The tour of the demo: it holds, twice in a row, and leaves nothing however it ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,9 +27,10 @@ def temporary() -> Iterator[Path]:
         yield path
 
 
-def start(temporary: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def started(temporary: Path) -> Iterator[subprocess.Popen[str]]:
     """In a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
+    demo = subprocess.Popen(
         [sys.executable, "-m", "deploy.demo"],
         env={**os.environ, "TMPDIR": str(temporary)},
         cwd=support.ROOT,
@@ -37,6 +39,12 @@ def start(temporary: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    with demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
+            until(lambda: not list(temporary.iterdir()), what="the demo's folder is gone", timeout_s=30)
 
 
 def read_until(demo: subprocess.Popen[str], text: str) -> None:
@@ -52,29 +60,29 @@ def read_until(demo: subprocess.Popen[str], text: str) -> None:
 @pytest.mark.parametrize("time", [1, 2])
 def test_every_step_holds(temporary: Path, time: int) -> None:
     """Run twice in a row, it works twice."""
-    demo = start(temporary)
-    output, _ = demo.communicate(timeout=TOUR_TIMEOUT_S)
-    assert demo.returncode == 0, f"run {time}:\n{output}"
-    assert "nothing is left" in output
-    assert list(temporary.iterdir()) == []
+    with started(temporary) as demo:
+        output, _ = demo.communicate(timeout=TOUR_TIMEOUT_S)
+        assert demo.returncode == 0, f"run {time}:\n{output}"
+        assert "nothing is left" in output
+        assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("way", ["Ctrl-C", "kill -9"])
 def test_a_demo_that_is_broken_off_leaves_nothing(temporary: Path, way: str) -> None:
     """In the middle of things, with containers running."""
     before = leftovers.look()
-    demo = start(temporary)
-    read_until(demo, "each answers for itself")
-    the_plan = _plan_below(temporary)
-    its_namespaces = leftovers.namespaces(the_plan)
-    if way == "Ctrl-C":
-        os.killpg(demo.pid, signal.SIGINT)
-    else:
-        demo.kill()
-    demo.communicate(timeout=60)
-    assert demo.returncode == (130 if way == "Ctrl-C" else -signal.SIGKILL)
-    until(lambda: not list(temporary.iterdir()), what="the folder is gone", timeout_s=30)
-    assert leftovers.find(the_plan, before, its_namespaces) == []
+    with started(temporary) as demo:
+        read_until(demo, "each answers for itself")
+        the_plan = _plan_below(temporary)
+        its_namespaces = leftovers.namespaces(the_plan)
+        if way == "Ctrl-C":
+            os.killpg(demo.pid, signal.SIGINT)
+        else:
+            demo.kill()
+        demo.communicate(timeout=60)
+        assert demo.returncode == (130 if way == "Ctrl-C" else -signal.SIGKILL)
+        until(lambda: not list(temporary.iterdir()), what="the folder is gone", timeout_s=30)
+        assert leftovers.find(the_plan, before, its_namespaces) == []
 
 
 def _plan_below(temporary: Path) -> plan.Plan:

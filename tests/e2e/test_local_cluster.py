@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo import leftovers
-from deploy.local import cluster, network, record
+from deploy.local import cluster, network, plan, record
 from tests.support import cluster as support
 from tests.support.waiting import until
 
@@ -28,8 +28,13 @@ def state() -> Iterator[Path]:
         cluster.down(path / "state")
 
 
+def name_of(state: Path) -> str:
+    """Other tests may run on this machine, even these."""
+    return f"c{state.parent.name[-6:].lower().replace('_', '0')}"
+
+
 def run(state: Path, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "deploy.local", *arguments, "--name", "cycle", "--state", str(state)]
+    command = [sys.executable, "-m", "deploy.local", *arguments, "--name", name_of(state), "--state", str(state)]
     environment = support.environment(str(state.parent / "config.yaml"))
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
     assert result.returncode == code, f"exit code {result.returncode}, not {code}:\n{result.stdout}{result.stderr}"
@@ -63,6 +68,17 @@ def test_two_clusters_keep_out_of_each_others_way(state: Path) -> None:
     assert run(state, "status").count("running, ready") == 1
 
 
+def test_a_name_is_one_clusters_alone(state: Path) -> None:
+    """Links and control groups are called after it: a namesake would sweep them away."""
+    run(state, "up", "--nodes", "1")
+    with support.folder() as elsewhere:
+        command = [sys.executable, "-m", "deploy.local", "up", "--name", name_of(state), "--state", str(elsewhere)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 1
+        assert "another cluster called" in result.stderr
+    assert run(state, "status").count("running, ready") == 1
+
+
 def test_a_supervisor_killed_takes_everything_along(state: Path) -> None:
     """`kill -9` is a way to end a cluster, too; only the folder stays, for its logs, until the next `up`."""
     before = leftovers.look()
@@ -86,7 +102,7 @@ def test_a_cluster_ends_with_its_owner(state: Path) -> None:
     owner.kill()
     owner.wait()
     until(lambda: not state.exists(), what="the cluster is gone", timeout_s=20)
-    assert not network.exists("orch-cycle")
+    assert not network.exists(plan.host_link(name_of(state)))
 
 
 def test_only_root_may(state: Path) -> None:
