@@ -35,6 +35,7 @@ class Kind(Enum):
     FIFO = "fifo"
 
 
+_GLOBAL_KEYS = frozenset({"uid", "gid", "mtime"})
 _KINDS = {
     b"\0": Kind.FILE,
     b"0": Kind.FILE,
@@ -245,7 +246,8 @@ class TarReader:
         for key in records:
             if key in {"path", "linkpath", "size"} or key.startswith(("GNU.sparse", "SCHILY.xattr")):
                 raise self._invalid(f"a global header sets {key!r:.60} for all entries; such archives are refused")
-        return records
+        # What else it may say (git writes a comment) is not kept: an archive could say it without end.
+        return {key: value for key, value in records.items() if key in _GLOBAL_KEYS}
 
     def _meta(self, header: tarheader.Header) -> bytes:
         if header.size > tarheader.MAX_EXTENDED_BYTES:

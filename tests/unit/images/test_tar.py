@@ -82,6 +82,13 @@ def test_extended_attributes_and_fine_times_come_from_pax_headers() -> None:
     assert (entry.mtime_ns, entry.uid) == (-1_250_000_000, 4_000_000_000)
 
 
+def test_a_global_header_holds_for_all_that_follow_and_an_entry_overrides_it() -> None:
+    """`git archive` writes one with a comment; that is passed by."""
+    start = makers.member("g", tarfile.XGLTYPE, content=b"10 uid=77\n" + b"20 comment=whatever\n")
+    found = read(makers.archive(start, makers.member("a"), makers.member("b", pax_headers={"uid": "5"})))
+    assert [(entry.name, entry.uid) for entry, _ in found] == [("a", 77), ("b", 5)]
+
+
 @pytest.mark.parametrize(
     "options",
     [["--format=gnu"], *(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))],
