@@ -179,6 +179,12 @@ def test_a_mistake_in_something_shared_is_told_once_where_it_is() -> None:
     assert found == ['2:26: spec.template.container.imag: unknown field; did you mean "image"?']
 
 
+def test_a_mistake_that_is_reached_on_two_ways_is_told_once() -> None:
+    assert texts.mistakes(texts.container("command: &all [[a]]\nargs: *all")) == [
+        "7:22: spec.template.container.command[0]: a list instead of a text"
+    ]
+
+
 def test_empty_documents_are_nothing() -> None:
     assert texts.read("# nothing\n---\n---\n~\n---\n") == ()
     assert texts.read(b"") == ()

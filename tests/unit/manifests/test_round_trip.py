@@ -94,7 +94,7 @@ def test_a_task_can_be_printed() -> None:
 def test_quantities_need_no_quotes_and_texts_of_several_lines_are_blocks() -> None:
     container = pb.Container(
         image="hello",
-        args=["-c", "echo a\n  echo b\n", "no trailing\nline end"],
+        args=["-c", "echo a\n  echo b\n", "no trailing\nline end", "space \nat an end"],
         env={"SWITCH": "on"},
         resources=pb.Resources(limits=pb.ResourceLimits(cpu=2000, memory=64 * 2**20)),
     )
@@ -109,6 +109,7 @@ def test_quantities_need_no_quotes_and_texts_of_several_lines_are_blocks() -> No
         "        - |-\n"
         "          no trailing\n"
         "          line end\n"
+        '        - "space \\nat an end"\n'
         "      env:\n"
         '        SWITCH: "on"\n'
         "      resources:\n"

@@ -136,6 +136,23 @@ def test_rules_of_single_fields_hold_without_a_text(message: pb.Service, complai
     assert any(f"{found.path}: {found.message}".startswith(complaint) for found in manifests.validate(message))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.ServiceSpec(replicas=100_000, template=pb.TaskTemplate(container=pb.Container(image="a"))),
+        pb.Meta(name="a" * 50, labels={f"l{n}": "b" * 128 for n in range(64)}),
+        pb.RestartPolicy(window=1000),
+        pb.RestartPolicy(window=86_400_000),
+        pb.ResourceLimits(cpu=10, memory=4 * 2**20, pids=1),
+        pb.Port(target=65_535),
+        pb.Container(image="a", args=["x" * 131_071], env={"A": "x" * 131_069}),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_bounds_are_inclusive(message: pb.Service) -> None:
+    assert manifests.validate(message) == ()
+
+
 def test_an_object_that_cannot_be_stored_is_refused_as_a_whole() -> None:
     container = pb.Container(image="a", args=["x" * 100_000] * 11)
     (found,) = manifests.validate(container)
