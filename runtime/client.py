@@ -11,6 +11,7 @@ One rule: a container is known by its folder, never by a connection; whoever fin
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -182,19 +183,42 @@ class Monitor(_Connection):
 
 
 def spawn(root: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-    """Start a launcher; returns its process, and the socket that it serves and lives by."""
+    """Start a launcher; returns its process, and the socket that it serves and lives by.
+
+    It runs from a sealed copy of the interpreter in memory. A container may be told to execute /proc/self/exe, which
+    then is our interpreter, and may reach the file behind it later (CVE-2019-5736); the copy cannot be written.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    interpreter = _sealed_copy(os.path.realpath(sys.executable))
     command = [sys.executable, "-S", "-m", "runtime.launcher", "--socket-fd", str(theirs.fileno()), "--root", root]
-    with theirs:
+    try:
         process = subprocess.Popen(
             command,
+            executable=f"/proc/self/fd/{interpreter}",
             cwd=_PACKAGE_PARENT,
             env={"PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), interpreter],
             start_new_session=True,
         )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        os.close(interpreter)
     return process, ours
+
+
+def _sealed_copy(path: str) -> int:
+    """A memory file with the same content that nobody can change any more."""
+    copy = os.memfd_create("orch-runtime", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    with open(path, "rb") as source:
+        while os.sendfile(copy, source.fileno(), None, 1 << 30):
+            pass
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    return copy
 
 
 def adopt(root: str, container: str) -> Monitor:

@@ -213,8 +213,10 @@ def _make_netns(number: int, path: str, report: int) -> NoReturn:
         os._exit(0)
 
 
-def _settle() -> None:
+def _settle(client: socket.socket) -> None:
     """Make the process a good parent: nothing of the place where it was started reaches the containers."""
+    os.closerange(3, client.fileno())
+    os.closerange(client.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     os.chdir("/")
     os.umask(0o022)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
@@ -239,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.makedirs(root, 0o700, exist_ok=True)
     client = socket.socket(fileno=options.socket_fd)
     client.set_inheritable(False)
-    _settle()
+    _settle(client)
     Launcher(client, root).run()
 
 

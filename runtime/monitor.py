@@ -270,6 +270,7 @@ def _supervised(
         listener = protocol.listen(os.path.join(folder, state.SOCKET_FILE))
     with errors.step("write state.json"):
         state.write_beside(os.path.join(folder, state.STATE_FILE), known)
+        state.reserve(os.path.join(folder, state.EXIT_FILE))
     return supervisor.Supervised(
         state=known,
         folder=folder,

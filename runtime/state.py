@@ -18,6 +18,7 @@ from typing import Any, Final
 from runtime import errors
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
+_RESERVED_BYTES: Final = 512
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
 
 
@@ -65,10 +66,20 @@ def write(path: str, value: Any) -> None:
 def write_beside(path: str, value: Any) -> None:
     """The first half of `write`: everything that takes time or can fail."""
     data = json.dumps(dataclasses.asdict(value) if isinstance(value, State | Exit) else value).encode()
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.write(fd, data) != len(data):
             raise errors.SetupFailed(f"{path}: no space left on the device", step="write state")
+        os.ftruncate(fd, len(data))  # after the write: what `reserve` holds must not be given back before
+    finally:
+        os.close(fd)
+
+
+def reserve(path: str) -> None:
+    """Take the space of a file that must be written later, even when the disk is full by then."""
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, b" " * _RESERVED_BYTES)
     finally:
         os.close(fd)
 

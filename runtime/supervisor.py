@@ -229,23 +229,24 @@ class Supervisor:
         if message is None:
             self._drop(client)
             return
-        number = message.body.get("id")
-        if type(number) is not int:
-            self._drop(client)
-            return
         try:
-            verb = self._verbs.get(str(message.body.get("verb")))
-            if verb is None:
-                raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}")
+            self._answer(client, message)
+        except Exception:  # noqa: BLE001 - whatever a client sends, it must not end the container
+            self._drop(client)
+        finally:
+            message.close()
+
+    def _answer(self, client: socket.socket, message: protocol.Message) -> None:
+        number, name = int(message.body["id"]), str(message.body.get("verb"))
+        try:
+            verb = self._verbs.get(name, self._unknown_verb)
             fields = verb(number, client, message)
             if fields is not None:
                 self._send(client, protocol.ok(number, **fields))
         except errors.ContainerError as error:
             self._send(client, protocol.failed(number, error))
         except OSError as error:
-            self._send(client, protocol.failed(number, errors.SetupFailed.at(str(message.body["verb"]), error)))
-        finally:
-            message.close()
+            self._send(client, protocol.failed(number, errors.SetupFailed.at(name, error)))
 
     def _send(self, client: socket.socket, body: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         """A client that does not read its answers is dropped; it may connect again and ask for the state."""
@@ -259,6 +260,9 @@ class Supervisor:
             self._send(client, event)
 
     # Verbs
+
+    def _unknown_verb(self, _number: int, _client: socket.socket, message: protocol.Message) -> None:
+        raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}; known are {', '.join(self._verbs)}")
 
     def _start(self, number: int, client: socket.socket, _message: protocol.Message) -> None:
         if self._state.status != "created":
@@ -277,7 +281,8 @@ class Supervisor:
             self._send(client, {"id": number, "error": message.body["error"]})
             return
         self._state = dataclasses.replace(self._state, status="running", started_ns=time.time_ns())
-        state.write(os.path.join(self._it.folder, state.STATE_FILE), self._state)
+        with contextlib.suppress(OSError, errors.SetupFailed):  # a full disk: the monitor's own answer stays right
+            state.write(os.path.join(self._it.folder, state.STATE_FILE), self._state)
         self._send(client, protocol.ok(number))
 
     def _tell_state(self, _number: int, _client: socket.socket, _message: protocol.Message) -> dict[str, Any]:

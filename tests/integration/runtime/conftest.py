@@ -1,6 +1,5 @@
 """Real containers from a root file system that is one static busybox."""
 
-import contextlib
 import os
 import select
 import shutil
@@ -118,8 +117,7 @@ class Box:
         return client.adopt(self.root, name)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self.launcher.close()
+        self.launcher.close()
         for name in self._made:
             client.delete(self.root, name, force=True)
         group = cgroups.existing(cgroups.current_layout(), self.parent)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runtime import defaults, errors
-from tests.integration.runtime.conftest import Box
+from runtime import defaults, errors, state
+from tests.integration.runtime.conftest import Box, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -126,6 +126,7 @@ def test_limits_are_set_and_seen(box: Box) -> None:
     }
     for (controller, file), value in expected.items():
         assert Path(base.format(controller), file).read_text().strip() == value, file
+    wait_until(lambda: "pids" in box.log_path("a").read_text(), "the container has written")
     with box.monitor("a") as monitor:
         monitor.kill(signal.SIGKILL)
         monitor.wait(10)
@@ -297,6 +298,33 @@ def test_working_directory_cannot_leave(box: Box, cwd: str) -> None:
     config["process"]["cwd"] = cwd
     with pytest.raises(errors.SetupFailed):
         box.create("a", config)
+
+
+def test_the_interpreter_is_out_of_reach(box: Box) -> None:
+    """/proc/self/exe of a starting or joining process is a sealed copy, and no file of the host."""
+    box.create("a", box.config("a", "sleep", "100"))
+    pid = state.load(box.root, "a").monitor_pid
+    assert str(Path(f"/proc/{pid}/exe").readlink()).startswith("/memfd:")
+    with box.monitor("a") as monitor, pytest.raises(errors.ProgramNotFound, match="interpreter"):
+        monitor.execute({"args": ["/proc/self/exe"]})
+    with pytest.raises(errors.ProgramNotFound, match="interpreter"):
+        box.create("b", box.config("b", "/proc/self/exe"))
+
+
+def test_a_joining_process_gives_nothing_away(box: Box) -> None:
+    """A container that looks at every process again and again never gets hold of one that is not its own."""
+    script = (
+        "while [ ! -e /stop ]; do for p in /proc/[0-9]*; do"
+        " for f in exe fd/0 root cwd; do readlink $p/$f; done; done; done | grep -E 'python|memfd|/work|socket:|host'"
+    )
+    box.create("a", box.config("a", "sh", "-c", script))
+    with box.monitor("a") as monitor:
+        for _ in range(20):
+            number, _, _ = monitor.execute({"args": ["true"]})
+            monitor.wait_exec(number, 10)
+        monitor.execute({"args": ["touch", "/stop"]})
+        assert monitor.wait(20).exit_code == 1  # grep found nothing
+    assert not box.output("a")
 
 
 def test_defaults_are_dockers() -> None:

@@ -182,3 +182,19 @@ def test_large_configuration_travels(box: Box) -> None:
     box.create("a", config)
     box.ended("a")
     assert box.output("a") == "100000"
+
+
+def test_nonsense_from_a_client_ends_only_its_connection(box: Box) -> None:
+    """The container and the other clients go on."""
+    box.create("a", box.config("a", "sleep", "100"))
+    with box.monitor("a") as good:
+        for packet in (b"J{}", b"J[]", b"nonsense", b'J{"id": "x"}', b'J{"id": 1, "verb": ["kill"], "signal": {}}'):
+            with box.monitor("a") as bad:
+                bad.socket.send(packet)
+        with box.monitor("a") as bad, pytest.raises(errors.ProtocolError, match="unknown verb 'fly'; known are start"):
+            bad.call("fly")
+        with pytest.raises(errors.ProtocolError, match="signal must be a number"):
+            good.call("kill", signal="TERM")
+        with pytest.raises(errors.WrongStatus, match="no terminal"):
+            good.resize(1, 1)
+        assert good.state().status == "running"
