@@ -24,10 +24,12 @@ _OPTIONS = (
     # A silent agent is noticed within 1 s + 2 s by gRPC's C core, at no cost to Python.
     ("grpc.keepalive_time_ms", 1_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    # Without this a ping gets a minute for its answer, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # Agents ping every second, too; by default the server would call that abuse and hang up.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     # A list of a large cluster's tasks is one message; the reader decides what is too much.
