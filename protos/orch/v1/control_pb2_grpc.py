@@ -160,7 +160,8 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportImage(self, request_iterator, context):
-        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options.
+        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options. Answered by the leader,
+        as Logs: it is the leader that agents fetch layers from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
