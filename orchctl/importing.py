@@ -1,13 +1,12 @@
 """Sends an image archive to the control plane, piece by piece, and shows how far it is."""
 
-import asyncio
 import json
 import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,32 +25,37 @@ def send(server: str, file: str, options: control.ImportImageOptions) -> Sequenc
         raise errors.InvalidInput("standard input is a terminal", hint="such as `docker save hello | orchctl …`")
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as archive:
-            # The leader takes images in. An archive out of a pipe can be sent once only, so it is asked for first.
-            return asyncio.run(_send(client.leader_of(server), archive, options))
+            return _send(server, archive, options)
     except OSError as error:
         raise errors.InvalidInput(f"cannot read {file}: {error.strerror}") from error
 
 
-async def _send(server: str, archive: BinaryIO, options: control.ImportImageOptions) -> Sequence[pb.Image]:
+def _send(server: str, archive: BinaryIO, options: control.ImportImageOptions) -> Sequence[pb.Image]:
     progress = _Progress(_size(archive))
+    unreadable: list[OSError] = []
 
-    async def requests() -> AsyncIterator[control.ImportImageRequest]:
+    def requests() -> Iterator[control.ImportImageRequest]:
         yield control.ImportImageRequest(options=options)
-        for chunk in _chunks(archive):
-            yield control.ImportImageRequest(chunk=chunk)
-            progress.add(len(chunk))
+        try:
+            while chunk := archive.read(CHUNK_BYTES):
+                yield control.ImportImageRequest(chunk=chunk)
+                progress.add(len(chunk))
+        except OSError as error:
+            # Runs in a thread of gRPC's, which ends the call for it: half an archive must not look like a whole one.
+            unreadable.append(error)
+            raise
 
+    # The leader takes images in. An archive out of a pipe can be sent once only, so it is asked for before.
+    leader = client.leader_of(server)
     try:
-        async with client.connect_async(server) as stub:
-            response = await stub.ImportImage(requests())
-            return list(response.images)
+        with client.connect(leader) as stub:
+            return list(stub.ImportImage(requests()).images)
+    except errors.OrchctlError:
+        for error in unreadable:
+            raise error from None
+        raise
     finally:
         progress.close()
-
-
-def _chunks(archive: BinaryIO) -> Iterator[bytes]:
-    while chunk := archive.read(CHUNK_BYTES):
-        yield chunk
 
 
 def _size(archive: BinaryIO) -> int:

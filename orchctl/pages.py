@@ -23,7 +23,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Mode", phrases.mode(value)),
             ("Replicas", stands),
             ("Status", phrases.service_status(value)),
-            ("Message", status.message),
+            ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
         ),

@@ -2,27 +2,27 @@
 
 Three rules: the terminal is as it was when this ends, however it ends; input is read only once the command runs, so
 that nothing is lost when another server has to be asked; and the exit code is the command's.
+
+Threads, for once, and gRPC's blocking calls: its asynchronous ones forget the server's last words (the exit code)
+when those cross with input on its way there.
 """
 
-import asyncio
 import contextlib
 import os
+import queue
 import signal
 import sys
 import termios
+import threading
 import tty
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from orchctl import client, errors
 from protos.orch.v1 import control_pb2 as control
 
-if TYPE_CHECKING:
-    from protos.orch.v1.control_pb2_grpc import ControlAsyncStub
-
 CHUNK_BYTES = 32 << 10
 OUTGOING = 16
-"""So many messages wait for the network before input is read no further."""
+"""So many pieces of input wait for the network before no more is read."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 PATIENCE = 2
 """After so many signals of a kind this program ends, whatever the command does."""
@@ -30,86 +30,76 @@ PATIENCE = 2
 
 def run(server: str, start: control.ExecStart) -> int:
     """The command's exit code."""
-    return client.at_leader(server, lambda address: asyncio.run(_Session(address, start).run()))
+    return client.at_leader(server, lambda address: _Session(address, start).run())
 
 
 class _Session:
     def __init__(self, server: str, start: control.ExecStart) -> None:
         self._server = server
         self._start = start
-        self._outgoing: asyncio.Queue[control.ExecRequest] = asyncio.Queue(OUTGOING)
+        # Signal handlers put into it, which may interrupt each other: the bounded queue would lock up.
+        self._outgoing: queue.SimpleQueue[control.ExecRequest | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(OUTGOING)
         self._signals: dict[int, int] = {}
-        self._resized = asyncio.Event()
-        self._helpers: list[asyncio.Task[None]] = []
-        self._exit_code: int | None = None
 
-    async def run(self) -> int:
+    def run(self) -> int:
         if self._start.tty and (size := _size()):
             self._start.size.CopyFrom(size)
-        try:
-            with contextlib.ExitStack() as restored:
-                async with asyncio.TaskGroup() as group, client.connect_async(self._server) as stub:
-                    await self._converse(stub, lambda: self._begin(group, restored))
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from several
-        if self._exit_code is None:
+        code: int | None = None
+        with contextlib.ExitStack() as restored, client.connect(self._server) as stub:
+            restored.callback(self._outgoing.put, None)
+            for response in stub.Exec(self._requests()):
+                match response.WhichOneof("message"):
+                    case "started":
+                        self._begin(restored)
+                    case "stdout":
+                        _write(sys.stdout.fileno(), response.stdout)
+                    case "stderr":
+                        _write(sys.stderr.fileno(), response.stderr)
+                    case "exit_code":
+                        code = response.exit_code
+                    case None:
+                        pass  # something that this version does not know
+        if code is None:
             raise errors.Unreachable(f"the control plane at {self._server} ended the stream before the command ended")
-        return self._exit_code & 0xFF
+        return code & 0xFF
 
-    async def _converse(self, stub: "ControlAsyncStub", begin: Callable[[], None]) -> None:
-        """Writes what the command prints until it ends. Calls `begin` once it runs."""
-        async for response in stub.Exec(self._requests()):
-            match response.WhichOneof("message"):
-                case "started":
-                    begin()
-                case "stdout":
-                    _write(sys.stdout.fileno(), response.stdout)
-                case "stderr":
-                    _write(sys.stderr.fileno(), response.stderr)
-                case "exit_code":
-                    self._exit_code = response.exit_code
-                case None:
-                    pass  # something that this version does not know
-        for helper in self._helpers:
-            helper.cancel()
-
-    def _begin(self, group: asyncio.TaskGroup, restored: contextlib.ExitStack) -> None:
+    def _begin(self, restored: contextlib.ExitStack) -> None:
         """From now on the terminal is the command's."""
-        loop = asyncio.get_running_loop()
         if self._start.tty and self._start.stdin:
             restored.enter_context(_raw(sys.stdin.fileno()))
         for number in FORWARDED:
-            loop.add_signal_handler(number, self._forward, number)
-        if self._start.stdin:
-            self._helpers.append(group.create_task(self._read_input()))
+            restored.enter_context(_handled(number, lambda number, _frame: self._forward(number)))
         if self._start.tty:
-            loop.add_signal_handler(signal.SIGWINCH, self._resized.set)
-            self._helpers.append(group.create_task(self._send_sizes()))
+            restored.enter_context(_handled(signal.SIGWINCH, lambda _number, _frame: self._send_size()))
+        if self._start.stdin:
+            # Nobody waits for it: it may sit in a read that ends with the terminal only.
+            threading.Thread(target=self._read_input, daemon=True).start()
 
-    async def _requests(self) -> AsyncIterator[control.ExecRequest]:
+    def _requests(self) -> Iterator[control.ExecRequest]:
+        """What goes to the server. gRPC asks for one message after the other as the network takes them."""
         yield control.ExecRequest(start=self._start)
-        while True:
-            yield await self._outgoing.get()
+        while (request := self._outgoing.get()) is not None:
+            yield request
+            if request.WhichOneof("message") == "stdin":
+                self._room.release()
 
-    async def _read_input(self) -> None:
-        descriptor = sys.stdin.fileno()
-        while data := await _read(descriptor):
-            await self._outgoing.put(control.ExecRequest(stdin=data))
-        await self._outgoing.put(control.ExecRequest(stdin_closed=True))
+    def _read_input(self) -> None:
+        while data := _read(sys.stdin.fileno()):
+            self._room.acquire()
+            self._outgoing.put(control.ExecRequest(stdin=data))
+        self._outgoing.put(control.ExecRequest(stdin_closed=True))
 
-    async def _send_sizes(self) -> None:
-        while True:
-            await self._resized.wait()
-            self._resized.clear()
-            if size := _size():
-                await self._outgoing.put(control.ExecRequest(resize=size))
+    def _send_size(self) -> None:
+        if size := _size():
+            self._outgoing.put(control.ExecRequest(resize=size))
 
     def _forward(self, number: int) -> None:
         """Passes a signal on. Somebody who insists ends this program instead."""
         self._signals[number] = self._signals.get(number, 0) + 1
-        if self._signals[number] > PATIENCE or self._outgoing.full():
+        if self._signals[number] > PATIENCE:
             raise KeyboardInterrupt
-        self._outgoing.put_nowait(control.ExecRequest(signal=number))
+        self._outgoing.put(control.ExecRequest(signal=number))
 
 
 @contextlib.contextmanager
@@ -123,22 +113,18 @@ def _raw(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
-async def _read(descriptor: int) -> bytes:
-    """What there is to read; nothing at the end.
-
-    The descriptor stays as it is: making a terminal non-blocking would do so for the shell behind it, too.
-    """
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
+@contextlib.contextmanager
+def _handled(number: int, handler: "signal._HANDLER") -> Iterator[None]:
+    """The signal goes to this handler for a while."""
+    before = signal.signal(number, handler)
     try:
-        loop.add_reader(descriptor, readable.set)
-    except PermissionError:
-        # Files and /dev/null cannot be waited for; reading them does not wait.
-        return os.read(descriptor, CHUNK_BYTES)
-    try:
-        await readable.wait()
+        yield
     finally:
-        loop.remove_reader(descriptor)
+        signal.signal(number, before)
+
+
+def _read(descriptor: int) -> bytes:
+    """What there is to read; nothing at the end."""
     with contextlib.suppress(OSError):  # EIO: the terminal has gone, which is its end
         return os.read(descriptor, CHUNK_BYTES)
     return b""

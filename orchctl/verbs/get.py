@@ -152,6 +152,6 @@ def _tell_missing(
     missing = [name for name in names if not any(words.named(value, name) for value in found)]
     if missing:
         kind = " or ".join(selection.kind for selection in selections)
-        raise errors.NotFound(f"there is no {kind} {', '.join(missing)}{where}")
+        raise errors.NotFound(f"there is no {kind} {', '.join(map(repr, missing))}{where}")
     if not found:
         terminal.note(f"no {' and no '.join(f'{selection.kind}s' for selection in selections)}{where}")

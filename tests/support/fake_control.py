@@ -8,6 +8,7 @@ sets `settles` to false and puts the objects itself. Logs and exec answer what a
 # ruff: noqa: N802 - gRPC names its calls like this
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -144,18 +145,26 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def Logs(self, request: control.LogsRequest, context: Any) -> Iterator[control.LogsResponse]:
         self._enter("Logs", request, context)
         self._only_leader(context)
+        self._target(request.namespace, request.service or request.task, context)
         yield from self.log_batches
 
     def Exec(self, request: Iterator[control.ExecRequest], context: Any) -> Iterator[control.ExecResponse]:
         self._enter("Exec", request, context)
         self._only_leader(context)
-        yield from self.exec_answer(self._noting_starts(request))
+        start = next(request)
+        self.starts.append(start.start)
+        self._target(start.start.namespace, start.start.target, context)
+        yield from self.exec_answer(itertools.chain([start], request))
 
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)
         options = next(request).options
         self.requests.append(options)
-        self.imported = b"".join(message.chunk for message in request)
+        archive = b"".join(message.chunk for message in request)
+        if not context.is_active():
+            # A client that cancels looks like one that has sent everything.
+            context.abort(grpc.StatusCode.CANCELLED, "the client went away")
+        self.imported = archive
         image = pb.Image(
             meta=pb.Meta(name=options.name or "archive:latest", created_at=NOW_MS),
             status=pb.ImageStatus(digest="sha256:" + "ab" * 32, size=len(self.imported), layers=1),
@@ -176,11 +185,11 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         if call in self.refuses:
             _refuse(context, *self.refuses[call])
 
-    def _noting_starts(self, requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecRequest]:
-        for request in requests:
-            if request.HasField("start"):
-                self.starts.append(request.start)
-            yield request
+    def _target(self, namespace: str, name: str, context: Any) -> None:
+        """A service or a task has to be there."""
+        if not any(self.find(kind, namespace, name) for kind in ("service", "task")):
+            error = control.Error(message=f"there is no service or task {name!r}")
+            _refuse(context, grpc.StatusCode.NOT_FOUND, error)
 
     def _only_leader(self, context: Any) -> None:
         if self.leader:

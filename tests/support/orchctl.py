@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,16 @@ class Result:
 
 def environment(folder: Path, server: str = "") -> dict[str, str]:
     """An environment in which nothing of the person's own configuration counts."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ORCH_", "_ORCHCTL"))}
-    chosen = {"ORCH_SERVER": server} if server else {}
-    return {**clean, "ORCH_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **chosen}
+    foreign = ("ORCH_", "_ORCHCTL", "PYTHON")
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(foreign)},
+        **({"ORCH_SERVER": server} if server else {}),
+        "ORCH_CONFIG": str(folder / "config.yaml"),
+        "NO_COLOR": "1",
+        "PYTHONPATH": str(ROOT),
+        # Compiled once for all runs, and not into the source folders.
+        "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "orchctl-tests-pycache"),
+    }
 
 
 def command(*arguments: str) -> list[str]:

@@ -25,11 +25,16 @@ from tests.support.fake_control import FakeControl
 TIME_NS = 1_700_000_000_000_000_000
 
 
-@pytest.fixture
-def fake() -> FakeControl:
+def world() -> FakeControl:
     fake = FakeControl()
     fake.put(samples.service())
+    fake.put(samples.task(1))
     return fake
+
+
+@pytest.fixture
+def fake() -> FakeControl:
+    return world()
 
 
 @pytest.fixture
@@ -141,7 +146,7 @@ def test_a_terminal_is_safe_from_what_a_container_prints(fake: FakeControl, envi
 
 
 def test_the_leader_is_asked_when_only_it_knows(fake: FakeControl, environ: dict[str, str]) -> None:
-    leader = FakeControl()
+    leader = world()
     leader.log_batches = [control.LogsResponse(lines=[log_line("from the leader")])]
     with fake_control.running(leader) as (_, address):
         fake.leader = address
@@ -242,6 +247,22 @@ def test_the_exit_code_is_the_commands(fake: FakeControl, environ: dict[str, str
     )
     result = orchctl.run(environ, "exec", "hello", "x")
     assert (result.code, result.out, result.err) == (seen, "out", "err")
+
+
+def test_a_command_that_ends_before_its_input_keeps_its_exit_code(fake: FakeControl, environ: dict[str, str]) -> None:
+    """As `head` does: input is still on its way when the command has ended."""
+
+    def answer(requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecResponse]:
+        next(requests)
+        yield control.ExecResponse(started="hello-1-aaaaaaaa")
+        next(requests)
+        yield control.ExecResponse(stdout=b"enough")
+        yield control.ExecResponse(exit_code=3)
+
+    fake.exec_answer = answer
+    for _ in range(3):
+        result = orchctl.run(environ, "exec", "-i", "hello", "--", "head", stdin=b"x" * 20_000_000)
+        assert (result.code, result.out, result.err) == (3, "enough", "")
 
 
 def test_a_stream_that_ends_before_the_command_is_a_failure(fake: FakeControl, environ: dict[str, str]) -> None:

@@ -200,7 +200,7 @@ def test_what_was_named_has_to_be_there(run: Run, fake: FakeControl) -> None:
     result = run("get", "svc", "hello", "nope")
     assert result.code == 1
     assert "hello" in result.out
-    assert result.err == "orchctl: there is no service nope in namespace default\n"
+    assert result.err == "orchctl: there is no service 'nope' in namespace default\n"
 
 
 def test_all_namespaces_have_a_column(run: Run, fake: FakeControl) -> None:
@@ -272,6 +272,13 @@ def test_an_image_arrives_as_it_is(run: Run, server: str, fake: FakeControl, tmp
     assert fake.imported == archive
     (sent,) = fake.asked(control.ImportImageOptions)
     assert (sent.name, list(sent.cmd), list(sent.env)) == ("hello:2", ["/bin/httpd", "-f"], ["A=b"])
+
+
+def test_half_an_archive_is_not_taken_for_a_whole_one(run: Run, fake: FakeControl) -> None:
+    """Reading the memory of a process fails at its first byte."""
+    result = run("image", "import", "/proc/self/mem", "--name", "hello")
+    assert (result.code, result.err) == (2, "orchctl: cannot read /proc/self/mem: Input/output error\n")
+    assert fake.find("image", "", "hello") is None
 
 
 def test_a_refused_import_says_why(run: Run, fake: FakeControl, hello: str) -> None:
