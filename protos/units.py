@@ -59,6 +59,15 @@ def format_bytes(value: int) -> str:
     return str(value)
 
 
+def about_bytes(value: int) -> str:
+    """25007988736 → `23.3Gi`: for sentences, where the last byte does not matter."""
+    for unit in _BINARY:
+        size = _BYTE_UNITS[unit]
+        if value >= size:
+            return f"{value / size:.1f}".removesuffix(".0") + unit
+    return str(value)
+
+
 def parse_cpu(text: str) -> int:
     """`500m` → 500, `0.5` → 500, `2` → 2000."""
     number, factor = (text[:-1], 1) if text.endswith("m") else (text, 1000)

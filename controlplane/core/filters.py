@@ -13,7 +13,6 @@ import numpy as np
 from controlplane.core import fleet as fleets
 from protos import units
 from protos.orch.v1 import objects_pb2 as pb
-from protos.orch.v1 import options_pb2 as options
 
 MAX_EXAMPLES = 3
 NODE_STATE_WORDS: Mapping[int, str] = {
@@ -41,17 +40,13 @@ def _availability_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: i
 
 
 def _cpu_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed = template.container.resources.reservations.cpu
-    return _shortage("processors", options.UNIT_CPU, needed, int(fleet.free_cpu[row]))
+    needed, free = template.container.resources.reservations.cpu, max(int(fleet.free_cpu[row]), 0)
+    return f"not enough processors: needs {units.format_cpu(needed)}, {units.format_cpu(free)} is free"
 
 
 def _memory_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed = template.container.resources.reservations.memory
-    return _shortage("memory", options.UNIT_BYTES, needed, int(fleet.free_memory[row]))
-
-
-def _shortage(what: str, unit: units.Unit, needed: int, free: int) -> str:
-    return f"not enough {what}: needs {units.format(unit, needed)}, {units.format(unit, max(free, 0))} is free"
+    needed, free = template.container.resources.reservations.memory, max(int(fleet.free_memory[row]), 0)
+    return f"not enough memory: needs {units.about_bytes(needed)}, {units.about_bytes(free)} is free"
 
 
 def _ports_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
