@@ -97,8 +97,8 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
         hint = "write it like hello, hello:1.2, registry:5000/team/hello or hello@sha256:…, in small letters"
         yield Problem(keys=(*path, "image"), message="not the name of an image", hint=hint)
     # Small letters are refused by the field's own pattern already.
-    if container.stop_signal.upper() == container.stop_signal != "" and not words.is_signal(container.stop_signal):
-        hint = suggest.did_you_mean(container.stop_signal, words.signal_names()) or "write it like SIGTERM"
+    if container.stop_signal and not words.is_signal(container.stop_signal):
+        hint = suggest.did_you_mean(container.stop_signal.upper(), words.signal_names()) or "write it like SIGTERM"
         yield Problem(
             keys=(*path, "stopSignal"), message=f"no signal {quoting.shown(container.stop_signal)}", hint=hint
         )
