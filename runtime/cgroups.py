@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import cgroups_v1, cgroups_v2, errors
+from runtime import cgroups_v1, cgroups_v2, devicefilter, errors
 from runtime.resources import Resources
 
 _KILL_ROUNDS: Final = 200
@@ -141,6 +141,9 @@ class Cgroup:
         """Write the limits."""
         for file, value in self._settings(resources):
             _write(file, value)
+        if self.layout.is_v2 and resources.devices:
+            with errors.step(f"cgroup {self.path}: device rules"):
+                devicefilter.attach(self.layout.unified + self.path, devicefilter.whole(resources.devices))
 
     def _settings(self, resources: Resources) -> Iterator[tuple[str, str]]:
         if self.layout.is_v2:

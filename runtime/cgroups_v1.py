@@ -7,6 +7,7 @@ each costs a mkdir, an attach and an rmdir (about 50 µs together).
 from collections.abc import Callable
 from typing import Final
 
+from runtime import devicefilter
 from runtime.resources import DeviceRule, Resources
 
 Setting = tuple[str, str, str]
@@ -14,8 +15,6 @@ Setting = tuple[str, str, str]
 
 _ALWAYS: Final = ("memory", "pids", "cpu", "cpuacct", "freezer", "devices")
 _NO_LIMIT: Final = 2**62
-_NODES: Final = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
-"""null zero full random urandom tty console ptmx pts: what every /dev of ours holds."""
 
 
 def controllers(resources: Resources) -> tuple[str, ...]:
@@ -47,19 +46,8 @@ def _pids(limit: int | None) -> str | None:
 
 
 def _devices(rules: tuple[DeviceRule, ...]) -> list[Setting]:
-    """The rules in order, then the nodes that every container has; no rule at all leaves every device open."""
-    if not rules:
-        return []
-    written = [("devices", "devices.allow" if rule.allow else "devices.deny", device_line(rule)) for rule in rules]
-    return [*written, *(("devices", "devices.allow", f"{node} rwm") for node in _NODES)]
-
-
-def device_line(rule: DeviceRule) -> str:
-    """A rule as devices.allow and devices.deny take it; `a` alone means every device, and resets the list."""
-    if rule.kind == "a" and rule.major is None and rule.minor is None:
-        return "a"
-    major, minor = ("*" if number is None else number for number in (rule.major, rule.minor))
-    return f"{rule.kind} {major}:{minor} {rule.access}"
+    files = {True: "devices.allow", False: "devices.deny"}
+    return [("devices", files[rule.allow], devicefilter.line(rule)) for rule in devicefilter.whole(rules)]
 
 
 def oom_kills(read: Callable[[str, str], str]) -> int:

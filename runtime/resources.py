@@ -78,5 +78,5 @@ def _device_rule(fields: Fields) -> DeviceRule:
 
 
 def _number_or_every(fields: Fields, name: str) -> int | None:
-    number = fields.maybe_number(name, low=-1, high=2**32 - 1)
+    number = fields.maybe_number(name, low=-1, high=2**31 - 1)
     return None if number == -1 else number

@@ -75,6 +75,9 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
+_BPF: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
+_BPF_PROG_LOAD, _BPF_PROG_ATTACH = 5, 8
+_BPF_PROG_TYPE_CGROUP_DEVICE, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI = 15, 6, 2
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _CLOSE_RANGE, _OPENAT2 = 428, 429, 430, 431, 432, 436, 437
 _MOUNT_SETATTR: Final = 442
 
@@ -267,3 +270,18 @@ def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     sets = (effective, permitted, inheritable)
     data = struct.pack("6I", *(word & 0xFFFFFFFF for word in sets), *(word >> 32 for word in sets))
     _checked("capset", _libc.capset(header, data))
+
+
+def bpf_load_device_program(instructions: bytes) -> int:
+    """bpf(2), BPF_PROG_LOAD of a BPF_PROG_TYPE_CGROUP_DEVICE program."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    license_name = ctypes.create_string_buffer(b"GPL")
+    addresses = ctypes.addressof(code), ctypes.addressof(license_name)
+    attributes = struct.pack("IIQQ", _BPF_PROG_TYPE_CGROUP_DEVICE, len(instructions) // 8, *addresses).ljust(128, b"\0")
+    return _syscall("bpf load", _BPF, _BPF_PROG_LOAD, attributes, len(attributes))
+
+
+def bpf_attach_device_program(program: int, cgroup: int) -> None:
+    """bpf(2), BPF_PROG_ATTACH to an open cgroup folder, beside the programs that are there."""
+    attributes = struct.pack("IIII", cgroup, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI)
+    _syscall("bpf attach", _BPF, _BPF_PROG_ATTACH, attributes, len(attributes))
