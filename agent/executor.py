@@ -115,6 +115,7 @@ class Executor:
         return dataclasses.replace(observed, record=record, life=Life.RUNNING, stop_asked_at=0, kill_asked_at=0)
 
     def _note_exit(self, ended: Exit, observed: Observed, desired: Desired) -> Observed:
+        observed = dataclasses.replace(observed, exit=None)
         if states.is_terminal(observed.record.state) or steps.is_unwanted(desired):
             return _with_record(observed, exit=ended)
         record = restart.after_exit(

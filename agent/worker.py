@@ -91,6 +91,8 @@ class Worker:
         after = assignments.apply(self._assigned, message)
         if isinstance(after, Gap):
             return after
+        if after is self._assigned:
+            return None
         self._assigned = after
         self._version += 1
         self._unsaved.set()
@@ -179,7 +181,10 @@ class Worker:
             )
         if record is not None:
             known = states.ORPHANED if observed.record.state == states.ORPHANED else record.state
-            observed = dataclasses.replace(observed, record=dataclasses.replace(record, state=known))
+            noted = observed.exit is not None and observed.exit == record.exit
+            observed = dataclasses.replace(
+                observed, record=dataclasses.replace(record, state=known), exit=None if noted else observed.exit
+            )
         observed = dataclasses.replace(observed, network_ready=attached)
         self._networking.restore(task_id, observed.record.address, published_ports(desired.template), attached=attached)
         self._add(task, desired, observed)

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.core.container import PreparedImage
-from agent.errors import AgentError, Refused, Temporary
+from agent.errors import Refused, Temporary
 from agent.ports import Source
 from images import errors, unpack
 from images.image import Image
 from images.store import ImageStore
+from protos import running
 
 log = structlog.get_logger()
 
@@ -91,6 +92,9 @@ class StoredImages:
             folders = await asyncio.to_thread(unpack.unpack, self._store, image)
         except (errors.Busy, errors.StorageFailed) as error:
             raise Temporary(str(error), reason="ImageNotReady") from error
+        except errors.DigestMismatch as error:
+            # On the way or on the disk; the next attempt fetches what is damaged again.
+            raise Temporary(str(error), reason="ImageDamaged") from error
         except errors.ImageError as error:
             raise Refused(str(error), reason="ImageInvalid") from error
         config = image.config
@@ -114,10 +118,8 @@ class StoredImages:
                 async with asyncio.TaskGroup() as group:
                     for descriptor in missing:
                         group.create_task(self._fetch_blob(descriptor.digest, descriptor.size_bytes))
-        except* errors.DigestMismatch as mistakes:
-            raise Temporary(str(mistakes.exceptions[0]), reason="ImageDamaged") from None
-        except* (AgentError, errors.ImageError) as mistakes:
-            raise mistakes.exceptions[0] from None
+        except ExceptionGroup as failures:
+            raise running.leaf(failures) from failures
         return await asyncio.to_thread(self._name, reference, digest)
 
     def _name(self, reference: str, digest: str) -> Image:

@@ -50,7 +50,7 @@ class Observed:
 
     record: Record
     life: Life = Life.NONE
-    exit: Exit | None = None  # of the STOPPED container
+    exit: Exit | None = None  # of the STOPPED container, until it is noted in the record
     image_ready: bool = False
     network_ready: bool = False
     stop_asked_at: int = 0  # ms; 0: not yet
@@ -195,7 +195,7 @@ Step: TypeAlias = (
 
 def next_step(observed: Observed, desired: Desired, now_ms: int) -> Step:
     """The one step that brings the task nearer to what is wanted."""
-    if observed.life is Life.STOPPED and observed.exit is not None and observed.exit != observed.record.exit:
+    if observed.life is Life.STOPPED and observed.exit is not None:
         return NoteExit(exit=observed.exit)
     waiting = _retry_wait(observed, now_ms)
     if waiting is not None:

@@ -40,8 +40,8 @@ def running(**more: object) -> Observed:
 
 READY = Observed(record=Record(state=states.READY, address="10.0.0.2"), image_ready=True, network_ready=True)
 CRASHED = dataclasses.replace(running(), life=Life.STOPPED, exit=EXIT)
-NOTED = dataclasses.replace(CRASHED, record=dataclasses.replace(CRASHED.record, exit=EXIT))
-BETWEEN = dataclasses.replace(NOTED, life=Life.NONE, exit=None)
+NOTED = dataclasses.replace(CRASHED, exit=None, record=dataclasses.replace(CRASHED.record, exit=EXIT))
+BETWEEN = dataclasses.replace(NOTED, life=Life.NONE)
 RETRY = Failure(reason="Waiting", message="not yet", retry_at=NOW + 70)
 
 TABLE = [
@@ -299,11 +299,11 @@ class World:
                     record = restart.restarted(record, now_ms=self.now)
                 return change(seen, record=change(record, started_at=self.now), life=Life.RUNNING)
             case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(record.state):
-                return change(seen, record=change(record, exit=step.exit))
+                return change(seen, exit=None, record=change(record, exit=step.exit))
             case steps.NoteExit():
                 policy = desired.template.restart
                 noted = restart.after_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
-                return change(seen, record=noted)
+                return change(seen, exit=None, record=noted)
             case steps.Stop():
                 return change(seen, stop_asked_at=self.now)
             case steps.Kill():
