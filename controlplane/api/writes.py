@@ -67,7 +67,8 @@ class Writes:
                 revision = await self._commit(changes)
                 for change in decision.changes:
                     change.value.meta.version = revision
-                _log.info("applied", results=[result.describe() for result in decision.results])
+                # The values stay out of the log: an environment may hold passwords.
+                _log.info("applied", objects=[kinds.label(change.value) for change in decision.changes])
                 return self._applied(decision, revision)
         raise _busy("the objects")
 
@@ -90,7 +91,7 @@ class Writes:
 
     def _applied(self, decision: deciding.Decision, revision: int) -> pb.ApplyResponse:
         state = self._cache.snapshot()
-        images = {image.meta.name for image in state.all(objects_pb2.Image).values()}
+        images = tuple(state.all(objects_pb2.Image).values())
         nodes = tuple(state.all(objects_pb2.Node).values())
         return pb.ApplyResponse(
             results=[

@@ -38,11 +38,6 @@ class Result:
     action: "api.ApplyAction.ValueType"
     changes: tuple[str, ...] = ()
 
-    def describe(self) -> str:
-        """One line: `Service default/web changed: spec.replicas: 3 → 5`."""
-        word = schema.enum_word(api.ApplyAction.DESCRIPTOR, self.action)
-        return f"{kinds.label(self.after)} {word}" + (f": {', '.join(self.changes)}" if self.changes else "")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:

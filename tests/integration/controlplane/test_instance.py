@@ -106,11 +106,30 @@ class Agent:
             await call.write(wire.AgentMessage(register=self._register()))
             sequence = 0
             async for message in call:
-                if message.WhichOneof("message") != "assignment":
-                    continue
-                sequence += 1
-                reports = [self._report(task) for task in message.assignment.tasks]
-                await call.write(wire.AgentMessage(statuses=wire.StatusReport(sequence=sequence, tasks=reports)))
+                match message.WhichOneof("message"):
+                    case "assignment":
+                        sequence += 1
+                        reports = [self._report(task) for task in message.assignment.tasks]
+                        report = wire.StatusReport(sequence=sequence, tasks=reports)
+                        await call.write(wire.AgentMessage(statuses=report))
+                    case "open_stream":
+                        await self._answer(channel, message.open_stream)
+
+    async def _answer(self, channel: grpc.aio.Channel, asked: wire.OpenStream) -> None:
+        """A log of one line, or a command that echoes its first input."""
+        stream = dispatcher_pb2_grpc.DispatcherStub(channel).Stream()
+        await stream.write(wire.StreamFrame(open=wire.StreamOpened(stream_id=asked.stream_id)))
+        if asked.WhichOneof("request") == "logs":
+            lines = [pb.LogLine(time_ns=1, text=f"from {self.name}".encode())]
+            await stream.write(wire.StreamFrame(logs=pb.LogsResponse(lines=lines)))
+            await stream.write(wire.StreamFrame(end=True))
+        else:
+            text = (await stream.read()).input.stdin
+            await stream.write(wire.StreamFrame(output=pb.ExecResponse(stdout=text)))
+            await stream.write(wire.StreamFrame(output=pb.ExecResponse(exit_code=3)))
+        await stream.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the log is read|the command has ended"):
+            await stream.read()
 
     def _register(self) -> wire.Register:
         capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
@@ -147,6 +166,27 @@ async def test_an_applied_service_runs_on_an_agent(tmp_path: Path) -> None:
             found = await settled(stub, "web")
             session.cancel()
         assert (found.status.ready, len(agent.running)) == (3, 3)
+
+
+@aio.bounded(40)
+async def test_logs_and_exec_reach_the_agent_over_streams_that_it_opens(tmp_path: Path) -> None:
+    async def typed() -> AsyncIterator[pb.ExecRequest]:
+        yield pb.ExecRequest(start=pb.ExecStart(target="web", command=["cat"]))
+        yield pb.ExecRequest(stdin=b"hello")
+
+    async with instances(memory.MemoryStore(), tmp_path, "cp1") as (cp1,), cp1.stub() as stub:
+        async with asyncio.TaskGroup() as group:
+            session = group.create_task(Agent("n1").run(cp1.address))
+            await stub.Apply(apply_request(service(replicas=2)))
+            await settled(stub, "web")
+            batches = [batch async for batch in stub.Logs(pb.LogsRequest(service="web", tail=-1))]
+            answers = [answer async for answer in stub.Exec(typed())]
+            session.cancel()
+        lines = [line for batch in batches for line in batch.lines]
+        assert [line.text for line in lines] == [b"from n1", b"from n1"]
+        assert len({line.task for line in lines}) == 2
+        assert not any(batch.notice for batch in batches)
+        assert answers == [pb.ExecResponse(stdout=b"hello"), pb.ExecResponse(exit_code=3)]
 
 
 @aio.bounded(40)

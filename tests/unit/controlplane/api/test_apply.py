@@ -66,7 +66,6 @@ def test_a_change_of_the_spec_raises_the_generation_and_keeps_the_status() -> No
     result = decide([service(replicas=5)], there, now_ms=NOW_MS + 1).results[0]
     assert result.action == api.APPLY_ACTION_CHANGED
     assert result.changes == ("spec.replicas: 3 → 5",)
-    assert result.describe() == "Service default/web changed: spec.replicas: 3 → 5"
     assert isinstance(result.after, pb.Service)
     assert (result.after.meta.generation, result.after.meta.updated_at) == (2, NOW_MS + 1)
     assert (result.after.meta.id, result.after.meta.created_at) == (there.meta.id, NOW_MS)
