@@ -259,10 +259,7 @@ def delete(root: str, container: str, *, force: bool = False) -> None:
         if not force:
             raise errors.WrongStatus(f"container {container}: is {known.status}; stop it first, or delete it by force")
         _end(known)
-    if known.cgroups_path:
-        group = cgroups.existing(cgroups.current_layout(), known.cgroups_path)
-        group.kill_all()
-        group.delete()
+    _delete_group(known.cgroups_path)
     state.remove_folder(where)
 
 
@@ -271,29 +268,36 @@ def _delete_unknown(where: str) -> None:
     with contextlib.suppress(FileNotFoundError, ValueError):
         with open(os.path.join(where, state.CONFIG_FILE), "rb") as file:
             config = protocol.decode(file.read(protocol.MAX_BODY_BYTES))
-        path = config.get("linux", {}).get("cgroupsPath")
-        if path:
-            group = cgroups.existing(cgroups.current_layout(), path)
-            group.kill_all()
-            group.delete()
+        path = config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(os.path.basename(where))
+        _delete_group(path)
     state.remove_folder(where)
+
+
+def _delete_group(path: str) -> None:
+    group = cgroups.existing(cgroups.current_layout(), path)
+    group.kill_all()
+    group.delete()
 
 
 def _end(known: State) -> None:
     """Kill the first process and wait for the monitor, which then writes its last word."""
-    with contextlib.suppress(ProcessLookupError):
-        monitor = os.pidfd_open(known.monitor_pid)
-        try:
-            if state.process_start(known.pid) == known.pid_start:
-                os.kill(known.pid, signal.SIGKILL)
-            _await_end(monitor)
-        finally:
-            os.close(monitor)
+    _kill(known.pid, known.pid_start, wait_s=0)
+    # The monitor ends by itself; one that hangs is killed too.
+    if not _kill(known.monitor_pid, known.monitor_start, number=0, wait_s=_MONITOR_END_S):
+        _kill(known.monitor_pid, known.monitor_start, wait_s=_MONITOR_END_S)
 
 
-def _await_end(pidfd: int) -> None:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if not poll.poll(_MONITOR_END_S * 1000):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll.poll(_MONITOR_END_S * 1000)
+def _kill(pid: int, start: int, *, number: int = signal.SIGKILL, wait_s: float) -> bool:
+    """Signal the very process that started then, and wait for its end; whether it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if state.process_start(pid) != start:  # checked after opening: from here on the descriptor means that one
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        return bool(select.select([pidfd], [], [], wait_s)[0])
+    finally:
+        os.close(pidfd)

@@ -59,6 +59,7 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._signals = -1
         self._standby: Standby | None = None
+        self._may_prepare = True
 
     def run(self) -> None:
         """Serve until the client has gone."""
@@ -73,7 +74,7 @@ class Launcher:
         gc.disable()
         while True:
             # Not while others are on their way: it would take a processor from them.
-            ready = self._selector.select(None if self._standby or self._jobs else 0)
+            ready = self._selector.select(0 if self._may_prepare and not self._jobs else None)
             if not ready:
                 self._prepare()
             for key, _ in ready:
@@ -91,7 +92,7 @@ class Launcher:
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 if self._standby is not None and pid == self._standby.pid:
                     self._standby.channel.close()
-                    self._standby = None
+                    self._standby, self._may_prepare = None, True
 
     def _relay(self, pipe: int) -> None:
         """Pass on what a fork reports, or that it ended without a word."""
@@ -112,7 +113,10 @@ class Launcher:
         message = protocol.receive(self._client)
         if message is None:
             return False
-        number = int(message.body.get("id", 0))
+        number = message.body.get("id")
+        if type(number) is not int:
+            message.close()
+            raise errors.ProtocolError(f"request without a number: id is {number!r}")
         try:
             self._dispatch(number, message)
         except errors.ContainerError as error:
@@ -140,7 +144,7 @@ class Launcher:
 
     def _create(self, number: int, message: protocol.Message) -> None:
         what = f"create {message.body.get('container')}"
-        standby, self._standby = self._standby, None
+        standby, self._standby, self._may_prepare = self._standby, None, True
         if standby is None:
             self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
             return
@@ -156,9 +160,14 @@ class Launcher:
             standby.channel.close()
 
     def _prepare(self) -> None:
+        self._may_prepare = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:  # no process to spare: the next creation forks by itself, or says why it cannot
+                ours.close()
+                return
             if pid == 0:
                 ours.close()
                 self._leave()

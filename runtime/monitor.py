@@ -119,6 +119,8 @@ def _close_all(fds: tuple[int, ...]) -> None:
 
 def _create(request: Request) -> supervisor.Supervised:
     wanted = spec.parse(request.config)
+    path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+    wanted = dataclasses.replace(wanted, cgroups_path=path)
     folder = state.folder(request.root, request.container)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")

@@ -57,6 +57,11 @@ def folder(root: str, container: str) -> str:
     return os.path.join(root, container)
 
 
+def default_cgroups_path(container: str) -> str:
+    """The cgroup of a container whose configuration names none."""
+    return f"/orch/{container}"
+
+
 def write(path: str, value: Any) -> None:
     """Replace a file in one step, so that a reader sees the old one or the new one."""
     write_beside(path, value)

@@ -152,6 +152,9 @@ def test_rlimits(box: Box) -> None:
     box.create("a", config)
     box.ended("a")
     assert box.output("a").split() == ["123", "456"]
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 2**40}]
+    with pytest.raises(errors.SetupFailed, match=r"RLIMIT_NOFILE cannot be set to soft 123.*ask for less"):
+        box.create("b", config)
 
 
 def test_environment_and_folder(box: Box) -> None:

@@ -146,6 +146,18 @@ def test_long_state_folder(box: Box, tmp_path: Path) -> None:
     client.delete(str(deep), "a", force=True)
 
 
+def test_configuration_without_a_cgroup(box: Box) -> None:
+    """It gets one of its own, which goes with it."""
+    name = f"test-nocgroup-{os.getpid()}"
+    config = box.config("a", "cat", "/proc/self/cgroup")
+    del config["linux"]["cgroupsPath"]
+    box.create(name, config)
+    assert box.ended(name).exit_code == 0
+    assert state.load(box.root, name).cgroups_path == f"/orch/{name}"
+    client.delete(box.root, name)
+    assert not Path(f"/sys/fs/cgroup/pids/orch/{name}").exists()
+
+
 def test_zombies_are_reaped(box: Box) -> None:
     """Neither the launcher nor a monitor keeps an ended child."""
     box.create("a", box.config("a", "sleep", "100"))
