@@ -90,15 +90,15 @@ def test_modules_say_what_they_are_for() -> None:
 
 def test_background_tasks_have_an_owner() -> None:
     """A task that nobody waits for loses its exception, and may be collected while it runs."""
-    unowned = re.compile(r"(^|\.)(asyncio|loop|get_running_loop\(\)|get_event_loop\(\))$")
+    unowned = re.compile(r"(^|\.)(asyncio|loop|get_running_loop\(\)|get_event_loop\(\))\.create_task$")
 
     def bare(path: Path) -> Iterator[Finding]:
         for node in ast.walk(_tree(path)):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            made = node.func.attr in {"create_task", "ensure_future"}
-            if made and unowned.search(ast.unparse(node.func.value)):
+            if isinstance(node, ast.Call) and unowned.search(ast.unparse(node.func)):
                 yield node.lineno, f"{ast.unparse(node.func)}: start it in a TaskGroup"
+            # A future that is kept and awaited by whoever made it has an owner; one that is dropped has none.
+            if isinstance(node, ast.Expr) and "ensure_future(" in ast.unparse(node.value).partition("(")[0] + "(":
+                yield node.lineno, "the future is dropped: start it in a TaskGroup"
 
     _check(_report((path for path in _python() if path not in set(_tests())), bare))
 
