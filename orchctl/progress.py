@@ -1,6 +1,7 @@
 """Where a service stands on its way to what was asked for. Pure: objects in, words out.
 
-Done is what the leader says (`settled`) of the generation that was asked for, or of a later one. A service that fails
+Done is what the leader says (`settled`) of the generation that was asked for, or of a later one. What has just come
+back from a bad end has to last for a moment first: between its crashes, a crash loop looks fine. A service that fails
 is not given up: another node may join, an image may be imported. Only what can never come is a failure.
 """
 
@@ -14,6 +15,8 @@ from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
 MAX_TROUBLES = 5
+STEADY_MS = 5000
+"""What came back from a bad end is believed after this time."""
 
 
 class Phase(Enum):
@@ -62,7 +65,7 @@ class Progress:
     troubles: tuple[str, ...] = ()
 
 
-def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task]) -> Progress:
+def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task], now_ms: int) -> Progress:
     """Where the service stands. `service` is None when it does not exist."""
     if service is None or service.meta.id != target.id:
         return Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
@@ -71,10 +74,11 @@ def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task
     asked, ready = phrases.asked(service), service.status.ready
     if service.meta.generation < target.generation or not phrases.is_observed(service):
         return Progress(phase=Phase.WAITING, summary="waiting for the leader", ready=ready, asked=asked)
-    done = service.status.settled
+    unsteady = sum(_is_unsteady(slot, now_ms) for slot in _slots(tasks))
+    done = service.status.settled and not unsteady
     return Progress(
         phase=Phase.DONE if done else Phase.WAITING,
-        summary=_summary(service, asked, tasks),
+        summary=_summary(service, asked, tasks, unsteady),
         ready=ready,
         asked=asked,
         troubles=() if done else troubles(tasks),
@@ -90,7 +94,7 @@ def going(*, is_there: bool, tasks: Sequence[pb.Task]) -> Progress:
     return Progress(phase=Phase.WAITING, summary=summary, ready=len(tasks) - left, asked=len(tasks))
 
 
-def _summary(service: pb.Service, asked: int, tasks: Sequence[pb.Task]) -> str:
+def _summary(service: pb.Service, asked: int, tasks: Sequence[pb.Task], unsteady: int) -> str:
     """`2 of 3 ready, 1 of 3 updated, 1 stopping`: what does not go without saying."""
     status = service.status
     parts = [f"{min(status.ready, asked)} of {asked} ready"]
@@ -98,52 +102,59 @@ def _summary(service: pb.Service, asked: int, tasks: Sequence[pb.Task]) -> str:
         parts.append(f"{status.updated} of {asked} updated")
     if stopping := sum(phrases.task_state(task) == "STOPPING" for task in tasks):
         parts.append(f"{stopping} stopping")
+    if unsteady:
+        parts.append(f"{unsteady} just restarted")
     return ", ".join(parts)
 
 
 def troubles(tasks: Iterable[pb.Task]) -> tuple[str, ...]:
-    """What keeps tasks from being ready, equal things counted together.
+    """What keeps slots from being ready, equal things counted together.
 
     Three tasks that no node takes for the same reason are one line: `3 tasks PENDING: no node takes it: …`.
     """
-    counted = Counter(trouble for task in _in_question(tasks) if (trouble := _trouble(task)))
-    lines = [_line(state, why, number) for (state, why), number in counted.most_common(MAX_TROUBLES)]
+    counted = Counter(trouble for slot in _slots(tasks) if (trouble := _trouble_of_slot(slot)))
+    lines = [f"{phrases.count(number, 'task')} {trouble}" for trouble, number in counted.most_common(MAX_TROUBLES)]
     hidden = len(counted) - len(lines)
     return (*lines, f"and {phrases.count(hidden, 'other reason')}") if hidden > 0 else tuple(lines)
 
 
-def _in_question(tasks: Iterable[pb.Task]) -> list[pb.Task]:
-    """The newest task of each slot that is not ready; and the one before it, when that one ended badly."""
+def _slots(tasks: Iterable[pb.Task]) -> list[list[pb.Task]]:
+    """The tasks of each slot, the newest last. Those that are told to stop for no fault of their own do not count."""
     by_slot: dict[int, list[pb.Task]] = {}
     for task in sorted(tasks, key=lambda task: (task.slot, task.meta.created_at, task.meta.name)):
-        if not _told_to_stop(task):
+        if task.desired_state < pb.DESIRED_STATE_SHUTDOWN or _ended_badly(task):
             by_slot.setdefault(task.slot, []).append(task)
-    chosen = []
-    for *before, newest in by_slot.values():
-        if not (newest.status.ready and newest.status.state == states.RUNNING):
-            chosen += [task for task in before[-1:] if _ended_badly(task)]
-            chosen.append(newest)
-    return chosen
+    return list(by_slot.values())
 
 
-def _told_to_stop(task: pb.Task) -> bool:
-    """Whether it is on its way out for no fault of its own."""
-    return task.desired_state >= pb.DESIRED_STATE_SHUTDOWN and not _ended_badly(task)
+def _trouble_of_slot(tasks: Sequence[pb.Task]) -> str:
+    """What is wrong with the newest task; while that only needs time, how the one before it ended."""
+    newest = tasks[-1]
+    if _is_ready(newest):
+        return ""
+    before = [task for task in tasks[-2:-1] if _ended_badly(task)]
+    return next(filter(None, map(_trouble, (newest, *before))), "")
+
+
+def _trouble(task: pb.Task) -> str:
+    """State and reason of a task that is not ready; nothing of one that simply needs time."""
+    why = phrases.task_message(task)
+    if not why and task.status.HasField("exit_code"):
+        why = f"ended with exit code {phrases.exit_code(task)}"
+    return f"{phrases.task_state(task)}: {why}" if why else ""
+
+
+def _is_unsteady(tasks: Sequence[pb.Task], now_ms: int) -> bool:
+    """Whether the slot's task is up again only since a moment ago."""
+    *before, newest = tasks
+    failed_before = any(task.status.state == states.FAILED for task in before[-1:])
+    up_ms = now_ms - newest.status.started_at
+    return _is_ready(newest) and (newest.status.restarts > 0 or failed_before) and 0 <= up_ms < STEADY_MS
+
+
+def _is_ready(task: pb.Task) -> bool:
+    return task.status.ready and task.status.state == states.RUNNING
 
 
 def _ended_badly(task: pb.Task) -> bool:
     return task.status.state in {states.FAILED, states.REJECTED, states.ORPHANED}
-
-
-def _trouble(task: pb.Task) -> tuple[str, str] | None:
-    """State and reason of a task that is not ready; None for one that simply needs time."""
-    details = [why] if (why := phrases.task_message(task)) else []
-    if task.status.HasField("exit_code"):
-        details.append(f"exit code {phrases.exit_code(task)}")
-    if task.status.restarts:
-        details.append(phrases.count(task.status.restarts, "restart"))
-    return (phrases.task_state(task), ", ".join(details)) if details else None
-
-
-def _line(state: str, why: str, number: int) -> str:
-    return f"{phrases.count(number, 'task')} {state}: {why}"

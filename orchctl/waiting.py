@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from orchctl import client, errors, screen
+from orchctl import client, errors, screen, terminal
 from orchctl.progress import Phase, Progress, Target, going, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
@@ -80,7 +80,7 @@ def until_settled(server: str, targets: Sequence[Target], timeout_ms: int) -> No
     """Returns when every service stands as asked. NotDone when the time is over, or when that can never be."""
 
     def stand(view: View, target: Target) -> Progress:
-        return progress(target, view.service(target), view.tasks(target))
+        return progress(target, view.service(target), view.tasks(target), terminal.now_ms())
 
     _wait(server, targets, timeout_ms, stand, "not as asked")
 

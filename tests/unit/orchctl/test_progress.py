@@ -35,46 +35,49 @@ def changed(value: pb.Service, **meta: int) -> pb.Service:
     ],
 )
 def test_the_phase_follows_from_the_service(service: pb.Service | None, phase: Phase, summary: str) -> None:
-    stand = progress.progress(TARGET, service, [])
+    stand = progress.progress(TARGET, service, [], samples.NOW_MS)
     assert (stand.phase, stand.summary) == (phase, summary)
 
 
 def test_an_older_generation_is_not_the_one_that_was_asked_for() -> None:
     """An instance may lag behind the one that took the change: what it calls settled is the past."""
     wanted = Target(kind="service", namespace="default", name="hello", id="id-hello", generation=2)
-    assert progress.progress(wanted, samples.service(), []).phase is Phase.WAITING
+    assert progress.progress(wanted, samples.service(), [], samples.NOW_MS).phase is Phase.WAITING
 
 
 def test_a_later_generation_counts() -> None:
     """Somebody else has changed it since: the newest wish is what can be reached."""
     service = changed(samples.service(), generation=4)
     service.status.observed_generation = 4
-    assert progress.progress(TARGET, service, []).phase is Phase.DONE
+    assert progress.progress(TARGET, service, [], samples.NOW_MS).phase is Phase.DONE
 
 
 def test_another_object_of_the_same_name_is_not_the_one_that_was_asked_for() -> None:
     service = samples.service()
     service.meta.id = "another"
-    assert progress.progress(TARGET, service, []).phase is Phase.IMPOSSIBLE
+    assert progress.progress(TARGET, service, [], samples.NOW_MS).phase is Phase.IMPOSSIBLE
 
 
 def test_a_rolling_change_tells_how_many_are_of_the_new_revision() -> None:
     service = samples.service(settled=False)
     service.status.updated = 1
     stopping = samples.task(2, desired=pb.DESIRED_STATE_SHUTDOWN)
-    assert progress.progress(TARGET, service, [stopping]).summary == "3 of 3 ready, 1 of 3 updated, 1 stopping"
+    assert (
+        progress.progress(TARGET, service, [stopping], samples.NOW_MS).summary
+        == "3 of 3 ready, 1 of 3 updated, 1 stopping"
+    )
 
 
 def test_more_than_asked_for_are_not_counted_as_ready() -> None:
     service = samples.service(asked=2, ready=9, settled=False)
-    assert progress.progress(TARGET, service, []).summary == "2 of 2 ready"
+    assert progress.progress(TARGET, service, [], samples.NOW_MS).summary == "2 of 2 ready"
 
 
 def test_equal_troubles_are_counted_together_most_frequent_first() -> None:
     pending = [samples.task(slot, state=pb.TASK_STATE_PENDING, message="no node") for slot in (4, 5, 6)]
     assert progress.troubles([samples.task(1), samples.CRASHING, *pending]) == (
         "3 tasks PENDING: no node",
-        "1 task RUNNING: restarts in 8s, exit code 137 (out of memory), 4 restarts",
+        "1 task RUNNING: restarts in 8s",
     )
 
 
@@ -90,6 +93,42 @@ def test_the_bad_end_of_the_task_before_tells_why_there_is_a_new_one() -> None:
     )
     fresh = samples.task(1, state=pb.TASK_STATE_PREPARING, random="bbbbbbbb", age_ms=1000)
     assert progress.troubles([fresh, failed]) == ("1 task FAILED: exited too often",)
+
+
+def test_a_slot_is_counted_once_however_often_it_failed() -> None:
+    rejected = [
+        samples.task(slot, state=pb.TASK_STATE_REJECTED, random=f"{age:08}", message="no image", age_ms=age)
+        for slot in (1, 2)
+        for age in (1000, 2000, 3000)
+    ]
+    assert progress.troubles(rejected) == ("2 tasks REJECTED: no image",)
+
+
+def test_an_exit_code_is_told_where_there_is_no_message() -> None:
+    ended = samples.task(1, ready=False, exit_code=137, oom_killed=True)
+    assert progress.troubles([ended]) == ("1 task RUNNING: ended with exit code 137 (out of memory)",)
+
+
+@pytest.mark.parametrize(
+    ("up_ms", "restarts", "phase"),
+    [
+        pytest.param(100, 0, Phase.DONE, id="a first start is believed at once"),
+        pytest.param(100, 1, Phase.WAITING, id="a restart is not"),
+        pytest.param(progress.STEADY_MS, 1, Phase.DONE, id="but after a while"),
+        pytest.param(-1000, 1, Phase.DONE, id="a node's clock that is ahead does not matter"),
+    ],
+)
+def test_a_crash_loop_is_not_taken_for_the_end(up_ms: int, restarts: int, phase: Phase) -> None:
+    task = samples.task(1, restarts=restarts, started_at=samples.NOW_MS - up_ms)
+    stand = progress.progress(TARGET, samples.service(), [task], samples.NOW_MS)
+    assert stand.phase is phase
+    assert ("just restarted" in stand.summary) == (phase is Phase.WAITING)
+
+
+def test_a_new_task_in_the_place_of_a_failed_one_has_to_last() -> None:
+    failed = samples.task(1, state=pb.TASK_STATE_FAILED, desired=pb.DESIRED_STATE_SHUTDOWN, age_ms=60_000)
+    fresh = samples.task(1, random="bbbbbbbb", started_at=samples.NOW_MS - 100, age_ms=1000)
+    assert progress.progress(TARGET, samples.service(), [failed, fresh], samples.NOW_MS).phase is Phase.WAITING
 
 
 def test_a_bad_end_is_forgotten_once_the_slot_is_ready_again() -> None:
