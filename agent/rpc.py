@@ -62,7 +62,7 @@ class CallLink(Link[Out, In]):
         self._call = call
         self._peer = peer
         self._linger_s = linger_s
-        self._reading: asyncio.Future[In | Any] | None = None
+        self._reading: asyncio.Future[tuple[Any]] | None = None  # owned by this link, awaited by `close`
 
     async def send(self, message: Out) -> None:
         try:
@@ -71,16 +71,17 @@ class CallLink(Link[Out, In]):
             raise LinkLost(await self._why()) from error
 
     async def receive(self) -> In:
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._call.read())
+        reading = self._reading or asyncio.gather(self._call.read())
+        self._reading = reading
         try:
-            message: In | Any = await asyncio.shield(self._reading)
+            (message,) = await asyncio.shield(reading)
         except grpc.aio.AioRpcError as error:
             raise LinkLost(_words(self._peer, error)) from error
         if message is EOF:
             raise LinkLost(await self._why())
         self._reading = None
-        return message
+        received: In = message
+        return received
 
     async def close(self, reason: str = "") -> None:
         """Half-close, so that what was sent arrives, and give the server the time to end the call; none when this
