@@ -16,6 +16,8 @@ from orchctl import cli, errors, terminal
 
 def main() -> NoReturn:
     """The entry point of `orchctl`."""
+    # gRPC's own remarks on broken connections are for its developers; what matters comes as an error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
     sys.exit(run(sys.argv[1:]))
 

@@ -25,6 +25,11 @@ class Phase(Enum):
     IMPOSSIBLE = "impossible"
 
 
+def identity(value: kinds.StoredObject) -> str:
+    """Tells an object from another one of the same kind, even of the same name at another time."""
+    return value.meta.id or value.meta.name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What is waited for: this generation (or a later one) of this very object."""
@@ -43,7 +48,7 @@ class Target:
             kind=kind.name,
             namespace=meta.namespace if kind.namespaced else "",
             name=meta.name or meta.id,
-            id=meta.id,
+            id=identity(value),
             generation=meta.generation,
         )
 
@@ -67,7 +72,7 @@ class Progress:
 
 def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task], now_ms: int) -> Progress:
     """Where the service stands. `service` is None when it does not exist."""
-    if service is None or service.meta.id != target.id:
+    if service is None or identity(service) != target.id:
         return Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
     if service.meta.deleted_at:
         return Progress(phase=Phase.IMPOSSIBLE, summary="it is being deleted")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from orchctl import client, errors, screen, terminal
-from orchctl.progress import Phase, Progress, Target, going, progress
+from orchctl.progress import Phase, Progress, Target, going, identity, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -24,13 +24,16 @@ RETRY_MOST_S = 2.0
 
 
 class View:
-    """The watched objects, by id. Whole as soon as `synced`; a broken watch leaves the last whole view in place."""
+    """The watched objects, by kind and identity.
+
+    Whole as soon as `synced`; a broken watch leaves the last whole view in place.
+    """
 
     def __init__(self) -> None:
-        self.objects: dict[str, kinds.StoredObject] = {}
+        self.objects: dict[tuple[str, str], kinds.StoredObject] = {}
         self.synced = False
         self.problem = ""
-        self._incoming: dict[str, kinds.StoredObject] | None = None
+        self._incoming: dict[tuple[str, str], kinds.StoredObject] | None = None
         self._changed = asyncio.Event()
 
     def begin(self) -> None:
@@ -46,9 +49,9 @@ class View:
         match event.WhichOneof("event"):
             case "changed":
                 value = kinds.unwrap(event.changed)
-                into[value.meta.id] = value
+                into[_key(value)] = value
             case "deleted":
-                into.pop(kinds.unwrap(event.deleted).meta.id, None)
+                into.pop(_key(kinds.unwrap(event.deleted)), None)
             case "synced":
                 self.objects, self._incoming = into, None
                 self.synced, self.problem = True, ""
@@ -64,7 +67,7 @@ class View:
         self._changed.clear()
 
     def service(self, target: Target) -> pb.Service | None:
-        value = self.objects.get(target.id)
+        value = self.objects.get((target.kind, target.id))
         return value if isinstance(value, pb.Service) else None
 
     def tasks(self, target: Target) -> list[pb.Task]:
@@ -74,6 +77,10 @@ class View:
             for value in self.objects.values()
             if isinstance(value, pb.Task) and value.service == target.name and value.meta.namespace == target.namespace
         ]
+
+
+def _key(value: kinds.StoredObject) -> tuple[str, str]:
+    return kinds.of(value).name, identity(value)
 
 
 def until_settled(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
@@ -89,7 +96,7 @@ def until_gone(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
     """Returns when none of the objects is there any more. NotDone when the time is over."""
 
     def stand(view: View, target: Target) -> Progress:
-        return going(is_there=target.id in view.objects, tasks=view.tasks(target))
+        return going(is_there=(target.kind, target.id) in view.objects, tasks=view.tasks(target))
 
     _wait(server, targets, timeout_ms, stand, "still there")
 

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from images import errors as image_errors
+from images import reference
 from orchctl.errors import InvalidInput
 from protos import kinds
 
@@ -43,6 +45,16 @@ def named(value: kinds.StoredObject, name: str) -> bool:
     return name in {value.meta.name, value.meta.id}
 
 
+def meant(kind_: kinds.Kind, name: str) -> str:
+    """The name that an object is stored under: `hello` is the image `hello:latest`."""
+    if kind_.name != "image":
+        return name
+    try:
+        return reference.parse(name).familiar
+    except image_errors.InvalidReference:
+        return name
+
+
 def split_references(words: Iterable[str]) -> list[tuple[kinds.Kind, str]]:
     """`service hello web` or `service/hello task/web-1-x` → the kinds and names that are meant."""
     given = list(words)
@@ -54,4 +66,4 @@ def split_references(words: Iterable[str]) -> list[tuple[kinds.Kind, str]]:
         pairs = [(kind(given[0]), name) for name in given[1:]] if len(given) > 1 else []
     if not pairs or len(pairs) < len(given) - 1:
         raise InvalidInput("a kind and a name are needed", hint="such as `service hello` or `service/hello`")
-    return pairs
+    return [(kind_, meant(kind_, name)) for kind_, name in pairs]

@@ -3,7 +3,7 @@
 import click
 
 from manifests import explain
-from orchctl import complete, errors, terminal
+from orchctl import complete, errors, terminal, words
 
 
 @click.command()
@@ -17,6 +17,8 @@ def command(path: str) -> None:
       orchctl explain service.spec.template.container.resources
     """
     try:
-        terminal.say(explain.explain(path).rstrip("\n"))
+        first, dot, rest = path.partition(".")
+        kind = words.kind(first).name if first else ""
+        terminal.say(explain.explain(f"{kind}{dot}{rest}").rstrip("\n"))
     except explain.UnknownPath as error:
         raise errors.InvalidInput(error.message, hint=error.hint) from error

@@ -80,7 +80,8 @@ def _selected(what: Sequence[str]) -> tuple[list[kinds.Kind], list[str]]:
         if len({kind.name for kind, _ in pairs}) != 1:
             raise errors.InvalidInput("objects of one kind at a time", hint="or `orchctl get all`")
         return [pairs[0][0]], [name for _, name in pairs]
-    return [words.kind(word) for word in what[0].split(",")], list(what[1:])
+    selected = [words.kind(word) for word in what[0].split(",")]
+    return selected, [words.meant(selected[0], name) for name in what[1:]]
 
 
 def _selection(settings: options.Settings, query: Query, kind: kinds.Kind) -> control.ListRequest:
@@ -152,6 +153,7 @@ def _tell_missing(
     missing = [name for name in names if not any(words.named(value, name) for value in found)]
     if missing:
         kind = " or ".join(selection.kind for selection in selections)
-        raise errors.NotFound(f"there is no {kind} {', '.join(map(repr, missing))}{where}")
+        hint = f"tasks of a service: `orchctl get tasks --service {missing[0]}`" if kind == "task" else ""
+        raise errors.NotFound(f"there is no {kind} {', '.join(map(repr, missing))}{where}", hint=hint)
     if not found:
         terminal.note(f"no {' and no '.join(f'{selection.kind}s' for selection in selections)}{where}")

@@ -2,7 +2,7 @@
 
 import click
 
-from orchctl import client, complete, importing, options, output, phrases, terminal
+from orchctl import client, complete, importing, options, output, phrases, terminal, words
 from orchctl.verbs import get
 from protos.orch.v1 import control_pb2 as control
 
@@ -72,7 +72,7 @@ def ls(settings: options.Settings, form: str | None) -> None:
 def rm(settings: options.Settings, names: tuple[str, ...]) -> None:
     """Remove images from the cluster. Tasks that run from them go on."""
     with client.connect(settings.server) as stub:
-        for name in names:
-            reference = control.ObjectReference(kind="image", name=name)
+        for kind, name in words.split_references(("image", *names)):
+            reference = control.ObjectReference(kind=kind.name, name=name)
             stub.Delete(control.DeleteRequest(reference=reference), timeout=client.CALL_TIMEOUT_S)
             terminal.say(f"image/{name} removed")

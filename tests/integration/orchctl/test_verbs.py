@@ -135,6 +135,7 @@ def test_warnings_are_for_the_person_only(
         (["delete"], "name objects, or files with -f"),
         (["get", "servise"], "there is no kind 'servise'"),
         (["get"], "missing argument 'KIND [NAME…]'"),
+        (["explain", "servise"], "there is no kind 'servise'"),
         (["get", "all", "-w"], "one kind at a time can be watched"),
         (["describe", "service"], "a kind and a name are needed"),
         (["exec", "hello"], "missing argument '-- COMMAND [ARGUMENT…]'"),
@@ -279,6 +280,29 @@ def test_half_an_archive_is_not_taken_for_a_whole_one(run: Run, fake: FakeContro
     result = run("image", "import", "/proc/self/mem", "--name", "hello")
     assert (result.code, result.err) == (2, "orchctl: cannot read /proc/self/mem: Input/output error\n")
     assert fake.find("image", "", "hello") is None
+
+
+def test_images_go_by_their_name_without_the_usual_tag(run: Run, fake: FakeControl) -> None:
+    for name in ("hello:latest", "team/web:2"):
+        fake.put(samples.image(name))
+    assert run("get", "image", "hello", "-o", "name").out == "image/hello:latest\n"
+    assert run("image", "rm", "hello").out == "image/hello:latest removed\n"
+    assert run("delete", "image", "team/web:2").out == "image/team/web:2: deleted\n"
+    assert run("image", "ls").err == "no images\n"
+
+
+def test_explain_needs_no_server(tmp_path: Path) -> None:
+    environ = orchctl.environment(tmp_path)
+    page = orchctl.run(environ, "explain", "svc.spec.replicas").out
+    assert page.startswith("service.spec.replicas: ")
+    assert "How many replicas run" in page
+    assert "service" in orchctl.run(environ, "explain").out.splitlines()
+
+
+def test_cluster_is_a_door_to_the_local_cluster(tmp_path: Path) -> None:
+    environ = orchctl.environment(tmp_path)
+    result = orchctl.run(environ, "cluster", "down", "--name", "nowhere", "--state", str(tmp_path / "state"))
+    assert (result.code, result.out) == (0, "no cluster nowhere is up\n"), result.err
 
 
 def test_a_refused_import_says_why(run: Run, fake: FakeControl, hello: str) -> None:

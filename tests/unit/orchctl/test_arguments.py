@@ -26,8 +26,10 @@ def test_an_unknown_kind_names_the_nearest() -> None:
     [
         (["service", "a", "b"], [("service", "a"), ("service", "b")]),
         (["svc/a", "node/n1"], [("service", "a"), ("node", "n1")]),
-        (["image", "library/hello:1"], [("image", "library/hello:1")]),
-        (["image/library/hello:1"], [("image", "library/hello:1")]),
+        (["image", "team/hello:1"], [("image", "team/hello:1")]),
+        (["image/team/hello:1"], [("image", "team/hello:1")]),
+        (["image", "hello"], [("image", "hello:latest")]),
+        (["image", "Not A Name"], [("image", "Not A Name")]),
     ],
 )
 def test_objects_are_named_in_two_ways(given: list[str], meant: list[tuple[str, str]]) -> None:
