@@ -100,19 +100,20 @@ class Cgroup:
         return cls(layout=layout, path=path, folders=tuple(dict.fromkeys(folder for folder in found if folder)))
 
     def create(self, resources: Resources) -> None:
-        """Make the folders. A folder that is left from before is taken over when nobody is in it."""
-        for folder in self.folders:
-            try:
-                os.mkdir(folder, 0o755)
-            except FileNotFoundError:
-                os.makedirs(folder, 0o755)
-            except FileExistsError:
-                if _read(f"{folder}/cgroup.procs").strip():
-                    raise errors.SetupFailed(
-                        f"cgroup {folder}: exists and holds processes; use another path or end them",
-                        step="cgroup create",
-                        errno=errno.EEXIST,
-                    ) from None
+        """Make the folders, or none. A folder that is left from before is taken over when nobody is in it."""
+        made: list[str] = []
+        try:
+            for folder in self.folders:
+                _make_folder(folder)
+                made.append(folder)
+            self._prepare(resources)
+        except BaseException:
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+            raise
+
+    def _prepare(self, resources: Resources) -> None:
         if self.layout.is_v2:
             self._enable_controllers(cgroups_v2.controllers(resources))
         elif resources.cpus or resources.mems:
@@ -274,6 +275,18 @@ def existing(layout: Layout, path: str) -> Cgroup:
     mounts = [layout.unified] if layout.is_v2 else list(dict.fromkeys(mount for _, mount in layout.controllers))
     found = tuple(mount + path for mount in mounts if os.path.isdir(mount + path))
     return Cgroup(layout=layout, path=path, folders=found)
+
+
+def _make_folder(folder: str) -> None:
+    with errors.step(f"cgroup {folder}: create"):
+        try:
+            os.mkdir(folder, 0o755)
+        except FileNotFoundError:
+            os.makedirs(folder, 0o755)
+        except FileExistsError:
+            if not _read(f"{folder}/cgroup.procs").strip():
+                return
+            raise OSError(errno.EEXIST, "exists and holds processes; use another path, or end them") from None
 
 
 def visible_folders(group: Cgroup) -> tuple[tuple[str, str], ...]:

@@ -243,6 +243,11 @@ def list_containers(root: str) -> list[State]:
     return found
 
 
+def cgroup(root: str, container: str) -> cgroups.Cgroup:
+    """The container's cgroup: for statistics, and to freeze and thaw it."""
+    return cgroups.existing(cgroups.current_layout(), state.load(root, container).cgroups_path)
+
+
 def delete(root: str, container: str, *, force: bool = False) -> None:
     """Remove what is left of a container: processes, cgroups and its folder. Deleting twice is no error.
 
@@ -265,7 +270,8 @@ def delete(root: str, container: str, *, force: bool = False) -> None:
 
 def _delete_unknown(where: str) -> None:
     """A folder whose creation was cut short names its cgroup in config.json only."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    # Without a whole config.json no cgroup was made yet.
+    with contextlib.suppress(FileNotFoundError, errors.ProtocolError):
         with open(os.path.join(where, state.CONFIG_FILE), "rb") as file:
             config = protocol.decode(file.read(protocol.MAX_BODY_BYTES))
         path = config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(os.path.basename(where))

@@ -4,6 +4,7 @@ It is forked by the launcher with everything imported, makes the container, repo
 (`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
 """
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -132,17 +133,21 @@ def _create(request: Request) -> supervisor.Supervised:
     except OSError as error:
         raise errors.SetupFailed.at("state folder", error) from None
     try:
+        state.write_new(os.path.join(folder, state.CONFIG_FILE), request.config)
+        group.create(wanted.resources)
+    except BaseException:
+        state.remove_folder(folder)
+        raise
+    try:
         return _create_in(request, wanted, group, folder)
     except BaseException:
-        group.delete()
+        with contextlib.suppress(errors.SetupFailed):  # the first failure is the one to tell
+            group.delete()
         state.remove_folder(folder)
         raise
 
 
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
-    with errors.step("write config.json"):
-        state.write(os.path.join(folder, state.CONFIG_FILE), request.config)
-    group.create(wanted.resources)
     group.apply(wanted.resources)
     output = _open_output(request, wanted)
     plan = firstprocess.Plan(

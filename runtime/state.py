@@ -9,6 +9,7 @@ exit.json is there, or whose monitor is gone, is stopped.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -70,23 +71,30 @@ def write(path: str, value: Any) -> None:
 
 def write_beside(path: str, value: Any) -> None:
     """The first half of `write`: everything that takes time or can fail."""
+    write_new(f"{path}.new", value)
+
+
+def write_new(path: str, value: Any) -> None:
+    """Write a file that nobody reads yet, into the space that `reserve` took if it did."""
     data = json.dumps(dataclasses.asdict(value) if isinstance(value, State | Exit) else value).encode()
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(fd, data) != len(data):
-            raise errors.SetupFailed(f"{path}: no space left on the device", step="write state")
-        os.ftruncate(fd, len(data))  # after the write: what `reserve` holds must not be given back before
-    finally:
-        os.close(fd)
+    with errors.step("write state"):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, f"{path}: {os.strerror(errno.ENOSPC)}")
+            os.ftruncate(fd, len(data))  # after the write: what `reserve` holds must not be given back before
+        finally:
+            os.close(fd)
 
 
 def reserve(path: str) -> None:
     """Take the space of a file that must be written later, even when the disk is full by then."""
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, b" " * _RESERVED_BYTES)
-    finally:
-        os.close(fd)
+    with errors.step("write state"):
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, b" " * _RESERVED_BYTES)
+        finally:
+            os.close(fd)
 
 
 def put_in_place(path: str) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.root
 def test_statistics_freeze_and_kill(box: Box) -> None:
     """What a container uses is measured; frozen it uses nothing; thawed it goes on; killed it is gone."""
     box.create("a", box.config("a", "sh", "-c", "sleep 1000 & while :; do :; done"))
-    group = cgroups.existing(cgroups.current_layout(), f"{box.parent}/a")
+    group = client.cgroup(box.root, "a")
     wait_until(lambda: group.stats().cpu_usage_ns > 20_000_000, "CPU time is counted")
     stats = group.stats()
     assert stats.pids == 2

@@ -146,6 +146,15 @@ def test_long_state_folder(box: Box, tmp_path: Path) -> None:
     client.delete(str(deep), "a", force=True)
 
 
+def test_cgroup_of_another_is_left_alone(box: Box) -> None:
+    """A second container in a live one's cgroup is refused, and the first goes on in it."""
+    box.create("a", box.config("a", "sleep", "100"))
+    with pytest.raises(errors.SetupFailed, match="holds processes; use another path"):
+        box.create("b", box.config("a", "true"))
+    assert not Path(box.root, "b").exists()
+    assert str(state.load(box.root, "a").pid) in Path(f"/sys/fs/cgroup/pids{box.parent}/a/cgroup.procs").read_text()
+
+
 def test_configuration_without_a_cgroup(box: Box) -> None:
     """It gets one of its own, which goes with it."""
     name = f"test-nocgroup-{os.getpid()}"
