@@ -114,8 +114,12 @@ class Refusals(rpc.Interceptor):
                 async with contextlib.aclosing(result):
                     async for response in result:
                         await context.write(response)
-            except (grpc.aio.AbortError, grpc.aio.UsageError):
+            except grpc.aio.AbortError:
                 raise
+            except (grpc.aio.UsageError, grpc.aio.InternalError):
+                if not streams:
+                    raise
+                _log.debug("the caller went away before the stream's end", method=method)
             except Exception as error:  # noqa: BLE001 - this is where every error is answered
                 await self._refuse(context, method, running.leaf(error))
 
