@@ -8,7 +8,7 @@ replacement finds the port and the memory that it needs. Replacing for a new rev
 stops going as soon as something that should be ready is not.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from controlplane.core import plan, revisions, slots, tasks
@@ -133,8 +133,3 @@ def _delete(situation: Situation) -> plan.Plan:
         changes += [plan.Remove(value=revision, why="its service is deleted") for revision in situation.revisions]
         changes.append(plan.Remove(value=situation.service, why="everything that it owned has gone"))
     return plan.Plan(changes=tuple(changes))
-
-
-def owned_by(service: pb.Service, found: Mapping[str, Collection[pb.Revision]]) -> Collection[pb.Revision]:
-    """The revisions of this very service, not those of an older one of the same name."""
-    return [one for one in found.get(service.meta.name, ()) if one.meta.id.endswith(service.meta.id)]
