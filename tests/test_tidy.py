@@ -97,7 +97,8 @@ def test_background_tasks_have_an_owner() -> None:
             if isinstance(node, ast.Call) and unowned.search(ast.unparse(node.func)):
                 yield node.lineno, f"{ast.unparse(node.func)}: start it in a TaskGroup"
             # A future that is kept and awaited by whoever made it has an owner; one that is dropped has none.
-            if isinstance(node, ast.Expr) and "ensure_future(" in ast.unparse(node.value).partition("(")[0] + "(":
+            dropped = node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+            if dropped is not None and ast.unparse(dropped.func).endswith("ensure_future"):
                 yield node.lineno, "the future is dropped: start it in a TaskGroup"
 
     _check(_report((path for path in _python() if path not in set(_tests())), bare))

@@ -1,0 +1,91 @@
+"""Cases that are measured beside a peer, and the table and rows that come of them.
+
+The rule: ours and the peer's take turns in one run, on the machine as it is at that moment, and only their ratio is
+compared between machines.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing to measure. Smaller is better. `mark` is what ours should stay under, in the same unit."""
+
+    name: str
+    unit: str
+    ours: Measure
+    peer: Measure | None
+    peer_name: str
+    rounds: int
+    mark: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the rounds gave. `peer` is empty where the peer is absent."""
+
+    case: Case
+    ours: tuple[float, ...]
+    peer: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the peer's, by medians; under 1 is faster or smaller."""
+        return statistics.median(self.ours) / statistics.median(self.peer) if self.peer else None
+
+    def row(self) -> dict[str, Any]:
+        """As the JSON file has it."""
+        return {
+            "case": self.case.name,
+            "ours": statistics.median(self.ours),
+            "peer": statistics.median(self.peer) if self.peer else None,
+            "peer_name": self.case.peer_name,
+            "ratio": self.ratio,
+            "unit": self.case.unit,
+            "n": len(self.ours),
+        }
+
+
+def run(case: Case) -> Result:
+    """All rounds, taking turns."""
+    ours, peer = [], []
+    for _ in range(case.rounds):
+        ours.append(case.ours())
+        if case.peer is not None:
+            peer.append(case.peer())
+    return Result(case=case, ours=tuple(ours), peer=tuple(peer))
+
+
+def table(results: Sequence[Result]) -> str:
+    """For people: medians, spread (half the range, in per cent of the median), ratio."""
+    header = ("CASE", "OURS", "", "PEER", "", "RATIO", "MARK", "N", "PEER'S NAME")
+    rows = [header, *(_cells(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    case = result.case
+    met = "" if case.mark is None else f"≤ {case.mark:g} {'✓' if statistics.median(result.ours) <= case.mark else '✗'}"
+    return (
+        case.name,
+        *_summary(result.ours, case.unit),
+        *(_summary(result.peer, case.unit) if result.peer else ("absent", "")),
+        f"{result.ratio:.2f}" if result.ratio is not None else "-",
+        met,
+        str(len(result.ours)),
+        case.peer_name,
+    )
+
+
+def _summary(values: Sequence[float], unit: str) -> tuple[str, str]:
+    median = statistics.median(values)
+    spread = (max(values) - min(values)) / 2 / median * 100 if median else 0.0
+    return f"{median:.3g} {unit}", f"±{spread:.0f} %"
