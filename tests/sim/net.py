@@ -6,8 +6,10 @@ lost, each at its own moment.
 """
 
 import asyncio
+import contextvars
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,13 @@ class Weather:
 
 LATE_S = 0.4
 
+_WORLD = contextvars.Context()
+"""Messages travel on when their sender is frozen."""
+
+
+def _after(delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
+    asyncio.get_running_loop().call_later(delay_s, call, *arguments, context=_WORLD)
+
 
 class Network:
     """Every link and every cut. Endpoints are names: `cp1`, `n1`, `store`."""
@@ -36,6 +45,7 @@ class Network:
         self.weather = Weather()
         self._chance = chance
         self._cuts: set[tuple[str, str]] = set()
+        self._frozen: set[str] = set()
         self._ends: list[End] = []
 
     def link(self, one: str, other: str) -> tuple["End", "End"]:
@@ -51,7 +61,7 @@ class Network:
         for end in self._ends:
             if {end.owner, end.peer} == {source, target}:
                 delay_s = KEEPALIVE_S * self._chance.uniform(0.7, 1.3)
-                asyncio.get_running_loop().call_later(delay_s, end.notice_cut)
+                _after(delay_s, end.notice_cut)
 
     def heal(self) -> None:
         """Every cut is mended."""
@@ -61,13 +71,32 @@ class Network:
         """Whether messages from `source` to `target` are held back."""
         return (source, target) in self._cuts
 
+    def any_cut(self) -> bool:
+        return bool(self._cuts)
+
+    def freeze(self, owner: str) -> None:
+        """The process `owner` answers nothing; after a while its peers count their links to it as lost."""
+        self._frozen.add(owner)
+        for end in self._ends:
+            if end.owner == owner and not end.broken:
+                _after(KEEPALIVE_S * self._chance.uniform(0.7, 1.3), self._notice_silence, end)
+
+    def thaw(self, owner: str) -> None:
+        """It answers again."""
+        self._frozen.discard(owner)
+
+    def _notice_silence(self, end: "End") -> None:
+        if end.owner in self._frozen:
+            end.other.fail("no answer to keepalive")
+            end.fail("the other side has closed the link")
+
     def kill(self, owner: str, *, silently: bool) -> None:
         """The process `owner` is gone. Its peers see it at once, or (`silently`, its machine died) after keepalive."""
         for end in self._ends:
             if end.owner == owner and not end.broken:
                 end.fail("this process was killed")
                 delay_s = KEEPALIVE_S if silently else self._chance.uniform(0.0, 0.02)
-                asyncio.get_running_loop().call_later(delay_s, end.other.fail, f"{owner} is gone")
+                _after(delay_s, end.other.fail, f"{owner} is gone")
 
     def delays(self) -> list[float]:
         """After how long a message arrives: none for a lost one, two for a doubled one."""
@@ -114,7 +143,7 @@ class End:
             if delay_s < LATE_S / 10:
                 # On time: in the order in which it was sent.
                 arrival = self._free_at = max(arrival, self._free_at)
-            loop.call_at(arrival, self.other.arrive, copy)
+            loop.call_at(arrival, self.other.arrive, copy, context=_WORLD)
 
     async def receive(self) -> Any:
         while not self._arrived:
@@ -128,7 +157,7 @@ class End:
         if not self._lost:
             self.fail(reason or "closed")
             if not self._network.is_cut(self.owner, self.peer):
-                asyncio.get_running_loop().call_later(0.001, self.other.fail, reason or "closed by the other side")
+                _after(0.001, self.other.fail, reason or "closed by the other side")
 
     def arrive(self, message: Any) -> None:
         """A message comes in, unless the link or the way is cut meanwhile."""
@@ -137,8 +166,9 @@ class End:
             self._something.set()
 
     def notice_cut(self) -> None:
-        """Keepalive was not answered: the cut has lasted."""
-        if self._network.is_cut(self.owner, self.peer) or self._network.is_cut(self.peer, self.owner):
+        """Keepalive was not answered: the cut has lasted, or the other side has noticed it before."""
+        cut = self._network.is_cut(self.owner, self.peer) or self._network.is_cut(self.peer, self.owner)
+        if cut or self.other.broken:
             self.fail("no answer to keepalive")
 
     def fail(self, why: str) -> None:

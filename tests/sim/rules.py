@@ -1,11 +1,11 @@
-"""What must hold after every commit, and what must hold at rest.
+"""What must hold after every commit, and on the machines all the time. Checked on the bytes that are written.
 
-The first kind is checked inside the store, on the bytes that are written; the second on the store and the machines,
-after the faults have ended and time has passed.
+A rule is told from the design, not from the code: where both need a formula (the brake), it is written here again.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 
 from controlplane.core import fleet
 from controlplane.store import api, typed
@@ -13,11 +13,22 @@ from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.story import Story
 
-LEADERS_KINDS = frozenset({"task", "revision"})
+Slot = tuple[str, str]
+"""The service's name and the slot's number, as they stand in a task's name."""
+TOGETHER_MS = 30_000
+PACE, PACE_S = 12, 10.0
+"""So many tasks, and no more, may be made for one slot within so many seconds."""
+DOUBLE_S = 25.0
+"""How long two containers of one slot may run side by side while everybody can reach everybody: stopping takes up to
+ten seconds, a lost assignment is noticed after two heartbeats."""
 
 
 class Violation(AssertionError):  # noqa: N818 - named after what happened
-    """A rule was broken. The text says which, where and when."""
+    """The rule `rule` was broken; the text says where."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
 
 
 class Rules:
@@ -27,6 +38,8 @@ class Rules:
         self.objects: dict[str, kinds.StoredObject] = {}
         self.commits = 0
         self._story = story
+        self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
+        self._double_since: dict[Slot, float] = {}
 
     def check(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """Called by the store with each commit. Raises Violation."""
@@ -39,10 +52,8 @@ class Rules:
             before = self.objects.get(event.key)
             after = typed.decode(event.key, event.value, revision) if event.value is not None else None
             self._story.tell(kind, event.key, before, after)
-            if kind.name in LEADERS_KINDS and fence is None:
-                raise Violation(f"{event.key} was written without the leader's fence")
-            if isinstance(before, pb.Task) and isinstance(after, pb.Task):
-                _check_rise(before, after)
+            _check_writer(event.key, before, after, fence)
+            self._check_task(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
@@ -65,36 +76,102 @@ class Rules:
         else:
             self.objects[key] = after
 
+    def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
+        """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
+        slots = Counter(_slot_of(name) for names in running.values() for name in names)
+        double = {slot for slot, count in slots.items() if count > 1} if in_order else set()
+        self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
+        for slot, since_s in self._double_since.items():
+            if now_s - since_s > DOUBLE_S:
+                names = sorted(name for names in running.values() for name in names if _slot_of(name) == slot)
+                raise Violation(
+                    "no doubles", f"{' and '.join(names)} have run side by side for {now_s - since_s:.0f} s"
+                )
+
+    def _check_task(self, before: kinds.StoredObject | None, after: kinds.StoredObject | None) -> None:
+        if isinstance(before, pb.Task) and isinstance(after, pb.Task):
+            _check_rise(before, after)
+            if before.status.state != after.status.state == states.ORPHANED:
+                self._check_loss(after)
+        elif isinstance(after, pb.Task):
+            self._check_pace(after)
+        elif isinstance(before, pb.Task) and not states.is_terminal(before.status.state):
+            raise Violation("the living stay", f"task {before.meta.id} was removed while {_word(before)}")
+
+    def _check_pace(self, task: pb.Task) -> None:
+        now_s = asyncio.get_running_loop().time()
+        made = self._made[_slot_of(task.meta.id)]
+        if len(made) == PACE and now_s - made[0] < PACE_S:
+            raise Violation("pace", f"{PACE + 1} tasks were made for the slot of {task.meta.id} within {PACE_S:g} s")
+        made.append(now_s)
+
+    def _check_loss(self, task: pb.Task) -> None:
+        """A task is given up only when its node is lost, and not when most nodes vanished together with it."""
+        node = next((one for one in self.nodes() if one.meta.id == task.node_id), None)
+        if node is None:
+            return
+        if node.status.state == pb.NODE_STATE_READY:
+            raise Violation("brake", f"task {task.meta.id} was given up; its node {node.meta.name} is ready")
+        ready = sum(one.status.state == pb.NODE_STATE_READY for one in self.nodes())
+        lost = [one for one in self.nodes() if one.status.state != pb.NODE_STATE_READY]
+        together = sum(abs(one.status.since - node.status.since) <= TOGETHER_MS for one in lost)
+        if together > ready:
+            raise Violation("brake", f"task {task.meta.id} was given up when {together} nodes vanished, {ready} stayed")
+
     def _check_tasks(self) -> None:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
         slots = Counter((task.meta.namespace, task.service, task.slot) for task in alive)
         for slot, count in slots.items():
             if count > 1:
                 names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)
-                raise Violation(f"slot {slot} has {count} tasks that have not ended: {', '.join(names)}")
+                raise Violation("one task a slot", f"{count} tasks of slot {slot} have not ended: {', '.join(names)}")
         _check_unique("address", {task.meta.id: task.status.address for task in alive})
         templates = {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
         _check_capacity(self.nodes(), alive, templates)
+
+
+def _slot_of(task_id: str) -> Slot:
+    """By its name: `web-1-x0000007` → (`web`, `1`)."""
+    service, slot, _ = task_id.rsplit("-", 2)
+    return service, slot
+
+
+def _word(task: pb.Task) -> str:
+    return states.word(task.status.state)
+
+
+def _check_writer(
+    key: str, before: kinds.StoredObject | None, after: kinds.StoredObject | None, fence: api.Fence | None
+) -> None:
+    """Specs are people's; everything else is the leader's, whose every commit carries its fence."""
+    if isinstance(after or before, pb.Task | pb.Revision):
+        if fence is None:
+            raise Violation("one writer", f"{key} was written without the leader's fence")
+    elif isinstance(before, pb.Service | pb.Node) and isinstance(after, pb.Service | pb.Node):
+        if fence is not None and before.spec != after.spec:
+            raise Violation("one writer", f"the spec of {key} was changed by the leader")
+        if fence is None and before.status != after.status:
+            raise Violation("one writer", f"the status of {key} was changed without the leader's fence")
 
 
 def _check_rise(before: pb.Task, after: pb.Task) -> None:
     name = after.meta.id
     edge = (before.status.state, after.status.state)
     if edge[0] != edge[1] and edge not in states.TRANSITIONS:
-        raise Violation(f"task {name} went from {states.word(edge[0])} to {states.word(edge[1])}")
+        raise Violation("states rise", f"task {name} went from {states.word(edge[0])} to {states.word(edge[1])}")
     if after.desired_state < before.desired_state:
-        raise Violation(f"task {name}: its desired state fell from {before.desired_state} to {after.desired_state}")
+        raise Violation("states rise", f"task {name}: desired {before.desired_state} became {after.desired_state}")
     if before.node_id and after.node_id != before.node_id:
-        raise Violation(f"task {name} moved from {before.node_id} to {after.node_id}")
+        raise Violation("a task never moves", f"task {name} moved from {before.node_id} to {after.node_id}")
     if (before.slot, before.service, before.revision_id) != (after.slot, after.service, after.revision_id):
-        raise Violation(f"task {name} became another task")
+        raise Violation("a task never moves", f"task {name} became another task")
 
 
 def _check_unique(what: str, values: Mapping[str, str]) -> None:
     owners: dict[str, str] = {}
     for owner, value in sorted(values.items()):
         if value and value in owners:
-            raise Violation(f"{what} {value} was given to {owners[value]} and to {owner}")
+            raise Violation("nothing is given twice", f"{what} {value} was given to {owners[value]} and to {owner}")
         owners[value] = owner
 
 
@@ -106,40 +183,11 @@ def _check_capacity(
         reserved = [one.container.resources.reservations for one in here]
         capacity = node.status.description.capacity
         if sum(one.cpu for one in reserved) > capacity.cpu or sum(one.memory for one in reserved) > capacity.memory:
-            raise Violation(f"node {node.meta.name} was given more than it has")
+            raise Violation("capacity", f"node {node.meta.name} was given more than it has")
         if len(here) > capacity.tasks:
-            raise Violation(f"node {node.meta.name} was given {len(here)} tasks and takes {capacity.tasks}")
+            raise Violation("capacity", f"node {node.meta.name} was given {len(here)} tasks and takes {capacity.tasks}")
         ports = Counter(port for one in here for port in fleet.host_ports(one))
         if ports and max(ports.values()) > 1:
-            raise Violation(f"node {node.meta.name}: a published port was given twice: {ports}")
-
-
-def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
-    """What is not as it should be at rest. `running`: the containers that run, by node id."""
-    return [*_unsettled(rules), *_strays(rules, running), *_left_over(rules)]
-
-
-def _unsettled(rules: Rules) -> Iterator[str]:
-    for service in rules.services():
-        if service.meta.deleted_at:
-            yield f"{kinds.label(service)} is still being deleted"
-        elif not service.status.settled or service.status.observed_generation != service.meta.generation:
-            yield f"{kinds.label(service)} is not settled: {service.status.message}"
-
-
-def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:
-    alive = {task.meta.id: task for task in rules.tasks() if not states.is_terminal(task.status.state)}
-    for task in alive.values():
-        if task.node_id and task.meta.id not in running.get(task.node_id, frozenset()):
-            yield f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone"
-    for node_id, containers in running.items():
-        for container in sorted(containers):
-            if container not in alive or alive[container].node_id != node_id:
-                yield f"container {container} runs on {node_id} and no task wants it"
-
-
-def _left_over(rules: Rules) -> Iterator[str]:
-    services = {(one.meta.namespace, one.meta.name) for one in rules.services()}
-    for task in rules.tasks():
-        if (task.meta.namespace, task.service) not in services:
-            yield f"task {task.meta.id} is left of a service that is gone"
+            raise Violation(
+                "nothing is given twice", f"node {node.meta.name}: a published port was given twice: {ports}"
+            )

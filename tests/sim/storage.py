@@ -3,14 +3,25 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from controlplane.store import api, errors, memory
 from tests.sim.net import Network
+from tests.support.virtualtime import OWNER
 
 TIMEOUT_S = 2.0
 LOST_ANSWER = 0.02
 """The chance that a commit happens and its answer is lost, on a bad day."""
+
+
+@contextlib.contextmanager
+def _at_the_store() -> Iterator[None]:
+    """What has reached the store happens there, frozen though its sender may be; so do the timers of its leases."""
+    token = OWNER.set("")
+    try:
+        yield
+    finally:
+        OWNER.reset(token)
 
 
 class RemoteStore:
@@ -45,23 +56,27 @@ class RemoteStore:
 
     async def commit(self, changes: Sequence[api.Change], *, fence: api.Fence | None = None) -> int:
         await self._travel()
-        revision = await self._inner.commit(changes, fence=fence)
+        with _at_the_store():
+            revision = await self._inner.commit(changes, fence=fence)
         await self._return(ambiguous=True)
         return revision
 
     async def grant_lease(self, ttl_s: float) -> int:
         await self._travel()
-        return await self._inner.grant_lease(ttl_s)
+        with _at_the_store():
+            return await self._inner.grant_lease(ttl_s)
 
     async def keep_alive(self, lease: int) -> float:
         await self._travel()
-        left_s = await self._inner.keep_alive(lease)
+        with _at_the_store():
+            left_s = await self._inner.keep_alive(lease)
         await self._return(ambiguous=False)
         return left_s
 
     async def revoke(self, lease: int) -> None:
         await self._travel()
-        await self._inner.revoke(lease)
+        with _at_the_store():
+            await self._inner.revoke(lease)
 
     async def compact(self, revision: int) -> None:
         await self._travel()

@@ -3,20 +3,24 @@
 Nothing waits: when nobody is ready, time jumps to the next timer, so an hour of waiting takes no time. What runs here
 may wait for nothing outside the loop. With a source of chance, callbacks that are ready at one moment run in an order
 drawn from it: each seed tries another interleaving, and the same seed always the same.
+
+What runs in a context where `OWNER` is set belongs to a simulated process of that name. A process can be frozen, as by
+SIGSTOP: none of its callbacks runs and none of its timers fires until it is thawed, and then all of them are due.
 """
 
 import asyncio
+import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-START_MS = 1_700_000_000_000
-"""The wall clock at virtual time 0."""
+OWNER: ContextVar[str] = ContextVar("OWNER", default="")
+"""The simulated process that a callback belongs to; empty for the world itself."""
 
 
 class Stuck(AssertionError):  # noqa: N818 - named after what happened
@@ -64,25 +68,50 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._chance = chance
         self._selector = _Jump(self)
         self._ready: deque[asyncio.Handle]
+        self._scheduled: list[asyncio.TimerHandle]
+        self._frozen: dict[str, list[asyncio.Handle]] = {}
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
         return self.now_s
 
-    def now_ms(self) -> int:
-        """The wall clock that the simulated programs see, in milliseconds since 1970."""
-        return START_MS + int(self.now_s * 1000)
+    def freeze(self, owner: str) -> None:
+        """Stops the process `owner` where it stands."""
+        self._frozen.setdefault(owner, [])
 
-    def _run_once(self) -> None:
-        if self._chance is not None and len(self._ready) > 1:
-            order = list(self._ready)
-            self._chance.shuffle(order)
-            self._ready.clear()
-            self._ready.extend(order)
-        super()._run_once()  # type: ignore[misc]  # private, and the one place where order can be drawn
+    def thaw(self, owner: str) -> None:
+        """Lets it go on; it does not know that time has passed."""
+        self._ready.extend(self._frozen.pop(owner, ()))
+
+    def is_frozen(self, owner: str) -> bool:
+        return owner in self._frozen
+
+    def thaw_all(self) -> None:
+        for owner in list(self._frozen):
+            self.thaw(owner)
 
     def _process_events(self, _events: list[Any]) -> None:
-        """No files, no events."""
+        """Stands between the jump and the callbacks: all that is due becomes ready, less what is frozen, in some order.
+
+        The base class moves due timers after this call; done here, timers take part in the draw, and freeze.
+        """
+        while self._scheduled and self._scheduled[0].when() <= self.now_s:
+            timer = heapq.heappop(self._scheduled)
+            timer._scheduled = False
+            self._ready.append(timer)
+        ready = list(self._ready)
+        self._ready.clear()
+        if self._frozen:
+            ready = [handle for handle in ready if not self._hold(handle)]
+        if self._chance is not None:
+            self._chance.shuffle(ready)
+        self._ready.extend(ready)
+
+    def _hold(self, handle: asyncio.Handle) -> bool:
+        held = self._frozen.get(handle._context.get(OWNER, ""))
+        if held is not None:
+            held.append(handle)
+        return held is not None
 
     def _write_to_self(self) -> None:
         """No other thread, nobody to wake."""
@@ -103,6 +132,7 @@ def run(work: Coroutine[Any, Any, T], chance: random.Random) -> T:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(work)
     finally:
+        loop.thaw_all()
         left = asyncio.all_tasks(loop)
         for task in sorted(left, key=hash):
             task.cancel()

@@ -1,0 +1,54 @@
+"""What must hold at rest: after the faults have ended and time has passed, the store and the machines agree."""
+
+from collections.abc import Iterator, Mapping
+
+from protos import kinds, states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.sim.rules import Rules
+
+
+def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
+    """What is not as it should be. `running`: the containers that run, by node id."""
+    return [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
+
+
+def _unsettled(rules: Rules) -> Iterator[str]:
+    for service in rules.services():
+        if service.meta.deleted_at:
+            yield f"{kinds.label(service)} is still being deleted"
+        elif not service.status.settled or service.status.observed_generation != service.meta.generation:
+            yield f"{kinds.label(service)} is not settled: {service.status.message}"
+
+
+def _not_whole(rules: Rules) -> Iterator[str]:
+    """What the service's status says is not asked here: the slots are counted, and the templates compared."""
+    templates = {one.meta.id: one.written for one in rules.objects.values() if isinstance(one, pb.Revision)}
+    for service in rules.services():
+        serving = [
+            task.slot
+            for task in rules.tasks()
+            if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
+            and task.status.state == states.RUNNING
+            and task.desired_state == pb.DESIRED_STATE_RUNNING
+            and templates[task.revision_id] == service.spec.template
+        ]
+        if sorted(serving) != list(range(1, service.spec.replicas + 1)):
+            yield f"{kinds.label(service)} wants {service.spec.replicas} replicas; slots {sorted(serving)} serve"
+
+
+def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    alive = {task.meta.id: task for task in rules.tasks() if not states.is_terminal(task.status.state)}
+    for task in alive.values():
+        if task.node_id and task.meta.id not in running.get(task.node_id, frozenset()):
+            yield f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone"
+    for node_id, containers in running.items():
+        for container in sorted(containers):
+            if container not in alive or alive[container].node_id != node_id:
+                yield f"container {container} runs on {node_id} and no task wants it"
+
+
+def _left_over(rules: Rules) -> Iterator[str]:
+    services = {(one.meta.namespace, one.meta.name) for one in rules.services()}
+    for task in rules.tasks():
+        if (task.meta.namespace, task.service) not in services:
+            yield f"task {task.meta.id} is left of a service that is gone"
