@@ -44,7 +44,7 @@ def yaml(values: Iterable[kinds.StoredObject]) -> str:
 
 
 def as_json(value: object, *, indent: int | None = 2) -> str:
-    """JSON in which control characters are escaped, so that `terminal.say` leaves every sign as it is."""
+    """JSON in which control characters are escaped, so that a terminal is shown the same text as a pipe."""
     return json.dumps(value, ensure_ascii=False, indent=indent).translate(_JSON_SPECIAL)
 
 

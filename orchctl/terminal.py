@@ -48,6 +48,14 @@ def say(text: str = "") -> None:
     sys.stdout.write(clean(text) + "\n")
 
 
+def data(text: str) -> None:
+    """Output for programs: a pipe gets exactly this text, a terminal gets it cleaned."""
+    if is_terminal():
+        say(text)
+    else:
+        sys.stdout.write(text + "\n")
+
+
 def note(text: str) -> None:
     """A line for the person, which a pipe does not carry."""
     sys.stdout.flush()

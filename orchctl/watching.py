@@ -66,7 +66,7 @@ class _Items:
 
     def change(self, value: kinds.StoredObject, *, deleted: bool) -> None:
         if not deleted:
-            terminal.say(output.item(value, self._form))
+            terminal.data(output.item(value, self._form))
 
 
 class _Rows:

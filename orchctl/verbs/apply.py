@@ -18,7 +18,15 @@ _ACTIONS = {
 
 
 @click.command()
-@click.option("-f", "--file", "paths", multiple=True, required=True, help="A file, a folder, or - . May be repeated.")
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    help="A file, a folder, or - . May be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and show what would change; change nothing.")
 @options.detach
 @options.timeout

@@ -13,7 +13,9 @@ from protos.orch.v1 import control_pb2 as control
 
 @click.command()
 @click.argument("what", nargs=-1, metavar="[KIND NAME…]", shell_complete=complete.kind_then_names)
-@click.option("-f", "--file", "paths", multiple=True, help="Delete what these manifests name. May be repeated.")
+@click.option(
+    "-f", "--file", "paths", metavar="FILE", multiple=True, help="Delete what these manifests name. May be repeated."
+)
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no mistake.")
 @options.detach
 @options.timeout

@@ -118,7 +118,7 @@ def _get(
     if form not in output.STRUCTURED:
         _print_tables(stub, settings, found, form)
     elif together or form == "json":
-        terminal.say(output.structured(together, form, as_list=len(names) != 1))
+        terminal.data(output.structured(together, form, as_list=len(names) != 1))
     _tell_missing(settings, selections, names, together)
 
 

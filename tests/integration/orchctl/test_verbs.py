@@ -176,6 +176,19 @@ def test_what_yaml_shows_can_be_applied_again(run: Run, fake: FakeControl) -> No
     assert run("apply", "-f", "-", "--detach", stdin=shown).out == "service/hello unchanged\nservice/web unchanged\n"
 
 
+def test_a_pipe_gets_exactly_what_is_stored(run: Run, fake: FakeControl) -> None:
+    """Signs that a terminal is kept from, too: what was shown can be applied again."""
+    service = samples.service()
+    service.spec.template.container.env["ODD"] = "\u202e turned, \x9b, \x1b[2J, tab\t, two\nlines, \u2028, yes"
+    fake.put(service)
+    shown = run("get", "svc", "-o", "yaml").out
+    (value,) = reader.read([Source(name="shown", text=shown.encode())]).objects
+    assert isinstance(value, pb.Service)
+    assert value.spec == service.spec
+    (listed,) = json.loads(run("get", "svc", "-o", "json").out)
+    assert listed["spec"]["template"]["container"]["env"] == dict(service.spec.template.container.env)
+
+
 def test_json_is_a_list_or_the_one_that_was_named(run: Run, fake: FakeControl) -> None:
     fake.put(samples.service())
     assert [each["meta"]["name"] for each in json.loads(run("get", "svc", "-o", "json").out)] == ["hello"]
@@ -326,6 +339,16 @@ def test_contexts_are_chosen(tmp_path: Path, server: str) -> None:
     assert orchctl.run(environ, "get", "svc", "--context", "gone").code == 1
     assert orchctl.run(environ, "config", "get-contexts").out.splitlines()[2].split() == ["*", "here", server]
     assert stat.S_IMODE((tmp_path / "config.yaml").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_has_a_completion_script(tmp_path: Path, shell: str) -> None:
+    script = orchctl.run(orchctl.environment(tmp_path), "completion", shell).out
+    assert f"_ORCHCTL_COMPLETE={shell}_complete" in script
+    if shell == "bash":
+        check = 'eval "$1" && complete -p orchctl'
+        done = subprocess.run(["bash", "-c", check, "bash", script], capture_output=True, text=True, check=True)
+        assert "_orchctl_completion" in done.stdout
 
 
 def test_completion_offers_names_from_the_server(tmp_path: Path, server: str, fake: FakeControl) -> None:
