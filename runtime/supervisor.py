@@ -17,7 +17,6 @@ exit.json, and only then do the clients hear of it.
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import os
 import selectors
@@ -28,13 +27,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import errors, execs, logs, protocol, state, syscalls, terminal
+from runtime import errors, execs, logs, output, protocol, state, syscalls, terminal
 from runtime.cgroups import Cgroup
 from runtime.spec import Spec
 
 MAX_CLIENTS: Final = 64
-_READ_BYTES: Final = 64 * 1024
-_DRAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +64,9 @@ class Supervisor:
         self._state = supervised.state
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, socket.socket] = {}
-        self._sinks: dict[int, list[socket.socket]] = {0: [], 1: []}
-        self._splitters = [logs.LineSplitter("stdout"), logs.LineSplitter("stderr")]
-        self._open_output: dict[int, int] = {}  # descriptor → 0 for stdout, 1 for stderr
+        self._output = output.Output(
+            (supervised.master,) if supervised.master >= 0 else supervised.pipes, supervised.log
+        )
         self._exit: state.Exit | None = None
         self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
         pidfd = os.pidfd_open(self._state.pid)
@@ -89,10 +86,8 @@ class Supervisor:
         signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
         self._watch(signals, lambda: self._reap(signals))
         self._watch(self._it.listener.fileno(), self._accept)
-        for stream, fd in enumerate((self._it.master,) if self._it.master >= 0 else self._it.pipes):
-            os.set_blocking(fd, False)
-            self._open_output[fd] = stream
-            self._watch(fd, functools.partial(self._pump, fd))
+        for fd in self._output.ends:
+            self._watch(fd, functools.partial(self._move_output, fd))
         if self._state.status == "running":
             self._it.channel.close()
         # A child that ended before the signal was watched has left it pending: it is blocked since the launcher.
@@ -148,57 +143,13 @@ class Supervisor:
             # No pid namespace died with the first process, so its descendants may still be there.
             with contextlib.suppress(errors.SetupFailed):  # `delete` tries again and says what stays
                 self._it.cgroup.kill_all()
-        self._drain()
-        if self._it.log is not None:
-            for splitter in self._splitters:
-                self._log(splitter.finish(time.time_ns()))
-            ended = dataclasses.replace(ended, lost_log_bytes=self._it.log.lost_bytes_total)
-            self._it.log.close()
+        ended = dataclasses.replace(ended, lost_log_bytes=self._output.finish())
         state.write(os.path.join(self._it.folder, state.EXIT_FILE), ended)
         self._broadcast({"event": "exit", **dataclasses.asdict(ended)})
 
-    # Output
-
-    def _pump(self, fd: int) -> bool:
-        """Move one chunk; False when there is none."""
-        try:
-            chunk = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # a terminal says so when its last user has closed it
-            if error.errno != errno.EIO:
-                raise
-            chunk = b""
-        stream = self._open_output[fd]
-        if not chunk:
+    def _move_output(self, fd: int) -> None:
+        if not self._output.move(fd) and fd not in self._output.ends:
             self._selector.unregister(fd)
-            del self._open_output[fd]
-            os.close(fd)
-            return False
-        self._log(self._splitters[stream].records(chunk, time.time_ns()))
-        for sink in list(self._sinks[stream]):
-            self._feed(stream, sink, chunk)
-        return True
-
-    def _feed(self, stream: int, sink: socket.socket, chunk: bytes) -> None:
-        try:
-            complete = sink.send(chunk, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(chunk)
-        except OSError:
-            complete = False
-        if not complete:
-            self._sinks[stream].remove(sink)
-            sink.close()
-
-    def _log(self, records: bytes) -> None:
-        if self._it.log is not None and records:
-            self._it.log.write(records)
-
-    def _drain(self) -> None:
-        """Take what is still in the pipes. Somebody who holds them open and goes on writing has two seconds."""
-        until = time.monotonic() + _DRAIN_S
-        for fd in list(self._open_output):
-            while self._pump(fd) and time.monotonic() < until:
-                pass
 
     # Clients
 
@@ -327,5 +278,5 @@ class Supervisor:
         if not 1 <= len(message.fds) <= 2:
             raise errors.ProtocolError("attach: give one socket for stdout, and perhaps one for stderr")
         for stream, fd in enumerate(message.fds):
-            self._sinks[stream].append(socket.socket(fileno=os.dup(fd)))
+            self._output.attach(stream, socket.socket(fileno=os.dup(fd)))
         return {}
