@@ -182,7 +182,8 @@ def test_a_follow_goes_on_after_the_control_plane_was_away(fake: FakeControl, en
 def test_ctrl_c_ends_a_follow_quietly(fake: FakeControl, environ: dict[str, str]) -> None:
     left = threading.Event()
 
-    def logs(_request: control.LogsRequest, context: grpc.ServicerContext) -> Iterator[control.LogsResponse]:
+    def logs(request: control.LogsRequest, context: grpc.ServicerContext) -> Iterator[control.LogsResponse]:
+        fake.requests.append(request)
         context.add_callback(left.set)
         yield control.LogsResponse(lines=[log_line("one")])
         assert left.wait(orchctl.TIMEOUT_S)
