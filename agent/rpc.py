@@ -28,7 +28,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
     # The C core finds a dead server by itself: a ping every second, lost after three without an answer.
     ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    # The core times an unanswered ping by this one; without it a dead link is never noticed.
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -37,7 +37,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     # A server that vanished without a word is noticed while a stream is quiet. Servers permit a ping every second.
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # The core times an unanswered ping by this one; without it a dead link is never noticed.
+    ("grpc.http2.ping_timeout_ms", 5_000),
 )
 
 

@@ -22,6 +22,8 @@ END_OF_STREAM: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    # The core times an unanswered ping by this one; without it a dead link is never noticed.
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),  # despite its name, what one attempt to connect may take
