@@ -15,13 +15,13 @@ any number can be on their way at once; a fork that ends without a report is rep
 else to do, one fork is made in advance and stands by as the next monitor.
 """
 
-import argparse
 import contextlib
 import gc
 import os
 import selectors
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -240,15 +240,23 @@ def _settle(client: socket.socket) -> None:
         os.close(null)
 
 
-def main(arguments: list[str] | None = None) -> None:
+_USAGE: Final = "usage: python -m runtime.launcher --socket-fd N --root DIR"
+
+
+def _options(arguments: list[str]) -> tuple[int, str]:
+    """The two options. Without argparse, whose modules every fork would carry along."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    if len(arguments) != 4 or set(given) != {"--socket-fd", "--root"} or not given["--socket-fd"].isdecimal():
+        raise SystemExit(_USAGE)
+    return int(given["--socket-fd"]), given["--root"]
+
+
+def main() -> None:
     """Run the launcher."""
-    parser = argparse.ArgumentParser(prog="runtime.launcher", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--socket-fd", type=int, required=True, help="the descriptor of a SOCK_SEQPACKET socket")
-    parser.add_argument("--root", required=True, help="the folder that holds a folder for each container")
-    options = parser.parse_args(arguments)
-    root = os.path.abspath(options.root)
+    socket_fd, root = _options(sys.argv[1:])
+    root = os.path.abspath(root)
     os.makedirs(root, 0o700, exist_ok=True)
-    client = socket.socket(fileno=options.socket_fd)
+    client = socket.socket(fileno=socket_fd)
     client.set_inheritable(False)
     _settle(client)
     Launcher(client, root).run()

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -76,6 +75,8 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
     except errors.ContainerError as error:
         _report(report, protocol.failed(number, error))
     except Exception as error:  # noqa: BLE001 - the last door: the reason must reach the caller
+        import traceback  # only here: its modules would be carried along by every fork
+
         told = errors.ContainerError(f"internal error of the monitor: {error!r}\n{traceback.format_exc()}")
         _report(report, protocol.failed(number, told))
     finally:
