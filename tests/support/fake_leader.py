@@ -34,7 +34,7 @@ class FakeLeader(rpc.DispatcherServicer):
         self._revisions: dict[str, pb.Revision] = {}
         self.network = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
         self._sequence = 0
-        self._out: asyncio.Queue[dpb.LeaderMessage | None] | None = None
+        self._out: asyncio.Queue[dpb.LeaderMessage] | None = None
         self._changed = asyncio.Condition()
         self._streams: dict[str, asyncio.Future[tuple[AsyncIterator[dpb.StreamFrame], asyncio.Queue]]] = {}
 
@@ -108,19 +108,18 @@ class FakeLeader(rpc.DispatcherServicer):
 
     # What agents call
 
-    async def Session(  # noqa: N802 - the schema's name
-        self, request_iterator: AsyncIterator[dpb.AgentMessage], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[dpb.LeaderMessage]:
+    async def Session(  # type: ignore[override]  # noqa: N802 - the schema's name; a coroutine may serve a stream, too
+        self, _: object, context: grpc.aio.ServicerContext
+    ) -> None:
         self._out = out = asyncio.Queue(1000)
-        first = await anext(aiter(request_iterator))
-        self.registered.append(first.register)
-        yield dpb.LeaderMessage(registered=dpb.Registered(session_id="s", heartbeat_interval=500))
-        yield dpb.LeaderMessage(assignment=self._complete())
+        self.registered.append((await context.read()).register)
+        await context.write(dpb.LeaderMessage(registered=dpb.Registered(session_id="s", heartbeat_interval=500)))
+        await context.write(dpb.LeaderMessage(assignment=self._complete()))
         async with asyncio.TaskGroup() as group:
-            reader = group.create_task(self._listen(request_iterator, out))
-            while (message := await out.get()) is not None:
-                yield message
-            reader.cancel()
+            writer = group.create_task(self._tell(context, out))
+            while (message := await context.read()) is not grpc.aio.EOF:
+                await self._hear(message, out)
+            writer.cancel()
 
     async def Stream(  # noqa: N802
         self, request_iterator: AsyncIterator[dpb.StreamFrame], context: grpc.aio.ServicerContext
@@ -151,19 +150,19 @@ class FakeLeader(rpc.DispatcherServicer):
 
     # Inside
 
-    async def _listen(
-        self, messages: AsyncIterator[dpb.AgentMessage], out: "asyncio.Queue[dpb.LeaderMessage | None]"
-    ) -> None:
-        async for message in messages:
-            if message.HasField("statuses"):
-                await self._note(message.statuses)
-                acknowledged = dpb.StatusAcknowledged(sequence=message.statuses.sequence)
-                await out.put(dpb.LeaderMessage(acknowledged=acknowledged))
-            elif message.HasField("heartbeat"):
-                self.heartbeats += 1
-            elif message.HasField("resync"):
-                await out.put(dpb.LeaderMessage(assignment=self._complete()))
-        await out.put(None)
+    async def _tell(self, context: grpc.aio.ServicerContext, out: "asyncio.Queue[dpb.LeaderMessage]") -> None:
+        while True:
+            await context.write(await out.get())
+
+    async def _hear(self, message: dpb.AgentMessage, out: "asyncio.Queue[dpb.LeaderMessage]") -> None:
+        if message.HasField("statuses"):
+            await self._note(message.statuses)
+            acknowledged = dpb.StatusAcknowledged(sequence=message.statuses.sequence)
+            await out.put(dpb.LeaderMessage(acknowledged=acknowledged))
+        elif message.HasField("heartbeat"):
+            self.heartbeats += 1
+        elif message.HasField("resync"):
+            await out.put(dpb.LeaderMessage(assignment=self._complete()))
 
     async def _note(self, report: dpb.StatusReport) -> None:
         async with self._changed:
