@@ -61,7 +61,7 @@ class Box:
         self.image = image
         self.folder = folder
         self.root = str(folder / "state")
-        self.parent = f"{PARENT}/{name}"
+        self.parent = f"{PARENT}-{name}"
         self.launcher = client.Launcher.spawn(self.root)
         self._made: list[str] = []
 
