@@ -3,6 +3,10 @@
 The naive design lets every loop plan on the cache and relies on conflicts. It works, but under load the loops of one
 leader, which all change tasks, mostly fight each other. With one pen a conflict can only come from a person's write.
 The cost is nothing: etcd puts all writes into one order anyway.
+
+Versions alone do not protect a planner from a cache that lags: a new task has a name of its own and conflicts with
+nothing, so a plan that is made again because its answer was lost would fill a slot twice. After a write whose outcome
+the cache has not shown, the pen therefore waits for everything that the store holds before it asks for another plan.
 """
 
 import asyncio
@@ -31,6 +35,7 @@ class Pen:
         self._cache = known
         self._fence = fence
         self._turn = asyncio.Lock()
+        self._unsure = False
         self._compacted = 0
 
     async def write(self, make: Callable[[snapshots.Snapshot], plan.Plan]) -> plan.Plan:

@@ -90,7 +90,7 @@ def _fill(
             slot=slot.number,
             failures=slots.failures_before(slot, revision.meta.id),
             suffix=next(suffixes),
-            now_ms=situation.now_ms,
+            now_ms=slots.next_moment(slot, situation.now_ms),
         )
         changes.append(plan.Write(value=task, why=f"slot {slot.number} is free"))
     return changes, plan.earliest(waiting)

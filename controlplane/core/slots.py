@@ -77,10 +77,21 @@ def failures_before(slot: Slot, revision_id: str) -> int:
 def ready_at(slot: Slot, revision_id: str) -> int:
     """When the slot may get its next task: at once, then 1 s × 2ⁿ after the last failure, up to a minute.
 
-    Example: the third failure in a row at t → not before t + 2 s (0, 1, 2, 4, … seconds).
+    Example: the third failure in a row at t → not before t + 2 s (0, 1, 2, 4, … seconds). The agent says when that was;
+    its clock may be behind, but no task failed before it was made.
     """
     failures = failures_before(slot, revision_id)
     if failures <= 1:
         return 0
     delay_ms = min(FIRST_DELAY_MS << min(failures - 2, 10), LONGEST_DELAY_MS)
-    return slot.ended[0].status.at + delay_ms
+    last = slot.ended[0]
+    return max(last.status.at, last.meta.created_at) + delay_ms
+
+
+def next_moment(slot: Slot, now_ms: int) -> int:
+    """When the slot's next task counts as made: now, or just after the last one when the clock has gone back since.
+
+    Which task is the newest of its slot must not depend on the clocks of two leaders: else the old one would count as
+    the last, the new one's failure for nothing, and the slot would be filled again and again without a pause.
+    """
+    return max([now_ms, *(task.meta.created_at + 1 for task in slot.ended)])

@@ -6,7 +6,8 @@ import random
 
 from controlplane.store import memory
 from tests.sim.net import Network
-from tests.sim.processes import Agent, ControlPlane, Process, virtual_loop
+from tests.sim.processes import Agent, ControlPlane, Process
+from tests.support.virtualtime import running_loop
 
 
 class Cluster:
@@ -49,21 +50,21 @@ class Cluster:
 
     def freeze(self, name: str) -> None:
         """SIGSTOP."""
-        virtual_loop().freeze(name)
+        running_loop().freeze(name)
         self.network.freeze(name)
 
     def thaw(self, name: str) -> None:
         """SIGCONT."""
         self.network.thaw(name)
-        virtual_loop().thaw(name)
+        running_loop().thaw(name)
 
     def awake_control_planes(self) -> list[str]:
         """The instances that run and are not frozen."""
-        return [name for name in sorted(self.control_planes) if not virtual_loop().is_frozen(name)]
+        return [name for name in sorted(self.control_planes) if not running_loop().is_frozen(name)]
 
     def in_order(self) -> bool:
         """Whether everything runs and everybody can reach everybody."""
-        loop = virtual_loop()
+        loop = running_loop()
         everybody = [*self.control_plane_names, *self.agents]
         running = len(self.control_planes) == len(self.control_plane_names) and all(
             agent.process is not None for agent in self.agents.values()

@@ -25,7 +25,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.virtualtime import OWNER, VirtualLoop
+from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
 DEATH_S = 30.0
@@ -65,7 +65,7 @@ class Process:
 
     async def kill(self) -> None:
         """Cancels it. What does not end within `DEATH_S` is a bug of the process: it swallowed its cancellation."""
-        virtual_loop().thaw(self.name)
+        running_loop().thaw(self.name)
         self._task.cancel()
         done, _ = await asyncio.wait([self._task], timeout=DEATH_S)
         assert done, f"{self.name} survived its cancellation"
@@ -206,10 +206,3 @@ class _Connector:
 
     async def open_stream(self) -> Link[wire.StreamFrame, wire.StreamFrame]:
         raise LinkLost("nobody streams in the simulation")
-
-
-def virtual_loop() -> VirtualLoop:
-    """The loop that runs; nothing of the simulation runs on any other."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop), "the simulation runs in virtual time"
-    return loop

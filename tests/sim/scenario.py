@@ -104,15 +104,21 @@ class _Run:
             self._cluster = Cluster(self._chance, group, self._store, planes=self._chance.choice([1, 3]), nodes=4)
             self._people = People(self._cluster, self._chance, self._story)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
-            story = group.create_task(self._live())
-            watch = group.create_task(self._watch())
-            await asyncio.wait([story, watch, self._broken], return_when=asyncio.FIRST_COMPLETED)
-            if self._broken.done():
-                self._broken.result()
-            await story
-            watch.cancel()
-            await self._stop_everything()
+            try:
+                await self._until_it_ends(group)
+            finally:
+                virtualtime.running_loop().thaw_all()  # else what is frozen could not be cancelled
         return loop.time()
+
+    async def _until_it_ends(self, group: asyncio.TaskGroup) -> None:
+        assert self._broken is not None, "the run has begun"
+        story, watch = group.create_task(self._live()), group.create_task(self._watch())
+        await asyncio.wait([story, watch, self._broken], return_when=asyncio.FIRST_COMPLETED)
+        if self._broken.done():
+            self._broken.result()
+        await story
+        watch.cancel()
+        await self._stop_everything()
 
     def _on_commit(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""

@@ -125,6 +125,13 @@ def _make_task(
     return _Task(work, loop=loop, context=context)
 
 
+def running_loop() -> VirtualLoop:
+    """The loop that runs, which has to be a virtual one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop), "this runs in virtual time only"
+    return loop
+
+
 def run(work: Coroutine[Any, Any, T], chance: random.Random) -> T:
     """Runs `work` to its end in virtual time, then cancels what is left."""
     loop = VirtualLoop(chance)

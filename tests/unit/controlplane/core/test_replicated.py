@@ -141,6 +141,21 @@ def test_the_more_often_a_slot_failed_the_longer_it_waits(failures: int, wait_ms
     assert [task.failures for task in made] == [failures + 1]
 
 
+def test_a_clock_that_went_back_does_not_make_a_new_task_older_than_the_one_it_replaces() -> None:
+    before = build.task(1, states.FAILED)
+    made = written(reconcile(build.service(replicas=1), [before], now_ms=NOW_MS - 10_000))
+    assert len(made) == 1
+    assert tasks.newest([before, *made]) == made[0]
+
+
+def test_a_failure_is_not_older_than_its_task_whatever_the_clock_of_its_node_says() -> None:
+    failed = build.task(1, states.FAILED, at=NOW_MS - 10_000)
+    failed.failures = 2
+    made = reconcile(build.service(replicas=1), [failed])
+    assert [task for task in written(made) if task.status.state == states.NEW] == []
+    assert made.wake_at == NOW_MS + 2_000
+
+
 def test_a_failure_after_a_healthy_minute_begins_a_new_row() -> None:
     failed = build.task(1, states.FAILED, started_at=NOW_MS - 90_000, finished_at=NOW_MS)
     failed.failures = 5
