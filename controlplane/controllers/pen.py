@@ -41,15 +41,26 @@ class Pen:
     async def write(self, make: Callable[[snapshots.Snapshot], plan.Plan]) -> plan.Plan:
         """Asks `make` for a plan on the newest state, commits it, and waits until the cache shows it."""
         async with self._turn:
+            if self._unsure:
+                await self._catch_up()
             made = make(self._cache.snapshot())
             if made.changes:
                 log.debug("commit", plan=made.describe())
+                self._unsure = True
                 groups = [[_to_store(change)] for change in made.changes]
                 revision = await writer.write(self._store, groups, fence=self._fence)
                 if revision is not None:
                     await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
+                self._unsure = False
+                if revision is not None:
                     await self._compact(revision)
             return made
+
+    async def _catch_up(self) -> None:
+        """Waits until the cache shows all that the store holds now."""
+        listing = await self._store.list(self._fence.key)
+        await self._cache.wait_for(listing.revision, CAUGHT_UP_TIMEOUT_S)
+        self._unsure = False
 
     async def _compact(self, revision: int) -> None:
         """Forgets old history, a good piece at a time."""
