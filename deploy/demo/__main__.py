@@ -1,6 +1,7 @@
 """`python -m deploy.demo`: exit code 0 only if every step was seen to hold."""
 
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -17,8 +18,9 @@ def main() -> int:
     """The exit code."""
     signal.signal(signal.SIGTERM, _interrupted)
     began = time.monotonic()
+    name = f"demo-{secrets.token_hex(2)}"  # several demos may run on a machine
     try:
-        preflight.check(name=tour.free_name(), nodes=tour.NODES)
+        preflight.check(name=name, nodes=tour.NODES)
     except errors.LocalError as error:
         print(f"demo: {error}\n  {error.hint}", file=sys.stderr)
         return 1
@@ -27,7 +29,7 @@ def main() -> int:
     os.environ["ORCH_CONFIG"] = the_stage.environment["ORCH_CONFIG"]
     code = 1
     try:
-        code = _walk(the_stage)
+        code = _walk(the_stage, name)
     finally:
         code = _clear_up(folder) or code
     if code == 0:
@@ -46,9 +48,9 @@ def _clear_up(folder: Path) -> int:
     return 0
 
 
-def _walk(the_stage: stage.Stage) -> int:
+def _walk(the_stage: stage.Stage, name: str) -> int:
     try:
-        tour.Tour(the_stage).run()
+        tour.Tour(the_stage, name=name).run()
     except (stage.NotSeen, errors.LocalError, OrchctlError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         _print_logs(the_stage.folder)

@@ -7,13 +7,14 @@ that other things may come and go on the machine meanwhile.
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local import network, plan
+from deploy.local import network, plan, processes
 from runtime import cgroups
 
 _PLACES: Final = ("/etc", "/run", "/var/lib", "/var/tmp", "/tmp", "/dev/shm", "~/.config", "~/.local/state")  # noqa: S108 - only looked at
@@ -30,18 +31,35 @@ class Before:
     tables: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespaces:
+    """Those of a cluster, as `net:[4026532201]`, at a moment in clock ticks since boot.
+
+    The kernel gives such a number again once the namespace is gone, so only who was there before that moment can be a
+    user that stayed behind.
+    """
+
+    names: frozenset[str] = frozenset()
+    at: int = 0
+
+    def __or__(self, other: "Namespaces") -> "Namespaces":
+        return Namespaces(names=self.names | other.names, at=max(self.at, other.at))
+
+
 def look() -> Before:
     """Call it before the cluster is there."""
     return Before(files=frozenset(_files()), tables=frozenset(_nft_tables()))
 
 
-def namespaces(the_plan: plan.Plan) -> set[str]:
-    """The cluster's namespaces while it is up, as `net:[4026532201]`."""
+def namespaces(the_plan: plan.Plan) -> Namespaces:
+    """Call it while the cluster is up."""
     own = {_namespace(os.getpid(), kind) for kind in _NAMESPACES}
-    return {_namespace(pid, kind) for pid in _processes(the_plan) for kind in _NAMESPACES} - own - {""}
+    found = {_namespace(pid, kind) for pid in _processes(the_plan) for kind in _NAMESPACES} - own - {""}
+    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return Namespaces(names=frozenset(found), at=ticks)
 
 
-def find(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[str]:
+def find(the_plan: plan.Plan, before: Before, its_namespaces: Namespaces) -> list[str]:
     """One line for each thing that is left; an empty list is what everybody wants.
 
     The kernel clears away processes and namespaces in its own time, so this looks again for a moment.
@@ -52,10 +70,10 @@ def find(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[
     return found
 
 
-def _find_now(the_plan: plan.Plan, before: Before, its_namespaces: set[str]) -> list[str]:
+def _find_now(the_plan: plan.Plan, before: Before, its_namespaces: Namespaces) -> list[str]:
     return [
         *(f"process {pid}: {_command(pid)}" for pid in _processes(the_plan)),
-        *(f"mount: {line}" for line in _mounts(the_plan, its_namespaces)),
+        *(f"mount: {line}" for line in _mounts(the_plan)),
         *(f"namespace {name} of process {pid}" for pid, name in _users_of(its_namespaces)),
         *(f"control group {folder}" for folder in _cgroups(the_plan)),
         *([f"link {the_plan.host_link}"] if network.exists(the_plan.host_link) else []),
@@ -96,14 +114,23 @@ def _namespace(pid: int, kind: str) -> str:
         return ""
 
 
-def _users_of(its_namespaces: set[str]) -> Iterator[tuple[int, str]]:
+def _users_of(its_namespaces: Namespaces) -> Iterator[tuple[int, str]]:
     for pid in _pids():
-        yield from ((pid, name) for kind in _NAMESPACES if (name := _namespace(pid, kind)) in its_namespaces)
+        for kind in _NAMESPACES:
+            if (name := _namespace(pid, kind)) in its_namespaces.names and _began(pid) <= its_namespaces.at:
+                yield pid, name
 
 
-def _mounts(the_plan: plan.Plan, its_namespaces: set[str]) -> list[str]:
+def _began(pid: int) -> int:
+    try:
+        return processes.of(pid).started
+    except ProcessLookupError:
+        return sys.maxsize
+
+
+def _mounts(the_plan: plan.Plan) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if the_plan.folder in line or any(name in line for name in its_namespaces)]
+    return [line for line in lines if the_plan.folder in line]
 
 
 def _cgroups(the_plan: plan.Plan) -> list[str]:

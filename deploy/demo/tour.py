@@ -9,7 +9,7 @@ from typing import Final
 
 from deploy import hello
 from deploy.demo import leftovers, stage
-from deploy.local import cluster, network, plan, processes, record, tasks
+from deploy.local import cluster, processes, record, tasks
 from protos.orch.v1 import objects_pb2
 
 SERVICE: Final = "hello"
@@ -24,12 +24,12 @@ _NODE_LOSS_S: Final = 15.0
 class Tour:
     """The steps in their order; `run` walks through them."""
 
-    def __init__(self, the_stage: stage.Stage) -> None:
+    def __init__(self, the_stage: stage.Stage, *, name: str) -> None:
         self._stage = the_stage
-        self._name = free_name()
+        self._name = name
         self._before = leftovers.look()
         self._record: record.Record | None = None
-        self._namespaces: set[str] = set()
+        self._namespaces = leftovers.Namespaces()
 
     def run(self) -> None:
         """NotSeen at the first claim that does not come true."""
@@ -161,7 +161,7 @@ class Tour:
         found = leftovers.find(self._record.plan, self._before, self._namespaces)
         _claim(not found, "something is left:\n" + "\n".join(found))
         self._stage.seen(
-            f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, "
+            f"nothing is left: none of its processes, mounts, {len(self._namespaces.names)} namespaces, links, "
             "control groups, nftables rules and files"
         )
 
@@ -197,12 +197,6 @@ class Tour:
         self._stage.seen(
             "it answers with its own task, node and slot" if len(replicas) == 1 else "each answers for itself"
         )
-
-
-def free_name() -> str:
-    """`demo`, unless another demo is running: then `demo2`, and so on."""
-    names = ("demo", *(f"demo{number}" for number in range(2, 100)))
-    return next(name for name in names if not network.exists(plan.host_link(name)))
 
 
 def _claim(holds: bool, otherwise: str) -> None:
