@@ -2,6 +2,14 @@
 
 from protos.orch.v1 import objects_pb2 as pb
 
+HELLO_MANIFEST = """\
+kind: Service
+meta: {name: hello}
+spec:
+  replicas: 3
+  template: {container: {image: "hello:1.0"}}
+"""
+
 NOW_MS = 1_800_000_000_000
 SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS

@@ -14,14 +14,6 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support import etcd, fake_control, orchctl, samples
 from tests.support.fake_control import FakeControl
 
-HELLO = """\
-kind: Service
-meta: {name: hello}
-spec:
-  replicas: 3
-  template: {container: {image: "hello:1.0"}}
-"""
-
 
 @pytest.fixture
 def fake() -> FakeControl:
@@ -80,7 +72,7 @@ def settle(fake: FakeControl, *, ready: int = 3, settled: bool = True) -> None:
 
 
 def test_apply_waits_until_everything_is_as_asked(fake: FakeControl, server: str, tmp_path: Path) -> None:
-    (tmp_path / "hello.yaml").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     with started(orchctl.environment(tmp_path, server), "apply", "-f", str(tmp_path / "hello.yaml")) as process:
         lines_until(process, "waiting for the leader")
         settle(fake, ready=1, settled=False)
@@ -91,7 +83,7 @@ def test_apply_waits_until_everything_is_as_asked(fake: FakeControl, server: str
 
 
 def test_what_is_missing_after_the_time_is_told_with_its_reason(fake: FakeControl, server: str, tmp_path: Path) -> None:
-    (tmp_path / "hello.yaml").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     waiting = samples.PENDING
     fake.put(waiting)
     arguments = ("apply", "-f", str(tmp_path / "hello.yaml"), "--timeout", "3s")
@@ -108,7 +100,7 @@ def test_what_is_missing_after_the_time_is_told_with_its_reason(fake: FakeContro
 
 
 def test_a_service_that_is_deleted_meanwhile_is_not_waited_for(fake: FakeControl, server: str, tmp_path: Path) -> None:
-    (tmp_path / "hello.yaml").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     with started(orchctl.environment(tmp_path, server), "apply", "-f", str(tmp_path / "hello.yaml")) as process:
         fake.wait_for_watchers()
         service = fake.find("service", "default", "hello")
@@ -120,7 +112,7 @@ def test_a_service_that_is_deleted_meanwhile_is_not_waited_for(fake: FakeControl
 
 
 def test_a_control_plane_that_goes_away_and_returns_is_waited_for(tmp_path: Path) -> None:
-    (tmp_path / "hello.yaml").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     fake = FakeControl()
     fake.settles = False
     port = etcd.free_port()
@@ -170,7 +162,7 @@ def test_scale_waits_and_detach_does_not(fake: FakeControl, server: str, tmp_pat
 
 
 def test_ctrl_c_ends_the_waiting_not_the_change(fake: FakeControl, server: str, tmp_path: Path) -> None:
-    (tmp_path / "hello.yaml").write_text(HELLO)
+    (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     with started(orchctl.environment(tmp_path, server), "apply", "-f", str(tmp_path / "hello.yaml")) as process:
         lines_until(process, "waiting for the leader")
         process.send_signal(signal.SIGINT)

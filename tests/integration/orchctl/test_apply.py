@@ -1,0 +1,114 @@
+"""`apply` with the real program: output, exit codes, and what became of the objects."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import samples
+from tests.support.fake_control import FakeControl
+from tests.support.orchctl import Result
+
+Run = Callable[..., Result]
+
+
+def test_apply_makes_what_is_written_and_waits(run: Run, fake: FakeControl, hello: str) -> None:
+    result = run("apply", "-f", hello)
+    assert (result.code, result.out) == (0, "service/hello created\nservice/hello: 3 of 3 ready\n"), result.err
+    service = fake.find("service", "default", "hello")
+    assert isinstance(service, pb.Service)
+    assert service.spec.replicas == 3
+
+
+def test_apply_again_changes_nothing(run: Run, hello: str) -> None:
+    run("apply", "-f", hello, "--detach")
+    assert run("apply", "-f", hello, "--detach").out == "service/hello unchanged\n"
+
+
+def test_apply_reads_folders_and_standard_input(run: Run, fake: FakeControl, tmp_path: Path) -> None:
+    """Folders with everything below them, hidden ones left out."""
+    for name in ("b.yml", "sub/a.yaml", ".hidden/c.yaml", "notes.txt"):
+        path = tmp_path / "shop" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(samples.HELLO_MANIFEST.replace("hello}", f"{path.stem}}}"))
+    result = run("apply", "-f", str(tmp_path / "shop"), "-f", "-", "--detach", stdin=samples.HELLO_MANIFEST)
+    assert result.out.splitlines() == ["service/b created", "service/a created", "service/hello created"], result.err
+    assert fake.find("service", "default", "c") is None
+
+
+def test_a_dry_run_shows_and_writes_nothing(run: Run, fake: FakeControl, hello: str) -> None:
+    result = run("apply", "-f", hello, "--dry-run")
+    assert (result.code, result.out) == (0, "service/hello created (dry run)\n")
+    assert fake.find("service", "default", "hello") is None
+
+
+def test_every_mistake_of_a_manifest_is_a_line_with_its_place(run: Run, fake: FakeControl, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(samples.HELLO_MANIFEST.replace("replicas: 3", "replicas: many").replace("image:", "imagee:"))
+    result = run("apply", "-f", str(path))
+    assert result.code == 2
+    assert f"{path}:4:13: spec.replicas: " in result.err
+    assert f"{path}:5:26: spec.template.container.imagee: unknown field" in result.err
+    assert result.err.splitlines()[-1] == "orchctl: 2 mistakes; nothing was changed"
+    assert not fake.asked(control.ApplyRequest)
+
+
+def test_the_namespace_option_fills_in_and_contradicts(run: Run, fake: FakeControl, hello: str, tmp_path: Path) -> None:
+    assert run("-n", "shop", "apply", "-f", hello, "--detach").code == 0
+    assert fake.find("service", "shop", "hello") is not None
+    other = tmp_path / "other.yaml"
+    other.write_text(samples.HELLO_MANIFEST.replace("name: hello", "name: hello, namespace: other"))
+    result = run("apply", "-n", "shop", "-f", str(other))
+    assert result.code == 2
+    assert "Service other/hello says its own namespace" in result.err
+
+
+def test_warnings_are_for_the_person_only(
+    run: Run, fake: FakeControl, hello: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result_of = fake._apply
+
+    def with_warning(wanted: pb.Service, *, dry_run: bool) -> control.ApplyResult:
+        result = result_of(wanted, dry_run=dry_run)
+        result.warnings.append("no image hello:1.0 \x1b[2J")
+        return result
+
+    monkeypatch.setattr(fake, "_apply", with_warning)
+    result = run("apply", "-f", hello, "--detach")
+    assert result.err == "warning: service/hello: no image hello:1.0 \\x1b[2J\n"
+    assert result.out == "service/hello created\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["apply"], "missing option '-f' / '--file'"),
+        (["apply", "-f", "/nowhere.yaml"], "cannot read /nowhere.yaml: No such file or directory"),
+        (["apply", "-f", "/dev/null"], "there is no object in these files"),
+        (["apply", "-f", "-", "-f", "-"], "standard input (`-f -`) can be read once only"),
+        (["apply", "-f", "x", "--timeout", "soon"], "not a duration: 'soon'"),
+        (["scale", "hello"], "not a service and a number: 'hello'"),
+        (["delete"], "name objects, or files with -f"),
+        (["get", "servise"], "there is no kind 'servise'"),
+        (["get"], "missing argument 'KIND [NAME…]'"),
+        (["explain", "servise"], "there is no kind 'servise'"),
+        (["get", "all", "-w"], "one kind at a time can be watched"),
+        (["describe", "service"], "a kind and a name are needed"),
+        (["exec", "hello"], "missing argument '-- COMMAND [ARGUMENT…]'"),
+        (["exec", "hello", "-it", "sh"], "options go before the target: -it"),
+        (["exec", "-it", "hello", "sh"], "standard input is not a terminal"),
+        (["logs", "node/n1"], "a node prints nothing"),
+        (["explain", "service.spek"], 'service has no field "spek"'),
+        (["-A", "scale", "hello=1"], "--all-namespaces works with `get` only"),
+        (["--server", "http://x", "get", "svc"], "--server: not a server's address: 'http://x'"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_exit_code_2(run: Run, arguments: Sequence[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert len(result.err.splitlines()) <= 2
+    assert not result.out
