@@ -36,6 +36,16 @@ async def test_the_next_agent_finds_what_was_written(disks: Disks) -> None:
 
 
 @bounded(10)
+async def test_records_of_any_length(disks: Disks) -> None:
+    """A longer one and a shorter one after it, and back."""
+    disk = disks()
+    for count in (0, 10, 1000, 0, 300, 2):
+        written = Record(restart_times=tuple(range(1_700_000_000_000, 1_700_000_000_000 + count)))
+        await disk.save_record("web-1-a", written)
+        assert (await disks().load()).records == {"web-1-a": written}
+
+
+@bounded(10)
 async def test_what_is_forgotten_is_gone(disks: Disks) -> None:
     """Forgetting twice is no error."""
     disk = disks()
