@@ -19,7 +19,7 @@ def main() -> int:
             case "status":
                 print(status.table(cluster.existing(folder)))
             case "down":
-                print("down" if cluster.down(folder) else f"no cluster {options.name} is up")
+                print(f"{options.name} is down" if cluster.down(folder) else f"no cluster called {options.name} is up")
             case "node" if options.action == "kill":
                 cluster.kill_node(folder, options.node)
             case _:
@@ -31,6 +31,9 @@ def main() -> int:
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("cluster: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from orchctl import config
 _START_TIMEOUT_S: Final = 10.0
 _READY_TIMEOUT_S: Final = 30.0
 _DOWN_TIMEOUT_S: Final = 20.0
+_PAUSE_S: Final = 0.05
 _LOG_TAIL_BYTES: Final = 2000
 
 
@@ -45,30 +46,37 @@ def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
     """Start a cluster and wait until its nodes are ready. What an earlier one left behind is removed first."""
     preflight.check(name=options.name, nodes=options.nodes)
     options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _one_at_a_time():
-        lock = record.lock(options.folder)
-        if lock is None:
-            raise errors.LocalError(
-                f"the cluster {options.name} is up already",
-                hint=f"orchctl cluster status --name {options.name}, or take it down first: orchctl cluster down",
-            )
-        try:
-            the_record = _prepare(options, say)
-            _start_supervisor(the_record, lock=lock, owner=options.owner)
-        finally:
-            os.close(lock)
+    lock = record.lock(options.folder)
+    if lock is None:
+        raise errors.LocalError(
+            f"the cluster {options.name} is up already",
+            hint=f"orchctl cluster status --name {options.name}, or take it down first: orchctl cluster down",
+        )
     try:
+        try:
+            with _one_at_a_time():
+                the_record = _prepare(options, say)
+                _start_supervisor(the_record, lock=lock, owner=options.owner)
+        finally:
+            os.close(lock)  # from here on it is the supervisor's
         connect_nodes(the_record, set(the_record.plan.node_names))
         _choose_context(the_record.plan)
     except BaseException as error:
-        logs = tails(the_record.plan)
-        down(options.folder)
-        if isinstance(error, errors.LocalError):
-            raise errors.LocalError(str(error), hint=error.hint, detail=f"{error.detail}\n{logs}".strip()) from error
+        _undo(options.folder, error)
         raise
     running = record.load(options.folder)
     assert running is not None, f"{options.folder} has lost its record"
     return running
+
+
+def _undo(folder: Path, error: BaseException) -> None:
+    """Leave nothing of a cluster that did not come up, but tell what its logs say."""
+    begun = record.load(folder)
+    if isinstance(error, errors.LocalError) and begun is not None:
+        error.detail = f"{error.detail}\n{tails(begun.plan)}".strip()
+    if not down(folder):
+        with suppress(OSError):  # it holds something that is not ours
+            folder.rmdir()
 
 
 @contextmanager
@@ -159,12 +167,12 @@ def tails(the_plan: plan.Plan) -> str:
 
 def down(folder: Path) -> bool:
     """Take a cluster down and remove everything of it. Whether there was anything. LocalError when something stays."""
-    the_record = record.load(folder)
-    if the_record is None and not record.is_locked(folder):
-        return False
     deadline = time.monotonic() + _DOWN_TIMEOUT_S
+    the_record = _complete_record(folder, deadline)
+    if the_record is None:
+        return False
     for name in ("supervisor", "sweeper"):
-        process = the_record.processes.get(name) if the_record else None
+        process = the_record.processes.get(name)
         if process is None:
             continue
         if name == "supervisor":
@@ -174,10 +182,22 @@ def down(folder: Path) -> bool:
                 f"the {name} (pid {process.pid}) is still there after {_DOWN_TIMEOUT_S:.0f} s",
                 hint=f"kill -9 {process.pid}, then again",
             )
-    if the_record is not None:  # the sweeper has done it all, unless it was killed
-        sweep.sweep(the_record)
+    sweep.sweep(the_record)  # the sweeper has done it all, unless it was killed
     sweep.remove_folder(folder)
     return True
+
+
+def _complete_record(folder: Path, deadline: float) -> record.Record | None:
+    """The record; while somebody holds the lock, only once it tells who: a supervisor may be just starting."""
+    while True:
+        the_record = record.load(folder)
+        if (the_record is not None and "supervisor" in the_record.processes) or not record.is_locked(folder):
+            return the_record
+        if time.monotonic() > deadline:
+            raise errors.LocalError(
+                f"somebody holds {folder}, and its record does not say who", hint=f"fuser -v {folder} tells"
+            )
+        time.sleep(_PAUSE_S)
 
 
 def existing(folder: Path) -> record.Record:

@@ -51,11 +51,25 @@ def test_up_status_down(state: Path) -> None:
     assert run(state, "status").count("running, ready") == 3
     the_record = cluster.existing(state)
     its_namespaces = leftovers.namespaces(the_record.plan)
-    assert "down" in run(state, "down")
+    assert "is down" in run(state, "down")
     assert leftovers.find(the_record.plan, before, its_namespaces) == []
     assert "no cluster" in run(state, "down")
     assert not state.exists()
     assert not (state.parent / "config.yaml").exists()
+
+
+def test_an_up_that_is_interrupted_leaves_nothing(state: Path) -> None:
+    """Ctrl-C while the machines boot."""
+    command = [sys.executable, "-m", "deploy.local", "up", "--name", name_of(state), "--state", str(state)]
+    environment = support.environment(str(state.parent / "config.yaml"))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
+        until(lambda: network.exists(plan.host_link(name_of(state))), what="the supervisor has begun")
+        up.send_signal(signal.SIGINT)
+        output, _ = up.communicate(timeout=60)
+    assert up.returncode == 130, output
+    assert "Traceback" not in output
+    assert not state.exists()
+    assert not network.exists(plan.host_link(name_of(state)))
 
 
 def test_two_clusters_keep_out_of_each_others_way(state: Path) -> None:

@@ -122,3 +122,26 @@ def test_a_machine_can_be_switched_on_again_at_once(boot: Boot, tmp_path: Path) 
         os.kill(init_of(machine), signal.SIGKILL)
         machine.wait(timeout=10)
     assert "cannot" not in log(tmp_path)
+
+
+def test_tasks_find_a_place_even_on_an_overlay(boot: Boot, tmp_path: Path) -> None:
+    """Inside a container the state folder often is one, and one overlay cannot hold the other's writable side."""
+    parts = {"lowerdir": tmp_path / "lower", "upperdir": tmp_path / "upper", "workdir": tmp_path / "work"}
+    for part in (*parts.values(), tmp_path / "tasks"):
+        part.mkdir()
+    options = ",".join(f"{key}={part}" for key, part in parts.items())
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "tasks"], check=True)
+    try:
+        boot(f"stat --file-system --format=%T {tmp_path}/tasks; exec sleep 100")
+        until(lambda: "tmpfs\n" in log(tmp_path), what="the tasks' folder is a tmpfs")
+        assert "a tmpfs is mounted over it" in log(tmp_path)
+    finally:
+        subprocess.run(["umount", tmp_path / "tasks"], check=True)
+
+
+def test_tasks_stay_on_the_disk_where_they_can(boot: Boot, tmp_path: Path) -> None:
+    """And the probe leaves nothing there."""
+    boot("echo up; exec sleep 100")
+    until(lambda: "up" in log(tmp_path), what="the machine is up")
+    assert "tmpfs" not in log(tmp_path)
+    assert list((tmp_path / "tasks").iterdir()) == []
