@@ -55,6 +55,9 @@ def runtimes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime
         for entry in client.list_containers(str(layout.run)):
             client.delete(str(layout.run), entry.id, force=True)
         cgroups.existing(cgroups.current_layout(), f"{PARENT}/{tmp_path.name}").delete()
+        for folder in cgroups.existing(cgroups.current_layout(), PARENT).folders:
+            with contextlib.suppress(OSError):  # another test's groups are still in it
+                Path(folder).rmdir()
 
 
 @pytest.fixture

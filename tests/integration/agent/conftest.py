@@ -101,6 +101,9 @@ class Node:
         for pin in [*self.state.glob("tasks/*/netns"), self.namespace]:
             subprocess.run(["umount", "--lazy", pin], check=False, capture_output=True)
         cgroups.existing(cgroups.current_layout(), self.parent).delete()
+        for folder in cgroups.existing(cgroups.current_layout(), PARENT).folders:
+            with contextlib.suppress(OSError):  # another test's groups are still in it
+                Path(folder).rmdir()
 
 
 def link(one: Node, other: Node) -> None:

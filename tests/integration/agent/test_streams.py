@@ -152,8 +152,7 @@ async def test_a_command_with_a_terminal(node: Node, store: ImageStore) -> None:
         await expect(frames, b"30 100")
         await send.put(input_frame(resize=cpb.TerminalSize(rows=40, columns=120)))
         await send.put(input_frame(stdin=b"go\n"))
-        await expect(frames, b"40 120")
-        await expect(frames, b"ready")
+        await expect(frames, b"40 120", b"ready")
         await send.put(input_frame(signal=signal.SIGTERM))
         assert (await result_of(frames))[2] == 9
 
@@ -183,10 +182,10 @@ async def test_a_command_ends_with_its_container(node: Node, store: ImageStore) 
         assert (await result_of(frames))[2] == 137
 
 
-async def expect(frames: Frames, words: bytes) -> None:
-    """Read until these words have come."""
+async def expect(frames: Frames, *words: bytes) -> None:
+    """Read until all these words have come, in whatever pieces."""
     seen = b""
-    while words not in seen:
+    while not all(word in seen for word in words):
         seen += (await anext(frames)).output.stdout
 
 
