@@ -138,6 +138,7 @@ class _Run:
             await self._chance.choice(acts)()
         self._trouble.mend_everything()
         await self._put_right()
+        self._trouble.end_weather()
         await self._come_to_rest()
         await self._stay_idle()
 

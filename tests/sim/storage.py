@@ -10,8 +10,8 @@ from tests.sim.net import Network
 from tests.support.virtualtime import OWNER
 
 TIMEOUT_S = 2.0
-LOST_ANSWER = 0.02
-"""The chance that a commit happens and its answer is lost, on a bad day."""
+LOST = 0.03
+"""The chance that a request does not reach the store, and that an answer does not come back, on a bad day."""
 
 
 @contextlib.contextmanager
@@ -93,14 +93,16 @@ class RemoteStore:
         await asyncio.sleep(self._chance.uniform(0.0002, 0.002))
         if self._dead:
             raise errors.Unavailable(f"{self._owner} is dead")
-        if self._network.is_cut(self._owner, "store"):
+        if self._is_lost() or self._network.is_cut(self._owner, "store"):
             await asyncio.sleep(TIMEOUT_S)
             raise errors.Unavailable("the store did not answer")
 
     async def _return(self, *, ambiguous: bool) -> None:
         """The way back, on which an answer may be lost."""
         await asyncio.sleep(self._chance.uniform(0.0001, 0.001))
-        bad_day = self._network.weather.lose > 0 and self._chance.random() < LOST_ANSWER
-        if bad_day or self._network.is_cut("store", self._owner):
+        if self._is_lost() or self._network.is_cut("store", self._owner):
             await asyncio.sleep(TIMEOUT_S)
             raise errors.Unavailable("the store's answer was lost", ambiguous=ambiguous)
+
+    def _is_lost(self) -> bool:
+        return self._network.weather.lose > 0 and self._chance.random() < LOST

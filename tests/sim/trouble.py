@@ -45,6 +45,7 @@ class Trouble:
             self._heal,
             self._lapse,
             self._compact,
+            self._miss_history,
             self._pause_watches,
             self._jump_clock,
         ]
@@ -58,11 +59,9 @@ class Trouble:
         self._story.say(f"weather: {weather}")
 
     def mend_everything(self) -> None:
-        """The storm is over: every machine and process runs, and nothing is between them."""
+        """The storm is over: every machine and process runs, and nothing but the weather is between them."""
         self._calm.set()
-        network = self._cluster.network
-        network.heal()
-        network.weather.lose = network.weather.double = network.weather.late = 0.0
+        self._cluster.network.heal()
         self._store.resume_watches()
         for name in (*self._cluster.control_plane_names, *self._cluster.agents):
             self._cluster.thaw(name)
@@ -74,6 +73,12 @@ class Trouble:
             if agent.process is None:
                 agent.start()
         self._story.say("calm: everything is mended")
+
+    def end_weather(self) -> None:
+        """From now on every message arrives, once and in time. What was lost before has to be noticed by itself."""
+        weather = self._cluster.network.weather
+        weather.lose = weather.double = weather.late = 0.0
+        self._story.say("the weather is fine")
 
     # Containers and machines ------------------------------------------------------------------------------------------
 
@@ -155,8 +160,8 @@ class Trouble:
         self._group.create_task(self._later(delay_s, f"{name} is thawed", lambda: self._cluster.thaw(name)))
 
     async def _jump_clock(self) -> None:
-        processes = [*self._cluster.control_planes.values(), *self._cluster.agents.values()]
-        one = self._chance.choice(processes)
+        planes, agents = list(self._cluster.control_planes.values()), list(self._cluster.agents.values())
+        one = self._chance.choice(planes if planes and self._chance.random() < 0.5 else agents)
         by_ms = self._chance.choice([-10_000, -500, 500, 10_000])
         one.skew_ms += by_ms
         self._story.say(f"fault: the clock of {one.name} jumps by {by_ms} ms")
@@ -188,6 +193,19 @@ class Trouble:
         listing = await self._store.list("/orch-none/")
         self._story.say(f"fault: history up to {listing.revision} is compacted")
         await self._store.compact(listing.revision)
+
+    async def _miss_history(self) -> None:
+        """Whoever is cut off for long finds that the store has forgotten what happened meanwhile."""
+        name = self._chance.choice(sorted(self._cluster.control_plane_names))
+        self._story.say(f"fault: {name} does not reach the store, which will forget its history")
+        self._cluster.network.cut(name, "store")
+        self._cluster.network.cut("store", name)
+        self._group.create_task(self._forget_history(self._chance.uniform(2.0, 8.0)))
+
+    async def _forget_history(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self._compact()
+        await self._heal()
 
     async def _pause_watches(self) -> None:
         delay_s = self._chance.choice([0.5, 3.0, 12.0])

@@ -1,0 +1,235 @@
+"""Bugs that somebody might really make, to be planted into the product: the simulation has to find each of them.
+
+Each replaces one function by a plausibly wrong one. A plant names the rules that may catch it, and a seed that is known
+to; the test tries that one first and then a whole range.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from agent import outbox, worker
+from agent.core import assignments as held
+from controlplane.controllers import loop, pen
+from controlplane.core import filters, garbage, nodes, plan, reports, slots, tasks
+from controlplane.dispatcher import session
+from controlplane.store import api, errors, snapshots, writer
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plant:
+    """`bug` is wrong while its context is open."""
+
+    name: str
+    bug: Callable[[], AbstractContextManager[None]]
+    caught_by: frozenset[str]
+    hint: int
+
+
+def _instead(owner: object, name: str, wrong: object) -> Callable[[], AbstractContextManager[None]]:
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        right = getattr(owner, name)
+        setattr(owner, name, wrong)
+        try:
+            yield
+        finally:
+            setattr(owner, name, right)
+
+    return planted
+
+
+# The leader -----------------------------------------------------------------------------------------------------------
+
+
+def _accept_whatever_comes(task: pb.Task, node_id: str, report: wire.TaskReport) -> plan.Write | None:
+    """An old report, overtaken by a newer one, is stored like any other."""
+    if task.node_id != node_id or report.status == task.status:
+        return None
+    changed = plan.copy(task)
+    changed.status.CopyFrom(report.status)
+    return plan.Write(value=changed, why="reported")
+
+
+_right_write = writer.write
+
+
+async def _write_without_fence(store: api.Store, groups: Any, *, fence: api.Fence | None = None) -> int | None:
+    del fence
+    return await _right_write(store, groups)
+
+
+async def _run_and_forget_keys(self: loop.Loop) -> None:
+    """After a conflict the loop waits for the next event, instead of looking again."""
+    while True:
+        keys = await self._next_keys()
+        try:
+            made = await self._pen.write(
+                lambda snapshot, keys=keys: self._planner.decide(snapshot, keys, self._now_ms())
+            )
+        except (errors.Conflict, errors.Temporary):
+            continue
+        self._planner.done(keys)
+        self._set_timers(keys, made.wake_at)
+
+
+async def _do_not_catch_up(_self: pen.Pen) -> None:
+    """A write whose answer was lost counts as not done."""
+
+
+def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
+    """A task that is to be removed goes at once, whether it has ended or not."""
+    return [task for task in members if task.desired_state == pb.DESIRED_STATE_REMOVE]
+
+
+# The agent ------------------------------------------------------------------------------------------------------------
+
+
+def _apply_over_gaps(current: held.Assignments, message: wire.Assignment) -> held.Assignments | held.Gap:
+    """What is missing in between is not missed."""
+    if message.type == wire.Assignment.TYPE_INCREMENTAL and current.sequence is not None:
+        message.applies_to = current.sequence
+    return _right_apply(current, message)
+
+
+_right_apply = held.apply
+
+
+def _begin_with_nothing(self: outbox.Outbox, _everything: object) -> None:
+    """The leader is believed to know what it was told in the last session."""
+    self._sequence, self._sent = 0, {}
+    self._acknowledged.set()
+
+
+async def _restore_nothing(_self: worker.Worker) -> None:
+    """An agent begins with an empty node, whatever runs there."""
+
+
+async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
+    """A batch that was not acknowledged is forgotten."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(outbox.REPEAT_S):
+            await self._acknowledged.wait()
+    self._sent = {}
+    return await _right_next_batch(self)
+
+
+_right_next_batch = outbox.Outbox.next_batch
+
+REST = frozenset({"whole at rest"})
+
+PLANTS = (
+    Plant(
+        name="an old report lets a state fall",
+        bug=_instead(reports, "accept", _accept_whatever_comes),
+        caught_by=frozenset({"states rise"}),
+        hint=1,
+    ),
+    Plant(
+        name="the leader writes without its fence",
+        bug=_instead(writer, "write", _write_without_fence),
+        caught_by=frozenset({"one writer"}),
+        hint=1,
+    ),
+    Plant(
+        name="the scheduler looks at a node once for many tasks",
+        bug=_instead(filters, "takes", lambda *_: True),
+        caught_by=frozenset({"capacity", "nothing is given twice"}),
+        hint=1,
+    ),
+    Plant(
+        name="a stopping task does not hold its slot",
+        bug=_instead(tasks, "is_stopping", lambda _: False),
+        caught_by=frozenset({"one task a slot"}),
+        hint=1,
+    ),
+    Plant(
+        name="a loop forgets its keys after a conflict",
+        bug=_instead(loop.Loop, "run", _run_and_forget_keys),
+        caught_by=REST,
+        hint=1,
+    ),
+    Plant(
+        name="a plan is made again on the state before a lost answer",
+        bug=_instead(pen.Pen, "_catch_up", _do_not_catch_up),
+        caught_by=frozenset({"one task a slot"}),
+        hint=1,
+    ),
+    Plant(
+        name="the newest task of a slot goes by the clock",
+        bug=_instead(slots, "next_moment", lambda _slot, now_ms: now_ms),
+        caught_by=frozenset({"pace"}),
+        hint=1,
+    ),
+    Plant(
+        name="a slot is refilled without a pause",
+        bug=_instead(slots, "ready_at", lambda *_: 0),
+        caught_by=frozenset({"pace"}),
+        hint=1,
+    ),
+    Plant(
+        name="every node gets the first subnet",
+        bug=_instead(nodes._FreeSubnets, "take", lambda self: str(next(iter(self._all)))),
+        caught_by=frozenset({"nothing is given twice"}),
+        hint=1,
+    ),
+    Plant(
+        name="tasks are given up although most nodes vanished together",
+        bug=_instead(nodes, "braked", lambda *_: False),
+        caught_by=frozenset({"brake"}),
+        hint=1,
+    ),
+    Plant(
+        name="garbage collection does not wait for the end",
+        bug=_instead(garbage, "_doomed", _doomed_when_unwanted),
+        caught_by=frozenset({"the living stay"}),
+        hint=1,
+    ),
+    Plant(
+        name="the cache misses deletions after a compaction",
+        bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
+        caught_by=frozenset({"whole at rest", "idle is idle"}),
+        hint=1,
+    ),
+    Plant(
+        name="nobody notices an assignment that was lost and that no other follows",
+        bug=_instead(session.Session, "_compare", lambda *_: None),
+        caught_by=REST | {"no doubles"},
+        hint=1,
+    ),
+    Plant(
+        name="the agent takes assignments over a gap",
+        bug=_instead(held, "apply", _apply_over_gaps),
+        caught_by=REST | {"no doubles"},
+        hint=1,
+    ),
+    Plant(
+        name="the agent counts assignments on from the last session",
+        bug=_instead(held, "of_new_session", lambda current: current),
+        caught_by=REST | {"no doubles"},
+        hint=1,
+    ),
+    Plant(
+        name="the agent does not tell a new leader everything",
+        bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
+        caught_by=REST,
+        hint=1,
+    ),
+    Plant(
+        name="the agent forgets what was not acknowledged",
+        bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
+        caught_by=REST,
+        hint=1,
+    ),
+    Plant(
+        name="the agent starts without looking at what runs",
+        bug=_instead(worker.Worker, "_restore", _restore_nothing),
+        caught_by=REST | {"no doubles", "no error is logged"},
+        hint=1,
+    ),
+)
