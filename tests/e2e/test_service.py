@@ -93,6 +93,16 @@ def test_exec_runs_inside_and_returns_the_exit_code(local: LocalCluster) -> None
     local.orchctl("delete", "service", "inside")
 
 
+def test_every_example_runs(local: LocalCluster) -> None:
+    """The folder as a whole; then each is deleted by the very files."""
+    local.orchctl("apply", "-f", "manifests/examples", "--timeout", "60s")
+    published = local.await_whole("published", 2)
+    node = next(node for node in local.nodes().values() if node.id == published[0].node_id)
+    assert f"task={published[0].meta.name} " in get(node.address, port=18080)
+    local.orchctl("delete", "-f", "manifests/examples")
+    assert not tasks.running(local.plan.server)
+
+
 def test_a_missing_image_says_what_to_do(local: LocalCluster) -> None:
     """The task tells, and so does the command that waits for it."""
     manifest = "kind: Service\nmeta: {name: lost}\nspec:\n  template: {container: {image: nowhere}}\n"
