@@ -111,8 +111,14 @@ class Executor:
             ended = Exit(code=error.exit_code, finished_at=now_ms, message=error.message)
             record = dataclasses.replace(record, started_at=now_ms)
             return dataclasses.replace(observed, record=record, life=Life.STOPPED, exit=ended)
-        record = dataclasses.replace(record, started_at=started.started_at)
-        return dataclasses.replace(observed, record=record, life=Life.RUNNING, stop_asked_at=0, kill_asked_at=0)
+        return dataclasses.replace(
+            observed,
+            record=dataclasses.replace(record, started_at=started.started_at),
+            life=Life.RUNNING if started.exit is None else Life.STOPPED,
+            exit=started.exit,
+            stop_asked_at=0,
+            kill_asked_at=0,
+        )
 
     def _note_exit(self, ended: Exit, observed: Observed, desired: Desired) -> Observed:
         observed = dataclasses.replace(observed, exit=None)

@@ -11,6 +11,7 @@ import fcntl
 import gc
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -35,11 +36,14 @@ from runtime import defaults
 
 log = structlog.get_logger()
 
+MAX_DESCRIPTORS = 16_384
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run an agent until it is told to end."""
     options = _options(arguments)
     _log_to_stderr(options.log_level)
+    _allow_descriptors()
     state = Path(options.state).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -122,6 +126,14 @@ def _label(text: str) -> str:
     if "=" not in text[1:]:
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
     return text
+
+
+def _allow_descriptors() -> None:
+    """One for each container's monitor, and some for each stream: the usual 1024 would be the limit of the node."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_to_stderr(level: str) -> None:

@@ -97,7 +97,10 @@ class Runtime(Protocol):
     """The containers of this node. A container's id is its task's."""
 
     async def start(self, request: ContainerRequest) -> ContainerState:
-        """Create and start a container on a fresh writable layer. Raises StartFailed, Refused or Temporary."""
+        """Create and start a container on a fresh writable layer. Raises StartFailed, Refused or Temporary.
+
+        One that has ended by the time that this returns was started all the same: the state tells its exit.
+        """
         ...
 
     async def containers(self) -> Mapping[str, ContainerState]:

@@ -36,9 +36,9 @@ _NS_PER_MS = 1_000_000
 
 @dataclass(slots=True)
 class _Held:
-    """A running container that this agent is connected to."""
+    """A container that this agent has seen. `monitor` is None when it had ended before that."""
 
-    monitor: Connection
+    monitor: Connection | None
     ended: "asyncio.Future[Exit]"
 
 
@@ -56,7 +56,8 @@ class Launched:
     async def close(self) -> None:
         """Let go of everything. The launcher ends, containers live on."""
         for held in self._held.values():
-            held.monitor.close()
+            if held.monitor is not None:
+                held.monitor.close()
         self._held.clear()
         if self._launcher is not None:
             self._launcher.close()
@@ -98,7 +99,10 @@ class Launched:
         """Connects to what runs, and removes what was never whole."""
         known = {entry.id for entry in client.list_containers(self._root) if entry.started_ns}
         for name in sorted({folder.name for folder in self._layout.run.iterdir()} - known):
-            await self.delete(name)
+            try:
+                await self.delete(name)
+            except Temporary as error:
+                log.warning("a container that was never whole stays for now", container=name, error=error.message)
         return {task_id: self._adopt(task_id) for task_id in sorted(known)}
 
     async def wait(self, task_id: str) -> Exit:
@@ -108,14 +112,15 @@ class Launched:
 
     async def signal(self, task_id: str, name: str) -> None:
         held = self._held.get(task_id)
-        if held is not None:
+        if held is not None and held.monitor is not None:
             with contextlib.suppress(errors.PeerGone):  # it has ended, which is what signals are for
                 await held.monitor.call("kill", signal=signal_number(name))
 
     async def delete(self, task_id: str) -> None:
         held = self._held.pop(task_id, None)
         if held is not None:
-            held.monitor.close()
+            if held.monitor is not None:
+                held.monitor.close()
             held.ended.cancel()
         try:
             await asyncio.to_thread(client.delete, self._root, task_id, force=True)
@@ -160,11 +165,13 @@ class Launched:
         """Connect to a container's monitor, or learn how it ended."""
         known = state.load(self._root, task_id)
         started_at = known.started_ns // _NS_PER_MS
+        ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         try:
             connection = client.adopt(self._root, task_id).socket
         except errors.PeerGone:
-            return ContainerState(pid=known.pid, started_at=started_at, exit=self._exit_of(task_id, started_at))
-        ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+            ended.set_result(self._exit_of(task_id, started_at))
+            self._held[task_id] = _Held(monitor=None, ended=ended)
+            return ContainerState(pid=known.pid, started_at=started_at, exit=ended.result())
 
         def finish() -> None:
             if not ended.done():

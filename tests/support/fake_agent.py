@@ -55,6 +55,7 @@ class FakeMachine:
     starts: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0  # how long a start, an image or a write takes
     ignores_stop: bool = False
+    ends_at_once: int | None = None  # every container ends with this exit code before its start returns
     start_failure: StartFailed | None = None
     network_failure: Temporary | None = None
     next_pid: int = 1000
@@ -142,7 +143,9 @@ class FakeRuntime:
             ends_on_signal=not machine.ignores_stop,
         )
         machine.containers[name] = container
-        return ContainerState(pid=container.pid, started_at=container.started_at)
+        if machine.ends_at_once is not None:
+            machine.crash(name, machine.ends_at_once)
+        return ContainerState(pid=container.pid, started_at=container.started_at, exit=container.exit)
 
     async def containers(self) -> Mapping[str, ContainerState]:
         return {

@@ -344,3 +344,16 @@ async def test_many_tasks(count: int) -> None:
         await agent.until(lambda: sum(status.ready for status in agent.statuses.values()) == count)
         assert len({status.address for status in agent.statuses.values()}) == count
         assert loop_ms() - began < count * 20 / 4
+
+
+@bounded(3600, virtual_time=True)
+async def test_a_container_that_has_ended_when_its_start_returns() -> None:
+    """It was started all the same: its exit counts, and the restart policy decides."""
+    machine = machine_with_image()
+    machine.ends_at_once = 4
+    made = template("/web")
+    made.restart.attempts = 1
+    async with alive(machine) as agent:
+        agent.complete(task("web-1-a"), made=made)
+        status = await agent.reach("web-1-a", states.FAILED)
+        assert (status.exit_code, status.restarts) == (4, 1)
