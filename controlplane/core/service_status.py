@@ -16,7 +16,8 @@ def of(
     ready = [task for task in filling if tasks.is_ready(task)]
     done = sum(slots.is_done(slot, revision) for slot in wanted)
     updated = sum(task.revision_id == revision.meta.id for task in ready)
-    leaving = sum(tasks.is_stopping(task) for task in members)
+    filled = {task.meta.id for task in filling}
+    leaving = sum(task.meta.id not in filled and not states.is_terminal(task.status.state) for task in members)
     return pb.ServiceStatus(
         observed_generation=service.meta.generation,
         replicas=len(wanted),

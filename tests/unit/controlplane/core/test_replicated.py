@@ -201,6 +201,12 @@ def test_the_status_tells_what_holds_the_service_up() -> None:
     assert not status.settled
 
 
+def test_a_service_is_not_settled_before_its_surplus_has_left() -> None:
+    status = written(reconcile(build.service(replicas=1), [build.task(1), build.task(2)]), pb.Service)[0].status
+    assert status.message == "1 of 1 ready; 1 stopping"
+    assert not status.settled
+
+
 class _World:
     """One service, its tasks, and a rude agent."""
 
