@@ -13,9 +13,8 @@ from typing import Any
 
 from agent import outbox, worker
 from agent.core import assignments as held
-from controlplane.controllers import loop, pen
+from controlplane.controllers import loop
 from controlplane.core import filters, garbage, nodes, plan, reports, slots, tasks
-from controlplane.dispatcher import session
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -78,10 +77,6 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
         self._set_timers(keys, made.wake_at)
 
 
-async def _do_not_catch_up(_self: pen.Pen) -> None:
-    """A write whose answer was lost counts as not done."""
-
-
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
     """A task that is to be removed goes at once, whether it has ended or not."""
     return [task for task in members if task.desired_state == pb.DESIRED_STATE_REMOVE]
@@ -128,7 +123,7 @@ PLANTS = (
         name="an old report lets a state fall",
         bug=_instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
-        hint=1,
+        hint=2,
     ),
     Plant(
         name="the leader writes without its fence",
@@ -152,25 +147,13 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=1,
-    ),
-    Plant(
-        name="a plan is made again on the state before a lost answer",
-        bug=_instead(pen.Pen, "_catch_up", _do_not_catch_up),
-        caught_by=frozenset({"one task a slot"}),
-        hint=1,
-    ),
-    Plant(
-        name="the newest task of a slot goes by the clock",
-        bug=_instead(slots, "next_moment", lambda _slot, now_ms: now_ms),
-        caught_by=frozenset({"pace"}),
-        hint=1,
+        hint=78,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=1,
+        hint=5,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -188,25 +171,19 @@ PLANTS = (
         name="garbage collection does not wait for the end",
         bug=_instead(garbage, "_doomed", _doomed_when_unwanted),
         caught_by=frozenset({"the living stay"}),
-        hint=1,
+        hint=2,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=1,
-    ),
-    Plant(
-        name="nobody notices an assignment that was lost and that no other follows",
-        bug=_instead(session.Session, "_compare", lambda *_: None),
-        caught_by=REST | {"no doubles"},
-        hint=1,
+        hint=81,
     ),
     Plant(
         name="the agent takes assignments over a gap",
         bug=_instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=1,
+        hint=67,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
@@ -224,7 +201,7 @@ PLANTS = (
         name="the agent forgets what was not acknowledged",
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=1,
+        hint=159,
     ),
     Plant(
         name="the agent starts without looking at what runs",
