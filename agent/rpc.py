@@ -91,15 +91,21 @@ class CallLink(Link[Out, In]):
         """
         del reason  # gRPC has no word for why a client ends a call
         current = asyncio.current_task()
-        linger_s = 0.0 if current is not None and current.cancelling() else self._linger_s
+        try:
+            # A timeout inside a task that is being cancelled raises the cancellation and not itself (Python 3.11.2).
+            if current is None or not current.cancelling():
+                await self._linger()
+        finally:
+            self._call.cancel()
+            if self._reading is not None:
+                await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _linger(self) -> None:
         with contextlib.suppress(grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError, LinkLost):
-            async with asyncio.timeout(linger_s):
+            async with asyncio.timeout(self._linger_s):
                 await self._call.done_writing()
                 while True:
                     await self.receive()
-        self._call.cancel()
-        if self._reading is not None:
-            await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _why(self) -> str:
         if not self._call.done():

@@ -1,0 +1,44 @@
+"""Links over real gRPC: what a closed one leaves behind."""
+
+import asyncio
+import gc
+from pathlib import Path
+
+from agent.rpc import Server
+from images.store import ImageStore
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from tests.support.aio import bounded, until
+from tests.support.fake_leader import FakeLeader
+
+
+@bounded(20)
+async def test_a_link_closed_by_a_cancelled_task_collects_its_pending_read(tmp_path: Path) -> None:
+    """Otherwise an agent that is told to end prints the traceback of a read that nobody waits for."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+    leader = FakeLeader(ImageStore(tmp_path / "images"))
+    server = Server()
+    address = await leader.start(tmp_path / "leader.sock")
+    assigned = asyncio.Event()
+
+    async def hold_a_session() -> None:
+        link = await server.connect(address)
+        try:
+            await link.send(dpb.AgentMessage(register=dpb.Register(node_id="n")))
+            while (await link.receive()).WhichOneof("message") != "assignment":
+                pass
+            assigned.set()
+            await link.receive()
+        finally:
+            await link.close()
+
+    async with asyncio.TaskGroup() as group:
+        session = group.create_task(hold_a_session())
+        await assigned.wait()
+        session.cancel()
+    await server.close()
+    await leader.stop()
+    del session
+    await until(lambda: len(asyncio.all_tasks()) == 1, what="everything has ended but this test")
+    gc.collect()
+    assert complaints == []
