@@ -6,6 +6,7 @@ to; the test tries that one first and then a whole range.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,14 +64,16 @@ async def _write_without_fence(store: api.Store, groups: Any, *, fence: api.Fenc
     return await _right_write(store, groups)
 
 
+def _decide(self: loop.Loop, keys: frozenset[str], snapshot: snapshots.Snapshot) -> plan.Plan:
+    return self._planner.decide(snapshot, keys, self._now_ms())
+
+
 async def _run_and_forget_keys(self: loop.Loop) -> None:
     """After a conflict the loop waits for the next event, instead of looking again."""
     while True:
         keys = await self._next_keys()
         try:
-            made = await self._pen.write(
-                lambda snapshot, keys=keys: self._planner.decide(snapshot, keys, self._now_ms())
-            )
+            made = await self._pen.write(functools.partial(_decide, self, keys))
         except (errors.Conflict, errors.Temporary):
             continue
         self._planner.done(keys)

@@ -76,7 +76,7 @@ def _log_of_errors() -> Iterator[list[str]]:
         raise structlog.DropEvent
 
     before = structlog.get_config()
-    processors = [structlog.processors.format_exc_info, keep]
+    processors: list[Any] = [structlog.processors.format_exc_info, keep]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR), processors=processors)
     try:
         yield logged

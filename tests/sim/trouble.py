@@ -11,7 +11,7 @@ from agent.errors import StartFailed
 from controlplane.store import memory
 from tests.sim.cluster import Cluster
 from tests.sim.people import SERVICES
-from tests.sim.processes import Agent
+from tests.sim.processes import Agent, ControlPlane
 from tests.sim.story import Story
 
 Fault = Callable[[], Awaitable[None]]
@@ -105,9 +105,13 @@ class Trouble:
             await asyncio.sleep(lives_s)
 
     async def _refuse_starts(self) -> None:
-        machine, self_mended = self._any_agent().machine, machine_is_broken()
-        machine.start_failure = None if machine.start_failure is not None else self_mended
-        self._story.say(f"fault: a machine refuses to start containers: {machine.start_failure is not None}")
+        agent = self._any_agent()
+        if agent.machine.start_failure is not None:
+            self._story.say(f"{agent.name} starts containers again")
+            agent.machine.start_failure = None
+            return
+        self._story.say(f"fault: {agent.name} refuses to start containers")
+        agent.machine.start_failure = StartFailed("fork: out of memory", exit_code=125)
 
     async def _kill_agent(self) -> None:
         await self._kill(machine_too=False)
@@ -160,7 +164,8 @@ class Trouble:
         self._group.create_task(self._later(delay_s, f"{name} is thawed", lambda: self._cluster.thaw(name)))
 
     async def _jump_clock(self) -> None:
-        planes, agents = list(self._cluster.control_planes.values()), list(self._cluster.agents.values())
+        planes: list[ControlPlane | Agent] = list(self._cluster.control_planes.values())
+        agents: list[ControlPlane | Agent] = list(self._cluster.agents.values())
         one = self._chance.choice(planes if planes and self._chance.random() < 0.5 else agents)
         by_ms = self._chance.choice([-10_000, -500, 500, 10_000])
         one.skew_ms += by_ms
@@ -221,8 +226,3 @@ class Trouble:
         except TimeoutError:
             self._story.say(what)
             call()
-
-
-def machine_is_broken() -> StartFailed:
-    """What a machine without memory left answers to every start."""
-    return StartFailed("fork: out of memory", exit_code=125)

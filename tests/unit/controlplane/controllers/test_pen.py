@@ -58,3 +58,32 @@ async def test_old_history_is_compacted_by_who_writes(monkeypatch: pytest.Monkey
     with pytest.raises(errors.Compacted):
         await anext(store.watch("/orch/", version))
     assert (await anext(store.watch("/orch/", cache.revision - 5))).revision == cache.revision - 5
+
+
+def add_a_task(snapshot: Snapshot) -> plan.Plan:
+    """A task with a name of its own, unless there is one: made twice, it conflicts with nothing."""
+    if snapshot.all(pb.Task):
+        return plan.NOTHING
+    task = build.task(1)
+    task.meta.version = 0
+    return plan.Plan(changes=(plan.Write(value=task, why="slot 1 is free"),))
+
+
+@bounded(60, virtual_time=True)
+async def test_nobody_plans_again_before_what_was_written_is_seen() -> None:
+    """A write that the cache did not show in time has happened all the same."""
+    store = MemoryStore()
+    version = await store.commit([Put(key=LEADER, value=b"me")])
+    cache = Cache(store)
+    one = pen.Pen(store, cache, Fence(key=LEADER, version=version))
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(cache.run())
+        await cache.wait_for(version, 5)
+        store.pause_watches()
+        for _ in range(2):
+            with pytest.raises(errors.Unavailable):
+                await one.write(add_a_task)
+        store.resume_watches()
+        assert await one.write(add_a_task) == plan.NOTHING
+        following.cancel()
+    assert len(cache.snapshot().all(pb.Task)) == 1
