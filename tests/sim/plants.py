@@ -156,7 +156,7 @@ PLANTS = (
         name="a slot is refilled without a pause",
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=5,
+        hint=12,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -186,7 +186,7 @@ PLANTS = (
         name="the agent takes assignments over a gap",
         bug=_instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=67,
+        hint=5,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
