@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 PACKAGES := agent controlplane deploy images manifests orchctl protos runtime
 JOBS ?= 2
+# A test that hangs must not hang whoever waits for the suite; every single wait in it has a bound of its own.
+BOUNDED := timeout --foreground --signal=INT --kill-after=60 2400
 ONLY ?=
 JSON ?=
 SEED ?=
@@ -27,10 +29,10 @@ demo: setup ## Run the tour: three nodes, a service, failures, and nothing left 
 	@$(PYTHON) -m deploy.demo
 
 check: setup static ## Everything that needs neither root nor network, in about a minute
-	@$(PYTHON) -m pytest -q -n $(JOBS) -m 'not root and not etcd and not slow'
+	@$(BOUNDED) $(PYTHON) -m pytest -q -n $(JOBS) -m 'not root and not etcd and not slow'
 
 test: setup-test static ## Every test, as CI runs it (root, etcd and the peers; they fail where these are missing)
-	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadgroup
+	@$(BOUNDED) $(PYTHON) -m pytest -q -n $(JOBS) --dist loadgroup
 
 static: setup
 	@.venv/bin/ruff format --quiet --check . || { echo 'static: run .venv/bin/ruff format on these files' >&2; .venv/bin/ruff format --check .; }

@@ -190,7 +190,7 @@ def _next_signal(timeout_s: float | None) -> int | None:
 
 
 def _say(text: str) -> None:
-    print(f"machine: {text}", flush=True)
+    print(f"{time.strftime('%FT%TZ', time.gmtime())} machine: {text}", flush=True)
 
 
 if __name__ == "__main__":

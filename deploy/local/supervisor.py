@@ -173,7 +173,7 @@ def _start_sweeper(folder: Path, lock: int) -> tuple[subprocess.Popen[bytes], in
 
 
 def _say(text: str) -> None:
-    print(f"supervisor: {text}", flush=True)
+    print(f"{time.strftime('%FT%TZ', time.gmtime())} supervisor: {text}", flush=True)
 
 
 def main() -> None:
