@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"orch-agent: another agent uses {state}; stop it first, or choose another folder with --state")
-    asyncio.run(run(options, Layout(state)))
+    run_folder = Path(options.run_dir).absolute() if options.run_dir else None
+    asyncio.run(run(options, Layout(state, run_folder)))
 
 
 async def run(options: argparse.Namespace, layout: Layout) -> None:
@@ -116,6 +117,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--server", required=True, help="addresses of the control plane, HOST:PORT[,HOST:PORT…]")
     parser.add_argument("--address", required=True, help="the address at which other nodes reach this one")
     parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
+    parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])

@@ -7,7 +7,9 @@ STATE/tasks/ID/{upper,work}     the container's writable layer
 STATE/tasks/ID/log              its output, `log.1` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/images/                   the image store
-STATE/run/ID/                   the runtime's own state
+RUN/ID/                         the runtime's own state, which means nothing after a reboot
+
+RUN is STATE/run unless told otherwise. On a tmpfs, such as below /run, a container starts several milliseconds sooner.
 """
 
 from dataclasses import dataclass
@@ -16,9 +18,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths below one state folder. A task's id is checked by the runtime's rules before it becomes a path."""
+    """The paths of one agent. A task's id is checked by the runtime's rules before it becomes a path."""
 
     state: Path
+    run_folder: Path | None = None
 
     @property
     def node(self) -> Path:
@@ -38,7 +41,7 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        return self.state / "run"
+        return self.run_folder or self.state / "run"
 
     def task(self, task_id: str) -> Path:
         assert "/" not in task_id, task_id

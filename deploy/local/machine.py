@@ -29,11 +29,12 @@ _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """`address` has a prefix length; `tasks` is the folder with the tasks' writable layers."""
+    """`address` has a prefix length; `tasks` holds the tasks' writable layers, `run` what no reboot keeps."""
 
     name: str
     address: str
     tasks: Path
+    run: Path
     command: Sequence[str]
 
 
@@ -43,6 +44,7 @@ def main() -> NoReturn:
     parser.add_argument("--name", required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--tasks", required=True, type=Path)
+    parser.add_argument("--run", required=True, type=Path)
     parser.add_argument("command", nargs="+")
     machine = Machine(**vars(parser.parse_args()))
     network.plug_in(machine.name, machine.address)
@@ -81,6 +83,9 @@ def _prepare(machine: Machine) -> None:
     # The host's /proc would show, and let the agent signal, processes by the pids of another namespace.
     _mount("proc", Path("/proc"))
     syscalls.sethostname(machine.name)
+    # As /run is on any machine: it begins empty, and no disk has to be waited for.
+    machine.run.mkdir(parents=True, exist_ok=True)
+    _mount("tmpfs", machine.run)
     machine.tasks.mkdir(parents=True, exist_ok=True)
     if not _can_be_upper(machine.tasks):
         _say(f"{machine.tasks} cannot hold the writable side of an overlay; a tmpfs is mounted over it")

@@ -37,7 +37,7 @@ def boot(lan: int, tmp_path: Path) -> Iterator[Boot]:
 
     def start(script: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "deploy.local.machine", "--name", "m1", "--address", "10.111.0.11/24"]
-        command += ["--tasks", str(tmp_path / "tasks"), "--", "/bin/sh", "-c", script]
+        command += ["--tasks", str(tmp_path / "tasks"), "--run", str(tmp_path / "run"), "--", "/bin/sh", "-c", script]
         with (tmp_path / "log").open("ab") as log, network.inside(lan):
             machines.append(subprocess.Popen(command, stdout=log, stderr=log))
         return machines[-1]
