@@ -24,6 +24,7 @@ TEST_PACKAGES=(
   crun      # a peer of the runtime
   docker.io # a peer in the benchmarks; its client writes image archives
   iptables  # docker's daemon will not start without it
+  podman    # a peer of the image store
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
 )

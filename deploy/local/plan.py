@@ -146,15 +146,8 @@ def machine_command(plan: Plan, node: str) -> list[str]:
     folder = str(plan.node_folder(node))
     return [
         *(sys.executable, "-m", "deploy.local.machine", "--name", node),
-        *(
-            "--address",
-            f"{address}/{plan.lan.prefix_length}",
-            "--tasks",
-            f"{folder}/tasks",
-            "--run",
-            f"{folder}/run",
-            "--",
-        ),
+        *("--address", f"{address}/{plan.lan.prefix_length}"),
+        *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
     ]
