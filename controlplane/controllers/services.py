@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from controlplane.core import garbage, plan, replicated
 from controlplane.store.snapshots import Change, Snapshot
+from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -20,6 +21,8 @@ class Services:
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave.
             return {f"{task.meta.namespace}/{task.service}" for task in snapshot.tasks_on(node.meta.id).values()}
+        if _is_own_status(change):
+            return []
         return service_keys(change)
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
@@ -55,7 +58,9 @@ class Garbage:
     name = "garbage"
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
-        return service_keys(change)
+        if isinstance(change.after, pb.Task) and not states.is_terminal(change.after.status.state):
+            return []
+        return [] if _is_own_status(change) else service_keys(change)
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
         tasks = {f"{task.meta.namespace}/{task.service}" for task in snapshot.all(pb.Task).values()}
@@ -74,6 +79,14 @@ class Garbage:
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
+
+
+def _is_own_status(change: Change) -> bool:
+    """Only the status of a service has changed, which the service loop has just written itself."""
+    before, after = change.before, change.after
+    if not isinstance(before, pb.Service) or not isinstance(after, pb.Service):
+        return False
+    return (before.meta.generation, before.meta.deleted_at) == (after.meta.generation, after.meta.deleted_at)
 
 
 def service_keys(change: Change) -> Iterable[str]:
