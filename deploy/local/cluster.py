@@ -121,22 +121,27 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
 
 
 def _start_supervisor(the_record: record.Record, *, lock: int, owner: int) -> None:
+    owner_fd = _open_owner(owner) if owner else None
     ready, write_ready = os.pipe()
-    owner_fd = os.pidfd_open(owner) if owner else None
-    descriptors = [lock, write_ready, *([owner_fd] if owner_fd is not None else [])]
     command = [sys.executable, "-m", "deploy.local.supervisor", the_record.plan.folder]
     command += ["--lock-fd", str(lock), "--ready-fd", str(write_ready)]
     command += ["--owner-fd", str(owner_fd)] if owner_fd is not None else []
-    with the_record.plan.log("supervisor").open("ab") as log:
-        subprocess.run(  # it forks and goes its own way at once
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors, check=True
-        )
-    for descriptor in descriptors[1:]:
-        os.close(descriptor)
-    with os.fdopen(ready, "rb") as pipe:
+    passed = [lock, write_ready, *([owner_fd] if owner_fd is not None else [])]
+    with the_record.plan.log("supervisor").open("ab") as log, os.fdopen(ready, "rb") as pipe:
+        # It forks and goes its own way at once.
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=passed, check=True)
+        for descriptor in passed[1:]:
+            os.close(descriptor)
         readable, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
         if not readable or not pipe.read():
-            raise errors.LocalError("the cluster's supervisor could not start", detail=tails(the_record.plan))
+            raise errors.LocalError("the cluster's supervisor could not start")
+
+
+def _open_owner(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise errors.LocalError(f"--owner-pid {pid}: there is no such process") from error
 
 
 def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node]:

@@ -57,12 +57,12 @@ def ask(folder: Path, request: Request) -> None:
         try:
             connection.connect(path)
             connection.sendall(json.dumps(asdict(request)).encode() + b"\n")
-            line = connection.makefile().readline()
-        except OSError as error:
+            with connection.makefile() as reader:
+                answer = Answer(**json.loads(reader.readline()))
+        except (OSError, ValueError) as error:  # ValueError: it hung up without a word
             raise errors.LocalError(
-                f"the cluster's supervisor does not answer: {error.strerror}", hint="orchctl cluster status"
+                f"the cluster's supervisor does not answer: {error}", hint="orchctl cluster status"
             ) from error
-    answer = Answer(**json.loads(line))
     if answer.error:
         raise errors.LocalError(answer.error)
 

@@ -96,6 +96,7 @@ class Supervisor:
         async with ending(child.pid) as ended:
             await ended.wait()
         _say(f"{name} ended with {child.wait()}")
+        del self._children[name]
         self._note(name, None)
 
     def _note(self, name: str, process: processes.Process | None) -> None:
@@ -106,17 +107,17 @@ class Supervisor:
     async def _answer(self, request: control.Request) -> control.Answer:
         if request.node not in self._switches:
             return control.Answer(error=f"no node is called {request.node}: there are {', '.join(self._switches)}")
-        switch = self._switches[request.node]
+        switch, child = self._switches[request.node], self._children.get(request.node)
         match request.verb:
             case "start" if switch.on.is_set():
                 return control.Answer(error=f"{request.node} is running")
             case "start":
                 switch.off.clear()
                 switch.on.set()
-            case "kill" if switch.off.is_set():
-                return control.Answer(error=f"{request.node} is off")
             case "kill":
-                _pull_plug(self._children[request.node])
+                if child is None:
+                    return control.Answer(error=f"{request.node} is off")
+                _pull_plug(child)
                 await switch.off.wait()
             case _:
                 return control.Answer(error=f"unknown request: {request.verb}")

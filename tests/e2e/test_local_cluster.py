@@ -119,6 +119,25 @@ def test_a_cluster_ends_with_its_owner(state: Path) -> None:
     assert not network.exists(plan.host_link(name_of(state)))
 
 
+def test_a_machine_is_switched_off_and_on(state: Path) -> None:
+    """Once each; what makes no sense is refused, and nothing changes."""
+    run(state, "up", "--nodes", "1")
+    run(state, "node", "kill", "n1")
+    assert "n1 is off" in run(state, "node", "kill", "n1", code=1)
+    assert "no node is called n7: there are n1" in run(state, "node", "kill", "n7", code=1)
+    run(state, "node", "start", "n1")
+    assert "n1 is running" in run(state, "node", "start", "n1", code=1)
+    assert run(state, "status").count("running, ready") == 1
+
+
+def test_an_owner_that_is_gone_is_refused(state: Path) -> None:
+    """Before anything is started."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert "there is no such process" in run(state, "up", "--owner-pid", str(gone.pid), code=1)
+    assert not state.exists()
+
+
 def test_only_root_may(state: Path) -> None:
     """Said at once, with what to do."""
     command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "deploy.local", "up"]
