@@ -43,7 +43,7 @@ def sort_out(number: int, members: Sequence[pb.Task], revision_id: str) -> Slot:
     return Slot(
         number=number,
         live=tuple(sorted(filter(tasks.is_live, members), key=goodness)),
-        stopping=tuple(filter(tasks.is_stopping, members)),
+        stopping=tuple(filter(tasks.holds_its_slot, members)),
         ended=tuple(sorted((task for task in members if states.is_terminal(task.status.state)), key=age)),
     )
 

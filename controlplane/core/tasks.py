@@ -12,9 +12,13 @@ def is_live(task: pb.Task) -> bool:
     return task.desired_state <= pb.DESIRED_STATE_RUNNING and not states.is_terminal(task.status.state)
 
 
-def is_stopping(task: pb.Task) -> bool:
-    """It was asked to stop and has not ended yet: its port, address and name are still in use."""
-    return task.desired_state > pb.DESIRED_STATE_RUNNING and not states.is_terminal(task.status.state)
+def holds_its_slot(task: pb.Task) -> bool:
+    """It was asked to make way for another in its slot, and has not ended yet: its port and memory are still in use.
+
+    One that was asked to go altogether (REMOVE) holds nothing up: if its replicas are wanted again after a scale-down,
+    they need not wait for its last words. What it still takes on its node, the scheduler knows.
+    """
+    return task.desired_state == pb.DESIRED_STATE_SHUTDOWN and not states.is_terminal(task.status.state)
 
 
 def is_ready(task: pb.Task) -> bool:

@@ -142,7 +142,7 @@ PLANTS = (
     ),
     Plant(
         name="a stopping task does not hold its slot",
-        bug=_instead(tasks, "is_stopping", lambda _: False),
+        bug=_instead(tasks, "holds_its_slot", lambda _: False),
         caught_by=frozenset({"one task a slot"}),
         hint=1,
     ),

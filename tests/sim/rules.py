@@ -120,7 +120,11 @@ class Rules:
 
     def _check_tasks(self) -> None:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
-        slots = Counter((task.meta.namespace, task.service, task.slot) for task in alive)
+        slots = Counter(
+            (task.meta.namespace, task.service, task.slot)
+            for task in alive
+            if task.desired_state < pb.DESIRED_STATE_REMOVE
+        )
         for slot, count in slots.items():
             if count > 1:
                 names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)

@@ -71,6 +71,11 @@ def test_a_slot_is_not_filled_while_its_old_task_is_still_stopping() -> None:
     assert written(reconcile(build.service(replicas=1), [leaving])) == []
 
 
+def test_replicas_that_are_wanted_again_do_not_wait_for_those_that_go() -> None:
+    going = build.task(1, desired=pb.DESIRED_STATE_REMOVE)
+    assert [task.slot for task in written(reconcile(build.service(replicas=1), [going]))] == [1]
+
+
 def test_scaling_down_removes_the_highest_slots() -> None:
     members = [build.task(slot) for slot in (1, 2, 3, 4)]
     made = reconcile(build.service(replicas=2), members)
