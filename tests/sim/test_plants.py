@@ -7,6 +7,8 @@ from tests.sim.scenario import Result, simulate
 
 SEEDS = 200
 
+pytestmark = pytest.mark.slow  # a hint grows old with every change of timing; then the search takes its time
+
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name.replace(" ", "-"))
 def test_a_planted_bug_is_found(plant: Plant) -> None:
