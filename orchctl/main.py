@@ -48,6 +48,10 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return errors.INTERRUPTED
+    except OSError as error:  # what has a name was told by whoever opened it; left is the output, on a full disk
+        _forget_output()
+        _tell(errors.OrchctlError(f"cannot write the output: {error.strerror or error}"))
+        return errors.FAILED
 
 
 def _invoke(arguments: Sequence[str]) -> int:

@@ -55,3 +55,19 @@ def test_every_verb_has_one_module_and_every_module_one_verb() -> None:
     folder = Path(cli.__file__).parent / "verbs"
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert modules == {verb.module for verb in cli.VERBS.values()}
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_full_disk_is_one_line(argument: str, tmp_path: Path) -> None:
+    """What cannot be written must not look done: a script may go on with half of a file."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            orchctl.command(argument),
+            env=orchctl.environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=orchctl.TIMEOUT_S,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "orchctl: cannot write the output: No space left on device\n")
