@@ -31,6 +31,7 @@ from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
+from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults
 
@@ -147,5 +148,5 @@ def _log_to_stderr(level: str) -> None:
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(lossy(sys.stderr)),
     )

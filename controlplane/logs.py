@@ -7,6 +7,8 @@ from collections import OrderedDict
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from protos.lossy import lossy
+
 REPEAT_AFTER_S = 30.0
 MAX_REMEMBERED = 256
 
@@ -21,7 +23,7 @@ def configure(level: str) -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=lossy(sys.stderr)),
     )
 
 

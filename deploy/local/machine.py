@@ -7,6 +7,7 @@ namespace with its process 1. The agent alone may die; it is started again, afte
 """
 
 import argparse
+import contextlib
 import os
 import select
 import signal
@@ -195,7 +196,8 @@ def _next_signal(timeout_s: float | None) -> int | None:
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%FT%TZ', time.gmtime())} machine: {text}", flush=True)
+    with contextlib.suppress(OSError):  # the log's disk may be full, and with this process everything would end
+        print(f"{time.strftime('%FT%TZ', time.gmtime())} machine: {text}", flush=True)
 
 
 if __name__ == "__main__":

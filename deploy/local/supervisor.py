@@ -102,7 +102,10 @@ class Supervisor:
     def _note(self, name: str, process: processes.Process | None) -> None:
         known = {**self._record.processes, name: process}
         self._record = dataclasses.replace(self._record, processes=known)
-        record.save(self._record)
+        try:
+            record.save(self._record)
+        except OSError as error:  # a full disk must not take the machines down; the next note tells this one, too
+            _say(f"{name} is not written down: {error.strerror}")
 
     async def _answer(self, request: control.Request) -> control.Answer:
         if request.node not in self._switches:
@@ -174,7 +177,8 @@ def _start_sweeper(folder: Path, lock: int) -> tuple[subprocess.Popen[bytes], in
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%FT%TZ', time.gmtime())} supervisor: {text}", flush=True)
+    with contextlib.suppress(OSError):  # the log is on the disk that may be full
+        print(f"{time.strftime('%FT%TZ', time.gmtime())} supervisor: {text}", flush=True)
 
 
 def main() -> None:

@@ -145,3 +145,20 @@ def test_tasks_stay_on_the_disk_where_they_can(boot: Boot, tmp_path: Path) -> No
     until(lambda: "up" in log(tmp_path), what="the machine is up")
     assert "tmpfs" not in log(tmp_path)
     assert list((tmp_path / "tasks").iterdir()) == []
+
+
+def test_a_full_disk_under_its_log_pulls_no_plug(lan: int, tmp_path: Path) -> None:
+    """The agent dies, which cannot be written down; it is started again all the same."""
+    script = f"echo begun >> {tmp_path}/begun; exit 1"
+    command = [sys.executable, "-m", "deploy.local.machine", "--name", "m1", "--address", "10.111.0.11/24"]
+    command += ["--tasks", str(tmp_path / "tasks"), "--run", str(tmp_path / "run"), "--", "/bin/sh", "-c", script]
+    with Path("/dev/full").open("wb") as full, network.inside(lan):
+        machine = subprocess.Popen(command, stdout=full, stderr=full)
+    try:
+        until(
+            lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text().count("begun") > 2, what="thrice"
+        )
+        assert machine.poll() is None
+    finally:
+        machine.kill()
+        machine.wait(timeout=10)
