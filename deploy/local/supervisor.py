@@ -46,12 +46,14 @@ class Supervisor:
         self._lan = lan
         self._switches = {name: Switch() for name in self._plan.node_names}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._unsaved = asyncio.Event()
 
     async def run(self, *, owner: int | None, ready: int) -> None:
         """Until the cluster is to go down. Everything has been started when `ready` is written to."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_told_to_stop())
+                group.create_task(self._save_again())
                 if owner is not None:
                     group.create_task(_owner_ended(owner))
                 group.create_task(self._keep("etcd", plan.etcd_command(self._plan)))
@@ -102,10 +104,22 @@ class Supervisor:
     def _note(self, name: str, process: processes.Process | None) -> None:
         known = {**self._record.processes, name: process}
         self._record = dataclasses.replace(self._record, processes=known)
+        self._save()
+
+    def _save(self) -> None:
         try:
             record.save(self._record)
-        except OSError as error:  # a full disk must not take the machines down; the next note tells this one, too
-            _say(f"{name} is not written down: {error.strerror}")
+        except OSError as error:  # a full disk must not take the machines down
+            _say(f"what runs is not written down: {error.strerror}")
+            self._unsaved.set()
+
+    async def _save_again(self) -> None:
+        """What the disk did not take is written as soon as it does."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            await asyncio.sleep(_LAST_DELAY_S)
+            self._save()
 
     async def _answer(self, request: control.Request) -> control.Answer:
         if request.node not in self._switches:
