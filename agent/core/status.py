@@ -33,11 +33,16 @@ def _words(observed: Observed) -> tuple[str, str]:
         return record.message, record.reason
     if failure is not None:
         return failure.message, failure.reason
-    if record.state == states.RUNNING and observed.life is not Life.RUNNING:
+    if observed.life is not Life.RUNNING and _is_restarting(record):
         return _restarting(record), "Restarting"
     if observed.stop_asked_at:
         return "stopping", "Stopping"
     return record.message, record.reason
+
+
+def _is_restarting(record: Record) -> bool:
+    """It had a container, or an attempt at one, and gets another."""
+    return record.state == states.RUNNING or (record.state == states.STARTING and record.exit is not None)
 
 
 def _restarting(record: Record) -> str:

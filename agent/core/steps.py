@@ -311,7 +311,8 @@ def _why_ended(record: Record) -> tuple[str, str]:
     assert record.exit is not None, "a task ends by itself through an exit"
     if record.ending == states.COMPLETE:
         return f"ended with exit code {record.exit.code}", ""
-    again = f" after {record.restarts} restarts" if record.restarts else ""
+    times = "1 restart" if record.restarts == 1 else f"{record.restarts} restarts"
+    again = f" after {times}" if record.restarts else ""
     if record.exit.message:
         return f"the container could not be started{again}: {record.exit.message}", "StartFailed"
     if record.exit.oom_killed:

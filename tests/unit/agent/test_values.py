@@ -12,6 +12,8 @@ from agent.core.addresses import AddressPool, PortTable
 from agent.core.assignments import Assignments, Gap
 from agent.core.network import Attachment, PublishedPort, published_ports
 from agent.core.record import Exit, Record, from_json, to_json
+from agent.core.status import status_of
+from agent.core.steps import Observed
 from agent.errors import Refused
 from agent.node import memory_total
 from agent.outbox import Outbox
@@ -278,6 +280,15 @@ def test_records_survive_the_disk() -> None:
     )
     assert from_json(to_json(record)) == record
     assert from_json(to_json(Record())) == Record()
+
+
+def test_a_container_that_never_started_says_why_between_attempts() -> None:
+    """And not the exit code alone, which it never had."""
+    record = Record(state=states.STARTING, exit=Exit(code=127, finished_at=5, message="program '/x' does not exist"))
+    status = status_of(Observed(record=record))
+    assert status.message == "could not be started: program '/x' does not exist; restart 1 is next"
+    assert status.reason == "Restarting"
+    assert status_of(Observed(record=Record(state=states.STARTING))).message == ""
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"state": 1, "unknown": 2, "exit": null, "restart_times": []}'])
