@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,19 +31,10 @@ class Before:
     tables: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Namespaces:
-    """Those of a cluster, as `net:[4026532201]`, at a moment in clock ticks since boot.
-
-    The kernel gives such a number again once the namespace is gone, so only who was there before that moment can be a
-    user that stayed behind.
-    """
-
-    names: frozenset[str] = frozenset()
-    at: int = 0
-
-    def __or__(self, other: "Namespaces") -> "Namespaces":
-        return Namespaces(names=self.names | other.names, at=max(self.at, other.at))
+Namespaces = Mapping[str, int]
+"""A cluster's namespaces, as `net:[4026532201]`, each with the moment at which it was last seen (in clock ticks since
+boot). The kernel gives such a number again once the namespace is gone, so only a process that was there at that moment
+can be one that stayed behind."""
 
 
 def look() -> Before:
@@ -56,7 +47,7 @@ def namespaces(the_plan: plan.Plan) -> Namespaces:
     own = {_namespace(os.getpid(), kind) for kind in _NAMESPACES}
     found = {_namespace(pid, kind) for pid in _processes(the_plan) for kind in _NAMESPACES} - own - {""}
     ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-    return Namespaces(names=frozenset(found), at=ticks)
+    return dict.fromkeys(found, ticks)
 
 
 def find(the_plan: plan.Plan, before: Before, its_namespaces: Namespaces) -> list[str]:
@@ -117,7 +108,8 @@ def _namespace(pid: int, kind: str) -> str:
 def _users_of(its_namespaces: Namespaces) -> Iterator[tuple[int, str]]:
     for pid in _pids():
         for kind in _NAMESPACES:
-            if (name := _namespace(pid, kind)) in its_namespaces.names and _began(pid) <= its_namespaces.at:
+            name = _namespace(pid, kind)
+            if name in its_namespaces and _began(pid) <= its_namespaces[name]:
                 yield pid, name
 
 

@@ -29,7 +29,7 @@ class Tour:
         self._name = name
         self._before = leftovers.look()
         self._record: record.Record | None = None
-        self._namespaces = leftovers.Namespaces()
+        self._namespaces: dict[str, int] = {}
 
     def run(self) -> None:
         """NotSeen at the first claim that does not come true."""
@@ -161,7 +161,7 @@ class Tour:
         found = leftovers.find(self._record.plan, self._before, self._namespaces)
         _claim(not found, "something is left:\n" + "\n".join(found))
         self._stage.seen(
-            f"nothing is left: none of its processes, mounts, {len(self._namespaces.names)} namespaces, links, "
+            f"nothing is left: none of its processes, mounts, {len(self._namespaces)} namespaces, links, "
             "control groups, nftables rules and files"
         )
 

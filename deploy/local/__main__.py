@@ -19,7 +19,7 @@ def main() -> int:
             case "status":
                 print(status.table(cluster.existing(folder)))
             case "down":
-                print(f"{options.name} is down" if cluster.down(folder) else f"no cluster called {options.name} is up")
+                print(f"{options.name} is down" if cluster.down(folder) else f"no cluster {options.name} is up")
             case "node" if options.action == "kill":
                 cluster.kill_node(folder, options.node)
             case _:

@@ -1,6 +1,7 @@
 """A node's machine holds everything that runs on it, and is gone with its process 1."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ Boot = Callable[[str], subprocess.Popen[bytes]]
 @pytest.fixture
 def lan(tmp_path: Path) -> Iterator[int]:
     """A LAN of its own, which the host reaches by a link that goes with it."""
+    name = f"m{secrets.token_hex(3)}"
     the_plan = plan.Plan(
-        name="test", folder=str(tmp_path), nodes=1, lan=plan.choose_lan(network.taken()), config=str(tmp_path / "c")
+        name=name, folder=str(tmp_path), nodes=1, lan=plan.choose_lan(network.taken()), config=str(tmp_path / "c")
     )
     namespace = network.make_lan(the_plan)
     yield namespace
