@@ -157,3 +157,24 @@ def test_addresses_of_the_host_are_respected(state: Path) -> None:
         assert cluster.existing(state).plan.lan.network != "10.111.0.0/24"
     finally:
         subprocess.run(["ip", "address", "delete", "10.111.0.77/24", "dev", "lo"], check=True)
+
+
+def test_a_full_disk_takes_nothing_down(state: Path) -> None:
+    """etcd ends, as it does on a full disk; the machines run on, and etcd returns when there is room again."""
+    state.parent.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "full-disk", state.parent], check=True)
+    try:
+        run(state, "up", "--nodes", "1")
+        filling = state.parent / "filling"
+        with pytest.raises(OSError, match="No space left"):
+            filling.write_bytes(bytes(200 << 20))
+        etcd = cluster.existing(state).processes["etcd"]
+        assert etcd is not None
+        etcd.signal(signal.SIGKILL)
+        assert etcd.wait(BUSY_S)
+        assert run(state, "status").count("running, ready") == 1
+        filling.unlink()
+        until(lambda: cluster.existing(state).processes["etcd"] not in {None, etcd}, what="etcd is back", timeout_s=30)
+    finally:
+        cluster.down(state)
+        subprocess.run(["umount", "--lazy", state.parent], check=True)
