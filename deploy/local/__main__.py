@@ -41,12 +41,15 @@ def _up(options: argparse.Namespace, folder: Path) -> None:
     wanted = cluster.Options(name=options.name, folder=folder, nodes=options.nodes, owner=options.owner_pid)
     the_record = cluster.up(wanted, say=print)
     print(status.table(the_record))
-    print(f"orchctl talks to it now ({the_record.plan.server}); take it down with: orchctl cluster down")
+    which = cluster.which(options.name, folder)
+    print(f"orchctl talks to it now ({the_record.plan.server}); take it down with: orchctl cluster down{which}")
 
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--name", default="local", help="which cluster, when there are several (default: local)")
+    common.add_argument(
+        "--name", default=cluster.DEFAULT_NAME, help="which cluster, when there are several (default: local)"
+    )
     common.add_argument("--state", type=Path, help="its state folder (default: ~/.local/state/orch/NAME)")
     parser = argparse.ArgumentParser(prog="orchctl cluster", description="A cluster on this machine, to play with.")
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -6,6 +6,7 @@ Called by `python -m deploy.local`, the demo and the tests.
 import fcntl
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Final
 from deploy.local import control, errors, network, nodes, plan, preflight, record, sweep
 from orchctl import config
 
+DEFAULT_NAME: Final = "local"
 _START_TIMEOUT_S: Final = 10.0
 _READY_TIMEOUT_S: Final = 30.0
 _DOWN_TIMEOUT_S: Final = 20.0
@@ -42,6 +44,13 @@ def default_folder(name: str) -> Path:
     return Path(base).expanduser() / "orch" / name
 
 
+def which(name: str, folder: Path) -> str:
+    """The options that name this cluster to the other commands, such as ` --name two`; none for the usual one."""
+    options = [] if name == DEFAULT_NAME else ["--name", name]
+    options += [] if folder == default_folder(name) else ["--state", str(folder.absolute())]
+    return "".join(f" {shlex.quote(option)}" for option in options)
+
+
 def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
     """Start a cluster and wait until its nodes are ready. What an earlier one left behind is removed first."""
     preflight.check(name=options.name, nodes=options.nodes)
@@ -50,7 +59,7 @@ def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
     if lock is None:
         raise errors.LocalError(
             f"the cluster {options.name} is up already",
-            hint=f"orchctl cluster status --name {options.name}, or take it down first: orchctl cluster down",
+            hint=f"take it down first: orchctl cluster down{which(options.name, options.folder)}",
         )
     try:
         try:
@@ -209,7 +218,10 @@ def existing(folder: Path) -> record.Record:
     """The record of a cluster that is up. LocalError when there is none."""
     the_record = record.load(folder)
     if the_record is None or not record.is_locked(folder):
-        raise errors.LocalError("no local cluster is up", hint="orchctl cluster up")
+        raise errors.LocalError(
+            f"no cluster is up with the state folder {folder}",
+            hint="start one: orchctl cluster up; or name the one that is meant with --name and --state",
+        )
     return the_record
 
 

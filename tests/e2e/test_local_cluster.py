@@ -45,7 +45,8 @@ def test_up_status_down(state: Path) -> None:
     """Up within seconds, said again in status, and gone without a trace; twice is once."""
     before = leftovers.look()
     began = time.monotonic()
-    assert "n3" in run(state, "up", "--nodes", "3")
+    said = run(state, "up", "--nodes", "3")
+    assert f"take it down with: orchctl cluster down --name {name_of(state)} --state {state}" in said
     assert time.monotonic() - began < UP_S + BUSY_S
     assert "is up already" in run(state, "up", "--nodes", "3", code=1)
     assert run(state, "status").count("running, ready") == 3
@@ -151,12 +152,14 @@ def test_only_root_may(state: Path) -> None:
 
 def test_addresses_of_the_host_are_respected(state: Path) -> None:
     """A LAN that the host already has is not hidden by the cluster's."""
-    subprocess.run(["ip", "address", "add", "10.111.0.77/24", "dev", "lo"], check=True)
+    free = plan.choose_lan(network.taken()).network  # one that is in use would be taken from its cluster
+    address = free.replace(".0/", ".77/")
+    subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
     try:
         run(state, "up", "--nodes", "1")
-        assert cluster.existing(state).plan.lan.network != "10.111.0.0/24"
+        assert cluster.existing(state).plan.lan.network != free
     finally:
-        subprocess.run(["ip", "address", "delete", "10.111.0.77/24", "dev", "lo"], check=True)
+        subprocess.run(["ip", "address", "delete", address, "dev", "lo"], check=True)
 
 
 def test_a_full_disk_takes_nothing_down(state: Path) -> None:
