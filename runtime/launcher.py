@@ -229,8 +229,9 @@ def _settle(client: socket.socket) -> None:
     os.chdir("/")
     os.umask(0o022)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
-        with contextlib.suppress(OSError):  # the two that the C library keeps for itself
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
+    for number in _OF_THE_C_LIBRARY:
+        syscalls.set_default_action(number)
     # A container's root must not read our memory, or reach the host's files through /proc/PID/{exe,fd,root}.
     syscalls.set_dumpable(0)
     null = os.open("/dev/null", os.O_RDWR)
@@ -239,6 +240,10 @@ def _settle(client: socket.socket) -> None:
     if null > 2:
         os.close(null)
 
+
+_OF_THE_C_LIBRARY: Final = (32, 33)
+"""Signals that Python does not know. The C library's posix_spawn, by which make starts programs, leaves them ignored,
+and what is ignored stays so through every exec, into the containers."""
 
 _USAGE: Final = "usage: python -m runtime.launcher --socket-fd N --root DIR"
 

@@ -75,6 +75,8 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
+_RT_SIGACTION: Final = {"x86_64": 13, "aarch64": 134, "riscv64": 134}[os.uname().machine]
+_KERNEL_SIGSET_BYTES: Final = 8
 _BPF: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
 _BPF_PROG_LOAD, _BPF_PROG_ATTACH = 5, 8
 _BPF_PROG_TYPE_CGROUP_DEVICE, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI = 15, 6, 2
@@ -98,6 +100,11 @@ def _checked(call: str, result: int) -> int:
 def _syscall(call: str, number: int, *arguments: int | bytes | None) -> int:
     converted = [_long(value) if isinstance(value, int) else value for value in arguments]
     return _checked(call, _libc.syscall(_long(number), *converted))
+
+
+def set_default_action(number: int) -> None:
+    """rt_sigaction(2): the default action for a signal, also for the two that the C library keeps for itself."""
+    _syscall("rt_sigaction", _RT_SIGACTION, number, bytes(32), None, _KERNEL_SIGSET_BYTES)
 
 
 def unshare(flags: int) -> None:

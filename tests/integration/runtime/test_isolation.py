@@ -1,6 +1,10 @@
 """What a container sees, may do, and is limited to."""
 
+import ctypes
+import os
 import signal
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,26 @@ def test_default_privileges(box: Box) -> None:
         assert int(status[name], 16) == 0, name
     assert status["NoNewPrivs"].strip() == "1"
     assert (status["SigIgn"].strip(), status["SigBlk"].strip()) == ("0" * 16, "0" * 16)
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """Signal 32 is ignored, as posix_spawn leaves it in the programs that make starts."""
+    before = ctypes.create_string_buffer(32)
+    rt_sigaction = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+    libc, ignore = ctypes.CDLL(None, use_errno=True), struct.pack("QQQQ", signal.SIG_IGN, 0, 0, 0)
+    assert libc.syscall(rt_sigaction, 32, ignore, before, 8) == 0
+    yield
+    assert libc.syscall(rt_sigaction, 32, before, None, 8) == 0
+
+
+def test_what_the_launchers_parent_ignored_is_not_ignored_inside(
+    ignored: None, image: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    del ignored
+    box = Box(image, tmp_path, f"{os.getpid()}-ignored")
+    request.addfinalizer(box.close)
+    assert box.run("a", "grep", "SigIgn", "/proc/self/status").split() == ["SigIgn:", "0" * 16]
 
 
 def test_own_namespaces(box: Box) -> None:
