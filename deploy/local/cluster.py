@@ -232,7 +232,12 @@ def kill_node(folder: Path, name: str) -> None:
 
 
 def start_node(folder: Path, name: str) -> None:
-    """Switch a machine on again, and wait until it is ready."""
+    """Switch a machine on again, and wait until it is ready.
+
+    That it went off is noticed within three seconds; before that it would still be called ready, by what was.
+    """
     the_record = existing(folder)
+    if the_record.processes.get(name) is None:
+        nodes.wait_until_missed(the_record.plan.server, name, timeout_s=_READY_TIMEOUT_S)
     control.ask(folder, control.Request(verb="start", node=name))
     connect_nodes(the_record, {name})

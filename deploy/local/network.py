@@ -1,6 +1,7 @@
 """Links, addresses and routes of a local cluster, by iproute2 in batches; and stepping into a network namespace."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import socket
@@ -42,7 +43,7 @@ def make_lan(the_plan: plan.Plan) -> int:
     with inside(lan):
         ip(
             "link set lo up",
-            f"link add {BRIDGE} type bridge",
+            f"link add {BRIDGE} address {hardware_address(the_plan.lan.server)} type bridge",
             f"addr add {the_plan.lan.server}/{length} dev {BRIDGE}",
             f"link set {BRIDGE} up",
             f"link add host0 type veth peer name {the_plan.host_link} netns /proc/{os.getpid()}/fd/{host}",
@@ -73,15 +74,26 @@ def plug_in(name: str, address: str) -> None:
     if exists(name):  # the kernel clears the namespace of a machine that died a little later
         ip(f"link delete {name}")
     syscalls.unshare(syscalls.CLONE_NEWNET)
+    peer = f"{name} netns /proc/{os.getpid()}/fd/{lan}"
     ip(
         "link set lo up",
-        f"link add eth0 type veth peer name {name} netns /proc/{os.getpid()}/fd/{lan}",
+        f"link add eth0 address {hardware_address(address)} type veth peer name {peer}",
         f"addr add {address} dev eth0",
         "link set eth0 up",
     )
     with inside(lan):
         ip(f"link set {name} master {BRIDGE} up")
     os.close(lan)
+
+
+def hardware_address(address: str) -> str:
+    """10.111.0.11/24 → 02:6c:0a:6f:00:0b, as a machine's card has it: the same after every boot.
+
+    Neighbours go on sending to the address that they know for a while. Left to itself, a link gets another each time,
+    and a bridge takes on that of one of its ports, which come and go with the machines.
+    """
+    packed = ipaddress.ip_interface(address).ip.packed
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x6c" + packed)
 
 
 def exists(link: str) -> bool:

@@ -55,6 +55,16 @@ def wait_until_ready(server: str, names: set[str], *, timeout_s: float, still_up
     raise errors.LocalError(f"the nodes are not ready after {timeout_s:.0f} s: {missing}", detail=problem)
 
 
+def wait_until_missed(server: str, name: str, *, timeout_s: float) -> None:
+    """Until the control plane does not call that node ready. LocalError when it goes on doing so."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not any(node.name == name and node.state == "ready" for node in ask(server)):
+            return
+        time.sleep(_PAUSE_S)
+    raise errors.LocalError(f"{name} is off, but the control plane still calls it ready after {timeout_s:.0f} s")
+
+
 def _watch(server: str, timeout_s: float) -> Iterator[Node]:
     request = control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="node")])
     with client.connect(server) as control:

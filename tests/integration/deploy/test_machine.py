@@ -126,6 +126,27 @@ def test_a_machine_can_be_switched_on_again_at_once(boot: Boot, tmp_path: Path) 
     assert "cannot" not in log(tmp_path)
 
 
+def test_neighbours_know_a_machine_after_its_reboot(boot: Boot, lan: int, tmp_path: Path) -> None:
+    """Neither its hardware address nor the bridge's changes, so nobody sends into the void meanwhile."""
+    seen = []
+    for times in (1, 2):
+        machine = boot("ip -o link show eth0; exec sleep 100")
+        until(lambda: log(tmp_path).count("link/ether") == times, what=f"boot {times}")  # noqa: B023 - called at once
+        with network.inside(lan):
+            bridge = subprocess.run(
+                ["ip", "-o", "link", "show", network.BRIDGE], capture_output=True, text=True, check=True
+            )
+        seen.append((_hardware(log(tmp_path).splitlines()[-1]), _hardware(bridge.stdout)))
+        os.kill(init_of(machine), signal.SIGKILL)
+        machine.wait(timeout=10)
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "02:6c:0a:6f:00:0b"
+
+
+def _hardware(line: str) -> str:
+    return line.partition("link/ether ")[2].split()[0]
+
+
 def test_tasks_find_a_place_even_on_an_overlay(boot: Boot, tmp_path: Path) -> None:
     """Inside a container the state folder often is one, and one overlay cannot hold the other's writable side."""
     parts = {"lowerdir": tmp_path / "lower", "upperdir": tmp_path / "upper", "workdir": tmp_path / "work"}
