@@ -40,6 +40,7 @@ def _send(server: str, archive: BinaryIO, options: control.ImportImageOptions) -
             while chunk := archive.read(CHUNK_BYTES):
                 yield control.ImportImageRequest(chunk=chunk)
                 progress.add(len(chunk))
+            yield control.ImportImageRequest(end=True)
         except OSError as error:
             # Runs in a thread of gRPC's, which ends the call for it: half an archive must not look like a whole one.
             unreadable.append(error)

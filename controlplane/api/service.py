@@ -109,7 +109,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:
+    """The archive's pieces. A client that goes away looks like one that has sent everything, but for the last message."""
     async for request in requests:
-        if request.WhichOneof("message") != "chunk":
-            raise errors.Invalid("an import carries its options in the first message only")
-        yield request.chunk
+        match request.WhichOneof("message"):
+            case "chunk":
+                yield request.chunk
+            case "end":
+                return
+            case _:
+                raise errors.Invalid("an import carries its options in the first message only")
+    raise errors.Invalid("the archive was cut off on its way", hint="send it again")

@@ -160,7 +160,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportImage(self, request_iterator, context):
-        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options. Answered by the leader,
+        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
         as Logs: it is the leader that agents fetch layers from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -57,7 +57,7 @@ class ControlStub:
     Exec: _grpc.StreamStreamMultiCallable[_control_pb2.ExecRequest, _control_pb2.ExecResponse]
     """Runs a command in a task's container. Answered by the leader, as Logs."""
     ImportImage: _grpc.StreamUnaryMultiCallable[_control_pb2.ImportImageRequest, _control_pb2.ImportImageResponse]
-    """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options. Answered by the leader,
+    """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
@@ -87,7 +87,7 @@ class ControlAsyncStub(ControlStub):
     Exec: _aio.StreamStreamMultiCallable[_control_pb2.ExecRequest, _control_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs a command in a task's container. Answered by the leader, as Logs."""
     ImportImage: _aio.StreamUnaryMultiCallable[_control_pb2.ImportImageRequest, _control_pb2.ImportImageResponse]  # type: ignore[assignment]
-    """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options. Answered by the leader,
+    """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
@@ -174,7 +174,7 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_control_pb2.ImportImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ImportImageResponse, _abc.Awaitable[_control_pb2.ImportImageResponse]]:
-        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options. Answered by the leader,
+        """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
         as Logs: it is the leader that agents fetch layers from.
         """
 

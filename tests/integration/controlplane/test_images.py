@@ -39,6 +39,7 @@ async def bring(world: api_world.World, archive: bytes, **options: object) -> pb
         yield pb.ImportImageRequest(options=pb.ImportImageOptions(**options))  # type: ignore[arg-type]
         for chunk in pieces(archive):
             yield pb.ImportImageRequest(chunk=chunk)
+        yield pb.ImportImageRequest(end=True)
 
     return await world.stub.ImportImage(requests())
 
@@ -131,6 +132,19 @@ async def test_an_import_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
         await aio.until(lambda: uploads(tmp_path), what="the upload is on the disk")
         call.cancel()
         await aio.until(lambda: not uploads(tmp_path), what="the upload is gone")
+        assert not (await world.stub.List(pb.ListRequest(kind="image"))).objects
+
+
+@aio.bounded(30)
+async def test_an_archive_that_ends_too_early_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """Every byte of a good archive has come, and then the client's stream ends as that of a dead client does."""
+    async with api_world.opened(tmp_path) as world:
+        call = world.stub.ImportImage()
+        await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
+        await call.write(pb.ImportImageRequest(chunk=root_file_system(a=b"1")))
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match="cut off on its way"):
+            await call
         assert not (await world.stub.List(pb.ListRequest(kind="image"))).objects
 
 
