@@ -109,7 +109,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:
-    """The archive's pieces. A client that goes away looks like one that has sent everything, but for the last message."""
+    """The pieces. A client that goes away looks like one that has sent everything, but for the last message."""
     async for request in requests:
         match request.WhichOneof("message"):
             case "chunk":
