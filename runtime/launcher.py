@@ -230,8 +230,8 @@ def _settle(client: socket.socket) -> None:
     os.umask(0o022)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(number, signal.SIG_DFL)
-    for number in _OF_THE_C_LIBRARY:
-        syscalls.set_default_action(number)
+    for unnamed in _OF_THE_C_LIBRARY:
+        syscalls.set_default_action(unnamed)
     # A container's root must not read our memory, or reach the host's files through /proc/PID/{exe,fd,root}.
     syscalls.set_dumpable(0)
     null = os.open("/dev/null", os.O_RDWR)
