@@ -5,6 +5,7 @@ closed by the thread that used it last, since a call that is cancelled leaves it
 """
 
 import asyncio
+import io
 import os
 import tempfile
 import threading
@@ -70,8 +71,9 @@ class ClusterImages:
         """Takes in an archive. Answers with the images as they should be stored, without ids."""
         _check(options)
         title = options.name or "upload"
-        upload = _Shared(await self._run(_temporary, self._store.tmp, title))
+        upload = _Upload(self._store.tmp, title)
         try:
+            await self._run(upload.open)
             await self._spool(upload, chunks)
             found = await self._run(self._import, options, upload)
         finally:
@@ -98,7 +100,7 @@ class ClusterImages:
         """Waits for what the threads are doing."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    async def _spool(self, upload: "_Shared", chunks: AsyncIterator[bytes]) -> None:
+    async def _spool(self, upload: "_Upload", chunks: AsyncIterator[bytes]) -> None:
         size_bytes = 0
         async for chunk in chunks:
             size_bytes += len(chunk)
@@ -113,7 +115,7 @@ class ClusterImages:
         if not size_bytes:
             raise errors.Invalid("the archive is empty", hint="send a tar file, made by `docker save` for example")
 
-    def _import(self, options: api.ImportImageOptions, upload: "_Shared") -> tuple[image.Image, ...]:
+    def _import(self, options: api.ImportImageOptions, upload: "_Upload") -> tuple[image.Image, ...]:
         """In a thread."""
         with upload.lock:
             upload.file.seek(0)
@@ -151,13 +153,25 @@ class _Shared:
             self.file.close()
 
 
-def _temporary(folder: Path, title: str) -> BinaryIO:
-    """A file without a name on the disk, so that a crash leaves nothing; errors call it by `title`."""
-    number, path = tempfile.mkstemp(dir=folder, prefix="upload-")
-    Path(path).unlink()
-    file = os.fdopen(number, "w+b")
-    file.raw.name = title  # type: ignore[attr-defined]  # what `file.name` shows
-    return file
+class _Upload(_Shared):
+    """A file without a name on the disk, so that a crash leaves nothing; errors call it by `title`.
+
+    It is opened in a thread while its owner may be cancelled; closed before that, it is never opened.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        super().__init__(io.BytesIO())
+        self._folder = folder
+        self._title = title
+
+    def open(self) -> None:
+        with self.lock:
+            if self.file.closed:
+                return
+            number, path = tempfile.mkstemp(dir=self._folder, prefix="upload-")
+            Path(path).unlink(missing_ok=True)  # a sweep of the store may have been faster
+            self.file = os.fdopen(number, "w+b")
+            self.file.raw.name = self._title  # type: ignore[attr-defined]  # what `file.name` shows
 
 
 def _check(options: api.ImportImageOptions) -> None:

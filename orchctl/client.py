@@ -111,7 +111,8 @@ def _unreachable(server: str, why: str) -> errors.Unreachable:
 
 
 def _refusal(code: grpc.StatusCode, said: control.Error) -> errors.OrchctlError:
-    details = tuple(": ".join(filter(None, (field.object, field.path, field.message))) for field in said.fields)
+    lines = (": ".join(filter(None, (field.object, field.path, field.message))) for field in said.fields)
+    details = tuple(line for line in lines if line != said.message)  # a single mistake is the message already
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return errors.InvalidInput(said.message, hint=said.hint, details=details)
     kind = errors.NotFound if code == grpc.StatusCode.NOT_FOUND else errors.Refused

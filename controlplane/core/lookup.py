@@ -59,8 +59,14 @@ def service(state: snapshots.Snapshot, namespace: str, name: str) -> pb.Service:
 
 
 def task(state: snapshots.Snapshot, namespace: str, name: str) -> pb.Task:
-    """The task of that id, or whose id begins so."""
-    found = find(state, api.ObjectReference(kind="task", namespace=namespace, name=name))
+    """The task of that id, or whose id begins so, where a service could have been named as well."""
+    try:
+        found = find(state, api.ObjectReference(kind="task", namespace=namespace, name=name))
+    except errors.Unknown as unknown:
+        known = sorted(one.meta.name for one in state.all(pb.Service).values() if one.meta.namespace == namespace)
+        hint = suggest.did_you_mean(name, known[:MAX_COMPARED]) or unknown.hint
+        text = f"there is no service or task {name!r:.100} in namespace {namespace}"
+        raise errors.Unknown(text, hint=hint) from unknown
     assert isinstance(found, pb.Task)
     return found
 
