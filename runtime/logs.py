@@ -22,6 +22,18 @@ def timestamp(now_ns: int) -> bytes:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % nanoseconds
 
 
+def numbered(path: str, number: int) -> str:
+    """The name of a file that was rotated out."""
+    return f"{path}.{number:08d}"
+
+
+def rotated(path: str) -> list[int]:
+    """The numbers of the files that were rotated out and are still there, oldest first."""
+    folder, name = os.path.split(path)
+    found = (entry.removeprefix(f"{name}.") for entry in os.listdir(folder or ".") if entry.startswith(f"{name}."))
+    return sorted(int(number) for number in found if number.isdecimal())
+
+
 class LineSplitter:
     """Turns one stream's chunks into records."""
 
@@ -61,7 +73,10 @@ def _split_off(line: bytes, part: bytes, out: list[bytes], *, keep: int) -> byte
 
 
 class LogFile:
-    """The file that records go to: `path`, and `path.1` (newest) to `path.N` for what was rotated out."""
+    """The file that records go to: `path`, and `path.00000001` and so on, newest last, for what was rotated out.
+
+    A rotated file keeps its name until it is removed, so that a reader that knows a number knows what comes after it.
+    """
 
     def __init__(self, path: str, *, max_bytes: int, max_files: int) -> None:
         assert max_bytes > 0, max_bytes
@@ -129,23 +144,28 @@ class LogFile:
         return timestamp(time.time_ns()) + text
 
     def _rotate(self) -> bool:
-        """Rename; a reader that has the file open goes on reading it and finds the new one by the inode.
+        """Rename; a reader that has the file open goes on reading it and finds the new one by the next number.
 
         False when that is impossible, as on a full disk: then the old file goes on.
         """
         old = self._fd
         try:
-            for number in range(self._max_files - 1, 0, -1):
-                older = f"{self._path}.{number - 1}" if number > 1 else self._path
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(older, f"{self._path}.{number}")
-            if self._max_files == 1:
-                os.unlink(self._path)
+            numbers = rotated(self._path)
+            with contextlib.suppress(FileNotFoundError):  # renamed already, by a rotation that then found no space
+                os.rename(self._path, numbered(self._path, numbers[-1] + 1 if numbers else 1))
             self._open()
+            self._remove_oldest()
         except OSError:
             return False
-        os.close(old)
+        finally:
+            if self._fd != old:
+                os.close(old)
         return True
+
+    def _remove_oldest(self) -> None:
+        numbers = rotated(self._path)
+        for number in numbers[: max(len(numbers) - (self._max_files - 1), 0)]:
+            os.unlink(numbered(self._path, number))
 
     def close(self) -> None:
         """Close the file."""

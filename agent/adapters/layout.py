@@ -4,7 +4,7 @@ STATE/node.json                 the node's id
 STATE/assignment.pb             what the leader assigned last
 STATE/tasks/ID/record.json      what must be remembered of a task
 STATE/tasks/ID/{upper,work}     the container's writable layer
-STATE/tasks/ID/log              its output, `log.1` and so on what was rotated out
+STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/images/                   the image store
 RUN/ID/                         the runtime's own state, which means nothing after a reboot

@@ -3,8 +3,8 @@
     2026-01-02T03:04:05.123456789Z stdout F a whole line
     2026-01-02T03:04:05.123456789Z stderr P the first 16 KiB of a longer line
 
-`log` is the newest file, `log.1` and so on are older. A reader holds a file open and knows it by its inode, so that a
-rotation under its hands loses and repeats nothing.
+`log` is the newest file; what was rotated out is `log.00000001` and so on, in order, and keeps its name. A reader holds
+a file open and knows its number, or its inode while it has none: no rotation makes it lose or repeat a line.
 """
 
 import functools
@@ -19,11 +19,11 @@ from agent.adapters.inotify import FolderWatch
 from agent.adapters.layout import Layout
 from agent.errors import NoSuchTask
 from protos.orch.v1 import control_pb2 as cpb
+from runtime import logs
 
 if TYPE_CHECKING:
     import asyncio
 
-MAX_FILES = 1000
 BATCH_LINES = 500
 READ_BYTES = 128 * 1024
 
@@ -62,6 +62,7 @@ class _Follower:
         self._path = path
         self._fd = -1
         self._rest = b""
+        self._number: int | None = None  # while the newest is open
 
     def __enter__(self) -> Self:
         return self
@@ -74,50 +75,74 @@ class _Follower:
         """Begin `count` records before the end; at the beginning when `count` is negative."""
         if count < 0:
             return
-        for path in _files(self._path)[::-1]:
-            self._open(path)
-            found = _seek_back(self._fd, count)
-            count -= found
-            if count <= 0:
-                return
+        self._open(None)
+        older = logs.rotated(str(self._path))
+        if self._fd >= 0:
+            count -= _seek_back(self._fd, count)
+            # Rotated since it was opened: what is older than it begins before its number.
+            self._number = self._find_own(older)
+            older = older[: older.index(self._number)] if self._number is not None else older
+        while count > 0 and older:
+            if self._open(older.pop()):
+                count -= _seek_back(self._fd, count)
 
     def records(self) -> Iterator[bytes]:
         """Every whole record that is there now."""
-        while True:
+        if self._fd < 0:
+            self._open_next(0)
+        while self._fd >= 0:
             yield from self._drain()
-            following = self._next_file()
-            if following is None:
+            if not self._is_rotated():
                 return
-            # A file that has a newer one after it gets no more records, but it may have got some since.
+            # It gets no more records, but it may have got some since.
             yield from self._drain()
-            self._open(following)
+            if not self._open_next(self._number or 0):
+                return
 
     def _drain(self) -> Iterator[bytes]:
-        while self._fd >= 0 and (chunk := os.read(self._fd, READ_BYTES)):
+        while chunk := os.read(self._fd, READ_BYTES):
             lines = (self._rest + chunk).split(b"\n")
             self._rest = lines.pop()
             yield from lines
 
-    def _next_file(self) -> Path | None:
-        """The file after the one that is open, which only ever moves away from the newest name."""
-        files = _files(self._path)
-        if self._fd < 0:
-            return files[0] if files else None
-        mine = os.fstat(self._fd).st_ino
-        numbers = [_inode(path) for path in files]
-        if mine in numbers:
-            position = numbers.index(mine) + 1
-            return files[position] if position < len(files) else None
-        return files[0] if files else None  # it was rotated out of existence, and so was everything before it
+    def _is_rotated(self) -> bool:
+        """Whether the open file is the newest no more. Its number is found then, unless it has been removed."""
+        if self._number is None and _inode(self._path) != os.fstat(self._fd).st_ino:
+            self._number = self._find_own(logs.rotated(str(self._path))) or 0
+        return self._number is not None
 
-    def _open(self, path: Path) -> None:
+    def _find_own(self, numbers: list[int]) -> int | None:
+        """The number of the open file. A name is given once, so whoever looks after the rotation finds it."""
+        mine = os.fstat(self._fd).st_ino
+        return next((number for number in reversed(numbers) if _inode(self._named(number)) == mine), None)
+
+    def _open_next(self, after: int) -> bool:
+        """Open what follows a number: the next file that is there, else the newest. False when there is none."""
+        while True:
+            following = [number for number in logs.rotated(str(self._path)) if number > after]
+            if following:
+                if self._open(following[0]):
+                    return True
+                continue  # removed at this very moment
+            if not self._open(None):
+                return False  # missing for an instant in each rotation; its return wakes a follower
+            if not any(number > after for number in logs.rotated(str(self._path))):
+                return True
+            # There was a rotation, or several, before it was opened: what came first is looked at first.
+
+    def _open(self, number: int | None) -> bool:
+        """Open a rotated file, or (None) the newest; False when it is not there."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._path if number is None else self._named(number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # rotated at this very moment; the next look finds it under its new name
+            return False
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._rest = fd, b""
+        self._fd, self._rest, self._number = fd, b"", number
+        return True
+
+    def _named(self, number: int) -> Path:
+        return Path(logs.numbered(str(self._path), number))
 
 
 def parse(record: bytes, task_id: str) -> cpb.LogLine | None:
@@ -142,20 +167,6 @@ def _batches(records: Iterator[bytes], task_id: str, since_ns: int) -> Iterator[
     lines = (line for record in records if (line := parse(record, task_id)) and line.time_ns >= since_ns)
     while batch := list(itertools.islice(lines, BATCH_LINES)):
         yield batch
-
-
-def _files(path: Path) -> list[Path]:
-    """The log's files, oldest first."""
-    found = []
-    for number in range(MAX_FILES):
-        candidate = path.with_name(f"{path.name}.{number}") if number else path
-        if not candidate.exists():
-            # The newest name is missing for an instant in each rotation.
-            if number:
-                break
-            continue
-        found.append(candidate)
-    return found[::-1]
 
 
 def _inode(path: Path) -> int:

@@ -49,7 +49,7 @@ def test_rotation_is_between_records(tmp_path: Path) -> None:
     for _ in range(20):
         log.write(record * 10)
     log.close()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.00000003", "log.00000004"]
     for file in tmp_path.iterdir():
         assert file.stat().st_size <= 5000
         assert set(file.read_bytes().splitlines(keepends=True)) == {record}
@@ -63,7 +63,7 @@ def test_appending_goes_on_after_a_restart(tmp_path: Path) -> None:
         log.write(b"x" * 3000 + b"\n")
         log.close()
     assert path.stat().st_size == 3001
-    assert (tmp_path / "log.1").stat().st_size == 3001
+    assert (tmp_path / "log.00000001").stat().st_size == 3001
 
 
 def test_loss_is_counted_and_told(tmp_path: Path) -> None:
