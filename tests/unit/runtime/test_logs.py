@@ -49,7 +49,7 @@ def test_rotation_is_between_records(tmp_path: Path) -> None:
     for _ in range(20):
         log.write(record * 10)
     log.close()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.00000003", "log.00000004"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.00000004", "log.00000005"]
     for file in tmp_path.iterdir():
         assert file.stat().st_size <= 5000
         assert set(file.read_bytes().splitlines(keepends=True)) == {record}
