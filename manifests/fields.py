@@ -49,11 +49,6 @@ def _paths(message: Descriptor, above: tuple[str, ...]) -> Iterator[tuple[str, .
             yield from _paths(inner, path)
 
 
-def zero_means_nothing(field: FieldDescriptor) -> bool:
-    """A field that cannot tell its zero (0, false, "", unspecified) from being left out."""
-    return not field.has_presence and not field.is_repeated
-
-
 def minimum(field: FieldDescriptor) -> int | None:
     """The least value, as the integer that is stored."""
     rules = schema.rules(field)

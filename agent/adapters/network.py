@@ -155,16 +155,6 @@ def hardware_address(address: str) -> bytes:
     return b"\x02\x6f" + IPv4Address(address).packed
 
 
-def remove_everything() -> None:
-    """Take away what this module made in the present network namespace. The tasks' namespaces stay."""
-    with Netlink() as netlink:
-        for link in netlink.links():
-            if link.name.startswith(LINK_PREFIX) or link.name == BRIDGE:
-                netlink.delete_link(link.name)
-        _set_routes(netlink, {})
-    _nft(firewall.removal())
-
-
 def _is_pinned(path: Path) -> bool:
     """After a reboot the pin is a plain file."""
     return os.path.ismount(path)

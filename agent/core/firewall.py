@@ -66,11 +66,6 @@ def withdraw(attachment: Attachment) -> str:
     return f"delete element inet {TABLE} published {{ {keys} }}\n" if keys else ""
 
 
-def removal() -> str:
-    """Take everything away."""
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"
-
-
 def _elements(attachment: Attachment) -> list[str]:
     return [
         f"{_PROTOCOLS[port.protocol]} . {port.published} : {attachment.address} . {port.target}"

@@ -12,10 +12,7 @@ KEPT_PER_SLOT = 3
 
 def collect(members: Collection[pb.Task], known: Collection[pb.Revision], *, service_exists: bool) -> plan.Plan:
     """Removals among the tasks and revisions of one service (which itself may be gone)."""
-    by_slot: dict[int, list[pb.Task]] = {}
-    for task in members:
-        by_slot.setdefault(task.slot, []).append(task)
-    doomed = [task for slot in by_slot.values() for task in _doomed(slot)]
+    doomed = [task for slot in slots.by_number(members).values() for task in _doomed(slot)]
     changes: list[plan.Change] = [plan.Remove(value=task, why="ended, and not wanted any more") for task in doomed]
     gone = {task.meta.id for task in doomed}
     in_use = {task.revision_id for task in members if task.meta.id not in gone}

@@ -35,7 +35,7 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
         return _delete(situation)
     now_ms = situation.now_ms
     revision, is_new = revisions.current(situation.service, situation.revisions, now_ms)
-    by_slot = _by_slot(situation.tasks)
+    by_slot = slots.by_number(situation.tasks)
     wanted = [
         slots.sort_out(number, by_slot.pop(number, ()), revision.meta.id)
         for number in range(1, situation.service.spec.replicas + 1)
@@ -50,13 +50,6 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     changes.append(_status(situation, wanted, revision))
     made = tuple(change for change in changes if change is not None)
     return plan.Plan(changes=made, wake_at=wake_at)
-
-
-def _by_slot(members: Collection[pb.Task]) -> dict[int, list[pb.Task]]:
-    by_slot: dict[int, list[pb.Task]] = {}
-    for task in members:
-        by_slot.setdefault(task.slot, []).append(task)
-    return by_slot
 
 
 def _clean(slot: slots.Slot, situation: Situation) -> Iterator[plan.Change | None]:

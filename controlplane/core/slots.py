@@ -1,6 +1,6 @@
 """What one slot of a replicated service needs next: the place of one replica, filled by one task after another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from controlplane.core import tasks
@@ -29,6 +29,14 @@ class Slot:
     def task(self) -> pb.Task | None:
         """The task that fills the slot."""
         return self.live[0] if self.live else None
+
+
+def by_number(members: Iterable[pb.Task]) -> dict[int, list[pb.Task]]:
+    """The tasks of a service by the slot that they fill or filled."""
+    slots: dict[int, list[pb.Task]] = {}
+    for task in members:
+        slots.setdefault(task.slot, []).append(task)
+    return slots
 
 
 def sort_out(number: int, members: Sequence[pb.Task], revision_id: str) -> Slot:

@@ -86,13 +86,6 @@ class Snapshot:
         """All tasks of a service, ended ones included."""
         return cast("Mapping[str, pb.Task]", self._group(_TASKS_BY_SERVICE, f"{namespace}/{service}"))
 
-    def slots_of(self, namespace: str, service: str) -> Mapping[int, list[pb.Task]]:
-        """The tasks of a service by slot, oldest first; takes as long as there are tasks."""
-        slots: dict[int, list[pb.Task]] = {}
-        for task in sorted(self.tasks_of(namespace, service).values(), key=_age):
-            slots.setdefault(task.slot, []).append(task)
-        return slots
-
     def tasks_on(self, node_id: str) -> Mapping[str, pb.Task]:
         """All tasks that were given to a node."""
         assert node_id, "tasks without a node are asked for with unassigned_tasks"
@@ -107,10 +100,6 @@ class Snapshot:
 
     def _group(self, index: _Index, name: str) -> Objects:
         return self._groups[index].get(name, _NONE)
-
-
-def _age(task: pb.Task) -> tuple[int, str]:
-    return task.meta.created_at, task.meta.id
 
 
 class _Groups:

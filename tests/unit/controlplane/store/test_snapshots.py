@@ -61,17 +61,6 @@ def test_unchanged_objects_and_groups_are_shared_between_snapshots() -> None:
     assert after.all(pb.Service) is before.all(pb.Service)
 
 
-def test_slots_list_their_tasks_from_the_oldest_on() -> None:
-    editor = snapshots.Editor()
-    for value in (task("new", slot=2, created_at=9), task("old", slot=2, created_at=3), task("other", slot=1)):
-        put(editor, value)
-    slots = editor.snapshot().slots_of("default", "web")
-    assert {slot: [each.meta.id for each in tasks] for slot, tasks in slots.items()} == {
-        1: ["other"],
-        2: ["old", "new"],
-    }
-
-
 def test_removing_what_is_not_there_is_no_change() -> None:
     assert snapshots.Editor().replace(TASK, "/orch/task/default/x", None) is None
 
