@@ -1,6 +1,7 @@
 """Each port's fake and its real adapter, for one suite of promises."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -19,7 +20,7 @@ from runtime import cgroups, client, defaults
 from tests.support.fake_agent import FakeDisk, FakeMachine, FakeRuntime
 
 BUSYBOX = Path("/bin/busybox")
-PARENT = "/orch/test-agent-contract"
+PARENT = f"/orch/test-agent-contract-{os.getpid()}"  # two runs of the suite may go on at once
 
 RuntimeMaker = Callable[[], AbstractAsyncContextManager[ports.Runtime]]
 """Makes a runtime over the same machine, as an agent that was started again has it."""

@@ -21,7 +21,7 @@ from tests.support.fake_leader import FakeLeader
 
 REPOSITORY = Path(__file__).parents[3]
 BUSYBOX = Path("/bin/busybox")
-PARENT = "/orch/test-agent"
+PARENT = f"/orch/test-agent-{os.getpid()}"  # two runs of the suite may go on at once
 WEB = """\
 #!/bin/sh
 echo "Content-Type: text/plain"

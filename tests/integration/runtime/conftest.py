@@ -14,7 +14,7 @@ import pytest
 from runtime import cgroups, client, defaults, state
 
 BUSYBOX = Path("/bin/busybox")
-PARENT = "/orch/test-runtime"
+PARENT = f"/orch/test-runtime-{os.getpid()}"  # two runs of the suite may go on at once
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
