@@ -57,18 +57,21 @@ class CallLink(Link[Out, In]):
     """One bidirectional call as a link.
 
     gRPC cancels the whole call when a read is cancelled, so a read goes on behind the back of whoever waits for it,
-    and the next `receive` gets what it brought.
+    and the next `receive` gets what it brought. It also ends a call that is given a second message while it takes the
+    first, so senders wait for each other.
     """
 
     def __init__(self, call: "grpc.aio.StreamStreamCall[Out, In]", peer: str, *, linger_s: float) -> None:
         self._call = call
         self._peer = peer
         self._linger_s = linger_s
+        self._writing = asyncio.Lock()
         self._reading: asyncio.Future[tuple[Any]] | None = None  # owned by this link, awaited by `close`
 
     async def send(self, message: Out) -> None:
         try:
-            await self._call.write(message)
+            async with self._writing:
+                await self._call.write(message)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise LinkLost(await self._why()) from error
 

@@ -42,3 +42,19 @@ async def test_a_link_closed_by_a_cancelled_task_collects_its_pending_read(tmp_p
     await until(lambda: len(asyncio.all_tasks()) == 1, what="everything has ended but this test")
     gc.collect()
     assert complaints == []
+
+
+@bounded(20)
+async def test_several_writers_share_a_link(tmp_path: Path) -> None:
+    """gRPC takes one message at a time and ends the call otherwise; heartbeats and reports need not know."""
+    leader = FakeLeader(ImageStore(tmp_path / "images"))
+    server = Server()
+    link = await server.connect(await leader.start(tmp_path / "leader.sock"))
+    await link.send(dpb.AgentMessage(register=dpb.Register(node_id="n")))
+    async with asyncio.TaskGroup() as group:
+        for number in range(100):
+            group.create_task(link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat(sequence=number))))
+    await until(lambda: leader.heartbeats == 100, what="every heartbeat has arrived")
+    await link.close()
+    await server.close()
+    await leader.stop()
