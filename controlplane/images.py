@@ -5,11 +5,12 @@ closed by the thread that used it last, since a call that is cancelled leaves it
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -86,10 +87,19 @@ class ClusterImages:
         _log.info("images imported", names=[each.meta.name for each in images])
         return images
 
+    async def settle(self, images: Sequence[pb.Image]) -> None:
+        """After an import that the cluster did not take: the names mean again what the cluster says, or nothing."""
+        state = self._cache.snapshot()
+        for name in (each.meta.name for each in images):
+            known = state.get(pb.Image, name)
+            await self._run(self._settle, name, known.status.digest if known is not None else None)
+
     async def forget(self, name: str) -> None:
         """Removes an image's name from the disk, and the blobs that nothing else needs. Missing ones are no error."""
+        # What the cluster knows stays, whatever the names on this disk say.
+        wanted = [known.status.digest for known in self._cache.snapshot().all(pb.Image).values()]
         try:
-            await self._run(self._store.remove, name)
+            await self._run(self._store.remove, name, keep=wanted)
         except image_errors.NotFound:
             _log.debug("the image is kept by another instance", image=name)
         except image_errors.ImageError as error:
@@ -124,6 +134,14 @@ class ClusterImages:
                 name = options.name or None
                 return (archive.import_archive(self._store, upload.file, name=name, config=config),)
             return archive.import_all(self._store, upload.file)
+
+    def _settle(self, name: str, digest: str | None) -> None:
+        """In a thread. The new blobs go with the next removal."""
+        with contextlib.suppress(image_errors.NotFound):  # the name was never there
+            self._store.untag(name)
+        if digest is not None:
+            with contextlib.suppress(image_errors.NotFound):  # another instance keeps it
+                self._store.tag(name, digest)
 
     async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))

@@ -89,7 +89,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if first is None or first.WhichOneof("message") != "options":
             raise errors.Invalid("the first message of an import has to carry the options")
         images = await self._parts.images.import_stream(first.options, _chunks(request_iterator))
-        return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
+        try:
+            return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
+        except Exception:
+            await self._parts.images.settle(images)
+            raise
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

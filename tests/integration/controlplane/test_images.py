@@ -4,13 +4,15 @@ import contextlib
 import io
 import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 
+from controlplane.store import api, memory
+from controlplane.store import errors as store_errors
 from images.store import ImageStore
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -121,6 +123,36 @@ async def test_what_cannot_be_imported_is_refused_and_leaves_no_name(tmp_path: P
             assert part in error.message
         assert not (await world.stub.List(pb.ListRequest(kind="image"))).objects
         assert ImageStore(tmp_path / "images").list() == ()
+
+
+class FailingStore(memory.MemoryStore):
+    """A store that can be told to take nothing in."""
+
+    failing = False
+
+    async def commit(self, changes: Sequence[api.Change], *, fence: api.Fence | None = None) -> int:
+        if self.failing:
+            raise store_errors.Unavailable("the store has no leader")
+        return await super().commit(changes, fence=fence)
+
+
+@aio.bounded(30)
+async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) -> None:
+    """A name on the disk means what the cluster says, and no removal takes away what the cluster still names."""
+    store = FailingStore()
+    async with api_world.opened(tmp_path, store) as world, grpc.aio.insecure_channel(world.address) as channel:
+        (first,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
+        store.failing = True
+        for name in ("hello:1", "new:1"):
+            code, _ = await refused(world, root_file_system(a=b"2"), name=name)
+            assert code is grpc.StatusCode.UNAVAILABLE
+        store.failing = False
+        named = {name: image.digest for image in ImageStore(tmp_path / "images").list() for name in image.names}
+        assert named == {"docker.io/library/hello:1": first.status.digest}
+        await bring(world, root_file_system(a=b"3"), name="other:1")
+        await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="other:1")))
+        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
+        assert await agent.FetchBlob(wire.FetchBlobRequest(digest=first.status.digest)).read() is not grpc.aio.EOF
 
 
 @aio.bounded(30)
