@@ -14,7 +14,10 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One thing to measure. Smaller is better. `mark` is what ours should stay under, in the same unit."""
+    """One thing to measure. Smaller is better.
+
+    `mark` is what ours should stay under, in the same unit; `ratio_mark`, what its ratio to the peer's should.
+    """
 
     name: str
     unit: str
@@ -23,6 +26,7 @@ class Case:
     peer_name: str
     rounds: int
     mark: float | None = None
+    ratio_mark: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +77,25 @@ def table(results: Sequence[Result]) -> str:
 
 def _cells(result: Result) -> tuple[str, ...]:
     case = result.case
-    met = "" if case.mark is None else f"≤ {case.mark:g} {'✓' if statistics.median(result.ours) <= case.mark else '✗'}"
+    marks = (
+        _met(statistics.median(result.ours), case.mark, ""),
+        _met(result.ratio, case.ratio_mark, "x"),
+    )
     return (
         case.name,
         *_summary(result.ours, case.unit),
         *(_summary(result.peer, case.unit) if result.peer else ("absent", "")),
         f"{result.ratio:.2f}" if result.ratio is not None else "-",
-        met,
+        " ".join(filter(None, marks)),
         str(len(result.ours)),
         case.peer_name,
     )
+
+
+def _met(value: float | None, mark: float | None, unit: str) -> str:
+    if mark is None or value is None:
+        return ""
+    return f"≤ {mark:.3g}{unit} {'✓' if value <= mark else '✗'}"
 
 
 def _summary(values: Sequence[float], unit: str) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 import os
 import select
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 import pytest
 
 from runtime import cgroups, client, defaults, state
+from tests.support import rootfs
 
-BUSYBOX = Path("/bin/busybox")
 PARENT = f"/orch/test-runtime-{os.getpid()}"  # two runs of the suite may go on at once
 
 
@@ -39,19 +37,8 @@ def wait_gone(pid: int, timeout_s: float = 10.0) -> None:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lower layer: busybox with all its applets, a user `app`, and a member of two groups."""
-    assert BUSYBOX.exists(), "install Debian's busybox-static"
-    root = tmp_path_factory.mktemp("image")
-    for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "home/app"):
-        (root / folder).mkdir(parents=True)
-    shutil.copy(BUSYBOX, root / "bin/busybox")
-    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    for applet in set(applets) - {"busybox"}:
-        (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\napp:x:1001:\nvideo:x:44:app\naudio:x:29:app,other\n")
-    (root / "tmp").chmod(0o1777)
-    return root
+    """The lower layer."""
+    return rootfs.busybox(tmp_path_factory.mktemp("image") / "root")
 
 
 class Box:
