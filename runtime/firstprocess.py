@@ -13,7 +13,6 @@ One rule: the steps stand in one line, in the only order that works, and each sa
 
 import fcntl
 import os
-import signal
 import socket
 import struct
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Final, NoReturn
 from runtime import errors, program, rootfs, syscalls
 from runtime.cgroups import Cgroup
 from runtime.spec import Spec
+from runtime.terms import SUPERVISED, Terms
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _JOIN_ORDER: Final = ("ipc", "uts", "network", "cgroup")
@@ -35,6 +35,7 @@ class Plan:
     tree: rootfs.Tree
     cgroup: Cgroup
     stdio: tuple[int, int, int]
+    terms: Terms = SUPERVISED
 
 
 def run(plan: Plan, monitor: socket.socket) -> NoReturn:
@@ -46,8 +47,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     spec, process = plan.spec, plan.spec.process
     # A session of its own first: signals to the monitor's group must not reach the container.
     os.setsid()
-    # Without its monitor nobody would collect the exit status, so the container goes with it.
-    syscalls.set_parent_death_signal(signal.SIGKILL)
+    plan.terms.bind_life()
     # The kernel applies modes as asked for from here on.
     os.umask(0)
     # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
@@ -65,7 +65,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     _set_kernel_parameters(spec)
     rootfs.enter(root)
     # From here on, every path is the container's.
-    program.run(process, plan.stdio, monitor, console=True)
+    program.run(process, plan.stdio, monitor, plan.terms, console=True)
 
 
 def _join_namespaces(spec: Spec) -> None:

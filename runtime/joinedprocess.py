@@ -5,7 +5,6 @@ since the monitor's children are; the other namespaces are joined all at once th
 """
 
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from typing import NoReturn
@@ -13,6 +12,7 @@ from typing import NoReturn
 from runtime import errors, program, syscalls
 from runtime.cgroups import Cgroup
 from runtime.spec import Process, Spec
+from runtime.terms import SUPERVISED, Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class Join:
     cgroup: Cgroup
     first_process: int  # pidfd
     stdio: tuple[int, int, int]
+    terms: Terms = SUPERVISED
 
 
 def run(join: Join, monitor: socket.socket) -> NoReturn:
@@ -33,7 +34,7 @@ def run(join: Join, monitor: socket.socket) -> NoReturn:
 
 def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
     os.setsid()
-    syscalls.set_parent_death_signal(signal.SIGKILL)
+    join.terms.bind_life()
     # Into the cgroup while its folders can still be seen.
     join.cgroup.enter()
     program.adjust_oom_score(join.process)
@@ -45,4 +46,4 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
         # The mount namespace brings its root and working directory with it.
         syscalls.setns(join.first_process, flags)
         os.chdir("/")
-    program.run(join.process, join.stdio, monitor, console=False)
+    program.run(join.process, join.stdio, monitor, join.terms, console=False)

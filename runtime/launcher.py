@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from runtime import errors, monitor, netns, protocol, rehearsal, syscalls
+from runtime import errors, monitor, netns, protocol, rehearsal, signals, syscalls
 
 _REPORT_BYTES: Final = 64 * 1024
 _REHEARSALS: Final = 20
@@ -228,10 +228,7 @@ def _settle(client: socket.socket) -> None:
     os.closerange(client.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     os.chdir("/")
     os.umask(0o022)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
-        signal.signal(number, signal.SIG_DFL)
-    for unnamed in _OF_THE_C_LIBRARY:
-        syscalls.set_default_action(unnamed)
+    signals.reset()
     # A container's root must not read our memory, or reach the host's files through /proc/PID/{exe,fd,root}.
     syscalls.set_dumpable(0)
     null = os.open("/dev/null", os.O_RDWR)
@@ -240,10 +237,6 @@ def _settle(client: socket.socket) -> None:
     if null > 2:
         os.close(null)
 
-
-_OF_THE_C_LIBRARY: Final = (32, 33)
-"""Signals that Python does not know. The C library's posix_spawn, by which make starts programs, leaves them ignored,
-and what is ignored stays so through every exec, into the containers."""
 
 _USAGE: Final = "usage: python -m runtime.launcher --socket-fd N --root DIR"
 

@@ -4,7 +4,6 @@ It is forked by the launcher with everything imported, makes the container, repo
 (`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
 """
 
-import contextlib
 import dataclasses
 import gc
 import os
@@ -15,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from runtime import cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
+from runtime import birth, cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
 from runtime.fields import Fields
 
-SETUP_TIMEOUT_S: Final = 120.0
 _DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES: Final = 3
 
@@ -123,29 +121,10 @@ def _create(request: Request) -> supervisor.Supervised:
     wanted = spec.parse(request.config)
     path = wanted.cgroups_path or state.default_cgroups_path(request.container)
     wanted = dataclasses.replace(wanted, cgroups_path=path)
-    folder = state.folder(request.root, request.container)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
-    group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        raise errors.ContainerExists(f"container {request.container}: exists already; delete it first") from None
-    except OSError as error:
-        raise errors.SetupFailed.at("state folder", error) from None
-    try:
-        state.write_new(os.path.join(folder, state.CONFIG_FILE), request.config)
-        group.create(wanted.resources)
-    except BaseException:
-        state.remove_folder(folder)
-        raise
-    try:
+    with birth.place(request.root, request.container, request.config, wanted) as (folder, group):
         return _create_in(request, wanted, group, folder)
-    except BaseException:
-        with contextlib.suppress(errors.SetupFailed):  # the first failure is the one to tell
-            group.delete()
-        state.remove_folder(folder)
-        raise
 
 
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
@@ -159,7 +138,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
             spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
         ),
     )
-    _enter_pid_namespace(wanted)
+    birth.enter_pid_namespace(wanted)
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if request.start:
         protocol.send(channel, {"start": True})
@@ -176,7 +155,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     try:
         # While the first process sets itself up, on the other processor if there is one.
         supervised = _supervised(request, wanted, group, output, folder, pid, channel)
-        master = _await_created(channel, started=request.start)
+        master = birth.await_created(channel, started=request.start)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -218,38 +197,6 @@ def _open_log(options: dict[str, Any] | None) -> logs.LogFile | None:
     fields.finish()
     with errors.step("create.log.path"):
         return logs.LogFile(path, max_bytes=max_bytes, max_files=max_files)
-
-
-def _enter_pid_namespace(wanted: spec.Spec) -> None:
-    """The monitor stays where it is; its children are born into the namespace, the first as its process 1."""
-    for namespace in wanted.namespaces:
-        if namespace.kind != "pid":
-            continue
-        with errors.step("linux.namespaces: pid"):
-            if not namespace.path:
-                syscalls.unshare(syscalls.CLONE_NEWPID)
-                return
-            fd = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
-            syscalls.setns(fd, syscalls.CLONE_NEWPID)
-            os.close(fd)
-
-
-def _await_created(channel: socket.socket, *, started: bool) -> int:
-    """Wait until the first process is ready, or runs its program; returns the terminal's master, or -1."""
-    channel.settimeout(SETUP_TIMEOUT_S)
-    try:
-        message = protocol.receive(channel)
-        if message is None:
-            raise errors.SetupFailed("the first process was killed during setup; is the memory limit too low?")
-        supervisor.raise_error(message)
-        master = message.fds[0] if message.fds else -1
-        if started:
-            ended = protocol.receive(channel)
-            if ended is not None:
-                supervisor.raise_error(ended)
-    except TimeoutError:
-        raise errors.SetupFailed(f"the container was not set up within {SETUP_TIMEOUT_S:.0f} s") from None
-    return master
 
 
 def _supervised(

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from runtime import capabilities, devices, errors, lookup, protocol, syscalls, terminal, users
 from runtime.spec import Process
+from runtime.terms import Terms
 
 
 def attempt(become: Callable[[], NoReturn], monitor: socket.socket) -> NoReturn:
@@ -36,7 +37,9 @@ def _tell(monitor: socket.socket, error: errors.ContainerError) -> None:
         protocol.send(monitor, {"error": errors.to_wire(error)})
 
 
-def run(process: Process, stdio: tuple[int, int, int], monitor: socket.socket, *, console: bool) -> NoReturn:
+def run(
+    process: Process, stdio: tuple[int, int, int], monitor: socket.socket, terms: Terms, *, console: bool
+) -> NoReturn:
     """From the container's root folder to the program. The root must be the container's already.
 
     `stdio` holds descriptors above 2, or -1 for /dev/null; a terminal takes their place.
@@ -45,6 +48,8 @@ def run(process: Process, stdio: tuple[int, int, int], monitor: socket.socket, *
     master = _set_stdio(process, stdio, identity, console=console)
     _limit_resources(process)
     _become(process, identity)
+    # The change of user has cleared it.
+    terms.bind_life()
     # As the final user: what that user cannot reach, the program could not either.
     _stand_in(process.cwd)
     variables = _environment(process, identity)
@@ -52,9 +57,8 @@ def run(process: Process, stdio: tuple[int, int, int], monitor: socket.socket, *
     protocol.send(monitor, {"created": True}, [] if master < 0 else [master])
     if master >= 0:
         os.close(master)
-    if protocol.receive(monitor) is None:
-        os._exit(1)  # the monitor has gone
-    _execute(path, process.args, variables)
+    starter = terms.await_start(monitor)
+    attempt(lambda: _execute(path, process.args, variables, terms), starter)
 
 
 def adjust_oom_score(process: Process) -> None:
@@ -136,8 +140,6 @@ def _become(process: Process, identity: users.Identity) -> None:
     if sets is not None:
         with errors.step("capabilities"):
             capabilities.assume(sets)
-    # The change of user has cleared this one.
-    syscalls.set_parent_death_signal(signal.SIGKILL)
     os.umask(process.user.umask)
 
 
@@ -160,9 +162,9 @@ def _environment(process: Process, identity: users.Identity) -> dict[str, str]:
     return found
 
 
-def _execute(path: str, arguments: tuple[str, ...], variables: dict[str, str]) -> NoReturn:
-    """Become the program, with clean signals and nothing but 0, 1 and 2 open."""
-    syscalls.close_on_exec_from(3)
+def _execute(path: str, arguments: tuple[str, ...], variables: dict[str, str], terms: Terms) -> NoReturn:
+    """Become the program, with clean signals and nothing but 0, 1 and 2 open, unless the terms say otherwise."""
+    terms.preserve()
     # Python ignores these two, and what is ignored stays ignored over an exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

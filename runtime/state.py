@@ -107,7 +107,7 @@ def load(root: str, container: str) -> State:
     where = folder(root, container)
     fields = _read(os.path.join(where, STATE_FILE))
     if fields is None:
-        raise errors.UnknownContainer(f"container {container}: nothing is known of it below {root}")
+        raise errors.UnknownContainer(f"container {container}: does not exist below {root}")
     state = State(**fields)
     alive = process_start(state.monitor_pid) == state.monitor_start
     if alive and not os.path.exists(os.path.join(where, EXIT_FILE)):

@@ -50,12 +50,6 @@ class Supervised:
     listener: socket.socket
 
 
-def raise_error(message: protocol.Message) -> None:
-    """Raise what a process that is being set up has told, if it was an error."""
-    if "error" in message.body:
-        raise errors.from_wire(message.body["error"])
-
-
 class Supervisor:
     """One container, from its creation to its exit."""
 

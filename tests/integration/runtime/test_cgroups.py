@@ -49,7 +49,7 @@ def test_groups_inside_the_container_are_removed(box: Box) -> None:
     wait_until(lambda: Path(f"/sys/fs/cgroup/pids{box.parent}/a/x/y").is_dir(), "the inner group is there")
     client.delete(box.root, "a", force=True)
     assert not Path(f"/sys/fs/cgroup/pids{box.parent}/a").exists()
-    with pytest.raises(errors.UnknownContainer, match="nothing is known"):
+    with pytest.raises(errors.UnknownContainer, match="does not exist"):
         state.load(box.root, "a")
 
 
