@@ -15,6 +15,7 @@ RUN_PACKAGES=(
   curl            # the demo's questions
   etcd-server     # the store
   iproute2        # the local cluster's network
+  libseccomp2     # the containers' system call filters
   nftables        # published ports
   procps          # ps, for people
   python3         # everything

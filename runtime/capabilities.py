@@ -46,10 +46,32 @@ def limit_bounding_set(sets: Capabilities) -> None:
             syscalls.drop_from_bounding_set(number)
 
 
-def assume(sets: Capabilities) -> None:
-    """Take the other four sets, after the change of user (with kept capabilities)."""
-    syscalls.capset(effective=sets.effective, permitted=sets.permitted, inheritable=sets.inheritable)
+def held() -> Capabilities:
+    """What the process has now, but for the bounding and ambient sets."""
+    effective, permitted, inheritable = syscalls.capget()
+    return Capabilities(effective=effective, permitted=permitted, inheritable=inheritable)
+
+
+def assume(sets: Capabilities, *, beside: int = 0) -> None:
+    """Take the other four sets, after the change of user (with kept capabilities).
+
+    What is in the mask `beside` and was permitted stays permitted, until `give_up`.
+    """
+    permitted = sets.permitted | held().permitted & beside
+    syscalls.capset(effective=sets.effective, permitted=permitted, inheritable=sets.inheritable)
     syscalls.clear_ambient_set()
     for number in range(len(NAMES)):
         if sets.ambient >> number & 1:
             syscalls.raise_ambient(number)
+
+
+def exercise(mask: int) -> None:
+    """Have the permitted ones of a mask in effect."""
+    now = held()
+    effective = now.effective | now.permitted & mask
+    syscalls.capset(effective=effective, permitted=now.permitted, inheritable=now.inheritable)
+
+
+def give_up(final: Capabilities) -> None:
+    """Keep what was to be there in the end: one capset(2) and no other call."""
+    syscalls.capset(effective=final.effective, permitted=final.permitted, inheritable=final.inheritable)

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Final
 
+from runtime import seccompprofile
 from runtime.lookup import DEFAULT_PATH
 
 PIDS_LIMIT: Final = 4096
@@ -91,6 +92,7 @@ def config(args: Sequence[str], *, cgroups_path: str, hostname: str = "") -> dic
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READONLY_PATHS),
             "sysctl": dict(SYSCTL),
+            "seccomp": seccompprofile.default(CAPABILITIES),
         },
     }
     if hostname:

@@ -2,13 +2,14 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from runtime import errors, joinedprocess, protocol, spec
 from runtime.cgroups import Cgroup
 from runtime.fields import Fields
+from runtime.seccomp import filter as filters
 
 MAX_RUNNING: Final = 256
 _REMEMBERED: Final = 64
@@ -40,11 +41,19 @@ def split_status(status: int) -> tuple[int, int]:
 class Execs:
     """Starts processes in the container, and remembers how the last ones ended."""
 
-    def __init__(self, container: spec.Spec, process_config: Mapping[str, Any], cgroup: Cgroup, pidfd: int) -> None:
+    def __init__(
+        self,
+        container: spec.Spec,
+        process_config: Mapping[str, Any],
+        cgroup: Cgroup,
+        pidfd: int,
+        order: Callable[[], filters.Order | None],
+    ) -> None:
         self._container = container
         self._process_config = process_config
         self._cgroup = cgroup
         self._pidfd = pidfd
+        self._order = order
         self._last = 0
         self._running: dict[int, Exec] = {}  # by pid
         self._ended: dict[int, tuple[int, int]] = {}  # by number
@@ -57,8 +66,14 @@ class Execs:
         if len(fds) not in {0, 3}:
             raise errors.ProtocolError(f"exec: {len(fds)} descriptors; give none, or stdin, stdout and stderr")
         stdio = (fds[0], fds[1], fds[2]) if fds else (-1, -1, -1)
+        order = self._order()
         join = joinedprocess.Join(
-            spec=self._container, process=process, cgroup=self._cgroup, first_process=self._pidfd, stdio=stdio
+            spec=self._container,
+            process=process,
+            cgroup=self._cgroup,
+            first_process=self._pidfd,
+            stdio=stdio,
+            order=order,
         )
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         protocol.send(channel, {"start": True})
@@ -68,6 +83,8 @@ class Execs:
             channel.close()
             joinedprocess.run(join, theirs)
         theirs.close()
+        if order is not None:
+            order.close()
         self._last += 1
         self._running[pid] = Exec(number=self._last, pid=pid, channel=channel)
         return self._running[pid]

@@ -33,6 +33,10 @@ class Fields:
         """The refusal of a field, to be raised."""
         return errors.InvalidSpec(f"{self.at(name)}: {why}")
 
+    def are(self, value: dict[str, Any]) -> bool:
+        """Whether the object is equal to this one, and nothing is taken yet."""
+        return self._left == value
+
     def has(self, name: str) -> bool:
         """Whether the field is there and not taken yet."""
         return name in self._left

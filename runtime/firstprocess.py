@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 
 from runtime import errors, program, rootfs, syscalls
 from runtime.cgroups import Cgroup
+from runtime.seccomp import filter as filters
 from runtime.spec import Spec
 from runtime.terms import SUPERVISED, Terms
 
@@ -35,6 +36,7 @@ class Plan:
     tree: rootfs.Tree
     cgroup: Cgroup
     stdio: tuple[int, int, int]
+    order: filters.Order | None
     terms: Terms = SUPERVISED
 
 
@@ -50,6 +52,8 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     plan.terms.bind_life()
     # The kernel applies modes as asked for from here on.
     os.umask(0)
+    # While the host's files can be seen, and on the host's account: compiling takes more memory than some limits allow.
+    wanted = plan.order.fetch() if plan.order is not None else None
     # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
     # before anything is allocated on the container's account.
     plan.cgroup.enter()
@@ -65,7 +69,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     _set_kernel_parameters(spec)
     rootfs.enter(root)
     # From here on, every path is the container's.
-    program.run(process, plan.stdio, monitor, plan.terms, console=True)
+    program.run(process, plan.stdio, monitor, plan.terms, wanted, console=True)
 
 
 def _join_namespaces(spec: Spec) -> None:

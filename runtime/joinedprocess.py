@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from runtime import errors, program, syscalls
 from runtime.cgroups import Cgroup
+from runtime.seccomp import filter as filters
 from runtime.spec import Process, Spec
 from runtime.terms import SUPERVISED, Terms
 
@@ -24,6 +25,7 @@ class Join:
     cgroup: Cgroup
     first_process: int  # pidfd
     stdio: tuple[int, int, int]
+    order: filters.Order | None
     terms: Terms = SUPERVISED
 
 
@@ -35,6 +37,8 @@ def run(join: Join, monitor: socket.socket) -> NoReturn:
 def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
     os.setsid()
     join.terms.bind_life()
+    # As in the first process.
+    wanted = join.order.fetch() if join.order is not None else None
     # Into the cgroup while its folders can still be seen.
     join.cgroup.enter()
     program.adjust_oom_score(join.process)
@@ -46,4 +50,4 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
         # The mount namespace brings its root and working directory with it.
         syscalls.setns(join.first_process, flags)
         os.chdir("/")
-    program.run(join.process, join.stdio, monitor, join.terms, console=False)
+    program.run(join.process, join.stdio, monitor, join.terms, wanted, console=False)

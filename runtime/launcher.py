@@ -67,6 +67,7 @@ class Launcher:
         self._signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
         self._selector.register(self._signals, selectors.EVENT_READ)
         self._selector.register(self._client, selectors.EVENT_READ)
+        rehearsal.prepare(self._root)
         rehearsal.run(_REHEARSALS)
         # What was allocated until now is never looked at by a collection again, and so stays shared with the forks.
         gc.collect()

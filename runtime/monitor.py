@@ -16,6 +16,8 @@ from typing import Any, Final, NoReturn
 
 from runtime import birth, cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
 from runtime.fields import Fields
+from runtime.seccomp import filter as filters
+from runtime.seccomp import notify
 
 _DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES: Final = 3
@@ -130,10 +132,12 @@ def _create(request: Request) -> supervisor.Supervised:
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
     group.apply(wanted.resources)
     output = _open_output(request, wanted)
+    order = filters.order(wanted.seccomp, request.root, _described(request, wanted))
     plan = firstprocess.Plan(
         spec=wanted,
         cgroup=group,
         stdio=output.stdio,
+        order=order,
         tree=rootfs.Tree(
             spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
         ),
@@ -149,6 +153,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         channel.close()
         firstprocess.run(plan, theirs)
     theirs.close()
+    if order is not None:
+        order.close()
     for fd in output.stdio:
         if fd >= 0 and fd not in request.stdio:
             os.close(fd)
@@ -164,6 +170,10 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     with errors.step("write state.json"):
         state.put_in_place(os.path.join(folder, state.STATE_FILE))
     return dataclasses.replace(supervised, master=master)
+
+
+def _described(request: Request, wanted: spec.Spec) -> dict[str, Any]:
+    return notify.describe(request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

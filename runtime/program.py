@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from runtime import capabilities, devices, errors, lookup, protocol, syscalls, terminal, users
+from runtime.seccomp import filter as filters
+from runtime.seccomp.filter import Filter
 from runtime.spec import Process
 from runtime.terms import Terms
 
@@ -38,7 +40,13 @@ def _tell(monitor: socket.socket, error: errors.ContainerError) -> None:
 
 
 def run(
-    process: Process, stdio: tuple[int, int, int], monitor: socket.socket, terms: Terms, *, console: bool
+    process: Process,
+    stdio: tuple[int, int, int],
+    monitor: socket.socket,
+    terms: Terms,
+    wanted: Filter | None,
+    *,
+    console: bool,
 ) -> NoReturn:
     """From the container's root folder to the program. The root must be the container's already.
 
@@ -47,7 +55,7 @@ def run(
     identity = users.resolve(process.user)
     master = _set_stdio(process, stdio, identity, console=console)
     _limit_resources(process)
-    _become(process, identity)
+    _become(process, identity, filters.needs(wanted, process))
     # The change of user has cleared it.
     terms.bind_life()
     # As the final user: what that user cannot reach, the program could not either.
@@ -58,7 +66,7 @@ def run(
     if master >= 0:
         os.close(master)
     starter = terms.await_start(monitor)
-    attempt(lambda: _execute(path, process.args, variables, terms), starter)
+    attempt(lambda: _execute(path, process, variables, terms, wanted), starter)
 
 
 def adjust_oom_score(process: Process) -> None:
@@ -122,8 +130,8 @@ def _own_stdio(identity: users.Identity) -> None:
                 os.fchown(fd, identity.uid, identity.gid)
 
 
-def _become(process: Process, identity: users.Identity) -> None:
-    """Change the user and give up every privilege that the configuration does not grant."""
+def _become(process: Process, identity: users.Identity, still_needed: int) -> None:
+    """Change the user and give up every privilege that the configuration does not grant, or that is not needed yet."""
     sets = process.capabilities
     if sets is not None:
         with errors.step("capability bounding set"):
@@ -139,7 +147,7 @@ def _become(process: Process, identity: users.Identity) -> None:
         syscalls.set_keep_capabilities(0)
     if sets is not None:
         with errors.step("capabilities"):
-            capabilities.assume(sets)
+            capabilities.assume(sets, beside=still_needed)
     os.umask(process.user.umask)
 
 
@@ -162,14 +170,18 @@ def _environment(process: Process, identity: users.Identity) -> dict[str, str]:
     return found
 
 
-def _execute(path: str, arguments: tuple[str, ...], variables: dict[str, str], terms: Terms) -> NoReturn:
+def _execute(path: str, process: Process, variables: dict[str, str], terms: Terms, wanted: Filter | None) -> NoReturn:
     """Become the program, with clean signals and nothing but 0, 1 and 2 open, unless the terms say otherwise."""
+    execve = syscalls.prepared_execve(path, process.args, variables)
     terms.preserve()
     # Python ignores these two, and what is ignored stays ignored over an exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Last, since its profile is the program's, and need not allow what the runtime calls.
+    if wanted is not None:
+        filters.load(wanted, process)
     try:
-        os.execve(path, arguments, variables)
+        execve()
     except OSError as error:
         raise lookup.unexecutable(path, error) from None

@@ -19,6 +19,8 @@ from runtime import capabilities as caps
 from runtime import errors, mountoptions, syscalls
 from runtime import resources as limits
 from runtime.fields import Fields
+from runtime.seccomp import profile as seccomp
+from runtime.seccomp.profile import Profile
 
 MAX_ID: Final = 2**32 - 2
 """The highest user and group id; 2³²-1 means "no change" to the kernel."""
@@ -133,6 +135,7 @@ class Spec:
     readonly_paths: tuple[str, ...] = ()
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    seccomp: Profile | None = None
 
     def makes(self, kind: str) -> bool:
         """Whether the container gets a new namespace of this kind."""
@@ -148,7 +151,7 @@ def parse(config: Any) -> Spec:
     fields.unsupported("hooks", "windows", "solaris", "vm", "zos", "freebsd")
     root = fields.maybe_child("root")
     linux = fields.maybe_child("linux") or Fields({}, "linux")
-    linux.unsupported("seccomp", "uidMappings", "gidMappings", "intelRdt", "mountLabel", "personality", "timeOffsets")
+    linux.unsupported("uidMappings", "gidMappings", "intelRdt", "mountLabel", "personality", "timeOffsets")
     linux.unsupported("netDevices", "memoryPolicy")
     hostname = fields.text("hostname", default="")
     if hostname and not _HOSTNAME.fullmatch(hostname):
@@ -169,6 +172,7 @@ def parse(config: Any) -> Spec:
         readonly_paths=_absolute_all(linux, "readonlyPaths"),
         sysctl=MappingProxyType(linux.mapping("sysctl")),
         annotations=MappingProxyType(fields.mapping("annotations")),
+        seccomp=seccomp.parse(filtered) if (filtered := linux.maybe_child("seccomp")) else None,
     )
     for used in (root, linux, fields):
         if used is not None:

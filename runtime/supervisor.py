@@ -29,6 +29,8 @@ from typing import Any, Final
 
 from runtime import errors, execs, logs, output, protocol, state, syscalls, terminal
 from runtime.cgroups import Cgroup
+from runtime.seccomp import filter as filters
+from runtime.seccomp import notify
 from runtime.spec import Spec
 
 MAX_CLIENTS: Final = 64
@@ -64,7 +66,9 @@ class Supervisor:
         self._exit: state.Exit | None = None
         self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
         pidfd = os.pidfd_open(self._state.pid)
-        self._execs = execs.Execs(supervised.spec, supervised.process_config, supervised.cgroup, pidfd)
+        self._execs = execs.Execs(
+            supervised.spec, supervised.process_config, supervised.cgroup, pidfd, self._order_filter
+        )
         self._verbs: dict[str, Callable[[int, socket.socket, protocol.Message], dict[str, Any] | None]] = {
             "start": self._start,
             "state": self._tell_state,
@@ -255,6 +259,13 @@ class Supervisor:
 
         self._starting[started.pid] = told
         self._watch(started.channel.fileno(), told)
+
+    def _order_filter(self) -> filters.Order | None:
+        wanted, known = self._it.spec, self._state
+        described = notify.describe(
+            known.id, "running", pid=known.pid, bundle=known.bundle, annotations=wanted.annotations
+        )
+        return filters.order(wanted.seccomp, os.path.dirname(self._it.folder), described)
 
     def _exec_status(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
         return self._execs.status(message.body.get("exec"))

@@ -8,7 +8,8 @@ runtime has one thread.
 import ctypes
 import os
 import struct
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -79,6 +80,9 @@ _RT_SIGACTION: Final = {"x86_64": 13, "aarch64": 134, "riscv64": 134}[os.uname()
 _KERNEL_SIGSET_BYTES: Final = 8
 _BPF: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
 _BPF_PROG_LOAD, _BPF_PROG_ATTACH = 5, 8
+_SECCOMP: Final = {"x86_64": 317, "aarch64": 277, "riscv64": 277}[os.uname().machine]
+_SECCOMP_SET_MODE_FILTER: Final = 1
+_PIDFD_GETFD: Final = 438
 _BPF_PROG_TYPE_CGROUP_DEVICE, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI = 15, 6, 2
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _CLOSE_RANGE, _OPENAT2 = 428, 429, 430, 431, 432, 436, 437
 _MOUNT_SETATTR: Final = 442
@@ -292,3 +296,47 @@ def bpf_attach_device_program(program: int, cgroup: int) -> None:
     """bpf(2), BPF_PROG_ATTACH to an open cgroup folder, beside the programs that are there."""
     attributes = struct.pack("IIII", cgroup, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI)
     _syscall("bpf attach", _BPF, _BPF_PROG_ATTACH, attributes, len(attributes))
+
+
+def prepared_execve(path: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Callable[[], NoReturn]:
+    """execve(2), with all its memory taken beforehand, for a process that may not be able to take any later."""
+    program = os.fsencode(path)
+    argv = _strings([os.fsencode(argument) for argument in arguments])
+    environment = _strings([os.fsencode(f"{name}={value}") for name, value in variables.items()])
+
+    def execve() -> NoReturn:
+        _libc.execve(program, argv, environment)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+    return execve
+
+
+def _strings(items: list[bytes]) -> "ctypes.Array[ctypes.c_char_p]":
+    return (ctypes.c_char_p * (len(items) + 1))(*items, None)
+
+
+def seccomp_load(program: bytes, flags: int) -> int:
+    """seccomp(2), SECCOMP_SET_MODE_FILTER; the listener, if the flags ask for one, else 0."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    described = struct.pack("H6xQ", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
+    return _syscall("seccomp", _SECCOMP, _SECCOMP_SET_MODE_FILTER, flags, described)
+
+
+def pidfd_getfd(process: int, number: int) -> int:
+    """pidfd_getfd(2): a copy of another process's descriptor; close-on-exec."""
+    return _syscall("pidfd_getfd", _PIDFD_GETFD, process, number, 0)
+
+
+def capget() -> tuple[int, int, int]:
+    """capget(2): the effective, permitted and inheritable sets as bit masks."""
+    data = ctypes.create_string_buffer(24)
+    _checked("capget", _libc.capget(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), data))
+    low_effective, low_permitted, low_inheritable, high_effective, high_permitted, high_inheritable = struct.unpack(
+        "6I", data.raw
+    )
+    return (
+        low_effective | high_effective << 32,
+        low_permitted | high_permitted << 32,
+        low_inheritable | high_inheritable << 32,
+    )

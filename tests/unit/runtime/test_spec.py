@@ -68,7 +68,7 @@ REFUSED = [
     ("mounts.0", {"destination": "/x"}, "mounts[0].type: is required"),
     ("mounts.0", {"destination": "/x", "source": "y", "options": ["bind"]}, "mounts[0].source: 'y'"),
     ("mounts.0", {"destination": "/x", "source": "/y", "options": ["bind", "size=1"]}, "'size=1' is not an option"),
-    ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp: this field is not supported"),
+    ("linux.seccomp.defaultAction", "ALLOW", "linux.seccomp.defaultAction: 'ALLOW' is not known"),
     ("linux.namespaces", [{"type": "user"}], "linux.namespaces[0].type: user namespaces are not supported"),
     ("linux.namespaces", [{"type": "net"}], "linux.namespaces[0].type: 'net' is no namespace"),
     ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], "linux.namespaces[1].type: pid is there twice"),

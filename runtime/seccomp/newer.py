@@ -1,0 +1,93 @@
+"""Calls that are later than libseccomp: a few instructions before its program.
+
+A distribution's libseccomp knows the system calls of its own day. What a profile says of later ones it would skip, so
+that they failed with EPERM, and programs that fall back to older calls on ENOSYS only would not start. Two things help:
+
+    a later call that the profile names    gets what the profile says (its number is the same everywhere)
+    a call later than all that it names    does not exist (ENOSYS), where others without a rule fail with an error
+
+The second is runc's rule too; here it begins with Linux 5.1, where the numbers common to all machines begin. What came
+before is old enough for every profile to have an opinion.
+
+Instructions: Documentation/networking/filter.rst; `struct seccomp_data` in seccomp(2).
+"""
+
+import errno
+import struct
+from typing import Final
+
+from runtime.seccomp import profile as profiles
+from runtime.seccomp.profile import Profile
+
+NUMBERS: Final = {
+    "cachestat": 451,
+    "fchmodat2": 452,
+    "map_shadow_stack": 453,
+    "futex_wake": 454,
+    "futex_wait": 455,
+    "futex_requeue": 456,
+    "statmount": 457,
+    "listmount": 458,
+    "lsm_get_self_attr": 459,
+    "lsm_set_self_attr": 460,
+    "lsm_list_modules": 461,
+    "mseal": 462,
+    "setxattrat": 463,
+    "getxattrat": 464,
+    "listxattrat": 465,
+    "removexattrat": 466,
+    "open_tree_attr": 467,
+    "file_getattr": 468,
+    "file_setattr": 469,
+}
+"""In the order in which Linux 6.5 to 6.17 got them."""
+
+TOKENS: Final = {
+    "SCMP_ARCH_X86_64": 0xC000003E,
+    "SCMP_ARCH_X86": 0x40000003,
+    "SCMP_ARCH_X32": 0x4000003E,
+    "SCMP_ARCH_AARCH64": 0xC00000B7,
+    "SCMP_ARCH_ARM": 0x40000028,
+    "SCMP_ARCH_RISCV64": 0xC00000F3,
+}
+"""Architectures with the common numbers, and libseccomp's names of them: the kernel's AUDIT_ARCH, but for x32."""
+
+_FIRST_COMMON: Final = 424
+_X32_BIT: Final = 0x40000000
+_AT_NUMBER, _AT_ARCHITECTURE = 0, 4
+_LOAD, _JUMP, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x06
+
+Instruction = tuple[int, int, int, int]
+"""Code, distance when true, distance when false, operand."""
+
+
+def prelude(profile: Profile, named: list[tuple[str, int]], architectures: list[str], highest: int) -> bytes:
+    """The instructions; none when there is nothing to decide. `highest` is the latest call that the profile names."""
+    answers = {NUMBERS[name]: action for name, action in reversed(named)}
+    ends_at = max(highest + 1, _FIRST_COMMON) if profile.answers_errno else 0
+    if not answers and not ends_at:
+        return b""
+    blocks: dict[int, list[Instruction]] = {}
+    for word in architectures:
+        bit = _X32_BIT if word == "SCMP_ARCH_X32" else 0
+        token = TOKENS["SCMP_ARCH_X86_64" if bit else word]  # to the kernel the two are one, and the bit tells
+        blocks[token] = blocks.get(token, [(_LOAD, 0, 0, _AT_NUMBER)]) + _answers(answers, ends_at, bit)
+    program: list[Instruction] = [(_LOAD, 0, 0, _AT_ARCHITECTURE)]
+    left = sum(len(block) + 2 for block in blocks.values())
+    for token, block in blocks.items():
+        # Each block ends in a jump behind the last; a conditional jump reaches 255 instructions at the most.
+        left -= len(block) + 2
+        program += [(_EQUAL, 0, len(block) + 1, token), *block, (_JUMP, 0, 0, left)]
+    return b"".join(struct.pack("<HBBI", code, yes, no, operand) for code, yes, no, operand in program)
+
+
+def _answers(answers: dict[int, int], ends_at: int, bit: int) -> list[Instruction]:
+    """For one architecture: answer, or fall through."""
+    block: list[Instruction] = []
+    for number, action in answers.items():
+        block += [(_EQUAL, 0, 1, number | bit), (_RETURN, 0, 0, action)]
+    if ends_at:
+        # Not beyond where the numbers of the architecture that shares its token begin.
+        block += [(_AT_LEAST, 0, 2, ends_at | bit), (_AT_LEAST, 1, 0, _X32_BIT << 1 if bit else _X32_BIT)]
+        block.append((_RETURN, 0, 0, profiles.answer(errno.ENOSYS)))
+    return block
