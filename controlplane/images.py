@@ -10,7 +10,7 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -43,6 +43,7 @@ class ClusterImages:
         self._store = ImageStore(folder)
         self._cache = known
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="images")
+        self._open: set[_Shared] = set()
 
     def resolve(self, text: str) -> str | None:
         """The digest that an image's name stands for; None when the cluster has no such image.
@@ -59,12 +60,10 @@ class ClusterImages:
     async def open_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """A blob's bytes from an offset on. Raises `images.errors.NotFound` before the first chunk."""
         file = _Shared(await self._run(self._store.open, digest))
-        try:
+        with self._closed_at_last(file):
             await self._run(file.seek, offset)
             while chunk := await self._run(file.read, CHUNK_BYTES):
                 yield chunk
-        finally:
-            self._threads.submit(file.close)
 
     async def import_stream(
         self, options: api.ImportImageOptions, chunks: AsyncIterator[bytes]
@@ -73,12 +72,10 @@ class ClusterImages:
         _check(options)
         title = options.name or "upload"
         upload = _Upload(self._store.tmp, title)
-        try:
+        with self._closed_at_last(upload):
             await self._run(upload.open)
             await self._spool(upload, chunks)
             found = await self._run(self._import, options, upload)
-        finally:
-            self._threads.submit(upload.close)
         images = tuple(
             _described(name, each) for each in found for name in ([options.name] if options.name else each.names)
         )
@@ -109,6 +106,22 @@ class ClusterImages:
     async def close(self) -> None:
         """Waits for what the threads are doing."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        for file in self._open.copy():
+            self._finish(file)
+
+    @contextlib.contextmanager
+    def _closed_at_last(self, file: "_Shared") -> Iterator[None]:
+        """The file is closed by a thread some time after the block, or by `close`."""
+        self._open.add(file)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(RuntimeError):  # the threads have ended: `close` is at it
+                self._threads.submit(self._finish, file)
+
+    def _finish(self, file: "_Shared") -> None:
+        file.close()
+        self._open.discard(file)
 
     async def _spool(self, upload: "_Upload", chunks: AsyncIterator[bytes]) -> None:
         size_bytes = 0
