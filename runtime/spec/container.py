@@ -1,0 +1,124 @@
+"""The whole configuration, and the rules over several of its fields."""
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from runtime import errors
+from runtime import resources as limits
+from runtime.fields import Fields
+from runtime.seccomp import profile as seccomp
+from runtime.seccomp.profile import Profile
+from runtime.spec import paths
+from runtime.spec.devices import Device, parse_device
+from runtime.spec.mounts import Mount, parse_mount, root_propagation
+from runtime.spec.namespaces import Namespace, parse_namespaces
+from runtime.spec.process import Process, parse_process
+
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A whole container."""
+
+    process: Process
+    root_path: str = ""
+    root_readonly: bool = False
+    root_propagation: int = 0
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+    cgroups_path: str = ""
+    resources: limits.Resources = field(default_factory=limits.Resources)
+    devices: tuple[Device, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    seccomp: Profile | None = None
+
+    def makes(self, kind: str) -> bool:
+        """Whether the container gets a new namespace of this kind."""
+        return any(namespace.kind == kind and not namespace.path for namespace in self.namespaces)
+
+
+def parse(config: Any) -> Spec:
+    """Read a decoded `config.json`; raises InvalidSpec."""
+    fields = Fields(config, "")
+    version = fields.text("ociVersion")
+    if not version.startswith("1."):
+        raise fields.refuse("ociVersion", f"version {version!r} is not supported; this runtime speaks 1.x")
+    fields.unsupported("hooks", "windows", "solaris", "vm", "zos", "freebsd")
+    root = fields.maybe_child("root")
+    linux = fields.maybe_child("linux") or Fields({}, "linux")
+    linux.unsupported("uidMappings", "gidMappings", "intelRdt", "mountLabel", "personality", "timeOffsets")
+    linux.unsupported("netDevices", "memoryPolicy")
+    hostname = fields.text("hostname", default="")
+    if hostname and not _HOSTNAME.fullmatch(hostname):
+        raise fields.refuse("hostname", f"{hostname!r} must be letters, digits, dots and dashes, 64 at most")
+    spec = Spec(
+        process=parse_process(fields.child("process")),
+        root_path=root.text("path") if root else "",
+        root_readonly=root.flag("readonly") if root else False,
+        root_propagation=root_propagation(linux),
+        hostname=hostname,
+        domainname=fields.text("domainname", default=""),
+        mounts=tuple(parse_mount(item) for item in fields.children("mounts")),
+        namespaces=parse_namespaces(linux),
+        cgroups_path=_cgroups_path(linux),
+        resources=limits.parse(linux),
+        devices=tuple(parse_device(item) for item in linux.children("devices")),
+        masked_paths=paths.absolute_all(linux, "maskedPaths"),
+        readonly_paths=paths.absolute_all(linux, "readonlyPaths"),
+        sysctl=MappingProxyType(linux.mapping("sysctl")),
+        annotations=MappingProxyType(fields.mapping("annotations")),
+        seccomp=seccomp.parse(filtered) if (filtered := linux.maybe_child("seccomp")) else None,
+    )
+    for used in (root, linux, fields):
+        if used is not None:
+            used.finish()
+    _check_whole(spec)
+    return spec
+
+
+def _cgroups_path(linux: Fields) -> str:
+    path = linux.text("cgroupsPath", default="")
+    if path and (not path.startswith("/") or ".." in path.split("/") or posixpath.normpath(path) == "/"):
+        raise linux.refuse("cgroupsPath", f"{path!r} must be an absolute path of a group below the root")
+    return posixpath.normpath(path) if path else ""
+
+
+def _check_whole(spec: Spec) -> None:
+    """Rules over several fields."""
+    kinds = {namespace.kind for namespace in spec.namespaces}
+    if not spec.makes("mount"):
+        raise errors.InvalidSpec("linux.namespaces: a new mount namespace is required, so add {type: mount}")
+    if (spec.hostname or spec.domainname) and "uts" not in kinds:
+        raise errors.InvalidSpec("hostname: needs a uts namespace, or the host's own name would change")
+    if spec.process.console_size and not spec.process.terminal:
+        raise errors.InvalidSpec("process.consoleSize: needs process.terminal")
+    for key in spec.sysctl:
+        namespace = _sysctl_namespace(key)
+        if namespace is None:
+            raise errors.InvalidSpec(f"linux.sysctl[{key}]: is not separate for each container, so it is refused")
+        if namespace not in kinds:
+            raise errors.InvalidSpec(
+                f"linux.sysctl[{key}]: needs a namespace of type {namespace}, or the host would change"
+            )
+
+
+def _sysctl_namespace(key: str) -> str | None:
+    """The namespace that a kernel parameter belongs to (runtime-spec, "Sysctl"; sysctl(2) of each)."""
+    name = key.replace("/", ".")
+    if ".." in name or name.startswith(".") or name.endswith("."):
+        return None
+    if name.startswith("net."):
+        return "network"
+    if name.startswith(("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")):
+        return "ipc"
+    return "uts" if name in {"kernel.hostname", "kernel.domainname"} else None

@@ -1,0 +1,65 @@
+"""`mounts`, the propagation of the root, and our extension, the overlay."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from runtime import mountoptions
+from runtime.fields import Fields
+from runtime.spec import paths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A mount below the root, in the order of the configuration."""
+
+    destination: str
+    kind: str
+    source: str
+    options: mountoptions.MountOptions
+    path: str  # the field, for messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """Our extension beside the bundle: the root is an overlay of layers (top first) and a writable folder."""
+
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+
+def parse_mount(fields: Fields) -> Mount:
+    """Read an entry of `mounts`; raises InvalidSpec."""
+    destination = paths.absolute(fields, "destination")
+    kind, source, words = fields.text("type", default=""), fields.text("source", default=""), fields.texts("options")
+    fields.unsupported("uidMappings", "gidMappings")
+    fields.finish()
+    options = mountoptions.parse(words, kind=kind, path=fields.path)
+    if destination == "/":
+        raise fields.refuse("destination", "the root itself is given by root.path or the overlay")
+    if not options.bind and not kind:
+        raise fields.refuse("type", "is required, unless options hold bind or rbind")
+    if options.bind and not source.startswith("/"):
+        raise fields.refuse("source", f"{source!r} must be an absolute path for a bind mount")
+    return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path)
+
+
+def root_propagation(linux: Fields) -> int:
+    """The flag of `linux.rootfsPropagation`, or 0."""
+    word = linux.text("rootfsPropagation", default="")
+    if not word:
+        return 0
+    return mountoptions.propagation_flags(word, linux.at("rootfsPropagation"))[0]
+
+
+def parse_overlay(value: Any) -> Overlay:
+    """Read the overlay extension."""
+    fields = Fields(value, "overlay")
+    overlay = Overlay(lower=fields.texts("lower"), upper=fields.text("upper"), work=fields.text("work"))
+    fields.finish()
+    for name, path in (*(("lower", path) for path in overlay.lower), ("upper", overlay.upper), ("work", overlay.work)):
+        if not path.startswith("/"):
+            raise fields.refuse(name, f"{path!r} must be an absolute path")
+    if not overlay.lower:
+        raise fields.refuse("lower", "needs at least one folder")
+    return overlay

@@ -1,0 +1,43 @@
+"""`linux.namespaces`: what the container has of its own, or shares by a path."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from runtime import syscalls
+from runtime.fields import Fields
+
+_NAMESPACES: Final = {
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "mount": syscalls.CLONE_NEWNS,
+    "network": syscalls.CLONE_NEWNET,
+    "pid": syscalls.CLONE_NEWPID,
+    "uts": syscalls.CLONE_NEWUTS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A namespace to make, or with a path one to join."""
+
+    kind: str
+    flag: int
+    path: str = ""
+
+
+def parse_namespaces(linux: Fields) -> tuple[Namespace, ...]:
+    """Read `linux.namespaces`; raises InvalidSpec."""
+    found: dict[str, Namespace] = {}
+    for fields in linux.children("namespaces"):
+        kind, path = fields.text("type"), fields.text("path", default="")
+        fields.finish()
+        if kind in {"user", "time"}:
+            raise fields.refuse("type", f"{kind} namespaces are not supported by this runtime; remove the entry")
+        if kind not in _NAMESPACES:
+            raise fields.refuse("type", f"{kind!r} is no namespace; use one of {', '.join(_NAMESPACES)}")
+        if kind in found:
+            raise fields.refuse("type", f"{kind} is there twice")
+        if path and not path.startswith("/"):
+            raise fields.refuse("path", f"{path!r} must be an absolute path")
+        found[kind] = Namespace(kind=kind, flag=_NAMESPACES[kind], path=path)
+    return tuple(found.values())
