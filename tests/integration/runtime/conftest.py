@@ -100,6 +100,10 @@ class Box:
         assert ended.exit_code == 0, (ended, self.output(name))
         return self.output(name)
 
+    def delete(self, name: str) -> None:
+        """So that the name can be used again."""
+        client.delete(self.root, name)
+
     def monitor(self, name: str) -> client.Monitor:
         return client.adopt(self.root, name)
 
