@@ -10,6 +10,7 @@ import pytest
 from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import cgroups
+from runtime.seccomp import cache
 from tests.integration.agent.conftest import Node, led
 from tests.support.aio import bounded, until
 from tests.support.fake_leader import task, template
@@ -60,8 +61,9 @@ def running_in(statuses: dict[str, pb.TaskStatus]) -> set[str]:
 
 
 def leftovers(node: Node) -> list[str]:
-    """Whatever a task may leave behind."""
+    """Whatever a task may leave behind. The programs of system call filters stay: they are no task's."""
     found = [str(path) for path in [*(node.state / "tasks").iterdir(), *(node.state / "run").iterdir()]]
+    found.remove(str(node.state / "run" / cache.FOLDER))
     found += [line for line in node.run("ip", "link").splitlines() if "orch-" in line]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(node.state) in line]
     for folder in cgroups.existing(cgroups.current_layout(), node.parent).folders:
