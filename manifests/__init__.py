@@ -14,6 +14,7 @@ explained without a line here. Rules across fields are in `rules`. Nothing here 
 from manifests.defaults import resolve
 from manifests.diff import changes
 from manifests.documents import MAX_BYTES, Source
+from manifests.files import Load, Unloadable
 from manifests.mistakes import InvalidManifest, Mistake, Place
 from manifests.problems import Problem
 from manifests.reader import Manifest, Written, read
@@ -23,11 +24,13 @@ from manifests.write import to_dict, to_yaml
 __all__ = [
     "MAX_BYTES",
     "InvalidManifest",
+    "Load",
     "Manifest",
     "Mistake",
     "Place",
     "Problem",
     "Source",
+    "Unloadable",
     "Written",
     "changes",
     "read",

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import fields, quoting, suggest
+from manifests import fields, files, quoting, suggest
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import schema, units
@@ -44,6 +44,7 @@ class _Check:
     is_map: bool
     is_list: bool
     is_text: bool
+    may_be_file: bool
 
     @property
     def has_bounds(self) -> bool:
@@ -74,6 +75,7 @@ def _check(field: FieldDescriptor) -> _Check:
         is_map=schema.is_map(field),
         is_list=schema.is_list(field),
         is_text=value.type == FieldDescriptor.TYPE_STRING,
+        may_be_file=rules.file,
     )
 
 
@@ -157,5 +159,8 @@ def _of_text(check: _Check, text: str, path: Path, *, at_key: bool = False) -> I
         return
     elif check.max_items and len(text) > check.max_items:
         yield Problem(keys=path, message=f"{len(text)} characters, at most {check.max_items} are allowed")
+    elif check.may_be_file and files.is_path(text):
+        message = "is the path of a file, and an object has to hold what is in it"
+        yield Problem(keys=path, message=message, hint="apply the manifest with `orchctl apply`, which reads the file")
     elif check.pattern is not None and not check.pattern.fullmatch(text):
         yield Problem(keys=path, message=f"{quoting.shown(text)} is not allowed", hint=f"write {check.pattern_hint}")

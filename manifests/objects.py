@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import checks, fields, nodes, paths, rules, scalars, suggest
+from manifests import checks, fields, files, nodes, paths, quoting, rules, scalars, suggest
 from manifests.mistakes import Collector, Mistake, Place
 from manifests.nodes import Entry, Items, Mapping, Node, Scalar
 from manifests.paths import Path
@@ -23,9 +23,12 @@ _NO_SPACE = re.compile(r"[A-Za-z]\w*:\S")
 class ObjectReader:
     """Fills one object from its node, then checks it."""
 
-    def __init__(self, node: Mapping, mistakes: Collector) -> None:
+    def __init__(self, node: Mapping, mistakes: Collector, load: files.Load) -> None:
         self._node = node
         self._mistakes = mistakes
+        self._load = load
+        self._loaded: dict[Path, str] = {}
+        """The files that were read, by the field that they are in."""
         self._wrong: set[Path] = set()
         """Where something was found to be wrong, so that it is not also called missing."""
 
@@ -38,7 +41,9 @@ class ObjectReader:
         for problem in rules.validate(value):
             if not any(problem.keys[:length] in self._wrong for length in range(len(problem.keys) + 1)):
                 place = nodes.locate(self._node, problem.keys, at_key=problem.at_key)
-                self._mistakes.add(Mistake(place=place, path=problem.path, message=problem.message, hint=problem.hint))
+                file = self._loaded.get(problem.keys)
+                message = f"{quoting.shown(file)}: {problem.message}" if file else problem.message
+                self._mistakes.add(Mistake(place=place, path=problem.path, message=message, hint=problem.hint))
 
     def _fill(self, message: Message, node: Mapping, path: Path, ignored: AbstractSet[str] = frozenset()) -> None:
         known = schema.fields_by_yaml_name(message.DESCRIPTOR)
@@ -128,10 +133,14 @@ class ObjectReader:
             self._wrong_type(node, path, scalars.wanted(field))
             return None
         try:
-            return scalars.read(field, node)
-        except scalars.Unreadable as unreadable:
+            value = scalars.read(field, node)
+            if isinstance(value, str) and schema.rules(field).file and files.is_path(value):
+                self._loaded[path] = value
+                return self._load(node.place.source, value)
+        except (scalars.Unreadable, files.Unloadable) as unreadable:
             self._note(node.place, path, unreadable.message, unreadable.hint)
             return None
+        return value
 
     def _remedy_of_null(self, field: FieldDescriptor) -> str:
         text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING

@@ -15,7 +15,7 @@ their camelCase names. Decisions that a reader of YAML has to make, each of whic
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manifests import documents, nodes, objects, paths, quoting, suggest
+from manifests import documents, files, nodes, objects, paths, quoting, suggest
 from manifests.documents import Source
 from manifests.mistakes import Collector, InvalidManifest, Mistake, Place
 from manifests.nodes import Items, Mapping, Node, Scalar
@@ -53,17 +53,17 @@ class Manifest:
         return tuple(written.object for written in self.written)
 
 
-def read(sources: Sequence[Source], *, namespace: str = "default") -> Manifest:
+def read(sources: Sequence[Source], *, namespace: str = "default", load: files.Load = files.nowhere) -> Manifest:
     """The objects of all sources. Raises InvalidManifest with every mistake that is in them.
 
-    `namespace` is given to objects that have one and do not say which.
+    `namespace` is given to objects that have one and do not say which. `load` reads the files that manifests name.
     """
     mistakes = Collector()
     written: dict[tuple[str, str, str], Written] = {}
     for source in sources:
         for document in documents.documents(source, mistakes):
             for node in _objects(document, mistakes):
-                if (found := _object(node, namespace, mistakes)) is not None:
+                if (found := _object(node, namespace, mistakes, load)) is not None:
                     _add(written, found, mistakes)
     mistakes.raise_if_any([source.name for source in sources])
     return Manifest(written=tuple(written.values()))
@@ -98,12 +98,12 @@ def _items(document: Mapping, mistakes: Collector) -> list[Mapping]:
     return [item for item in items.value.values if isinstance(item, Mapping)]
 
 
-def _object(node: Mapping, namespace: str, mistakes: Collector) -> Written | None:
+def _object(node: Mapping, namespace: str, mistakes: Collector, load: files.Load) -> Written | None:
     kind = _kind(node, mistakes)
     if kind is None:
         return None
     value = kind.message()
-    reader = objects.ObjectReader(node, mistakes)
+    reader = objects.ObjectReader(node, mistakes, load)
     reader.read(value)
     if kind.namespaced and value.HasField("meta") and not value.meta.namespace:
         value.meta.namespace = namespace

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, quoting, suggest, words
+from manifests import checks, diff, isolation, quoting, suggest, words
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import kinds, schema, units
@@ -107,6 +107,7 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
     for name in sorted(container.ulimits.keys() - words.ULIMITS):
         hint = suggest.did_you_mean(name, words.ULIMITS) or f"known are {', '.join(sorted(words.ULIMITS))}"
         yield Problem(keys=(*path, "ulimits", name), message="not a limit of a process", hint=hint, at_key=True)
+    yield from isolation.problems(container, path)
 
 
 def _env(env: Mapping[str, str], path: Path) -> Iterator[Problem]:

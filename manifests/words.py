@@ -1,4 +1,4 @@
-"""Words that Linux gives: signals and the limits of a process. Ours, so that a manifest reads the same everywhere."""
+"""Words that Linux gives: signals, limits of a process, capabilities. Ours, to read the same everywhere."""
 
 import re
 
@@ -16,6 +16,15 @@ HIGHEST_SIGNAL = 64
 # getrlimit(2), without RLIMIT_ and in small letters.
 _ULIMIT_WORDS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
 ULIMITS = frozenset(_ULIMIT_WORDS.split())
+
+# capabilities(7), without CAP_.
+_CAPABILITY_WORDS = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+CAPABILITIES = frozenset(_CAPABILITY_WORDS.split())
 
 
 def signal_names() -> list[str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from orchctl import phrases, tables, terminal
+from orchctl import phrases, safety, tables, terminal
 from orchctl.tables import View
 from protos import kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
@@ -132,9 +132,12 @@ def _template(template: pb.TaskTemplate) -> list[str]:
         ("Stop within", units.format_duration(template.stop_grace_period) if template.stop_grace_period else ""),
     )
     variables = [f"{key}={value}" for key, value in sorted(container.env.items())]
-    return _section(
-        "Runs", [*facts, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]
-    )
+    return [
+        *_section(
+            "Runs", [*facts, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]
+        ),
+        *_section("Not as every container", safety.differences(container)),
+    ]
 
 
 def _tasks(tasks: Iterable[pb.Task], view: View) -> list[str]:

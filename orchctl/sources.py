@@ -1,14 +1,18 @@
 """The files behind `-f`: single files, folders with everything below them, and `-` for standard input."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from manifests import Unloadable
+from manifests.checks import MAX_TEXT_BYTES
 from manifests.documents import Source
 from orchctl.errors import InvalidInput
 
 STANDARD_INPUT = "-"
+STANDARD_INPUT_NAME = "<stdin>"
 ENDINGS = frozenset({".yaml", ".yml"})
 MAX_FILE_BYTES = 16 << 20
 """More is not read into memory. What a manifest may have is for `manifests` to say, which allows less."""
@@ -19,6 +23,27 @@ def read(paths: Sequence[str]) -> list[Source]:
     if paths.count(STANDARD_INPUT) > 1:
         raise InvalidInput("standard input (`-f -`) can be read once only")
     return [_read_one(path) for path in _files(paths)]
+
+
+def load(manifest: str, path: str) -> str:
+    """The text of a file that a manifest names, relative to the manifest's folder. Raises Unloadable."""
+    # A manifest from standard input has no folder: its paths are relative to where the command is given.
+    above = "" if manifest == STANDARD_INPUT_NAME else os.path.dirname(manifest)  # noqa: PTH120 - keeps `./`
+    file = os.path.join(above, path)  # noqa: PTH118
+    try:
+        # Never waits for a pipe or a terminal that somebody has put there.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise Unloadable(f"{file} is not a file")
+            text = opened.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise Unloadable(f"cannot read {file}: {error.strerror}", "paths are relative to the manifest") from error
+    if len(text) > MAX_TEXT_BYTES:
+        raise Unloadable(f"{file} is larger than {MAX_TEXT_BYTES} bytes", "shorten it")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Unloadable(f"{file} is not a text in UTF-8: byte {error.start} is not") from error
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:
@@ -47,7 +72,10 @@ def _is_manifest(name: str) -> bool:
 
 def _read_one(path: str) -> Source:
     if path == STANDARD_INPUT:
-        return Source(name="<stdin>", text=_bounded(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "<stdin>"))
+        return Source(
+            name=STANDARD_INPUT_NAME,
+            text=_bounded(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), STANDARD_INPUT_NAME),
+        )
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - `-f a//b` is named as it was written
             return Source(name=path, text=_bounded(file.read(MAX_FILE_BYTES + 1), path))

@@ -11,7 +11,8 @@ def warnings(value: kinds.StoredObject, *, images: Collection[pb.Image], nodes: 
     """For one applied object, given the cluster's images and nodes."""
     if not isinstance(value, pb.Service):
         return ()
-    return (*_missing_image(value.spec.template.container, images), *_ports(value, nodes))
+    container = value.spec.template.container
+    return (*_missing_image(container, images), *_ports(value, nodes), *_privileged(container))
 
 
 def _missing_image(container: pb.Container, images: Collection[pb.Image]) -> Iterator[str]:
@@ -34,6 +35,14 @@ def _ports(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
         yield (
             f"port {published[0]} is published on the node, so each of the {service.spec.replicas} replicas needs a "
             f"node of its own, and {able} take tasks; the others stay pending"
+        )
+
+
+def _privileged(container: pb.Container) -> Iterator[str]:
+    if container.privileged:
+        yield (
+            "its container is privileged, so whoever gets into it is root of the node; most need no more than an "
+            "entry in capabilities.add or devices"
         )
 
 

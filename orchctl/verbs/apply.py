@@ -58,7 +58,7 @@ def command(settings: options.Settings, paths: tuple[str, ...], dry_run: bool, d
 def read(paths: tuple[str, ...], settings: options.Settings) -> tuple[kinds.StoredObject, ...]:
     """The objects of the files. InvalidInput with every mistake, a line each."""
     try:
-        objects = reader.read(sources.read(paths), namespace=settings.namespace).objects
+        objects = reader.read(sources.read(paths), namespace=settings.namespace, load=sources.load).objects
     except reader.InvalidManifest as error:
         count = len(error.mistakes)
         raise errors.InvalidInput(

@@ -40,6 +40,27 @@ SERVICE_MODE_REPLICATED: ServiceMode.ValueType  # 1
 """A number of replicas, spread over the nodes."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
+class _UserNamespace:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserNamespaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserNamespace.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_NAMESPACE_UNSPECIFIED: _UserNamespace.ValueType  # 0
+    USER_NAMESPACE_AUTO: _UserNamespace.ValueType  # 1
+    """Its own, of a range that no other container of the node has: its root is nobody on the node."""
+    USER_NAMESPACE_HOST: _UserNamespace.ValueType  # 2
+    """The node's: its root is the node's root, held by capabilities and filters alone."""
+
+class UserNamespace(_UserNamespace, metaclass=_UserNamespaceEnumTypeWrapper): ...
+
+USER_NAMESPACE_UNSPECIFIED: UserNamespace.ValueType  # 0
+USER_NAMESPACE_AUTO: UserNamespace.ValueType  # 1
+"""Its own, of a range that no other container of the node has: its root is nobody on the node."""
+USER_NAMESPACE_HOST: UserNamespace.ValueType  # 2
+"""The node's: its root is the node's root, held by capabilities and filters alone."""
+Global___UserNamespace: _TypeAlias = UserNamespace  # noqa: Y015
+
 class _Protocol:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -653,6 +674,47 @@ class Container(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SysctlsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TmpfsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Tmpfs: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Tmpfs | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     IMAGE_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
@@ -667,6 +729,17 @@ class Container(_message.Message):
     TTY_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     ULIMITS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    PRIVILEGED_FIELD_NUMBER: _builtins.int
+    ALLOW_PRIVILEGE_ESCALATION_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
+    SECCOMP_FIELD_NUMBER: _builtins.int
+    USERNS_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    TMPFS_FIELD_NUMBER: _builtins.int
+    SHM_SIZE_FIELD_NUMBER: _builtins.int
+    OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -681,6 +754,29 @@ class Container(_message.Message):
     """The root file system cannot be written."""
     tty: _builtins.bool
     """A terminal is its input and output."""
+    privileged: _builtins.bool
+    """Root in it is root of the node: all capabilities and devices, no filter of system calls, nothing hidden, the
+    node's own users. Only for what manages the node itself.
+    """
+    allow_privilege_escalation: _builtins.bool
+    """Programs may gain more rights than they were started with: setuid programs such as `sudo` and `ping`, and file
+    capabilities, work. Always so in a privileged container.
+    """
+    seccomp: _builtins.str
+    """Which system calls it may use: `default`, `unconfined`, or a file with a profile as Docker takes it, relative to
+    the manifest: `./profile.json`. `orchctl apply` reads the file, and the object holds its JSON. When it is left
+    out, `default`; in a privileged container, `unconfined`.
+    """
+    userns: Global___UserNamespace.ValueType
+    """Whose users those of the container are. When it is left out, `auto`; in a privileged container, `host`."""
+    init: _builtins.bool
+    """Process 1 is a reaper of ours that passes signals on to the program, buries what it leaves behind, and ends with
+    its exit code. For programs that start others and do not wait for them.
+    """
+    shm_size: _builtins.int
+    """The size of `/dev/shm`, the memory that its processes share."""
+    oom_score_adj: _builtins.int
+    """How soon it is killed when its node has no memory left: the more, the sooner; 0 is as anybody else."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entry point."""
@@ -709,6 +805,25 @@ class Container(_message.Message):
     def ulimits(self) -> _containers.MessageMap[_builtins.str, Global___Ulimit]:
         """Limits of a process, by their lower-case name: `{nofile: {soft: 1024, hard: 4096}}`."""
 
+    @_builtins.property
+    def capabilities(self) -> Global___Capabilities:
+        """What root may do in it, and nobody else: more or less than the fourteen capabilities that a container has."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
+        """Devices of the node that it may use."""
+
+    @_builtins.property
+    def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Kernel parameters of its own, such as `net.core.somaxconn: 1024`: those of its network (`net.`) and of its
+        shared memory, semaphores and queues (`kernel.shm`, `kernel.sem`, `kernel.msg`, `fs.mqueue.`). All others are the
+        whole node's, and refused.
+        """
+
+    @_builtins.property
+    def tmpfs(self) -> _containers.MessageMap[_builtins.str, Global___Tmpfs]:
+        """Folders in memory, by their path: `{/tmp: {size: 64Mi}}`. They count as memory of the container."""
+
     def __init__(
         self,
         *,
@@ -726,14 +841,118 @@ class Container(_message.Message):
         tty: _builtins.bool = ...,
         logs: Global___LogPolicy | None = ...,
         ulimits: _abc.Mapping[_builtins.str, Global___Ulimit] | None = ...,
+        capabilities: Global___Capabilities | None = ...,
+        privileged: _builtins.bool = ...,
+        allow_privilege_escalation: _builtins.bool = ...,
+        devices: _abc.Iterable[Global___Device] | None = ...,
+        sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        seccomp: _builtins.str = ...,
+        userns: Global___UserNamespace.ValueType = ...,
+        init: _builtins.bool = ...,
+        tmpfs: _abc.Mapping[_builtins.str, Global___Tmpfs] | None = ...,
+        shm_size: _builtins.int = ...,
+        oom_score_adj: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "logs", b"logs", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "hostname", b"hostname", "image", b"image", "logs", b"logs", "ports", b"ports", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "stop_signal", b"stop_signal", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "logs", b"logs", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
+
+@_typing.final
+class Capabilities(_message.Message):
+    """The fourteen that a container has: AUDIT_WRITE, CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, MKNOD, NET_BIND_SERVICE,
+    NET_RAW, SETFCAP, SETGID, SETPCAP, SETUID, SYS_CHROOT. Names may begin with `CAP_`; `ALL` is all of them. What is
+    in `add` wins over `drop: [ALL]`, so `{drop: [ALL], add: [NET_BIND_SERVICE]}` leaves one. See capabilities(7).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that it has, too. A user that is not root gets these and no others."""
+
+    @_builtins.property
+    def drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that it has not."""
+
+    def __init__(
+        self,
+        *,
+        add: _abc.Iterable[_builtins.str] | None = ...,
+        drop: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "drop", b"drop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Capabilities: _TypeAlias = Capabilities  # noqa: Y015
+
+@_typing.final
+class Device(_message.Message):
+    """A device of the node. A node that does not have it refuses the task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTAINER_PATH_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where it is on the node, such as `/dev/fuse`."""
+    container_path: _builtins.str
+    """Where it is in the container. When it is left out, at the same path."""
+    permissions: _builtins.str
+    """What may be done with it: `r` read, `w` write, `m` make its node (mknod(2))."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        container_path: _builtins.str = ...,
+        permissions: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_path", b"container_path", "path", b"path", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class Tmpfs(_message.Message):
+    """A folder in memory. Programs on it do not run unless `exec` says so; there are no devices and no setuid programs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """How much fits. When it is left out, as much as the container's memory limit, or half of the node's memory."""
+    mode: _builtins.str
+    """Its permissions, octal, as chmod(1) takes them."""
+    exec: _builtins.bool
+    """Programs on it can be run."""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        mode: _builtins.str = ...,
+        exec: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "mode", b"mode", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tmpfs: _TypeAlias = Tmpfs  # noqa: Y015
 
 @_typing.final
 class Ulimit(_message.Message):

@@ -67,6 +67,7 @@ class FieldRules(_message.Message):
     SYSTEM_FIELD_NUMBER: _builtins.int
     IMMUTABLE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     unit: Global___Unit.ValueType
     """How the number is written."""
     default: _builtins.str
@@ -87,6 +88,8 @@ class FieldRules(_message.Message):
     """Cannot change after the object was made."""
     max_items: _builtins.int
     """The most entries of a list or map, or characters of a text. 0: the reader's own bound."""
+    file: _builtins.bool
+    """A text that a manifest may write as the path of a file, which whoever reads the manifest puts in its place."""
     def __init__(
         self,
         *,
@@ -100,10 +103,11 @@ class FieldRules(_message.Message):
         system: _builtins.bool = ...,
         immutable: _builtins.bool = ...,
         max_items: _builtins.int = ...,
+        file: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "immutable", b"immutable", "max", b"max", "max_items", b"max_items", "min", b"min", "pattern", b"pattern", "pattern_hint", b"pattern_hint", "required", b"required", "system", b"system", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "file", b"file", "immutable", b"immutable", "max", b"max", "max_items", b"max_items", "min", b"min", "pattern", b"pattern", "pattern_hint", b"pattern_hint", "required", b"required", "system", b"system", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,10 +39,21 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.TaskTemplate.labels": _LABELS,
     "orch.v1.Container.image": _IMAGES,
     "orch.v1.Container.stop_signal": _SIGNALS,
+    "orch.v1.Container.user": st.sampled_from(["0", "app", "1000:1000", "www-data:www-data"]),
+    "orch.v1.Container.seccomp": st.sampled_from(["default", "unconfined", '{"defaultAction": "SCMP_ACT_ALLOW"}']),
+    "orch.v1.Container.sysctls": st.dictionaries(
+        st.sampled_from(["net.core.somaxconn", "kernel.shmmax"]), st.sampled_from(["1", "0777", "1 2"])
+    ),
+    "orch.v1.Capabilities.add": st.lists(st.sampled_from(["NET_ADMIN", "CAP_SYS_TIME"]), max_size=2),
+    "orch.v1.Capabilities.drop": st.lists(st.sampled_from(["ALL", "CHOWN"]), max_size=2),
     "orch.v1.Container.env": st.dictionaries(_ENV_NAMES, TEXTS, max_size=4),
 }
-_KEYS: Mapping[str, st.SearchStrategy[str]] = {"orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS))}
+_KEYS: Mapping[str, st.SearchStrategy[str]] = {
+    "orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS)),
+    "orch.v1.Container.tmpfs": st.sampled_from(["/tmp", "/var/cache/a b"]),
+}
 _LIMITS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_INT64: (0, 2**63 - 1),
 }
@@ -79,8 +90,10 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
 
 def _draw_field(draw: st.DrawFn, value: Message, field: FieldDescriptor) -> None:
     target = getattr(value, field.name)
-    if field.full_name in _SPECIAL and field.is_repeated:
+    if field.full_name in _SPECIAL and schema.is_map(field):
         target.update(draw(_SPECIAL[field.full_name]))
+    elif field.full_name in _SPECIAL and field.is_repeated:
+        target.extend(draw(_SPECIAL[field.full_name]))
     elif schema.is_map(field):
         inner = fields.map_value(field)
         for key in draw(st.sets(_KEYS[field.full_name], max_size=2)):
