@@ -25,6 +25,7 @@ class Tools:
     disk: ports.Disk
     networking: networking.NodeNetworking
     node: container.NodeContext
+    devices: ports.Devices
     now_ms: Callable[[], int]
     chance: random.Random
     assignment_saved: Callable[[], Awaitable[None]]
@@ -103,6 +104,7 @@ class Executor:
             node=self._tools.node,
             address=record.address,
             network_namespace=self._tools.networking.namespace_of(self._id),
+            devices=self._tools.devices.named_by(desired.template.container),
         )
         await self._tools.assignment_saved()
         try:

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from agent import node
+from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
@@ -66,8 +67,12 @@ async def run(options: argparse.Namespace, layout: Layout) -> None:
         images=images,
         network=BridgedNetwork(layout, runtime, node_address=options.address),
         disk=disk,
+        devices=NodeDevices(),
         node=NodeContext(
-            name=options.name, cgroup_parent=options.cgroup_parent, base=defaults.config(["-"], cgroups_path="/-")
+            name=options.name,
+            cgroup_parent=options.cgroup_parent,
+            base=defaults.config(["-"], cgroups_path="/-"),
+            machine=machine(),
         ),
         now_ms=now_ms,
         chance=chance,

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.core.container import ContainerRequest, PreparedImage
+from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.record import Exit, Record
 from protos.link import Link
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +26,14 @@ class Images(Protocol):
 
     async def prepare(self, reference: str, digest: str) -> PreparedImage:
         """Have the image here; with a digest exactly that one. Raises Refused (`ImageMissing`, …) or Temporary."""
+        ...
+
+
+class Devices(Protocol):
+    """The devices of this node."""
+
+    def named_by(self, container: pb.Container) -> Mapping[str, DeviceNode]:
+        """Those that the container names, by path; all when it is privileged. Raises Refused (`DeviceMissing`)."""
         ...
 
 

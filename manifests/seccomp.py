@@ -5,6 +5,7 @@ A profile is a JSON object as Docker takes it: the `linux.seccomp` of the OCI ru
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -35,6 +36,9 @@ OPERATORS: Final = (
 )
 MAX_GROUPS: Final = 1000
 """Of a profile. Docker's has about thirty."""
+
+
+_VERSION: Final = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})?", re.ASCII)
 
 
 class _Wrong(ValueError):  # noqa: N818 - the profile is
@@ -111,6 +115,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_version(value: Any) -> bool:
+    """`4.8`."""
+    return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
@@ -155,4 +164,4 @@ _GROUP: Final = {
     "excludes": _is_object,
 }
 _CONDITION: Final = {"index": _is_number, "value": _is_number, "valueTwo": _is_number, "op": _is_text}
-_FILTER: Final = {"caps": _is_texts, "arches": _is_texts, "minKernel": _is_text}
+_FILTER: Final = {"caps": _is_texts, "arches": _is_texts, "minKernel": _is_version}

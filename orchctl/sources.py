@@ -31,8 +31,7 @@ def load(manifest: str, path: str) -> str:
     above = "" if manifest == STANDARD_INPUT_NAME else os.path.dirname(manifest)  # noqa: PTH120 - keeps `./`
     file = os.path.join(above, path)  # noqa: PTH118
     try:
-        # Never waits for a pipe or a terminal that somebody has put there.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123
+        with open(file, "rb", opener=_without_waiting) as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise Unloadable(f"{file} is not a file")
             text = opened.read(MAX_TEXT_BYTES + 1)
@@ -44,6 +43,11 @@ def load(manifest: str, path: str) -> str:
         return text.decode()
     except UnicodeDecodeError as error:
         raise Unloadable(f"{file} is not a text in UTF-8: byte {error.start} is not") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:

@@ -6,9 +6,12 @@ point and its arguments, `args` replaces the arguments.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from agent.core import isolation
+from agent.core.isolation import DeviceNode, Machine
 from agent.errors import Refused
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -40,6 +43,7 @@ class NodeContext:
     name: str
     cgroup_parent: str
     base: Mapping[str, Any]  # the runtime's default configuration; never changed
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class ContainerRequest:
     layers: tuple[str, ...]  # top first
     log_max_size: int  # bytes
     log_max_files: int
+    init: bool = False  # process 1 is the runtime's reaper
 
 
 def request(
@@ -61,9 +66,14 @@ def request(
     node: NodeContext,
     address: str,
     network_namespace: str,
+    devices: Mapping[str, DeviceNode] = MappingProxyType({}),
 ) -> ContainerRequest:
-    """The container to start for a task. Raises Refused when the image and the template name no program."""
+    """The container to start for a task. `devices` are those of the node that `spec` names.
+
+    Raises Refused when there is no program to run, or the node cannot give what is asked for.
+    """
     spec = template.container
+    user = spec.user or image.user or "0"
     config = copy.deepcopy(dict(node.base))
     config["hostname"] = spec.hostname or task.meta.name[:63]
     config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
@@ -72,16 +82,18 @@ def request(
         "args": arguments(spec, image),
         "env": environment(task, spec, image, node_name=node.name, address=address),
         "cwd": spec.working_dir or image.working_dir or "/",
-        "user": {"username": spec.user or image.user or "0"},
+        "user": {"username": user},
         "terminal": spec.tty,
         "rlimits": [
             {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
             for name, limit in sorted(spec.ulimits.items())
         ],
+        **isolation.process(spec, config.get("process", {}), user, node.machine),
     }
-    linux = config.setdefault("linux", {})
+    config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
+    config["linux"] = _linux(config, spec, node.machine, devices)
+    linux = config["linux"]
     linux["cgroupsPath"] = f"{node.cgroup_parent}/{task.meta.id}"
-    linux["resources"] = {**linux.get("resources", {}), **resources(spec.resources)}
     linux["namespaces"] = [
         {"type": "network", "path": network_namespace} if entry["type"] == "network" else entry
         for entry in linux["namespaces"]
@@ -92,7 +104,27 @@ def request(
         layers=image.layers,
         log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
         log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
+        init=spec.init,
     )
+
+
+def _linux(
+    config: Mapping[str, Any], spec: pb.Container, machine: Machine, devices: Mapping[str, DeviceNode]
+) -> dict[str, Any]:
+    """What is Linux's alone, but for where the container stands on its node."""
+    linux = dict(config.get("linux", {}))
+    limits = {**linux.get("resources", {}), **resources(spec.resources)}
+    limits["devices"] = isolation.device_rules(spec, limits.get("devices", ()), devices)
+    linux["resources"] = limits
+    linux["devices"] = isolation.devices(spec, devices)
+    linux["sysctl"] = {**linux.get("sysctl", {}), **spec.sysctls}
+    held = config["process"]["capabilities"]
+    linux["seccomp"] = isolation.system_calls(spec, linux.get("seccomp"), held, machine)
+    if linux["seccomp"] is None:
+        del linux["seccomp"]
+    if spec.privileged:
+        linux["maskedPaths"] = linux["readonlyPaths"] = []
+    return linux
 
 
 def arguments(spec: pb.Container, image: PreparedImage) -> list[str]:

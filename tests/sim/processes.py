@@ -164,6 +164,7 @@ class Agent:
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
             disk=fake_agent.FakeDisk(self.machine),
+            devices=fake_agent.FakeDevices(),
             node=NodeContext(name=self.name, cgroup_parent="/orch/sim", base=fake_agent.NODE.base),
             now_ms=self.now_ms,
             chance=chance,

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
+from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.record import Exit, Record
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
@@ -17,6 +18,7 @@ from agent.ports import ContainerState, Exec, Memory, Usage
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
 
 NODE = NodeContext(
     name="n1",
@@ -90,6 +92,15 @@ class FakeImages:
         if image is None:
             raise Refused(f"there is no image {reference}", reason="ImageMissing")
         return dataclasses.replace(image, digest=digest or image.digest)
+
+
+class FakeDevices:
+    """A node without devices."""
+
+    def named_by(self, container: pb.Container) -> Mapping[str, DeviceNode]:
+        if container.devices:
+            raise Refused(f"this node has no {container.devices[0].path}", reason="DeviceMissing")
+        return {}
 
 
 class FakeNetwork:

@@ -1,5 +1,6 @@
 """`apply` with the real program: output, exit codes, and what became of the objects."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,6 +53,54 @@ def test_every_mistake_of_a_manifest_is_a_line_with_its_place(run: Run, fake: Fa
     assert f"{path}:4:13: spec.replicas: " in result.err
     assert f"{path}:5:26: spec.template.container.imagee: unknown field" in result.err
     assert result.err.splitlines()[-1] == "orchctl: 2 mistakes; nothing was changed"
+    assert not fake.asked(control.ApplyRequest)
+
+
+def with_filter(path: Path, line: str) -> str:
+    """A manifest in the folder whose container has this line."""
+    manifest = path / "shop" / "web.yaml"
+    manifest.parent.mkdir(exist_ok=True)
+    manifest.write_text(samples.HELLO_MANIFEST.replace("image: ", f"seccomp: {line}, image: "))
+    return str(manifest)
+
+
+def test_apply_brings_the_files_that_a_manifest_names(run: Run, fake: FakeControl, tmp_path: Path) -> None:
+    """Relative to the manifest, whatever folder the command is given in; the object holds what the file does."""
+    path, profile = with_filter(tmp_path, "../profile.json"), '{\n  "defaultAction": "SCMP_ACT_ALLOW"\n}\n'
+    (tmp_path / "profile.json").write_text(profile)
+    result = run("apply", "-f", path, "--detach")
+    assert result.code == 0, result.err
+    service = fake.find("service", "default", "hello")
+    assert isinstance(service, pb.Service)
+    assert service.spec.template.container.seccomp == profile
+    assert run("apply", "-f", path, "--detach").out == "service/hello unchanged\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot read {file}: No such file or directory; paths are relative to the manifest"),
+        (b"\xff", "{file} is not a text in UTF-8: byte 0 is not"),
+        (b" " * 131_072, "{file} is larger than 131071 bytes; shorten it"),
+        (b"{,}", '"./p.json": not JSON: Expecting property name enclosed in double quotes in line 1, column 2'),
+        ("pipe", "{file} is not a file"),
+    ],
+)
+def test_a_file_that_cannot_be_taken_is_told_at_its_place(
+    run: Run, fake: FakeControl, tmp_path: Path, content: bytes | str | None, complaint: str
+) -> None:
+    """The manifest's line, the field, the file."""
+    path = with_filter(tmp_path, "./p.json")
+    file = tmp_path / "shop" / "p.json"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content:
+        os.mkfifo(file)
+    result = run("apply", "-f", path)
+    assert result.code == 2
+    place, _, said = result.err.splitlines()[0].partition(": spec.template.container.seccomp: ")
+    assert place.startswith(f"{path}:5:")
+    assert said.startswith(complaint.replace("{file}", f"{tmp_path}/shop/./p.json"))
     assert not fake.asked(control.ApplyRequest)
 
 

@@ -236,6 +236,7 @@ def test_configuration() -> None:
         "pids": {"limit": 4096},
         "memory": {"limit": 1 << 26, "swap": 1 << 26},
         "cpu": {"quota": 50_000, "period": 100_000, "shares": 256},
+        "devices": [],
     }
     assert linux["cgroupsPath"] == "/orch/test/web-1-a"
     assert linux["namespaces"] == [{"type": "pid"}, {"type": "network", "path": "/ns"}]

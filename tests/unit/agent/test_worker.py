@@ -15,7 +15,16 @@ from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
-from tests.support.fake_agent import NODE, FakeDisk, FakeImages, FakeMachine, FakeNetwork, FakeRuntime, loop_ms
+from tests.support.fake_agent import (
+    NODE,
+    FakeDevices,
+    FakeDisk,
+    FakeImages,
+    FakeMachine,
+    FakeNetwork,
+    FakeRuntime,
+    loop_ms,
+)
 from tests.support.fake_leader import task, template
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
@@ -32,6 +41,7 @@ class Agent:
             images=FakeImages(machine),
             network=FakeNetwork(machine),
             disk=FakeDisk(machine),
+            devices=FakeDevices(),
             node=NODE,
             now_ms=loop_ms,
             chance=random.Random(1),

@@ -1,0 +1,153 @@
+"""What stands between a container and its node, as parts of its OCI configuration.
+
+The node's default configuration is the safe one; a function here changes one part of it as the template asks. What a
+node cannot give is refused with the field's name, never left out.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.core import seccomp
+from agent.errors import Refused
+from protos.orch.v1 import objects_pb2 as pb
+
+SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
+_ALL: Final = "CAP_ALL"
+_ROOT: Final = frozenset({"", "0", "root"})
+
+
+def _no_filter(capabilities: Collection[str]) -> None:  # noqa: ARG001 - of a node without filters
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A device of this node, as stat(2) tells of it."""
+
+    path: str
+    kind: str  # c or b
+    major: int
+    minor: int
+    mode: int  # permissions
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a node can give."""
+
+    capabilities: frozenset[str] = frozenset()  # CAP_…: those of the agent itself, as nobody can give more
+    oom_score_adj: int = 0  # the agent's own, which its containers would inherit
+    machine: str = "x86_64"  # uname -m
+    kernel: tuple[int, int] = (0, 0)
+    default_filter: Callable[[Collection[str]], Any] = _no_filter
+    """The default `linux.seccomp` for a container with these capabilities in its bounding set."""
+
+
+def process(spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine) -> dict[str, Any]:
+    """The fields of `process` that say what its programs may do. `user` is the one that it runs as."""
+    changed: dict[str, Any] = {
+        "capabilities": capabilities(spec, defaults.get("capabilities", {}), user, node),
+        "noNewPrivileges": not (spec.privileged or spec.allow_privilege_escalation),
+    }
+    # Raising it is always allowed, lowering it not, so an agent that is spared passes 0 on and any other nothing.
+    if spec.oom_score_adj or node.oom_score_adj < 0:
+        changed["oomScoreAdj"] = spec.oom_score_adj
+    return changed
+
+
+def capabilities(spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine) -> dict[str, list[str]]:
+    """The five sets. Docker's, add and drop: `{drop: [ALL], add: [CHOWN]}` leaves one.
+
+    What is added is ambient for a user who is not root: execve(2) takes all else from them.
+    """
+    added, dropped = _names(spec.capabilities.add), _names(spec.capabilities.drop)
+    lacking = sorted(added - {_ALL} - node.capabilities)
+    if lacking:
+        raise Refused(
+            f"capabilities.add: this node's agent does not have {lacking[0]}, so it can give it to nobody; remove it, "
+            f"or start the agent with it",
+            reason="CapabilityMissing",
+        )
+    if spec.privileged or _ALL in added:
+        held = node.capabilities - dropped
+    else:
+        own = frozenset() if _ALL in dropped else frozenset(defaults.get("bounding", ())) - dropped
+        held = own | added
+    sets = {name: sorted(held) for name in ("bounding", "effective", "permitted")}
+    if user.partition(":")[0] not in _ROOT and (named := sorted(added - {_ALL})):
+        sets["inheritable"] = sets["ambient"] = named
+    return sets
+
+
+def _names(words: Collection[str]) -> frozenset[str]:
+    return frozenset(f"CAP_{word.removeprefix('CAP_')}" for word in words)
+
+
+def system_calls(spec: pb.Container, defaults: Any, held: Mapping[str, Sequence[str]], node: Machine) -> Any:
+    """`linux.seccomp`, or None. `defaults` is the one for the default capabilities, which most containers have."""
+    wanted = spec.seccomp or ("unconfined" if spec.privileged else "default")
+    if wanted == "unconfined":
+        return None
+    bounding = held["bounding"]
+    if wanted == "default":
+        return node.default_filter(bounding) if spec.capabilities.ListFields() else defaults
+    return seccomp.resolve(wanted, capabilities=bounding, machine=node.machine, kernel=node.kernel)
+
+
+def mounts(spec: pb.Container, defaults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runtime's own with the size of /dev/shm, then the folders in memory, those above before those below."""
+    made = [_default_mount(spec, mount) for mount in defaults]
+    limit = spec.resources.limits.memory
+    for folder, tmpfs in sorted(spec.tmpfs.items()):
+        size = tmpfs.size or limit
+        options = ["nosuid", "nodev", *([] if tmpfs.exec else ["noexec"]), f"mode={tmpfs.mode or '1777'}"]
+        options += [f"size={size}"] if size else []
+        made.append({"destination": folder, "type": "tmpfs", "source": "tmpfs", "options": options})
+    return made
+
+
+def _default_mount(spec: pb.Container, mount: Mapping[str, Any]) -> dict[str, Any]:
+    options = list(mount.get("options", ()))
+    if mount["destination"] == SHM and spec.shm_size:
+        options = [*(word for word in options if not word.startswith("size=")), f"size={spec.shm_size}"]
+    if spec.privileged and mount["type"] in {"sysfs", "cgroup"}:
+        options = [word for word in options if word != "ro"]
+    return {**mount, "options": options}
+
+
+def devices(spec: pb.Container, found: Mapping[str, DeviceNode]) -> list[dict[str, Any]]:
+    """The nodes to make in the container's /dev: those that it asks for; all of the node's when it is privileged."""
+    places = {path: path for path in found} if spec.privileged else {}
+    places.update({device.container_path or device.path: device.path for device in spec.devices})
+    return [_device(place, found[path]) for place, path in sorted(places.items())]
+
+
+def _device(place: str, node: DeviceNode) -> dict[str, Any]:
+    return {
+        "path": place,
+        "type": node.kind,
+        "major": node.major,
+        "minor": node.minor,
+        "fileMode": node.mode,
+        "uid": node.uid,
+        "gid": node.gid,
+    }
+
+
+def device_rules(
+    spec: pb.Container, defaults: Sequence[Mapping[str, Any]], found: Mapping[str, DeviceNode]
+) -> list[Mapping[str, Any]]:
+    """The device cgroup's rules, of which the last that fits decides."""
+    if spec.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    nodes = ((found[device.path], device.permissions or "rw") for device in spec.devices)
+    return [
+        *defaults,
+        *(
+            {"allow": True, "type": node.kind, "major": node.major, "minor": node.minor, "access": access}
+            for node, access in nodes
+        ),
+    ]
