@@ -81,6 +81,14 @@ def number_of(name: str, architecture: str) -> int | None:
     return number if number >= 0 else None
 
 
+def name_of(number: int, architecture: str) -> str | None:
+    """The other way round."""
+    library = _library()
+    library.seccomp_syscall_resolve_num_arch.restype = ctypes.c_char_p
+    name = library.seccomp_syscall_resolve_num_arch(ctypes.c_uint32(_token(architecture)), number)
+    return name.decode() if name else None
+
+
 def compile_profile(profile: Profile) -> bytes:
     """The program, an array of `struct sock_filter`; raises InvalidSpec where the library cannot do what is asked."""
     library = _library()

@@ -54,6 +54,8 @@ TOKENS: Final = {
 
 _FIRST_COMMON: Final = 424
 _X32_BIT: Final = 0x40000000
+_RANGES: Final = ((_FIRST_COMMON, _X32_BIT),)
+_X32_RANGES: Final = ((_FIRST_COMMON, 512), (548, _X32_BIT - 1))
 _AT_NUMBER, _AT_ARCHITECTURE = 0, 4
 _LOAD, _JUMP, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x06
 
@@ -87,7 +89,8 @@ def _answers(answers: dict[int, int], ends_at: int, bit: int) -> list[Instructio
     for number, action in answers.items():
         block += [(_EQUAL, 0, 1, number | bit), (_RETURN, 0, 0, action)]
     if ends_at:
-        # Not beyond where the numbers of the architecture that shares its token begin.
-        block += [(_AT_LEAST, 0, 2, ends_at | bit), (_AT_LEAST, 1, 0, _X32_BIT << 1 if bit else _X32_BIT)]
-        block.append((_RETURN, 0, 0, profiles.answer(errno.ENOSYS)))
+        # Not beyond where the numbers end: x32 has calls of its own later on, and shares its token with x86-64.
+        for first, end in _X32_RANGES if bit else _RANGES:
+            block += [(_AT_LEAST, 0, 2, max(first, ends_at) | bit), (_AT_LEAST, 1, 0, end | bit)]
+            block.append((_RETURN, 0, 0, profiles.answer(errno.ENOSYS)))
     return block

@@ -100,9 +100,9 @@ class Box:
         assert ended.exit_code == 0, (ended, self.output(name))
         return self.output(name)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, force: bool = False) -> None:
         """So that the name can be used again."""
-        client.delete(self.root, name)
+        client.delete(self.root, name, force=force)
 
     def monitor(self, name: str) -> client.Monitor:
         return client.adopt(self.root, name)

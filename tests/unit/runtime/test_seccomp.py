@@ -217,12 +217,24 @@ def test_other_architectures() -> None:
     alone = compiled(config)
     together = compiled(config | {"architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]})
     for architecture, mkdir in {"SCMP_ARCH_X86_64": 83, "SCMP_ARCH_X86": 39, "SCMP_ARCH_X32": 83}.items():
-        for call, expected in {mkdir: ALLOW, mkdir + 1: EPERM, 466: ALLOW, 465: EPERM, 467: ENOSYS}.items():
+        for call, expected in {
+            mkdir: ALLOW,
+            mkdir + 1: EPERM,
+            466: ALLOW,
+            465: EPERM,
+            467: ENOSYS,
+            511: ENOSYS,
+        }.items():
             assert seccomp.answer(together, architecture, call) == expected, (architecture, call)
             if architecture == NATIVE:
                 assert seccomp.answer(alone, architecture, call) == expected
             else:
                 assert seccomp.answer(alone, architecture, call) == KILL_PROCESS, (architecture, call)
+    readv, preadv = 515, 534  # x32 has these at numbers of its own
+    program = compiled(config | {"architectures": ["SCMP_ARCH_X32"], "syscalls": [rule("readv")]})
+    assert seccomp.answer(program, "SCMP_ARCH_X32", readv) == ALLOW
+    assert seccomp.answer(program, "SCMP_ARCH_X32", preadv) == EPERM
+    assert seccomp.answer(program, "SCMP_ARCH_X32", 548) == ENOSYS
 
 
 def test_the_digest_is_of_the_meaning() -> None:
