@@ -76,15 +76,20 @@ class Execs:
             order=order,
         )
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        protocol.send(channel, {"start": True})
-        with errors.step("exec: fork"):
-            pid = os.fork()
-        if pid == 0:
+        try:
+            protocol.send(channel, {"start": True})
+            with errors.step("exec: fork"):
+                pid = os.fork()
+            if pid == 0:
+                channel.close()
+                joinedprocess.run(join, theirs)
+        except BaseException:
             channel.close()
-            joinedprocess.run(join, theirs)
-        theirs.close()
-        if order is not None:
-            order.close()
+            raise
+        finally:
+            theirs.close()
+            if order is not None:
+                order.close()
         self._last += 1
         self._running[pid] = Exec(number=self._last, pid=pid, channel=channel)
         return self._running[pid]

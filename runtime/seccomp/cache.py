@@ -1,6 +1,6 @@
 """The programs that were compiled already: in this process's memory, and in a folder beside the containers.
 
-    <root>/@seccomp/<digest of the profile>       {"format", "library", "sha256"} in JSON, a line's end, the program
+    <root>/@seccomp/<digest of the profile>       {"digest", "format", "library", "sha256"}, a line's end, the program
 
 The folder is its owner's alone. A file is written whole or not at all, and is not believed: one that is damaged, that
 anybody else could have written, or that another libseccomp made, is as if it were not there. Whoever needs a program
@@ -20,7 +20,7 @@ FOLDER: Final = "@seccomp"
 """No container's id, as "@" is not allowed in one."""
 MAX_FILES: Final = 256
 
-_FORMAT: Final = 3
+_FORMAT: Final = 1
 """To be raised when `library` or `newer` make another program of the same profile."""
 _MAX_BYTES: Final = 64 * 1024  # the kernel takes 4,096 instructions of 8 bytes
 _memory: dict[str, bytes] = {}
@@ -77,13 +77,16 @@ def _read(path: str) -> bytes | None:
         told = json.loads(head)
     except ValueError:
         return None
-    return body if body and told == _head(body, told) else None
+    library = told.get("library") if isinstance(told, dict) else None
+    if not body or not isinstance(library, list) or not library:
+        return None
+    return body if told == _head(os.path.basename(path), str(library[0]), body) else None
 
 
-def _head(body: bytes, told: Any) -> dict[str, Any]:
-    """What the first line must say, given the path of the library that it names."""
-    path = told["library"][0] if isinstance(told, dict) and isinstance(told.get("library"), list) else ""
-    return {"format": _FORMAT, "library": _identity(str(path)), "sha256": hashlib.sha256(body).hexdigest()}
+def _head(digest: str, library: str, body: bytes) -> dict[str, Any]:
+    """What the first line must say, in JSON. It names the profile too: a file under another's name is not believed."""
+    checksum = hashlib.sha256(body).hexdigest()
+    return {"digest": digest, "format": _FORMAT, "library": _identity(library), "sha256": checksum}
 
 
 def _identity(path: str) -> list[Any]:
@@ -100,7 +103,7 @@ def _write(path: str, body: bytes) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     _make_room(folder)
-    head = _head(body, {"library": [_library_path()]})
+    head = _head(os.path.basename(path), _library_path(), body)
     beside = f"{path}.{os.getpid()}"
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -125,8 +125,12 @@ def _connect(path: str) -> socket.socket:
 
 
 def _be(channel: socket.socket, agent: socket.socket, page: mmap.mmap, profile: Profile, state: dict[str, Any]) -> None:
-    """The courier's life. It holds nothing of the monitor's, so that nobody waits for it by mistake."""
+    """The courier's life. It holds nothing of its parent's, so that nobody waits for it by mistake."""
     try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
         kept = sorted({channel.fileno(), agent.fileno()})
         for low, high in zip([2, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, high)

@@ -283,13 +283,21 @@ def open_to_others(path: Path) -> None:
     path.chmod(0o620)
 
 
+def another_profiles(path: Path) -> None:
+    other = parse(BASE | {"defaultAction": "SCMP_ACT_LOG"})
+    cache.program(other, str(path.parent.parent))
+    (path.parent / other.digest).rename(path)
+
+
 def link(path: Path) -> None:
     kept = path.rename(path.parent / "kept")
     path.symlink_to(kept)
 
 
 @pytest.mark.usefixtures("forgetful")
-@pytest.mark.parametrize("damage", [damage_nothing, cut, flip, other_library, garbage, open_to_others, link])
+@pytest.mark.parametrize(
+    "damage", [damage_nothing, cut, flip, other_library, garbage, open_to_others, another_profiles, link]
+)
 def test_a_program_is_compiled_once_and_again_when_its_file_is_bad(tmp_path: Path, damage: Any) -> None:
     """What is in the folder is used as it is, but only if nobody else can have touched it."""
     wanted = parse(BASE)
