@@ -14,7 +14,7 @@ JSON ?=
 SEED ?=
 COUNT ?=
 
-.PHONY: help setup setup-test demo test check static bench protos sim constraints clean
+.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints clean
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ static: setup
 	@.venv/bin/ruff format --quiet --check . || { echo 'static: run .venv/bin/ruff format on these files' >&2; .venv/bin/ruff format --check .; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary $(PACKAGES:%=-p %)
+
+test-vm: setup-test ## The runtime's tests on a machine with cgroup v2 alone: make test-vm [ONLY=tests/…]
+	@$(BOUNDED) $(PYTHON) -m tests.vm $(ONLY)
 
 bench: setup-test ## Measure against the peers: make bench [ONLY=cluster] [JSON=out.json] (root)
 	@$(PYTHON) -m tests.bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))

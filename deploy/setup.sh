@@ -26,11 +26,13 @@ TEST_PACKAGES=(
   docker.io # a peer in the benchmarks; its client writes image archives
   iptables  # docker's daemon will not start without it
   podman    # a peer of the image store
+  qemu-system-x86 # a machine with control groups of version 2 alone
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
 )
 VENV=.venv
 STAMP=$VENV/.made-from
+KERNEL=.cache/vm-kernel
 INPUTS=(pyproject.toml constraints.txt deploy/setup.sh)
 
 fail() {
@@ -109,6 +111,21 @@ pip_install() {
   }
 }
 
+# The kernel of the virtual machine: unpacked, not installed, so that this machine's boot loader hears nothing of it.
+fetch_kernel() {
+  [ "$(uname -m)" = x86_64 ] && [ ! -e $KERNEL ] || return 0
+  say "fetching a kernel for the virtual machine"
+  apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt_get update ||
+    fail "apt-get update failed" "is there a network, and are the sources in /etc/apt right?"
+  local package
+  package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+  (cd "$work" && apt-get --quiet=2 download "$package" >"$log" 2>&1) ||
+    fail "apt-get could not download ${package:-linux-image-cloud-amd64}" "$(tail -n 3 "$log")"
+  mkdir -p "$(dirname $KERNEL)"
+  dpkg-deb --extract "$work/$package"_*.deb "$work/kernel"
+  mv "$work/kernel" $KERNEL
+}
+
 case ${1-run} in
 run | test) ;;
 *) fail "unknown stage: $1" "usage: deploy/setup.sh [run|test]" ;;
@@ -122,5 +139,5 @@ if [ -w . ]; then
   flock --timeout 900 9 || fail "another setup has been running for 15 minutes" "end it, then try again"
 fi
 install_packages "${RUN_PACKAGES[@]}"
-[ "${1-run}" != test ] || install_packages "${TEST_PACKAGES[@]}"
+[ "${1-run}" != test ] || { install_packages "${TEST_PACKAGES[@]}"; fetch_kernel; }
 make_venv

@@ -1,7 +1,7 @@
 """The container's root as an overlay mount that exists in its own mount namespace only.
 
-Kernel: Documentation/filesystems/overlayfs. The file system is configured option by option (fsopen), since
-mount(2) has one page for all options and 40 layers fill it.
+Kernel: Documentation/filesystems/overlayfs. Since Linux 6.5 the file system is configured layer by layer (fsopen);
+before, all layers have to go into the one page of options that mount(2) takes.
 """
 
 import contextlib
@@ -14,33 +14,49 @@ from runtime.spec import Overlay
 
 _OVERLAYFS_MAGIC: Final = 0x794C7630
 _MAX_OPTION_BYTES: Final = 255
+_MAX_PAGE_BYTES: Final = 4095
+_LAYER_BY_LAYER: Final = (6, 5)
 
 
-def mount(overlay: Overlay) -> int:
-    """A detached mount of the layers; the caller attaches and closes it."""
+def mount(overlay: Overlay, stage: str) -> int:
+    """A detached mount of the layers; the caller attaches and closes it. `stage` is a folder to mount on meanwhile."""
     with contextlib.ExitStack() as stack:
-        context = syscalls.fsopen("overlay")
-        stack.callback(os.close, context)
         try:
-            _configure(context, overlay, stack)
-            return syscalls.fsmount(context, 0)
+            if syscalls.kernel_version() >= _LAYER_BY_LAYER:
+                return _mount_layer_by_layer(overlay, stack)
+            return _mount_at_once(overlay, stage, stack)
         except OSError as error:
             raise _explained(overlay, error) from error
 
 
-def _configure(context: int, overlay: Overlay, stack: contextlib.ExitStack) -> None:
-    lower = [_short(path, stack) for path in overlay.lower]
-    try:
-        for path in lower:
-            syscalls.fsconfig_string(context, "lowerdir+", path)
-    except OSError as error:
-        if error.errno != errno.EINVAL or not _is_unknown_option(context):
-            raise
-        # Before Linux 6.5 the layers are one option of 255 bytes; by descriptor a layer takes about 17 of them.
-        syscalls.fsconfig_string(context, "lowerdir", ":".join(_by_descriptor(path, stack) for path in overlay.lower))
+def _mount_layer_by_layer(overlay: Overlay, stack: contextlib.ExitStack) -> int:
+    context = syscalls.fsopen("overlay")
+    stack.callback(os.close, context)
+    for path in overlay.lower:
+        syscalls.fsconfig_string(context, "lowerdir+", _short(path, stack))
     syscalls.fsconfig_string(context, "upperdir", _short(overlay.upper, stack))
     syscalls.fsconfig_string(context, "workdir", _short(overlay.work, stack))
     syscalls.fsconfig_create(context)
+    return syscalls.fsmount(context, 0)
+
+
+def _mount_at_once(overlay: Overlay, stage: str, stack: contextlib.ExitStack) -> int:
+    """By descriptors: a layer takes about 17 bytes then, and no character of its path needs an escape."""
+    lower = ":".join(_by_descriptor(path, stack) for path in overlay.lower)
+    upper, work = _by_descriptor(overlay.upper, stack), _by_descriptor(overlay.work, stack)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if len(options) > _MAX_PAGE_BYTES:
+        raise errors.SetupFailed(
+            f"overlay: {len(overlay.lower)} layers are more than this kernel takes; put fewer into the image, or run a "
+            f"kernel from {_LAYER_BY_LAYER[0]}.{_LAYER_BY_LAYER[1]} on",
+            step="overlay",
+            errno=errno.E2BIG,
+        )
+    syscalls.mount("overlay", stage, "overlay", options)
+    try:
+        return syscalls.open_tree(syscalls.AT_FDCWD, stage, syscalls.OPEN_TREE_CLONE)
+    finally:
+        syscalls.umount2(stage, syscalls.MNT_DETACH)
 
 
 def _short(path: str, stack: contextlib.ExitStack) -> str:
@@ -51,11 +67,6 @@ def _by_descriptor(path: str, stack: contextlib.ExitStack) -> str:
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, fd)
     return f"/proc/self/fd/{fd}"
-
-
-def _is_unknown_option(context: int) -> bool:
-    """Whether the kernel's own words on the context say that it does not know the option."""
-    return "Unknown parameter" in messages(context)
 
 
 def messages(context: int) -> str:

@@ -70,7 +70,7 @@ def enter(root: int) -> None:
 def _attach_root(tree: Tree) -> int:
     with errors.step(f"root {tree.spec.root_path or tree.stage}"):
         if tree.overlay is not None:
-            root = overlay.mount(tree.overlay)
+            root = overlay.mount(tree.overlay, tree.stage)
         else:
             flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
             root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)

@@ -94,6 +94,12 @@ _long = ctypes.c_long
 _statfs = ctypes.create_string_buffer(256)
 
 
+def kernel_version() -> tuple[int, int]:
+    """Major and minor number of the running kernel."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)
+
+
 def _checked(call: str, result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -124,6 +130,13 @@ def setns(fd: int, flags: int) -> None:
 def set_propagation(path: str, flags: int) -> None:
     """mount(2) as it changes only the propagation of a mount."""
     _checked(f"mount {path}", _libc.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None))
+
+
+def mount(source: str, target: str, kind: str, options: str) -> None:
+    """mount(2) of a new file system; the options are its own."""
+    arguments = [os.fsencode(text) for text in (source, target, kind, options)]
+    result = _libc.mount(*arguments[:3], ctypes.c_ulong(0), arguments[3])
+    _checked(f"mount {kind} on {target}", result)
 
 
 def bind(source: str, target: str) -> None:

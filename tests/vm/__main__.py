@@ -1,0 +1,7 @@
+"""`python -m tests.vm`."""
+
+import sys
+
+from tests.vm import machine
+
+sys.exit(machine.main())
