@@ -69,7 +69,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     _set_kernel_parameters(spec)
     rootfs.enter(root)
     # From here on, every path is the container's.
-    program.run(process, plan.stdio, monitor, plan.terms, wanted, console=True)
+    program.run(process, plan.stdio, monitor, plan.terms, wanted, console=True, init=spec.init)
 
 
 def _join_namespaces(spec: Spec) -> None:

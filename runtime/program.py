@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import NoReturn
 
-from runtime import capabilities, devices, errors, lookup, protocol, syscalls, terminal, users
+from runtime import capabilities, devices, errors, lookup, protocol, reaper, syscalls, terminal, users
 from runtime.seccomp import filter as filters
 from runtime.seccomp.filter import Filter
 from runtime.spec import Process
@@ -47,10 +47,12 @@ def run(
     wanted: Filter | None,
     *,
     console: bool,
+    init: bool = False,
 ) -> NoReturn:
     """From the container's root folder to the program. The root must be the container's already.
 
-    `stdio` holds descriptors above 2, or -1 for /dev/null; a terminal takes their place.
+    `stdio` holds descriptors above 2, or -1 for /dev/null; a terminal takes their place. With `init` this process stays
+    as the reaper, and the program is its child.
     """
     identity = users.resolve(process.user)
     master = _set_stdio(process, stdio, identity, console=console)
@@ -66,7 +68,7 @@ def run(
     if master >= 0:
         os.close(master)
     starter = terms.await_start(monitor)
-    attempt(lambda: _execute(path, process, variables, terms, wanted), starter)
+    attempt(lambda: _execute(path, process, variables, terms, wanted, init=init), starter)
 
 
 def adjust_oom_score(process: Process) -> None:
@@ -170,8 +172,13 @@ def _environment(process: Process, identity: users.Identity) -> dict[str, str]:
     return found
 
 
-def _execute(path: str, process: Process, variables: dict[str, str], terms: Terms, wanted: Filter | None) -> NoReturn:
+def _execute(
+    path: str, process: Process, variables: dict[str, str], terms: Terms, wanted: Filter | None, *, init: bool
+) -> NoReturn:
     """Become the program, with clean signals and nothing but 0, 1 and 2 open, unless the terms say otherwise."""
+    if init:
+        # The filter is the reaper's, too: what the program can trace or write to must not be able to do more.
+        reaper.leave_behind(lambda: _load(wanted, process))
     execve = syscalls.prepared_execve(path, process.args, variables)
     terms.preserve()
     # Python ignores these two, and what is ignored stays ignored over an exec.
@@ -179,9 +186,13 @@ def _execute(path: str, process: Process, variables: dict[str, str], terms: Term
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # Last, since its profile is the program's, and need not allow what the runtime calls.
-    if wanted is not None:
-        filters.load(wanted, process)
+    _load(wanted, process)
     try:
         execve()
     except OSError as error:
         raise lookup.unexecutable(path, error) from None
+
+
+def _load(wanted: Filter | None, process: Process) -> None:
+    if wanted is not None:
+        filters.load(wanted, process)

@@ -15,6 +15,8 @@ from agent.core.isolation import DeviceNode, Machine
 from agent.errors import Refused
 from protos.orch.v1 import objects_pb2 as pb
 
+INIT = "orch.init"
+"""The runtime's annotation: process 1 is its reaper."""
 CPU_PERIOD_US = 100_000
 DEFAULT_PIDS = 4096
 DEFAULT_LOG_BYTES = 10 * 1024 * 1024
@@ -55,7 +57,6 @@ class ContainerRequest:
     layers: tuple[str, ...]  # top first
     log_max_size: int  # bytes
     log_max_files: int
-    init: bool = False  # process 1 is the runtime's reaper
 
 
 def request(
@@ -90,6 +91,7 @@ def request(
         ],
         **isolation.process(spec, config.get("process", {}), user, node.machine),
     }
+    config["annotations"] = {INIT: "true"} if spec.init else {}
     config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
     config["linux"] = _linux(config, spec, node.machine, devices)
     linux = config["linux"]
@@ -104,7 +106,6 @@ def request(
         layers=image.layers,
         log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
         log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
-        init=spec.init,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from runtime import errors
+from runtime import errors, reaper
 from runtime import resources as limits
 from runtime.fields import Fields
 from runtime.seccomp import profile as seccomp
@@ -41,6 +41,11 @@ class Spec:
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     seccomp: Profile | None = None
+
+    @property
+    def init(self) -> bool:
+        """Whether process 1 is the runtime's own reaper: an extension, as an annotation."""
+        return self.annotations.get(reaper.ANNOTATION) == "true"
 
     def makes(self, kind: str) -> bool:
         """Whether the container gets a new namespace of this kind."""
@@ -102,6 +107,9 @@ def _check_whole(spec: Spec) -> None:
         raise errors.InvalidSpec("hostname: needs a uts namespace, or the host's own name would change")
     if spec.process.console_size and not spec.process.terminal:
         raise errors.InvalidSpec("process.consoleSize: needs process.terminal")
+    if reaper.ANNOTATION in spec.annotations:
+        notifies = spec.seccomp is not None and spec.seccomp.notifies
+        reaper.check(spec.annotations[reaper.ANNOTATION], own_pids=spec.makes("pid"), notifies=notifies)
     for key in spec.sysctl:
         namespace = _sysctl_namespace(key)
         if namespace is None:
