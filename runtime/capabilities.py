@@ -60,8 +60,11 @@ def assume(sets: Capabilities, *, beside: int = 0) -> None:
     permitted = sets.permitted | held().permitted & beside
     syscalls.capset(effective=sets.effective, permitted=permitted, inheritable=sets.inheritable)
     syscalls.clear_ambient_set()
+    # The kernel has no ambient capability that is not permitted and inheritable too (capabilities(7)). The config that
+    # `runc spec` writes asks for such, and counts on their being left out.
+    possible = sets.ambient & sets.permitted & sets.inheritable
     for number in range(len(NAMES)):
-        if sets.ambient >> number & 1:
+        if possible >> number & 1:
             syscalls.raise_ambient(number)
 
 

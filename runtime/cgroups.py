@@ -253,6 +253,12 @@ class Cgroup:
         """Let the processes go on."""
         self._set_frozen(frozen=False)
 
+    def is_frozen(self) -> bool:
+        """Whether the group was told to stop, and has."""
+        if self.layout.is_v2:
+            return "frozen 1" in _read(f"{self.layout.unified}{self.path}/cgroup.events")
+        return self._read_v1("freezer", "freezer.state").strip() == "FROZEN"
+
     def _set_frozen(self, *, frozen: bool) -> None:
         if self.layout.is_v2:
             folder = self.layout.unified + self.path

@@ -11,9 +11,7 @@ One rule: a container is known by its folder, never by a connection; whoever fin
 """
 
 import contextlib
-import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -22,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
-from runtime import cgroups, errors, protocol, state
+from runtime import cgroups, errors, protocol, removal, sealed, state
 from runtime.state import Exit, State
 
 _PACKAGE_PARENT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -185,11 +183,10 @@ class Monitor(_Connection):
 def spawn(root: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """Start a launcher; returns its process, and the socket that it serves and lives by.
 
-    It runs from a sealed copy of the interpreter in memory. A container may be told to execute /proc/self/exe, which
-    then is our interpreter, and may reach the file behind it later (CVE-2019-5736); the copy cannot be written.
+    It runs from a sealed copy of the interpreter in memory (see `sealed`).
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    interpreter = _sealed_copy(os.path.realpath(sys.executable))
+    interpreter = sealed.copy(os.path.realpath(sys.executable))
     command = [sys.executable, "-S", "-m", "runtime.launcher", "--socket-fd", str(theirs.fileno()), "--root", root]
     try:
         process = subprocess.Popen(
@@ -210,20 +207,11 @@ def spawn(root: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     return process, ours
 
 
-def _sealed_copy(path: str) -> int:
-    """A memory file with the same content that nobody can change any more."""
-    copy = os.memfd_create("orch-runtime", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-    with open(path, "rb") as source:
-        while os.sendfile(copy, source.fileno(), None, 1 << 30):
-            pass
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
-    return copy
-
-
 def adopt(root: str, container: str) -> Monitor:
     """Connect to a running container's monitor; raises UnknownContainer, or PeerGone when it has ended."""
     known = state.load(root, container)
+    if not known.monitor_pid:
+        raise errors.PeerGone(f"container {container}: has no monitor, since orchrun made it; ask orchrun")
     if known.status == "stopped":
         raise errors.PeerGone(f"container {container}: has ended")
     path = os.path.join(state.folder(root, container), state.SOCKET_FILE)
@@ -249,61 +237,5 @@ def cgroup(root: str, container: str) -> cgroups.Cgroup:
 
 
 def delete(root: str, container: str, *, force: bool = False) -> None:
-    """Remove what is left of a container: processes, cgroups and its folder. Deleting twice is no error.
-
-    A running container is refused unless `force` is given, which kills it first. The upper and work folders of its
-    overlay are the caller's.
-    """
-    where = state.folder(root, container)
-    try:
-        known = state.load(root, container)
-    except errors.UnknownContainer:
-        _delete_unknown(where)
-        return
-    if known.status != "stopped":
-        if not force:
-            raise errors.WrongStatus(f"container {container}: is {known.status}; stop it first, or delete it by force")
-        _end(known)
-    _delete_group(known.cgroups_path)
-    state.remove_folder(where)
-
-
-def _delete_unknown(where: str) -> None:
-    """A folder whose creation was cut short names its cgroup in config.json only."""
-    # Without a whole config.json no cgroup was made yet.
-    with contextlib.suppress(FileNotFoundError, errors.ProtocolError):
-        with open(os.path.join(where, state.CONFIG_FILE), "rb") as file:
-            config = protocol.decode(file.read(protocol.MAX_BODY_BYTES))
-        path = config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(os.path.basename(where))
-        _delete_group(path)
-    state.remove_folder(where)
-
-
-def _delete_group(path: str) -> None:
-    group = cgroups.existing(cgroups.current_layout(), path)
-    group.kill_all()
-    group.delete()
-
-
-def _end(known: State) -> None:
-    """Kill the first process and wait for the monitor, which then writes its last word."""
-    _kill(known.pid, known.pid_start, wait_s=0)
-    # The monitor ends by itself; one that hangs is killed too.
-    if not _kill(known.monitor_pid, known.monitor_start, number=0, wait_s=_MONITOR_END_S):
-        _kill(known.monitor_pid, known.monitor_start, wait_s=_MONITOR_END_S)
-
-
-def _kill(pid: int, start: int, *, number: int = signal.SIGKILL, wait_s: float) -> bool:
-    """Signal the very process that started then, and wait for its end; whether it has ended."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        if state.process_start(pid) != start:  # checked after opening: from here on the descriptor means that one
-            return True
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, number)
-        return bool(select.select([pidfd], [], [], wait_s)[0])
-    finally:
-        os.close(pidfd)
+    """Remove what is left of a container (see `removal.delete`)."""
+    removal.delete(root, container, force=force)

@@ -8,17 +8,21 @@ Each file has one writer, the monitor, and is replaced whole. The status is read
 exit.json is there, or whose monitor is gone, is stopped.
 """
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import errors
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
+GATE_FILE: Final = "start.sock"
 _RESERVED_BYTES: Final = 512
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
 
@@ -28,10 +32,10 @@ class State:
     """state.json. Start times are field 22 of /proc/PID/stat: with them a pid names one process for ever."""
 
     id: str
-    status: str  # created, running; stopped is added by `load`
+    status: str  # creating (without a monitor only), created, running; stopped is added by `load`
     pid: int
     pid_start: int
-    monitor_pid: int
+    monitor_pid: int  # 0: it has none (`unattended`)
     monitor_start: int
     bundle: str
     cgroups_path: str
@@ -109,10 +113,42 @@ def load(root: str, container: str) -> State:
     if fields is None:
         raise errors.UnknownContainer(f"container {container}: does not exist below {root}")
     state = State(**fields)
+    if not state.monitor_pid:
+        return dataclasses.replace(state, status=_unattended_status(where, state))
     alive = process_start(state.monitor_pid) == state.monitor_start
     if alive and not os.path.exists(os.path.join(where, EXIT_FILE)):
         return state
     return dataclasses.replace(state, status="stopped")
+
+
+def _unattended_status(where: str, state: State) -> str:
+    """Without a monitor the first process tells by being there, and its gate by having been taken away."""
+    if process_start(state.pid) != state.pid_start:
+        return "stopped"
+    gone = state.status == "created" and not os.path.exists(os.path.join(where, GATE_FILE))
+    return "running" if gone else state.status
+
+
+@contextlib.contextmanager
+def locked(root: str, container: str) -> Iterator[int]:
+    """One verb at a time for a container; raises UnknownContainer when it is gone, or goes while this waits.
+
+    Yields the descriptor that holds the lock: a fork that outlives the verb must close it, or it holds it too.
+    """
+    where = folder(root, container)
+    unknown = errors.UnknownContainer(f"container {container}: does not exist below {root}")
+    try:
+        # The folder is its own lock: it cannot be forgotten when the container is removed.
+        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise unknown from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not os.fstat(fd).st_nlink:
+            raise unknown
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def load_exit(root: str, container: str) -> Exit | None:

@@ -1,0 +1,81 @@
+"""Remove containers: running or ended, whole, half created, or abandoned by a monitor that was killed.
+
+One rule: whatever state a container was left in, `delete` by force removes it, and doing so twice is no error.
+"""
+
+import contextlib
+import os
+import select
+import signal
+from typing import Final
+
+from runtime import cgroups, errors, protocol, state
+from runtime.state import State
+
+_END_S: Final = 5.0
+
+
+def delete(root: str, container: str, *, force: bool = False) -> None:
+    """Remove what is left of a container: processes, cgroups and its folder. Deleting twice is no error.
+
+    A running container is refused unless `force` is given, which kills it first. The upper and work folders of its
+    overlay are the caller's.
+    """
+    where = state.folder(root, container)
+    try:
+        known = state.load(root, container)
+    except errors.UnknownContainer:
+        _delete_unknown(where)
+        return
+    if known.status != "stopped":
+        if not force:
+            raise errors.WrongStatus(f"container {container}: is {known.status}; stop it first, or delete it by force")
+        _end(known)
+    _delete_group(known.cgroups_path)
+    state.remove_folder(where)
+
+
+def _delete_unknown(where: str) -> None:
+    """A folder whose creation was cut short names its cgroup in config.json only."""
+    # Without a whole config.json no cgroup was made yet.
+    with contextlib.suppress(FileNotFoundError, errors.ProtocolError):
+        with open(os.path.join(where, state.CONFIG_FILE), "rb") as file:
+            config = protocol.decode(file.read(protocol.MAX_BODY_BYTES))
+        path = config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(os.path.basename(where))
+        _delete_group(path)
+    state.remove_folder(where)
+
+
+def _delete_group(path: str) -> None:
+    group = cgroups.existing(cgroups.current_layout(), path)
+    group.kill_all()
+    group.delete()
+
+
+def _end(known: State) -> None:
+    """Kill the first process and wait: without a monitor for its end, else for the monitor, which has a last word."""
+    if not known.monitor_pid:
+        # Through the group, which thaws what is frozen; then the process itself, wherever somebody may have moved it.
+        cgroups.existing(cgroups.current_layout(), known.cgroups_path).kill_all()
+        _kill(known.pid, known.pid_start, wait_s=_END_S)
+        return
+    _kill(known.pid, known.pid_start, wait_s=0)
+    # The monitor ends by itself; one that hangs is killed too.
+    if not _kill(known.monitor_pid, known.monitor_start, number=0, wait_s=_END_S):
+        _kill(known.monitor_pid, known.monitor_start, wait_s=_END_S)
+
+
+def _kill(pid: int, start: int, *, number: int = signal.SIGKILL, wait_s: float) -> bool:
+    """Signal the very process that started then, and wait for its end; whether it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if state.process_start(pid) != start:  # checked after opening: from here on the descriptor means that one
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        return bool(select.select([pidfd], [], [], wait_s)[0])
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,157 @@
+"""Containers without a monitor: a command makes one and goes away, and its caller keeps the first process.
+
+    orchrun create          first process                        orchrun start
+    ──────────────          ─────────────                        ─────────────
+    fork                ──►
+                            file tree, user … (firstprocess)
+                        ◄── {"created": true} [terminal] or {"error": …}
+    state.json, ends        waits at its gate, start.sock    ◄── connect, unlink start.sock, {"start": true}
+                            exec                             ──► end of file, or {"error": …}
+
+Whoever called the command (conmon, containerd's shim, a person's shell) is the child subreaper or the parent of both,
+and hears of the end. Two rules: the folder is locked by each verb that changes something, and it says at every
+moment what is true: "creating" until the first process waits, "created" while the gate is there, then "running".
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runtime import birth, cgroups, errors, firstprocess, protocol, rootfs, spec, state
+from runtime.state import State
+from runtime.terms import Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be created. The standard streams are the caller's own."""
+
+    root: str
+    container: str
+    config: dict[str, Any]  # root.path is absolute
+    bundle: str
+    preserved_fds: int = 0
+    pid_file: str = ""
+    take_terminal: Callable[[int], None] | None = None  # gets the master when the process has a terminal
+
+
+def create(request: Request) -> State:
+    """Make the container, up to the moment before its program runs."""
+    wanted = spec.parse(request.config)
+    wanted = dataclasses.replace(
+        wanted, cgroups_path=wanted.cgroups_path or state.default_cgroups_path(request.container)
+    )
+    if wanted.process.terminal and request.take_terminal is None:
+        raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
+    with (
+        birth.place(request.root, request.container, request.config, wanted) as (folder, group),
+        state.locked(request.root, request.container) as lock,
+    ):
+        group.apply(wanted.resources)
+        return _create_in(request, wanted, group, folder, lock)
+
+
+def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str, lock: int) -> State:
+    with errors.step(state.GATE_FILE):
+        gate = protocol.listen(os.path.join(folder, state.GATE_FILE))
+    plan = firstprocess.Plan(
+        spec=wanted,
+        cgroup=group,
+        stdio=(0, 1, 2),
+        tree=rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group)),
+        terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
+    )
+    birth.enter_pid_namespace(wanted)
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        os.close(lock)
+        channel.close()
+        firstprocess.run(plan, theirs)
+    theirs.close()
+    gate.close()
+    try:
+        return _accompany(request, wanted, folder, pid, channel)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _accompany(request: Request, wanted: spec.Spec, folder: str, pid: int, channel: socket.socket) -> State:
+    """From the fork until the first process waits at its gate; a kill of this process leaves what `delete` removes."""
+    known = State(
+        id=request.container,
+        status="creating",
+        pid=pid,
+        pid_start=state.process_start(pid, zombie=True),
+        monitor_pid=0,
+        monitor_start=0,
+        bundle=request.bundle,
+        cgroups_path=wanted.cgroups_path,
+        created_ns=time.time_ns(),
+        started_ns=0,
+    )
+    state.write(os.path.join(folder, state.STATE_FILE), known)
+    master = birth.await_created(channel, started=False)
+    channel.close()
+    if master >= 0:
+        assert request.take_terminal is not None, "a terminal that was not asked for"
+        request.take_terminal(master)
+    write_pid_file(request.pid_file, pid)
+    known = dataclasses.replace(known, status="created")
+    state.write(os.path.join(folder, state.STATE_FILE), known)
+    return known
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Tell a caller the pid, in one step; no path, no file."""
+    if not path:
+        return
+    with errors.step("--pid-file"):
+        with open(f"{path}.new", "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(f"{path}.new", path)
+
+
+def start(root: str, container: str) -> None:
+    """Let a created container run its program; raises why that could not be executed."""
+    with state.locked(root, container):
+        known = state.load(root, container)
+        if known.monitor_pid and known.status == "created":
+            from runtime import client  # only here, since it is slow to import
+
+            with client.adopt(root, container) as monitor:
+                monitor.start()
+            return
+        if known.status != "created":
+            raise errors.WrongStatus(f"container {container}: cannot be started, since it is {known.status}")
+        _open_gate(root, known)
+        # The state says when; that it runs is told by the gate's absence.
+        started = dataclasses.replace(known, status="running", started_ns=time.time_ns())
+        state.write(os.path.join(state.folder(root, container), state.STATE_FILE), started)
+
+
+def _open_gate(root: str, known: State) -> None:
+    path = os.path.join(state.folder(root, known.id), state.GATE_FILE)
+    try:
+        connection = protocol.connect(path)
+    except ConnectionRefusedError:
+        raise errors.WrongStatus(f"container {known.id}: its first process has ended before the start") from None
+    with contextlib.closing(connection):
+        # Before the word is given: a command that is killed here leaves a container that ends, not one in between.
+        os.unlink(path)
+        protocol.send(connection, {"start": True})
+        connection.settimeout(birth.SETUP_TIMEOUT_S)
+        try:
+            message = protocol.receive(connection)
+        except TimeoutError:
+            raise errors.SetupFailed(f"container {known.id}: its program was not executed in time") from None
+    if message is not None:
+        birth.raise_error(message)
