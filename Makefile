@@ -13,11 +13,13 @@ ONLY ?=
 JSON ?=
 SEED ?=
 COUNT ?=
+PREFIX ?= /usr/local
 
-.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints clean
+.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints install-runtime uninstall-runtime \
+	clean
 
 help: ## List the targets
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install Debian packages and the virtual environment (once as root; then it finds everything done)
 	@deploy/setup.sh
@@ -55,6 +57,12 @@ constraints: setup ## Write constraints.txt from what the virtual environment ho
 	@{ echo '# Exact versions of everything that the virtual environment holds; `make constraints` writes this file.'; \
 		$(PYTHON) -m pip list --format=freeze --exclude-editable --exclude pip; } >constraints.txt.new
 	@mv constraints.txt.new constraints.txt
+
+install-runtime: ## Install orchrun, the OCI command line, for podman and Docker: make install-runtime [PREFIX=/usr/local] (root)
+	@deploy/install-runtime.sh $(PREFIX)
+
+uninstall-runtime: ## Take orchrun away again
+	@deploy/install-runtime.sh --remove $(PREFIX)
 
 clean: ## Remove caches and build products, not the virtual environment
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build out *.egg-info .setup.lock

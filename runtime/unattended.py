@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import birth, cgroups, errors, firstprocess, protocol, rootfs, spec, state
+from runtime.seccomp import filter as filters
+from runtime.seccomp import notify
 from runtime.state import State
 from runtime.terms import Terms
 
@@ -60,10 +62,15 @@ def create(request: Request) -> State:
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str, lock: int) -> State:
     with errors.step(state.GATE_FILE):
         gate = protocol.listen(os.path.join(folder, state.GATE_FILE))
+    described = notify.describe(
+        request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations
+    )
+    order = filters.order(wanted.seccomp, request.root, described)
     plan = firstprocess.Plan(
         spec=wanted,
         cgroup=group,
         stdio=(0, 1, 2),
+        order=order,
         tree=rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group)),
         terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
     )
@@ -76,6 +83,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         firstprocess.run(plan, theirs)
     theirs.close()
     gate.close()
+    if order is not None:
+        order.close()
     try:
         return _accompany(request, wanted, folder, pid, channel)
     except BaseException:

@@ -34,11 +34,11 @@ class Foreground:
     def take_terminal(self, master: int) -> None:
         """Copy between this terminal's master and our own streams while waiting."""
         self._master = master
+        self._resize()  # before the program starts, which may ask for the size at once
 
     def wait(self, pid: int) -> int:
         """The exit code of our child `pid`, as a shell has it."""
         with self._raw_input():
-            self._resize()
             while True:
                 ready = self._ready()
                 if self._master in ready:
@@ -112,7 +112,7 @@ class Foreground:
             yield
             return
         before = termios.tcgetattr(0)
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
         try:
             yield
         finally:
