@@ -5,11 +5,12 @@ One rule: each step undoes what it did when it fails, so that whoever calls one 
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
-from runtime import cgroups, errors, protocol, spec, state, syscalls
+from runtime import cgroups, errors, namespaces, protocol, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
 
@@ -40,35 +41,61 @@ def place(root: str, container: str, config: dict[str, Any], wanted: spec.Spec) 
 
 
 def enter_pid_namespace(wanted: spec.Spec) -> None:
-    """The caller stays where it is; its children are born into the namespace, the first as its process 1."""
-    for namespace in wanted.namespaces:
-        if namespace.kind != "pid":
-            continue
-        with errors.step("linux.namespaces: pid"):
-            if not namespace.path:
-                syscalls.unshare(syscalls.CLONE_NEWPID)
-                return
-            fd = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
-            syscalls.setns(fd, syscalls.CLONE_NEWPID)
-            os.close(fd)
+    """Before the fork. With a user namespace, to which it must belong, the fork does it (`userns.be_born`)."""
+    if wanted.user_namespace is None:
+        namespaces.enter_pid_namespace(wanted)
+
+
+def first_process(wanted: spec.Spec, forked: int, channel: socket.socket) -> int:
+    """The pid of the first process, which with a user namespace is not the fork but follows it."""
+    if wanted.user_namespace is None:
+        return forked
+    channel.settimeout(SETUP_TIMEOUT_S)
+    try:
+        message = _receive(channel)
+    except BaseException:
+        os.kill(forked, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(forked, 0)
+    pid = int(message.body["born"])
+    if any(namespace.kind == "pid" for namespace in wanted.namespaces):
+        _enter_pid_namespace_of(pid)
+    return pid
+
+
+def _enter_pid_namespace_of(pid: int) -> None:
+    """So that what is forked for an exec is born there, too."""
+    with errors.step("linux.namespaces: pid"):
+        pidfd = os.pidfd_open(pid)
+        with contextlib.suppress(ProcessLookupError):  # it has failed already, and its channel says why
+            syscalls.setns(pidfd, syscalls.CLONE_NEWPID)
+        os.close(pidfd)
 
 
 def await_created(channel: socket.socket, *, started: bool) -> int:
     """Wait until the first process is ready, or runs its program; returns the terminal's master, or -1."""
     channel.settimeout(SETUP_TIMEOUT_S)
+    message = _receive(channel)
+    master = message.fds[0] if message.fds else -1
+    if started and (ended := _receive_or_end(channel)) is not None:
+        raise_error(ended)
+    return master
+
+
+def _receive(channel: socket.socket) -> protocol.Message:
+    message = _receive_or_end(channel)
+    if message is None:
+        raise errors.SetupFailed("the first process was killed during setup; is the memory limit too low?")
+    raise_error(message)
+    return message
+
+
+def _receive_or_end(channel: socket.socket) -> protocol.Message | None:
     try:
-        message = protocol.receive(channel)
-        if message is None:
-            raise errors.SetupFailed("the first process was killed during setup; is the memory limit too low?")
-        raise_error(message)
-        master = message.fds[0] if message.fds else -1
-        if started:
-            ended = protocol.receive(channel)
-            if ended is not None:
-                raise_error(ended)
+        return protocol.receive(channel)
     except TimeoutError:
         raise errors.SetupFailed(f"the container was not set up within {SETUP_TIMEOUT_S:.0f} s") from None
-    return master
 
 
 def raise_error(message: protocol.Message) -> None:

@@ -165,15 +165,15 @@ class Cgroup:
         for folder in self.folders:
             _write(f"{folder}/cgroup.procs", str(pid))
 
-    def enter(self) -> None:
-        """Move the caller, which must have one thread, into the group.
-
-        Version 1 moves a thread that moves itself without a lock over all processes of the machine, whose taking
-        waits for a grace period of RCU: 0.05 ms instead of 10 ms or more (kernel/cgroup, cgroup_procs_write_start).
-        """
+    def doors(self) -> list[int]:
+        """Descriptors by which a process enters (`enter`) that has no privileges of its own over the groups."""
         file = "cgroup.procs" if self.layout.is_v2 else "tasks"
-        for folder in self.folders:
-            _write(f"{folder}/{file}", "0")
+        with errors.step(f"cgroup {self.path}"):
+            return [os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CLOEXEC) for folder in self.folders]
+
+    def enter(self) -> None:
+        """Move the caller, which must have one thread, into the group."""
+        enter(self.doors())
 
     def pids(self) -> list[int]:
         """The processes of the group and of the groups below it."""
@@ -274,6 +274,18 @@ class Cgroup:
         """Remove the folders, with those that the container made below. Nothing to remove is no error."""
         for folder in self.folders:
             _remove_tree(folder, _MAX_DEPTH)
+
+
+def enter(doors: list[int]) -> None:
+    """Move the caller, which must have one thread, into a group, and close the doors.
+
+    Version 1 moves a thread that moves itself without a lock over all processes of the machine, whose taking waits for
+    a grace period of RCU: 0.05 ms instead of 10 ms or more (kernel/cgroup, cgroup_procs_write_start).
+    """
+    for door in doors:
+        with errors.step("enter the cgroup"):
+            os.write(door, b"0")
+        os.close(door)
 
 
 def existing(layout: Layout, path: str) -> Cgroup:

@@ -98,3 +98,17 @@ def config(args: Sequence[str], *, cgroups_path: str, hostname: str = "") -> dic
     if hostname:
         made["hostname"] = hostname
     return copy.deepcopy(made)
+
+
+def give_user_namespace(config: dict[str, Any], *, first_id: int, size: int = 65536, path: str = "") -> None:
+    """Change a configuration: a user namespace whose ids from 0 on are the host's from `first_id` on.
+
+    With a path it is one that is there, to which the container's network namespace then belongs as well.
+    """
+    linux = config["linux"]
+    wanted = {"type": "user", "path": path} if path else {"type": "user"}
+    linux["namespaces"] = [*linux["namespaces"], wanted]
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": first_id, "size": size}]
+    if "net.ipv4.ping_group_range" in linux.get("sysctl", {}):
+        # In the ids of whoever writes it, which has no others.
+        linux["sysctl"] = {**linux["sysctl"], "net.ipv4.ping_group_range": f"0 {size - 1}"}

@@ -5,7 +5,8 @@ import stat
 from typing import Final
 
 from runtime import errors, paths, syscalls
-from runtime.spec import Device
+from runtime.spec import Device, mappings
+from runtime.spec.mappings import IdMaps
 
 _CHARACTER_NODES: Final = (
     ("null", 1, 3),
@@ -27,8 +28,11 @@ _KINDS: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _NULL: Final = os.makedev(1, 3)
 
 
-def fill(folder: int, extra: tuple[Device, ...]) -> None:
-    """Make the nodes and links in the open folder; the umask must be 0. What is there already stays."""
+def fill(folder: int, extra: tuple[Device, ...], maps: IdMaps | None = None) -> None:
+    """Make the nodes and links in the open folder; the umask must be 0. What is there already stays.
+
+    With `maps` the caller has the host's ids: the devices' owners, which are the container's, are translated.
+    """
     for name, major, minor in _CHARACTER_NODES:
         if not _is_there(folder, name):
             os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=folder)
@@ -36,7 +40,7 @@ def fill(folder: int, extra: tuple[Device, ...]) -> None:
         if not _is_there(folder, name):
             os.symlink(target, name, dir_fd=folder)
     for device in extra:
-        _add(folder, device)
+        _add(folder, device, _owner(device, maps))
 
 
 def _is_there(folder: int, name: str) -> bool:
@@ -47,13 +51,22 @@ def _is_there(folder: int, name: str) -> bool:
     return True
 
 
-def _add(folder: int, device: Device) -> None:
+def _owner(device: Device, maps: IdMaps | None) -> tuple[int, int]:
+    if maps is None:
+        return device.uid, device.gid
+    uid, gid = mappings.outside(maps.uids, device.uid), mappings.outside(maps.gids, device.gid)
+    if uid is None or gid is None:
+        raise errors.InvalidSpec(f"linux.devices: {device.path}: {device.uid}:{device.gid} is not in the id mappings")
+    return uid, gid
+
+
+def _add(folder: int, device: Device, owner: tuple[int, int]) -> None:
     above, _, name = device.path.removeprefix("/dev/").rpartition("/")
     parent = paths.make_folder(folder, above or "/", links=False)
     if _is_there(parent, name):
         os.unlink(name, dir_fd=parent)
     os.mknod(name, _KINDS[device.kind] | device.mode, os.makedev(device.major, device.minor), dir_fd=parent)
-    os.chown(name, device.uid, device.gid, dir_fd=parent, follow_symlinks=False)
+    os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
     os.close(parent)
 
 

@@ -3,6 +3,8 @@
     monitor                                first process
     ───────                                ─────────────
     fork (its pid namespace is there)  ──►
+                                           what needs the host's privileges
+                                       ◄── {"born": pid}, with a user namespace: the fork ends, the first process is pid
                                            cgroup, namespaces, file tree, user …
                                        ◄── {"created": true} [terminal's master]   or {"error": …}
     {"start": true}                    ──► (may have been sent long before)
@@ -16,12 +18,12 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
-from runtime import errors, program, rootfs, syscalls
+from runtime import cgroups, errors, program, rootfs, syscalls, userns
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
-from runtime.spec import Spec
+from runtime.spec import Spec, sysctl_namespace
 from runtime.terms import SUPERVISED, Terms
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -47,26 +49,37 @@ def run(plan: Plan, monitor: socket.socket) -> NoReturn:
 
 def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     spec, process = plan.spec, plan.spec.process
-    # A session of its own first: signals to the monitor's group must not reach the container.
-    os.setsid()
-    plan.terms.bind_life()
     # The kernel applies modes as asked for from here on.
     os.umask(0)
     # While the host's files can be seen, and on the host's account: compiling takes more memory than some limits allow.
     wanted = plan.order.fetch() if plan.order is not None else None
-    # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
-    # before anything is allocated on the container's account.
-    plan.cgroup.enter()
-    # Both use the host's /proc and the host's privileges.
+    # All of these need the host's /proc, files or privileges, which a user namespace takes away.
     program.adjust_oom_score(process)
+    program.raise_hard_limits(process)
+    doors = plan.cgroup.doors()
     _join_namespaces(spec)
+    parameters = _KernelParameters.of(spec)
+    # What is shared with others may belong to the host; what is made below belongs to the container.
+    parameters.set(made=False)
+    userns.give_pipes(plan.stdio, spec)
+    owner = userns.Owner.of(spec)
+    if owner is not None:
+        owner.make_files_as_root()
+    sources = rootfs.prepare(plan.tree, owner)
+    if owner is not None:
+        userns.be_born(owner, spec, monitor)
+    # A session of its own: signals to the monitor's group must not reach the container.
+    os.setsid()
+    plan.terms.bind_life()
+    # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
+    # only here, where this is one process and not two, since some containers may have one only.
+    cgroups.enter(doors)
     _make_namespaces(spec)
     if spec.makes("network"):
         _bring_loopback_up()
-    root = rootfs.build(plan.tree)
+    root = rootfs.build(plan.tree, sources)
     _set_names(spec)
-    # Through a procfs of the new namespaces, and before the tree's read-only /proc/sys is all that is left.
-    _set_kernel_parameters(spec)
+    parameters.set(made=True)
     rootfs.enter(root)
     # From here on, every path is the container's.
     program.run(process, plan.stdio, monitor, plan.terms, wanted, console=True, init=spec.init)
@@ -86,10 +99,10 @@ def _join_namespaces(spec: Spec) -> None:
 
 
 def _make_namespaces(spec: Spec) -> None:
-    """All at once, but for the pid namespace, which the monitor had to make before the fork."""
+    """All at once, but for those that were made before the fork: the pid namespace and the user namespace."""
     flags = 0
     for namespace in spec.namespaces:
-        if not namespace.path and namespace.kind != "pid":
+        if not namespace.path and namespace.kind not in {"pid", "user"}:
             flags |= namespace.flag
     with errors.step("make namespaces"):
         syscalls.unshare(flags)
@@ -116,20 +129,35 @@ def _set_names(spec: Spec) -> None:
             syscalls.setdomainname(spec.domainname)
 
 
-def _set_kernel_parameters(spec: Spec) -> None:
-    if not spec.sysctl:
-        return
-    # A procfs that is mounted nowhere: nothing that the image or another container does can redirect these writes.
-    with errors.step("linux.sysctl: open a proc file system"):
-        context = syscalls.fsopen("proc")
-        syscalls.fsconfig_create(context)
-        proc = syscalls.fsmount(context, 0)
-        os.close(context)
-    resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
-    for key, value in spec.sysctl.items():
-        with errors.step(f"linux.sysctl[{key}]"):
-            path = key if "/" in key else key.replace(".", "/")
-            fd = syscalls.openat2(proc, f"sys/{path}", os.O_WRONLY, resolve=resolve)
-            os.write(fd, value.encode())
-            os.close(fd)
-    os.close(proc)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KernelParameters:
+    """`linux.sysctl`. They are those of the writer's namespaces, whichever procfs they are written through."""
+
+    spec: Spec
+    proc: int
+
+    @classmethod
+    def of(cls, spec: Spec) -> Self:
+        """With a procfs that is mounted nowhere: nothing that the image or another container does can redirect it."""
+        if not spec.sysctl:
+            return cls(spec=spec, proc=-1)
+        with errors.step("linux.sysctl: open a proc file system"):
+            context = syscalls.fsopen("proc")
+            syscalls.fsconfig_create(context)
+            proc = syscalls.fsmount(context, 0)
+            os.close(context)
+        return cls(spec=spec, proc=proc)
+
+    def set(self, *, made: bool) -> None:
+        """Set those of the namespaces that the container joins, or, at last, those of the namespaces that it makes."""
+        resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+        for key, value in self.spec.sysctl.items():
+            if self.spec.makes(sysctl_namespace(key) or "") != made:
+                continue
+            with errors.step(f"linux.sysctl[{key}]"):
+                path = key if "/" in key else key.replace(".", "/")
+                fd = syscalls.openat2(self.proc, f"sys/{path}", os.O_WRONLY, resolve=resolve)
+                os.write(fd, value.encode())
+                os.close(fd)
+        if made and self.proc >= 0:
+            os.close(self.proc)

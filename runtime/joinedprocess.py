@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
-from runtime import errors, program, syscalls
+from runtime import errors, program, syscalls, userns
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Process, Spec
@@ -41,7 +41,10 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
     wanted = join.order.fetch() if join.order is not None else None
     # Into the cgroup while its folders can still be seen.
     join.cgroup.enter()
+    # These need the host's privileges, which a user namespace takes away.
     program.adjust_oom_score(join.process)
+    program.raise_hard_limits(join.process)
+    userns.give_pipes(join.stdio, join.spec)
     flags = 0
     for namespace in join.spec.namespaces:
         if namespace.kind != "pid":
@@ -50,4 +53,6 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
         # The mount namespace brings its root and working directory with it.
         syscalls.setns(join.first_process, flags)
         os.chdir("/")
+        if join.spec.user_namespace is not None:
+            userns.become_root()
     program.run(join.process, join.stdio, monitor, join.terms, wanted, console=False)

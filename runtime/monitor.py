@@ -158,6 +158,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     for fd in output.stdio:
         if fd >= 0 and fd not in request.stdio:
             os.close(fd)
+    pid = birth.first_process(wanted, pid, channel)
     try:
         # While the first process sets itself up, on the other processor if there is one.
         supervised = _supervised(request, wanted, group, output, folder, pid, channel)

@@ -37,7 +37,7 @@ _PROPAGATION: Final = {
     "unbindable": syscalls.MS_UNBINDABLE,
 }
 _SUPERBLOCK_FLAGS: Final = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
-_NOT_SUPPORTED: Final = frozenset({"tmpcopyup", "idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow"})
+_NOT_SUPPORTED: Final = frozenset({"tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,8 @@ class MountOptions:
     remove_recursive: int = 0
     propagation: int = 0
     propagation_recursive: bool = False
+    idmap: bool = False
+    idmap_recursive: bool = False
     data: tuple[str, ...] = ()
 
 
@@ -63,7 +65,7 @@ def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
     propagation, propagation_recursive, data = 0, False, []
     for word in words:
         stem = word[1:] if word.startswith("r") else ""
-        if word in {"bind", "rbind", "defaults"}:
+        if word in {"bind", "rbind", "idmap", "ridmap", "defaults"}:
             continue
         if word in _NOT_SUPPORTED:
             raise errors.InvalidSpec(f"{path}.options: {word!r} is not supported by this runtime; remove it")
@@ -87,6 +89,8 @@ def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
         remove_recursive=below[1],
         propagation=propagation,
         propagation_recursive=propagation_recursive,
+        idmap="idmap" in words or "ridmap" in words,
+        idmap_recursive="ridmap" in words,
         data=tuple(data),
     )
 

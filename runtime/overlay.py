@@ -9,24 +9,37 @@ import errno
 import os
 from typing import Final
 
-from runtime import errors, syscalls
+from runtime import errors, idmap, syscalls
 from runtime.spec import Overlay
 
 _OVERLAYFS_MAGIC: Final = 0x794C7630
 _MAX_OPTION_BYTES: Final = 255
 _MAX_PAGE_BYTES: Final = 4095
 _LAYER_BY_LAYER: Final = (6, 5)
+_LAYERS_MAY_BE_DETACHED: Final = (6, 15)
 
 
-def mount(overlay: Overlay, stage: str) -> int:
-    """A detached mount of the layers; the caller attaches and closes it. `stage` is a folder to mount on meanwhile."""
+def mount(overlay: Overlay, stage: str, user_namespace: int | None = None) -> int:
+    """A detached mount of the layers; the caller attaches and closes it. `stage` is a folder to mount on meanwhile.
+
+    With a user namespace the ids on disk are taken for ids inside it: all containers share the layers, whatever their
+    ids on the host are, and a writable folder holds the ids that the container sees. The caller then makes files as
+    the container's root (`userns.Owner.make_files_as_root`), or the kernel could not use the work folder.
+    """
     with contextlib.ExitStack() as stack:
         try:
+            if user_namespace is not None:
+                overlay = _idmapped(overlay, stage, user_namespace, stack)
             if syscalls.kernel_version() >= _LAYER_BY_LAYER:
                 return _mount_layer_by_layer(overlay, stack)
             return _mount_at_once(overlay, stage, stack)
         except OSError as error:
             raise _explained(overlay, error) from error
+
+
+def needs_own_namespace() -> bool:
+    """Whether this kernel's overlays are mounted on the stage, so that only a private mount namespace will do."""
+    return syscalls.kernel_version() < _LAYERS_MAY_BE_DETACHED
 
 
 def _mount_layer_by_layer(overlay: Overlay, stack: contextlib.ExitStack) -> int:
@@ -57,6 +70,36 @@ def _mount_at_once(overlay: Overlay, stage: str, stack: contextlib.ExitStack) ->
         return syscalls.open_tree(syscalls.AT_FDCWD, stage, syscalls.OPEN_TREE_CLONE)
     finally:
         syscalls.umount2(stage, syscalls.MNT_DETACH)
+
+
+def _idmapped(overlay: Overlay, stage: str, user_namespace: int, stack: contextlib.ExitStack) -> Overlay:
+    """The same folders by way of idmapped mounts. The upper one and its work folder must be on one mount."""
+
+    def copy(path: str) -> str:
+        fd = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
+        stack.callback(os.close, fd)
+        try:
+            syscalls.idmap_mount(fd, user_namespace)
+        except OSError as error:
+            raise OSError(error.errno, f"{path} {idmap.why_not(error)}") from error
+        if needs_own_namespace():
+            _put_on(stage, fd)
+        return f"/proc/self/fd/{fd}"
+
+    lower = tuple(copy(path) for path in overlay.lower)
+    common = os.path.commonpath((overlay.upper, overlay.work))
+    writable = copy(common)
+    upper, work = (f"{writable}/{os.path.relpath(path, common)}" for path in (overlay.upper, overlay.work))
+    for path, original in ((upper, overlay.upper), (work, overlay.work)):
+        if not os.path.samefile(path, original):
+            raise errors.InvalidSpec(f"overlay.upper: {original} must not be a mount below {common}, nor a link")
+    return Overlay(lower=lower, upper=upper, work=work)
+
+
+def _put_on(stage: str, mount: int) -> None:
+    target = os.open(stage, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    syscalls.move_mount(mount, target)
+    os.close(target)
 
 
 def _short(path: str, stack: contextlib.ExitStack) -> str:

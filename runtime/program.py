@@ -16,7 +16,7 @@ from typing import NoReturn
 from runtime import capabilities, devices, errors, lookup, protocol, reaper, syscalls, terminal, users
 from runtime.seccomp import filter as filters
 from runtime.seccomp.filter import Filter
-from runtime.spec import Process
+from runtime.spec import Process, Rlimit
 from runtime.terms import Terms
 
 
@@ -106,18 +106,30 @@ def _place_stdio(stdio: tuple[int, int, int]) -> None:
         os.close(null)
 
 
-def _limit_resources(process: Process) -> None:
-    """Before the change of user: a hard limit can be raised with CAP_SYS_RESOURCE only."""
+def raise_hard_limits(process: Process) -> None:
+    """With the host's privileges (CAP_SYS_RESOURCE), before a user namespace takes them away."""
     for limit in process.rlimits:
-        try:
-            resource.setrlimit(limit.resource, (limit.soft, limit.hard))
-        except (ValueError, OSError) as error:
-            now = resource.getrlimit(limit.resource)
-            message = (
-                f"process.rlimits: {limit.name} cannot be set to soft {limit.soft}, hard {limit.hard} "
-                f"(now {now[0]}, {now[1]}): {error}; raise the limit of the node's agent, or ask for less"
-            )
-            raise errors.SetupFailed(message, step="process.rlimits", errno=errno.EPERM) from None
+        soft, hard = resource.getrlimit(limit.resource)
+        if hard != resource.RLIM_INFINITY and (limit.hard > hard or limit.hard == resource.RLIM_INFINITY):
+            _set_limit(limit, soft, limit.hard)
+
+
+def _limit_resources(process: Process) -> None:
+    """As late as this, since a small limit would be in the way of the set-up itself."""
+    for limit in process.rlimits:
+        _set_limit(limit, limit.soft, limit.hard)
+
+
+def _set_limit(limit: Rlimit, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(limit.resource, (soft, hard))
+    except (ValueError, OSError) as error:
+        now = resource.getrlimit(limit.resource)
+        message = (
+            f"process.rlimits: {limit.name} cannot be set to soft {limit.soft}, hard {limit.hard} "
+            f"(now {now[0]}, {now[1]}): {error}; raise the limit of the node's agent, or ask for less"
+        )
+        raise errors.SetupFailed(message, step="process.rlimits", errno=errno.EPERM) from None
 
 
 def _own_stdio(identity: users.Identity) -> None:
@@ -143,14 +155,23 @@ def _become(process: Process, identity: users.Identity, still_needed: int) -> No
             syscalls.set_no_new_privileges()
     with errors.step(f"become user {identity.uid}, group {identity.gid}"):
         syscalls.set_keep_capabilities(1)
-        os.setgroups(identity.groups)
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
+        _change_user(identity)
         syscalls.set_keep_capabilities(0)
     if sets is not None:
         with errors.step("capabilities"):
             capabilities.assume(sets, beside=still_needed)
     os.umask(process.user.umask)
+
+
+def _change_user(identity: users.Identity) -> None:
+    try:
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EINVAL, "not in the mappings of the user namespace; map it, or be another user") from error
 
 
 def _stand_in(folder: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import devices, errors, overlay, paths, syscalls
+from runtime import devices, errors, idmap, overlay, paths, syscalls, userns
 from runtime.spec import Mount, Overlay, Spec
 
 _PROC_FILES: Final = frozenset(
@@ -29,7 +29,7 @@ _KERNEL_TREES: Final = frozenset({"proc", "sysfs"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """What the tree is made of. `stage` is an own folder of the host that the root is mounted on until it is /."""
+    """What the tree is made of. `stage` is an own folder of the host that some kernels mount overlays on meanwhile."""
 
     spec: Spec
     overlay: Overlay | None
@@ -37,19 +37,54 @@ class Tree:
     cgroup_folders: tuple[tuple[str, str], ...]  # name below /sys/fs/cgroup, folder of the host
 
 
-def build(tree: Tree) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Detached mounts that only the host's privileges can make. Without a user namespace these are the fewest."""
+
+    root: int
+    mounts: dict[str, int]  # by the field's path: binds, and file systems that are not the user namespace's
+    cgroups: dict[str, tuple[tuple[str, int], ...]]  # likewise: name below /sys/fs/cgroup, copy of the host's folder
+    has_devices: bool = False  # /dev is among the mounts, and filled
+
+
+def prepare(tree: Tree, owner: userns.Owner | None) -> Sources:
+    """Take from the host what the container gets of it.
+
+    From the host's mount namespace: such a copy still hears from the host's mounts, as `rslave` and `rshared` promise.
+    With an owner the caller makes files as its root.
+    """
+    spec = tree.spec
+    mounts = {mount.path: _copy_source(mount, owner) for mount in spec.mounts if mount.options.bind}
+    cgroups = {mount.path: _copy_cgroups(tree, mount) for mount in spec.mounts if _is_cgroup(mount)}
+    has_devices = False
+    for mount in spec.mounts if owner is not None else ():
+        if mount.destination == "/dev" and mount.kind == "tmpfs":
+            has_devices = True
+        elif not _is_of_shared_namespace(spec, mount):
+            continue
+        with errors.step(f"{mount.path}: make a {mount.kind} for {mount.destination}"):
+            mounts[mount.path] = _new_file_system(mount)
+            if mount.destination == "/dev":
+                devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None)
+    return Sources(root=_open_root(tree, owner), mounts=mounts, cgroups=cgroups, has_devices=has_devices)
+
+
+def build(tree: Tree, sources: Sources) -> int:
     """Make everything below the new root; returns the root's descriptor, for `enter`."""
     spec = tree.spec
-    # The sources of bind mounts are taken first: a copy taken now still hears from the host's mounts, as `rslave`
-    # and `rshared` promise; after the next step nothing would.
-    sources = {mount.path: _copy_source(mount) for mount in spec.mounts if mount.options.bind}
     with errors.step("make the host's mounts private here"):
         syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    root = _attach_root(tree)
+    root = sources.root
+    with errors.step("attach the root"):
+        # Any folder will do that everybody can reach: nothing but this process sees it there.
+        stage = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        syscalls.move_mount(root, stage)
+        os.close(stage)
     for mount in spec.mounts:
         with errors.step(f"{mount.path}: mount {mount.kind or 'bind'} on {mount.destination}"):
-            _mount(tree, root, mount, sources)
-    _make_devices(spec, root)
+            _mount(root, mount, sources)
+    if not sources.has_devices:
+        _make_devices(spec, root)
     with errors.step("working directory"):
         os.close(paths.make_folder(root, spec.process.cwd))
     _restrict(spec, root)
@@ -67,27 +102,47 @@ def enter(root: int) -> None:
     os.close(root)
 
 
-def _attach_root(tree: Tree) -> int:
-    with errors.step(f"root {tree.spec.root_path or tree.stage}"):
+def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
+    with errors.step(f"root {tree.spec.root_path or 'overlay'}"):
         if tree.overlay is not None:
-            root = overlay.mount(tree.overlay, tree.stage)
-        else:
-            flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
-            root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
-            syscalls.mount_setattr(root, propagation=syscalls.MS_PRIVATE, recursive=True)
-        stage = os.open(tree.stage, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        syscalls.move_mount(root, stage)
-        os.close(stage)
+            if overlay.needs_own_namespace():
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+        root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
+        syscalls.mount_setattr(root, propagation=syscalls.MS_PRIVATE, recursive=True)
+        if owner is not None:
+            idmap.apply_to_root(root, tree.spec.root_path, owner)
     return root
 
 
-def _copy_source(mount: Mount) -> int:
+def _is_cgroup(mount: Mount) -> bool:
+    return mount.kind == "cgroup" and not mount.options.bind
+
+
+def _is_of_shared_namespace(spec: Spec, mount: Mount) -> bool:
+    """Whether a new file system shows a namespace that the container has not made, which may be the host's."""
+    kind = _SHOWN.get(mount.kind)
+    return kind is not None and not mount.options.bind and not spec.makes(kind)
+
+
+_SHOWN: Final = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
+
+
+def _copy_source(mount: Mount, owner: userns.Owner | None) -> int:
     options = mount.options
     recursive = syscalls.AT_RECURSIVE if options.recursive_bind else 0
     with errors.step(f"{mount.path}: bind {mount.source}"):
         copy = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, syscalls.OPEN_TREE_CLONE | recursive)
+        idmap.apply(copy, mount, owner)
         _set_options(copy, mount)
     return copy
+
+
+def _copy_cgroups(tree: Tree, mount: Mount) -> tuple[tuple[str, int], ...]:
+    with errors.step(f"{mount.path}: the container's cgroups"):
+        return tuple((name, _copy_folder(folder, mount)) for name, folder in tree.cgroup_folders)
 
 
 def _set_options(detached: int, mount: Mount) -> None:
@@ -101,11 +156,11 @@ def _set_options(detached: int, mount: Mount) -> None:
         syscalls.mount_setattr(detached, add=options.add, remove=options.remove)
 
 
-def _mount(tree: Tree, root: int, mount: Mount, sources: dict[str, int]) -> None:
-    if mount.kind == "cgroup" and not mount.options.bind:
-        _mount_cgroups(tree, root, mount)
+def _mount(root: int, mount: Mount, sources: Sources) -> None:
+    if mount.path in sources.cgroups:
+        _mount_cgroups(root, mount, sources.cgroups[mount.path])
         return
-    detached = sources[mount.path] if mount.options.bind else _new_file_system(mount)
+    detached = sources.mounts[mount.path] if mount.path in sources.mounts else _new_file_system(mount)
     try:
         _attach(root, detached, mount)
     finally:
@@ -160,18 +215,16 @@ def _new_file_system(mount: Mount) -> int:
     return detached
 
 
-def _mount_cgroups(tree: Tree, root: int, mount: Mount) -> None:
+def _mount_cgroups(root: int, mount: Mount, copies: tuple[tuple[str, int], ...]) -> None:
     """The container's own groups: the one folder of version 2, or a folder for each controller of version 1."""
-    if [name for name, _ in tree.cgroup_folders] == [""]:
-        detached = _copy_folder(tree.cgroup_folders[0][1], mount)
-        _attach(root, detached, mount)
-        os.close(detached)
+    if [name for name, _ in copies] == [""]:
+        _attach(root, copies[0][1], mount)
+        os.close(copies[0][1])
         return
     board = _tmpfs(mount.options.add & ~syscalls.MOUNT_ATTR_RDONLY, mode="755", size="65536")
     _attach(root, board, mount)
-    for name, folder in tree.cgroup_folders:
+    for name, detached in copies:
         os.mkdir(name, 0o755, dir_fd=board)
-        detached = _copy_folder(folder, mount)
         target = paths.locate(board, name, links=False)
         syscalls.move_mount(detached, target)
         os.close(detached)

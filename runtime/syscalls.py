@@ -6,6 +6,7 @@ runtime has one thread.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ MOUNT_ATTR_ATIME: Final = 0x70  # the mask over the three below; relatime is 0
 MOUNT_ATTR_NOATIME: Final = 0x10
 MOUNT_ATTR_STRICTATIME: Final = 0x20
 MOUNT_ATTR_NODIRATIME: Final = 0x80
+MOUNT_ATTR_IDMAP: Final = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW: Final = 0x200000
 
 AT_FDCWD: Final = -100
@@ -68,11 +70,13 @@ _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
+_PR_SET_SECUREBITS: Final = 28
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_SECBIT_NO_SETUID_FIXUP: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
@@ -125,6 +129,20 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int) -> None:
     """setns(2): `fd` is a namespace file, or a pidfd with the set of namespaces to join."""
     _checked("setns", _libc.setns(fd, flags))
+
+
+def setfsuid(uid: int) -> None:
+    """setfsuid(2), which tells of a failure only when it is asked again."""
+    _libc.setfsuid(uid)
+    if _libc.setfsuid(uid) != uid:
+        raise OSError(errno.EPERM, f"setfsuid {uid}: {os.strerror(errno.EPERM)}")
+
+
+def setfsgid(gid: int) -> None:
+    """setfsgid(2), likewise."""
+    _libc.setfsgid(gid)
+    if _libc.setfsgid(gid) != gid:
+        raise OSError(errno.EPERM, f"setfsgid {gid}: {os.strerror(errno.EPERM)}")
 
 
 def set_propagation(path: str, flags: int) -> None:
@@ -198,6 +216,13 @@ def mount_setattr(mount: int, *, add: int = 0, remove: int = 0, propagation: int
     _syscall("mount_setattr", _MOUNT_SETATTR, mount, b"", flags, attributes, len(attributes))
 
 
+def idmap_mount(mount: int, user_namespace: int, *, recursive: bool = False) -> None:
+    """mount_setattr(2) with MOUNT_ATTR_IDMAP on a detached mount: ids on disk are taken for ids in the namespace."""
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _syscall("mount_setattr idmap", _MOUNT_SETATTR, mount, b"", flags, attributes, len(attributes))
+
+
 def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2); always close-on-exec."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
@@ -251,6 +276,11 @@ def set_dumpable(value: int) -> None:
 def set_keep_capabilities(value: int) -> None:
     """PR_SET_KEEPCAPS: hold the permitted set over the change of user; the next exec resets it."""
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, value)
+
+
+def keep_capabilities_over_uids() -> None:
+    """PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP: no change of a user id changes a capability; ends with setns(2)."""
+    _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
 
 
 def set_process_name(name: str) -> None:

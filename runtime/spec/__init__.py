@@ -7,7 +7,7 @@ One extension: `process.user.username` may hold what an image's USER says, `user
 it is resolved against the container's own /etc/passwd and /etc/group.
 """
 
-from runtime.spec.container import Spec, parse
+from runtime.spec.container import Spec, parse, sysctl_namespace
 from runtime.spec.devices import Device
 from runtime.spec.mounts import Mount, Overlay, parse_overlay
 from runtime.spec.namespaces import Namespace
@@ -26,4 +26,5 @@ __all__ = [
     "parse",
     "parse_overlay",
     "parse_process",
+    "sysctl_namespace",
 ]

@@ -14,6 +14,7 @@ from runtime.seccomp import profile as seccomp
 from runtime.seccomp.profile import Profile
 from runtime.spec import paths
 from runtime.spec.devices import Device, parse_device
+from runtime.spec.mappings import IdMaps, parse_mappings
 from runtime.spec.mounts import Mount, parse_mount, root_propagation
 from runtime.spec.namespaces import Namespace, parse_namespaces
 from runtime.spec.process import Process, parse_process
@@ -41,6 +42,12 @@ class Spec:
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     seccomp: Profile | None = None
+    id_maps: IdMaps | None = None  # of the user namespace; one to join has its own
+
+    @property
+    def user_namespace(self) -> Namespace | None:
+        """The user namespace that the container gets, or joins."""
+        return next((namespace for namespace in self.namespaces if namespace.kind == "user"), None)
 
     @property
     def init(self) -> bool:
@@ -61,7 +68,7 @@ def parse(config: Any) -> Spec:
     fields.unsupported("hooks", "windows", "solaris", "vm", "zos", "freebsd")
     root = fields.maybe_child("root")
     linux = fields.maybe_child("linux") or Fields({}, "linux")
-    linux.unsupported("uidMappings", "gidMappings", "intelRdt", "mountLabel", "personality", "timeOffsets")
+    linux.unsupported("intelRdt", "mountLabel", "personality", "timeOffsets")
     linux.unsupported("netDevices", "memoryPolicy")
     hostname = fields.text("hostname", default="")
     if hostname and not _HOSTNAME.fullmatch(hostname):
@@ -83,6 +90,7 @@ def parse(config: Any) -> Spec:
         sysctl=MappingProxyType(linux.mapping("sysctl")),
         annotations=MappingProxyType(fields.mapping("annotations")),
         seccomp=seccomp.parse(filtered) if (filtered := linux.maybe_child("seccomp")) else None,
+        id_maps=parse_mappings(linux),
     )
     for used in (root, linux, fields):
         if used is not None:
@@ -110,8 +118,9 @@ def _check_whole(spec: Spec) -> None:
     if reaper.ANNOTATION in spec.annotations:
         notifies = spec.seccomp is not None and spec.seccomp.notifies
         reaper.check(spec.annotations[reaper.ANNOTATION], own_pids=spec.makes("pid"), notifies=notifies)
+    _check_user_namespace(spec)
     for key in spec.sysctl:
-        namespace = _sysctl_namespace(key)
+        namespace = sysctl_namespace(key)
         if namespace is None:
             raise errors.InvalidSpec(f"linux.sysctl[{key}]: is not separate for each container, so it is refused")
         if namespace not in kinds:
@@ -120,7 +129,20 @@ def _check_whole(spec: Spec) -> None:
             )
 
 
-def _sysctl_namespace(key: str) -> str | None:
+def _check_user_namespace(spec: Spec) -> None:
+    wanted = spec.user_namespace
+    if spec.id_maps is not None and wanted is None:
+        raise errors.InvalidSpec("linux.uidMappings: needs a user namespace, so add {type: user} to linux.namespaces")
+    if wanted is not None and not wanted.path and spec.id_maps is None:
+        raise errors.InvalidSpec("linux.uidMappings: is required for a new user namespace, and so is gidMappings")
+    for mount in spec.mounts:
+        if mount.options.idmap and mount.id_maps is None and wanted is None:
+            raise errors.InvalidSpec(f"{mount.path}.uidMappings: is required for idmap without a user namespace")
+        if wanted is not None and mount.destination == "/dev" and mount.kind != "tmpfs" and not mount.options.bind:
+            raise errors.InvalidSpec(f"{mount.path}.type: must be tmpfs in a user namespace, to hold the device nodes")
+
+
+def sysctl_namespace(key: str) -> str | None:
     """The namespace that a kernel parameter belongs to (runtime-spec, "Sysctl"; sysctl(2) of each)."""
     name = key.replace("/", ".")
     if ".." in name or name.startswith(".") or name.endswith("."):

@@ -6,6 +6,7 @@ from typing import Any
 from runtime import mountoptions
 from runtime.fields import Fields
 from runtime.spec import paths
+from runtime.spec.mappings import IdMaps, parse_mappings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Mount:
     source: str
     options: mountoptions.MountOptions
     path: str  # the field, for messages
+    id_maps: IdMaps | None = None  # None: not idmapped, or with `options.idmap` as the user namespace is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ def parse_mount(fields: Fields) -> Mount:
     """Read an entry of `mounts`; raises InvalidSpec."""
     destination = paths.absolute(fields, "destination")
     kind, source, words = fields.text("type", default=""), fields.text("source", default=""), fields.texts("options")
-    fields.unsupported("uidMappings", "gidMappings")
+    id_maps = parse_mappings(fields)
     fields.finish()
     options = mountoptions.parse(words, kind=kind, path=fields.path)
     if destination == "/":
@@ -41,7 +43,9 @@ def parse_mount(fields: Fields) -> Mount:
         raise fields.refuse("type", "is required, unless options hold bind or rbind")
     if options.bind and not source.startswith("/"):
         raise fields.refuse("source", f"{source!r} must be an absolute path for a bind mount")
-    return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path)
+    if not options.bind and (options.idmap or id_maps is not None):
+        raise fields.refuse("uidMappings", "is for bind mounts only, and so are the options idmap and ridmap")
+    return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path, id_maps=id_maps)
 
 
 def root_propagation(linux: Fields) -> int:

@@ -12,6 +12,7 @@ _NAMESPACES: Final = {
     "mount": syscalls.CLONE_NEWNS,
     "network": syscalls.CLONE_NEWNET,
     "pid": syscalls.CLONE_NEWPID,
+    "user": syscalls.CLONE_NEWUSER,
     "uts": syscalls.CLONE_NEWUTS,
 }
 
@@ -31,7 +32,7 @@ def parse_namespaces(linux: Fields) -> tuple[Namespace, ...]:
     for fields in linux.children("namespaces"):
         kind, path = fields.text("type"), fields.text("path", default="")
         fields.finish()
-        if kind in {"user", "time"}:
+        if kind == "time":
             raise fields.refuse("type", f"{kind} namespaces are not supported by this runtime; remove the entry")
         if kind not in _NAMESPACES:
             raise fields.refuse("type", f"{kind!r} is no namespace; use one of {', '.join(_NAMESPACES)}")

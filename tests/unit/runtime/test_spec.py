@@ -69,7 +69,6 @@ REFUSED = [
     ("mounts.0", {"destination": "/x", "source": "y", "options": ["bind"]}, "mounts[0].source: 'y'"),
     ("mounts.0", {"destination": "/x", "source": "/y", "options": ["bind", "size=1"]}, "'size=1' is not an option"),
     ("linux.seccomp.defaultAction", "ALLOW", "linux.seccomp.defaultAction: 'ALLOW' is not known"),
-    ("linux.namespaces", [{"type": "user"}], "linux.namespaces[0].type: user namespaces are not supported"),
     ("linux.namespaces", [{"type": "net"}], "linux.namespaces[0].type: 'net' is no namespace"),
     ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], "linux.namespaces[1].type: pid is there twice"),
     ("linux.namespaces", [{"type": "pid"}], "linux.namespaces: a new mount namespace is required"),
