@@ -1,6 +1,6 @@
 """The programs that were compiled already: in this process's memory, and in a folder beside the containers.
 
-    <root>/@seccomp/<digest of the profile>       {"digest", "format", "library", "sha256"}, a line's end, the program
+    <root>/@seccomp/<digest of the profile>       {"digest", "format", "library", "checksum"}, a line's end, the program
 
 The folder is its owner's alone. A file is written whole or not at all, and is not believed: one that is damaged, that
 anybody else could have written, or that another libseccomp made, is as if it were not there. Whoever needs a program
@@ -8,12 +8,12 @@ makes it then, so nothing here has to be kept.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
 from typing import Any, Final
 
+from runtime.seccomp import profile as profiles
 from runtime.seccomp.profile import Profile
 
 FOLDER: Final = "@seccomp"
@@ -85,8 +85,8 @@ def _read(path: str) -> bytes | None:
 
 def _head(digest: str, library: str, body: bytes) -> dict[str, Any]:
     """What the first line must say, in JSON. It names the profile too: a file under another's name is not believed."""
-    checksum = hashlib.sha256(body).hexdigest()
-    return {"digest": digest, "format": _FORMAT, "library": _identity(library), "sha256": checksum}
+    checksum = profiles.digest(body)
+    return {"digest": digest, "format": _FORMAT, "library": _identity(library), "checksum": checksum}
 
 
 def _identity(path: str) -> list[Any]:

@@ -115,6 +115,64 @@ def test_what_the_default_profile_allows(box: Box) -> None:
     assert seen[-1] in (["ok", 0], ["errno", errno.ENOSYS], ["errno", errno.EINVAL])
 
 
+ORDINARY = """
+import asyncio, concurrent.futures, multiprocessing, os, signal, socket, sqlite3, subprocess, tempfile, threading, time
+
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    assert sum(pool.map(lambda n: n * n, range(100))) == 328350
+assert subprocess.run(["/bin/sh", "-c", "echo hello"], capture_output=True).stdout == b"hello\\n"
+with multiprocessing.get_context("fork").Pool(2) as processes:
+    assert processes.map(abs, [-1, -2]) == [1, 2]
+with multiprocessing.get_context("spawn").Pool(1) as processes:
+    assert processes.map(abs, [-3]) == [3]
+
+async def both():
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"asked\\n")
+    assert await reader.readline() == b"asked\\n"
+asyncio.run(both())
+
+with sqlite3.connect(tempfile.mktemp()) as base:
+    base.execute("create table t (n)")
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+while not seen:
+    time.sleep(0.01)
+os.setpriority(os.PRIO_PROCESS, 0, 5)
+os.sched_setaffinity(0, os.sched_getaffinity(0))
+print("all well")
+"""
+
+
+def test_ordinary_programs_run(box: Box) -> None:
+    """Threads, processes made in each way, servers, files with locks, timers: nobody notices the filter."""
+    config = box.config("a", os.path.realpath("/usr/bin/python3"), "-I", "-c", ORDINARY)
+    probe.mount_programs(config)
+    box.create("a", config)
+    box.ended("a")
+    assert box.output("a").splitlines()[-1] == "all well"
+
+
+def test_no_way_to_a_release_agent(box: Box) -> None:
+    """CVE-2022-0492: on cgroup v1 the kernel starts the file named there, as root of the host."""
+    script = (
+        "mkdir /tmp/c; unshare -r -m true; mount -t cgroup -o rdma cgroup /tmp/c; mount -t cgroup2 none /tmp/c;"
+        " unshare -r -m mount -t cgroup -o memory cgroup /tmp/c; grep /tmp/c /proc/mounts;"
+        " for f in $(find / -name release_agent 2>/dev/null); do (echo /x > $f) && echo wrote $f; done; :"
+    )
+    said = box.run("a", "sh", "-c", script).splitlines()
+    assert [line for line in said if "unshare:" in line] == [
+        "unshare: unshare(0x10020000): Operation not permitted"
+    ] * 2
+    assert len([line for line in said if line.startswith("mount: permission denied")]) == 2
+    assert not [line for line in said if line.startswith(("cgroup", "none", "wrote"))], said
+
+
 def test_capabilities_open_their_groups(box: Box) -> None:
     """The profile of a container that may administer lets it unshare; one without CAP_SYS_CHROOT may not chroot."""
     calls: list[list[Any]] = [["unshare", [CLONE_NEWUSER]], ["clone3", [0, 0]], ["chroot", ["/"]]]
