@@ -123,6 +123,8 @@ def _rules(field: FieldDescriptor) -> Iterator[str]:
         yield f"at most {rules.max_items} {'entries' if field.is_repeated else 'characters'}"
     if rules.pattern_hint:
         yield rules.pattern_hint
+    if rules.file:
+        yield "or the path of a file that holds it"
     if rules.immutable:
         yield "cannot be changed"
 

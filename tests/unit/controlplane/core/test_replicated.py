@@ -41,6 +41,29 @@ def stopped(made: plan.Plan) -> list[str]:
     return [task.meta.id for task in written(made) if task.desired_state > pb.DESIRED_STATE_RUNNING]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"privileged": True},
+        {"seccomp": "unconfined"},
+        {"capabilities": pb.Capabilities(drop=["ALL"])},
+        {"sysctls": {"net.core.somaxconn": "9"}},
+        {"tmpfs": {"/tmp": pb.Tmpfs()}},
+        {"userns": pb.USER_NAMESPACE_HOST},
+        {"init": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_isolation_is_another_revision(change: dict[str, object]) -> None:
+    """Tasks are replaced, since a container that runs cannot be changed."""
+    service = build.service(replicas=1)
+    before = build.revision(service)
+    service.spec.template.container.MergeFrom(pb.Container(**change))  # type: ignore[arg-type]
+    (made,) = written(reconcile(service, [build.task(1)], revisions=[before]), pb.Revision)
+    assert made.number == before.number + 1
+    assert made.written == service.spec.template
+
+
 def test_a_new_service_gets_a_revision_and_a_task_in_every_slot() -> None:
     made = reconcile(build.service(replicas=3), [], revisions=[])
     assert [task.slot for task in written(made)] == [1, 2, 3]
