@@ -146,6 +146,23 @@ class Cgroup:
             with errors.step(f"cgroup {self.path}: device rules"):
                 devicefilter.attach(self.layout.unified + self.path, devicefilter.whole(resources.devices))
 
+    def update(self, resources: Resources) -> None:
+        """Change the limits that are given, of a group that is in use; its devices stay as they are.
+
+        Memory with swap may never be below memory alone, so where one has to go up first, the order is turned round.
+        """
+        assert not resources.devices, "device rules are not changed"
+        settings = list(self._settings(resources))
+        for file, value in settings:
+            try:
+                _write(file, value)
+            except errors.SetupFailed as error:
+                higher = [other for other, _ in settings if other.endswith("memory.memsw.limit_in_bytes")]
+                if error.errno != errno.EINVAL or not file.endswith("/memory.limit_in_bytes") or not higher:
+                    raise
+                _write(higher[0], dict(settings)[higher[0]])
+                _write(file, value)
+
     def _settings(self, resources: Resources) -> Iterator[tuple[str, str]]:
         if self.layout.is_v2:
             for name, value in cgroups_v2.settings(resources):

@@ -108,3 +108,9 @@ def propagation_flags(word: str, path: str) -> tuple[int, bool]:
         known = ", ".join(sorted(_PROPAGATION))
         raise errors.InvalidSpec(f"{path}: {word!r} is not a propagation; use one of {known}, or with a leading r")
     return _PROPAGATION[stem], stem != word
+
+
+def known_words() -> tuple[str, ...]:
+    """Every word that is understood here, for `orchrun features`; a file system may know others of its own."""
+    tables = (*_ATTRIBUTES, *_PROPAGATION)
+    return ("bind", "rbind", "idmap", "ridmap", "defaults", *tables, *(f"r{word}" for word in tables))

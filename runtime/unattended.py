@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, cgroups, errors, firstprocess, protocol, rootfs, spec, state
+from runtime import birth, cgroups, errors, firstprocess, protocol, rootfs, spec, state, syscalls
 from runtime.seccomp import filter as filters
 from runtime.seccomp import notify
 from runtime.state import State
@@ -74,6 +74,9 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         tree=rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group)),
         terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
     )
+    if wanted.user_namespace is not None:
+        # The first process follows a fork that ends; it is ours, to wait for when this fails, until we end as well.
+        syscalls.set_child_subreaper()
     birth.enter_pid_namespace(wanted)
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -85,6 +88,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     gate.close()
     if order is not None:
         order.close()
+    pid = birth.first_process(wanted, pid, channel)
     try:
         return _accompany(request, wanted, folder, pid, channel)
     except BaseException:

@@ -15,6 +15,7 @@ _NAMESPACES: Final = {
     "user": syscalls.CLONE_NEWUSER,
     "uts": syscalls.CLONE_NEWUTS,
 }
+KINDS: Final = tuple(_NAMESPACES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

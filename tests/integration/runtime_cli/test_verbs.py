@@ -306,3 +306,71 @@ def test_wrong_use_is_one_line(command: Command) -> None:
     assert "create" in command.ok("--help")
     assert "--console-socket" in command.ok("create", "--help")
     assert command.leftovers() == []
+
+
+def test_update_changes_the_groups_limits(command: Command) -> None:
+    """From a file as podman gives it, from the standard input as the shim does, and by flags; raised and lowered."""
+    command.start("a")
+    group = "/sys/fs/cgroup/{}" + f"{command.parent}/a/"
+
+    def limit(controller: str, file: str) -> str:
+        return Path(group.format(controller) + file).read_text().strip()
+
+    path = command.folder / "resources.json"
+    memory = {"limit": 64 << 20, "swap": 64 << 20}
+    path.write_text(json.dumps({"memory": memory, "cpu": {"quota": 50000, "period": 100000}, "pids": {"limit": 33}}))
+    command.ok("update", f"--resources={path}", "a")
+    assert limit("memory", "memory.limit_in_bytes") == str(64 << 20)
+    assert limit("cpu", "cpu.cfs_quota_us") == "50000"
+    assert limit("pids", "pids.max") == "33"
+    # Above the old limit of memory with swap, so that one has to go up first.
+    raised = json.dumps({"memory": {"limit": 128 << 20, "swap": 256 << 20}})
+    command.ok("update", "--resources", "-", "a", stdin=None, input=raised)
+    assert limit("memory", "memory.memsw.limit_in_bytes") == str(256 << 20)
+    command.ok("update", "--memory", "32m", "--memory-swap", "32m", "--pids-limit", "44", "a")
+    assert limit("memory", "memory.limit_in_bytes") == str(32 << 20)
+    assert limit("pids", "pids.max") == "44"
+    assert "nothing to change" in command.refused("update", "a")
+    assert "no number" in command.refused("update", "--memory", "much", "a")
+    assert command.ok("exec", "a", "sh", "-c", "echo >/dev/null && echo fine") == "fine\n"
+
+
+def test_statistics(command: Command) -> None:
+    """One line of JSON as runc's; `events` goes on until the end."""
+    command.start("a")
+    for arguments in (("events", "--stats", "a"), ("stats", "a")):
+        told = json.loads(command.ok(*arguments))
+        assert (told["type"], told["id"]) == ("stats", "a")
+        assert told["data"]["pids"]["current"] == 1
+        assert told["data"]["cpu"]["usage"]["total"] > 0
+        assert 0 < told["data"]["memory"]["usage"]["usage"] < told["data"]["memory"]["usage"]["limit"]
+    line = command.line("events", "--interval", "0.05s", "a")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline())["id"] for _ in range(3)] == ["a"] * 3
+        command.ok("kill", "a", "KILL")
+        assert process.wait(timeout=30) == 0
+    assert "not running" in command.refused("stats", "a")
+
+
+def test_features_names_what_the_parsers_know(command: Command) -> None:
+    told = json.loads(command.ok("features"))
+    assert set(told["linux"]["namespaces"]) >= {"cgroup", "ipc", "mount", "network", "pid", "user", "uts"}
+    assert len(told["linux"]["capabilities"]) == 41
+    assert {"rbind", "rro", "nosuid", "rslave"} <= set(told["mountOptions"])
+    assert "SCMP_ACT_NOTIFY" in told["linux"]["seccomp"]["actions"]
+
+
+def test_a_user_namespace_of_its_own(command: Command) -> None:
+    """Root inside is nobody outside, also for a further process."""
+
+    def mapped(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        mapping = [{"containerID": 0, "hostID": 700000, "size": 65536}]
+        config["linux"].update(uidMappings=mapping, gidMappings=mapping)
+        del config["linux"]["sysctl"]["net.ipv4.ping_group_range"]  # of more groups than the namespace has
+
+    pid = command.start("a", change=mapped)
+    assert Path(f"/proc/{pid}").stat().st_uid == 700000
+    assert command.ok("exec", "a", "id", "-u") == "0\n"
+    assert command.ok("exec", "a", "cat", "/proc/self/uid_map").split() == ["0", "700000", "65536"]

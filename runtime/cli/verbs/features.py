@@ -1,0 +1,47 @@
+"""`orchrun features`: what this runtime does, in the specification's form (features.md), from the parsers' tables."""
+
+import json
+import sys
+from typing import Any
+
+from runtime import capabilities, mountoptions
+from runtime.cli.main import SPECIFICATION, Context
+from runtime.cli.options import Flag, Options
+from runtime.seccomp import profile
+from runtime.spec import namespaces
+
+FLAGS: tuple[Flag, ...] = ()
+ARGUMENTS = ""
+WORDS_END_FLAGS = False
+
+
+def run(context: Context, given: Options) -> int:
+    """Print it."""
+    given.take()
+    context.report.debug("features")
+    sys.stdout.write(json.dumps(_features(), indent=2) + "\n")
+    return 0
+
+
+def _features() -> dict[str, Any]:
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPECIFICATION,
+        "mountOptions": sorted(mountoptions.known_words()),
+        "linux": {
+            "namespaces": sorted(namespaces.KINDS),
+            "capabilities": list(capabilities.NAMES),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(profile.ACTIONS),
+                "operators": sorted(profile.OPERATORS),
+                "archs": sorted(profile.ARCHITECTURES),
+                "knownFlags": sorted(profile.FLAGS),
+                "supportedFlags": sorted(profile.FLAGS),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+        },
+    }
