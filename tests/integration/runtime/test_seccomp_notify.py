@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from runtime import errors, state
+from runtime import defaults, errors, state
 from tests.integration.runtime.conftest import Box, wait_until
 from tests.support import probe
 
@@ -120,12 +120,17 @@ def asking(path: str, *names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("no_new_privileges", [True, False])
-def test_an_agent_answers_for_the_container(box: Box, agents: Agents, *, no_new_privileges: bool) -> None:
+@pytest.mark.parametrize("own_users", [False, True])
+def test_an_agent_answers_for_the_container(
+    box: Box, agents: Agents, *, no_new_privileges: bool, own_users: bool
+) -> None:
     """What it says is what the call returns, and nothing was done. It knows whom it speaks for."""
     agent, path = agents(lambda _: (0, -errno.EXDEV, 0))
     config = box.config("a", "sh", "-c", "mkdir /made; echo $?; ls -d /made; exec sleep 100")
     config["linux"]["seccomp"] = asking(path, "mkdir", "mkdirat")
     config["process"]["noNewPrivileges"] = no_new_privileges
+    if own_users:
+        defaults.give_user_namespace(config, first_id=7_000_000)
     config["annotations"] = {"org.example.why": "test"}
     made = box.create("a", config, bundle="/bundle")
     wait_until(lambda: "ls:" in box.output("a"), "the shell has looked")
