@@ -14,30 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from runtime import cgroups_v1, cgroups_v2, devicefilter, errors
+from runtime.cgrouplayout import Layout, current_layout, find_layout
 from runtime.resources import Resources
+
+__all__ = ["Cgroup", "Layout", "Stats", "current_layout", "enter", "existing", "find_layout", "visible_folders"]
 
 _KILL_ROUNDS: Final = 200
 _KILL_PAUSE_S: Final = 0.005
 _FREEZE_ROUNDS: Final = 400
 _MAX_DEPTH: Final = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where this machine has its hierarchies mounted: by controller for version 1, or the one of version 2."""
-
-    controllers: tuple[tuple[str, str], ...] = ()
-    unified: str = ""
-
-    @property
-    def is_v2(self) -> bool:
-        """Whether version 2 governs; a unified mount beside version 1 controllers is a hybrid, hence version 1."""
-        return bool(self.unified) and not self.controllers
-
-    def folder(self, controller: str, path: str) -> str:
-        """The folder of a group in a hierarchy; "" when the machine does not have that controller."""
-        mounted = dict(self.controllers).get(controller, "")
-        return mounted + path if mounted else ""
+_SWAP_FILES: Final = frozenset({"memory.swap.max", "memory.memsw.limit_in_bytes"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,37 +36,6 @@ class Stats:
     memory_peak_bytes: int | None
     pids: int
     oom_kills: int
-
-
-def find_layout(mountinfo: str) -> Layout:
-    """Read the text of /proc/self/mountinfo (proc(5)): "… mount-point … - type source super-options"."""
-    named: dict[str, str] = {}
-    unified = ""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        mount_point = before.split(" ", 5)[4]
-        if kind == "cgroup2":
-            unified = unified or mount_point
-        elif kind == "cgroup":
-            for option in options.split(","):
-                named.setdefault(option, mount_point)
-    known = (name for name in named if name in _V1_CONTROLLERS)
-    return Layout(controllers=tuple((name, named[name]) for name in known), unified=unified)
-
-
-_V1_CONTROLLERS: Final = frozenset(
-    "cpu cpuacct cpuset memory devices freezer blkio pids net_cls net_prio perf_event hugetlb rdma misc".split()
-)
-
-
-def current_layout() -> Layout:
-    """The layout of this machine."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        layout = find_layout(file.read())
-    if not layout.controllers and not layout.unified:
-        raise errors.SetupFailed("cgroups: nothing is mounted; mount cgroup2 at /sys/fs/cgroup", step="cgroups")
-    return layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +80,7 @@ class Cgroup:
             available, enabled = (_read(f"{folder}/cgroup.{name}") for name in ("controllers", "subtree_control"))
             words = cgroups_v2.subtree_control(available, enabled, wanted)
             if words:
-                _write(f"{folder}/cgroup.subtree_control", words)
+                _enable(folder, words)
 
     def _inherit_cpuset(self) -> None:
         """Version 1 makes cpusets empty, and a group with an empty one cannot be entered or narrowed."""
@@ -141,6 +96,8 @@ class Cgroup:
     def apply(self, resources: Resources) -> None:
         """Write the limits."""
         for file, value in self._settings(resources):
+            if os.path.basename(file) in _SWAP_FILES and not os.path.exists(file) and not _has_swap():
+                continue  # the kernel does not account for swap, and nothing can be swapped out
             _write(file, value)
         if self.layout.is_v2 and resources.devices:
             with errors.step(f"cgroup {self.path}: device rules"):
@@ -165,8 +122,13 @@ class Cgroup:
 
     def _settings(self, resources: Resources) -> Iterator[tuple[str, str]]:
         if self.layout.is_v2:
+            folder = self.layout.unified + self.path
+            available = _read(f"{folder}/cgroup.controllers").split()
             for name, value in cgroups_v2.settings(resources):
-                yield f"{self.layout.unified}{self.path}/{name}", value
+                controller = name.partition(".")[0]
+                if controller not in available:
+                    raise errors.SetupFailed(cgroups_v2.missing(name, self.path), step="cgroup limits")
+                yield f"{folder}/{name}", value
             return
         for controller, name, value in cgroups_v1.settings(resources):
             folder = self.layout.folder(controller, self.path)
@@ -310,6 +272,22 @@ def existing(layout: Layout, path: str) -> Cgroup:
     mounts = [layout.unified] if layout.is_v2 else list(dict.fromkeys(mount for _, mount in layout.controllers))
     found = tuple(mount + path for mount in mounts if os.path.isdir(mount + path))
     return Cgroup(layout=layout, path=path, folders=found)
+
+
+def _enable(folder: str, words: str) -> None:
+    """Give controllers to the groups below a folder of version 2."""
+    try:
+        _write(f"{folder}/cgroup.subtree_control", words)
+    except errors.SetupFailed as error:
+        remedy = cgroups_v2.REMEDIES.get(error.errno)
+        if remedy is None:
+            raise
+        message = f"cgroup {folder}: cannot give {words} to the groups below it: {remedy}"
+        raise errors.SetupFailed(message, step="cgroup controllers", errno=error.errno) from None
+
+
+def _has_swap() -> bool:
+    return len(_read("/proc/swaps").splitlines()) > 1
 
 
 def _make_folder(folder: str) -> None:

@@ -4,6 +4,7 @@ Kernel: Documentation/admin-guide/cgroup-v2. Controllers reach a folder only whe
 in `cgroup.subtree_control`.
 """
 
+import errno
 from typing import Final
 
 from runtime import errors
@@ -14,6 +15,23 @@ Setting = tuple[str, str]
 
 _ALWAYS: Final = ("cpu", "memory", "pids")
 _SHARES_LOW, _SHARES_HIGH, _WEIGHT_HIGH = 2, 262144, 10000
+
+
+REMEDIES: Final = {
+    errno.EBUSY: "processes are in it, and version 2 has them in the innermost groups only; move them into a group of "
+    "their own, or name another parent",
+    errno.EOPNOTSUPP: "it is a threaded group; name a parent that is none (its cgroup.type says domain)",
+}
+"""Why the kernel does not let a folder pass its controllers on, and what to do."""
+
+
+def missing(file: str, path: str) -> str:
+    """Why a limit cannot be set whose controller the group does not have."""
+    controller = file.partition(".")[0]
+    return (
+        f"cgroup {path}: {file} cannot be set since the {controller} controller does not reach the group; "
+        "it must be in the cgroup.controllers of every group above (a hierarchy of version 1 may hold it)"
+    )
 
 
 def controllers(resources: Resources) -> tuple[str, ...]:

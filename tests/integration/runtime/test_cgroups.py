@@ -10,6 +10,7 @@ import pytest
 from runtime import cgroups, client, devicefilter, errors, state
 from runtime.resources import DeviceRule
 from tests.integration.runtime.conftest import Box, wait_until
+from tests.support import groups
 
 pytestmark = pytest.mark.root
 
@@ -18,9 +19,9 @@ def test_statistics_freeze_and_kill(box: Box) -> None:
     """What a container uses is measured; frozen it uses nothing; thawed it goes on; killed it is gone."""
     box.create("a", box.config("a", "sh", "-c", "sleep 1000 & while :; do :; done"))
     group = client.cgroup(box.root, "a")
+    wait_until(lambda: group.stats().pids == 2, "both processes are there")
     wait_until(lambda: group.stats().cpu_usage_ns > 20_000_000, "CPU time is counted")
     stats = group.stats()
-    assert stats.pids == 2
     assert stats.memory_bytes > 0
     assert stats.memory_limit_bytes is None
     assert (stats.memory_peak_bytes or 0) >= stats.memory_bytes // 2
@@ -41,14 +42,14 @@ def test_statistics_freeze_and_kill(box: Box) -> None:
 
 def test_groups_inside_the_container_are_removed(box: Box) -> None:
     """A container that has its cgroup writable may make groups of its own; delete removes them."""
-    config = box.config("a", "sh", "-c", "mkdir -p /sys/fs/cgroup/pids/x/y && sleep 100")
+    config = box.config("a", "sh", "-c", f"mkdir -p {groups.inside('pids')}/x/y && sleep 100")
     for mount in config["mounts"]:
         if mount["type"] == "cgroup":
             mount["options"].remove("ro")
     box.create("a", config)
-    wait_until(lambda: Path(f"/sys/fs/cgroup/pids{box.parent}/a/x/y").is_dir(), "the inner group is there")
+    wait_until(lambda: groups.folder("pids", f"{box.parent}/a/x/y").is_dir(), "the inner group is there")
     client.delete(box.root, "a", force=True)
-    assert not Path(f"/sys/fs/cgroup/pids{box.parent}/a").exists()
+    assert not groups.folder("pids", f"{box.parent}/a").exists()
     with pytest.raises(errors.UnknownContainer, match="does not exist"):
         state.load(box.root, "a")
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from runtime import defaults, errors, state
+from runtime import client, defaults, errors, state
 from tests.integration.runtime.conftest import Box, wait_until
+from tests.support import groups
 
 pytestmark = pytest.mark.root
 
@@ -65,8 +66,9 @@ def test_masked_and_readonly_paths(box: Box) -> None:
     """Masked files are empty, masked folders too, and /proc/sys cannot be written."""
     script = (
         "cat /proc/keys /proc/timer_list /proc/interrupts; ls -A /sys/firmware /proc/acpi /proc/scsi 2>/dev/null;"
-        "for f in /proc/sys/kernel/domainname /proc/sysrq-trigger /sys/fs/cgroup/memory/x; do"
-        " (echo 1 > $f) 2>/dev/null && echo wrote $f; done; mkdir /sys/fs/cgroup/memory/y 2>/dev/null && echo made; :"
+        f"for f in /proc/sys/kernel/domainname /proc/sysrq-trigger {groups.inside('pids')}/cgroup.procs; do"
+        f" (echo 1 > $f) 2>/dev/null && echo wrote $f; done;"
+        f"mkdir {groups.inside('pids')}/y 2>/dev/null && echo made; :"
     )
     out = box.run("a", "sh", "-c", script)
     assert not [line for line in out.splitlines() if line and not line.startswith("/")], out
@@ -120,26 +122,42 @@ def test_unknown_user_is_refused(box: Box) -> None:
         box.create("a", config)
 
 
+LIMITS = (
+    {
+        ("memory", "memory.max"): str(64 << 20),
+        ("memory", "memory.swap.max"): str(16 << 20),
+        ("cpu", "cpu.weight"): "20",
+        ("cpu", "cpu.max"): "50000 100000",
+        ("cpuset", "cpuset.cpus"): "0",
+        ("pids", "pids.max"): "17",
+    }
+    if groups.V2
+    else {
+        ("memory", "memory.limit_in_bytes"): str(64 << 20),
+        ("memory", "memory.memsw.limit_in_bytes"): str(80 << 20),
+        ("cpu", "cpu.shares"): "512",
+        ("cpu", "cpu.cfs_quota_us"): "50000",
+        ("cpu", "cpu.cfs_period_us"): "100000",
+        ("cpuset", "cpuset.cpus"): "0",
+        ("pids", "pids.max"): "17",
+    }
+)
+
+
 def test_limits_are_set_and_seen(box: Box) -> None:
     """Memory, CPU and pids limits are in the cgroup, which is the root of the container's view."""
-    config = box.config("a", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /proc/self/cgroup; sleep 100")
+    memory = f"{groups.inside('memory')}/{next(file for controller, file in LIMITS if controller == 'memory')}"
+    config = box.config("a", "sh", "-c", f"cat {memory} /proc/self/cgroup; echo all; sleep 100")
     config["linux"]["resources"] |= {
-        "memory": {"limit": 64 << 20},
+        "memory": {"limit": 64 << 20, "swap": 80 << 20},
         "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
         "pids": {"limit": 17},
     }
     box.create("a", config)
-    base = "/sys/fs/cgroup/{}" + f"{box.parent}/a/"
-    expected = {
-        ("memory", "memory.limit_in_bytes"): str(64 << 20),
-        ("cpu", "cpu.shares"): "512",
-        ("cpu", "cpu.cfs_quota_us"): "50000",
-        ("cpuset", "cpuset.cpus"): "0",
-        ("pids", "pids.max"): "17",
-    }
-    for (controller, file), value in expected.items():
-        assert Path(base.format(controller), file).read_text().strip() == value, file
-    wait_until(lambda: "pids" in box.log_path("a").read_text(), "the container has written")
+    for (controller, file), value in LIMITS.items():
+        assert (groups.folder(controller, f"{box.parent}/a") / file).read_text().strip() == value, file
+    assert client.cgroup(box.root, "a").stats().memory_limit_bytes == 64 << 20
+    wait_until(lambda: "all" in box.log_path("a").read_text(), "the container has written")
     with box.monitor("a") as monitor:
         monitor.kill(signal.SIGKILL)
         monitor.wait(10)

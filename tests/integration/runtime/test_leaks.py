@@ -8,6 +8,7 @@ import pytest
 
 from runtime import client, errors, state
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
+from tests.support import groups
 
 pytestmark = pytest.mark.root
 
@@ -54,7 +55,7 @@ def test_five_hundred_lives_leak_nothing(box: Box) -> None:
                 line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(box.folder) in line
             ],
             "containers": [entry.name for entry in Path(box.root).iterdir()],
-            "cgroups": [str(folder) for folder in Path("/sys/fs/cgroup").glob(f"*{box.parent}/*") if folder.is_dir()],
+            "cgroups": groups.below(box.parent),
         }
 
     lives(AT_ONCE)
@@ -113,5 +114,5 @@ def test_monitor_killed_during_creation(box: Box, nth: int) -> None:
             client.protocol.result(message.body)
     client.delete(box.root, "a", force=True)
     assert not Path(box.root, "a").exists()
-    assert not list(Path("/sys/fs/cgroup").glob(f"*{box.parent}/a"))
+    assert groups.below(box.parent) == []
     assert box.launcher.ping()

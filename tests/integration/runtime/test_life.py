@@ -8,6 +8,7 @@ import pytest
 
 from runtime import client, errors, state
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
+from tests.support import groups
 
 pytestmark = pytest.mark.root
 
@@ -51,7 +52,7 @@ def test_missing_program_is_127_and_leaves_nothing(box: Box) -> None:
         box.create("a", box.config("a", "nothere"))
     assert caught.value.exit_code == 127
     assert not Path(box.root, "a").exists()
-    assert not Path(f"/sys/fs/cgroup/memory{box.parent}/a").exists()
+    assert not groups.folder("memory", f"{box.parent}/a").exists()
 
 
 def test_unexecutable_program_is_126(box: Box) -> None:
@@ -115,7 +116,7 @@ def test_killed_monitor_takes_its_container_along(box: Box) -> None:
     with pytest.raises(errors.PeerGone):
         client.adopt(box.root, "a")
     client.delete(box.root, "a")
-    assert not Path(f"/sys/fs/cgroup/pids{box.parent}/a").exists()
+    assert not groups.folder("pids", f"{box.parent}/a").exists()
 
 
 def test_creates_run_side_by_side(box: Box) -> None:
@@ -152,7 +153,7 @@ def test_cgroup_of_another_is_left_alone(box: Box) -> None:
     with pytest.raises(errors.SetupFailed, match="holds processes; use another path"):
         box.create("b", box.config("a", "true"))
     assert not Path(box.root, "b").exists()
-    assert str(state.load(box.root, "a").pid) in Path(f"/sys/fs/cgroup/pids{box.parent}/a/cgroup.procs").read_text()
+    assert state.load(box.root, "a").pid in client.cgroup(box.root, "a").pids()
 
 
 def test_configuration_without_a_cgroup(box: Box) -> None:
@@ -164,7 +165,7 @@ def test_configuration_without_a_cgroup(box: Box) -> None:
     assert box.ended(name).exit_code == 0
     assert state.load(box.root, name).cgroups_path == f"/orch/{name}"
     client.delete(box.root, name)
-    assert not Path(f"/sys/fs/cgroup/pids/orch/{name}").exists()
+    assert not groups.folder("pids", f"/orch/{name}").exists()
 
 
 def test_zombies_are_reaped(box: Box) -> None:

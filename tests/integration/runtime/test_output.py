@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import client
 from tests.integration.runtime.conftest import Box, wait_until
 
 pytestmark = pytest.mark.root
@@ -74,7 +75,7 @@ def test_surviving_descendant_does_not_hold_the_exit(box: Box) -> None:
     box.create("a", config)
     assert box.ended("a").exit_code == 6
     assert box.output("a") == "started"
-    assert not Path(f"/sys/fs/cgroup/pids{box.parent}/a/cgroup.procs").read_text()
+    assert client.cgroup(box.root, "a").pids() == []
 
 
 def test_monitor_memory_is_bounded_by_a_silent_line(box: Box) -> None:
