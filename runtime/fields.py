@@ -102,7 +102,7 @@ class Fields:
     def unsupported(self, *names: str) -> None:
         """Refuse fields that the specification has and this runtime does not, unless they say nothing."""
         for name in names:
-            if self._left.pop(name, None):
+            if _says_something(self._left.pop(name, None)):
                 raise self.refuse(name, "this field is not supported by this runtime; remove it")
 
     def finish(self) -> None:
@@ -125,6 +125,13 @@ class Fields:
         if type(value) is not kind:
             raise self.refuse(name, f"must be {_NAMES[kind]}, not {_kind(value)}")
         return value
+
+
+def _says_something(value: Any) -> bool:
+    """Whether anything is asked for: Docker writes `blockIO: {weight: 0}` for nothing at all."""
+    if isinstance(value, Mapping):
+        return any(_says_something(item) for item in value.values())
+    return bool(value)
 
 
 _NAMES: Final[dict[type, str]] = {

@@ -38,7 +38,7 @@ def run(context: Context, given: Options) -> int:
     wanted = _wanted(given)
     # The shim sends the whole object again; which devices a container may use is decided when it is made.
     wanted.pop("devices", None)
-    limits = resources.parse(Fields({"resources": wanted}, "linux"))
+    limits = resources.parse(Fields({"resources": _what_changes(wanted)}, "linux"))
     with state.locked(context.root, container):
         known = state.load(context.root, container)
         if known.status == "stopped":
@@ -57,6 +57,12 @@ def _wanted(given: Options) -> dict[str, Any]:
     if not wanted:
         raise errors.InvalidSpec("update: nothing to change; give --resources or a limit")
     return wanted
+
+
+def _what_changes(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Without zeros and empty words, by which Docker says that a limit stays as it is."""
+    cleaned = {name: _what_changes(value) if isinstance(value, dict) else value for name, value in wanted.items()}
+    return {name: value for name, value in cleaned.items() if value}
 
 
 def _read_stdin() -> dict[str, Any]:

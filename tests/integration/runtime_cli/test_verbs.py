@@ -324,7 +324,7 @@ def test_update_changes_the_groups_limits(command: Command) -> None:
     assert limit("cpu", "cpu.cfs_quota_us") == "50000"
     assert limit("pids", "pids.max") == "33"
     # Above the old limit of memory with swap, so that one has to go up first.
-    raised = json.dumps({"memory": {"limit": 128 << 20, "swap": 256 << 20}})
+    raised = json.dumps({"memory": {"limit": 128 << 20, "swap": 256 << 20}, "cpu": {"period": 0}})
     command.ok("update", "--resources", "-", "a", stdin=None, input=raised)
     assert limit("memory", "memory.memsw.limit_in_bytes") == str(256 << 20)
     command.ok("update", "--memory", "32m", "--memory-swap", "32m", "--pids-limit", "44", "a")
