@@ -31,6 +31,7 @@ class Podman:
 
     def __init__(self, orchrun: Path, rootfs: Path, folder: Path) -> None:
         (folder / "containers.conf").write_text(_CONTAINERS)
+        self._folder = folder
         self._environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
         places = [f"--{name}={folder / name}" for name in ("root", "runroot", "tmpdir")]
         self.runtime = str(orchrun)
@@ -41,6 +42,8 @@ class Podman:
 
     def call(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "env": self._environment}
+        # In a folder of its own: conmon writes a file `oom` to where it stands.
+        options["cwd"] = self._folder
         return subprocess.run([*self.base, *arguments], check=False, stdin=subprocess.DEVNULL, **options)
 
     def ok(self, *arguments: str) -> str:
