@@ -86,7 +86,6 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         firstprocess.run(plan, theirs)
     theirs.close()
     gate.close()
-    pid = birth.first_process(wanted, pid, channel)
     if order is not None:
         order.close()
     pid = birth.first_process(wanted, pid, channel)
