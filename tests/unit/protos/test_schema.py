@@ -63,8 +63,9 @@ def test_the_generated_code_is_what_the_protos_say() -> None:
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.full_name)
 def test_numbers_in_rules_can_be_read(field: FieldDescriptor) -> None:
     rules = schema.rules(field)
-    for text in (rules.min, rules.max):
-        assert not text or units.parse(rules.unit, text) >= 0
+    bounds = [units.parse(rules.unit, text) for text in (rules.min, rules.max) if text]
+    assert bounds == sorted(bounds)
+    assert not rules.unit or all(bound >= 0 for bound in bounds), "no bytes, CPUs or durations are below zero"
     if rules.default and field.enum_type is not None:
         assert rules.default in schema.enum_words(field.enum_type)
     elif rules.default and field.type != FieldDescriptor.TYPE_STRING:
