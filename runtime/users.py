@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import errors
+from runtime import errors, syscalls
 from runtime.spec import MAX_ID, User
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+_MAX_DIGITS: Final = 20
 _PASSWD, _GROUP = "/etc/passwd", "/etc/group"
 
 
@@ -73,10 +74,14 @@ def _number(text: str) -> int | None:
     """A user or group id as a number; None for a name. Digits beyond the range are refused, never cut."""
     if not (text.isascii() and text.isdigit()):
         return None
-    number = int(text)
-    if number > MAX_ID:
-        raise errors.InvalidSpec(f"process.user.username: {text} is above the highest id {MAX_ID}")
-    return number
+    if not _is_id(text):
+        raise errors.InvalidSpec(f"process.user.username: {text[:20]} is above the highest id {MAX_ID}")
+    return int(text)
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is a user or group id. Python refuses to read numbers of thousands of digits, so these come first."""
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= MAX_ID
 
 
 def _rows(text: str, columns: int) -> Iterator[list[str]]:
@@ -84,7 +89,7 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
     for line in text.splitlines():
         row = line.split(":")
         ids = row[2:4] if columns == 7 else row[2:3]
-        if len(row) >= columns and all(cell.isascii() and cell.isdigit() and int(cell) <= MAX_ID for cell in ids):
+        if len(row) >= columns and all(_is_id(cell) for cell in ids):
             yield row
 
 
@@ -101,13 +106,17 @@ def _find(rows: Iterator[list[str]], name: str, number: int | None) -> list[str]
 
 def read_table(path: str) -> str:
     """The text of a file of the container; "" when it has none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
+    # The reader has the host's privileges still: a link of the image must lead neither to what the runtime has open
+    # nor to what procfs shows to root only, such as the kernel's log, which is gone once it is read.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+    with errors.step(f"user: read the container's {path}"):
+        try:
+            fd = syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=syscalls.RESOLVE_NO_MAGICLINKS)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or syscalls.fstatfs_type(fd) == syscalls.PROC_SUPER_MAGIC:
             raise errors.SetupFailed(f"user: the container's {path} is not a regular file", step="user")
         if status.st_size > MAX_FILE_BYTES:
             raise errors.SetupFailed(f"user: the container's {path} is above {MAX_FILE_BYTES} bytes", step="user")
