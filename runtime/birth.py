@@ -7,16 +7,18 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from runtime import cgroups, errors, namespaces, protocol, spec, state, syscalls
+from runtime import cgroups, errors, hooks, namespaces, protocol, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
 
 
 @contextlib.contextmanager
-def place(root: str, container: str, config: dict[str, Any], wanted: spec.Spec) -> Iterator[tuple[str, cgroups.Cgroup]]:
+def place(
+    root: str, container: str, config: dict[str, Any], wanted: spec.Spec, *, bundle: str = ""
+) -> Iterator[tuple[str, cgroups.Cgroup]]:
     """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails."""
     folder = state.folder(root, container)
     group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
@@ -37,7 +39,16 @@ def place(root: str, container: str, config: dict[str, Any], wanted: spec.Spec) 
             raise
     except BaseException:
         state.remove_folder(folder)
+        _after_failure(container, wanted, bundle)
         raise
+
+
+def _after_failure(container: str, wanted: spec.Spec, bundle: str) -> None:
+    """What hooks have set up outside, others take down again."""
+    if wanted.hooks.poststop:
+        told = hooks.describe(container, "stopped", pid=None, bundle=bundle, annotations=wanted.annotations)
+        with own_pid_namespace():
+            hooks.run_to_the_end(wanted.hooks.poststop, told)
 
 
 def enter_pid_namespace(wanted: spec.Spec) -> None:
@@ -73,10 +84,59 @@ def _enter_pid_namespace_of(pid: int) -> None:
         os.close(pidfd)
 
 
-def await_created(channel: socket.socket, *, started: bool) -> int:
-    """Wait until the first process is ready, or runs its program; returns the terminal's master, or -1."""
+@contextlib.contextmanager
+def own_pid_namespace() -> Iterator[None]:
+    """Children are born where the caller is, and not in the container's pid namespace."""
+    own, current = os.stat("/proc/self/ns/pid"), os.stat("/proc/self/ns/pid_for_children")
+    if own.st_ino == current.st_ino:
+        yield
+        return
+    here = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    containers = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(here, syscalls.CLONE_NEWPID)
+        yield
+    finally:
+        syscalls.setns(containers, syscalls.CLONE_NEWPID)
+        os.close(here)
+        os.close(containers)
+
+
+def creation_hooks(wanted: spec.Spec, told: dict[str, Any], channel: socket.socket, *, start: bool) -> None:
+    """Execute the hooks that a first process waits for, and let it go on."""
+    with own_pid_namespace():
+        hooks.run(wanted.hooks.creation, told)
+    protocol.send(channel, {"hooked": True})
+    if start:
+        protocol.send(channel, {"start": True})
+
+
+def fork_hooks(row: Sequence[spec.Hook], told: dict[str, Any]) -> int:
+    """Execute poststart hooks in a child; returns a pipe that ends when they have. The caller reaps the child."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    with own_pid_namespace():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(ours)
+                syscalls.set_parent_death_signal(signal.SIGKILL)
+                hooks.run_to_the_end(row, told)
+            finally:
+                os._exit(0)
+    os.close(theirs)
+    return ours
+
+
+def await_created(channel: socket.socket, *, started: bool, run_hooks: Callable[[], None] = lambda: None) -> int:
+    """Wait until the first process is ready, or runs its program; returns the terminal's master, or -1.
+
+    `run_hooks` is called when it stands before its hooks.
+    """
     channel.settimeout(SETUP_TIMEOUT_S)
     message = _receive(channel)
+    if "hooks" in message.body:
+        run_hooks()
+        message = _receive(channel)
     master = message.fds[0] if message.fds else -1
     if started and (ended := _receive_or_end(channel)) is not None:
         raise_error(ended)

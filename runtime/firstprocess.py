@@ -6,6 +6,8 @@
                                            what needs the host's privileges
                                        ◄── {"born": pid}, with a user namespace: the fork ends, the first process is pid
                                            cgroup, namespaces, file tree, user …
+                                       ◄── {"hooks": true}     (only when there are hooks for it)
+    hooks; {"hooked": true}            ──►
                                        ◄── {"created": true} [terminal's master]   or {"error": …}
     {"start": true}                    ──► (may have been sent long before)
                                        ◄── end of file: the program runs           or {"error": …}
@@ -14,13 +16,14 @@ One rule: the steps stand in one line, in the only order that works, and each sa
 """
 
 import fcntl
+import functools
 import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
-from runtime import cgroups, errors, program, rootfs, syscalls, userns
+from runtime import cgroups, errors, hooks, program, protocol, rootfs, syscalls, userns
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Spec, sysctl_namespace
@@ -39,6 +42,7 @@ class Plan:
     cgroup: Cgroup
     stdio: tuple[int, int, int]
     order: filters.Order | None
+    told: dict[str, Any]  # the state, as hooks get it
     terms: Terms = SUPERVISED
 
 
@@ -78,11 +82,29 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     if spec.makes("network"):
         _bring_loopback_up()
     root = rootfs.build(plan.tree, sources)
+    # Hooks add to the tree, so what forbids that comes after them; the host's files can still be executed.
+    _await_creation_hooks(spec, monitor)
+    hooks.run(spec.hooks.create_container, _told(plan, "creating"))
+    rootfs.restrict(spec, root)
     _set_names(spec)
     parameters.set(made=True)
     rootfs.enter(root)
     # From here on, every path is the container's.
-    program.run(process, plan.stdio, monitor, plan.terms, wanted, console=True, init=spec.init)
+    last = functools.partial(hooks.run, spec.hooks.start_container, _told(plan, "created"))
+    program.run(process, plan.stdio, monitor, plan.terms, wanted, last, console=True, init=spec.init)
+
+
+def _told(plan: Plan, status: str) -> dict[str, Any]:
+    """The container's state, as this process sees it: its own pid in the container's namespace."""
+    return {**plan.told, "status": status, "pid": os.getpid()}
+
+
+def _await_creation_hooks(spec: Spec, monitor: socket.socket) -> None:
+    """They are executed outside, so this process waits until the monitor says that they have ended."""
+    if spec.hooks.creation:
+        protocol.send(monitor, {"hooks": True})
+        if protocol.receive(monitor) is None:
+            raise errors.PeerGone("hooks: the container is not wanted any more")
 
 
 def _join_namespaces(spec: Spec) -> None:

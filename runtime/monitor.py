@@ -5,6 +5,7 @@ It is forked by the launcher with everything imported, makes the container, repo
 """
 
 import dataclasses
+import functools
 import gc
 import os
 import signal
@@ -69,8 +70,7 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
         supervised = _create(parse(body, root, fds, report))
         _close_all(fds)
         reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
-        _report(report, reply)
-        supervisor.Supervisor(supervised).run()
+        supervisor.Supervisor(supervised).run(lambda: _report(report, reply))
         code = 0
     except errors.ContainerError as error:
         _report(report, protocol.failed(number, error))
@@ -125,7 +125,7 @@ def _create(request: Request) -> supervisor.Supervised:
     wanted = dataclasses.replace(wanted, cgroups_path=path)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
-    with birth.place(request.root, request.container, request.config, wanted) as (folder, group):
+    with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group):
         return _create_in(request, wanted, group, folder)
 
 
@@ -133,18 +133,21 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     group.apply(wanted.resources)
     output = _open_output(request, wanted)
     order = filters.order(wanted.seccomp, request.root, _described(request, wanted))
+    tree = rootfs.Tree(
+        spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
+    )
+    told = {**_described(request, wanted), "root": rootfs.stands_at(tree)}
     plan = firstprocess.Plan(
         spec=wanted,
         cgroup=group,
         stdio=output.stdio,
         order=order,
-        tree=rootfs.Tree(
-            spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
-        ),
+        tree=tree,
+        told=told,
     )
     birth.enter_pid_namespace(wanted)
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if request.start:
+    if request.start and not wanted.hooks.creation:  # else it comes after them
         protocol.send(channel, {"start": True})
     pid = os.fork()
     if pid == 0:
@@ -162,7 +165,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     try:
         # While the first process sets itself up, on the other processor if there is one.
         supervised = _supervised(request, wanted, group, output, folder, pid, channel)
-        master = birth.await_created(channel, started=request.start)
+        run_hooks = functools.partial(birth.creation_hooks, wanted, {**told, "pid": pid}, channel, start=request.start)
+        master = birth.await_created(channel, started=request.start, run_hooks=run_hooks)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -45,11 +45,14 @@ def run(
     monitor: socket.socket,
     terms: Terms,
     wanted: Filter | None,
+    last: Callable[[], None] = lambda: None,
     *,
     console: bool,
     init: bool = False,
 ) -> NoReturn:
     """From the container's root folder to the program. The root must be the container's already.
+
+    `last` is called after the start, just before the program runs.
 
     `stdio` holds descriptors above 2, or -1 for /dev/null; a terminal takes their place. With `init` this process stays
     as the reaper, and the program is its child.
@@ -68,7 +71,21 @@ def run(
     if master >= 0:
         os.close(master)
     starter = terms.await_start(monitor)
-    attempt(lambda: _execute(path, process, variables, terms, wanted, init=init), starter)
+    attempt(lambda: _start(last, path, process, variables, terms, wanted, init=init), starter)
+
+
+def _start(
+    last: Callable[[], None],
+    path: str,
+    process: Process,
+    variables: dict[str, str],
+    terms: Terms,
+    wanted: Filter | None,
+    *,
+    init: bool,
+) -> NoReturn:
+    last()
+    _execute(path, process, variables, terms, wanted, init=init)
 
 
 def adjust_oom_score(process: Process) -> None:

@@ -9,7 +9,7 @@ import select
 import signal
 from typing import Final
 
-from runtime import cgroups, errors, protocol, state
+from runtime import cgroups, errors, hooks, state
 from runtime.state import State
 
 _END_S: Final = 5.0
@@ -31,19 +31,19 @@ def delete(root: str, container: str, *, force: bool = False) -> None:
         if not force:
             raise errors.WrongStatus(f"container {container}: is {known.status}; stop it first, or delete it by force")
         _end(known)
+    config = state.load_config(where)
     _delete_group(known.cgroups_path)
     state.remove_folder(where)
+    hooks.after_deletion(config, container, known.bundle)
 
 
 def _delete_unknown(where: str) -> None:
     """A folder whose creation was cut short names its cgroup in config.json only."""
-    # Without a whole config.json no cgroup was made yet.
-    with contextlib.suppress(FileNotFoundError, errors.ProtocolError):
-        with open(os.path.join(where, state.CONFIG_FILE), "rb") as file:
-            config = protocol.decode(file.read(protocol.MAX_BODY_BYTES))
-        path = config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(os.path.basename(where))
-        _delete_group(path)
+    config, container = state.load_config(where), os.path.basename(where)
+    if config:  # or no cgroup was made yet, and no hook executed
+        _delete_group(config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(container))
     state.remove_folder(where)
+    hooks.after_deletion(config, container, "")
 
 
 def _delete_group(path: str) -> None:

@@ -70,14 +70,13 @@ def prepare(tree: Tree, owner: userns.Owner | None) -> Sources:
 
 
 def build(tree: Tree, sources: Sources) -> int:
-    """Make everything below the new root; returns the root's descriptor, for `enter`."""
+    """Make everything below the new root; returns the root's descriptor, for `restrict` and `enter`."""
     spec = tree.spec
     with errors.step("make the host's mounts private here"):
         syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
     root = sources.root
     with errors.step("attach the root"):
-        # Any folder will do that everybody can reach: nothing but this process sees it there.
-        stage = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stage = os.open(stands_at(tree), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         syscalls.move_mount(root, stage)
         os.close(stage)
     for mount in spec.mounts:
@@ -87,7 +86,6 @@ def build(tree: Tree, sources: Sources) -> int:
         _make_devices(spec, root)
     with errors.step("working directory"):
         os.close(paths.make_folder(root, spec.process.cwd))
-    _restrict(spec, root)
     return root
 
 
@@ -100,6 +98,16 @@ def enter(root: int) -> None:
         syscalls.umount2(".", syscalls.MNT_DETACH)
         os.chdir("/")
     os.close(root)
+
+
+def stands_at(tree: Tree) -> str:
+    """Where the root is until it is /; a plain folder covers itself, since hooks look for the tree at its own path.
+
+    In a user namespace only / can be counted on to be reached, where no hook finds what is mounted on it.
+    """
+    if tree.spec.user_namespace is not None:
+        return "/"
+    return tree.stage if tree.overlay is not None else tree.spec.root_path
 
 
 def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
@@ -261,7 +269,7 @@ def _make_devices(spec: Spec, root: int) -> None:
         os.close(folder)
 
 
-def _restrict(spec: Spec, root: int) -> None:
+def restrict(spec: Spec, root: int) -> None:
     """Read-only and masked paths, and last the root: nothing can be made in it any more."""
     for path in spec.readonly_paths:
         with errors.step(f"make {path} read-only"), _existing(root, path) as target:

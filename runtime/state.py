@@ -157,6 +157,14 @@ def load_exit(root: str, container: str) -> Exit | None:
     return None if fields is None else Exit(**fields)
 
 
+def load_config(folder: str) -> dict[str, Any]:
+    """The configuration that a container was asked for with; empty when it is not there, or not whole."""
+    try:
+        return _read(os.path.join(folder, CONFIG_FILE)) or {}
+    except ValueError:
+        return {}
+
+
 def _read(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:

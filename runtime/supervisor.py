@@ -27,7 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import errors, execs, logs, output, protocol, state, syscalls, terminal
+from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal
+from runtime import hooks as hooking
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.seccomp import notify
@@ -64,6 +65,7 @@ class Supervisor:
             (supervised.master,) if supervised.master >= 0 else supervised.pipes, supervised.log
         )
         self._exit: state.Exit | None = None
+        self._hooking = False
         self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
         pidfd = os.pidfd_open(self._state.pid)
         self._execs = execs.Execs(
@@ -79,8 +81,8 @@ class Supervisor:
             "attach": self._attach,
         }
 
-    def run(self) -> None:
-        """Serve until the container has ended and everybody knows."""
+    def run(self, made: Callable[[], None]) -> None:
+        """Serve until the container has ended and everybody knows. `made` tells whoever waits for the creation."""
         signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
         self._watch(signals, lambda: self._reap(signals))
         self._watch(self._it.listener.fileno(), self._accept)
@@ -88,8 +90,11 @@ class Supervisor:
             self._watch(fd, functools.partial(self._move_output, fd))
         if self._state.status == "running":
             self._it.channel.close()
+            self._after_start(made)
+        else:
+            made()
         # A child that ended before the signal was watched has left it pending: it is blocked since the launcher.
-        while self._exit is None:
+        while self._exit is None or self._hooking:
             for key, _ in self._selector.select():
                 if self._is_watched(key):  # an earlier callback of this round may have closed it
                     key.data()
@@ -232,7 +237,27 @@ class Supervisor:
         self._state = dataclasses.replace(self._state, status="running", started_ns=time.time_ns())
         with contextlib.suppress(OSError, errors.SetupFailed):  # a full disk: the monitor's own answer stays right
             state.write(os.path.join(self._it.folder, state.STATE_FILE), self._state)
-        self._send(client, protocol.ok(number))
+        self._after_start(lambda: self._send(client, protocol.ok(number)))
+
+    def _after_start(self, tell: Callable[[], None]) -> None:
+        """Execute the poststart hooks in a fork, since output and clients go on meanwhile; then tell of the start."""
+        hooks = self._it.spec.hooks.poststart
+        if not hooks:
+            tell()
+            return
+        known = self._state
+        annotations = self._it.spec.annotations
+        told = hooking.describe(known.id, "running", pid=known.pid, bundle=known.bundle, annotations=annotations)
+        ended = birth.fork_hooks(hooks, told)
+        self._hooking = True
+
+        def have_ended() -> None:
+            self._hooking = False
+            self._selector.unregister(ended)
+            os.close(ended)
+            tell()
+
+        self._watch(ended, have_ended)
 
     def _tell_state(self, _number: int, _client: socket.socket, _message: protocol.Message) -> dict[str, Any]:
         return dataclasses.asdict(self._state)

@@ -15,6 +15,7 @@ moment what is true: "creating" until the first process waits, "created" while t
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, cgroups, errors, firstprocess, protocol, rootfs, spec, state, syscalls
+from runtime import birth, cgroups, errors, firstprocess, hooks, protocol, rootfs, spec, state, syscalls
 from runtime.seccomp import filter as filters
 from runtime.seccomp import notify
 from runtime.state import State
@@ -52,7 +53,7 @@ def create(request: Request) -> State:
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
     with (
-        birth.place(request.root, request.container, request.config, wanted) as (folder, group),
+        birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group),
         state.locked(request.root, request.container) as lock,
     ):
         group.apply(wanted.resources)
@@ -66,12 +67,15 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations
     )
     order = filters.order(wanted.seccomp, request.root, described)
+    tree = rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group))
+    told = {**described, "root": rootfs.stands_at(tree)}
     plan = firstprocess.Plan(
         spec=wanted,
         cgroup=group,
         stdio=(0, 1, 2),
         order=order,
-        tree=rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group)),
+        tree=tree,
+        told=told,
         terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
     )
     if wanted.user_namespace is not None:
@@ -90,14 +94,22 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         order.close()
     pid = birth.first_process(wanted, pid, channel)
     try:
-        return _accompany(request, wanted, folder, pid, channel)
+        run_hooks = functools.partial(birth.creation_hooks, wanted, {**told, "pid": pid}, channel, start=False)
+        return _accompany(request, wanted, folder, pid, channel, run_hooks)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
 
 
-def _accompany(request: Request, wanted: spec.Spec, folder: str, pid: int, channel: socket.socket) -> State:
+def _accompany(
+    request: Request,
+    wanted: spec.Spec,
+    folder: str,
+    pid: int,
+    channel: socket.socket,
+    run_hooks: Callable[[], None],
+) -> State:
     """From the fork until the first process waits at its gate; a kill of this process leaves what `delete` removes."""
     known = State(
         id=request.container,
@@ -112,7 +124,7 @@ def _accompany(request: Request, wanted: spec.Spec, folder: str, pid: int, chann
         started_ns=0,
     )
     state.write(os.path.join(folder, state.STATE_FILE), known)
-    master = birth.await_created(channel, started=False)
+    master = birth.await_created(channel, started=False, run_hooks=run_hooks)
     channel.close()
     if master >= 0:
         assert request.take_terminal is not None, "a terminal that was not asked for"
@@ -148,7 +160,9 @@ def start(root: str, container: str) -> None:
         _open_gate(root, known)
         # The state says when; that it runs is told by the gate's absence.
         started = dataclasses.replace(known, status="running", started_ns=time.time_ns())
-        state.write(os.path.join(state.folder(root, container), state.STATE_FILE), started)
+        folder = state.folder(root, container)
+        state.write(os.path.join(folder, state.STATE_FILE), started)
+        hooks.after_start(state.load_config(folder), container, known.pid, known.bundle)
 
 
 def _open_gate(root: str, known: State) -> None:

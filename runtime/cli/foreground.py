@@ -41,14 +41,15 @@ class Foreground:
         with self._raw_input():
             while True:
                 ready = self._ready()
-                if self._master in ready:
-                    self._copy_out()
-                if 0 in ready:
-                    self._copy_in()
+                # Signals first: whoever resizes the window and then types expects the size to be there.
                 if self._signals in ready and (status := self._serve_signals(pid)) is not None:
                     self._copy_rest()
                     code = os.waitstatus_to_exitcode(status)
                     return code if code >= 0 else 128 - code
+                if self._master in ready:
+                    self._copy_out()
+                if 0 in ready:
+                    self._copy_in()
 
     def _ready(self) -> list[int]:
         watched = [self._signals]

@@ -9,6 +9,7 @@ it is resolved against the container's own /etc/passwd and /etc/group.
 
 from runtime.spec.container import Spec, parse, sysctl_namespace
 from runtime.spec.devices import Device
+from runtime.spec.hooks import Hook, Hooks, parse_hooks
 from runtime.spec.mounts import Mount, Overlay, parse_overlay
 from runtime.spec.namespaces import Namespace
 from runtime.spec.process import MAX_ID, Process, Rlimit, User, parse_process
@@ -16,6 +17,8 @@ from runtime.spec.process import MAX_ID, Process, Rlimit, User, parse_process
 __all__ = [
     "MAX_ID",
     "Device",
+    "Hook",
+    "Hooks",
     "Mount",
     "Namespace",
     "Overlay",
@@ -24,6 +27,7 @@ __all__ = [
     "Spec",
     "User",
     "parse",
+    "parse_hooks",
     "parse_overlay",
     "parse_process",
     "sysctl_namespace",

@@ -14,6 +14,7 @@ from runtime.seccomp import profile as seccomp
 from runtime.seccomp.profile import Profile
 from runtime.spec import paths
 from runtime.spec.devices import Device, parse_device
+from runtime.spec.hooks import Hooks, parse_hooks
 from runtime.spec.mappings import IdMaps, parse_mappings
 from runtime.spec.mounts import Mount, parse_mount, root_propagation
 from runtime.spec.namespaces import Namespace, parse_namespaces
@@ -42,6 +43,7 @@ class Spec:
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     seccomp: Profile | None = None
+    hooks: Hooks = field(default_factory=Hooks)
     id_maps: IdMaps | None = None  # of the user namespace; one to join has its own
 
     @property
@@ -65,7 +67,7 @@ def parse(config: Any) -> Spec:
     version = fields.text("ociVersion")
     if not version.startswith("1."):
         raise fields.refuse("ociVersion", f"version {version!r} is not supported; this runtime speaks 1.x")
-    fields.unsupported("hooks", "windows", "solaris", "vm", "zos", "freebsd")
+    fields.unsupported("windows", "solaris", "vm", "zos", "freebsd")
     root = fields.maybe_child("root")
     linux = fields.maybe_child("linux") or Fields({}, "linux")
     linux.unsupported("intelRdt", "mountLabel", "personality", "timeOffsets")
@@ -91,6 +93,7 @@ def parse(config: Any) -> Spec:
         annotations=MappingProxyType(fields.mapping("annotations")),
         seccomp=seccomp.parse(filtered) if (filtered := linux.maybe_child("seccomp")) else None,
         id_maps=parse_mappings(linux),
+        hooks=parse_hooks(fields),
     )
     for used in (root, linux, fields):
         if used is not None:

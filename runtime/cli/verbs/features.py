@@ -8,7 +8,7 @@ from runtime import capabilities, mountoptions
 from runtime.cli.main import SPECIFICATION, Context
 from runtime.cli.options import Flag, Options
 from runtime.seccomp import profile
-from runtime.spec import namespaces
+from runtime.spec import hooks, namespaces
 
 FLAGS: tuple[Flag, ...] = ()
 ARGUMENTS = ""
@@ -27,6 +27,7 @@ def _features() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPECIFICATION,
+        "hooks": list(hooks.NAMES),
         "mountOptions": sorted(mountoptions.known_words()),
         "linux": {
             "namespaces": sorted(namespaces.KINDS),

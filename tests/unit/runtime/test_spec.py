@@ -44,7 +44,11 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 REFUSED = [
     ("ociVersion", "2.0.0", "ociVersion: version '2.0.0'"),
-    ("hooks", {"poststart": [{"path": "/x"}]}, "hooks: this field is not supported"),
+    ("hooks", {"poststart": [{"path": "x"}]}, "hooks.poststart[0].path: 'x' must be an absolute path"),
+    ("hooks", {"poststart": [{}]}, "hooks.poststart[0].path: is required"),
+    ("hooks", {"prestart": [{"path": "/x", "timeout": 0}]}, "hooks.prestart[0].timeout: must be between 1"),
+    ("hooks", {"prestart": [{"path": "/x", "env": ["=1"]}]}, "hooks.prestart[0].env[0]: '=1' must be NAME=value"),
+    ("hooks", {"postStop": [{"path": "/x"}]}, "hooks.postStop: unknown field"),
     ("hostnam", "x", "hostnam: unknown field"),
     ("hostname", "a b", "hostname: 'a b'"),
     ("process.args", [], "process.args: needs at least the program"),
