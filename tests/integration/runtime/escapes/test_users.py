@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime import errors
-from tests.integration.runtime.conftest import Box
+from tests.integration.runtime.conftest import Box, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -97,6 +97,7 @@ def test_nothing_is_inherited(box: Box, user: dict[str, int]) -> None:
     config = box.config("a", "sh", "-c", "cat /proc/self/status; sleep 100")
     config["process"]["user"] = {"gid": 0, **user}
     box.create("a", config)
+    wait_until(lambda: "CapAmb" in box.output("a"), "the container has told its capabilities")
     ours, theirs = os.pipe()
     with box.monitor("a") as monitor, os.fdopen(ours, "rb", buffering=0) as output:
         number, _, _ = monitor.execute({"args": ["cat", "/proc/self/status"]}, stdio=(theirs, theirs, theirs))
