@@ -48,7 +48,10 @@ for kind, number, arguments in json.loads(sys.argv[1]):
     read, out = os.pipe()
     pid = os.fork()
     if pid == 0:
+        myself = os.getpid()
         answer = call(kind, number, arguments)
+        if os.getpid() != myself:
+            os._exit(0)  # the call was a clone, and this is the copy
         os.write(out, json.dumps(answer).encode())
         os._exit(0)
     os.close(out)

@@ -303,7 +303,7 @@ def test_ping_and_low_ports(box: Box) -> None:
 
     script = (
         "(nc -l -p 80 < /dev/null > /tmp/got &); until echo hi | nc 127.0.0.1 80 2>/dev/null; do usleep 20000; done;"
-        "cat /tmp/got; cat /proc/sys/net/ipv4/ping_group_range"
+        "until [ -s /tmp/got ]; do usleep 20000; done; cat /tmp/got; cat /proc/sys/net/ipv4/ping_group_range"
     )
     assert box.run("a", "sh", "-c", "ping -c 1 127.0.0.1 >/dev/null && echo pong", change=mapped) == "pong"
     assert box.run("b", "sh", "-c", script, change=change).split() == ["hi", "0", "65535"]

@@ -1,8 +1,10 @@
 """Debian's podman over orchrun: what people do with it, in a store of its own."""
 
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,16 +72,21 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(orchrun: Path, rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    made = Podman(orchrun, rootfs, tmp_path_factory.mktemp("podman"))
-    try:
+def podman(orchrun: Path, rootfs: Path) -> Iterator[Podman]:
+    with contextlib.ExitStack() as stack:
+        # Podman takes no path of more than 50 characters for its --runroot.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="orch-podman-", ignore_cleanup_errors=True))
+        made = Podman(orchrun, rootfs, Path(folder))
+        stack.callback(_clean, made)
         yield made
-    finally:
-        made.ok("rm", "--force", "--all", "--time=0")
-        made.ok("rmi", "--force", "--all")
-        group = cgroups.existing(cgroups.current_layout(), CGROUP)
-        until(lambda: not group.pids(), what="every conmon has ended")
-        group.delete()
+
+
+def _clean(made: Podman) -> None:
+    made.ok("rm", "--force", "--all", "--time=0")
+    made.ok("rmi", "--force", "--all")
+    group = cgroups.existing(cgroups.current_layout(), CGROUP)
+    until(lambda: not group.pids(), what="every conmon has ended")
+    group.delete()
 
 
 _SERVICE = "trap 'exit 3' TERM; echo started; while :; do sleep 0.05; done"
