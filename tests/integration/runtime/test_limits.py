@@ -88,7 +88,9 @@ def test_frozen_container_is_killed(box: Box) -> None:
 
 def test_frozen_container_takes_signals_when_it_goes_on(box: Box) -> None:
     """Frozen, it is measured and takes signals, which have their effect when it is thawed."""
-    box.create("a", box.config("a", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.01; done"))
+    box.create("a", box.config("a", "sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"))
+    # The kernel drops a signal that a process 1 does not handle, so not before it does.
+    wait_until(lambda: box.output("a") == "ready", "the trap is set")
     group = client.cgroup(box.root, "a")
     group.freeze()
     with box.monitor("a") as monitor:
