@@ -46,7 +46,7 @@ def place(
 def _after_failure(container: str, wanted: spec.Spec, bundle: str) -> None:
     """What hooks have set up outside, others take down again."""
     if wanted.hooks.poststop:
-        told = hooks.describe(container, "stopped", pid=None, bundle=bundle, annotations=wanted.annotations)
+        told = state.describe(container, "stopped", pid=None, bundle=bundle, annotations=wanted.annotations)
         with own_pid_namespace():
             hooks.run_to_the_end(wanted.hooks.poststop, told)
 

@@ -26,24 +26,11 @@ from typing import Any, Final
 from runtime import errors
 from runtime.fields import Fields
 from runtime.spec import Hook, parse_hooks
+from runtime.state import describe
 
 DEFAULT_TIMEOUT_S: Final = 120
-SPECIFICATION: Final = "1.2.0"
 _KEPT_OUTPUT: Final = 1000
 _CHUNK: Final = 4096
-
-
-def describe(
-    container: str, status: str, *, pid: int | None, bundle: str, annotations: Mapping[str, str], root: str = ""
-) -> dict[str, Any]:
-    """The state that hooks get (runtime.md, "State"); `root` is where the file tree stands in its mount namespace."""
-    known: dict[str, Any] = {"ociVersion": SPECIFICATION, "id": container, "status": status}
-    if pid is not None:
-        known["pid"] = pid
-    known |= {"bundle": bundle, "annotations": dict(annotations)}
-    if root:
-        known["root"] = root
-    return known
 
 
 def run(hooks: Sequence[Hook], state: Mapping[str, Any]) -> None:

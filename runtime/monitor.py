@@ -18,7 +18,6 @@ from typing import Any, Final, NoReturn
 from runtime import birth, cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
-from runtime.seccomp import notify
 
 _DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES: Final = 3
@@ -178,7 +177,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
 
 
 def _described(request: Request, wanted: spec.Spec) -> dict[str, Any]:
-    return notify.describe(request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations)
+    return state.describe(request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

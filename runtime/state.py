@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ from runtime import errors
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
 GATE_FILE: Final = "start.sock"
+SPECIFICATION: Final = "1.2.0"
+"""Of the runtime-spec."""
+
 _RESERVED_BYTES: Final = 512
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
 
@@ -65,6 +68,19 @@ def folder(root: str, container: str) -> str:
 def default_cgroups_path(container: str) -> str:
     """The cgroup of a container whose configuration names none."""
     return f"/orch/{container}"
+
+
+def describe(
+    container: str, status: str, *, pid: int | None, bundle: str, annotations: Mapping[str, str], root: str = ""
+) -> dict[str, Any]:
+    """What hooks and agents get (runtime.md, "State"); `root`: where its tree stands in its mount namespace."""
+    known: dict[str, Any] = {"ociVersion": SPECIFICATION, "id": container, "status": status}
+    if pid is not None:
+        known["pid"] = pid
+    known |= {"bundle": bundle, "annotations": dict(annotations)}
+    if root:
+        known["root"] = root
+    return known
 
 
 def write(path: str, value: Any) -> None:

@@ -28,10 +28,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal
-from runtime import hooks as hooking
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
-from runtime.seccomp import notify
 from runtime.spec import Spec
 
 MAX_CLIENTS: Final = 64
@@ -247,7 +245,7 @@ class Supervisor:
             return
         known = self._state
         annotations = self._it.spec.annotations
-        told = hooking.describe(known.id, "running", pid=known.pid, bundle=known.bundle, annotations=annotations)
+        told = state.describe(known.id, "running", pid=known.pid, bundle=known.bundle, annotations=annotations)
         ended = birth.fork_hooks(hooks, told)
         self._hooking = True
 
@@ -287,7 +285,7 @@ class Supervisor:
 
     def _order_filter(self) -> filters.Order | None:
         wanted, known = self._it.spec, self._state
-        described = notify.describe(
+        described = state.describe(
             known.id, "running", pid=known.pid, bundle=known.bundle, annotations=wanted.annotations
         )
         return filters.order(wanted.seccomp, os.path.dirname(self._it.folder), described)

@@ -26,7 +26,6 @@ from typing import Any
 
 from runtime import birth, cgroups, errors, firstprocess, hooks, protocol, rootfs, spec, state, syscalls
 from runtime.seccomp import filter as filters
-from runtime.seccomp import notify
 from runtime.state import State
 from runtime.terms import Terms
 
@@ -63,7 +62,7 @@ def create(request: Request) -> State:
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str, lock: int) -> State:
     with errors.step(state.GATE_FILE):
         gate = protocol.listen(os.path.join(folder, state.GATE_FILE))
-    described = notify.describe(
+    described = state.describe(
         request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations
     )
     order = filters.order(wanted.seccomp, request.root, described)

@@ -13,7 +13,6 @@ from typing import Any
 from runtime import birth, control, errors, joinedprocess, protocol, spec, state, syscalls, unattended
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
-from runtime.seccomp import notify
 from runtime.state import State
 from runtime.terms import Terms
 
@@ -51,7 +50,7 @@ def execute(request: Request) -> int:
 
 def _execute_in(request: Request, known: State, process: spec.Process, first_process: int) -> int:
     container = spec.parse(control.config(request.root, request.container))
-    described = notify.describe(
+    described = state.describe(
         known.id, "running", pid=known.pid, bundle=known.bundle, annotations=container.annotations
     )
     order = filters.order(container.seccomp, request.root, described)

@@ -14,7 +14,6 @@ from runtime.cli import options, report
 from runtime.cli.options import Flag, Options
 
 VERSION: Final = "0.1.0"
-SPECIFICATION: Final = "1.2.0"
 DEFAULT_ROOT: Final = "/run/orchrun"
 
 _VERBS: Final = {
@@ -99,7 +98,9 @@ def _failure(given: Options) -> int:
 
 def _dispatch(given: Options, telling: report.Report) -> int:
     if given.on("--version"):
-        sys.stdout.write(f"orchrun version {VERSION}\nspec: {SPECIFICATION}\n")
+        from runtime import state  # only here: what a verb does not need, it does not wait for
+
+        sys.stdout.write(f"orchrun version {VERSION}\nspec: {state.SPECIFICATION}\n")
         return 0
     if not given.words or given.on("--help"):
         sys.stdout.write(_usage())

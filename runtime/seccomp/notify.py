@@ -25,14 +25,12 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import errors, syscalls
 from runtime.seccomp.profile import Profile
 
-_VERSION: Final = "1.2.0"
 _AGENT_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.001
 _LOOKS: Final = 500_000_000
@@ -65,18 +63,6 @@ class Courier:
         """Let go of it, in the process that forked both."""
         self.channel.close()
         self.page.close()
-
-
-def describe(container: str, status: str, *, pid: int, bundle: str, annotations: Mapping[str, str]) -> dict[str, Any]:
-    """The container's state, as an agent gets it."""
-    return {
-        "ociVersion": _VERSION,
-        "id": container,
-        "status": status,
-        "pid": pid,
-        "bundle": bundle,
-        "annotations": dict(annotations),
-    }
 
 
 def dispatch(profile: Profile, state: dict[str, Any]) -> Courier | None:
@@ -149,7 +135,7 @@ def _deliver(channel: socket.socket, agent: socket.socket, profile: Profile, sta
     process = os.pidfd_open(pid)
     listener = _take(process, struct.unpack("i", number)[0])
     told = {
-        "ociVersion": _VERSION,
+        "ociVersion": state["ociVersion"],
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": profile.listener_metadata,

@@ -4,8 +4,8 @@ import json
 import sys
 from typing import Any
 
-from runtime import capabilities, mountoptions
-from runtime.cli.main import SPECIFICATION, Context
+from runtime import capabilities, mountoptions, state
+from runtime.cli.main import Context
 from runtime.cli.options import Flag, Options
 from runtime.seccomp import profile
 from runtime.spec import hooks, namespaces
@@ -26,7 +26,7 @@ def run(context: Context, given: Options) -> int:
 def _features() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": SPECIFICATION,
+        "ociVersionMax": state.SPECIFICATION,
         "hooks": list(hooks.NAMES),
         "mountOptions": sorted(mountoptions.known_words()),
         "linux": {

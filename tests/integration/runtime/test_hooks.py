@@ -197,6 +197,7 @@ def test_a_hook_may_write_much_and_leave_a_child_behind(box: Box, diary: Diary) 
     script = "exec </dev/null; head -c 1000000 /dev/zero; setsid sleep 20 & exit 0"
     loud = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 10}
     box.create("a", configured(box, diary, {"createRuntime": [loud]}, "true"))
+    assert box.ended("a").exit_code == 0
 
 
 def test_a_hook_that_is_not_there(box: Box, diary: Diary) -> None:
