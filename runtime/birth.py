@@ -71,11 +71,11 @@ def first_process(wanted: spec.Spec, forked: int, channel: socket.socket) -> int
         os.waitpid(forked, 0)
     pid = int(message.body["born"])
     if any(namespace.kind == "pid" for namespace in wanted.namespaces):
-        _enter_pid_namespace_of(pid)
+        enter_pid_namespace_of(pid)
     return pid
 
 
-def _enter_pid_namespace_of(pid: int) -> None:
+def enter_pid_namespace_of(pid: int) -> None:
     """So that what is forked for an exec is born there, too."""
     with errors.step("linux.namespaces: pid"):
         pidfd = os.pidfd_open(pid)

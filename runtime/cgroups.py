@@ -146,9 +146,13 @@ class Cgroup:
 
     def doors(self) -> list[int]:
         """Descriptors by which a process enters (`enter`) that has no privileges of its own over the groups."""
-        file = "cgroup.procs" if self.layout.is_v2 else "tasks"
         with errors.step(f"cgroup {self.path}"):
-            return [os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CLOEXEC) for folder in self.folders]
+            return [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in self.door_paths()]
+
+    def door_paths(self) -> list[str]:
+        """The files that a process of one thread writes "0" to when it enters."""
+        file = "cgroup.procs" if self.layout.is_v2 else "tasks"
+        return [f"{folder}/{file}" for folder in self.folders]
 
     def enter(self) -> None:
         """Move the caller, which must have one thread, into the group."""

@@ -32,6 +32,14 @@ class Exec:
             os.close(self.master)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """What the container was asked for: as a value, and its `process` as it was written."""
+
+    spec: spec.Spec
+    process: Mapping[str, Any]
+
+
 def split_status(status: int) -> tuple[int, int]:
     """A wait(2) status as exit code (128 + N for signal N) and signal (0 for none)."""
     code = os.waitstatus_to_exitcode(status)
@@ -43,14 +51,12 @@ class Execs:
 
     def __init__(
         self,
-        container: spec.Spec,
-        process_config: Mapping[str, Any],
+        configured: Callable[[], Configured],
         cgroup: Cgroup,
         pidfd: int,
         order: Callable[[], filters.Order | None],
     ) -> None:
-        self._container = container
-        self._process_config = process_config
+        self._configured = configured
         self._cgroup = cgroup
         self._pidfd = pidfd
         self._order = order
@@ -68,7 +74,7 @@ class Execs:
         stdio = (fds[0], fds[1], fds[2]) if fds else (-1, -1, -1)
         order = self._order()
         join = joinedprocess.Join(
-            spec=self._container,
+            spec=self._configured().spec,
             process=process,
             cgroup=self._cgroup,
             first_process=self._pidfd,
@@ -98,7 +104,7 @@ class Execs:
         """The process as asked for; what is not said is as in the container, but for the terminal."""
         if not isinstance(wanted, dict):
             raise errors.InvalidSpec("process: must be an object")
-        inherited = {key: value for key, value in self._process_config.items() if key not in _NOT_INHERITED}
+        inherited = {key: value for key, value in self._configured().process.items() if key not in _NOT_INHERITED}
         return spec.parse_process(Fields({**inherited, **wanted}, "process"))
 
     def told(self, started: Exec, request: int) -> tuple[dict[str, Any] | None, tuple[int, ...]]:

@@ -21,16 +21,15 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Self
+from typing import Any, NoReturn, Self
 
-from runtime import cgroups, errors, hooks, program, protocol, rootfs, syscalls, userns
+from runtime import cgroups, errors, hooks, namespaces, program, protocol, rootfs, syscalls, userns
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Spec, sysctl_namespace
 from runtime.terms import SUPERVISED, Terms
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_JOIN_ORDER: Final = ("ipc", "uts", "network", "cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +108,8 @@ def _await_creation_hooks(spec: Spec, monitor: socket.socket) -> None:
 
 def _join_namespaces(spec: Spec) -> None:
     """Open all before joining any: a path is meant as the host sees it."""
-    wanted = [namespace for namespace in spec.namespaces if namespace.path and namespace.kind in _JOIN_ORDER]
     opened = []
-    for namespace in wanted:
+    for namespace in namespaces.joined(spec):
         with errors.step(f"linux.namespaces: open the {namespace.kind} namespace"):
             opened.append((namespace, os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)))
     for namespace, fd in opened:
@@ -164,11 +162,7 @@ class _KernelParameters:
         if not spec.sysctl:
             return cls(spec=spec, proc=-1)
         with errors.step("linux.sysctl: open a proc file system"):
-            context = syscalls.fsopen("proc")
-            syscalls.fsconfig_create(context)
-            proc = syscalls.fsmount(context, 0)
-            os.close(context)
-        return cls(spec=spec, proc=proc)
+            return cls(spec=spec, proc=rootfs.detached_procfs())
 
     def set(self, *, made: bool) -> None:
         """Set those of the namespaces that the container joins, or, at last, those of the namespaces that it makes."""

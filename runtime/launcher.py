@@ -1,7 +1,8 @@
-"""The launcher: a small warm process that forks a monitor for each container (`python -m runtime.launcher`).
+"""The launcher: a warm process that makes containers, with a monitor for each (`python -m runtime.launcher`).
 
-Everything is imported once and frozen, so a fork shares nearly all its memory. The launcher has one client, at the
-socket that it was started with; it ends when that socket closes, and monitors and containers live on.
+Everything is imported once and frozen, so that the monitors, which its zygote forks, share nearly all its memory. The
+launcher has one client, at the socket that it was started with; it ends when that socket closes, and monitors and
+containers live on.
 
     verb           request fields                                        reply fields
     create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid
@@ -10,9 +11,9 @@ socket that it was started with; it ends when that socket closes, and monitors a
     netns-delete   path                                                  -
     ping           -                                                     pid
 
-Rules: one thread, and no waiting. A request that takes time is served by a fork, which reports through a pipe, so
-any number can be on their way at once; a fork that ends without a report is reported as such. When there is nothing
-else to do, one fork is made in advance and stands by as the next monitor.
+Rules: one thread, and no waiting. What takes time is done by another process, which reports through a pipe, so any
+number can be on their way at once; one that ends without a report is reported as such. When there is nothing else to
+do, one monitor is made in advance and stands by.
 """
 
 import contextlib
@@ -22,11 +23,12 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from runtime import errors, monitor, netns, protocol, rehearsal, signals, syscalls
+from runtime import errors, maker, netns, protocol, rehearsal, signals, syscalls, zygote
+from runtime.script import machine
 
 _REPORT_BYTES: Final = 64 * 1024
 _REHEARSALS: Final = 20
@@ -34,19 +36,10 @@ _REHEARSALS: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request that a fork is serving."""
+    """A request that another process is serving."""
 
     request: int
-    pid: int
     what: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standby:
-    """A monitor without a container: the next `create` is its to do. It ends when its channel closes."""
-
-    pid: int
-    channel: socket.socket
 
 
 class Launcher:
@@ -58,7 +51,9 @@ class Launcher:
         self._jobs: dict[int, Job] = {}  # by the pipe that the report comes through
         self._selector = selectors.DefaultSelector()
         self._signals = -1
-        self._standby: Standby | None = None
+        self._memory = machine.Memory()
+        self._zygote: socket.socket | None = None
+        self._standby: socket.socket | None = None  # leads to a monitor without a container
         self._may_prepare = True
 
     def run(self) -> None:
@@ -73,6 +68,10 @@ class Launcher:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self._start_zygote()
+        # This process goes on for long, and shares with nobody what it makes from here on.
+        gc.enable()
+        self._maker = maker.Maker(self._root, self._memory)
         while True:
             # Not while others are on their way: it would take a processor from them.
             ready = self._selector.select(0 if self._may_prepare and not self._jobs else None)
@@ -87,13 +86,12 @@ class Launcher:
                     return
 
     def _reap(self) -> None:
+        """Of zygotes that were killed."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._signals, 128 * 16)
         with contextlib.suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                if self._standby is not None and pid == self._standby.pid:
-                    self._standby.channel.close()
-                    self._standby, self._may_prepare = None, True
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def _relay(self, pipe: int) -> None:
         """Pass on what a fork reports, or that it ended without a word."""
@@ -104,7 +102,7 @@ class Launcher:
         if report:
             self._send(protocol.decode(report))
             return
-        self._send(protocol.failed(job.request, errors.PeerGone(f"{job.what}: process {job.pid} was killed")))
+        self._send(protocol.failed(job.request, errors.PeerGone(f"{job.what}: its process was killed, or never made")))
 
     def _send(self, body: dict[str, Any]) -> None:
         with contextlib.suppress(errors.PeerGone):  # the next receive tells
@@ -133,8 +131,7 @@ class Launcher:
             case "create":
                 self._create(number, message)
             case "netns-create":
-                path = _path(message.body)
-                self._fork(number, f"netns-create {path}", lambda report: _make_netns(number, path, report))
+                self._forward(number, f"netns-create {_path(message.body)}", message)
             case "netns-delete":
                 netns.delete(_path(message.body))
                 self._send(protocol.ok(number))
@@ -144,63 +141,82 @@ class Launcher:
                 raise errors.ProtocolError(f"unknown verb {verb!r}")
 
     def _create(self, number: int, message: protocol.Message) -> None:
-        what = f"create {message.body.get('container')}"
-        standby, self._standby, self._may_prepare = self._standby, None, True
-        if standby is None:
-            self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
-            return
+        """Make the container, as far as that can be done here, and have a monitor go on."""
+        monitors = self._take_monitor()
+        try:
+            with self._reported(number, f"create {message.body.get('container')}") as report:
+                if not self._maker.make(message, report, monitors):
+                    self._leave_to(monitors, message, report)
+        finally:
+            monitors.close()
+
+    def _leave_to(self, monitors: socket.socket, message: protocol.Message, report: int) -> None:
+        try:
+            protocol.send(monitors, message.body, [report, *message.fds])
+        except errors.PeerGone:  # it was killed while it stood by
+            with self._new_monitor() as another:
+                protocol.send(another, message.body, [report, *message.fds])
+
+    def _forward(self, number: int, what: str, message: protocol.Message) -> None:
+        with self._reported(number, what) as report:
+            self._ask_zygote(message.body, report)
+
+    @contextlib.contextmanager
+    def _reported(self, number: int, what: str) -> Iterator[int]:
+        """The descriptor by which another process reports; its report goes to the client."""
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            protocol.send(standby.channel, message.body, [theirs, *message.fds])
-            self._expect(ours, Job(request=number, pid=standby.pid, what=what))
-        except errors.PeerGone:  # it was killed; the reaper will see
+            yield theirs
+        except BaseException:
             os.close(ours)
-            self._fork(number, what, lambda report: monitor.run(message.body, self._root, message.fds, report))
+            raise
         finally:
             os.close(theirs)
-            standby.channel.close()
+        self._jobs[ours] = Job(request=number, what=what)
+        self._selector.register(ours, selectors.EVENT_READ)
 
     def _prepare(self) -> None:
         self._may_prepare = False
+        self._standby = self._new_monitor()
+
+    def _take_monitor(self) -> socket.socket:
+        taken, self._standby, self._may_prepare = self._standby, None, True
+        return taken or self._new_monitor()
+
+    def _new_monitor(self) -> socket.socket:
+        """A channel to a monitor that stands by, or will do so soon."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            try:
-                pid = os.fork()
-            except OSError:  # no process to spare: the next creation forks by itself, or says why it cannot
-                ours.close()
-                return
-            if pid == 0:
+            self._ask_zygote(None, theirs.fileno())
+        return ours
+
+    def _ask_zygote(self, body: dict[str, Any] | None, fd: int) -> None:
+        """Have it serve a request, or fork a monitor when there is none."""
+        try:
+            zygote.ask(self._zygote or self._start_zygote(), body, fd)
+        except errors.PeerGone:  # it was killed
+            zygote.ask(self._start_zygote(), body, fd)
+
+    def _start_zygote(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            if os.fork() == 0:
                 ours.close()
                 self._leave()
-                monitor.stand_by(theirs, self._root, lambda: rehearsal.run(1))
-        self._standby = Standby(pid=pid, channel=ours)
-
-    def _fork(self, number: int, what: str, job: Callable[[int], NoReturn]) -> None:
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
-        try:
-            pid = os.fork()
-        except OSError:
-            os.close(ours)
-            os.close(theirs)
-            raise
-        if pid == 0:
-            os.close(ours)
-            self._leave()
-            job(theirs)
-        os.close(theirs)
-        self._expect(ours, Job(request=number, pid=pid, what=what))
-
-    def _expect(self, report: int, job: Job) -> None:
-        self._jobs[report] = job
-        self._selector.register(report, selectors.EVENT_READ)
+                zygote.run(theirs, self._signals, self._root, self._memory)
+        if self._zygote is not None:
+            self._zygote.close()
+        self._zygote = ours
+        return ours
 
     def _leave(self) -> None:
-        """Close, in a fork, everything that is the launcher's: its client must see when the launcher ends."""
+        """Close, in a fork, what is the launcher's: its client must see when the launcher ends."""
         self._selector.close()
         self._client.close()
-        if self._standby is not None:
-            self._standby.channel.close()
-        for fd in (self._signals, *self._jobs):
+        for channel in (self._standby, self._zygote):
+            if channel is not None:
+                channel.close()
+        for fd in self._jobs:
             os.close(fd)
         self._jobs.clear()
 
@@ -210,17 +226,6 @@ def _path(body: dict[str, Any]) -> str:
     if not isinstance(path, str) or not path.startswith("/"):
         raise errors.InvalidSpec(f"path: {path!r} must be an absolute path")
     return path
-
-
-def _make_netns(number: int, path: str, report: int) -> NoReturn:
-    reply = protocol.ok(number)
-    try:
-        netns.create(path)
-    except errors.ContainerError as error:
-        reply = protocol.failed(number, error)
-    finally:
-        os.write(report, protocol.encode(reply))
-        os._exit(0)
 
 
 def _settle(client: socket.socket) -> None:

@@ -15,7 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from runtime import birth, cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
+from runtime import (
+    birth,
+    cgroups,
+    errors,
+    execs,
+    firstprocess,
+    logs,
+    protocol,
+    rootfs,
+    spec,
+    state,
+    supervisor,
+    syscalls,
+)
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
 
@@ -62,12 +75,19 @@ def parse(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) ->
 
 def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> NoReturn:
     """Be the monitor of a new container. `report` is a pipe that takes one reply and is closed then."""
-    number = int(body["id"])
+
+    def make() -> supervisor.Supervised:
+        detach()
+        return create(parse(body, root, fds, report))
+
+    serve(int(body["id"]), report, make)
+
+
+def serve(number: int, report: int, make: Callable[[], supervisor.Supervised]) -> NoReturn:
+    """Be the monitor of the container that `make` makes, and reply to the request of this number."""
     code = 1
     try:
-        _detach()
-        supervised = _create(parse(body, root, fds, report))
-        _close_all(fds)
+        supervised = make()
         reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
         supervisor.Supervisor(supervised).run(lambda: _report(report, reply))
         code = 0
@@ -82,21 +102,7 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
         os._exit(code)
 
 
-def stand_by(channel: socket.socket, root: str, rehearse: Callable[[], None]) -> NoReturn:
-    """Be the next monitor: get ready, wait for a `create` request with [report, *stdio], and serve it."""
-    try:
-        _detach()
-        rehearse()
-        message = protocol.receive(channel)
-        channel.close()
-        if message is not None:
-            report, *fds = message.fds
-            run(message.body, root, tuple(fds), report)
-    finally:
-        os._exit(0)
-
-
-def _detach() -> None:
+def detach() -> None:
     """Leave the launcher's session and take its orphans' place as their parent; harmless when done twice."""
     gc.disable()  # nothing here is cyclic, and a collection would unshare the launcher's pages
     if os.getsid(0) != os.getpid():
@@ -113,24 +119,23 @@ def _report(pipe: int, reply: dict[str, Any]) -> None:
         return  # the launcher has gone, or the report was made; the container's files tell the rest
 
 
-def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
-
-
-def _create(request: Request) -> supervisor.Supervised:
+def create(request: Request) -> supervisor.Supervised:
+    """Make the container; its standard streams are closed here then."""
     wanted = spec.parse(request.config)
     path = wanted.cgroups_path or state.default_cgroups_path(request.container)
     wanted = dataclasses.replace(wanted, cgroups_path=path)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
     with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group):
-        return _create_in(request, wanted, group, folder)
+        supervised = _create_in(request, wanted, group, folder)
+    for fd in request.stdio:
+        os.close(fd)
+    return supervised
 
 
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
     group.apply(wanted.resources)
-    output = _open_output(request, wanted)
+    output = open_output(request, terminal=wanted.process.terminal)
     order = filters.order(wanted.seccomp, request.root, _described(request, wanted))
     tree = rootfs.Tree(
         spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
@@ -157,9 +162,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     theirs.close()
     if order is not None:
         order.close()
-    for fd in output.stdio:
-        if fd >= 0 and fd not in request.stdio:
-            os.close(fd)
+    output.close_theirs(request.stdio)
     pid = birth.first_process(wanted, pid, channel)
     try:
         # While the first process sets itself up, on the other processor if there is one.
@@ -173,7 +176,9 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     # Last, since it is what makes the container known: a state file promises a socket.
     with errors.step("write state.json"):
         state.put_in_place(os.path.join(folder, state.STATE_FILE))
-    return dataclasses.replace(supervised, master=master)
+    if request.start:
+        channel.close()
+    return dataclasses.replace(supervised, master=master, channel=None if request.start else channel)
 
 
 def _described(request: Request, wanted: spec.Spec) -> dict[str, Any]:
@@ -188,20 +193,45 @@ class Output:
     pipes: tuple[int, ...]
     log: logs.LogFile | None
 
+    def close_theirs(self, stdio: tuple[int, ...]) -> None:
+        """Let go of the first process's ends, but for those that came with the request."""
+        for fd in self.stdio:
+            if fd >= 0 and fd not in stdio:
+                os.close(fd)
 
-def _open_output(request: Request, wanted: spec.Spec) -> Output:
-    log = _open_log(request.log)
+    def close(self) -> None:
+        """Let go of ours, when nothing came of the container."""
+        for fd in self.pipes:
+            os.close(fd)
+        if self.log is not None:
+            self.log.close()
+
+
+def open_output(request: Request, *, terminal: bool) -> Output:
+    """Open the log, and make its pipes."""
+    log = open_log(request.log)
     if request.stdio:
         stdin, stdout, stderr = request.stdio
         return Output(stdio=(stdin, stdout, stderr), pipes=(), log=log)
-    if log is None or wanted.process.terminal:
+    if log is None or terminal:
         return Output(stdio=(-1, -1, -1), pipes=(), log=log)
     ours_out, theirs_out = os.pipe2(os.O_CLOEXEC)
     ours_err, theirs_err = os.pipe2(os.O_CLOEXEC)
     return Output(stdio=(-1, theirs_out, theirs_err), pipes=(ours_out, ours_err), log=log)
 
 
-def _open_log(options: dict[str, Any] | None) -> logs.LogFile | None:
+def open_log(options: dict[str, Any] | None) -> logs.LogFile | None:
+    """Open what a request's `log` says; raises InvalidSpec and SetupFailed."""
+    found = log_options(options)
+    if found is None:
+        return None
+    path, max_bytes, max_files = found
+    with errors.step("create.log.path"):
+        return logs.LogFile(path, max_bytes=max_bytes, max_files=max_files)
+
+
+def log_options(options: dict[str, Any] | None) -> tuple[str, int, int] | None:
+    """Path, most bytes of a file, and most files; raises InvalidSpec."""
     if options is None:
         return None
     fields = Fields(options, "create.log")
@@ -209,8 +239,7 @@ def _open_log(options: dict[str, Any] | None) -> logs.LogFile | None:
     max_bytes = fields.number("max_bytes", low=4096, high=2**50, default=_DEFAULT_LOG_BYTES)
     max_files = fields.number("max_files", low=1, high=1000, default=_DEFAULT_LOG_FILES)
     fields.finish()
-    with errors.step("create.log.path"):
-        return logs.LogFile(path, max_bytes=max_bytes, max_files=max_files)
+    return path, max_bytes, max_files
 
 
 def _supervised(
@@ -222,19 +251,7 @@ def _supervised(
     pid: int,
     channel: socket.socket,
 ) -> supervisor.Supervised:
-    now = time.time_ns()
-    known = state.State(
-        id=request.container,
-        status="running" if request.start else "created",
-        pid=pid,
-        pid_start=state.process_start(pid, zombie=True),
-        monitor_pid=os.getpid(),
-        monitor_start=state.process_start(os.getpid()),
-        bundle=request.bundle,
-        cgroups_path=wanted.cgroups_path,
-        created_ns=now,
-        started_ns=now if request.start else 0,
-    )
+    known = known_state(request, pid, wanted.cgroups_path)
     with errors.step("monitor.sock"):
         listener = protocol.listen(os.path.join(folder, state.SOCKET_FILE))
     with errors.step("write state.json"):
@@ -243,12 +260,30 @@ def _supervised(
     return supervisor.Supervised(
         state=known,
         folder=folder,
-        spec=wanted,
-        process_config=request.config["process"],
+        configured=lambda: execs.Configured(spec=wanted, process=request.config["process"]),
+        own_pids=wanted.makes("pid"),
+        poststart=wanted.hooks.poststart,
         cgroup=group,
         pipes=output.pipes,
         log=output.log,
         master=-1,
         channel=channel,
         listener=listener,
+    )
+
+
+def known_state(request: Request, pid: int, cgroups_path: str) -> state.State:
+    """The state of a container whose first process was just made by the caller, its monitor."""
+    now = time.time_ns()
+    return state.State(
+        id=request.container,
+        status="running" if request.start else "created",
+        pid=pid,
+        pid_start=state.process_start(pid, zombie=True),
+        monitor_pid=os.getpid(),
+        monitor_start=state.process_start(os.getpid()),
+        bundle=request.bundle,
+        cgroups_path=cgroups_path,
+        created_ns=now,
+        started_ns=now if request.start else 0,
     )

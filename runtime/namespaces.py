@@ -1,9 +1,17 @@
-"""The pid namespace, which is entered by a parent for its children."""
+"""Namespaces to join, and the pid namespace, which is entered by a parent for its children."""
 
 import os
+from typing import Final
 
 from runtime import errors, syscalls
-from runtime.spec import Spec
+from runtime.spec import Namespace, Spec
+
+_JOIN_ORDER: Final = ("ipc", "uts", "network", "cgroup")
+
+
+def joined(spec: Spec) -> list[Namespace]:
+    """Those that a process joins by itself, by their paths."""
+    return [namespace for namespace in spec.namespaces if namespace.path and namespace.kind in _JOIN_ORDER]
 
 
 def enter_pid_namespace(wanted: Spec) -> None:

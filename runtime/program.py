@@ -65,7 +65,7 @@ def run(
     terms.bind_life()
     # As the final user: what that user cannot reach, the program could not either.
     _stand_in(process.cwd)
-    variables = _environment(process, identity)
+    variables = environment(process, identity)
     path = lookup.find(process.args[0], variables)
     protocol.send(monitor, {"created": True}, [] if master < 0 else [master])
     if master >= 0:
@@ -203,7 +203,7 @@ def _stand_in(folder: str) -> None:
             raise OSError(errno.ENOENT, "leads out of the container")
 
 
-def _environment(process: Process, identity: users.Identity) -> dict[str, str]:
+def environment(process: Process, identity: users.Identity) -> dict[str, str]:
     """The variables, with HOME from the container's passwd when the configuration has none."""
     found = dict(entry.split("=", 1) for entry in process.env)
     found.setdefault("HOME", identity.home)

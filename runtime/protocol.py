@@ -25,10 +25,11 @@ from runtime import errors
 
 MAX_PACKET_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-MAX_DESCRIPTORS: Final = 8
+MAX_DESCRIPTORS: Final = 128
 
 _INLINE: Final = b"J"
 _MEMORY_FILE: Final = b"M"
+_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 
@@ -64,21 +65,23 @@ def decode(text: bytes) -> dict[str, Any]:
     return body
 
 
-def send(to: socket.socket, body: dict[str, Any], fds: Sequence[int] = ()) -> None:
+def send(to: socket.SocketType, body: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message; the descriptors stay the sender's."""
-    assert len(fds) < MAX_DESCRIPTORS, f"{len(fds)} descriptors in one message"
+    if len(fds) >= MAX_DESCRIPTORS:
+        raise errors.ProtocolError(f"{len(fds)} descriptors in one message; {MAX_DESCRIPTORS - 1} are the most")
     text = encode(body)
     if len(text) < MAX_PACKET_BYTES:
-        _send_packet(to, _INLINE + text, fds)
+        send_packet(to, _INLINE + text, fds)
         return
     spilled = _memory_file(text)
     try:
-        _send_packet(to, _MEMORY_FILE, [spilled, *fds])
+        send_packet(to, _MEMORY_FILE, [spilled, *fds])
     finally:
         os.close(spilled)
 
 
-def _send_packet(to: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
+def send_packet(to: socket.SocketType, packet: bytes, fds: Sequence[int]) -> None:
+    """Send a packet as it is."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
         to.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
@@ -86,36 +89,46 @@ def _send_packet(to: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
         raise errors.PeerGone(f"the other end has closed the connection: {error.strerror}") from None
 
 
-def receive(source: socket.socket) -> Message | None:
+def receive(source: socket.SocketType) -> Message | None:
     """The next message, or None at the end of the connection."""
+    packet, fds = receive_packet(source)
+    return message(packet, fds) if packet else None
+
+
+def receive_packet(source: socket.SocketType) -> tuple[bytes, list[int]]:
+    """The next packet as it is, and its descriptors; empty at the end of the connection."""
     try:
-        packet, ancillary, flags = _receive_packet(source)
+        packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, _SPACE, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         # The other end closed without reading all that we had sent. The kernel says so once, and before it hands
         # out what the other end had sent.
         try:
-            packet, ancillary, flags = _receive_packet(source)
+            packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, _SPACE, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            return None
+            return b"", []
     fds = _descriptors(ancillary)
+    if flags & _TRUNCATED:
+        _close(fds)
+        raise errors.ProtocolError(f"packet above {MAX_PACKET_BYTES} bytes or {MAX_DESCRIPTORS} descriptors")
+    return packet, fds
+
+
+def message(packet: bytes, fds: list[int]) -> Message:
+    """What a packet says; closes the descriptors when it says nothing."""
     try:
-        return _message(packet, flags, fds) if packet else None
+        return _message(packet, fds)
     except BaseException:
-        for fd in fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        _close(fds)
         raise
 
 
-def _receive_packet(source: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    packet, ancillary, flags, _ = source.recvmsg(MAX_PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-    return packet, ancillary, flags
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
-def _message(packet: bytes, flags: int, fds: list[int]) -> Message:
-    if flags & _TRUNCATED:
-        raise errors.ProtocolError(f"packet above {MAX_PACKET_BYTES} bytes or {MAX_DESCRIPTORS} descriptors")
+def _message(packet: bytes, fds: list[int]) -> Message:
     if packet[:1] == _INLINE:
         return Message(body=decode(packet[1:]), fds=tuple(fds))
     if packet != _MEMORY_FILE or not fds:
@@ -193,6 +206,12 @@ def listen(path: str) -> socket.socket:
         os.umask(mask)
         os.close(folder)
     return listener
+
+
+def accept(listener: socket.SocketType) -> socket.socket:
+    """The next connection; raises OSError when there is none."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - the half of socket.accept that is C
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -47,20 +47,20 @@ class Sources:
     has_devices: bool = False  # /dev is among the mounts, and filled
 
 
-def prepare(tree: Tree, owner: userns.Owner | None) -> Sources:
+def prepare(tree: Tree, owner: userns.Owner | None, *, devices_outside: bool = False) -> Sources:
     """Take from the host what the container gets of it.
 
     From the host's mount namespace: such a copy still hears from the host's mounts, as `rslave` and `rshared` promise.
-    With an owner the caller makes files as its root.
+    With an owner the caller makes files as its root. `devices_outside`: a /dev in memory is made here in any case.
     """
     spec = tree.spec
     mounts = {mount.path: _copy_source(mount, owner) for mount in spec.mounts if mount.options.bind}
     cgroups = {mount.path: _copy_cgroups(tree, mount) for mount in spec.mounts if _is_cgroup(mount)}
     has_devices = False
-    for mount in spec.mounts if owner is not None else ():
+    for mount in spec.mounts if owner is not None or devices_outside else ():
         if mount.destination == "/dev" and mount.kind == "tmpfs":
             has_devices = True
-        elif not _is_of_shared_namespace(spec, mount):
+        elif owner is None or not _is_of_shared_namespace(spec, mount):
             continue
         with errors.step(f"{mount.path}: make a {mount.kind} for {mount.destination}"):
             mounts[mount.path] = _new_file_system(mount)
@@ -229,7 +229,7 @@ def _mount_cgroups(root: int, mount: Mount, copies: tuple[tuple[str, int], ...])
         _attach(root, copies[0][1], mount)
         os.close(copies[0][1])
         return
-    board = _tmpfs(mount.options.add & ~syscalls.MOUNT_ATTR_RDONLY, mode="755", size="65536")
+    board = cgroup_board(mount)
     _attach(root, board, mount)
     for name, detached in copies:
         os.mkdir(name, 0o755, dir_fd=board)
@@ -239,6 +239,11 @@ def _mount_cgroups(root: int, mount: Mount, copies: tuple[tuple[str, int], ...])
         os.close(target)
     syscalls.mount_setattr(board, add=mount.options.add)
     os.close(board)
+
+
+def cgroup_board(mount: Mount) -> int:
+    """A detached folder in memory for the groups of version 1, which is to be made as the options say in the end."""
+    return _tmpfs(mount.options.add & ~syscalls.MOUNT_ATTR_RDONLY, mode="755", size="65536")
 
 
 def _copy_folder(folder: str, mount: Mount) -> int:
@@ -254,6 +259,16 @@ def _tmpfs(attributes: int, **options: str) -> int:
             syscalls.fsconfig_string(context, key, value)
         syscalls.fsconfig_create(context)
         return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def detached_procfs() -> int:
+    """A proc file system that is mounted nowhere, so that nobody can redirect what is written below it."""
+    context = syscalls.fsopen("proc")
+    try:
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, 0)
     finally:
         os.close(context)
 

@@ -96,7 +96,17 @@ def write_beside(path: str, value: Any) -> None:
 
 def write_new(path: str, value: Any) -> None:
     """Write a file that nobody reads yet, into the space that `reserve` took if it did."""
-    data = json.dumps(dataclasses.asdict(value) if isinstance(value, State | Exit) else value).encode()
+    write_text(path, text(dataclasses.asdict(value) if isinstance(value, State | Exit) else value))
+
+
+def text(value: Any) -> str:
+    """The content of a file of ours."""
+    return json.dumps(value)
+
+
+def write_text(path: str, content: str) -> None:
+    """Likewise, when its text is known."""
+    data = content.encode()
     with errors.step("write state"):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

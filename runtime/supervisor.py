@@ -29,8 +29,9 @@ from typing import Any, Final
 
 from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal
 from runtime.cgroups import Cgroup
+from runtime.execs import Configured
 from runtime.seccomp import filter as filters
-from runtime.spec import Spec
+from runtime.spec import Hook, Spec
 
 MAX_CLIENTS: Final = 64
 
@@ -41,14 +42,15 @@ class Supervised:
 
     state: state.State
     folder: str
-    spec: Spec
-    process_config: dict[str, Any]
+    configured: Callable[[], Configured]
+    own_pids: bool  # its processes end with the first one
+    poststart: tuple[Hook, ...]
     cgroup: Cgroup
     pipes: tuple[int, ...]  # ours of stdout and stderr
     log: logs.LogFile | None
     master: int
-    channel: socket.socket  # to the first process, until it runs its program
-    listener: socket.socket
+    channel: socket.socket | None  # to the first process, while that waits for its start
+    listener: socket.SocketType
 
 
 class Supervisor:
@@ -66,9 +68,7 @@ class Supervisor:
         self._hooking = False
         self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
         pidfd = os.pidfd_open(self._state.pid)
-        self._execs = execs.Execs(
-            supervised.spec, supervised.process_config, supervised.cgroup, pidfd, self._order_filter
-        )
+        self._execs = execs.Execs(supervised.configured, supervised.cgroup, pidfd, self._order_filter)
         self._verbs: dict[str, Callable[[int, socket.socket, protocol.Message], dict[str, Any] | None]] = {
             "start": self._start,
             "state": self._tell_state,
@@ -87,7 +87,6 @@ class Supervisor:
         for fd in self._output.ends:
             self._watch(fd, functools.partial(self._move_output, fd))
         if self._state.status == "running":
-            self._it.channel.close()
             self._after_start(made)
         else:
             made()
@@ -140,7 +139,7 @@ class Supervisor:
         )
 
     def _finish(self, ended: state.Exit) -> None:
-        if not self._it.spec.makes("pid"):
+        if not self._it.own_pids:
             # No pid namespace died with the first process, so its descendants may still be there.
             with contextlib.suppress(errors.SetupFailed):  # `delete` tries again and says what stays
                 self._it.cgroup.kill_all()
@@ -156,7 +155,7 @@ class Supervisor:
 
     def _accept(self) -> None:
         try:
-            client, _ = self._it.listener.accept()
+            client = protocol.accept(self._it.listener)
         except OSError:
             return
         if len(self._clients) >= MAX_CLIENTS or protocol.peer_uid(client) not in {0, os.geteuid()}:
@@ -217,18 +216,19 @@ class Supervisor:
         raise errors.ProtocolError(f"unknown verb {message.body.get('verb')!r}; known are {', '.join(self._verbs)}")
 
     def _start(self, number: int, client: socket.socket, _message: protocol.Message) -> None:
-        if self._state.status != "created":
+        channel = self._it.channel
+        if self._state.status != "created" or channel is None:
             raise errors.WrongStatus(f"start: the container is {self._state.status}, not created")
-        protocol.send(self._it.channel, {"start": True})
+        protocol.send(channel, {"start": True})
         self._state = dataclasses.replace(self._state, status="starting")
-        self._starting[self._state.pid] = lambda: self._started(number, client)
-        self._watch(self._it.channel.fileno(), self._starting[self._state.pid])
+        self._starting[self._state.pid] = lambda: self._started(channel, number, client)
+        self._watch(channel.fileno(), self._starting[self._state.pid])
 
-    def _started(self, number: int, client: socket.socket) -> None:
-        message = protocol.receive(self._it.channel)
+    def _started(self, channel: socket.socket, number: int, client: socket.socket) -> None:
+        message = protocol.receive(channel)
         del self._starting[self._state.pid]
-        self._selector.unregister(self._it.channel.fileno())
-        self._it.channel.close()
+        self._selector.unregister(channel.fileno())
+        channel.close()
         if message is not None:
             self._send(client, {"id": number, "error": message.body["error"]})
             return
@@ -239,13 +239,11 @@ class Supervisor:
 
     def _after_start(self, tell: Callable[[], None]) -> None:
         """Execute the poststart hooks in a fork, since output and clients go on meanwhile; then tell of the start."""
-        hooks = self._it.spec.hooks.poststart
+        hooks = self._it.poststart
         if not hooks:
             tell()
             return
-        known = self._state
-        annotations = self._it.spec.annotations
-        told = state.describe(known.id, "running", pid=known.pid, bundle=known.bundle, annotations=annotations)
+        told = self._described(self._it.configured().spec)
         ended = birth.fork_hooks(hooks, told)
         self._hooking = True
 
@@ -284,11 +282,12 @@ class Supervisor:
         self._watch(started.channel.fileno(), told)
 
     def _order_filter(self) -> filters.Order | None:
-        wanted, known = self._it.spec, self._state
-        described = state.describe(
-            known.id, "running", pid=known.pid, bundle=known.bundle, annotations=wanted.annotations
-        )
-        return filters.order(wanted.seccomp, os.path.dirname(self._it.folder), described)
+        wanted = self._it.configured().spec
+        return filters.order(wanted.seccomp, os.path.dirname(self._it.folder), self._described(wanted))
+
+    def _described(self, wanted: Spec) -> dict[str, Any]:
+        known = self._state
+        return state.describe(known.id, "running", pid=known.pid, bundle=known.bundle, annotations=wanted.annotations)
 
     def _exec_status(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
         return self._execs.status(message.body.get("exec"))

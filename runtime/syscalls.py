@@ -283,6 +283,11 @@ def keep_capabilities_over_uids() -> None:
     _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
 
 
+def let_uids_change_capabilities() -> None:
+    """PR_SET_SECUREBITS: take that back."""
+    _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, 0)
+
+
 def set_process_name(name: str) -> None:
     """PR_SET_NAME: what `ps -o comm` shows; 15 bytes."""
     _checked("prctl PR_SET_NAME", _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0))

@@ -66,6 +66,21 @@ class Owner:
                 )
 
 
+@contextlib.contextmanager
+def files_made_by(owner: Owner | None) -> Iterator[None]:
+    """What is made meanwhile belongs to the container's root. For a caller that goes on as the host's afterwards."""
+    if owner is None:
+        yield
+        return
+    owner.make_files_as_root()
+    try:
+        yield
+    finally:
+        syscalls.setfsuid(os.getuid())
+        syscalls.setfsgid(os.getgid())
+        syscalls.let_uids_change_capabilities()
+
+
 def give_pipes(fds: Iterable[int], spec: Spec) -> None:
     """Give the container's root those that are pipes, so that it may open /dev/stdout. Never a device or a file."""
     wanted = spec.user_namespace

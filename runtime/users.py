@@ -15,7 +15,7 @@ from runtime.spec import MAX_ID, User
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _MAX_DIGITS: Final = 20
-_PASSWD, _GROUP = "/etc/passwd", "/etc/group"
+PASSWD, GROUP = "/etc/passwd", "/etc/group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Identity:
 
 def resolve(user: User) -> Identity:
     """Look the user up. To be called with the container's root as the process's root."""
-    return identify(user, read_table(_PASSWD), read_table(_GROUP) if user.username else "")
+    return identify(user, read_table(PASSWD), read_table(GROUP) if user.username else "")
 
 
 def identify(user: User, passwd: str, group: str) -> Identity:
@@ -42,7 +42,7 @@ def identify(user: User, passwd: str, group: str) -> Identity:
     name, colon, group_name = user.username.partition(":")
     entry = _find(_rows(passwd, 7), name, _number(name))
     if entry is None and _number(name) is None:
-        raise _unknown("user", name, _PASSWD)
+        raise _unknown("user", name, PASSWD)
     uid = int(entry[2]) if entry else _number(name)
     assert uid is not None
     gid = _group_id(group_name, group) if colon else (int(entry[3]) if entry else 0)
@@ -58,7 +58,7 @@ def _group_id(name: str, group: str) -> int:
     if entry is not None:
         return int(entry[2])
     if number is None:
-        raise _unknown("group", name, _GROUP)
+        raise _unknown("group", name, GROUP)
     return number
 
 
@@ -104,14 +104,14 @@ def _find(rows: Iterator[list[str]], name: str, number: int | None) -> list[str]
     return by_number
 
 
-def read_table(path: str) -> str:
-    """The text of a file of the container; "" when it has none."""
+def read_table(path: str, root: int = syscalls.AT_FDCWD, resolve: int = syscalls.RESOLVE_NO_MAGICLINKS) -> str:
+    """The text of a file of the container, by default from inside; "" when it has none."""
     # The reader has the host's privileges still: a link of the image must lead neither to what the runtime has open
     # nor to what procfs shows to root only, such as the kernel's log, which is gone once it is read.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
     with errors.step(f"user: read the container's {path}"):
         try:
-            fd = syscalls.openat2(syscalls.AT_FDCWD, path, flags, resolve=syscalls.RESOLVE_NO_MAGICLINKS)
+            fd = syscalls.openat2(root, path, flags, resolve=resolve)
         except (FileNotFoundError, NotADirectoryError):
             return ""
     try:

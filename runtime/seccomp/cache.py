@@ -31,15 +31,20 @@ def program(profile: Profile, root: str) -> bytes:
 
     Compiling takes memory that the process does not give back: call it in one that executes a program soon.
     """
-    known = _memory.get(profile.digest) or _read(_path(profile, root))
-    if known is not None:
-        return known
+    found = known(profile, root)
+    if found is not None:
+        return found
     from runtime.seccomp import library  # only here: a process that finds its program never needs it
 
     made = library.compile_profile(profile)
     with contextlib.suppress(OSError):  # a full disk, say: the next one compiles again
         _write(_path(profile, root), made)
     return made
+
+
+def known(profile: Profile, root: str) -> bytes | None:
+    """The profile's program if it was compiled before."""
+    return _memory.get(profile.digest) or _read(_path(profile, root))
 
 
 def remember(profile: Profile, root: str) -> None:

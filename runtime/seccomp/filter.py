@@ -78,7 +78,7 @@ def load(wanted: Filter, process: Process) -> None:
 def _load(wanted: Filter) -> None:
     flags = wanted.profile.flags
     if wanted.courier is None:
-        syscalls.seccomp_load(wanted.program, flags & ~_WAIT_KILLABLE)  # it says how a listener is waited for
+        syscalls.seccomp_load(wanted.program, flags_without_listener(wanted.profile))
         return
     if flags & _TSYNC:
         flags |= _TSYNC_ESRCH  # or the result could be a thread's number
@@ -86,6 +86,11 @@ def _load(wanted: Filter) -> None:
     listener = syscalls.seccomp_load(wanted.program, flags | _NEW_LISTENER)
     if not wanted.courier.await_delivery(listener):
         raise OSError(errno.EPIPE, f"nobody took the listener at {wanted.profile.listener_path}")
+
+
+def flags_without_listener(profile: Profile) -> int:
+    """The flags of seccomp(2), but for the one that says how a listener is waited for."""
+    return profile.flags & ~_WAIT_KILLABLE
 
 
 def _step(profile: Profile, kept: int) -> str:

@@ -1,0 +1,67 @@
+"""Which containers are plain: all of their first process's set-up can be decided beforehand, and written as a script.
+
+Others are made by `firstprocess`, which can do anything. Most people's containers are plain: without hooks of their
+start, terminal, reaper, or agent for their system calls.
+"""
+
+import os
+
+from runtime import overlay
+from runtime.script import machine
+from runtime.seccomp.profile import Profile
+from runtime.spec import Hooks, Mount, Spec
+
+
+def why_not(spec: Spec, *, on_overlay: bool, started: bool) -> str:
+    """Why a container is not plain, or "" when it is."""
+    joined = {namespace.kind for namespace in spec.namespaces if namespace.path}
+    reasons = (
+        (not machine.SUPPORTED, "there is no machine code for this processor"),
+        (on_overlay and overlay.needs_own_namespace(), "this kernel has overlays on attached folders only"),
+        (not started, "it is started later"),
+        (spec.process.terminal, "it has a terminal"),
+        (spec.init, "it has a reaper"),
+        (spec.hooks != Hooks(), "hooks are executed while it is made, or when that fails"),
+        (bool(joined & {"pid", "user"}), "it joins a namespace that its processes are born into"),
+        (not _is_loaded_last(spec.seccomp, spec), "its filter takes more than loading it"),
+        (not any(is_devices(mount) for mount in spec.mounts), "it has no /dev of its own"),
+    )
+    return next((reason for holds, reason in reasons if holds), "") or _unusual_place(spec)
+
+
+def _is_loaded_last(profile: Profile | None, spec: Spec) -> bool:
+    return profile is None or (not profile.notifies and spec.process.no_new_privileges)
+
+
+def is_devices(mount: Mount) -> bool:
+    """Whether a mount is the container's own /dev, which is filled by us."""
+    return mount.destination == "/dev" and mount.kind == "tmpfs" and not mount.options.bind
+
+
+def _unusual_place(spec: Spec) -> str:
+    """Something that lies below a mount in which a place for it would have to be made, or looked up."""
+    for number, mount in enumerate(spec.mounts):
+        lies_on = above(spec.mounts[:number], mount.destination)
+        if lies_on is not None and not is_devices(lies_on) and not _is_cgroups_place(lies_on, mount):
+            return f"{mount.path}.destination: is below {lies_on.destination}"
+        if mount.destination.startswith("/proc/") or (mount.destination == "/proc" and mount.kind != "proc"):
+            return f"{mount.path}.destination: is in /proc"
+    if above(spec.mounts, spec.process.cwd) is not None:
+        return "process.cwd: is below a mount"
+    if any(mount.destination in {"/etc", "/etc/passwd", "/etc/group"} for mount in spec.mounts):
+        return "process.user: is looked up in a mount"
+    for path in spec.masked_paths:
+        lies_on = above(spec.mounts, path)
+        if lies_on is not None and lies_on.kind not in {"proc", "sysfs"}:
+            return f"linux.maskedPaths: {path} is below {lies_on.destination}"
+    return ""
+
+
+def above(mounts: tuple[Mount, ...], path: str) -> Mount | None:
+    """The mount that a path is in."""
+    found = (mount for mount in reversed(mounts) if f"{os.path.normpath(path)}/".startswith(f"{mount.destination}/"))
+    return next(found, None)
+
+
+def _is_cgroups_place(lies_on: Mount, mount: Mount) -> bool:
+    return lies_on.kind == "sysfs" and mount.destination == "/sys/fs/cgroup"

@@ -1,0 +1,161 @@
+"""Writing down system calls for `machine` to execute, by their names and as the manual pages have them."""
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from runtime.script import machine
+
+_NUMBERS: Final = {
+    # arch/x86/entry/syscalls/syscall_64.tbl
+    "write": 1,
+    "rt_sigaction": 13,
+    "rt_sigprocmask": 14,
+    "ioctl": 16,
+    "dup2": 33,
+    "socket": 41,
+    "clone": 56,
+    "execve": 59,
+    "chdir": 80,
+    "fchdir": 81,
+    "fchown": 93,
+    "umask": 95,
+    "setsid": 112,
+    "setgroups": 116,
+    "setresuid": 117,
+    "setresgid": 119,
+    "capset": 126,
+    "pivot_root": 155,
+    "prctl": 157,
+    "mount": 165,
+    "umount2": 166,
+    "sethostname": 170,
+    "setdomainname": 171,
+    "exit_group": 231,
+    "openat": 257,
+    "unshare": 272,
+    "prlimit64": 302,
+    "setns": 308,
+    "seccomp": 317,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
+_INDIRECT: Final = (1 << 16, 1 << 17, 1 << 18)
+_ABSENT_SHIFT: Final = 24
+_LEAVE: Final = 1 << 32
+_WORD: Final = (1 << 64) - 1
+_MAX_STEPS: Final = (machine.DATA_AT - machine.STEPS_AT) // machine.STEP_BYTES
+_MAX_CELLS: Final = (machine.STEPS_AT - machine.CELLS_AT) // 8
+_MAX_DATA_BYTES: Final = machine.BYTES - machine.DATA_AT
+_UNUSED: Final = (0, 0, 0, 0, 0, 0)
+_NOBODYS: Final = 0
+
+
+class TooLongError(Exception):
+    """The list, or what it refers to, does not fit into the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A place for the answer of one call, which later ones use; or for a descriptor that is given."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """An address in the memory."""
+
+    address: int
+
+
+Argument: TypeAlias = int | str | bytes | Cell | At
+"""A number; a text or bytes, whose address is meant; what is in a cell; an address."""
+
+
+class Script:
+    """A list that is being written, for a memory at a known address."""
+
+    def __init__(self, address: int) -> None:
+        self._cells_at = address + machine.CELLS_AT
+        self._data_at = address + machine.DATA_AT
+        self._words: list[int] = []
+        self._cells = 1  # the first takes what nobody asks for
+        self._data = bytearray()
+        self._places: dict[bytes, int] = {}
+        self.names: list[str] = []
+
+    def given(self) -> Cell:
+        """A descriptor that whoever executes the list has put there, in the order of these calls."""
+        assert not self.names, "a descriptor that is given after the first step"
+        return self.cell()
+
+    def cell(self) -> Cell:
+        """A place for a number."""
+        cell = Cell(self._cells)
+        self._cells += 1
+        return cell
+
+    def call(self, name: str, *arguments: Argument, absent: int = 0, leave: bool = False) -> None:
+        """A step. `absent`: where there is no such file, go on so many steps later. `leave`: see `machine`."""
+        self._write(name, arguments, _NOBODYS, absent, leave=leave)
+
+    def answer(self, name: str, *arguments: Argument, absent: int = 0) -> Cell:
+        """A step whose answer is used later."""
+        cell = self.cell()
+        self._write(name, arguments, cell.number, absent)
+        return cell
+
+    def place(self, data: bytes) -> At:
+        """Where in the memory these bytes will be, on a multiple of eight."""
+        known = self._places.get(data)
+        if known is None:
+            known = self._places[data] = self._data_at + len(self._data)
+            self._data += data + bytes(8 - len(data) % 8)
+        return At(known)
+
+    def strings(self, items: list[bytes]) -> At:
+        """An array of strings that ends with a null, as execve(2) takes it."""
+        addresses = [self.place(item).address for item in items]
+        return self.place(struct.pack(f"<{len(items) + 1}Q", *addresses, 0))
+
+    def cell_address(self, cell: Cell) -> At:
+        """Where a cell is, for calls that write an answer of their own."""
+        return At(self._cells_at + 8 * cell.number)
+
+    def finished(self) -> tuple[bytes, bytes, bytes]:
+        """Cells, steps and data, as `machine.Memory.load` takes them; raises TooLongError."""
+        if len(self.names) > _MAX_STEPS or self._cells > _MAX_CELLS or len(self._data) > _MAX_DATA_BYTES:
+            raise TooLongError(f"{len(self.names)} steps, {self._cells} cells, {len(self._data)} bytes")
+        cells = struct.pack("<Q", machine.UNSET) * self._cells
+        return cells, struct.pack(f"<{len(self._words)}Q", *self._words), bytes(self._data)
+
+    def _write(
+        self, name: str, arguments: tuple[Argument, ...], answer: int, absent: int, *, leave: bool = False
+    ) -> None:
+        first = _NUMBERS[name] | absent << _ABSENT_SHIFT
+        if leave:
+            first |= _LEAVE
+        words = [0]
+        for position, argument in enumerate(arguments):
+            if isinstance(argument, int):
+                words.append(argument & _WORD)
+            elif isinstance(argument, Cell):
+                first |= _INDIRECT[position]
+                words.append(self._cells_at + 8 * argument.number)
+            elif isinstance(argument, At):
+                words.append(argument.address)
+            else:
+                words.append(self.place(os.fsencode(argument)).address)
+        words[0] = first
+        words += _UNUSED[len(arguments) :]
+        words.append(self._cells_at + 8 * answer)
+        self._words += words
+        self.names.append(name)
