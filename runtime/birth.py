@@ -17,11 +17,20 @@ SETUP_TIMEOUT_S: Final = 120.0
 
 @contextlib.contextmanager
 def place(
-    root: str, container: str, config: dict[str, Any], wanted: spec.Spec, *, bundle: str = ""
+    root: str,
+    container: str,
+    config: dict[str, Any],
+    wanted: spec.Spec,
+    *,
+    bundle: str = "",
+    layout: cgroups.Layout | None = None,
 ) -> Iterator[tuple[str, cgroups.Cgroup]]:
-    """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails."""
+    """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails.
+
+    `layout` is this machine's, for a caller that knows it already.
+    """
     folder = state.folder(root, container)
-    group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
+    group = cgroups.Cgroup.plan(layout or cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:

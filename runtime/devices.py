@@ -28,16 +28,17 @@ _KINDS: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _NULL: Final = os.makedev(1, 3)
 
 
-def fill(folder: int, extra: tuple[Device, ...], maps: IdMaps | None = None) -> None:
+def fill(folder: int, extra: tuple[Device, ...], maps: IdMaps | None = None, *, empty: bool = False) -> None:
     """Make the nodes and links in the open folder; the umask must be 0. What is there already stays.
 
-    With `maps` the caller has the host's ids: the devices' owners, which are the container's, are translated.
+    With `maps` the caller has the host's ids: the devices' owners, which are the container's, are translated. `empty`:
+    nothing is there.
     """
     for name, major, minor in _CHARACTER_NODES:
-        if not _is_there(folder, name):
+        if empty or not _is_there(folder, name):
             os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=folder)
     for name, target in _LINKS:
-        if not _is_there(folder, name):
+        if empty or not _is_there(folder, name):
             os.symlink(target, name, dir_fd=folder)
     for device in extra:
         _add(folder, device, _owner(device, maps))

@@ -64,6 +64,7 @@ class Launcher:
         self._selector.register(self._client, selectors.EVENT_READ)
         rehearsal.prepare(self._root)
         rehearsal.run(_REHEARSALS)
+        rehearsal.supervise(self._root, self._memory, _REHEARSALS)
         # What was allocated until now is never looked at by a collection again, and so stays shared with the forks.
         gc.collect()
         gc.freeze()

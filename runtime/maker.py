@@ -5,13 +5,11 @@ monitor executes the script (`scripted`). Two rules. Nothing here waits. And wha
 and left to the monitor, as the launcher was asked for it: the monitor does it in its own way, or says what is wrong.
 """
 
-import contextlib
 import dataclasses
 import os
 import socket
-from collections.abc import Iterator
 
-from runtime import birth, cgroups, errors, monitor, protocol, rootfs, scripted, spec, state
+from runtime import birth, cgroups, descriptors, errors, monitor, protocol, rootfs, scripted, spec, state
 from runtime.script import machine, outside, plain, start, steps
 
 _FAILURES = (outside.NotPlainError, steps.TooLongError, errors.ContainerError, OSError)
@@ -24,12 +22,13 @@ class Maker:
         self._root = root
         self._memory = memory
         self._proc = rootfs.detached_procfs()
+        self._layout = cgroups.current_layout()
 
     def make(self, message: protocol.Message, report: int, monitors: socket.SocketType) -> bool:
         """Make the container of a `create` request, and hand it over. False: it is not made, and nothing is left."""
         mask = os.umask(0)  # what is made has the modes that are asked for
         try:
-            with _nothing_left_open():
+            with descriptors.nothing_left_after_failure():
                 self._make(message, report, monitors)
         except _FAILURES:
             return False
@@ -45,7 +44,10 @@ class Maker:
         reason = plain.why_not(wanted, on_overlay=request.overlay is not None, started=request.start)
         if reason or (request.overlay is None and not wanted.root_path):
             raise outside.NotPlainError(reason)
-        with birth.place(request.root, request.container, request.config, wanted) as (folder, group):
+        with birth.place(request.root, request.container, request.config, wanted, layout=self._layout) as (
+            folder,
+            group,
+        ):
             group.apply(wanted.resources)
             script = steps.Script(self._memory.address)
             given = outside.Given(script=script)
@@ -88,20 +90,3 @@ def _described(
         log=monitor.log_options(request.log),
         state=scripted.known_before(request.container, request.bundle, wanted.cgroups_path),
     )
-
-
-@contextlib.contextmanager
-def _nothing_left_open() -> Iterator[None]:
-    """A process that lives long closes what a failure has left open, wherever that was."""
-    before = _open_descriptors()
-    try:
-        yield
-    except BaseException:
-        for fd in _open_descriptors() - before:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        raise
-
-
-def _open_descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}

@@ -1,13 +1,16 @@
 """Run what every creation runs, as far as it has no effect.
 
-The interpreter adapts its code in its first dozen runs, by writing into it. Done in the launcher it is done once;
-done in the forks it would cost each of them a copy of every page that it touches. And a process that stands by
-takes the copies that it will need anyhow before there is work, rather than after.
+The interpreter adapts its code in its first dozen runs, by writing into it. Done in the launcher, before it forks the
+zygote, it is done once; done in the monitors it would cost each of them a copy of every page that it touches.
 """
 
+import contextlib
+import gc
 import os
+import socket
 
-from runtime import cgroups, defaults, monitor, protocol, spec, state
+from runtime import cgroups, defaults, descriptors, monitor, protocol, scripted, spec, state, supervisor
+from runtime.script import machine, steps
 from runtime.seccomp import cache, profile
 
 
@@ -30,3 +33,41 @@ def run(times: int) -> None:
         group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
         cgroups.visible_folders(group)
         state.process_start(os.getpid())
+
+
+def supervise(root: str, memory: machine.Memory, times: int) -> None:
+    """Make and supervise containers that have nothing of one: a process that ends at once, in a folder of ours."""
+    folder, kept = os.path.join(root, f"@rehearsal-{os.getpid()}"), descriptors.now_open()
+    with contextlib.suppress(OSError):  # without a disk or privileges the first real one says so
+        os.mkdir(folder, 0o700)
+        for _ in range(times):
+            _supervise(folder, memory)
+    state.remove_folder(folder)
+    # A monitor leaves closing to its end.
+    gc.collect()
+    descriptors.close_others(kept)
+
+
+def _supervise(folder: str, memory: machine.Memory) -> None:
+    script = steps.Script(memory.address)
+    ready = script.answer("umask", 0o022)
+    script.call("exit_group", 0)
+    made = scripted.Made(
+        request={"container": "rehearsal", "bundle": ""},
+        number=0,
+        folder=folder,
+        cgroup=((), "", "/rehearsal", ()),
+        own_pids=True,
+        ready=ready.number,
+        born=0,
+        stdio=0,
+        log=(os.path.join(folder, "log"), 4096, 1),
+        state=scripted.known_before("rehearsal", "", "/rehearsal"),
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
+        scripted.hand_over(ours, made, script.finished(), [theirs.fileno(), listener.fileno()])
+        packet, fds = protocol.receive_packet(theirs)
+        container = scripted.received(packet, fds, theirs, folder, memory)
+        supervisor.Supervisor(container.create(memory)).run(lambda: None)
+    os.unlink(os.path.join(folder, state.SOCKET_FILE))

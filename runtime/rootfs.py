@@ -65,7 +65,7 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, devices_outside: bool = F
         with errors.step(f"{mount.path}: make a {mount.kind} for {mount.destination}"):
             mounts[mount.path] = _new_file_system(mount)
             if mount.destination == "/dev":
-                devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None)
+                devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None, empty=True)
     return Sources(root=_open_root(tree, owner), mounts=mounts, cgroups=cgroups, has_devices=has_devices)
 
 

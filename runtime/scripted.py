@@ -66,24 +66,31 @@ def known_before(container: str, bundle: str, cgroups_path: str) -> str:
     return text.removesuffix("}")
 
 
+def received(
+    packet: bytes, fds: list[int], channel: socket.SocketType, root: str, memory: machine.Memory
+) -> "Container":
+    """What was handed over, with the script in its place."""
+    fields, sizes = marshal.loads(packet[len(KIND) :])  # noqa: S302 - from the launcher, of which we are a fork
+    memory.receive(channel, sizes)
+    return Container(Made(*fields), fds, root)
+
+
 def run(packet: bytes, fds: list[int], channel: socket.SocketType, root: str, memory: machine.Memory) -> NoReturn:
     """Be the monitor of a container that was made."""
-    fields, sizes = marshal.loads(packet[len(KIND) :])  # noqa: S302 - from the launcher, which forked us
-    made = Made(*fields)
-    memory.receive(channel, sizes)
+    container = received(packet, fds, channel, root, memory)
     channel.close()
-    monitor.serve(made.number, fds[0], lambda: _Container(made, fds, root).create(memory))
+    monitor.serve(container.made.number, fds[0], lambda: container.create(memory))
 
 
 class _Failed(Exception):  # noqa: N818 - caught by whoever raised it
     """Some step was not done."""
 
 
-class _Container:
+class Container:
     """The container that was made, and the descriptors that came with it."""
 
     def __init__(self, made: Made, fds: list[int], root: str) -> None:
-        self._made = made
+        self.made = made
         self._root = root
         self._report, *rest = fds
         self._stdio = rest[: made.stdio]
@@ -101,7 +108,7 @@ class _Container:
             return self._start_again()
 
     def _create(self, memory: machine.Memory) -> supervisor.Supervised:
-        made = self._made
+        made = self.made
         if not made.own_pids:
             syscalls.set_child_subreaper()
         if made.log is not None:
@@ -132,7 +139,7 @@ class _Container:
 
     def _clone(self, memory: machine.Memory) -> int:
         """Execute the script; a pipe that ends when the program runs, or when the first process has ended."""
-        made, theirs = self._made, []
+        made, theirs = self.made, []
         if self._log is not None and not self._stdio:
             (ours_out, theirs_out), (ours_err, theirs_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
             self._pipes, theirs = (ours_out, ours_err), [theirs_out, theirs_err]
@@ -147,7 +154,7 @@ class _Container:
         return ours
 
     def _known(self, own: int, now: int) -> state.State:
-        request = self._made.request
+        request = self.made.request
         return state.State(
             id=request["container"],
             status="running",
@@ -156,17 +163,17 @@ class _Container:
             monitor_pid=own,
             monitor_start=state.process_start(own),
             bundle=request["bundle"],
-            cgroups_path=self._made.cgroup[2],
+            cgroups_path=self.made.cgroup[2],
             created_ns=now,
             started_ns=now,
         )
 
     def _group(self) -> cgroups.Cgroup:
-        controllers, unified, path, folders = self._made.cgroup
+        controllers, unified, path, folders = self.made.cgroup
         return cgroups.Cgroup(layout=Layout(controllers=controllers, unified=unified), path=path, folders=folders)
 
     def _supervised(self, known: state.State) -> supervisor.Supervised:
-        made, pid = self._made, self._pid
+        made, pid = self.made, self._pid
         return supervisor.Supervised(
             state=known,
             folder=made.folder,
@@ -184,7 +191,7 @@ class _Container:
     def _start_again(self) -> supervisor.Supervised:
         """Undo all, and make the container in the other way."""
         monitor.detach()
-        config = state.load_config(self._made.folder)
+        config = state.load_config(self.made.folder)
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -196,8 +203,8 @@ class _Container:
         group = self._group()
         group.kill_all()
         group.delete()
-        state.remove_folder(self._made.folder)
-        body = {**self._made.request, "config": config}
+        state.remove_folder(self.made.folder)
+        body = {**self.made.request, "config": config}
         return monitor.create(monitor.parse(body, self._root, tuple(self._stdio), self._report))
 
 

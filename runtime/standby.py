@@ -16,8 +16,9 @@ def run(channel: int, root: str, memory: machine.Memory) -> NoReturn:
     """
     try:
         os.setsid()
-        with open("/proc/self/comm", "wb", buffering=0) as name:
-            name.write(b"orch-monitor")
+        name = os.open("/proc/self/comm", os.O_WRONLY)
+        os.write(name, b"orch-monitor")
+        os.close(name)
         connection = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
         packet, fds = protocol.receive_packet(connection)
         if packet[:1] == scripted.KIND:

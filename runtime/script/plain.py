@@ -59,8 +59,11 @@ def _unusual_place(spec: Spec) -> str:
 
 def above(mounts: tuple[Mount, ...], path: str) -> Mount | None:
     """The mount that a path is in."""
-    found = (mount for mount in reversed(mounts) if f"{os.path.normpath(path)}/".startswith(f"{mount.destination}/"))
-    return next(found, None)
+    below = f"{os.path.normpath(path)}/"
+    for mount in reversed(mounts):
+        if below.startswith(mount.destination) and below[len(mount.destination)] == "/":
+            return mount
+    return None
 
 
 def _is_cgroups_place(lies_on: Mount, mount: Mount) -> bool:

@@ -22,6 +22,18 @@ from runtime.users import Identity
 _AT_FDCWD: Final = syscalls.AT_FDCWD
 _CLOEXEC: Final = os.O_CLOEXEC
 _RESOLVE_INSIDE: Final = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
+_BENEATH: Final = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+
+
+def _how(flags: int, resolve: int) -> tuple[bytes, int]:
+    """openat2's `struct open_how`, and its size."""
+    return struct.pack("<QQQ", flags | _CLOEXEC, 0, resolve), 24
+
+
+_PLACE: Final = _how(os.O_PATH, _RESOLVE_INSIDE)
+_NULL: Final = _how(os.O_RDWR, _RESOLVE_INSIDE)
+_PARAMETER: Final = _how(os.O_WRONLY, _BENEATH)
+_WORKING_FOLDER: Final = _how(os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_NO_MAGICLINKS)
 _BOTH_EMPTY: Final = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
 _CLONE_THIS: Final = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | _CLOEXEC
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
@@ -123,7 +135,7 @@ class _Writer:
         self._limits()
         self._become()
         self._die_with_the_monitor()
-        folder = self._answer("openat2", _AT_FDCWD, spec.process.cwd, *self._how(os.O_DIRECTORY, inside=False))
+        folder = self._answer("openat2", _AT_FDCWD, spec.process.cwd, *_WORKING_FOLDER)
         self._call("fchdir", folder)
         self._signals()
         ready = self._answer("close_range", 3, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
@@ -261,12 +273,8 @@ class _Writer:
             if self._spec.makes(sysctl_namespace(key) or "") == made:
                 path = key if "/" in key else key.replace(".", "/")
                 assert self._inside.proc is not None, "kernel parameters without a procfs"
-                file = self._answer("openat2", self._inside.proc, f"sys/{path}", *self._parameter())
+                file = self._answer("openat2", self._inside.proc, f"sys/{path}", *_PARAMETER)
                 self._call("write", file, value, len(value.encode()))
-
-    def _parameter(self) -> tuple[bytes, int]:
-        resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
-        return struct.pack("<QQQ", os.O_WRONLY | _CLOEXEC, 0, resolve), 24
 
     def _enter(self) -> None:
         self._call("fchdir", self._inside.root)
@@ -280,7 +288,7 @@ class _Writer:
         null: Cell | None = None
         for number, given in enumerate(self._inside.streams):
             if given is None and null is None:
-                null = self._answer("openat2", _AT_FDCWD, "/dev/null", *self._how(os.O_RDWR))
+                null = self._answer("openat2", _AT_FDCWD, "/dev/null", *_NULL)
             stream = given if given is not None else null
             assert stream is not None
             self._call("dup2", stream, number)
@@ -353,12 +361,7 @@ class _Writer:
         self._call("move_mount", mount, "", target, "", _BOTH_EMPTY)
 
     def _open(self, path: str, *, absent: int = 0) -> Cell:
-        return self._answer("openat2", self._inside.root, path, *self._how(os.O_PATH), absent=absent)
-
-    def _how(self, flags: int, *, inside: bool = True) -> tuple[bytes, int]:
-        resolve = _RESOLVE_INSIDE if inside else syscalls.RESOLVE_NO_MAGICLINKS
-        flags |= _CLOEXEC if inside else _CLOEXEC | os.O_PATH
-        return struct.pack("<QQQ", flags, 0, resolve), 24
+        return self._answer("openat2", self._inside.root, path, *_PLACE, absent=absent)
 
     def _set(
         self, mount: Cell, *, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False

@@ -56,6 +56,7 @@ _MAX_CELLS: Final = (machine.STEPS_AT - machine.CELLS_AT) // 8
 _MAX_DATA_BYTES: Final = machine.BYTES - machine.DATA_AT
 _UNUSED: Final = (0, 0, 0, 0, 0, 0)
 _NOBODYS: Final = 0
+_ZEROS: Final = tuple(bytes(8 - number) for number in range(8))
 
 
 class TooLongError(Exception):
@@ -89,7 +90,7 @@ class Script:
         self._words: list[int] = []
         self._cells = 1  # the first takes what nobody asks for
         self._data = bytearray()
-        self._places: dict[bytes, int] = {}
+        self._places: dict[str | bytes, int] = {}
         self.names: list[str] = []
 
     def given(self) -> Cell:
@@ -113,12 +114,13 @@ class Script:
         self._write(name, arguments, cell.number, absent)
         return cell
 
-    def place(self, data: bytes) -> At:
-        """Where in the memory these bytes will be, on a multiple of eight."""
+    def place(self, data: str | bytes) -> At:
+        """Where in the memory these bytes will be, on a multiple of eight, and zeros after them."""
         known = self._places.get(data)
         if known is None:
             known = self._places[data] = self._data_at + len(self._data)
-            self._data += data + bytes(8 - len(data) % 8)
+            encoded = os.fsencode(data)
+            self._data += encoded + _ZEROS[len(encoded) & 7]
         return At(known)
 
     def strings(self, items: list[bytes]) -> At:
@@ -153,7 +155,7 @@ class Script:
             elif isinstance(argument, At):
                 words.append(argument.address)
             else:
-                words.append(self.place(os.fsencode(argument)).address)
+                words.append(self._places.get(argument) or self.place(argument).address)
         words[0] = first
         words += _UNUSED[len(arguments) :]
         words.append(self._cells_at + 8 * answer)
