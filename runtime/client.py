@@ -103,7 +103,10 @@ class Launcher(_Connection):
         start: bool = True,
         stdio: Sequence[int] = (),
     ) -> dict[str, Any]:
-        """Create a container, and start it unless told not to; returns its id, pid and monitor_pid."""
+        """Create a container, and start it unless told not to; returns its id, pid and monitor_pid.
+
+        `scripted` in it tells whether the container was plain (`script.plain`), and so was made the fast way.
+        """
         fields = {"overlay": overlay, "log": log, "bundle": bundle, "start": start}
         return self.call("create", fds=stdio, container=container, config=config, **fields).body
 

@@ -6,15 +6,23 @@ from collections.abc import Iterator
 
 
 def now_open() -> set[int]:
-    """The descriptors of this process, with the one that this listing itself uses."""
-    return {int(name) for name in os.listdir("/proc/self/fd")}
+    """The descriptors of this process."""
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return {fd for fd in listed if _is_open(fd)}  # without the listing's own
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def close_others(kept: set[int]) -> None:
     """Close all descriptors but these. Nothing else may be there that will close one of them."""
     for fd in now_open() - kept:
-        with contextlib.suppress(OSError):  # the listing's own
-            os.close(fd)
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ launcher has one client, at the socket that it was started with; it ends when th
 containers live on.
 
     verb           request fields                                        reply fields
-    create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid
+    create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid, scripted
                    descriptors: none, or stdin, stdout and stderr
     netns-create   path                                                  -
     netns-delete   path                                                  -
@@ -52,6 +52,7 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._signals = -1
         self._memory = machine.Memory()
+        self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)  # which the maker may leave
         self._zygote: socket.socket | None = None
         self._standby: socket.socket | None = None  # leads to a monitor without a container
         self._may_prepare = True
@@ -143,20 +144,16 @@ class Launcher:
 
     def _create(self, number: int, message: protocol.Message) -> None:
         """Make the container, as far as that can be done here, and have a monitor go on."""
-        monitors = self._take_monitor()
-        try:
-            with self._reported(number, f"create {message.body.get('container')}") as report:
-                if not self._maker.make(message, report, monitors):
-                    self._leave_to(monitors, message, report)
-        finally:
-            monitors.close()
+        with self._reported(number, f"create {message.body.get('container')}") as report:
+            try:
+                self._hand_to(self._take_monitor(), message, report)
+            except errors.PeerGone:  # it was killed while it stood by, or its zygote was before
+                self._hand_to(self._new_monitor(), message, report)
 
-    def _leave_to(self, monitors: socket.socket, message: protocol.Message, report: int) -> None:
-        try:
-            protocol.send(monitors, message.body, [report, *message.fds])
-        except errors.PeerGone:  # it was killed while it stood by
-            with self._new_monitor() as another:
-                protocol.send(another, message.body, [report, *message.fds])
+    def _hand_to(self, monitors: socket.socket, message: protocol.Message, report: int) -> None:
+        with monitors:
+            if not self._maker.make(message, report, monitors):
+                protocol.send(monitors, message.body, [report, *message.fds])
 
     def _forward(self, number: int, what: str, message: protocol.Message) -> None:
         with self._reported(number, what) as report:
@@ -204,6 +201,7 @@ class Launcher:
             if os.fork() == 0:
                 ours.close()
                 self._leave()
+                syscalls.setns(self._mounts, syscalls.CLONE_NEWNS)
                 zygote.run(theirs, self._signals, self._root, self._memory)
         if self._zygote is not None:
             self._zygote.close()

@@ -9,7 +9,20 @@ import dataclasses
 import os
 import socket
 
-from runtime import birth, cgroups, descriptors, errors, monitor, protocol, rootfs, scripted, spec, state
+from runtime import (
+    birth,
+    cgroups,
+    descriptors,
+    errors,
+    monitor,
+    overlay,
+    protocol,
+    rootfs,
+    scripted,
+    spec,
+    state,
+    syscalls,
+)
 from runtime.script import machine, outside, plain, start, steps
 
 _FAILURES = (outside.NotPlainError, steps.TooLongError, errors.ContainerError, OSError)
@@ -21,6 +34,10 @@ class Maker:
     def __init__(self, root: str, memory: machine.Memory) -> None:
         self._root = root
         self._memory = memory
+        if overlay.needs_own_namespace():
+            # Still hearing of the host's mounts.
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_SLAVE)
         self._proc = rootfs.detached_procfs()
         self._layout = cgroups.current_layout()
 
@@ -41,7 +58,7 @@ class Maker:
         wanted = spec.parse(request.config)
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
         wanted = dataclasses.replace(wanted, cgroups_path=path)
-        reason = plain.why_not(wanted, on_overlay=request.overlay is not None, started=request.start)
+        reason = plain.why_not(wanted, started=request.start)
         if reason or (request.overlay is None and not wanted.root_path):
             raise outside.NotPlainError(reason)
         with birth.place(request.root, request.container, request.config, wanted, layout=self._layout) as (

@@ -88,7 +88,8 @@ def serve(number: int, report: int, make: Callable[[], supervisor.Supervised]) -
     code = 1
     try:
         supervised = make()
-        reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
+        known, how = supervised.state, supervised.scripted
+        reply = protocol.ok(number, pid=known.pid, monitor_pid=known.monitor_pid, id=known.id, scripted=how)
         supervisor.Supervisor(supervised).run(lambda: _report(report, reply))
         code = 0
     except errors.ContainerError as error:

@@ -84,6 +84,7 @@ def _idmapped(overlay: Overlay, stage: str, user_namespace: int, stack: contextl
             raise OSError(error.errno, f"{path} {idmap.why_not(error)}") from error
         if needs_own_namespace():
             _put_on(stage, fd)
+            stack.callback(syscalls.umount2, stage, syscalls.MNT_DETACH)  # the overlay has copies of its own then
         return f"/proc/self/fd/{fd}"
 
     lower = tuple(copy(path) for path in overlay.lower)

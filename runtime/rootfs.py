@@ -47,17 +47,18 @@ class Sources:
     has_devices: bool = False  # /dev is among the mounts, and filled
 
 
-def prepare(tree: Tree, owner: userns.Owner | None, *, devices_outside: bool = False) -> Sources:
+def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> Sources:
     """Take from the host what the container gets of it.
 
     From the host's mount namespace: such a copy still hears from the host's mounts, as `rslave` and `rshared` promise.
-    With an owner the caller makes files as its root. `devices_outside`: a /dev in memory is made here in any case.
+    With an owner the caller makes files as its root. `ahead`: by a process that makes many, and has a mount namespace
+    of its own where overlays need one (`overlay.needs_own_namespace`); a /dev in memory is made here then, too.
     """
     spec = tree.spec
     mounts = {mount.path: _copy_source(mount, owner) for mount in spec.mounts if mount.options.bind}
     cgroups = {mount.path: _copy_cgroups(tree, mount) for mount in spec.mounts if _is_cgroup(mount)}
     has_devices = False
-    for mount in spec.mounts if owner is not None or devices_outside else ():
+    for mount in spec.mounts if owner is not None or ahead else ():
         if mount.destination == "/dev" and mount.kind == "tmpfs":
             has_devices = True
         elif owner is None or not _is_of_shared_namespace(spec, mount):
@@ -66,7 +67,7 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, devices_outside: bool = F
             mounts[mount.path] = _new_file_system(mount)
             if mount.destination == "/dev":
                 devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None, empty=True)
-    return Sources(root=_open_root(tree, owner), mounts=mounts, cgroups=cgroups, has_devices=has_devices)
+    return Sources(root=_open_root(tree, owner, ahead=ahead), mounts=mounts, cgroups=cgroups, has_devices=has_devices)
 
 
 def build(tree: Tree, sources: Sources) -> int:
@@ -110,10 +111,10 @@ def stands_at(tree: Tree) -> str:
     return tree.stage if tree.overlay is not None else tree.spec.root_path
 
 
-def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
+def _open_root(tree: Tree, owner: userns.Owner | None, *, ahead: bool) -> int:
     with errors.step(f"root {tree.spec.root_path or 'overlay'}"):
         if tree.overlay is not None:
-            if overlay.needs_own_namespace():
+            if overlay.needs_own_namespace() and not ahead:
                 syscalls.unshare(syscalls.CLONE_NEWNS)
                 syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
             return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)

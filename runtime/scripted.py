@@ -186,6 +186,7 @@ class Container:
             master=-1,
             channel=None,
             listener=socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self._listener),
+            scripted=True,
         )
 
     def _start_again(self) -> supervisor.Supervised:

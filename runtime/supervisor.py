@@ -51,6 +51,7 @@ class Supervised:
     master: int
     channel: socket.socket | None  # to the first process, while that waits for its start
     listener: socket.SocketType
+    scripted: bool = False  # how it was made, for who wonders about its speed
 
 
 class Supervisor:

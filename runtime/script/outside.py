@@ -81,7 +81,7 @@ def prepare(tree: rootfs.Tree, group: Cgroup, streams: Streams, given: Given, *,
     owner = userns.Owner.of(spec)
     owner_cell = given.give(owner.fd) if owner is not None else None
     with userns.files_made_by(owner):
-        sources = rootfs.prepare(tree, owner, devices_outside=True)
+        sources = rootfs.prepare(tree, owner, ahead=True)
         root = given.give(sources.root)
         mounts = {path: given.give(fd) for path, fd in sources.mounts.items()}
         boards = {}

@@ -6,31 +6,31 @@ start, terminal, reaper, or agent for their system calls.
 
 import os
 
-from runtime import overlay
+from runtime import overlay, syscalls
 from runtime.script import machine
-from runtime.seccomp.profile import Profile
 from runtime.spec import Hooks, Mount, Spec
 
 
-def why_not(spec: Spec, *, on_overlay: bool, started: bool) -> str:
+def why_not(spec: Spec, *, started: bool) -> str:
     """Why a container is not plain, or "" when it is."""
     joined = {namespace.kind for namespace in spec.namespaces if namespace.path}
     reasons = (
         (not machine.SUPPORTED, "there is no machine code for this processor"),
-        (on_overlay and overlay.needs_own_namespace(), "this kernel has overlays on attached folders only"),
+        (overlay.needs_own_namespace() and _is_heard_outside(spec), "this kernel has mounts that the host hears of"),
         (not started, "it is started later"),
         (spec.process.terminal, "it has a terminal"),
         (spec.init, "it has a reaper"),
         (spec.hooks != Hooks(), "hooks are executed while it is made, or when that fails"),
         (bool(joined & {"pid", "user"}), "it joins a namespace that its processes are born into"),
-        (not _is_loaded_last(spec.seccomp, spec), "its filter takes more than loading it"),
+        (spec.seccomp is not None and spec.seccomp.notifies, "its filter has an agent"),
         (not any(is_devices(mount) for mount in spec.mounts), "it has no /dev of its own"),
     )
     return next((reason for holds, reason in reasons if holds), "") or _unusual_place(spec)
 
 
-def _is_loaded_last(profile: Profile | None, spec: Spec) -> bool:
-    return profile is None or (not profile.notifies and spec.process.no_new_privileges)
+def _is_heard_outside(spec: Spec) -> bool:
+    """Only in the host's own mount namespace, which the launcher may have had to leave (`rootfs.prepare`)."""
+    return any(mount.options.propagation == syscalls.MS_SHARED for mount in spec.mounts)
 
 
 def is_devices(mount: Mount) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 from runtime import capabilities, syscalls
 from runtime.lookup import DEFAULT_PATH
 from runtime.script.steps import Cell, Script
+from runtime.seccomp import filter as filters
 from runtime.spec import Mount, Namespace, Spec, sysctl_namespace
 from runtime.users import Identity
 
@@ -317,13 +318,20 @@ class _Writer:
         self._call("setresuid", identity.uid, identity.uid, identity.uid)
         self._call("prctl", _PR["keep"], 0, 0, 0, 0)
         if sets is not None:
-            self._capabilities(sets)
+            self._capabilities(sets, beside=self._for_the_filter())
+            self._ambient(sets)
         self._call("umask", process.user.umask)
 
-    def _capabilities(self, sets: capabilities.Capabilities) -> None:
-        words = (sets.effective, sets.permitted, sets.inheritable)
+    def _for_the_filter(self) -> int:
+        """The capabilities that loading it takes, beside those that the program gets (`filter.needs`)."""
+        return 0 if self._spec.process.no_new_privileges or not self._inside.program else filters.SYS_ADMIN
+
+    def _capabilities(self, sets: capabilities.Capabilities, *, beside: int = 0) -> None:
+        words = (sets.effective | beside, sets.permitted | beside, sets.inheritable)
         data = struct.pack("<6I", *(word & 0xFFFFFFFF for word in words), *(word >> 32 for word in words))
         self._call("capset", struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), data)
+
+    def _ambient(self, sets: capabilities.Capabilities) -> None:
         self._call("prctl", _PR["ambient"], _AMBIENT_CLEAR, 0, 0, 0)
         possible = sets.ambient & sets.permitted & sets.inheritable
         for number in range(len(capabilities.NAMES)):
@@ -340,7 +348,11 @@ class _Writer:
         program = self._inside.program
         instructions = self._script.place(program)
         described = struct.pack("<H6xQ", len(program) // 8, instructions.address)
-        return self._answer("seccomp", 1, self._inside.filter_flags, described)
+        loaded = self._answer("seccomp", 1, self._inside.filter_flags, described)
+        sets = self._spec.process.capabilities
+        if sets is not None and self._for_the_filter():
+            self._capabilities(sets)
+        return loaded
 
     def _execute(self) -> None:
         """Along PATH, as execvp(3) does; the last place must be it."""

@@ -9,7 +9,7 @@ from runtime.seccomp import cache, notify
 from runtime.seccomp.profile import FLAGS, Profile
 from runtime.spec import Process
 
-_SYS_ADMIN: Final = capabilities.mask(("CAP_SYS_ADMIN",))
+SYS_ADMIN: Final = capabilities.mask(("CAP_SYS_ADMIN",))
 _NEW_LISTENER: Final = 1 << 3
 _TSYNC_ESRCH: Final = 1 << 4
 _TSYNC: Final = FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]
@@ -59,7 +59,7 @@ def needs(wanted: Filter | None, process: Process) -> int:
     A filter could make a setuid program believe that it has dropped its privileges, so the kernel takes one only from
     a process that can gain none by an exec, or that has CAP_SYS_ADMIN.
     """
-    return 0 if wanted is None or process.no_new_privileges else _SYS_ADMIN
+    return 0 if wanted is None or process.no_new_privileges else SYS_ADMIN
 
 
 def load(wanted: Filter, process: Process) -> None:
