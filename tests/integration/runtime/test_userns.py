@@ -302,7 +302,8 @@ def test_ping_and_low_ports(box: Box) -> None:
         config["process"]["user"] = {"username": "app"}
 
     script = (
-        "(nc -l -p 80 < /dev/null > /tmp/got &); until echo hi | nc 127.0.0.1 80 2>/dev/null; do usleep 20000; done;"
+        # A server that has nothing to say would hang up before it was told anything.
+        "(sleep 60 | nc -l -p 80 > /tmp/got &); until echo hi | nc 127.0.0.1 80 2>/dev/null; do usleep 20000; done;"
         "until [ -s /tmp/got ]; do usleep 20000; done; cat /tmp/got; cat /proc/sys/net/ipv4/ping_group_range"
     )
     assert box.run("a", "sh", "-c", "ping -c 1 127.0.0.1 >/dev/null && echo pong", change=mapped) == "pong"
