@@ -56,6 +56,7 @@ class Exit:
     oom_kills: int
     finished_at_ns: int
     lost_log_bytes: int = 0
+    memory_limit_bytes: int | None = None  # that was in force when processes were killed for memory
 
 
 def folder(root: str, container: str) -> str:
@@ -63,11 +64,6 @@ def folder(root: str, container: str) -> str:
     if not _ID.fullmatch(container) or container in {".", ".."}:
         raise errors.InvalidSpec(f"id: {container!r} must be 1 to 200 letters, digits, '_', '+', '-' or '.'")
     return os.path.join(root, container)
-
-
-def default_cgroups_path(container: str) -> str:
-    """The cgroup of a container whose configuration names none."""
-    return f"/orch/{container}"
 
 
 def describe(
