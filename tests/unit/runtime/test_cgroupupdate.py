@@ -51,7 +51,7 @@ def test_a_failed_write_puts_the_earlier_ones_back(tmp_path: Path) -> None:
     with pytest.raises(errors.SetupFailed, match=r"^linux\.resources\.pids\.limit: .*this kernel has no pids\.max"):
         cgroupupdate.update(group, limits)
     assert (tmp_path / "a/memory.max").read_text().startswith("1000")
-    assert (tmp_path / "a/cpu.max").read_text() == "max 100000"
+    assert (tmp_path / "a/cpu.max").read_text().strip() == "max 100000"
 
 
 def test_a_limit_that_another_machine_would_have_changes_nothing(tmp_path: Path) -> None:
