@@ -24,7 +24,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, cgrouppath, cgroups, errors, firstprocess, hooks, protocol, rootfs, spec, state, syscalls
+from runtime import (
+    birth,
+    cgrouppath,
+    cgroups,
+    errors,
+    firstprocess,
+    groupless,
+    hooks,
+    protocol,
+    rootfs,
+    spec,
+    state,
+    syscalls,
+)
 from runtime.seccomp import filter as filters
 from runtime.state import State
 from runtime.terms import Terms
@@ -47,21 +60,19 @@ class Request:
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
     wanted = spec.parse(request.config)
-    path = wanted.cgroups_path or cgrouppath.of(request.container)
-    wanted = dataclasses.replace(wanted, cgroups_path=path if request.has_group else "")
+    if request.has_group:
+        config = request.config
+        path = wanted.cgroups_path or cgrouppath.of(request.container)
+        wanted = dataclasses.replace(wanted, cgroups_path=path)
+    else:
+        wanted, config = groupless.settle(wanted), groupless.config(request.config)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
-    config = request.config if request.has_group else _without_group(request.config)
     # Docker and podman read of the group's files how much was read and written, so that is counted.
     place = birth.place(request.root, request.container, config, wanted, bundle=request.bundle, measures_io=True)
     with place as (folder, group), state.locked(request.root, request.container) as lock:
         group.apply(wanted.resources)
         return _create_in(request, wanted, group, folder, lock)
-
-
-def _without_group(config: dict[str, Any]) -> dict[str, Any]:
-    """For whoever deletes a container whose creation was cut short: a group at this path would be somebody else's."""
-    return {**config, "linux": {**(config.get("linux") or {}), "cgroupsPath": ""}}
 
 
 def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str, lock: int) -> State:

@@ -29,6 +29,7 @@ class Spec:
     process: Process
     root_path: str = ""
     root_readonly: bool = False
+    root_nodev: bool = False  # the image's device nodes do not work; not in config.json
     root_propagation: int = 0
     hostname: str = ""
     domainname: str = ""

@@ -1,6 +1,8 @@
 """Cgroups by the command line: every flag of `update`, containers without any group, and the forms of the path."""
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,29 @@ def test_forms_of_the_path(command: Command) -> None:
     assert "--systemd-cgroup: is not supported" in command.refused(
         "--systemd-cgroup", "create", "--bundle", bundle, "b"
     )
+
+
+def test_devices_without_a_cgroup(command: Command) -> None:
+    """Rules for devices are kept where no node can be made and the image's own do not work; else they are refused."""
+
+    def with_rules(config: dict[str, Any]) -> None:
+        config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+        for kind in ("bounding", "effective", "permitted"):
+            config["process"]["capabilities"][kind].remove("CAP_MKNOD")
+
+    node = command.rootfs / "node"
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    try:
+        script = "echo x >/dev/null && echo fine; (: </node) 2>/dev/null || echo no node; mknod /dev/x c 1 3 || echo no"
+        bundle = command.bundle("a", ["sh", "-c", script], change=with_rules)
+        told = command.ok("--cgroup-manager", "disabled", "run", "--bundle", bundle, "a").splitlines()
+        assert [line for line in told if "mknod" not in line] == ["fine", "no node", "no"]
+    finally:
+        node.unlink()
+
+    def with_limits_gone(config: dict[str, Any]) -> None:
+        del config["linux"]["resources"]["pids"]
+
+    bundle = command.bundle("b", ["true"], change=with_limits_gone)
+    said = command.refused("--cgroup-manager", "disabled", "run", "--bundle", bundle, "b")
+    assert "linux.resources.devices: needs a cgroup where process.capabilities has CAP_MKNOD" in said
