@@ -14,7 +14,10 @@ from runtime.resources import BlockIo, DeviceRule, DeviceValue, Resources
 _ALWAYS: Final = ("memory", "pids", "cpu", "cpuacct", "freezer", "devices")
 _NO_LIMIT: Final = 2**62
 
-REMEDY: Final = "mount it (mount -t cgroup -o NAME …; /proc/cgroups lists what this kernel has), or remove the limit"
+REMEDY: Final = (
+    "mount it (mount -t cgroup -o NAME …; /proc/cgroups lists what this kernel has, and version 2 may hold it), "
+    "or remove the limit"
+)
 """Where a controller is not mounted."""
 
 
