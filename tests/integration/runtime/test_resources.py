@@ -137,19 +137,17 @@ def test_unified_needs_version_2(box: Box) -> None:
 
 
 @on_v2
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
+def test_what_version_2_does_not_take(box: Box) -> None:
+    """By name, also where only the kernel knows."""
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"network": {"classID": 5}}, "network.classID"),
         ({"memory": {"swappiness": 5}}, "memory.swappiness"),
         ({"unified": {"memory.nosuch": "5"}}, "unified[memory.nosuch]"),
         ({"unified": {"nosuch.max": "5"}}, "unified[nosuch.max]"),
         ({"rdma": {"mlx4_0": {"hcaHandles": 5}}}, "rdma[mlx4_0]"),
-    ],
-)
-def test_what_version_2_does_not_take(box: Box, given: dict[str, Any], field: str) -> None:
-    """By name, also where only the kernel knows."""
-    assert refused(box, **given).startswith(f"linux.resources.{field}: ")
+    )
+    for given, field in cases:
+        assert refused(box, **given).startswith(f"linux.resources.{field}: "), field
 
 
 @on_v2
@@ -204,12 +202,6 @@ def test_block_io_is_limited_and_counted(box: Box) -> None:
     assert any(count.value for count in measured.io_operations)
 
 
-def test_no_such_block_device(box: Box) -> None:
-    said = refused(box, blockIO={"throttleReadBpsDevice": [{"major": 4000, "minor": 7, "rate": 1}]})
-    assert said.startswith("linux.resources.blockIO.throttleReadBpsDevice: cannot write '4000:7 ")
-    assert "there is no such block device" in said
-
-
 @on_v1
 def test_bfq_weight_on_version_1(box: Box) -> None:
     limited(box, "a", blockIO={"weight": 300})
@@ -226,10 +218,10 @@ def _blkio(box: Box) -> Path:
 def test_statistics_tell_of_processor_and_memory(box: Box) -> None:
     """User and kernel time apart, throttling, the limits in force, and a child that was killed for memory."""
     script = "tail /dev/zero; while :; do :; done"
-    memory, cpu = {"limit": 16 * MB, "swap": 16 * MB}, {"quota": 10_000, "period": 100_000}
-    limited(box, "a", "sh", "-c", script, memory=memory, cpu=cpu)
+    limited(box, "a", "sh", "-c", script, memory={"limit": 16 * MB, "swap": 16 * MB})
     group = client.cgroup(box.root, "a")
     wait_until(lambda: group.stats().oom_kills >= 1 and group.stats().pids == 1, "its child is killed", 60)
+    cgroupupdate.update(group, limits(cpu={"quota": 10_000, "period": 100_000}))
     wait_until(lambda: measurement.measure(group).cpu.throttled_periods >= 3, "it is held back", 60)
     found = measurement.measure(group)
     assert found.cpu.throttled_ns > 0
@@ -247,7 +239,7 @@ def test_statistics_tell_of_processor_and_memory(box: Box) -> None:
 def test_an_update_reaches_controllers_that_the_container_did_not_have(box: Box) -> None:
     """Its processes, those below it and later ones are where the new limit is, and all folders go with it."""
     limited(box, "a", "sh", "-c", "sleep 1000 & sleep 1000")
-    wait_until(lambda: len(client.cgroup(box.root, "a").pids()) == 2, "both processes are there")
+    wait_until(lambda: len(client.cgroup(box.root, "a").pids()) == 2, "both processes are there", 60)
     cgroupupdate.update(client.cgroup(box.root, "a"), limits(cpu={"cpus": "0"}, blockIO={"weight": 200}))
     assert held(box, "cpuset", "cpuset.cpus") == "0"
     pids = client.cgroup(box.root, "a").pids()
@@ -274,7 +266,7 @@ def test_an_update_is_all_or_nothing(box: Box) -> None:
         assert not groups.folder("cpuset", f"{box.parent}/a").exists()
     missing = {"throttleReadBpsDevice": [{"major": 4000, "minor": 0, "rate": 5}]}
     wanted = limits(memory={"limit": 32 * MB}, blockIO=missing)
-    with pytest.raises(errors.SetupFailed, match=r"^linux\.resources\.blockIO\.throttleReadBpsDevice: "):
+    with pytest.raises(errors.SetupFailed, match=r"throttleReadBpsDevice: .*'4000:0 .*no such block device"):
         cgroupupdate.update(group, wanted)
     assert {path: path.read_text() for path in _files(box)} == before
 
@@ -311,7 +303,7 @@ def test_memory_in_use_is_not_cut_when_asked_to_check(box: Box) -> None:
     """checkBeforeUpdate refuses, and nothing is killed."""
     script = "dd if=/dev/zero of=/dev/shm/file bs=1M count=24 2>/dev/null; echo done; sleep 1000"
     limited(box, "a", "sh", "-c", script, memory={"limit": 64 * MB, "swap": 64 * MB})
-    wait_until(lambda: box.output("a") == "done", "it holds memory", 30)
+    wait_until(lambda: box.output("a") == "done", "it holds memory", 60)
     group = client.cgroup(box.root, "a")
     with pytest.raises(errors.InvalidSpec, match=r"^linux\.resources\.memory\.limit: 8388608 is below the"):
         cgroupupdate.update(group, limits(memory={"limit": 8 * MB, "checkBeforeUpdate": True}))
