@@ -6,7 +6,7 @@ Where zero is a limit of its own, the field says so.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.fields import Fields
 
@@ -18,8 +18,8 @@ _UNIFIED_CORE: Final = frozenset({"cgroup.max.depth", "cgroup.max.descendants", 
 """Of the files that every group has, those that are limits; by the others the runtime governs the group."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRule:
+# Named tuples where that does as well: each dataclass costs every run of the command half a millisecond.
+class DeviceRule(NamedTuple):
     """A line of the device cgroup; None stands for every number."""
 
     allow: bool
@@ -29,8 +29,7 @@ class DeviceRule:
     access: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceValue:
+class DeviceValue(NamedTuple):
     """A weight or a rate of one block device. A rate of 0 takes the limit away."""
 
     major: int
@@ -38,8 +37,7 @@ class DeviceValue:
     value: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockIo:
+class BlockIo(NamedTuple):
     """`blockIO`: weights from 10 to 1000, rates in bytes or operations a second."""
 
     weight: int | None = None
@@ -52,8 +50,7 @@ class BlockIo:
     write_iops: tuple[DeviceValue, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RdmaLimit:
+class RdmaLimit(NamedTuple):
     """What a container may take of one RDMA device; None is no limit."""
 
     device: str

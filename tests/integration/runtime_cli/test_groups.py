@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,33 @@ def test_devices_without_a_cgroup(command: Command) -> None:
     bundle = command.bundle("b", ["true"], change=with_limits_gone)
     said = command.refused("--cgroup-manager", "disabled", "run", "--bundle", bundle, "b")
     assert "linux.resources.devices: needs a cgroup where process.capabilities has CAP_MKNOD" in said
+
+
+def test_statistics_have_runcs_names(command: Command) -> None:
+    """Whatever runc tells of the same bundle is told by the same name, so whoever parses its words parses ours."""
+    command.start("a")
+    runc = ["runc", "--root", command.folder / "runc"]
+    with (command.folder / "out").open("wb") as output:
+        line = [*runc, "run", "--detach", "--bundle", command.folder / "a", "b"]
+        path = command.folder / "a/config.json"
+        config = json.loads(path.read_text())
+        config["linux"]["cgroupsPath"] = f"{command.parent}/b"
+        path.write_text(json.dumps(config))
+        subprocess.run(line, check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        said = subprocess.run([*runc, "events", "--stats", "b"], check=True, timeout=60, capture_output=True, text=True)
+    finally:
+        subprocess.run([*runc, "delete", "--force", "b"], check=True, timeout=60)
+    theirs, ours = json.loads(said.stdout)["data"], json.loads(command.ok("events", "--stats", "a"))["data"]
+    # Settings rather than statistics, and what neither has.
+    missing = _names(theirs) - _names(ours) - {"cpuset", "intel_rdt", "network_interfaces"}
+    assert {name for name in missing if not name.startswith("cpuset.")} == set()
+
+
+def _names(value: dict[str, Any], start: str = "") -> set[str]:
+    """The paths of all fields."""
+    found = {start + name for name in value}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            found |= _names(inner, f"{start}{name}.")
+    return found
