@@ -17,17 +17,11 @@ SETUP_TIMEOUT_S: Final = 120.0
 
 @contextlib.contextmanager
 def place(
-    root: str,
-    container: str,
-    config: dict[str, Any],
-    wanted: spec.Spec,
-    *,
-    bundle: str = "",
-    measures_io: bool = False,
+    root: str, container: str, config: dict[str, Any], wanted: spec.Spec, *, bundle: str = ""
 ) -> Iterator[tuple[str, cgroups.Cgroup]]:
     """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails."""
     folder = state.folder(root, container)
-    group = cgroups.plan(wanted.cgroups_path, wanted.resources, measures_io=measures_io)
+    group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -36,7 +30,7 @@ def place(
         raise errors.SetupFailed.at("state folder", error) from None
     try:
         state.write_new(os.path.join(folder, state.CONFIG_FILE), config)
-        group.create(wanted.resources, measures_io=measures_io)
+        group.create(wanted.resources)
         try:
             yield folder, group
         except BaseException:

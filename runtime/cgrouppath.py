@@ -9,17 +9,12 @@ slice:prefix:name   systemd's; refused, since its groups are made by asking syst
 import posixpath
 from typing import Final
 
-_PARENT: Final = "/orch"
-
-
-def of(container: str) -> str:
-    """The group of a container whose configuration names none."""
-    return f"{_PARENT}/{container}"
+PARENT: Final = "/orch"
 
 
 def absolute(path: str) -> str:
     """The path from the root; "" for none."""
-    return "/" + posixpath.normpath(posixpath.join(_PARENT, path)).lstrip("/") if path else ""
+    return "/" + posixpath.normpath(posixpath.join(PARENT, path)).lstrip("/") if path else ""
 
 
 def refusal(path: str) -> str:
@@ -28,6 +23,6 @@ def refusal(path: str) -> str:
         return "is systemd's form, slice:prefix:name, and --systemd-cgroup is not supported; write a path such as /a/b"
     if ".." in path.split("/"):
         return "must not hold '..'; write where the group is"
-    if absolute(path).strip("/") in {"", _PARENT.strip("/")}:
+    if absolute(path).strip("/") in {"", PARENT.strip("/")}:
         return "must be a group of the container's own, below the root; add a name"
     return ""

@@ -28,7 +28,6 @@ __all__ = [
     "existing",
     "find_layout",
     "of",
-    "plan",
     "visible_folders",
 ]
 
@@ -62,36 +61,36 @@ class Cgroup:
     folders: tuple[str, ...] = ()
 
     @classmethod
-    def plan(cls, layout: Layout, path: str, resources: Resources, *, measures_io: bool = False) -> "Cgroup":
-        """A group that is still to be created. Controllers that are mounted together share a folder.
-
-        `measures_io`: its block I/O is counted, too.
-        """
-        assert path, "a group has a path"
+    def plan(cls, layout: Layout, path: str, resources: Resources) -> "Cgroup":
+        """A group that is still to be created. Controllers that are mounted together share a folder."""
+        if not path:
+            return _NONE
+        if layout == Layout():
+            raise errors.SetupFailed("cgroups: nothing is mounted; mount cgroup2 at /sys/fs/cgroup", step="cgroups")
         if layout.is_v2:
             return cls(layout=layout, path=path, folders=(layout.unified + path,))
-        wanted = cgroups_v1.controllers(resources, measures_io=measures_io)
+        wanted = cgroups_v1.controllers(resources)
         found = (layout.folder(name, path) for name in wanted)
         return cls(layout=layout, path=path, folders=tuple(dict.fromkeys(folder for folder in found if folder)))
 
-    def create(self, resources: Resources, *, measures_io: bool = False) -> None:
+    def create(self, resources: Resources) -> None:
         """Make the folders, or none. A folder that is left from before is taken over when nobody is in it."""
         made: list[str] = []
         try:
             for folder in self.folders:
                 cgroupfiles.make_folder(folder)
                 made.append(folder)
-            self.prepare(resources, measures_io=measures_io)
+            self.prepare(resources)
         except BaseException:
             for folder in made:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
             raise
 
-    def prepare(self, resources: Resources, *, measures_io: bool = False) -> None:
+    def prepare(self, resources: Resources) -> None:
         """Let the folders, which are there, take these limits."""
         if self.layout.is_v2:
-            self._enable_controllers(cgroups_v2.controllers(resources, measures_io=measures_io))
+            self._enable_controllers(cgroups_v2.controllers(resources))
         elif resources.cpus or resources.mems:
             self._inherit_cpuset()
 
@@ -309,11 +308,6 @@ def existing(layout: Layout, path: str) -> Cgroup:
     mounts = [layout.unified] if layout.is_v2 else list(dict.fromkeys(mount for _, mount in layout.controllers))
     found = tuple(mount + path for mount in mounts if os.path.isdir(mount + path))
     return Cgroup(layout=layout, path=path, folders=found)
-
-
-def plan(path: str, resources: Resources, *, measures_io: bool = False) -> Cgroup:
-    """A group to be created on this machine, or none for a container that has no path."""
-    return Cgroup.plan(current_layout(), path, resources, measures_io=measures_io) if path else _NONE
 
 
 def of(path: str) -> Cgroup:

@@ -21,11 +21,11 @@ REMEDY: Final = (
 """Where a controller is not mounted."""
 
 
-def controllers(resources: Resources, *, measures_io: bool = False) -> tuple[str, ...]:
-    """The controllers that a container with these limits is put into; block I/O is counted only for whoever asks."""
+def controllers(resources: Resources) -> tuple[str, ...]:
+    """The controllers that a container with these limits is put into."""
     further = {
         "cpuset": resources.cpus or resources.mems,
-        "blkio": resources.block_io is not None or measures_io,
+        "blkio": resources.block_io is not None or resources.counts_io,
         "hugetlb": resources.huge_pages,
         "net_cls": resources.network_class,
         "net_prio": resources.network_priorities,

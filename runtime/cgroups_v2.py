@@ -33,11 +33,11 @@ MISSING: Final = (
 """Where a controller does not reach the group."""
 
 
-def controllers(resources: Resources, *, measures_io: bool = False) -> tuple[str, ...]:
+def controllers(resources: Resources) -> tuple[str, ...]:
     """The controllers that a container with these limits needs in its folder."""
     further = {
         "cpuset": resources.cpus or resources.mems,
-        "io": resources.block_io is not None or measures_io,
+        "io": resources.block_io is not None or resources.counts_io,
         "hugetlb": resources.huge_pages,
         "rdma": resources.rdma,
     }

@@ -16,7 +16,7 @@ def settle(wanted: Spec) -> Spec:
     """The same container without a group; raises InvalidSpec for what needs one."""
     limits = wanted.resources
     kept: Resources = dataclasses.replace(limits, devices=())
-    cgroups.plan("", kept).apply(kept)
+    cgroups.of("").apply(kept)
     if limits.devices and _can_make_nodes(wanted):
         raise errors.InvalidSpec(
             "linux.resources.devices: needs a cgroup where process.capabilities has CAP_MKNOD, and --cgroup-manager "

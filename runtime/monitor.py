@@ -15,20 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from runtime import (
-    birth,
-    cgrouppath,
-    cgroups,
-    errors,
-    firstprocess,
-    logs,
-    protocol,
-    rootfs,
-    spec,
-    state,
-    supervisor,
-    syscalls,
-)
+from runtime import birth, cgroups, errors, firstprocess, logs, protocol, rootfs, spec, state, supervisor, syscalls
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
 
@@ -133,7 +120,7 @@ def _close_all(fds: tuple[int, ...]) -> None:
 
 def _create(request: Request) -> supervisor.Supervised:
     wanted = spec.parse(request.config)
-    path = wanted.cgroups_path or cgrouppath.of(request.container)
+    path = wanted.cgroups_path or state.default_cgroups_path(request.container)
     wanted = dataclasses.replace(wanted, cgroups_path=path)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")

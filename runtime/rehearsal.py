@@ -27,6 +27,6 @@ def run(times: int) -> None:
         body = protocol.decode(packet)
         monitor.parse(body, "/", (), -1)
         wanted = spec.parse(body["config"])
-        group = cgroups.plan(wanted.cgroups_path, wanted.resources)
+        group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
         cgroups.visible_folders(group)
         state.process_start(os.getpid())

@@ -41,7 +41,8 @@ def _delete_unknown(where: str) -> None:
     """A folder whose creation was cut short names its cgroup in config.json only."""
     config, container = state.load_config(where), os.path.basename(where)
     if config:  # or no cgroup was made yet, and no hook executed
-        _delete_group(cgrouppath.absolute(config.get("linux", {}).get("cgroupsPath", "")) or cgrouppath.of(container))
+        path = cgrouppath.absolute(config.get("linux", {}).get("cgroupsPath", ""))
+        _delete_group(path or state.default_cgroups_path(container))
     state.remove_folder(where)
     hooks.after_deletion(config, container, "")
 

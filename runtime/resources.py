@@ -87,6 +87,7 @@ class Resources:
     rdma: tuple[RdmaLimit, ...] = ()
     unified: tuple[tuple[str, str], ...] = ()  # file and content
     devices: tuple[DeviceRule, ...] = ()
+    counts_io: bool = False  # whether its block I/O is counted, for whoever reads that; not in config.json
 
 
 def parse(linux: Fields) -> Resources:

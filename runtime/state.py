@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import errors
+from runtime import cgrouppath, errors
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
 GATE_FILE: Final = "start.sock"
@@ -64,6 +64,11 @@ def folder(root: str, container: str) -> str:
     if not _ID.fullmatch(container) or container in {".", ".."}:
         raise errors.InvalidSpec(f"id: {container!r} must be 1 to 200 letters, digits, '_', '+', '-' or '.'")
     return os.path.join(root, container)
+
+
+def default_cgroups_path(container: str) -> str:
+    """The cgroup of a container whose configuration names none."""
+    return f"{cgrouppath.PARENT}/{container}"
 
 
 def describe(

@@ -26,7 +26,6 @@ from typing import Any
 
 from runtime import (
     birth,
-    cgrouppath,
     cgroups,
     errors,
     firstprocess,
@@ -62,15 +61,18 @@ def create(request: Request) -> State:
     wanted = spec.parse(request.config)
     if request.has_group:
         config = request.config
-        path = wanted.cgroups_path or cgrouppath.of(request.container)
-        wanted = dataclasses.replace(wanted, cgroups_path=path)
+        path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+        # Docker and podman read of the group's files how much was read and written.
+        limits = dataclasses.replace(wanted.resources, counts_io=True)
+        wanted = dataclasses.replace(wanted, cgroups_path=path, resources=limits)
     else:
         wanted, config = groupless.settle(wanted), groupless.config(request.config)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
-    # Docker and podman read of the group's files how much was read and written, so that is counted.
-    place = birth.place(request.root, request.container, config, wanted, bundle=request.bundle, measures_io=True)
-    with place as (folder, group), state.locked(request.root, request.container) as lock:
+    with (
+        birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as (folder, group),
+        state.locked(request.root, request.container) as lock,
+    ):
         group.apply(wanted.resources)
         return _create_in(request, wanted, group, folder, lock)
 

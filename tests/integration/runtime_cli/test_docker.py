@@ -143,7 +143,7 @@ def test_statistics(docker: Docker) -> None:
     docker.ok(*_RUN, "--detach", "--name=busy", "--memory=64m", "box", "sh", "-c", _BUSY)
     until(lambda: "written" in docker.ok("logs", "busy"), what="it has written", timeout_s=30)
     told = json.loads(docker.ok("stats", "--no-stream", "--format={{json .}}", "busy"))
-    assert float(told["CPUPerc"].rstrip("%")) > 20
+    assert float(told["CPUPerc"].rstrip("%")) > 1
     used, _, limit = told["MemUsage"].partition(" / ")
     assert limit == "64MiB"
     assert 9 <= float(used.removesuffix("MiB")) < 64

@@ -161,6 +161,15 @@ def test_missing_controller_is_named() -> None:
         cgroups.Cgroup.plan(layout, "/a", LIMITS).apply(LIMITS)
 
 
+def test_a_machine_without_cgroups_is_told_so() -> None:
+    """Unless the container wants none; and what is gone can be looked at and removed."""
+    with pytest.raises(errors.SetupFailed, match="nothing is mounted; mount cgroup2"):
+        cgroups.Cgroup.plan(cgroups.Layout(), "/a", Resources())
+    group = cgroups.existing(cgroups.Layout(), "/a")
+    group.delete()
+    assert group.pids() == []
+
+
 def test_stats_of_a_group_that_is_gone() -> None:
     """Zero everywhere, no error: containers end while they are measured."""
     layout = cgroups.Layout(controllers=(("memory", "/nowhere"), ("cpuacct", "/nowhere")))

@@ -228,7 +228,7 @@ def test_unified_is_refused_on_version_1() -> None:
 )
 def test_without_a_group_every_limit_is_refused(given: dict[str, Any]) -> None:
     """By its name; without limits nothing is made, killed, found or removed."""
-    group = cgroups.plan("", parse(**given))
+    group = cgroups.Cgroup.plan(cgroups.Layout(), "", parse(**given))
     with pytest.raises(errors.InvalidSpec, match=r"^linux\.resources\.[a-z\[\].]+: needs a cgroup"):
         group.apply(parse(**given))
     group.apply(Resources())
@@ -243,6 +243,6 @@ def test_without_a_group_every_limit_is_refused(given: dict[str, Any]) -> None:
 def test_block_io_is_counted_for_whoever_asks() -> None:
     """A further folder costs a start time, so it is there only when somebody reads what it counts."""
     assert "blkio" not in cgroups_v1.controllers(Resources())
-    assert "blkio" in cgroups_v1.controllers(Resources(), measures_io=True)
+    assert "blkio" in cgroups_v1.controllers(Resources(counts_io=True))
     assert "io" not in cgroups_v2.controllers(Resources())
-    assert "io" in cgroups_v2.controllers(Resources(), measures_io=True)
+    assert "io" in cgroups_v2.controllers(Resources(counts_io=True))
