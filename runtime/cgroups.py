@@ -65,9 +65,7 @@ class Cgroup:
         """A group that is still to be created. Controllers that are mounted together share a folder."""
         if not path:
             return _NONE
-        if layout == Layout():
-            raise errors.SetupFailed("cgroups: nothing is mounted; mount cgroup2 at /sys/fs/cgroup", step="cgroups")
-        if layout.is_v2:
+        if layout.required().is_v2:
             return cls(layout=layout, path=path, folders=(layout.unified + path,))
         wanted = cgroups_v1.controllers(resources)
         found = (layout.folder(name, path) for name in wanted)
