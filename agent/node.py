@@ -51,7 +51,7 @@ def _os_name(path: Path) -> str:
 
 
 def _cgroup_mode() -> str:
-    layout = cgroups.current_layout()
+    layout = cgroups.current_layout().required()
     if layout.is_v2:
         return "v2"
     return "hybrid" if layout.unified else "v1"

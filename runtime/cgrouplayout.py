@@ -1,7 +1,7 @@
 """Where this machine has its cgroups: version 1, version 2, or a hybrid, which is version 1 for us."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from runtime import errors
 
@@ -17,6 +17,12 @@ class Layout:
     def is_v2(self) -> bool:
         """Whether version 2 governs; a unified mount beside version 1 controllers is a hybrid, hence version 1."""
         return bool(self.unified) and not self.controllers
+
+    def required(self) -> Self:
+        """The same; raises SetupFailed where nothing is mounted."""
+        if not self.controllers and not self.unified:
+            raise errors.SetupFailed("cgroups: nothing is mounted; mount cgroup2 at /sys/fs/cgroup", step="cgroups")
+        return self
 
     def folder(self, controller: str, path: str) -> str:
         """The folder of a group in a hierarchy; "" when the machine does not have that controller."""
@@ -47,9 +53,6 @@ _V1_CONTROLLERS: Final = frozenset(
 
 
 def current_layout() -> Layout:
-    """The layout of this machine."""
+    """The layout of this machine; an empty one where nothing is mounted."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        layout = find_layout(file.read())
-    if not layout.controllers and not layout.unified:
-        raise errors.SetupFailed("cgroups: nothing is mounted; mount cgroup2 at /sys/fs/cgroup", step="cgroups")
-    return layout
+        return find_layout(file.read())

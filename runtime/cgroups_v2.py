@@ -5,17 +5,18 @@ in `cgroup.subtree_control`.
 """
 
 import errno
+from collections.abc import Iterator
 from typing import Final
 
-from runtime import errors
-from runtime.resources import Resources
+from runtime.cgroupsetting import Exists, Setting, everything, huge_pages, rates, rdma, refuse
+from runtime.resources import BlockIo, Resources
 
-Setting = tuple[str, str]
-"""A file of the folder, and what to write there."""
+CORE: Final = "cgroup"
+"""What stands before the dot in files that every group has, whatever its controllers are."""
 
 _ALWAYS: Final = ("cpu", "memory", "pids")
 _SHARES_LOW, _SHARES_HIGH, _WEIGHT_HIGH = 2, 262144, 10000
-
+_IO_LOW, _IO_HIGH = 10, 1000
 
 REMEDIES: Final = {
     errno.EBUSY: "processes are in it, and version 2 has them in the innermost groups only; move them into a group of "
@@ -25,18 +26,24 @@ REMEDIES: Final = {
 """Why the kernel does not let a folder pass its controllers on, and what to do."""
 
 
-def missing(file: str, path: str) -> str:
-    """Why a limit cannot be set whose controller the group does not have."""
-    controller = file.partition(".")[0]
-    return (
-        f"cgroup {path}: {file} cannot be set since the {controller} controller does not reach the group; "
-        "it must be in the cgroup.controllers of every group above (a hierarchy of version 1 may hold it)"
-    )
+MISSING: Final = (
+    "it must be in the cgroup.controllers of every group above (a hierarchy of version 1 may hold it), "
+    "or remove the limit"
+)
+"""Where a controller does not reach the group."""
 
 
 def controllers(resources: Resources) -> tuple[str, ...]:
     """The controllers that a container with these limits needs in its folder."""
-    return (*_ALWAYS, "cpuset") if resources.cpus or resources.mems else _ALWAYS
+    further = {
+        "cpuset": resources.cpus or resources.mems,
+        "io": resources.block_io is not None or resources.counts_io,
+        "hugetlb": resources.huge_pages,
+        "rdma": resources.rdma,
+    }
+    named = (file.partition(".")[0] for file, _ in resources.unified)
+    wanted = (*_ALWAYS, *(name for name, needed in further.items() if needed), *named)
+    return tuple(dict.fromkeys(name for name in wanted if name != CORE))
 
 
 def ancestors(path: str) -> list[str]:
@@ -57,19 +64,84 @@ def weight(shares: int) -> int:
     return 1 + (shares - _SHARES_LOW) * (_WEIGHT_HIGH - 1) // (_SHARES_HIGH - _SHARES_LOW)
 
 
-def settings(resources: Resources) -> list[Setting]:
-    """The files to write, in order."""
-    candidates: list[tuple[str, object]] = [
-        ("memory.max", _limit(resources.memory_limit_bytes)),
-        ("memory.swap.max", _swap(resources)),
-        ("memory.low", resources.memory_reservation_bytes),
-        ("cpu.weight", weight(resources.cpu_shares) if resources.cpu_shares else None),
-        ("cpu.max", _cpu_max(resources)),
-        ("cpuset.cpus", resources.cpus or None),
-        ("cpuset.mems", resources.mems or None),
-        ("pids.max", _limit(resources.pids_limit or -1 if resources.pids_limit is not None else None)),
+def io_weight(weight: int) -> int:
+    """blockIO.weight (10…1000) as io.weight (1…10000), as crun and runc convert it: 100 becomes 910.
+
+    1 + (100 - 10) * 9999 / 990 = 1 + 909
+    """
+    return 1 + (weight - _IO_LOW) * (_WEIGHT_HIGH - 1) // (_IO_HIGH - _IO_LOW)
+
+
+def settings(resources: Resources, exists: Exists = everything) -> list[Setting]:
+    """The files to write, in order; raises InvalidSpec for what version 2 has not."""
+    _refuse(resources)
+    rows: tuple[tuple[str, object, str], ...] = (
+        ("memory.max", _limit(resources.memory_limit_bytes), "memory.limit"),
+        ("memory.swap.max", _swap(resources), "memory.swap"),
+        ("memory.low", _limit(resources.memory_reservation_bytes), "memory.reservation"),
+        ("cpu.weight", weight(resources.cpu_shares) if resources.cpu_shares else None, "cpu.shares"),
+        ("cpu.max", _cpu_max(resources), "cpu.quota"),
+        ("cpu.max.burst", resources.cpu_burst_us, "cpu.burst"),
+        ("cpu.idle", resources.cpu_idle, "cpu.idle"),
+        ("cpuset.cpus", resources.cpus or None, "cpu.cpus"),
+        ("cpuset.mems", resources.mems or None, "cpu.mems"),
+        ("pids.max", _limit(resources.pids_limit or -1 if resources.pids_limit is not None else None), "pids.limit"),
+    )
+    found = [_setting(file, str(value), field) for file, value, field in rows if value is not None]
+    for size, limit in resources.huge_pages:
+        found += huge_pages(size, limit, "max", exists)
+    return [
+        *found,
+        *_block_io(resources.block_io, exists),
+        *rdma(resources),
+        *(_setting(file, value, f"unified[{file}]") for file, value in resources.unified),
     ]
-    return [(file, str(value)) for file, value in candidates if value is not None]
+
+
+def _setting(file: str, value: str, field: str) -> Setting:
+    return Setting(file.partition(".")[0], file, value, field)
+
+
+def _refuse(wanted: Resources) -> None:
+    """What version 1 has and version 2 has not."""
+    block_io = wanted.block_io or BlockIo()
+    for field, given, remedy in (
+        ("memory.swappiness", wanted.memory_swappiness is not None, "limit memory.swap instead"),
+        ("memory.disableOOMKiller", wanted.oom_killer_disabled, "set process.oomScoreAdj instead"),
+        ("memory.kernelTCP", wanted.memory_kernel_tcp_bytes is not None, "memory.limit counts it too"),
+        ("cpu.realtimeRuntime", wanted.cpu_realtime_runtime_us is not None, "use cpu.quota"),
+        ("cpu.realtimePeriod", wanted.cpu_realtime_period_us is not None, "use cpu.period"),
+        ("blockIO.leafWeight", block_io.leaf_weight is not None or block_io.device_leaf_weights, "use weight"),
+        ("network.classID", wanted.network_class is not None, "let the firewall match the cgroup's path"),
+        ("network.priorities", wanted.network_priorities, "let the firewall match the cgroup's path"),
+    ):
+        if given:
+            raise refuse(field, f"is cgroup v1's, and this machine has v2; remove it: {remedy}")
+
+
+def _block_io(wanted: BlockIo | None, exists: Exists) -> Iterator[Setting]:
+    """BFQ has weights of its own, on the configuration's scale; without it they are those of the cost model."""
+    if wanted is None:
+        return
+    bfq = exists("io", "io.bfq.weight")
+    file = "io.bfq.weight" if bfq else "io.weight"
+    if wanted.weight is not None:
+        yield _setting(file, str(wanted.weight if bfq else io_weight(wanted.weight)), "blockIO.weight")
+    for each in wanted.device_weights:
+        value = each.value if bfq else io_weight(each.value)
+        yield _setting(file, f"{each.major}:{each.minor} {value}", "blockIO.weightDevice")
+    for device, (pairs, field) in _rates_by_device(wanted).items():
+        yield _setting("io.max", f"{device} {' '.join(pairs)}", f"blockIO.{field}")
+
+
+def _rates_by_device(wanted: BlockIo) -> dict[str, tuple[list[str], str]]:
+    """One line a device: "8:0 rbps=1048576 wiops=max". The field is the first that names the device."""
+    found: dict[str, tuple[list[str], str]] = {}
+    for field, _, key, devices in rates(wanted):
+        for each in devices:
+            pairs, _ = found.setdefault(f"{each.major}:{each.minor}", ([], field))
+            pairs.append(f"{key}={each.value or 'max'}")
+    return found
 
 
 def _limit(value: int | None) -> str | None:
@@ -86,9 +158,9 @@ def _swap(resources: Resources) -> str | None:
     if swap < 0:
         return "max"
     if memory is None or memory < 0:
-        raise errors.InvalidSpec("linux.resources.memory.swap: needs memory.limit on cgroup v2")
+        raise refuse("memory.swap", "needs memory.limit on cgroup v2")
     if swap < memory:
-        raise errors.InvalidSpec(f"linux.resources.memory.swap: {swap} is below memory.limit {memory}")
+        raise refuse("memory.swap", f"{swap} is below memory.limit {memory}")
     return str(swap - memory)
 
 
@@ -98,6 +170,11 @@ def _cpu_max(resources: Resources) -> str | None:
         return None
     spent = "max" if quota is None or quota <= 0 else str(quota)
     return spent if period is None else f"{spent} {period}"
+
+
+def limit(text: str) -> int | None:
+    """A file that holds a number or `max`; None for no limit, and where the file is not there."""
+    return None if text.strip() in {"", "max"} else int(text)
 
 
 def flat(text: str) -> dict[str, int]:

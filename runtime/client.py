@@ -236,7 +236,7 @@ def list_containers(root: str) -> list[State]:
 
 def cgroup(root: str, container: str) -> cgroups.Cgroup:
     """The container's cgroup: for statistics, and to freeze and thaw it."""
-    return cgroups.existing(cgroups.current_layout(), state.load(root, container).cgroups_path)
+    return cgroups.of(state.load(root, container).cgroups_path)
 
 
 def delete(root: str, container: str, *, force: bool = False) -> None:

@@ -29,9 +29,17 @@ def status(known: State) -> str:
     return known.status
 
 
+def members(known: State) -> list[int]:
+    """The container's processes; raises WrongStatus when only its cgroup would know them, and it has none."""
+    if not known.cgroups_path:
+        why = "was made with --cgroup-manager disabled, so only its first process is known; ask for that one"
+        raise errors.WrongStatus(f"container {known.id}: {why}")
+    return group(known).pids()
+
+
 def group(known: State) -> cgroups.Cgroup:
     """The container's cgroup."""
-    return cgroups.existing(cgroups.current_layout(), known.cgroups_path)
+    return cgroups.of(known.cgroups_path)
 
 
 def open_first_process(known: State) -> int:
@@ -50,7 +58,7 @@ def open_first_process(known: State) -> int:
 def kill(known: State, number: int, *, everybody: bool = False) -> None:
     """Signal the first process, or every process of the container's cgroup."""
     if everybody:
-        for pid in group(known).pids():
+        for pid in members(known):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
     else:

@@ -76,7 +76,7 @@ class Execs:
         join = joinedprocess.Join(
             spec=self._configured().spec,
             process=process,
-            cgroup=self._cgroup,
+            cgroup=self._cgroup.now(),
             first_process=self._pidfd,
             stdio=stdio,
             order=order,

@@ -9,7 +9,7 @@ import select
 import signal
 from typing import Final
 
-from runtime import cgroups, errors, hooks, state
+from runtime import cgrouppath, cgroups, errors, hooks, state
 from runtime.state import State
 
 _END_S: Final = 5.0
@@ -41,13 +41,14 @@ def _delete_unknown(where: str) -> None:
     """A folder whose creation was cut short names its cgroup in config.json only."""
     config, container = state.load_config(where), os.path.basename(where)
     if config:  # or no cgroup was made yet, and no hook executed
-        _delete_group(config.get("linux", {}).get("cgroupsPath") or state.default_cgroups_path(container))
+        path = cgrouppath.absolute(config.get("linux", {}).get("cgroupsPath", ""))
+        _delete_group(path or state.default_cgroups_path(container))
     state.remove_folder(where)
     hooks.after_deletion(config, container, "")
 
 
 def _delete_group(path: str) -> None:
-    group = cgroups.existing(cgroups.current_layout(), path)
+    group = cgroups.of(path)
     group.kill_all()
     group.delete()
 
@@ -56,7 +57,7 @@ def _end(known: State) -> None:
     """Kill the first process and wait: without a monitor for its end, else for the monitor, which has a last word."""
     if not known.monitor_pid:
         # Through the group, which thaws what is frozen; then the process itself, wherever somebody may have moved it.
-        cgroups.existing(cgroups.current_layout(), known.cgroups_path).kill_all()
+        cgroups.of(known.cgroups_path).kill_all()
         _kill(known.pid, known.pid_start, wait_s=_END_S)
         return
     _kill(known.pid, known.pid_start, wait_s=0)

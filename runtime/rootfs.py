@@ -120,7 +120,8 @@ def _open_root(tree: Tree, owner: userns.Owner | None, *, ahead: bool) -> int:
             return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)
         flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
         root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
-        syscalls.mount_setattr(root, propagation=syscalls.MS_PRIVATE, recursive=True)
+        add = syscalls.MOUNT_ATTR_NODEV if tree.spec.root_nodev else 0
+        syscalls.mount_setattr(root, add=add, propagation=syscalls.MS_PRIVATE, recursive=True)
         if owner is not None:
             idmap.apply_to_root(root, tree.spec.root_path, owner)
     return root

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import errors
+from runtime import cgrouppath, errors
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
 GATE_FILE: Final = "start.sock"
@@ -56,6 +56,7 @@ class Exit:
     oom_kills: int
     finished_at_ns: int
     lost_log_bytes: int = 0
+    memory_limit_bytes: int | None = None  # that was in force when processes were killed for memory
 
 
 def folder(root: str, container: str) -> str:
@@ -67,7 +68,7 @@ def folder(root: str, container: str) -> str:
 
 def default_cgroups_path(container: str) -> str:
     """The cgroup of a container whose configuration names none."""
-    return f"/orch/{container}"
+    return f"{cgrouppath.PARENT}/{container}"
 
 
 def describe(

@@ -136,6 +136,7 @@ class Supervisor:
             # The kernel may have taken another process of the group; then the first one's own words count.
             oom_killed=kills > 0 and code == 128 + signal.SIGKILL,
             oom_kills=kills,
+            memory_limit_bytes=self._it.cgroup.memory_limit() if kills else None,
             finished_at_ns=time.time_ns(),
         )
 

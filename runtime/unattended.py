@@ -24,7 +24,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, cgroups, errors, firstprocess, hooks, protocol, rootfs, spec, state, syscalls
+from runtime import (
+    birth,
+    cgroups,
+    errors,
+    firstprocess,
+    groupless,
+    hooks,
+    protocol,
+    rootfs,
+    spec,
+    state,
+    syscalls,
+)
 from runtime.seccomp import filter as filters
 from runtime.state import State
 from runtime.terms import Terms
@@ -41,18 +53,24 @@ class Request:
     preserved_fds: int = 0
     pid_file: str = ""
     take_terminal: Callable[[int], None] | None = None  # gets the master when the process has a terminal
+    has_group: bool = True  # else nothing of it is limited, counted or frozen
 
 
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
     wanted = spec.parse(request.config)
-    wanted = dataclasses.replace(
-        wanted, cgroups_path=wanted.cgroups_path or state.default_cgroups_path(request.container)
-    )
+    if request.has_group:
+        config = request.config
+        path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+        # Docker and podman read of the group's files how much was read and written.
+        limits = dataclasses.replace(wanted.resources, counts_io=True)
+        wanted = dataclasses.replace(wanted, cgroups_path=path, resources=limits)
+    else:
+        wanted, config = groupless.settle(wanted), groupless.config(request.config)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
     with (
-        birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group),
+        birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as (folder, group),
         state.locked(request.root, request.container) as lock,
     ):
         group.apply(wanted.resources)

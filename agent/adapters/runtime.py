@@ -190,7 +190,12 @@ class Launched:
         ended = state.load_exit(self._root, task_id)
         if ended is None:
             return Exit(code=128 + signal.SIGKILL, finished_at=unknown_at)
-        return Exit(code=ended.exit_code, finished_at=ended.finished_at_ns // _NS_PER_MS, oom_killed=ended.oom_killed)
+        return Exit(
+            code=ended.exit_code,
+            finished_at=ended.finished_at_ns // _NS_PER_MS,
+            oom_killed=ended.oom_killed,
+            memory_limit=ended.memory_limit_bytes or 0,
+        )
 
     async def _ask_launcher(self, verb: str, **fields: Any) -> protocol.Message:
         if self._launcher is None or self._launcher.closed:

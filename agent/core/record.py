@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from protos import states
+from protos import states, units
 from protos.states import State
 
 
@@ -21,6 +21,14 @@ class Exit:
     finished_at: int  # ms since 1970
     oom_killed: bool = False
     message: str = ""  # what the runtime said, when it never started
+    memory_limit: int = 0  # bytes, in force when it was killed for memory; 0: none, or not killed
+
+    @property
+    def out_of_memory(self) -> str:
+        """Why it was killed, for people."""
+        if not self.memory_limit:
+            return "killed: the machine was out of memory, and it has no limit of its own"
+        return f"killed: out of memory, its limit is {units.format_bytes(self.memory_limit)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

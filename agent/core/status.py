@@ -50,5 +50,6 @@ def _restarting(record: Record) -> str:
         return "the container is started again: none was found on the node"
     if record.exit.message:
         return f"could not be started: {record.exit.message}; restart {record.restarts + 1} is next"
-    why = "killed for using too much memory" if record.exit.oom_killed else f"ended with exit code {record.exit.code}"
+    ended = record.exit
+    why = ended.out_of_memory if ended.oom_killed else f"ended with exit code {ended.code}"
     return f"{why}; restart {record.restarts + 1} is next"

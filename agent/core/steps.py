@@ -316,5 +316,5 @@ def _why_ended(record: Record) -> tuple[str, str]:
     if record.exit.message:
         return f"the container could not be started{again}: {record.exit.message}", "StartFailed"
     if record.exit.oom_killed:
-        return f"killed for using more memory than its limit{again}", "OutOfMemory"
+        return f"{record.exit.out_of_memory}{',' if again else ''}{again}", "OutOfMemory"
     return f"ended with exit code {record.exit.code}{again}", "ExitCode"

@@ -33,7 +33,7 @@ def check(*, name: str, nodes: int) -> None:
                 f"{program} is not on PATH", hint=f"apt-get install {package}, or make setup, which installs everything"
             )
     try:
-        cgroups.current_layout()
+        cgroups.current_layout().required()
     except ContainerError as error:
         raise errors.LocalError(str(error)) from error
 

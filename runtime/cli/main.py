@@ -51,13 +51,14 @@ _HELP: Final = Flag("--help", "-h", help="print this help")
 
 
 class Context:
-    """What every verb needs: where the containers are, and where to tell."""
+    """What every verb needs: where the containers are, where to tell, and whether new ones get a cgroup."""
 
-    __slots__ = ("report", "root")
+    __slots__ = ("has_groups", "report", "root")
 
-    def __init__(self, root: str, telling: report.Report) -> None:
+    def __init__(self, root: str, telling: report.Report, *, has_groups: bool) -> None:
         self.root = root
         self.report = telling
+        self.has_groups = has_groups
 
 
 class Verb(Protocol):
@@ -108,11 +109,11 @@ def _dispatch(given: Options, telling: report.Report) -> int:
     name, *arguments = given.words
     if name not in _VERBS:
         raise errors.InvalidSpec(f"{name}: no such verb; use one of {', '.join(_VERBS)}")
-    _check_globals(given)
+    context = _context(given, telling)
     if name in _MAKE_PROCESSES:
         sealed.ensure()
     verb: Any = import_module(f"runtime.cli.verbs.{name}")
-    return _run(name, verb, arguments, Context(given.text("--root", DEFAULT_ROOT), telling))
+    return _run(name, verb, arguments, context)
 
 
 def _run(name: str, verb: Verb, arguments: list[str], context: Context) -> int:
@@ -125,19 +126,18 @@ def _run(name: str, verb: Verb, arguments: list[str], context: Context) -> int:
     return verb.run(context, options_of_verb)
 
 
-def _check_globals(given: Options) -> None:
+def _context(given: Options, telling: report.Report) -> Context:
     style = given.text("--log-format", "text")
     if style not in {"text", "json"}:
         raise errors.InvalidSpec(f"--log-format: {style!r} is none; use text or json")
     manager = "systemd" if given.on("--systemd-cgroup") else given.text("--cgroup-manager", "cgroupfs")
     if manager not in {"cgroupfs", "systemd", "disabled"}:
-        raise errors.InvalidSpec(f"--cgroup-manager: {manager!r} is none; use cgroupfs")
+        raise errors.InvalidSpec(f"--cgroup-manager: {manager!r} is none; use cgroupfs or disabled")
     if manager == "systemd":
         raise errors.InvalidSpec("--systemd-cgroup: is not supported; use --cgroup-manager cgroupfs")
-    if manager == "disabled":
-        raise errors.InvalidSpec("--cgroup-manager: disabled is not supported, since limits need a group; use cgroupfs")
     if given.text("--rootless", "auto") not in {"auto", "false"}:
         raise errors.InvalidSpec("--rootless: is not supported; run as root")
+    return Context(given.text("--root", DEFAULT_ROOT), telling, has_groups=manager != "disabled")
 
 
 def _usage() -> str:

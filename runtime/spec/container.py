@@ -1,13 +1,12 @@
 """The whole configuration, and the rules over several of its fields."""
 
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from runtime import errors, reaper
+from runtime import cgrouppath, errors, reaper
 from runtime import resources as limits
 from runtime.fields import Fields
 from runtime.seccomp import profile as seccomp
@@ -30,6 +29,7 @@ class Spec:
     process: Process
     root_path: str = ""
     root_readonly: bool = False
+    root_nodev: bool = False  # the image's device nodes do not work; not in config.json
     root_propagation: int = 0
     hostname: str = ""
     domainname: str = ""
@@ -104,9 +104,9 @@ def parse(config: Any) -> Spec:
 
 def _cgroups_path(linux: Fields) -> str:
     path = linux.text("cgroupsPath", default="")
-    if path and (not path.startswith("/") or ".." in path.split("/") or posixpath.normpath(path) == "/"):
-        raise linux.refuse("cgroupsPath", f"{path!r} must be an absolute path of a group below the root")
-    return posixpath.normpath(path) if path else ""
+    if path and (why := cgrouppath.refusal(path)):
+        raise linux.refuse("cgroupsPath", f"{path!r} {why}")
+    return cgrouppath.absolute(path)
 
 
 def _check_whole(spec: Spec) -> None:

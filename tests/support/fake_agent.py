@@ -72,11 +72,11 @@ class FakeMachine:
         """The containers that run."""
         return {name: container for name, container in self.containers.items() if container.exit is None}
 
-    def crash(self, task_id: str, code: int = 1, *, oom_killed: bool = False) -> None:
-        """End a container from within."""
+    def crash(self, task_id: str, code: int = 1, *, memory_limit: int = 0) -> None:
+        """End a container from within; with a memory limit, because of it."""
         container = self.containers[task_id]
         assert container.exit is None, f"{task_id} has ended before"
-        container.exit = Exit(code=code, finished_at=loop_ms(), oom_killed=oom_killed)
+        container.exit = Exit(code=code, finished_at=loop_ms(), oom_killed=memory_limit > 0, memory_limit=memory_limit)
         container.ended.set()
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PARTS = ("pyproject.toml", "runtime", "tests")
-MODULES = ("fs/overlayfs/overlay.ko",)
+MODULES = (
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "drivers/block/virtio_blk.ko",
+    "fs/overlayfs/overlay.ko",
+)
+"""In the order in which each finds what it needs."""
 BUSYBOX = Path("/bin/busybox")
 LIBRARIES = ("libseccomp.so.2", "libgcc_s.so.1")
 LEFT_OUT = {"dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter"}
@@ -45,12 +54,14 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
   echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
-insmod /modules/*.ko
+for module in {modules}; do insmod /modules/$module || poweroff -f; done
+# Until the disk is there: what is on it is idmappable with this kernel, and its input and output can be limited.
+until mount -t ext4 /dev/vda /disk 2>/dev/null; do usleep 20000; done
 ip link set lo up
 cd /orch
 grep cgroup /proc/mounts
 echo "guest: pytest starts $(cut -d' ' -f1 /proc/uptime) s after the kernel"
-{python} -m pytest -p no:cacheprovider {arguments}
+{python} -m pytest -p no:cacheprovider --basetemp=/disk/pytest {arguments}
 echo "{marker} $?"
 poweroff -f
 """
@@ -64,11 +75,12 @@ def write(target: Path, *, kernel: Path, arguments: str, marker: str) -> None:
         for module in MODULES:
             (found,) = kernel.glob(f"lib/modules/*/kernel/{module}")
             payload.add(found, f"modules/{found.name}")
-        for folder in ("proc", "sys", "dev", "tmp", "run", "root", "var/tmp"):
+        for folder in ("proc", "sys", "dev", "disk", "tmp", "run", "root", "var/tmp"):
             payload.addfile(_folder(folder))
         _add_text(payload, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
         _add_text(payload, "etc/group", "root:x:0:\n")
-        init = _INIT.format(python=_python(), arguments=arguments, marker=marker)
+        modules = " ".join(Path(module).name for module in MODULES)
+        init = _INIT.format(python=_python(), arguments=arguments, marker=marker, modules=modules)
         _add_text(payload, "sbin/init", init, mode=0o755)
     _write_archive(target)
 

@@ -3,7 +3,8 @@
     python -m tests.vm [-- pytest's arguments]
 
 One rule: it needs nothing but processor time. The kernel was fetched by `deploy/setup.sh test`, the processor is
-emulated (nested virtualisation is not to be counted on), there is no disk and no network, and it ends with its parent.
+emulated (nested virtualisation is not to be counted on), its disk is a file that is gone with it, there is no network,
+and it ends with its parent.
 """
 
 import shlex
@@ -18,11 +19,25 @@ from tests.vm import guest
 KERNEL = guest.REPOSITORY / ".cache/vm-kernel"
 QEMU = "qemu-system-x86_64"
 MEMORY_MB = 2048
-TIMEOUT_S = 900
+DISK_MB = 512
+TIMEOUT_S = 1200
 MARKER = "orch-vm-exit"
 _TESTS = "tests/integration/runtime"
-FILES = tuple(f"{_TESTS}/test_{name}.py" for name in ("cgroups", "limits", "isolation"))
-"""What depends on the version of cgroups: an emulated processor takes four seconds for a test, too long for all."""
+FILES = (
+    *(f"{_TESTS}/test_{name}.py" for name in ("cgroups", "limits", "resources", "isolation")),
+    *(
+        f"{_TESTS}/test_userns.py::test_{name}"
+        for name in (
+            "files_on_disk_have_the_containers_ids",
+            "two_containers_share_layers_but_no_ids",
+            "a_plain_root_is_idmapped_unless_it_has_the_containers_ids",
+            "idmapped_binds",
+        )
+    ),
+)
+"""What depends on the version of cgroups, and layers that are idmapped on a disk: an emulated processor takes four
+seconds for a test, too long for all.
+"""
 OPTIONS = ("-v", "-ra", "--color=no")
 
 
@@ -41,16 +56,30 @@ def run(arguments: Sequence[str] = (*FILES, *OPTIONS), *, timeout_s: float = TIM
     with tempfile.TemporaryDirectory(prefix="orch-vm-") as folder:
         initial = Path(folder, "initial")
         guest.write(initial, kernel=KERNEL, arguments=shlex.join(arguments), marker=MARKER)
-        archive = initial.open("rb")
+        disk = _format(Path(folder, "disk"))
+        files = initial.open("rb"), disk.open("r+b")
     # The folder is gone already: whatever ends this process leaves nothing behind.
-    with archive:
-        return _boot(images[0], archive.fileno(), timeout_s)
+    with files[0], files[1]:
+        return _boot(images[0], files[0].fileno(), files[1].fileno(), timeout_s)
 
 
-def _boot(kernel: Path, archive: int, timeout_s: float) -> tuple[int, str]:
+def _format(disk: Path) -> Path:
+    """An empty disk; the host stores only what is written to it."""
+    with disk.open("wb") as file:
+        file.truncate(DISK_MB << 20)
+    try:
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", disk], check=True, capture_output=True)
+    except FileNotFoundError:
+        raise Unavailable("mke2fs is missing; install Debian's e2fsprogs") from None
+    return disk
+
+
+def _boot(kernel: Path, archive: int, disk: int, timeout_s: float) -> tuple[int, str]:
     command = ["timeout", "--signal=KILL", str(timeout_s), "setpriv", "--pdeathsig", "KILL", QEMU]
     command += ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB), "-nodefaults"]
     command += ["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(kernel)]
+    # What the disk holds need not survive a crash of the host.
+    command += ["-drive", f"file=/proc/self/fd/{disk},format=raw,if=virtio,cache=unsafe"]
     command += ["-initrd", f"/proc/self/fd/{archive}", "-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all"]
     said: list[str] = []
     try:
@@ -60,7 +89,7 @@ def _boot(kernel: Path, archive: int, timeout_s: float) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            pass_fds=[archive],
+            pass_fds=[archive, disk],
         ) as machine:
             assert machine.stdout is not None, "it was asked for"
             for line in machine.stdout:

@@ -4,7 +4,7 @@ import re
 import sys
 from typing import Any, Final
 
-from runtime import control, errors, protocol, resources, state
+from runtime import cgroupupdate, control, errors, protocol, resources, state
 from runtime.cli import bundle
 from runtime.cli.main import Context
 from runtime.cli.options import Flag, Options
@@ -15,13 +15,21 @@ _LIMITS: Final = (
     ("--memory", "BYTES", "memory", "limit"),
     ("--memory-swap", "BYTES", "memory", "swap"),
     ("--memory-reservation", "BYTES", "memory", "reservation"),
+    ("--kernel-memory", "BYTES", "memory", "kernel"),
+    ("--kernel-memory-tcp", "BYTES", "memory", "kernelTCP"),
     ("--cpu-share", "NUMBER", "cpu", "shares"),
     ("--cpu-quota", "MICROSECONDS", "cpu", "quota"),
     ("--cpu-period", "MICROSECONDS", "cpu", "period"),
+    ("--cpu-burst", "MICROSECONDS", "cpu", "burst"),
+    ("--cpu-idle", "NUMBER", "cpu", "idle"),
+    ("--cpu-rt-runtime", "MICROSECONDS", "cpu", "realtimeRuntime"),
+    ("--cpu-rt-period", "MICROSECONDS", "cpu", "realtimePeriod"),
     ("--cpuset-cpus", "LIST", "cpu", "cpus"),
     ("--cpuset-mems", "LIST", "cpu", "mems"),
     ("--pids-limit", "NUMBER", "pids", "limit"),
+    ("--blkio-weight", "NUMBER", "blockIO", "weight"),
 )
+_ZERO_IS_A_VALUE: Final = frozenset({"--cpu-burst", "--cpu-idle"})
 FLAGS = (
     Flag("--resources", "-r", value="FILE", help="the specification's resources object; - is the standard input"),
     *(Flag(name, value=value, help=f"{place}.{field}") for name, value, place, field in _LIMITS),
@@ -33,17 +41,17 @@ _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def run(context: Context, given: Options) -> int:
-    """Write the limits."""
+    """Write the limits: all of them, or none."""
     [container] = given.take("ID")
     wanted = _wanted(given)
     # The shim sends the whole object again; which devices a container may use is decided when it is made.
     wanted.pop("devices", None)
-    limits = resources.parse(Fields({"resources": _what_changes(wanted)}, "linux"))
+    limits = resources.parse(Fields({"resources": wanted}, "linux"))
     with state.locked(context.root, container):
         known = state.load(context.root, container)
         if known.status == "stopped":
             raise errors.WrongStatus(f"container {container}: cannot be updated, since it is stopped")
-        control.group(known).update(limits)
+        cgroupupdate.update(control.group(known), limits)
     return 0
 
 
@@ -59,12 +67,6 @@ def _wanted(given: Options) -> dict[str, Any]:
     return wanted
 
 
-def _what_changes(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Without zeros and empty words, by which Docker says that a limit stays as it is."""
-    cleaned = {name: _what_changes(value) if isinstance(value, dict) else value for name, value in wanted.items()}
-    return {name: value for name, value in cleaned.items() if value}
-
-
 def _read_stdin() -> dict[str, Any]:
     return protocol.decode(sys.stdin.buffer.read(protocol.MAX_BODY_BYTES + 1))
 
@@ -73,4 +75,7 @@ def _number(name: str, text: str) -> int:
     found = _SIZE.fullmatch(text)
     if found is None:
         raise errors.InvalidSpec(f"{name}: {text!r} is no number such as 67108864 or 64m")
-    return int(found[1]) * _UNITS[found[2].lower()]
+    number = int(found[1]) * _UNITS[found[2].lower()]
+    if number == 0 and name not in _ZERO_IS_A_VALUE:
+        raise errors.InvalidSpec(f"{name}: 0 asks for nothing; leave it out, or give -1 for no limit")
+    return number

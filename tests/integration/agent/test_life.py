@@ -65,6 +65,19 @@ async def test_a_task_that_keeps_failing_fails(node: Node, store: ImageStore) ->
 
 
 @bounded(60)
+async def test_out_of_memory_is_told_with_the_limit(node: Node, store: ImageStore) -> None:
+    """Between restarts and at the end: what happened, and the number to raise."""
+    async with led(node, store) as leader:
+        made = template("tail", "/dev/zero")
+        made.container.resources.limits.memory = 16 << 20
+        made.restart.attempts = 1
+        await leader.assign(task("fat-1-a"), template=made)
+        status = await leader.until("fat-1-a", lambda now: now.state == states.FAILED, what="it fails")
+        assert (status.exit_code, status.oom_killed, status.reason) == (137, True, "OutOfMemory")
+        assert status.message == "killed: out of memory, its limit is 16Mi, after 1 restart"
+
+
+@bounded(60)
 async def test_job_like_tasks_complete(node: Node, store: ImageStore) -> None:
     """With `on-failure`, exit code 0 is the end; also when it comes before anybody looked."""
     async with led(node, store) as leader:

@@ -11,7 +11,7 @@ import subprocess
 import termios
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pytest
 
@@ -113,6 +113,11 @@ class Command:
         options = {"stdin": subprocess.DEVNULL, "timeout": 60, **options}
         return subprocess.run(self.line(*arguments), capture_output=True, text=True, check=False, **options)
 
+    def detached(self, *arguments: object, output: IO[bytes]) -> int:
+        """Its exit code, when what it leaves running writes to `output`."""
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        return subprocess.run(self.line(*arguments), timeout=60, check=False, **options).returncode
+
     def ok(self, *arguments: object, **options: Any) -> str:
         """What it prints when it succeeds."""
         done = self.call(*arguments, **options)
@@ -154,9 +159,8 @@ class Command:
         """A container that runs in the background; its pid. Its output goes to a file, since it keeps it open."""
         bundle = self.bundle(name, args or ("sleep", "1000"), change=change)
         with (self.folder / f"{name}.out").open("wb") as output:
-            line = self.line("run", "--detach", "--bundle", bundle, name)
-            done = subprocess.run(line, timeout=60, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        assert done.returncode == 0, (self.folder / f"{name}.out").read_text()
+            code = self.detached("run", "--detach", "--bundle", bundle, name, output=output)
+        assert code == 0, (self.folder / f"{name}.out").read_text()
         return self.pid(name)
 
     def leftovers(self) -> list[str]:

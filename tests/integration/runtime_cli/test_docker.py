@@ -1,5 +1,6 @@
 """Debian's dockerd over orchrun, by way of containerd's shim, in namespaces of its own."""
 
+import json
 import os
 import shutil
 import signal
@@ -101,6 +102,55 @@ def test_a_service_from_start_to_end(docker: Docker) -> None:
     docker.ok("kill", "web")
     assert docker.ok("wait", "web") == "137"
     docker.ok("rm", "web")
+
+
+_BUSY = (
+    "dd if=/dev/zero of=/file bs=256k count=8 oflag=direct; dd if=/dev/zero of=/dev/shm/x bs=1M count=9;"
+    "echo written; while :; do :; done"
+)
+
+
+def test_limits_are_seen_inside_and_in_the_groups(docker: Docker) -> None:
+    """Whatever Docker has a flag for, in the group; and by the container itself, in its own."""
+    flags = ("--memory=64m", "--memory-swap=96m", "--memory-reservation=32m", "--cpus=0.5", "--cpu-shares=512")
+    more = ("--cpuset-cpus=0", "--pids-limit=55", "--memory-swappiness=7")
+    name = docker.ok(*_RUN, "--detach", "--name=limits", *flags, *more, "box", "sleep", "1000")
+    expected = {
+        "memory/memory.limit_in_bytes": 64 << 20,
+        "memory/memory.memsw.limit_in_bytes": 96 << 20,
+        "memory/memory.soft_limit_in_bytes": 32 << 20,
+        "memory/memory.swappiness": 7,
+        "cpu/cpu.shares": 512,
+        "cpu/cpu.cfs_quota_us": 50000,
+        "cpuset/cpuset.cpus": 0,
+        "pids/pids.max": 55,
+    }
+    folders = {file: Path(f"/sys/fs/cgroup/{file.replace('/', f'{CGROUP}/{name}/')}") for file in expected}
+    for file, path in folders.items():
+        assert int(path.read_text()) == expected[file], file
+        assert int(docker.ok("exec", "limits", "cat", f"/sys/fs/cgroup/{file}")) == expected[file], file
+    assert docker.ok("exec", "limits", "nproc") == "1"
+    changes = ("--cpus=0.25", "--cpu-shares=256", "--cpuset-cpus=1", "--pids-limit=66")
+    docker.ok("update", "--memory=80m", "--memory-swap=80m", "--memory-reservation=16m", *changes, "limits")
+    changed = {"cpu/cpu.cfs_quota_us": 25000, "cpuset/cpuset.cpus": 1, "pids/pids.max": 66, "cpu/cpu.shares": 256}
+    assert {file: int(folders[file].read_text()) for file in changed} == changed
+    assert int(folders["memory/memory.memsw.limit_in_bytes"].read_text()) == 80 << 20
+    docker.ok("rm", "--force", "limits")
+
+
+def test_statistics(docker: Docker) -> None:
+    """Processor, memory with its limit, processes and block I/O, of this container and not of the machine."""
+    docker.ok(*_RUN, "--detach", "--name=busy", "--memory=64m", "box", "sh", "-c", _BUSY)
+    until(lambda: "written" in docker.ok("logs", "busy"), what="it has written", timeout_s=30)
+    told = json.loads(docker.ok("stats", "--no-stream", "--format={{json .}}", "busy"))
+    assert float(told["CPUPerc"].rstrip("%")) > 1
+    used, _, limit = told["MemUsage"].partition(" / ")
+    assert limit == "64MiB"
+    assert 9 <= float(used.removesuffix("MiB")) < 64
+    assert told["PIDs"] == "1"
+    # The machine as a whole has written more than that long ago.
+    assert 2 <= float(told["BlockIO"].partition(" / ")[2].removesuffix("MB")) < 3
+    docker.ok("rm", "--force", "busy")
 
 
 def test_out_of_memory_is_told(docker: Docker) -> None:

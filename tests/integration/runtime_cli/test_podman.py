@@ -25,6 +25,7 @@ default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
 [engine]
 events_logger = "file"
 runtime_supports_json = ["orchrun"]
+runtime_supports_nocgroup = ["orchrun"]
 """
 
 
@@ -128,6 +129,57 @@ def test_a_service_from_start_to_end(podman: Podman) -> None:
     until(lambda: podman.state("web")["Status"] == "exited", what="its end")
     assert podman.state("web")["ExitCode"] == 137
     podman.ok("rm", "web")
+
+
+def test_limits_are_seen_inside_and_in_the_groups(podman: Podman) -> None:
+    """In the group, by the container itself, and changed while it runs and after it was paused."""
+    flags = ("--memory=64m", "--memory-swap=96m", "--cpus=0.5", "--cpu-shares=512", "--cpuset-cpus=0")
+    podman.start("limits", *flags, "--pids-limit=55", "box", "sleep", "1000")
+    expected = {
+        "memory/memory.limit_in_bytes": 64 << 20,
+        "memory/memory.memsw.limit_in_bytes": 96 << 20,
+        "cpu/cpu.shares": 512,
+        "cpu/cpu.cfs_quota_us": 50000,
+        "cpuset/cpuset.cpus": 0,
+        "pids/pids.max": 55,
+    }
+    name = f"libpod-{podman.ok('inspect', '--format={{.Id}}', 'limits')}"
+    folders = {file: Path(f"/sys/fs/cgroup/{file.replace('/', f'{CGROUP}/{name}/')}") for file in expected}
+    assert {file: int(path.read_text()) for file, path in folders.items()} == expected
+    inside = podman.ok("exec", "limits", "cat", *(f"/sys/fs/cgroup/{file}" for file in expected))
+    assert [int(line) for line in inside.split()] == list(expected.values())
+    podman.ok("pause", "limits")
+    podman.ok("unpause", "limits")
+    podman.ok("update", "--memory=80m", "--memory-swap=80m", "--cpus=0.25", "--cpuset-cpus=1", "limits")
+    changed = {"memory/memory.memsw.limit_in_bytes": 80 << 20, "cpu/cpu.cfs_quota_us": 25000, "cpuset/cpuset.cpus": 1}
+    assert {file: int(folders[file].read_text()) for file in changed} == changed
+    podman.ok("rm", "--force", "--time=0", "limits")
+
+
+def test_statistics(podman: Podman) -> None:
+    """Processor, memory, processes and block I/O of the container."""
+    script = (
+        "dd if=/dev/zero of=/file bs=256k count=8 oflag=direct; dd if=/dev/zero of=/dev/shm/x bs=1M count=9;"
+        "echo written; while :; do :; done"
+    )
+    podman.start("busy", "--memory=64m", "box", "sh", "-c", script)
+    until(lambda: "written" in podman.ok("logs", "busy"), what="it has written", timeout_s=30)
+    [told] = json.loads(podman.ok("stats", "--no-stream", "--format=json", "busy"))
+    assert float(told["cpu_percent"].rstrip("%")) > 1
+    used, _, limit = told["mem_usage"].partition(" / ")
+    assert limit == "67.11MB"
+    assert 9 <= float(used.removesuffix("MB")) < 64
+    assert told["pids"] == "1"
+    assert 2 <= float(told["block_io"].partition(" / ")[2].removesuffix("MB")) < 3
+    podman.ok("rm", "--force", "--time=0", "busy")
+
+
+def test_without_a_cgroup(podman: Podman) -> None:
+    """--cgroups=disabled: podman's own rule for devices is kept, and no limit is there."""
+    drop = ("--cap-drop=MKNOD",)  # or the rule could not be kept, and is refused
+    done = podman.call("run", "--rm", "--network=none", "--cgroups=disabled", *drop, "box", "cat", "/proc/self/cgroup")
+    assert done.returncode == 0, done.stderr
+    assert "libpod" not in done.stdout
 
 
 def test_out_of_memory_ends_it(podman: Podman) -> None:

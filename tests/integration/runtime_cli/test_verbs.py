@@ -358,6 +358,7 @@ def test_features_names_what_the_parsers_know(command: Command) -> None:
     assert set(told["linux"]["namespaces"]) >= {"cgroup", "ipc", "mount", "network", "pid", "user", "uts"}
     assert len(told["linux"]["capabilities"]) == 41
     assert {"rbind", "rro", "nosuid", "rslave"} <= set(told["mountOptions"])
+    assert told["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
     assert "SCMP_ACT_NOTIFY" in told["linux"]["seccomp"]["actions"]
 
 

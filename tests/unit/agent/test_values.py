@@ -1,5 +1,6 @@
 """The small decisions: assignments, addresses, ports, firewall, configuration, retries, reports."""
 
+import dataclasses
 import random
 
 import pytest
@@ -275,12 +276,21 @@ def test_records_survive_the_disk() -> None:
     record = Record(
         state=states.RUNNING,
         address="10.0.0.2",
-        exit=Exit(code=137, finished_at=5, oom_killed=True),
+        exit=Exit(code=137, finished_at=5, oom_killed=True, memory_limit=1 << 26),
         restart_times=(1, 2),
         ending=states.FAILED,
     )
     assert from_json(to_json(record)) == record
     assert from_json(to_json(Record())) == Record()
+
+
+def test_out_of_memory_is_told_with_the_limit() -> None:
+    """Whoever has to raise the limit sees what it is; without one it was the machine that had no more."""
+    ended = Exit(code=137, finished_at=5, oom_killed=True, memory_limit=64 << 20)
+    status = status_of(Observed(record=Record(state=states.RUNNING, exit=ended)))
+    assert status.message == "killed: out of memory, its limit is 64Mi; restart 1 is next"
+    record = Record(state=states.RUNNING, exit=dataclasses.replace(ended, memory_limit=0))
+    assert status_of(Observed(record=record)).message.startswith("killed: the machine was out of memory")
 
 
 def test_a_container_that_never_started_says_why_between_attempts() -> None:

@@ -159,12 +159,12 @@ async def test_between_restarts_the_task_says_why_it_waits() -> None:
         agent.complete(task("web-1-a"))
         for _ in range(2):
             await agent.until(lambda: "web-1-a" in machine.running())
-            machine.crash("web-1-a", 137, oom_killed=True)
+            machine.crash("web-1-a", 137, memory_limit=64 << 20)
             await agent.until(lambda: "web-1-a" not in machine.running())
         await agent.until(lambda: agent.statuses["web-1-a"].restarts == 1 and not agent.statuses["web-1-a"].ready)
         status = agent.statuses["web-1-a"]
         assert (status.state, status.reason, status.oom_killed) == (states.RUNNING, "Restarting", True)
-        assert status.message == "killed for using too much memory; restart 2 is next"
+        assert status.message == "killed: out of memory, its limit is 64Mi; restart 2 is next"
 
 
 @bounded(3600, virtual_time=True)

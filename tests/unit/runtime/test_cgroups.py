@@ -47,7 +47,7 @@ def test_version_2() -> None:
 
 def test_version_1_settings() -> None:
     """Memory before memory with swap; the cpuset only when it is asked for."""
-    assert cgroups_v1.settings(LIMITS) == [
+    assert [setting[:3] for setting in cgroups_v1.settings(LIMITS)] == [
         ("memory", "memory.limit_in_bytes", "100"),
         ("memory", "memory.memsw.limit_in_bytes", "150"),
         ("cpu", "cpu.shares", "1024"),
@@ -58,7 +58,7 @@ def test_version_1_settings() -> None:
     ]
     assert "cpuset" in cgroups_v1.controllers(LIMITS)
     assert "cpuset" not in cgroups_v1.controllers(Resources())
-    assert cgroups_v1.settings(Resources(pids_limit=-1)) == [("pids", "pids.max", "max")]
+    assert [setting[:3] for setting in cgroups_v1.settings(Resources(pids_limit=-1))] == [("pids", "pids.max", "max")]
 
 
 def test_version_1_devices() -> None:
@@ -67,7 +67,7 @@ def test_version_1_devices() -> None:
         DeviceRule(allow=False, kind="a", major=None, minor=None, access="rwm"),
         DeviceRule(allow=True, kind="b", major=8, minor=None, access="r"),
     )
-    written = cgroups_v1.settings(Resources(devices=rules))
+    written = [setting[:3] for setting in cgroups_v1.settings(Resources(devices=rules))]
     assert written[:2] == [("devices", "devices.deny", "a"), ("devices", "devices.allow", "b 8:* r")]
     assert ("devices", "devices.allow", "c 1:3 rwm") in written
     assert cgroups_v1.settings(Resources()) == []
@@ -75,7 +75,7 @@ def test_version_1_devices() -> None:
 
 def test_version_2_settings() -> None:
     """Swap is counted alone, quota and period are one file, shares become a weight."""
-    assert cgroups_v2.settings(LIMITS) == [
+    assert [setting[1:3] for setting in cgroups_v2.settings(LIMITS)] == [
         ("memory.max", "100"),
         ("memory.swap.max", "50"),
         ("cpu.weight", "39"),
@@ -83,7 +83,8 @@ def test_version_2_settings() -> None:
         ("cpuset.cpus", "0-1"),
         ("pids.max", "17"),
     ]
-    assert cgroups_v2.settings(Resources(memory_limit_bytes=-1, cpu_quota_us=-1, pids_limit=0)) == [
+    unlimited = Resources(memory_limit_bytes=-1, cpu_quota_us=-1, pids_limit=0)
+    assert [setting[1:3] for setting in cgroups_v2.settings(unlimited)] == [
         ("memory.max", "max"),
         ("cpu.max", "max"),
         ("pids.max", "max"),
@@ -156,8 +157,17 @@ def test_group_with_processes_is_not_taken_over(tmp_path: Path) -> None:
 def test_missing_controller_is_named() -> None:
     """A limit that the machine cannot hold is refused, not ignored."""
     layout = cgroups.Layout(controllers=(("pids", "/nowhere"),))
-    with pytest.raises(errors.SetupFailed, match=r"memory.limit_in_bytes.*memory controller is not mounted"):
+    with pytest.raises(errors.SetupFailed, match=r"^linux.resources.memory.limit: .* no memory controller; mount it"):
         cgroups.Cgroup.plan(layout, "/a", LIMITS).apply(LIMITS)
+
+
+def test_a_machine_without_cgroups_is_told_so() -> None:
+    """Unless the container wants none; and what is gone can be looked at and removed."""
+    with pytest.raises(errors.SetupFailed, match="nothing is mounted; mount cgroup2"):
+        cgroups.Cgroup.plan(cgroups.Layout(), "/a", Resources())
+    group = cgroups.existing(cgroups.Layout(), "/a")
+    group.delete()
+    assert group.pids() == []
 
 
 def test_stats_of_a_group_that_is_gone() -> None:
