@@ -41,6 +41,10 @@ class Fields:
         """Whether the field is there and not taken yet."""
         return name in self._left
 
+    def names(self) -> tuple[str, ...]:
+        """The fields that are not taken yet, where the configuration chooses the names."""
+        return tuple(self._left)
+
     def text(self, name: str, *, default: str | None = None) -> str:
         """A string without NUL; required when it has no default."""
         value = self._take(name, str, default)

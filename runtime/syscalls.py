@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
+CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -114,6 +115,11 @@ def _checked(call: str, result: int) -> int:
 def _syscall(call: str, number: int, *arguments: int | bytes | None) -> int:
     converted = [_long(value) if isinstance(value, int) else value for value in arguments]
     return _checked(call, _libc.syscall(_long(number), *converted))
+
+
+def call(name: str, number: int, *arguments: int | bytes | None) -> int:
+    """Any system call by its number, for a module that alone needs it."""
+    return _syscall(name, number, *arguments)
 
 
 def set_default_action(number: int) -> None:

@@ -60,7 +60,6 @@ REFUSED = [
     ("process.user.uid", -1, "process.user.uid: must be between 0"),
     ("process.user.uid", True, "process.user.uid: must be an integer, not true or false"),
     ("process.user.name", "x", "process.user.name: unknown field"),
-    ("process.apparmorProfile", "docker-default", "process.apparmorProfile: this field is not supported"),
     ("process.capabilities.bounding", ["CAP_NOPE"], "process.capabilities.bounding: 'CAP_NOPE'"),
     ("process.consoleSize", {"height": 1, "width": 2}, "process.consoleSize: needs process.terminal"),
     ("process.rlimits", [{"type": "NOFILE", "soft": 1, "hard": 1}], "process.rlimits[0].type: 'NOFILE'"),
