@@ -34,7 +34,7 @@ class Spec:
     process: Process
     root_path: str = ""
     root_readonly: bool = False
-    root_propagation: int = 0
+    root_propagation: tuple[int, bool] = (0, False)  # the flag, and whether it is recursive
     hostname: str = ""
     domainname: str = ""
     mounts: tuple[Mount, ...] = ()

@@ -49,17 +49,17 @@ def parse_mount(fields: Fields, label: str = "") -> Mount:
         raise fields.refuse("source", f"{source!r} must be an absolute path for a bind mount")
     if not options.bind and (options.idmap or id_maps is not None):
         raise fields.refuse("uidMappings", "is for bind mounts only, and so are the options idmap and ridmap")
+    if options.tmpcopyup and destination == "/dev":
+        raise fields.refuse("options", "'tmpcopyup' is not for /dev, which the runtime fills itself")
     if label and not options.bind and kind not in _UNLABELLED:
         options = dataclasses.replace(options, data=(*options.data, f"context={label}"))
     return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path, id_maps=id_maps)
 
 
-def root_propagation(linux: Fields) -> int:
-    """The flag of `linux.rootfsPropagation`, or 0."""
+def root_propagation(linux: Fields) -> tuple[int, bool]:
+    """The flag of `linux.rootfsPropagation`, or 0, and whether what is mounted below `root.path` gets it as well."""
     word = linux.text("rootfsPropagation", default="")
-    if not word:
-        return 0
-    return mountoptions.propagation_flags(word, linux.at("rootfsPropagation"))[0]
+    return mountoptions.propagation_flags(word, linux.at("rootfsPropagation")) if word else (0, False)
 
 
 def parse_overlay(value: Any) -> Overlay:
