@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from runtime import cgroups, errors, hooks, namespaces, netdevices, protocol, spec, state, syscalls
+from runtime import cgroups, errors, hooks, namespaces, netdevices, protocol, rootless, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
 
@@ -30,7 +30,7 @@ def place(
         raise errors.SetupFailed.at("state folder", error) from None
     try:
         state.write_new(os.path.join(folder, state.CONFIG_FILE), config)
-        group.create(wanted.resources)
+        group = rootless.create_group(group, wanted.resources)
         try:
             yield folder, group
         except BaseException:

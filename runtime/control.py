@@ -34,6 +34,14 @@ def group(known: State) -> cgroups.Cgroup:
     return cgroups.existing(cgroups.current_layout(), known.cgroups_path)
 
 
+def pids(known: State) -> list[int]:
+    """The container's processes; raises WrongStatus for one that runs without a cgroup, which alone knows them."""
+    found = group(known)
+    if not found.folders and known.status != "stopped":
+        raise errors.WrongStatus(f"container {known.id}: has no cgroup, so only its first process is known")
+    return found.pids()
+
+
 def open_first_process(known: State) -> int:
     """A pidfd of the container's first process; raises WrongStatus when it has ended."""
     ended = errors.WrongStatus(f"container {known.id}: container not running")
@@ -50,7 +58,7 @@ def open_first_process(known: State) -> int:
 def kill(known: State, number: int, *, everybody: bool = False) -> None:
     """Signal the first process, or every process of the container's cgroup."""
     if everybody:
-        for pid in group(known).pids():
+        for pid in pids(known):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
     else:

@@ -24,7 +24,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, cgroups, errors, firstprocess, hooks, protocol, rootfs, spec, state, syscalls
+from runtime import (
+    birth,
+    cgroups,
+    errors,
+    firstprocess,
+    hooks,
+    privilege,
+    protocol,
+    rootfs,
+    rootless,
+    spec,
+    state,
+    syscalls,
+)
 from runtime.seccomp import filter as filters
 from runtime.state import State
 from runtime.terms import Terms
@@ -45,7 +58,7 @@ class Request:
 
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
-    wanted = spec.parse(request.config)
+    wanted = rootless.enter(spec.parse(request.config))
     wanted = dataclasses.replace(
         wanted, cgroups_path=wanted.cgroups_path or state.default_cgroups_path(request.container)
     )
@@ -55,7 +68,8 @@ def create(request: Request) -> State:
         birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group),
         state.locked(request.root, request.container) as lock,
     ):
-        group.apply(wanted.resources)
+        if group.folders:  # or it is gone without (`rootless`)
+            group.apply(wanted.resources)
         return _create_in(request, wanted, group, folder, lock)
 
 
@@ -66,7 +80,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations
     )
     order = filters.order(wanted.seccomp, request.root, described)
-    tree = rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group))
+    folders = cgroups.visible_folders(group) if group.folders else ()
+    tree = rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=folders)
     told = {**described, "root": rootfs.stands_at(tree)}
     plan = firstprocess.Plan(
         spec=wanted,
@@ -75,7 +90,12 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         order=order,
         tree=tree,
         told=told,
-        terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
+        terms=Terms(
+            supervised=False,
+            gate=gate,
+            preserved_fds=request.preserved_fds,
+            keeps_groups=privilege.groups_are_fixed(),
+        ),
     )
     if wanted.user_namespace is not None:
         # The first process follows a fork that ends; it is ours, to wait for when this fails, until we end as well.

@@ -21,7 +21,7 @@ def run(context: Context, given: Options) -> int:
     style = given.text("--format", "table")
     if style not in {"table", "json"}:
         raise errors.InvalidSpec(f"--format: {style!r} is none; use table or json")
-    pids = control.group(state.load(context.root, container)).pids()
+    pids = control.pids(state.load(context.root, container))
     text = json.dumps(pids) + "\n" if style == "json" else _table(set(pids), ps_options or ["-ef"])
     sys.stdout.write(text)
     return 0
