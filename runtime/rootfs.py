@@ -206,7 +206,7 @@ def _attach(root: int, detached: int, mount: Mount) -> None:
         _guard_kernel_trees(target, detached, mount)
         if mount.options.tmpcopyup:
             copyup.fill(target, detached, mount)
-            syscalls.mount_setattr(detached, add=mount.options.add)
+            syscalls.mount_setattr(detached, add=mount.options.add & syscalls.MOUNT_ATTR_RDONLY)
         syscalls.move_mount(detached, target)
     finally:
         os.close(target)

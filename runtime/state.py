@@ -66,8 +66,9 @@ def folder(root: str, container: str) -> str:
 
 
 def default_cgroups_path(container: str) -> str:
-    """The cgroup of a container whose configuration names none."""
-    return f"/orch/{container}"
+    """The cgroup of a container whose configuration names none. Users have ids of containers of their own."""
+    user = os.geteuid()
+    return f"/orch-{user}/{container}" if user else f"/orch/{container}"
 
 
 def describe(

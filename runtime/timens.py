@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-from runtime import errors, syscalls, userns
+from runtime import errors, privilege, syscalls, userns
 from runtime.spec import Spec
 from runtime.spec.timeoffsets import TimeOffset
 
@@ -59,6 +59,9 @@ def _idle(prepare: Callable[[], None]) -> tuple[int, int]:
         return pid, told
     try:
         syscalls.set_parent_death_signal(signal.SIGKILL)
+        if privilege.in_user_namespace():
+            # Or its files in /proc were the host's root's, as they are of whatever nobody may look into.
+            syscalls.set_dumpable(1)
         # The number by which /proc, which is still the host's, knows this process.
         number = os.readlink("/proc/self")
         try:

@@ -58,10 +58,10 @@ class Request:
 
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
-    wanted = rootless.enter(spec.parse(request.config))
-    wanted = dataclasses.replace(
-        wanted, cgroups_path=wanted.cgroups_path or state.default_cgroups_path(request.container)
-    )
+    wanted = spec.parse(request.config)
+    # The default is the calling user's, so it comes before that may become another.
+    path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+    wanted = rootless.enter(dataclasses.replace(wanted, cgroups_path=path))
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
     with (

@@ -102,7 +102,7 @@ def test_tmpcopyup_into_read_only_and_new(box: Box) -> None:
     """The copy is made before the mount is read-only; a folder that the image has not is empty."""
     (upper(box, "a") / "file").write_text("content")
     script = "cat /data/file; ls /new; (echo > /data/new) 2>&1"
-    change = mounting(copied("/data", "ro"), copied("/new"))
+    change = mounting(copied("/data", "ro", "noatime"), copied("/new", "strictatime"))
     config = box.config("a", "sh", "-c", f"{script}; true")
     change(config)
     box.create("a", config, start=True)

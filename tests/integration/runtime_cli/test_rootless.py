@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.runtime_cli.conftest import ROOT, Command
+from tests.integration.runtime_cli.conftest import ROOT, Command, Typist
 
 pytestmark = pytest.mark.root
 
@@ -99,7 +99,7 @@ def test_bundle_of_runc(ordinary: Ordinary) -> None:
     out = ordinary.run(ordinary.runc_bundle("a", "sh", "-c", script))
     uid, mapping, *groups, pid, null, tty = out.splitlines()
     assert (uid, mapping.split(), pid) == ("0", ["0", str(UID), "1"], "1")
-    assert not [line for line in groups if line.endswith("/orch/a")]
+    assert not [line for line in groups if "/orch" in line]
     assert null.startswith("crw-rw-rw-")
     assert tty.startswith("crw-rw-rw-")
     assert ordinary.leftovers() == []
@@ -165,6 +165,28 @@ def test_score_can_only_rise(ordinary: Ordinary) -> None:
     assert "process.oomScoreAdj: -900 is below this process's own, and a user may only raise it" in said
 
 
+def test_time_namespace(ordinary: Ordinary) -> None:
+    """An ordinary user may shift the container's clocks."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "time"})
+        config["linux"]["timeOffsets"] = {"boottime": {"secs": 7000000}}
+
+    out = ordinary.run(ordinary.runc_bundle("a", "cat", "/proc/uptime", change=change))
+    assert float(out.split()[0]) > 7000000
+
+
+def test_terminal(ordinary: Ordinary) -> None:
+    """A shell on a terminal of the container's own."""
+    bundle = ordinary.own_bundle("a", "sh", change=lambda config: config["process"].update(terminal=True))
+    with Typist(ordinary.line("run", "--bundle", bundle, "a"), **ordinary.user()) as typist:
+        typist.expect("# ")
+        typist.type("tty; stty size; exit 5\n")
+        typist.expect("/dev/pts/0")
+        typist.expect("33 77")
+        assert typist.ended() == 5
+
+
 def limit(config: dict[str, Any]) -> None:
     config["linux"]["resources"] = {"pids": {"limit": 5}}
 
@@ -202,7 +224,7 @@ def idmapped(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (limit, "linux.resources: this user may not make the cgroup /orch/a"),
+        (limit, f"linux.resources: this user may not make the cgroup /orch-{UID}/a"),
         (further_group, "process.user.additionalGids: 4 cannot be taken"),
         (
             more_ids,
