@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from runtime import cgroups, errors, hooks, namespaces, netdevices, protocol, rootless, spec, state, syscalls
+from runtime import cgroups, errors, hooks, namespaces, protocol, rootless, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
 
@@ -104,7 +104,10 @@ def own_pid_namespace() -> Iterator[None]:
 
 def creation_hooks(wanted: spec.Spec, told: dict[str, Any], channel: socket.socket, *, start: bool) -> None:
     """Give a first process the network devices, and execute the hooks, that it waits for, and let it go on."""
-    netdevices.move(wanted.net_devices, told["pid"])
+    if wanted.net_devices:
+        from runtime import netdevices  # only here: few containers wait for it
+
+        netdevices.move(wanted.net_devices, told["pid"])
     with own_pid_namespace():
         hooks.run(wanted.hooks.creation, told)
     protocol.send(channel, {"hooked": True})

@@ -149,8 +149,9 @@ def _check_whole(spec: Spec) -> None:
         raise errors.InvalidSpec("process.consoleSize: needs process.terminal")
     if reaper.ANNOTATION in spec.annotations:
         notifies = spec.seccomp is not None and spec.seccomp.notifies
-        _check_reaper(spec)
         reaper.check(spec.annotations[reaper.ANNOTATION], own_pids=spec.makes("pid"), notifies=notifies)
+    if spec.init:
+        _check_reaper(spec)
     _check_user_namespace(spec)
     for key in spec.sysctl:
         namespace = sysctl_namespace(key)
