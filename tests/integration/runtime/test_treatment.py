@@ -220,6 +220,7 @@ def test_network_devices(box: Box, *, own_users: bool) -> None:
     name = f"of{os.getpid() % 10**6}"
     with interface(name):
         os_run("ip", "address", "add", "10.99.7.1/24", "dev", name)
+        os_run("ip", "address", "add", "fd00:9::1/64", "dev", name)
         os_run("ip", "link", "set", name, "mtu", "1410", "address", "02:00:00:00:00:07")
         script = "ip -o address show dev data0; ip link show data0"
         config = box.config("a", "sh", "-c", f"({script}); exec sleep 1000")
@@ -229,6 +230,7 @@ def test_network_devices(box: Box, *, own_users: bool) -> None:
         box.create("a", config, start=True)
         _, out = execute(box, "a", "sh", "-c", script)
         assert "inet 10.99.7.1/24" in out
+        assert "inet6 fd00:9::1/64" in out
         assert "mtu 1410" in out
         assert "02:00:00:00:00:07" in out
         assert ",UP" in out
@@ -264,3 +266,16 @@ def test_no_confinement_asked_for(box: Box) -> None:
     nothing = process(apparmorProfile="", selinuxLabel="")
     assert box.run("a", "echo", "ok", change=nothing) == "ok"
     assert box.run("b", "echo", "ok", change=process(apparmorProfile="unconfined")) == "ok"
+
+
+def test_longest_names(box: Box) -> None:
+    """Host and domain name may have the 64 bytes that the kernel keeps, and the host's own stay."""
+    before = (os.uname().nodename, Path("/proc/sys/kernel/domainname").read_text())
+    names = ("h" * 64, "d" * 64)
+
+    def change(config: dict[str, Any]) -> None:
+        config.update(hostname=names[0], domainname=names[1])
+
+    out = box.run("a", "cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname", change=change)
+    assert tuple(out.split()) == names
+    assert (os.uname().nodename, Path("/proc/sys/kernel/domainname").read_text()) == before
