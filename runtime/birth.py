@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from runtime import cgroups, errors, hooks, namespaces, protocol, spec, state, syscalls
+from runtime import cgroups, errors, hooks, namespaces, protocol, rootless, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
 
@@ -39,7 +39,7 @@ def place(
         raise errors.SetupFailed.at("state folder", error) from None
     try:
         state.write_new(os.path.join(folder, state.CONFIG_FILE), config)
-        group.create(wanted.resources)
+        group = rootless.create_group(group, wanted.resources)
         try:
             yield folder, group
         except BaseException:
@@ -112,7 +112,11 @@ def own_pid_namespace() -> Iterator[None]:
 
 
 def creation_hooks(wanted: spec.Spec, told: dict[str, Any], channel: socket.socket, *, start: bool) -> None:
-    """Execute the hooks that a first process waits for, and let it go on."""
+    """Give a first process the network devices, and execute the hooks, that it waits for, and let it go on."""
+    if wanted.net_devices:
+        from runtime import netdevices  # only here: few containers wait for it
+
+        netdevices.move(wanted.net_devices, told["pid"])
     with own_pid_namespace():
         hooks.run(wanted.hooks.creation, told)
     protocol.send(channel, {"hooked": True})

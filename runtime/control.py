@@ -30,11 +30,12 @@ def status(known: State) -> str:
 
 
 def members(known: State) -> list[int]:
-    """The container's processes; raises WrongStatus when only its cgroup would know them, and it has none."""
-    if not known.cgroups_path:
-        why = "was made with --cgroup-manager disabled, so only its first process is known; ask for that one"
-        raise errors.WrongStatus(f"container {known.id}: {why}")
-    return group(known).pids()
+    """The container's processes; raises WrongStatus when only a cgroup would know them, and it has none."""
+    found = group(known) if known.cgroups_path else None
+    if found is None or (not found.folders and known.status != "stopped"):
+        why = "none may be made by this user" if known.cgroups_path else "it was made with --cgroup-manager disabled"
+        raise errors.WrongStatus(f"container {known.id}: has no cgroup, as {why}, so only its first process is known")
+    return found.pids()
 
 
 def group(known: State) -> cgroups.Cgroup:

@@ -1,5 +1,6 @@
 """The container's /dev: the few nodes that every program may count on, and the links beside them."""
 
+import errno
 import os
 import stat
 from typing import Final
@@ -34,9 +35,10 @@ def fill(folder: int, extra: tuple[Device, ...], maps: IdMaps | None = None, *, 
     With `maps` the caller has the host's ids: the devices' owners, which are the container's, are translated. `empty`:
     nothing is there.
     """
+    given = {device.path for device in extra}
     for name, major, minor in _CHARACTER_NODES:
-        if empty or not _is_there(folder, name):
-            os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=folder)
+        if f"/dev/{name}" not in given and (empty or not _is_there(folder, name)):
+            _make_node(folder, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
     for name, target in _LINKS:
         if empty or not _is_there(folder, name):
             os.symlink(target, name, dir_fd=folder)
@@ -66,9 +68,34 @@ def _add(folder: int, device: Device, owner: tuple[int, int]) -> None:
     parent = paths.make_folder(folder, above or "/", links=False)
     if _is_there(parent, name):
         os.unlink(name, dir_fd=parent)
-    os.mknod(name, _KINDS[device.kind] | device.mode, os.makedev(device.major, device.minor), dir_fd=parent)
-    os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+    number = os.makedev(device.major, device.minor)
+    if _make_node(parent, name, _KINDS[device.kind] | device.mode, number, device.path):
+        os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
     os.close(parent)
+
+
+def _make_node(folder: int, name: str, mode: int, number: int, path: str) -> bool:
+    """Make a node; or where the kernel lets nobody make one, bind the host's, with its owner and mode: then False."""
+    try:
+        os.mknod(name, mode, number, dir_fd=folder)
+    except PermissionError:
+        _bind_node(folder, name, mode, number, path)
+        return False
+    return True
+
+
+def _bind_node(folder: int, name: str, mode: int, number: int, path: str) -> None:
+    with errors.step(f"{path}: bind the host's, since no node may be made in a user namespace"):
+        node = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.AT_SYMLINK_NOFOLLOW)
+        try:
+            status = os.fstat(node)
+            if stat.S_IFMT(status.st_mode) != stat.S_IFMT(mode) or status.st_rdev != number:
+                raise OSError(errno.ENODEV, "that is another device there")
+            target = paths.make_file(folder, name)
+            syscalls.move_mount(node, target)
+            os.close(target)
+        finally:
+            os.close(node)
 
 
 def open_null(root: int, flags: int = os.O_PATH) -> int:

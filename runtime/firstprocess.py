@@ -6,8 +6,8 @@
                                            what needs the host's privileges
                                        ◄── {"born": pid}, with a user namespace: the fork ends, the first process is pid
                                            cgroup, namespaces, file tree, user …
-                                       ◄── {"hooks": true}     (only when there are hooks for it)
-    hooks; {"hooked": true}            ──►
+                                       ◄── {"hooks": true}     (only when `Spec.awaits_creator`)
+    network devices, hooks; {"hooked"} ──►
                                        ◄── {"created": true} [terminal's master]   or {"error": …}
     {"start": true}                    ──► (may have been sent long before)
                                        ◄── end of file: the program runs           or {"error": …}
@@ -23,7 +23,20 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
-from runtime import cgroups, errors, hooks, namespaces, program, protocol, rootfs, syscalls, userns
+from runtime import (
+    cgroups,
+    errors,
+    hooks,
+    labels,
+    namespaces,
+    program,
+    protocol,
+    rootfs,
+    syscalls,
+    timens,
+    treatment,
+    userns,
+)
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Spec, sysctl_namespace
@@ -54,11 +67,13 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     spec, process = plan.spec, plan.spec.process
     # The kernel applies modes as asked for from here on.
     os.umask(0)
+    labels.check(spec, process)
     # While the host's files can be seen, and on the host's account: compiling takes more memory than some limits allow.
     wanted = plan.order.fetch() if plan.order is not None else None
     # All of these need the host's /proc, files or privileges, which a user namespace takes away.
     program.adjust_oom_score(process)
     program.raise_hard_limits(process)
+    treatment.ask_early(process, enters_user_namespace=spec.user_namespace is not None)
     doors = plan.cgroup.doors()
     _join_namespaces(spec)
     parameters = _KernelParameters.of(spec)
@@ -66,6 +81,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     parameters.set(made=False)
     userns.give_pipes(plan.stdio, spec)
     owner = userns.Owner.of(spec)
+    clocks = timens.make(spec, owner)
     if owner is not None:
         owner.make_files_as_root()
     sources = rootfs.prepare(plan.tree, owner)
@@ -76,8 +92,10 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     plan.terms.bind_life()
     # Into the cgroup before the cgroup namespace is made, since that takes the group it is made in as its root; and
     # only here, where this is one process and not two, since some containers may have one only.
-    cgroups.enter(doors)
+    with treatment.entering_group(process):
+        cgroups.enter(doors)
     _make_namespaces(spec)
+    timens.enter(clocks)
     if spec.makes("network"):
         _bring_loopback_up()
     root = rootfs.build(plan.tree, sources)
@@ -87,8 +105,11 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     rootfs.restrict(spec, root)
     _set_names(spec)
     parameters.set(made=True)
-    rootfs.enter(root)
+    # After the hooks of this process, which are the host's programs.
+    labels.apply(process)
+    rootfs.enter(root, spec.root_propagation[0])
     # From here on, every path is the container's.
+    treatment.ask_late(spec, process)
     last = functools.partial(hooks.run, spec.hooks.start_container, _told(plan, "created"))
     program.run(process, plan.stdio, monitor, plan.terms, wanted, last, console=True, init=spec.init)
 
@@ -99,8 +120,8 @@ def _told(plan: Plan, status: str) -> dict[str, Any]:
 
 
 def _await_creation_hooks(spec: Spec, monitor: socket.socket) -> None:
-    """They are executed outside, so this process waits until the monitor says that they have ended."""
-    if spec.hooks.creation:
+    """They are executed outside, and interfaces come from there: this process waits until the monitor has done it."""
+    if spec.awaits_creator:
         protocol.send(monitor, {"hooks": True})
         if protocol.receive(monitor) is None:
             raise errors.PeerGone("hooks: the container is not wanted any more")
@@ -119,10 +140,10 @@ def _join_namespaces(spec: Spec) -> None:
 
 
 def _make_namespaces(spec: Spec) -> None:
-    """All at once, but for those that were made before the fork: the pid namespace and the user namespace."""
+    """All at once, but for those that were made before: the pid, user and time namespaces."""
     flags = 0
     for namespace in spec.namespaces:
-        if not namespace.path and namespace.kind not in {"pid", "user"}:
+        if not namespace.path and namespace.kind not in {"pid", "user", "time"}:
             flags |= namespace.flag
     with errors.step("make namespaces"):
         syscalls.unshare(flags)

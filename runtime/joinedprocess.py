@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
-from runtime import errors, program, syscalls, userns
+from runtime import errors, labels, program, syscalls, treatment, userns
 from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Process, Spec
@@ -39,11 +39,16 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
     join.terms.bind_life()
     # As in the first process.
     wanted = join.order.fetch() if join.order is not None else None
+    treatment.run_on("initial", join.process.exec_affinity.initial)
     # Into the cgroup while its folders can still be seen.
     join.cgroup.enter()
+    treatment.run_on("final", join.process.exec_affinity.final)
     # These need the host's privileges, which a user namespace takes away.
     program.adjust_oom_score(join.process)
     program.raise_hard_limits(join.process)
+    treatment.ask_early(join.process, enters_user_namespace=join.spec.user_namespace is not None)
+    labels.check(join.spec, join.process)
+    labels.apply(join.process)
     userns.give_pipes(join.stdio, join.spec)
     flags = 0
     for namespace in join.spec.namespaces:
@@ -55,4 +60,5 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
         os.chdir("/")
         if join.spec.user_namespace is not None:
             userns.become_root()
+    treatment.ask_late(join.spec, join.process)
     program.run(join.process, join.stdio, monitor, join.terms, wanted, console=False)

@@ -152,7 +152,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     )
     birth.enter_pid_namespace(wanted)
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if request.start and not wanted.hooks.creation:  # else it comes after them
+    if request.start and not wanted.awaits_creator:  # else it comes after them
         protocol.send(channel, {"start": True})
     pid = os.fork()
     if pid == 0:

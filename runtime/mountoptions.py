@@ -1,8 +1,8 @@
 """The words of a mount's `options` (runtime-spec, config-linux "Linux mount options"), as what the kernel is told.
 
-A word is an attribute to set or clear, its recursive form (`rro`), a propagation, one of ours, or else an option of
-the file system, which alone knows whether it is right. A bind mount has no file system of its own to ask, so
-there an unknown word is refused.
+A word is an attribute to set or clear, its recursive form (`rro`), a propagation, one of the runtimes' own, or else an
+option of the file system, which alone knows whether it is right; those that any file system takes are among them
+(fsconfig(2), FSCONFIG_SET_FLAG). A bind mount shares the file system of its source, so there such a word is refused.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,16 @@ _PROPAGATION: Final = {
     "slave": syscalls.MS_SLAVE,
     "unbindable": syscalls.MS_UNBINDABLE,
 }
-_SUPERBLOCK_FLAGS: Final = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
-_NOT_SUPPORTED: Final = frozenset({"tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow"})
+_SUPERBLOCK: Final = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "nomand"})
+_OWN: Final = frozenset("bind rbind idmap ridmap defaults tmpcopyup copy-symlink src-nofollow dest-nofollow".split())
+_REFUSED: Final = {
+    "remount": "a mount in a configuration is always a new one; give the options to that",
+    "mand": "mandatory locks are gone since Linux 5.15",
+    "iversion": "fsconfig(2) has no such flag; use the file system's own word",
+    "noiversion": "fsconfig(2) has no such flag; use the file system's own word",
+    "silent": "fsconfig(2) has no such flag, and the kernel's words go into the error",
+    "loud": "fsconfig(2) has no such flag, and the kernel's words go into the error",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +62,10 @@ class MountOptions:
     propagation_recursive: bool = False
     idmap: bool = False
     idmap_recursive: bool = False
+    tmpcopyup: bool = False
+    copy_symlink: bool = False
+    source_nofollow: bool = False
+    target_nofollow: bool = False
     data: tuple[str, ...] = ()
 
 
@@ -65,10 +77,11 @@ def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
     propagation, propagation_recursive, data = 0, False, []
     for word in words:
         stem = word[1:] if word.startswith("r") else ""
-        if word in {"bind", "rbind", "idmap", "ridmap", "defaults"}:
+        if word in _OWN:
+            _check_own(word, bind=bind, kind=kind, path=path)
             continue
-        if word in _NOT_SUPPORTED:
-            raise errors.InvalidSpec(f"{path}.options: {word!r} is not supported by this runtime; remove it")
+        if word in _REFUSED:
+            raise errors.InvalidSpec(f"{path}.options: {word!r} is not supported: {_REFUSED[word]}")
         if word in _ATTRIBUTES:
             _apply(own, word)
         elif stem in _ATTRIBUTES:
@@ -77,7 +90,8 @@ def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
             propagation = _PROPAGATION.get(word) or _PROPAGATION[stem]
             propagation_recursive = word not in _PROPAGATION
         elif bind:
-            raise errors.InvalidSpec(f"{path}.options: {word!r} is not an option of a bind mount")
+            why = "; it is for the file system, which is the source's" if word in _SUPERBLOCK else ""
+            raise errors.InvalidSpec(f"{path}.options: {word!r} is not an option of a bind mount{why}")
         else:
             data.append(word)
     return MountOptions(
@@ -91,8 +105,19 @@ def parse(words: tuple[str, ...], *, kind: str, path: str) -> MountOptions:
         propagation_recursive=propagation_recursive,
         idmap="idmap" in words or "ridmap" in words,
         idmap_recursive="ridmap" in words,
+        tmpcopyup="tmpcopyup" in words,
+        copy_symlink="copy-symlink" in words,
+        source_nofollow="src-nofollow" in words,
+        target_nofollow="dest-nofollow" in words,
         data=tuple(data),
     )
+
+
+def _check_own(word: str, *, bind: bool, kind: str, path: str) -> None:
+    if word in {"copy-symlink", "src-nofollow"} and not bind:
+        raise errors.InvalidSpec(f"{path}.options: {word!r} is for a bind mount")
+    if word == "tmpcopyup" and (bind or kind != "tmpfs"):
+        raise errors.InvalidSpec(f"{path}.options: 'tmpcopyup' is for a tmpfs")
 
 
 def _apply(attributes: list[int], word: str) -> None:
@@ -113,4 +138,4 @@ def propagation_flags(word: str, path: str) -> tuple[int, bool]:
 def known_words() -> tuple[str, ...]:
     """Every word that is understood here, for `orchrun features`; a file system may know others of its own."""
     tables = (*_ATTRIBUTES, *_PROPAGATION)
-    return ("bind", "rbind", "idmap", "ridmap", "defaults", *tables, *(f"r{word}" for word in tables))
+    return (*_OWN, *_SUPERBLOCK, *tables, *(f"r{word}" for word in tables))

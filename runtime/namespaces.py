@@ -6,7 +6,7 @@ from typing import Final
 from runtime import errors, syscalls
 from runtime.spec import Namespace, Spec
 
-_JOIN_ORDER: Final = ("ipc", "uts", "network", "cgroup")
+_JOIN_ORDER: Final = ("ipc", "uts", "network", "cgroup", "time")
 
 
 def joined(spec: Spec) -> list[Namespace]:

@@ -47,6 +47,32 @@ def _enter_or_make(parent: int, name: str) -> int:
     return syscalls.openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
 
 
+def make_unfollowed(root: int, path: str, *, folder: bool) -> int:
+    """An O_PATH descriptor of what has this very name, be it a link; made when it is missing."""
+    above, _, name = path.rpartition("/")
+    parent = make_folder(root, above or "/")
+    try:
+        try:
+            return locate(parent, name, flags=os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return make_folder(parent, name, links=False) if folder else make_file(parent, name)
+    finally:
+        os.close(parent)
+
+
+def make_link(root: int, path: str, target: str) -> None:
+    """A symbolic link at this very name; one that leads there already is as good."""
+    above, _, name = path.rpartition("/")
+    parent = make_folder(root, above or "/")
+    try:
+        os.symlink(target, name, dir_fd=parent)
+    except FileExistsError:
+        if _link_target(parent, name) != target:
+            raise
+    finally:
+        os.close(parent)
+
+
 def make_file(root: int, path: str) -> int:
     """An O_PATH descriptor of the file at `path`, which is made empty when it is missing."""
     try:

@@ -60,7 +60,7 @@ def run(
     identity = users.resolve(process.user)
     master = _set_stdio(process, stdio, identity, console=console)
     _limit_resources(process)
-    _become(process, identity, filters.needs(wanted, process))
+    _become(process, identity, filters.needs(wanted, process), keeps_groups=terms.keeps_groups)
     # The change of user has cleared it.
     terms.bind_life()
     # As the final user: what that user cannot reach, the program could not either.
@@ -92,7 +92,8 @@ def adjust_oom_score(process: Process) -> None:
     """Through the host's /proc, so before the root changes."""
     if process.oom_score_adj is None:
         return
-    with errors.step("process.oomScoreAdj"), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+    step = errors.step("process.oomScoreAdj (to lower it takes CAP_SYS_RESOURCE on the host)")
+    with step, open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(process.oom_score_adj))
 
 
@@ -157,11 +158,15 @@ def _own_stdio(identity: users.Identity) -> None:
     for fd in (0, 1, 2):
         status = os.fstat(fd)
         if stat.S_ISFIFO(status.st_mode) and status.st_uid != identity.uid:
-            with contextlib.suppress(PermissionError):  # a pipe that the caller passed may belong elsewhere
+            try:
                 os.fchown(fd, identity.uid, identity.gid)
+            except OSError as error:
+                # A pipe that the caller passed may belong elsewhere; of a user who is not mapped, `_become` tells.
+                if error.errno not in {errno.EPERM, errno.EINVAL}:
+                    raise
 
 
-def _become(process: Process, identity: users.Identity, still_needed: int) -> None:
+def _become(process: Process, identity: users.Identity, still_needed: int, *, keeps_groups: bool) -> None:
     """Change the user and give up every privilege that the configuration does not grant, or that is not needed yet."""
     sets = process.capabilities
     if sets is not None:
@@ -172,7 +177,7 @@ def _become(process: Process, identity: users.Identity, still_needed: int) -> No
             syscalls.set_no_new_privileges()
     with errors.step(f"become user {identity.uid}, group {identity.gid}"):
         syscalls.set_keep_capabilities(1)
-        _change_user(identity)
+        _change_user(identity, keeps_groups=keeps_groups)
         syscalls.set_keep_capabilities(0)
     if sets is not None:
         with errors.step("capabilities"):
@@ -180,9 +185,15 @@ def _become(process: Process, identity: users.Identity, still_needed: int) -> No
     os.umask(process.user.umask)
 
 
-def _change_user(identity: users.Identity) -> None:
+def _change_user(identity: users.Identity, *, keeps_groups: bool) -> None:
+    if keeps_groups and identity.groups:
+        raise errors.InvalidSpec(
+            f"process.user.additionalGids: {', '.join(map(str, identity.groups))} cannot be taken in a user namespace "
+            "in which setgroups(2) is denied, as in an ordinary user's; leave them out"
+        )
     try:
-        os.setgroups(identity.groups)
+        if not keeps_groups:
+            os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import devices, errors, idmap, overlay, paths, syscalls, userns
+from runtime import copyup, devices, errors, idmap, overlay, paths, syscalls, userns
 from runtime.spec import Mount, Overlay, Spec
 
 _PROC_FILES: Final = frozenset(
@@ -44,6 +44,7 @@ class Sources:
     root: int
     mounts: dict[str, int]  # by the field's path: binds, and file systems that are not the user namespace's
     cgroups: dict[str, tuple[tuple[str, int], ...]]  # likewise: name below /sys/fs/cgroup, copy of the host's folder
+    links: dict[str, str]  # likewise: the target of a link that is copied, not bound
     has_devices: bool = False  # /dev is among the mounts, and filled
 
 
@@ -55,7 +56,9 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
     of its own where overlays need one (`overlay.needs_own_namespace`); a /dev in memory is made here then, too.
     """
     spec = tree.spec
-    mounts = {mount.path: _copy_source(mount, owner) for mount in spec.mounts if mount.options.bind}
+    links = {mount.path: os.readlink(mount.source) for mount in spec.mounts if _is_copied_link(mount)}
+    binds = (mount for mount in spec.mounts if mount.options.bind and mount.path not in links)
+    mounts = {mount.path: _copy_source(mount, owner) for mount in binds}
     cgroups = {mount.path: _copy_cgroups(tree, mount) for mount in spec.mounts if _is_cgroup(mount)}
     has_devices = False
     for mount in spec.mounts if owner is not None or ahead else ():
@@ -67,7 +70,8 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
             mounts[mount.path] = _new_file_system(mount)
             if mount.destination == "/dev":
                 devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None, empty=True)
-    return Sources(root=_open_root(tree, owner, ahead=ahead), mounts=mounts, cgroups=cgroups, has_devices=has_devices)
+    root = _open_root(tree, owner, ahead=ahead)
+    return Sources(root=root, mounts=mounts, cgroups=cgroups, links=links, has_devices=has_devices)
 
 
 def build(tree: Tree, sources: Sources) -> int:
@@ -90,7 +94,7 @@ def build(tree: Tree, sources: Sources) -> int:
     return root
 
 
-def enter(root: int) -> None:
+def enter(root: int, propagation: int = 0) -> None:
     """Make the tree the root, and let go of the host's. Both are one folder, so no place for the old root is needed."""
     with errors.step("pivot_root"):
         os.fchdir(root)
@@ -98,6 +102,9 @@ def enter(root: int) -> None:
         # The old root now lies on top of the new one; the working directory is still below it.
         syscalls.umount2(".", syscalls.MNT_DETACH)
         os.chdir("/")
+    if propagation:
+        with errors.step("linux.rootfsPropagation"):  # the kernel moves no root that is shared
+            syscalls.mount_setattr(root, propagation=propagation)
     os.close(root)
 
 
@@ -120,11 +127,26 @@ def _open_root(tree: Tree, owner: userns.Owner | None, *, ahead: bool) -> int:
             return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)
         flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
         root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
-        add = syscalls.MOUNT_ATTR_NODEV if tree.spec.root_nodev else 0
-        syscalls.mount_setattr(root, add=add, propagation=syscalls.MS_PRIVATE, recursive=True)
+        if tree.spec.root_nodev:
+            syscalls.mount_setattr(root, add=syscalls.MOUNT_ATTR_NODEV, recursive=True)
+        _set_root_propagation(root, tree.spec)
         if owner is not None:
             idmap.apply_to_root(root, tree.spec.root_path, owner)
     return root
+
+
+def _set_root_propagation(root: int, spec: Spec) -> None:
+    """Only a slave hears of the host's mounts; a peer group, or its opposite, is the container's own (`enter`)."""
+    wanted, recursive = spec.root_propagation
+    for_now = wanted if wanted == syscalls.MS_SLAVE else syscalls.MS_PRIVATE
+    syscalls.mount_setattr(root, propagation=for_now, recursive=True)
+    if recursive:
+        syscalls.mount_setattr(root, propagation=wanted, recursive=True)
+        syscalls.mount_setattr(root, propagation=for_now)
+
+
+def _is_copied_link(mount: Mount) -> bool:
+    return mount.options.copy_symlink and os.path.islink(mount.source)
 
 
 def _is_cgroup(mount: Mount) -> bool:
@@ -142,9 +164,10 @@ _SHOWN: Final = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
 
 def _copy_source(mount: Mount, owner: userns.Owner | None) -> int:
     options = mount.options
-    recursive = syscalls.AT_RECURSIVE if options.recursive_bind else 0
+    flags = syscalls.AT_RECURSIVE if options.recursive_bind else 0
+    flags |= syscalls.AT_SYMLINK_NOFOLLOW if options.source_nofollow else 0
     with errors.step(f"{mount.path}: bind {mount.source}"):
-        copy = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, syscalls.OPEN_TREE_CLONE | recursive)
+        copy = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, syscalls.OPEN_TREE_CLONE | flags)
         idmap.apply(copy, mount, owner)
         _set_options(copy, mount)
     return copy
@@ -170,6 +193,9 @@ def _mount(root: int, mount: Mount, sources: Sources) -> None:
     if mount.path in sources.cgroups:
         _mount_cgroups(root, mount, sources.cgroups[mount.path])
         return
+    if mount.path in sources.links:
+        paths.make_link(root, mount.destination, sources.links[mount.path])
+        return
     detached = sources.mounts[mount.path] if mount.path in sources.mounts else _new_file_system(mount)
     try:
         _attach(root, detached, mount)
@@ -181,12 +207,17 @@ def _attach(root: int, detached: int, mount: Mount) -> None:
     target = _target(root, mount, folder=stat.S_ISDIR(os.fstat(detached).st_mode))
     try:
         _guard_kernel_trees(target, detached, mount)
+        if mount.options.tmpcopyup:
+            copyup.fill(target, detached, mount)
+            syscalls.mount_setattr(detached, add=mount.options.add & syscalls.MOUNT_ATTR_RDONLY)
         syscalls.move_mount(detached, target)
     finally:
         os.close(target)
 
 
 def _target(root: int, mount: Mount, *, folder: bool) -> int:
+    if mount.options.target_nofollow and mount.kind not in _KERNEL_TREES:
+        return paths.make_unfollowed(root, mount.destination, folder=folder)
     if not folder:
         return paths.make_file(root, mount.destination)
     # A link in the place of /proc or /sys would lead later writes "below /proc" to files of the image's choice.
@@ -215,7 +246,9 @@ def _new_file_system(mount: Mount) -> int:
             else:
                 syscalls.fsconfig_flag(context, key)
         syscalls.fsconfig_create(context)
-        detached = syscalls.fsmount(context, mount.options.add)
+        # What is copied into a read-only mount is copied before it is one.
+        later = syscalls.MOUNT_ATTR_RDONLY if mount.options.tmpcopyup else 0
+        detached = syscalls.fsmount(context, mount.options.add & ~later)
     except OSError as error:
         said = overlay.messages(context)
         raise OSError(error.errno, f"{error.strerror}{' (' + said + ')' if said else ''}") from error
@@ -298,8 +331,6 @@ def restrict(spec: Spec, root: int) -> None:
     if spec.masked_paths:
         _mask(root, spec.masked_paths)
     with errors.step("make the root as the configuration has it"):
-        if spec.root_propagation:
-            syscalls.mount_setattr(root, propagation=spec.root_propagation)
         if spec.root_readonly:
             syscalls.mount_setattr(root, add=syscalls.MOUNT_ATTR_RDONLY)
 

@@ -67,8 +67,9 @@ def folder(root: str, container: str) -> str:
 
 
 def default_cgroups_path(container: str) -> str:
-    """The cgroup of a container whose configuration names none."""
-    return f"{cgrouppath.PARENT}/{container}"
+    """The cgroup of a container whose configuration names none. Users have ids of containers of their own."""
+    user = os.geteuid()
+    return f"{cgrouppath.PARENT}-{user}/{container}" if user else f"{cgrouppath.PARENT}/{container}"
 
 
 def describe(

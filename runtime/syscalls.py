@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
+CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -40,6 +41,7 @@ MOUNT_ATTR_IDMAP: Final = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW: Final = 0x200000
 
 AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_RECURSIVE: Final = 0x8000
 AT_EMPTY_PATH: Final = 0x1000
 OPEN_TREE_CLONE: Final = 1
@@ -114,6 +116,11 @@ def _checked(call: str, result: int) -> int:
 def _syscall(call: str, number: int, *arguments: int | bytes | None) -> int:
     converted = [_long(value) if isinstance(value, int) else value for value in arguments]
     return _checked(call, _libc.syscall(_long(number), *converted))
+
+
+def call(name: str, number: int, *arguments: int | bytes | None) -> int:
+    """Any system call by its number, for a module that alone needs it."""
+    return _syscall(name, number, *arguments)
 
 
 def set_default_action(number: int) -> None:

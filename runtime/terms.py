@@ -23,6 +23,8 @@ class Terms:
     gate: socket.socket | None = None
     preserved_fds: int = 0
     """How many descriptors from 3 on the program inherits."""
+    keeps_groups: bool = False
+    """Whether setgroups(2) is denied to it, as in an ordinary user's user namespace."""
 
     def bind_life(self) -> None:
         """Without its monitor nobody would collect the exit status, so a supervised process goes with it."""

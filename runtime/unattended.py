@@ -31,8 +31,10 @@ from runtime import (
     firstprocess,
     groupless,
     hooks,
+    privilege,
     protocol,
     rootfs,
+    rootless,
     spec,
     state,
     syscalls,
@@ -61,19 +63,22 @@ def create(request: Request) -> State:
     wanted = spec.parse(request.config)
     if request.has_group:
         config = request.config
+        # The default is the calling user's, so it comes before that may become another.
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
         # Docker and podman read of the group's files how much was read and written.
         limits = dataclasses.replace(wanted.resources, counts_io=True)
         wanted = dataclasses.replace(wanted, cgroups_path=path, resources=limits)
     else:
         wanted, config = groupless.settle(wanted), groupless.config(request.config)
+    wanted = rootless.enter(wanted)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
     with (
         birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as (folder, group),
         state.locked(request.root, request.container) as lock,
     ):
-        group.apply(wanted.resources)
+        if group.folders:  # or it is gone without (`rootless`)
+            group.apply(wanted.resources)
         return _create_in(request, wanted, group, folder, lock)
 
 
@@ -84,7 +89,8 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations
     )
     order = filters.order(wanted.seccomp, request.root, described)
-    tree = rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=cgroups.visible_folders(group))
+    folders = cgroups.visible_folders(group) if group.folders else ()
+    tree = rootfs.Tree(spec=wanted, overlay=None, stage=folder, cgroup_folders=folders)
     told = {**described, "root": rootfs.stands_at(tree)}
     plan = firstprocess.Plan(
         spec=wanted,
@@ -93,7 +99,12 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
         order=order,
         tree=tree,
         told=told,
-        terms=Terms(supervised=False, gate=gate, preserved_fds=request.preserved_fds),
+        terms=Terms(
+            supervised=False,
+            gate=gate,
+            preserved_fds=request.preserved_fds,
+            keeps_groups=privilege.groups_are_fixed(),
+        ),
     )
     if wanted.user_namespace is not None:
         # The first process follows a fork that ends; it is ours, to wait for when this fails, until we end as well.

@@ -10,7 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime import birth, control, errors, joinedprocess, protocol, spec, state, syscalls, unattended
+from runtime import (
+    birth,
+    control,
+    errors,
+    joinedprocess,
+    privilege,
+    protocol,
+    rootless,
+    spec,
+    state,
+    syscalls,
+    unattended,
+)
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
 from runtime.state import State
@@ -50,6 +62,7 @@ def execute(request: Request) -> int:
 
 def _execute_in(request: Request, known: State, process: spec.Process, first_process: int) -> int:
     container = spec.parse(control.config(request.root, request.container))
+    container, process = rootless.join(container, process, first_process)
     described = state.describe(
         known.id, "running", pid=known.pid, bundle=known.bundle, annotations=container.annotations
     )
@@ -61,7 +74,7 @@ def _execute_in(request: Request, known: State, process: spec.Process, first_pro
         first_process=first_process,
         stdio=(0, 1, 2),
         order=order,
-        terms=Terms(supervised=False, preserved_fds=request.preserved_fds),
+        terms=Terms(supervised=False, preserved_fds=request.preserved_fds, keeps_groups=privilege.groups_are_fixed()),
     )
     if any(namespace.kind == "pid" for namespace in container.namespaces):
         with errors.step("join the container's pid namespace"):  # for the child: we stay where we are

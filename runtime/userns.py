@@ -105,7 +105,8 @@ def _maps_at(path: str) -> IdMaps:
 
 def become_root() -> None:
     """Be root in the user namespace that was just entered, where the ids from before mean nobody."""
-    os.setgroups(())
+    with contextlib.suppress(PermissionError):  # denied where an ordinary user's namespace is above: they stay
+        os.setgroups(())
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 

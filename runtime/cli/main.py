@@ -5,11 +5,12 @@ when it is called for, and what makes processes of containers goes on as a seale
 imports anything else.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, Final, NoReturn, Protocol
 
-from runtime import errors, sealed
+from runtime import errors, privilege, sealed
 from runtime.cli import options, report
 from runtime.cli.options import Flag, Options
 
@@ -37,13 +38,13 @@ _VERBS: Final = {
 _MAKE_PROCESSES: Final = frozenset({"create", "run", "exec"})
 
 _FLAGS: Final = (
-    Flag("--root", value="DIR", help=f"where the containers' state is kept ({DEFAULT_ROOT})"),
+    Flag("--root", value="DIR", help=f"where the containers' state is kept ({DEFAULT_ROOT}; $XDG_RUNTIME_DIR/orchrun)"),
     Flag("--log", value="FILE", help="write errors to this file too"),
     Flag("--log-format", value="FORMAT", help="text or json"),
     Flag("--debug", help="tell more"),
     Flag("--cgroup-manager", value="NAME", help="cgroupfs, systemd or disabled"),
     Flag("--systemd-cgroup", help="the same as --cgroup-manager systemd"),
-    Flag("--rootless", value="WORD", help="auto or false; true is refused"),
+    Flag("--rootless", value="WORD", help="auto, or whether the caller is not the host's root"),
     Flag("--version", "-v", help="print the version"),
     Flag("--help", "-h", help="print this help"),
 )
@@ -135,9 +136,26 @@ def _context(given: Options, telling: report.Report) -> Context:
         raise errors.InvalidSpec(f"--cgroup-manager: {manager!r} is none; use cgroupfs or disabled")
     if manager == "systemd":
         raise errors.InvalidSpec("--systemd-cgroup: is not supported; use --cgroup-manager cgroupfs")
-    if given.text("--rootless", "auto") not in {"auto", "false"}:
-        raise errors.InvalidSpec("--rootless: is not supported; run as root")
-    return Context(given.text("--root", DEFAULT_ROOT), telling, has_groups=manager != "disabled")
+    _check_rootless(given.text("--rootless", "auto"))
+    return Context(given.text("--root") or _default_root(), telling, has_groups=manager != "disabled")
+
+
+def _check_rootless(word: str) -> None:
+    """Who calls is seen; the word may say it as well."""
+    if word == "auto":
+        return
+    if word not in {"true", "false"}:
+        raise errors.InvalidSpec(f"--rootless: {word!r} is none; use auto, true or false")
+    if (word == "true") == privilege.is_host_root():
+        raise errors.InvalidSpec(f"--rootless: {word} is not the case; use auto")
+
+
+def _default_root() -> str:
+    """An ordinary user's state is in the folder that is the user's until the next boot."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not folder or not os.path.isabs(folder):
+        return DEFAULT_ROOT
+    return DEFAULT_ROOT if privilege.is_host_root() else f"{folder}/orchrun"
 
 
 def _usage() -> str:

@@ -1,14 +1,46 @@
 """Which containers are plain: all of their first process's set-up can be decided beforehand, and written as a script.
 
-Others are made by `firstprocess`, which can do anything. Most people's containers are plain: without hooks of their
-start, terminal, reaper, or agent for their system calls.
+Others are made by `firstprocess`, which can do anything. Most people's containers are plain: without hooks, terminal,
+reaper, agent for their system calls, or anything unusual that the kernel should do to them. One rule: what is not known
+here by name makes a container unusual, so a field that somebody adds is never left out of a script by mistake.
 """
 
+import dataclasses
 import os
+from typing import Any, Final
 
-from runtime import overlay, syscalls
+from runtime import mountoptions, overlay, syscalls
 from runtime.script import machine
-from runtime.spec import Hooks, Mount, Spec
+from runtime.spec import Hooks, Mount, Process, Spec
+
+_KNOWN: Final[dict[type, frozenset[str]]] = {
+    Spec: frozenset(
+        "process root_path root_readonly root_nodev hostname domainname mounts namespaces cgroups_path resources "
+        "devices masked_paths readonly_paths sysctl annotations seccomp hooks id_maps".split()
+    ),
+    Process: frozenset(
+        "args env cwd user terminal console_size capabilities no_new_privileges rlimits oom_score_adj "
+        "exec_affinity".split()
+    ),
+    mountoptions.MountOptions: frozenset(
+        "bind recursive_bind add remove add_recursive remove_recursive propagation propagation_recursive idmap "
+        "idmap_recursive data".split()
+    ),
+}
+_KINDS: Final = frozenset({"cgroup", "ipc", "mount", "network", "pid", "user", "uts"})
+
+
+def _unknown(kind: type) -> tuple[tuple[str, Any], ...]:
+    """The fields that a script leaves alone, with what they are when nothing is asked for."""
+    found = []
+    for field in dataclasses.fields(kind):
+        if field.name not in _KNOWN[kind]:
+            made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            found.append((field.name, made))
+    return tuple(found)
+
+
+_UNKNOWN: Final = {kind: _unknown(kind) for kind in _KNOWN}
 
 
 def why_not(spec: Spec, *, started: bool) -> str:
@@ -22,10 +54,20 @@ def why_not(spec: Spec, *, started: bool) -> str:
         (spec.init, "it has a reaper"),
         (spec.hooks != Hooks(), "hooks are executed while it is made, or when that fails"),
         (bool(joined & {"pid", "user"}), "it joins a namespace that its processes are born into"),
+        (any(each.kind not in _KINDS for each in spec.namespaces), "it has a namespace of an unusual kind"),
         (spec.seccomp is not None and spec.seccomp.notifies, "its filter has an agent"),
         (not any(is_devices(mount) for mount in spec.mounts), "it has no /dev of its own"),
     )
-    return next((reason for holds, reason in reasons if holds), "") or _unusual_place(spec)
+    return next((reason for holds, reason in reasons if holds), "") or _unusual(spec) or _unusual_place(spec)
+
+
+def _unusual(spec: Spec) -> str:
+    """A field of whatever part that says something which is not known here."""
+    for part in (spec, spec.process, *(mount.options for mount in spec.mounts)):
+        for name, nothing in _UNKNOWN[type(part)]:
+            if getattr(part, name) != nothing:
+                return f"it has a {name}"
+    return ""
 
 
 def _is_heard_outside(spec: Spec) -> bool:

@@ -238,8 +238,6 @@ class _Writer:
             self._set(copy, add=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
             self._move(copy, target)
         self._mask()
-        if self._spec.root_propagation:
-            self._set(self._inside.root, propagation=self._spec.root_propagation)
         if self._spec.root_readonly:
             self._set(self._inside.root, add=syscalls.MOUNT_ATTR_RDONLY)
 

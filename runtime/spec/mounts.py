@@ -1,12 +1,16 @@
 """`mounts`, the propagation of the root, and our extension, the overlay."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runtime import mountoptions
 from runtime.fields import Fields
 from runtime.spec import paths
 from runtime.spec.mappings import IdMaps, parse_mappings
+
+_UNLABELLED: Final = frozenset({"proc", "sysfs", "mqueue", "cgroup"})
+"""Kinds whose files SELinux labels by itself, and takes no context for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +34,8 @@ class Overlay:
     work: str
 
 
-def parse_mount(fields: Fields) -> Mount:
-    """Read an entry of `mounts`; raises InvalidSpec."""
+def parse_mount(fields: Fields, label: str = "") -> Mount:
+    """Read an entry of `mounts`; raises InvalidSpec. The label is `linux.mountLabel`."""
     destination = paths.absolute(fields, "destination")
     kind, source, words = fields.text("type", default=""), fields.text("source", default=""), fields.texts("options")
     id_maps = parse_mappings(fields)
@@ -45,15 +49,17 @@ def parse_mount(fields: Fields) -> Mount:
         raise fields.refuse("source", f"{source!r} must be an absolute path for a bind mount")
     if not options.bind and (options.idmap or id_maps is not None):
         raise fields.refuse("uidMappings", "is for bind mounts only, and so are the options idmap and ridmap")
+    if options.tmpcopyup and destination == "/dev":
+        raise fields.refuse("options", "'tmpcopyup' is not for /dev, which the runtime fills itself")
+    if label and not options.bind and kind not in _UNLABELLED:
+        options = dataclasses.replace(options, data=(*options.data, f"context={label}"))
     return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path, id_maps=id_maps)
 
 
-def root_propagation(linux: Fields) -> int:
-    """The flag of `linux.rootfsPropagation`, or 0."""
+def root_propagation(linux: Fields) -> tuple[int, bool]:
+    """The flag of `linux.rootfsPropagation`, or 0, and whether what is mounted below `root.path` gets it as well."""
     word = linux.text("rootfsPropagation", default="")
-    if not word:
-        return 0
-    return mountoptions.propagation_flags(word, linux.at("rootfsPropagation"))[0]
+    return mountoptions.propagation_flags(word, linux.at("rootfsPropagation")) if word else (0, False)
 
 
 def parse_overlay(value: Any) -> Overlay:

@@ -8,6 +8,14 @@ from typing import Final
 from runtime import capabilities as caps
 from runtime.fields import Fields
 from runtime.spec import paths
+from runtime.spec.treatment import (
+    CpuAffinity,
+    IoPriority,
+    Scheduler,
+    parse_affinity,
+    parse_io_priority,
+    parse_scheduler,
+)
 
 MAX_ID: Final = 2**32 - 2
 """The highest user and group id; 2³²-1 means "no change" to the kernel."""
@@ -50,11 +58,15 @@ class Process:
     no_new_privileges: bool = False
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
+    io_priority: IoPriority | None = None
+    scheduler: Scheduler | None = None
+    exec_affinity: CpuAffinity = field(default_factory=CpuAffinity)  # not for a container's first process
+    apparmor_profile: str = ""
+    selinux_label: str = ""
 
 
 def parse_process(fields: Fields) -> Process:
     """Read a `process` object, of the container or of an exec."""
-    fields.unsupported("apparmorProfile", "selinuxLabel", "ioPriority", "scheduler", "execCPUAffinity")
     process = Process(
         args=fields.texts("args"),
         env=fields.texts("env"),
@@ -66,6 +78,11 @@ def parse_process(fields: Fields) -> Process:
         no_new_privileges=fields.flag("noNewPrivileges"),
         rlimits=tuple(_rlimit(item) for item in fields.children("rlimits")),
         oom_score_adj=fields.maybe_number("oomScoreAdj", low=-1000, high=1000),
+        io_priority=parse_io_priority(fields),
+        scheduler=parse_scheduler(fields),
+        exec_affinity=parse_affinity(fields),
+        apparmor_profile=fields.text("apparmorProfile", default=""),
+        selinux_label=fields.text("selinuxLabel", default=""),
     )
     fields.finish()
     if not process.args:

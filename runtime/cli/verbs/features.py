@@ -8,7 +8,7 @@ from runtime import capabilities, mountoptions, state
 from runtime.cli.main import Context
 from runtime.cli.options import Flag, Options
 from runtime.seccomp import profile
-from runtime.spec import hooks, namespaces
+from runtime.spec import hooks, namespaces, treatment
 
 FLAGS: tuple[Flag, ...] = ()
 ARGUMENTS = ""
@@ -41,8 +41,12 @@ def _features() -> dict[str, Any]:
                 "knownFlags": sorted(profile.FLAGS),
                 "supportedFlags": sorted(profile.FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            # What the runtime can do, whatever this machine's kernel has (features.md).
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
+            "memoryPolicy": {"modes": list(treatment.MEMORY_MODES), "flags": list(treatment.MEMORY_FLAGS)},
         },
     }

@@ -13,6 +13,7 @@ from runtime import client, defaults, errors, state
 from runtime.script import machine
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
 from tests.integration.runtime.test_exec import execute
+from tests.support import groups
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not machine.SUPPORTED, reason="the machine code is x86-64's")]
 
@@ -197,6 +198,25 @@ def test_a_network_that_is_there_is_joined(box: Box, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["process"].update(ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 5}),
+        lambda config: config["linux"].update(personality={"domain": "LINUX32"}),
+        lambda config: config["linux"].update(rootfsPropagation="private"),
+        lambda config: config["linux"]["namespaces"].append({"type": "time"}),
+        lambda config: config["mounts"].append({"destination": "/etc", "type": "tmpfs", "options": ["tmpcopyup"]}),
+        lambda config: config.update(annotations={"orch.init": "true"}),
+    ],
+)
+def test_what_is_unusual_is_left_to_python(box: Box, change: Callable[[dict[str, Any]], None]) -> None:
+    """A field that scripts do not know is never left out."""
+    config = box.config("a", "true")
+    change(config)
+    assert not box.create("a", config)["scripted"]
+    assert box.ended("a").exit_code == 0
+
+
+@pytest.mark.parametrize(
     ("args", "kind"),
     [
         (["/bin/nowhere"], errors.ProgramNotFound),
@@ -212,7 +232,7 @@ def test_what_fails_in_a_script_is_explained(box: Box, args: list[str], kind: ty
         with pytest.raises(kind, match=args[0]):
             box.create("a", config)
         assert [path.name for path in Path(box.root).iterdir()] == ["@seccomp"]
-        assert not list(Path("/sys/fs/cgroup").glob(f"*{box.parent}/a"))
+        assert groups.below(box.parent) == []
 
 
 def test_what_a_script_cannot_do_is_done_the_other_way(box: Box) -> None:

@@ -296,7 +296,7 @@ def test_wrong_use_is_one_line(command: Command) -> None:
         (["--cgroup-manager", "odd", "list"], "--cgroup-manager"),
         (["--log-format", "odd", "list"], "--log-format"),
         (["spec", "--bundle", bundle], "exists already"),
-        (["spec", "--rootless"], "--rootless"),
+        (["--rootless", "odd", "list"], "--rootless"),
     ):
         done = command.call(*arguments)
         assert done.returncode == 1, arguments
@@ -355,10 +355,16 @@ def test_statistics(command: Command) -> None:
 
 def test_features_names_what_the_parsers_know(command: Command) -> None:
     told = json.loads(command.ok("features"))
-    assert set(told["linux"]["namespaces"]) >= {"cgroup", "ipc", "mount", "network", "pid", "user", "uts"}
+    assert set(told["linux"]["namespaces"]) == {"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}
     assert len(told["linux"]["capabilities"]) == 41
-    assert {"rbind", "rro", "nosuid", "rslave"} <= set(told["mountOptions"])
     assert told["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+    assert {"rbind", "rro", "nosuid", "rslave", "tmpcopyup", "sync", "src-nofollow"} <= set(told["mountOptions"])
+    assert not {"remount", "mand", "silent"} & set(told["mountOptions"])
+    assert [told["linux"][name]["enabled"] for name in ("apparmor", "selinux", "netDevices", "intelRdt")] == [
+        *(True, True, True, False)
+    ]
+    assert told["linux"]["mountExtensions"] == {"idmap": {"enabled": True}}
+    assert "MPOL_BIND" in told["linux"]["memoryPolicy"]["modes"]
     assert "SCMP_ACT_NOTIFY" in told["linux"]["seccomp"]["actions"]
 
 

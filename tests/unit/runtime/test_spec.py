@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime import defaults, errors, mountoptions, spec, syscalls
+from runtime import defaults, errors, spec
 
 
 def base() -> dict[str, Any]:
@@ -51,6 +51,42 @@ REFUSED = [
     ("hooks", {"postStop": [{"path": "/x"}]}, "hooks.postStop: unknown field"),
     ("hostnam", "x", "hostnam: unknown field"),
     ("hostname", "a b", "hostname: 'a b'"),
+    ("hostname", "a" * 65, "hostname: 'aaa"),
+    ("domainname", "a" * 65, "is above the 64 bytes that the kernel takes"),
+    ("process.scheduler", {"policy": "SCHED_ISO"}, "process.scheduler.policy: 'SCHED_ISO' is not known; use one of"),
+    ("process.scheduler", {"policy": "SCHED_FIFO"}, "process.scheduler.priority: must be 1 to 99"),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "priority": 1}, "process.scheduler.priority: must be 1 to 99"),
+    ("process.scheduler", {"policy": "SCHED_IDLE", "nice": 1}, "process.scheduler.nice: is for SCHED_BATCH and"),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "nice": 20}, "process.scheduler.nice: must be between -20 and 19"),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "period": 1}, "process.scheduler.period: is for SCHED_DEADLINE"),
+    (
+        "process.scheduler",
+        {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_UTIL_CLAMP_MIN"]},
+        "process.scheduler.flags[0]: SCHED_FLAG_UTIL_CLAMP_MIN needs a value",
+    ),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "flags": ["X"]}, "process.scheduler.flags[0]: 'X' is not known"),
+    ("process.ioPriority", {"class": "IOPRIO_CLASS_NONE"}, "process.ioPriority.class: 'IOPRIO_CLASS_NONE' is not"),
+    (
+        "process.ioPriority",
+        {"class": "IOPRIO_CLASS_BE", "priority": 8},
+        "process.ioPriority.priority: must be between 0",
+    ),
+    ("process.execCPUAffinity", {"initial": "0-"}, "process.execCPUAffinity.initial: '0-' must be numbers and ranges"),
+    ("process.execCPUAffinity", {"final": "3-1"}, "process.execCPUAffinity.final: '3-1' must be a rising range"),
+    ("process.execCPUAffinity", {"final": "0-99999"}, "process.execCPUAffinity.final: '0-99999' must be numbers"),
+    ("linux.personality", {"domain": "BSD"}, "linux.personality.domain: 'BSD' is not known; use one of LINUX, LINUX32"),
+    ("linux.personality", {"domain": "LINUX", "flags": ["x"]}, "linux.personality.flags: the specification names"),
+    ("linux.memoryPolicy", {"mode": "MPOL_BIND"}, "linux.memoryPolicy.nodes: is required with MPOL_BIND"),
+    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "nodes": "0"}, "linux.memoryPolicy.nodes: must be left out"),
+    ("linux.memoryPolicy", {"mode": "X"}, "linux.memoryPolicy.mode: 'X' is not known"),
+    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "flags": ["X"]}, "linux.memoryPolicy.flags[0]: 'X' is not known"),
+    ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "linux.timeOffsets: needs a new time namespace"),
+    ("linux.timeOffsets", {"boottime": {"nanosecs": 10**9}}, "linux.timeOffsets.boottime.nanosecs: must be between 0"),
+    ("linux.timeOffsets", {"realtime": {"secs": 1}}, "linux.timeOffsets.realtime: unknown field"),
+    ("linux.netDevices", {"a/b": {}}, "linux.netDevices.a/b: 'a/b' must be a name of 1 to 15 characters"),
+    ("linux.netDevices", {"e0": {"name": "eth%d"}}, "linux.netDevices.e0.name: 'eth%d' must be a name"),
+    ("linux.netDevices", {"e0": {"name": "e1"}, "e1": {}}, "another device is to be called e1, too"),
+    ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt: this field is not supported"),
     ("process.args", [], "process.args: needs at least the program"),
     ("process.args", "sh", "process.args: must be a list, not a string"),
     ("process.args", ["a\0b"], "process.args[0]: must be a string without NUL"),
@@ -60,7 +96,6 @@ REFUSED = [
     ("process.user.uid", -1, "process.user.uid: must be between 0"),
     ("process.user.uid", True, "process.user.uid: must be an integer, not true or false"),
     ("process.user.name", "x", "process.user.name: unknown field"),
-    ("process.apparmorProfile", "docker-default", "process.apparmorProfile: this field is not supported"),
     ("process.capabilities.bounding", ["CAP_NOPE"], "process.capabilities.bounding: 'CAP_NOPE'"),
     ("process.consoleSize", {"height": 1, "width": 2}, "process.consoleSize: needs process.terminal"),
     ("process.rlimits", [{"type": "NOFILE", "soft": 1, "hard": 1}], "process.rlimits[0].type: 'NOFILE'"),
@@ -68,7 +103,13 @@ REFUSED = [
     ("process.oomScoreAdj", 2000, "process.oomScoreAdj: must be between -1000 and 1000"),
     ("mounts.0.destination", "proc", "mounts[0].destination: 'proc' must be an absolute path"),
     ("mounts.0.destination", "/", "mounts[0].destination: the root itself"),
-    ("mounts.0.options", ["tmpcopyup"], "mounts[0].options: 'tmpcopyup' is not supported"),
+    ("mounts.0.options", ["tmpcopyup"], "mounts[0].options: 'tmpcopyup' is for a tmpfs"),
+    ("mounts.1.options", ["tmpcopyup"], "mounts[1].options: 'tmpcopyup' is not for /dev"),
+    ("mounts.0.options", ["remount"], "mounts[0].options: 'remount' is not supported: a mount in a configuration"),
+    ("mounts.0.options", ["mand"], "mounts[0].options: 'mand' is not supported: mandatory locks are gone"),
+    ("mounts.0.options", ["src-nofollow"], "mounts[0].options: 'src-nofollow' is for a bind mount"),
+    ("mounts.0.options", ["copy-symlink"], "mounts[0].options: 'copy-symlink' is for a bind mount"),
+    ("mounts.0", {"destination": "/x", "source": "/y", "options": ["bind", "sync"]}, "the file system, which is the"),
     ("mounts.0", {"destination": "/x"}, "mounts[0].type: is required"),
     ("mounts.0", {"destination": "/x", "source": "y", "options": ["bind"]}, "mounts[0].source: 'y'"),
     ("mounts.0", {"destination": "/x", "source": "/y", "options": ["bind", "size=1"]}, "'size=1' is not an option"),
@@ -140,18 +181,6 @@ def test_unlimited_rlimit() -> None:
     )
 
 
-def test_mount_options() -> None:
-    """A later word wins; a leading r is recursive; the rest is the file system's."""
-    found = mountoptions.parse(("ro", "nosuid", "rw", "rro", "size=1m", "noatime"), kind="tmpfs", path="m")
-    assert found.add == syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOATIME
-    assert found.remove & syscalls.MOUNT_ATTR_RDONLY
-    assert found.add_recursive == syscalls.MOUNT_ATTR_RDONLY
-    assert found.data == ("size=1m",)
-    bound = mountoptions.parse(("rbind", "rslave"), kind="none", path="m")
-    assert (bound.bind, bound.recursive_bind) == (True, True)
-    assert (bound.propagation, bound.propagation_recursive) == (syscalls.MS_SLAVE, True)
-
-
 def test_overlay() -> None:
     """Layers are absolute folders, and there is at least one."""
     found = spec.parse_overlay({"lower": ["/a", "/b"], "upper": "/u", "work": "/w"})
@@ -162,3 +191,27 @@ def test_overlay() -> None:
         spec.parse_overlay({"lower": ["/a"], "upper": "u", "work": "/w"})
     with pytest.raises(errors.InvalidSpec, match=r"overlay.volatile: unknown field"):
         spec.parse_overlay({"lower": ["/a"], "upper": "/u", "work": "/w", "volatile": True})
+
+
+def test_what_a_reaper_would_not_pass_on_is_refused() -> None:
+    """The program is the reaper's child, so what a fork does not inherit would be ignored."""
+    for process, field in (
+        ({"scheduler": {"policy": "SCHED_DEADLINE"}}, "scheduler"),
+        ({"apparmorProfile": "x"}, "apparmorProfile"),
+        ({"selinuxLabel": "x"}, "selinuxLabel"),
+    ):
+        config = base()
+        config["annotations"] = {"orch.init": "true"}
+        config["process"].update(process)
+        with pytest.raises(errors.InvalidSpec, match=rf"process\.{field}: .*orch\.init"):
+            spec.parse(config)
+
+
+def test_network_devices_need_a_namespace_of_the_container() -> None:
+    """Or they would be moved from the host to the host."""
+    config = base()
+    config["linux"]["namespaces"] = [{"type": "mount"}, {"type": "uts"}]
+    config["linux"]["sysctl"] = {}
+    config["linux"]["netDevices"] = {"eth0": {}}
+    with pytest.raises(errors.InvalidSpec, match=r"linux\.netDevices: needs a network namespace"):
+        spec.parse(config)
