@@ -6,8 +6,8 @@ socket that it was started with; it ends when that socket closes, and monitors a
     verb           request fields                                        reply fields
     create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid
                    descriptors: none, or stdin, stdout and stderr
-    netns-create   path                                                  -
-    netns-delete   path                                                  -
+    netns-create   path, [owner: path, uidMappings, gidMappings]         -
+    netns-delete   path, [owner]                                         -
     ping           -                                                     pid
 
 Rules: one thread, and no waiting. A request that takes time is served by a fork, which reports through a pipe, so
@@ -133,10 +133,11 @@ class Launcher:
             case "create":
                 self._create(number, message)
             case "netns-create":
-                path = _path(message.body)
-                self._fork(number, f"netns-create {path}", lambda report: _make_netns(number, path, report))
+                wanted = netns.parse(message.body)
+                self._fork(number, f"netns-create {wanted.path}", lambda report: _make_netns(number, wanted, report))
             case "netns-delete":
-                netns.delete(_path(message.body))
+                for path in netns.parse_paths(message.body):
+                    netns.delete(path)
                 self._send(protocol.ok(number))
             case "ping":
                 self._send(protocol.ok(number, pid=os.getpid()))
@@ -205,17 +206,10 @@ class Launcher:
         self._jobs.clear()
 
 
-def _path(body: dict[str, Any]) -> str:
-    path = body.get("path")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise errors.InvalidSpec(f"path: {path!r} must be an absolute path")
-    return path
-
-
-def _make_netns(number: int, path: str, report: int) -> NoReturn:
+def _make_netns(number: int, wanted: netns.Pins, report: int) -> NoReturn:
     reply = protocol.ok(number)
     try:
-        netns.create(path)
+        netns.create(wanted)
     except errors.ContainerError as error:
         reply = protocol.failed(number, error)
     finally:
