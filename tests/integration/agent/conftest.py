@@ -98,7 +98,7 @@ class Node:
             self.kill()
         for entry in client.list_containers(str(self.state / "run")):
             client.delete(str(self.state / "run"), entry.id, force=True)
-        for pin in [*self.state.glob("tasks/*/netns"), self.namespace]:
+        for pin in [*self.state.glob("tasks/*/netns"), *self.state.glob("tasks/*/userns"), self.namespace]:
             subprocess.run(["umount", "--lazy", pin], check=False, capture_output=True)
         cgroups.existing(cgroups.current_layout(), self.parent).delete()
         for folder in cgroups.existing(cgroups.current_layout(), PARENT).folders:

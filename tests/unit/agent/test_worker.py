@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from agent.core.assignments import Gap
+from agent.core.users import IdPool
 from agent.errors import StartFailed, Temporary
 from agent.worker import Worker
 from protos import states
@@ -16,6 +17,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import (
+    IDS,
     NODE,
     FakeDevices,
     FakeDisk,
@@ -42,6 +44,7 @@ class Agent:
             network=FakeNetwork(machine),
             disk=FakeDisk(machine),
             devices=FakeDevices(),
+            users=IdPool(IDS),
             node=NODE,
             now_ms=loop_ms,
             chance=random.Random(1),
