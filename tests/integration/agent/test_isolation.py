@@ -213,15 +213,16 @@ async def test_names_folders_limits_and_parameters(layer: Path, tmp_path: Path) 
     output = await said(
         layer,
         tmp_path,
-        "hostname; pwd; id -u; ulimit -n; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj",
+        "hostname; pwd; id -u; ulimit -n; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj "
+        "/proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max",
         hostname="box",
         working_dir="/tmp",
         user="1000",
         ulimits={"nofile": pb.Ulimit(soft=100, hard=200)},
-        sysctls={"net.core.somaxconn": "99"},
+        sysctls={"net.core.somaxconn": "99", "kernel.shmmax": "65536", "fs.mqueue.msg_max": "7"},
         oom_score_adj=321,
     )
-    assert output.splitlines() == ["box", "/tmp", "1000", "100", "200", "99", "321"]
+    assert output.splitlines() == ["box", "/tmp", "1000", "100", "200", "99", "321", "65536", "7"]
 
 
 @bounded(40)

@@ -93,8 +93,9 @@ async def test_root_of_a_container_is_nobody_on_the_node(node: Node, store: Imag
 @bounded(60)
 async def test_the_nodes_folders_are_closed(node: Node, store: ImageStore) -> None:
     """On disk a container's files have the ids that it sees, root's setuid programs included: so nobody but the node's
-    root gets there, neither a user of the node nor what a container's root is on it.
+    root gets there, neither a user of the node nor what a container's root is on it; whoever made the folders.
     """
+    (node.state / "tasks").mkdir(parents=True, mode=0o755)
     async with led(node, store) as leader:
         await leader.assign(task("web-1-a"), template=sleeper("cp /bin/busybox /su; chmod 4755 /su"))
         await leader.running("web-1-a")

@@ -257,6 +257,8 @@ async def test_adoption_after_the_agent_died() -> None:
         for name in names:
             await agent.reach(name, states.RUNNING)
         addresses = {name: agent.statuses[name].address for name in names}
+        roots = {name: agent.statuses[name].root_id for name in names}
+        assert len(set(roots.values())) == len(names)
     pids = {name: container.pid for name, container in machine.containers.items()}
     machine.crash("web-2-b", 9)
     del machine.assignment.tasks[2:]
@@ -270,6 +272,8 @@ async def test_adoption_after_the_agent_died() -> None:
         agent.complete(task("web-1-a"), task("web-2-b"), task("web-4-d"))
         fresh = await agent.reach("web-4-d", states.RUNNING)
         assert fresh.address not in addresses.values()
+        assert fresh.root_id not in roots.values()
+        assert [agent.statuses[name].root_id for name in names[:2]] == [roots[name] for name in names[:2]]
 
 
 @bounded(3600, virtual_time=True)
