@@ -153,9 +153,9 @@ def test_the_default_ids() -> None:
     ("path", "text", "who"),
     [
         ("/etc/passwd", "root:x:0:0::/:/bin/sh\nbig:x:1048577:1::/:/bin/sh\n", "/etc/passwd:2 gives 1048577 to big"),
-        ("/etc/group", "big:x:1441791:\n", "/etc/group:1 gives 1441791 to big"),
+        ("/etc/group", "big:x:1310719:\n", "/etc/group:1 gives 1310719 to big"),
         ("/etc/subuid", "me:983041:65536\n", "/etc/subuid:1 gives 983041 to me"),
-        ("/etc/subgid", "me:983040:65536\nhim:1441792:9\norch:1048576:65536\nbad\nx:y:z\n", ""),
+        ("/etc/subgid", "me:983040:65536\nhim:1310720:9\norch:1048576:65536\nbad\nx:y:z\n", ""),
         ("/etc/passwd", "root:x:0:0::/:/bin/sh\nnobody\n", ""),
     ],
 )
