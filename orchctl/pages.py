@@ -15,6 +15,7 @@ _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.Revision], view: View) -> list[str]:
     """A service with its tasks and revisions."""
     status = value.status
+    present = [task for task in tasks if task.revision_id == status.revision_id]
     newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
     stands = f"{status.ready} of {phrases.asked(value)} ready, {status.running} running, {status.updated} updated"
     return [
@@ -26,7 +27,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
-            ("Users", safety.users_of_tasks(value.spec.template.container, tasks, view.node)),
+            ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
         *_section("Revisions", _revisions(revisions, view)),

@@ -21,13 +21,15 @@ def users(task: pb.Task, container: pb.Container | None) -> str:
         return ""
     if status.root_id:
         return f"its own: its root is user {status.root_id} of the node"
-    if container is not None and _asks_for_the_nodes(container):
+    if container is None:
+        return "the node's"
+    if _asks_for_the_nodes(container):
         return "the node's, as its template asks"
     return "the node's, which can give it none of its own; `orchctl describe node` tells why"
 
 
 def users_of_tasks(container: pb.Container, tasks: Sequence[pb.Task], node: Callable[[str], str]) -> str:
-    """Whose users the containers of a service have, and which have others than they should."""
+    """Whose users the containers of a service have, and which of its tasks of this template have others."""
     if _asks_for_the_nodes(container):
         return "the nodes'"
     exposed = [task for task in tasks if task.status.HasField("root_id") and not task.status.root_id]

@@ -87,6 +87,7 @@ PRIVILEGED = pb.Container(privileged=True)
         (1 << 20, pb.Container(), "its own: its root is user 1048576 of the node"),
         (1 << 20, None, "its own: its root is user 1048576 of the node"),
         (0, HOST, "the node's, as its template asks"),
+        (0, None, "the node's"),
         (0, PRIVILEGED, "the node's, as its template asks"),
         (0, pb.Container(), "the node's, which can give it none of its own; `orchctl describe node` tells why"),
     ],
@@ -103,6 +104,16 @@ def test_whose_users_the_tasks_of_a_service_have() -> None:
     tasks = [task_with(1 << 20, "n1"), task_with(0, "n3"), task_with(0, "n2"), task_with(0, "n2")]
     assert safety.users_of_tasks(pb.Container(), tasks, str) == (
         "its own, but the node's for 3 of 4 tasks: n2, n3 can give them none"
+    )
+
+
+def test_tasks_of_an_earlier_template_are_not_counted() -> None:
+    """They asked for something else, and are on their way out."""
+    service, old, new = samples.service(), task_with(0), task_with(0)
+    old.revision_id, new.revision_id = "older", service.status.revision_id
+    assert f"{'Users:':16}its own" in pages.service(service, [old], [], VIEW)
+    assert f"{'Users:':16}its own, but the node's for 1 of 1 tasks: " in "\n".join(
+        pages.service(service, [old, new], [], VIEW)
     )
 
 
