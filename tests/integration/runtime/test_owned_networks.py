@@ -35,7 +35,7 @@ def joined(box: Box, pins: tuple[str, str], name: str, *args: str) -> dict[str, 
     linux["namespaces"] = [
         {**entry, "path": pins[0]} if entry["type"] == "network" else entry for entry in linux["namespaces"]
     ]
-    linux["sysctl"] = {"net.ipv4.ping_group_range": f"{FIRST} {FIRST + 65535}", "net.core.somaxconn": "77"}
+    linux["sysctl"] = {"net.ipv4.ping_group_range": f"{FIRST} {FIRST + 65535}", "net.ipv4.ip_default_ttl": "77"}
     return config
 
 
@@ -47,7 +47,7 @@ def test_the_containers_root_rules_its_network(box: Box, pins: tuple[str, str]) 
     """It may configure it; what the configuration says of its parameters holds, in the container's own ids."""
     script = (
         "ip addr add 10.9.8.7/24 dev lo && ip addr show lo | grep -c 10.9.8.7/24;"
-        "cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/core/somaxconn; ls /sys/class/net; id -u"
+        "cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/ipv4/ip_default_ttl; ls /sys/class/net; id -u"
     )
     config = joined(box, pins, "a", "sh", "-c", script)
     for held in config["process"]["capabilities"].values():
@@ -55,6 +55,16 @@ def test_the_containers_root_rules_its_network(box: Box, pins: tuple[str, str]) 
     box.create("a", config)
     assert box.ended("a").exit_code == 0, box.output("a")
     assert box.output("a").split() == ["1", "0", "65535", "77", "lo", "0"]
+
+
+def test_a_parameter_that_is_not_there(box: Box, pins: tuple[str, str]) -> None:
+    """Is told with what may be the reason: older kernels keep net.core from networks of user namespaces."""
+    config = joined(box, pins, "a", "true")
+    config["linux"]["sysctl"] = {"net.core.nothing": "1"}
+    with pytest.raises(
+        errors.InvalidSpec, match=r"linux\.sysctl\[net\.core\.nothing\]: .* belongs to a user namespace"
+    ):
+        box.create("a", config)
 
 
 def test_every_container_in_it_has_the_same_users(box: Box, pins: tuple[str, str]) -> None:
