@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from agent import networking, ports
-from agent.core import container, restart, steps
+from agent.core import container, restart, steps, users
 from agent.core.network import published_ports
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
@@ -26,6 +26,7 @@ class Tools:
     networking: networking.NodeNetworking
     node: container.NodeContext
     devices: ports.Devices
+    users: users.IdPool
     now_ms: Callable[[], int]
     chance: random.Random
     assignment_saved: Callable[[], Awaitable[None]]
@@ -56,12 +57,16 @@ class Executor:
                 return dataclasses.replace(observed, record=entered, failure=None)
             case steps.PrepareImage():
                 return await self._prepare_image(step, observed)
+            case steps.TakeUsers():
+                tools = self._tools
+                chosen = users.choose(self._task, desired.template.container, tools.users, tools.node.machine.no_users)
+                return _with_record(observed, root_id=chosen)
             case steps.TakeAddress():
                 address = self._tools.networking.reserve(self._id, published_ports(desired.template))
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
                 published = published_ports(desired.template)
-                await self._tools.networking.attach(self._id, record.address, published)
+                await self._tools.networking.attach(self._id, record.address, published, root_id=record.root_id or 0)
                 return dataclasses.replace(observed, network_ready=True)
             case steps.StartContainer():
                 return await self._start(step, observed, desired)
@@ -80,6 +85,9 @@ class Executor:
                 published = published_ports(desired.template)
                 await self._tools.networking.detach(self._id, record.address, published)
                 return dataclasses.replace(_with_record(observed, address=""), network_ready=False)
+            case steps.FreeUsers():
+                self._tools.users.free(self._id)
+                return _with_record(observed, root_id=None)
             case steps.Forget():
                 await self._tools.disk.forget(self._id)
                 return observed
@@ -104,6 +112,8 @@ class Executor:
             node=self._tools.node,
             address=record.address,
             network_namespace=self._tools.networking.namespace_of(self._id),
+            user_namespace=self._tools.networking.users_of(self._id),
+            root_id=record.root_id or 0,
             devices=self._tools.devices.named_by(desired.template.container),
         )
         await self._tools.assignment_saved()

@@ -27,14 +27,16 @@ from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.network import BridgedNetwork
 from agent.adapters.runtime import Launched
+from agent.core import users
 from agent.core.container import NodeContext
+from agent.core.users import IdPool
 from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
-from runtime import defaults
+from runtime import defaults, userprobe
 
 log = structlog.get_logger()
 
@@ -53,13 +55,19 @@ def main(arguments: list[str] | None = None) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"orch-agent: another agent uses {state}; stop it first, or choose another folder with --state")
-    run_folder = Path(options.run_dir).absolute() if options.run_dir else None
-    asyncio.run(run(options, Layout(state, run_folder)))
+    _check_ids(options.ids)
+    layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
+    disk = FileDisk(layout)
+    # Here, since it forks: no thread is there yet.
+    no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)
+    if no_users:
+        log.warning("containers get the users of this node, unless they insist on their own", reason=no_users)
+    asyncio.run(run(options, layout, disk, no_users))
 
 
-async def run(options: argparse.Namespace, layout: Layout) -> None:
+async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str) -> None:
     """Make everything, and live until a signal comes."""
-    disk, server, chance = FileDisk(layout), Server(), random.Random()  # noqa: S311 - for jitter
+    server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     worker = Worker(
@@ -68,11 +76,12 @@ async def run(options: argparse.Namespace, layout: Layout) -> None:
         network=BridgedNetwork(layout, runtime, node_address=options.address),
         disk=disk,
         devices=NodeDevices(),
+        users=IdPool(options.ids),
         node=NodeContext(
             name=options.name,
             cgroup_parent=options.cgroup_parent,
             base=defaults.config(["-"], cgroups_path="/-"),
-            machine=machine(),
+            machine=machine(no_users=no_users),
         ),
         now_ms=now_ms,
         chance=chance,
@@ -85,7 +94,7 @@ async def run(options: argparse.Namespace, layout: Layout) -> None:
         register=dpb.Register(
             node_id=disk.node_id(),
             node_name=options.name,
-            description=node.describe(address=options.address),
+            description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
             labels=dict(label.split("=", 1) for label in options.label),
         ),
         chance=chance,
@@ -125,9 +134,33 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
     parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
+    parser.add_argument(
+        "--ids",
+        default=users.DEFAULT,
+        type=_ids,
+        help="FIRST:COUNT, the user and group ids of this node that containers get, 65536 each; "
+        "nobody else may have any of them (default: %(default)s)",
+    )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
+
+
+def _ids(text: str) -> users.Ids:
+    try:
+        return users.Ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _check_ids(ids: users.Ids) -> None:
+    """End when somebody has them already, as far as the files of this machine know."""
+    files = {str(path): path.read_text(errors="replace") for path in _ID_FILES if path.exists()}
+    if taken := users.conflict(ids, files):
+        sys.exit(f"orch-agent: --ids {ids}: {taken}; choose others, which nobody has, for the users of containers")
+
+
+_ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
 
 
 def _label(text: str) -> str:

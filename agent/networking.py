@@ -103,11 +103,11 @@ class NodeNetworking:
             raise Temporary(f"all addresses of {self._pool.subnet} are taken", reason="NoAddress")
         return address
 
-    async def attach(self, task_id: str, address: str, published: tuple[PublishedPort, ...]) -> None:
-        """Attach the task with the address that it was given. Raises Temporary."""
+    async def attach(self, task_id: str, address: str, published: tuple[PublishedPort, ...], *, root_id: int) -> None:
+        """Attach the task with the address and the users that it was given. Raises Temporary."""
         if self._configured is None:
             raise Temporary(self._problem, reason="NetworkNotReady")
-        attachment = Attachment(task_id=task_id, address=address, ports=published)
+        attachment = Attachment(task_id=task_id, address=address, ports=published, root_id=root_id)
         self._attached[task_id] = attachment
         await self._network.attach(attachment)
 
@@ -122,6 +122,10 @@ class NodeNetworking:
     def namespace_of(self, task_id: str) -> str:
         """The path by which a container joins the task's network."""
         return self._network.namespace_of(task_id)
+
+    def users_of(self, task_id: str) -> str:
+        """The path by which it joins the user namespace that its network belongs to."""
+        return self._network.users_of(task_id)
 
 
 def _keys(published: tuple[PublishedPort, ...]) -> list[tuple[int, int]]:

@@ -14,8 +14,8 @@ RESERVED_MEMORY_BYTES = 256 * 1024 * 1024
 """Kept for the machine itself and its agent."""
 
 
-def describe(*, address: str) -> pb.NodeDescription:
-    """Read the machine."""
+def describe(*, address: str, containers: int, no_users: str) -> pb.NodeDescription:
+    """Read the machine. `containers`: how many can have users of their own; `no_users`: why none can."""
     return pb.NodeDescription(
         hostname=platform.node(),
         address=address,
@@ -27,8 +27,9 @@ def describe(*, address: str) -> pb.NodeDescription:
         capacity=pb.NodeCapacity(
             cpu=len(os.sched_getaffinity(0)) * 1000 - RESERVED_CPU,
             memory=max(0, memory_total(Path("/proc/meminfo").read_text()) - RESERVED_MEMORY_BYTES),
-            tasks=MAX_TASKS,
+            tasks=MAX_TASKS if no_users else min(MAX_TASKS, containers),
         ),
+        no_users=no_users,
     )
 
 

@@ -44,7 +44,9 @@ class Network(Protocol):
         """Make the bridge, the routes to the peers and the firewall; the `attached` keep their ports."""
 
     async def attach(self, attachment: Attachment) -> None:
-        """Make the task's network namespace with its address and ports; what is there of it already is made anew."""
+        """Make the task's network namespace with its address and ports, and with a root id the user namespace that it
+        belongs to; what is there of it already is made anew.
+        """
 
     async def detach(self, attachment: Attachment) -> None:
         """Take it all away."""
@@ -57,6 +59,10 @@ class Network(Protocol):
         """The path by which a container joins the task's network namespace."""
         ...
 
+    def users_of(self, task_id: str) -> str:
+        """The path by which it joins the user namespace that the network belongs to, if it is not the node's."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerState:
@@ -65,6 +71,7 @@ class ContainerState:
     pid: int
     started_at: int  # ms
     exit: Exit | None = None
+    root_id: int = 0  # the node's id of its root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,7 +156,7 @@ class TaskRunner:
             now_ms=self._tools.now_ms(),
             jitter=self._tools.chance.random(),
         )
-        preparing = isinstance(step, steps.PrepareImage | steps.TakeAddress | steps.AttachNetwork)
+        preparing = isinstance(step, steps.PrepareImage | steps.TakeUsers | steps.TakeAddress | steps.AttachNetwork)
         if preparing and failure.attempts >= retry.PREPARE_ATTEMPTS:
             failure = retry.final(reason=error.reason, message=error.message)
         self._fail(step, failure)

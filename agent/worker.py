@@ -19,6 +19,7 @@ from agent.core.container import NodeContext
 from agent.core.network import published_ports
 from agent.core.record import Record
 from agent.core.steps import Desired, Observed
+from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
 from agent.networking import NodeNetworking
@@ -45,6 +46,7 @@ class Worker:
         network: ports.Network,
         disk: ports.Disk,
         devices: ports.Devices,
+        users: IdPool,
         node: NodeContext,
         now_ms: Callable[[], int],
         chance: random.Random,
@@ -58,6 +60,7 @@ class Worker:
             disk=disk,
             networking=self._networking,
             devices=devices,
+            users=users,
             node=node,
             now_ms=now_ms,
             chance=chance,
@@ -187,9 +190,18 @@ class Worker:
             observed = dataclasses.replace(
                 observed, record=dataclasses.replace(record, state=known), exit=None if noted else observed.exit
             )
-        observed = dataclasses.replace(observed, network_ready=attached)
+        observed = dataclasses.replace(
+            observed, record=self._restore_users(task_id, observed.record, container), network_ready=attached
+        )
         self._networking.restore(task_id, observed.record.address, published_ports(desired.template), attached=attached)
         self._add(task, desired, observed)
+
+    def _restore_users(self, task_id: str, record: Record, container: ports.ContainerState | None) -> Record:
+        """What a container has is known by itself, whatever became of its record; and nobody else gets it."""
+        root_id = container.root_id if container is not None and record.root_id is None else record.root_id
+        if root_id and not self._tools.users.claim(root_id, task_id):
+            log.error("two tasks have the same user ids; stop one of them", task=task_id, root_id=root_id)
+        return dataclasses.replace(record, root_id=root_id)
 
     async def _assignment_saved(self) -> None:
         """Wait until what is assigned now is on disk, or something newer."""

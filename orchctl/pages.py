@@ -15,6 +15,7 @@ _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.Revision], view: View) -> list[str]:
     """A service with its tasks and revisions."""
     status = value.status
+    present = [task for task in tasks if task.revision_id == status.revision_id]
     newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
     stands = f"{status.ready} of {phrases.asked(value)} ready, {status.running} running, {status.updated} updated"
     return [
@@ -26,6 +27,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
+            ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
         *_section("Revisions", _revisions(revisions, view)),
@@ -48,6 +50,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
             ("Message", status.message),
             ("Reason", status.reason),
             ("Address", status.address),
+            ("Users", safety.users(value, revision_.template.container if revision_ else None)),
             ("Restarts", str(status.restarts)),
             ("Exit code", phrases.exit_code(value)),
             ("Started", phrases.timestamp(status.started_at, view.now_ms)),
@@ -72,6 +75,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Host name", description.hostname),
             ("System", ", ".join(filter(None, (description.os, description.kernel, description.platform)))),
             ("Control groups", description.cgroup_mode),
+            ("Users", safety.users_of_node(description)),
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
         ),

@@ -1,6 +1,6 @@
 """In what a container differs from one that asked for nothing: a line each, for `describe`. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from manifests import seccomp
 from protos import schema
@@ -12,6 +12,42 @@ _PIDS = pb.ResourceLimits.DESCRIPTOR.fields_by_name["pids"]
 def differences(container: pb.Container) -> list[str]:
     """What the container may do beyond the safe defaults, then what it may not; empty when it is as safe as any."""
     return [*_fewer_walls(container), *_more_reach(container), *_less(container)]
+
+
+def users(task: pb.Task, container: pb.Container | None) -> str:
+    """Whose users a task's container has; empty while nobody knows. `container` is what was asked for, if known."""
+    status = task.status
+    if not status.HasField("root_id"):
+        return ""
+    if status.root_id:
+        return f"its own: its root is user {status.root_id} of the node"
+    if container is None:
+        return "the node's"
+    if _asks_for_the_nodes(container):
+        return "the node's, as its template asks"
+    return "the node's, which can give it none of its own; `orchctl describe node` tells why"
+
+
+def users_of_tasks(container: pb.Container, tasks: Sequence[pb.Task], node: Callable[[str], str]) -> str:
+    """Whose users the containers of a service have, and which of its tasks of this template have others."""
+    if _asks_for_the_nodes(container):
+        return "the nodes'"
+    exposed = [task for task in tasks if task.status.HasField("root_id") and not task.status.root_id]
+    if not exposed:
+        return "its own"
+    named = ", ".join(sorted({node(task.node_id) for task in exposed}))
+    return f"its own, but the node's for {len(exposed)} of {len(tasks)} tasks: {named} can give them none"
+
+
+def users_of_node(description: pb.NodeDescription) -> str:
+    """Whose users containers have on a node."""
+    return (
+        f"containers have the node's: {description.no_users}" if description.no_users else "containers have their own"
+    )
+
+
+def _asks_for_the_nodes(container: pb.Container) -> bool:
+    return container.privileged or container.userns == pb.USER_NAMESPACE_HOST
 
 
 def _fewer_walls(container: pb.Container) -> Iterator[str]:

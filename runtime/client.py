@@ -110,13 +110,16 @@ class Launcher(_Connection):
         fields = {"overlay": overlay, "log": log, "bundle": bundle, "start": start}
         return self.call("create", fds=stdio, container=container, config=config, **fields).body
 
-    def create_network(self, path: str) -> None:
-        """Make a network namespace that is pinned at `path`, with its loopback up."""
-        self.call("netns-create", path=path)
+    def create_network(self, path: str, *, owner: dict[str, Any] | None = None) -> None:
+        """Make a network namespace that is pinned at `path`, with its loopback up.
 
-    def delete_network(self, path: str) -> None:
-        """Unpin a network namespace; none there is no error."""
-        self.call("netns-delete", path=path)
+        With an owner, `{path, uidMappings, gidMappings}`, it belongs to a new user namespace that is pinned as well.
+        """
+        self.call("netns-create", path=path, owner=owner)
+
+    def delete_network(self, path: str, *, owner: str | None = None) -> None:
+        """Unpin a network namespace, and the user namespace that it belongs to; none there is no error."""
+        self.call("netns-delete", path=path, owner=owner)
 
     def ping(self) -> int:
         """The launcher's pid."""

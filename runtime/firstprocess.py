@@ -170,6 +170,14 @@ def _set_names(spec: Spec) -> None:
             syscalls.setdomainname(spec.domainname)
 
 
+def _no_such_parameter(key: str) -> errors.InvalidSpec:
+    """Some of net.core are hidden by older kernels in a network that belongs to a user namespace (e.g. Linux 6.1)."""
+    return errors.InvalidSpec(
+        f"linux.sysctl[{key}]: this kernel does not have it, or not in a network that belongs to a user namespace; "
+        f"remove it, or run without a user namespace"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KernelParameters:
     """`linux.sysctl`. They are those of the writer's namespaces, whichever procfs they are written through."""
@@ -193,7 +201,10 @@ class _KernelParameters:
                 continue
             with errors.step(f"linux.sysctl[{key}]"):
                 path = key if "/" in key else key.replace(".", "/")
-                fd = syscalls.openat2(self.proc, f"sys/{path}", os.O_WRONLY, resolve=resolve)
+                try:
+                    fd = syscalls.openat2(self.proc, f"sys/{path}", os.O_WRONLY, resolve=resolve)
+                except FileNotFoundError:
+                    raise _no_such_parameter(key) from None
                 os.write(fd, value.encode())
                 os.close(fd)
         if made and self.proc >= 0:

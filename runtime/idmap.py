@@ -48,7 +48,7 @@ def unsupported(what: str, error: OSError) -> errors.SetupFailed:
 def why_not(error: OSError) -> str:
     """Why a mount could not be idmapped, and what to do."""
     reasons = {
-        errno.EINVAL: "its file system, or one mounted below it, cannot be; use ext4, xfs, btrfs or tmpfs",
+        errno.EINVAL: "its file system or one below it cannot be; use ext4, xfs, btrfs, or tmpfs from Linux 6.3 on",
         errno.EPERM: "it is idmapped already, or belongs to another user namespace",
         errno.ENOSYS: "this kernel has no idmapped mounts; Linux 5.19 or later has what is needed",
     }

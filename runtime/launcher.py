@@ -7,8 +7,8 @@ containers live on.
     verb           request fields                                        reply fields
     create         container, config, [overlay], [bundle], [log], start  id, pid, monitor_pid, scripted
                    descriptors: none, or stdin, stdout and stderr
-    netns-create   path                                                  -
-    netns-delete   path                                                  -
+    netns-create   path, [owner: path, uidMappings, gidMappings]         -
+    netns-delete   path, [owner]                                         -
     ping           -                                                     pid
 
 Rules: one thread, and no waiting. What takes time is done by another process, which reports through a pipe, so any
@@ -133,9 +133,11 @@ class Launcher:
             case "create":
                 self._create(number, message)
             case "netns-create":
-                self._forward(number, f"netns-create {_path(message.body)}", message)
+                wanted = netns.parse(message.body)
+                self._forward(number, f"netns-create {wanted.path}", message)
             case "netns-delete":
-                netns.delete(_path(message.body))
+                for path in netns.parse_paths(message.body):
+                    netns.delete(path)
                 self._send(protocol.ok(number))
             case "ping":
                 self._send(protocol.ok(number, pid=os.getpid()))
@@ -218,13 +220,6 @@ class Launcher:
         for fd in self._jobs:
             os.close(fd)
         self._jobs.clear()
-
-
-def _path(body: dict[str, Any]) -> str:
-    path = body.get("path")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise errors.InvalidSpec(f"path: {path!r} must be an absolute path")
-    return path
 
 
 def _settle(client: socket.socket) -> None:

@@ -84,7 +84,7 @@ class Maker:
             spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
         )
         streams = outside.Streams.of(request.stdio, logged=request.log is not None)
-        return outside.prepare(tree, group, streams, given, proc=self._proc, state_root=self._root)
+        return outside.prepare(tree, group, streams, given, memory=self._memory, proc=self._proc, state_root=self._root)
 
 
 def _described(

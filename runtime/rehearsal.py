@@ -23,6 +23,7 @@ def prepare(root: str) -> None:
 def run(times: int) -> None:
     """Rehearse so many times."""
     config = defaults.config(["true"], cgroups_path="/rehearsal", hostname="rehearsal")
+    defaults.give_user_namespace(config, first_id=1 << 16, path="/user")
     overlay = {"lower": ["/lower"], "upper": "/upper", "work": "/work"}
     request = {"id": 0, "container": "rehearsal", "config": config, "overlay": overlay, "start": True}
     packet = protocol.encode(request)

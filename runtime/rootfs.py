@@ -53,7 +53,8 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
 
     From the host's mount namespace: such a copy still hears from the host's mounts, as `rslave` and `rshared` promise.
     With an owner the caller makes files as its root. `ahead`: by a process that makes many, and has a mount namespace
-    of its own where overlays need one (`overlay.needs_own_namespace`); a /dev in memory is made here then, too.
+    of its own where overlays need one (`overlay.needs_own_namespace`). A /dev in memory is made here then, too; what
+    shows a joined namespace is not, as the caller does not join it.
     """
     spec = tree.spec
     links = {mount.path: os.readlink(mount.source) for mount in spec.mounts if _is_copied_link(mount)}
@@ -64,7 +65,7 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
     for mount in spec.mounts if owner is not None or ahead else ():
         if mount.destination == "/dev" and mount.kind == "tmpfs":
             has_devices = True
-        elif owner is None or not _is_of_shared_namespace(spec, mount):
+        elif owner is None or ahead or not is_of_shared_namespace(spec, mount):
             continue
         with errors.step(f"{mount.path}: make a {mount.kind} for {mount.destination}"):
             mounts[mount.path] = _new_file_system(mount)
@@ -153,7 +154,7 @@ def _is_cgroup(mount: Mount) -> bool:
     return mount.kind == "cgroup" and not mount.options.bind
 
 
-def _is_of_shared_namespace(spec: Spec, mount: Mount) -> bool:
+def is_of_shared_namespace(spec: Spec, mount: Mount) -> bool:
     """Whether a new file system shows a namespace that the container has not made, which may be the host's."""
     kind = _SHOWN.get(mount.kind)
     return kind is not None and not mount.options.bind and not spec.makes(kind)

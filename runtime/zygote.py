@@ -80,7 +80,7 @@ def _make_netns(message: protocol.Message) -> NoReturn:
     number: Any = message.body.get("id")
     reply = protocol.ok(number)
     try:
-        netns.create(message.body["path"])
+        netns.create(netns.parse(message.body))
     except errors.ContainerError as error:
         reply = protocol.failed(number, error)
     finally:

@@ -17,13 +17,19 @@ _OWN: Final = frozenset({"console", "ptmx", "tty"})
 _FOLDERS: Final = frozenset({"pts", "shm", "mqueue", "hugepages"})
 
 
-def machine() -> Machine:
-    """Read the machine. The rights of the agent bound those of its containers."""
+def machine(*, no_users: str = "") -> Machine:
+    """Read the machine. The rights of the agent bound those of its containers.
+
+    `no_users` is why containers cannot have users of their own.
+    """
     system, status = os.uname(), Path("/proc/self/status").read_text(encoding="ascii")
     bounding = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd:"))
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
     major, minor = system.release.split(".")[:2]
     return Machine(
         capabilities=frozenset(name for name, number in capabilities.NUMBERS.items() if bounding >> number & 1),
+        known_capabilities=frozenset(name for name, number in capabilities.NUMBERS.items() if number <= last),
+        no_users=no_users,
         oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text(encoding="ascii")),
         machine=system.machine,
         kernel=(int(major), int(minor.partition("-")[0])),

@@ -36,6 +36,8 @@ class FileDisk:
         self._layout = layout
         for folder in (layout.state, layout.tasks, layout.images, layout.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Also when somebody else made it: on disk, what a container's root makes is root's, setuid and all.
+            folder.chmod(0o700)
 
     def node_id(self) -> str:
         """The id that this node was given when its agent first started here."""

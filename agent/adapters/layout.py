@@ -6,6 +6,7 @@ STATE/tasks/ID/record.json      what must be remembered of a task
 STATE/tasks/ID/{upper,work}     the container's writable layer
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
+STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's
 STATE/images/                   the image store
 RUN/ID/                         the runtime's own state, which means nothing after a reboot
 
@@ -56,3 +57,6 @@ class Layout:
 
     def netns(self, task_id: str) -> Path:
         return self.task(task_id) / "netns"
+
+    def userns(self, task_id: str) -> Path:
+        return self.task(task_id) / "userns"

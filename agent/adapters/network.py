@@ -29,11 +29,11 @@ NFT_TIMEOUT_S = 10.0
 
 
 class Namespaces(Protocol):
-    """Whoever makes network namespaces: the runtime."""
+    """Whoever makes network namespaces, and the user namespaces that they belong to: the runtime."""
 
-    async def make_network_namespace(self, path: Path) -> None: ...
+    async def make_network_namespace(self, path: Path, *, owner: Path, root_id: int) -> None: ...
 
-    async def remove_network_namespace(self, path: Path) -> None: ...
+    async def remove_network_namespace(self, path: Path, *, owner: Path) -> None: ...
 
 
 class BridgedNetwork:
@@ -58,9 +58,9 @@ class BridgedNetwork:
             self._published = {attachment.task_id: attachment for attachment in attached if attachment.ports}
 
     async def attach(self, attachment: Attachment) -> None:
-        path = self._layout.netns(attachment.task_id)
+        path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         await self.detach(attachment)
-        await self._namespaces.make_network_namespace(path)
+        await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
             await self._publish(attachment)
@@ -68,14 +68,14 @@ class BridgedNetwork:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
     async def detach(self, attachment: Attachment) -> None:
-        path = self._layout.netns(attachment.task_id)
+        path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         try:
             await self._withdraw(attachment.task_id)
             await asyncio.to_thread(_delete_link, link_name(attachment.task_id))
         except (OSError, subprocess.SubprocessError) as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
-        if path.exists():
-            await self._namespaces.remove_network_namespace(path)
+        if path.exists() or owner.exists():
+            await self._namespaces.remove_network_namespace(path, owner=owner)
 
     async def attached(self) -> frozenset[str]:
         with Netlink() as netlink:
@@ -85,6 +85,9 @@ class BridgedNetwork:
 
     def namespace_of(self, task_id: str) -> str:
         return str(self._layout.netns(task_id))
+
+    def users_of(self, task_id: str) -> str:
+        return str(self._layout.userns(task_id))
 
     # In a thread
 

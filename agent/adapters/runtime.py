@@ -19,6 +19,7 @@ import structlog
 from agent.adapters.execution import MonitorExec
 from agent.adapters.layout import Layout
 from agent.adapters.wire import Connection
+from agent.core import users
 from agent.core.container import ContainerRequest
 from agent.core.record import Exit
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
@@ -83,7 +84,7 @@ class Launched:
                 },
                 start=True,
             )
-            return self._adopt(task_id)
+            return self._adopt(task_id, _root_id(request.config))
         except errors.ContainerExists as error:
             # What an agent that was killed had begun to make, and no agent has seen whole.
             await self.delete(task_id)
@@ -103,7 +104,7 @@ class Launched:
                 await self.delete(name)
             except Temporary as error:
                 log.warning("a container that was never whole stays for now", container=name, error=error.message)
-        return {task_id: self._adopt(task_id) for task_id in sorted(known)}
+        return {task_id: self._adopt(task_id, self._known_root_id(task_id)) for task_id in sorted(known)}
 
     async def wait(self, task_id: str) -> Exit:
         if task_id not in self._held:
@@ -132,8 +133,7 @@ class Launched:
             connection = client.adopt(self._root, task_id).socket
         except (errors.UnknownContainer, errors.PeerGone) as error:
             raise NoSuchTask(f"task {task_id} has no running container: {error.message}") from error
-        config = json.loads((self._layout.run / task_id / state.CONFIG_FILE).read_bytes())
-        return await MonitorExec.start(connection, start, environment=config["process"]["env"])
+        return await MonitorExec.start(connection, start, environment=self._config(task_id)["process"]["env"])
 
     async def usage(self, task_id: str) -> Usage:
         try:
@@ -145,23 +145,35 @@ class Launched:
 
     # Network namespaces, which the launcher makes because it is the one that may fork
 
-    async def make_network_namespace(self, path: Path) -> None:
-        """Make a namespace that is pinned at `path`. Raises Temporary."""
+    async def make_network_namespace(self, path: Path, *, owner: Path, root_id: int) -> None:
+        """Make one that is pinned at `path`; with a root id, its users are pinned at `owner`. Raises Temporary."""
+        mapping = [{"containerID": 0, "hostID": root_id, "size": users.SIZE}]
+        users_of = {"path": str(owner), "uidMappings": mapping, "gidMappings": mapping}
         try:
-            await self._ask_launcher("netns-create", path=str(path))
+            await self._ask_launcher("netns-create", path=str(path), owner=users_of if root_id else None)
         except errors.ContainerError as error:
             raise Temporary(error.message, reason="NetworkFailed") from error
 
-    async def remove_network_namespace(self, path: Path) -> None:
-        """Unpin it. Nothing happens when there is none. Raises Temporary."""
+    async def remove_network_namespace(self, path: Path, *, owner: Path) -> None:
+        """Unpin both. Nothing happens when there is none. Raises Temporary."""
         try:
-            await self._ask_launcher("netns-delete", path=str(path))
+            await self._ask_launcher("netns-delete", path=str(path), owner=str(owner))
         except errors.ContainerError as error:
             raise Temporary(error.message, reason="NetworkFailed") from error
 
     # Inside
 
-    def _adopt(self, task_id: str) -> ContainerState:
+    def _known_root_id(self, task_id: str) -> int:
+        try:
+            return _root_id(self._config(task_id))
+        except FileNotFoundError:  # an agent was killed while it removed the container
+            return 0
+
+    def _config(self, task_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._layout.run / task_id / state.CONFIG_FILE).read_bytes())
+        return found
+
+    def _adopt(self, task_id: str, root_id: int) -> ContainerState:
         """Connect to a container's monitor, or learn how it ended."""
         known = state.load(self._root, task_id)
         started_at = known.started_ns // _NS_PER_MS
@@ -171,7 +183,7 @@ class Launched:
         except errors.PeerGone:
             ended.set_result(self._exit_of(task_id, started_at))
             self._held[task_id] = _Held(monitor=None, ended=ended)
-            return ContainerState(pid=known.pid, started_at=started_at, exit=ended.result())
+            return ContainerState(pid=known.pid, started_at=started_at, exit=ended.result(), root_id=root_id)
 
         def finish() -> None:
             if not ended.done():
@@ -183,7 +195,7 @@ class Launched:
 
         monitor = Connection(connection, f"the monitor of {task_id}", on_event=heard, on_end=finish)
         self._held[task_id] = _Held(monitor=monitor, ended=ended)
-        return ContainerState(pid=known.pid, started_at=started_at)
+        return ContainerState(pid=known.pid, started_at=started_at, root_id=root_id)
 
     def _exit_of(self, task_id: str, unknown_at: int) -> Exit:
         """How it ended. When its monitor was killed nobody knows: the container was killed with it."""
@@ -213,6 +225,12 @@ class Launched:
         process, self._process = self._process, None
         if process is not None:
             await asyncio.to_thread(process.wait)
+
+
+def _root_id(config: Mapping[str, Any]) -> int:
+    """The node's id of a container's root."""
+    mappings = config["linux"].get("uidMappings")
+    return int(mappings[0]["hostID"]) if mappings else 0
 
 
 def signal_number(name: str) -> int:

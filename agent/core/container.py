@@ -67,10 +67,13 @@ def request(
     node: NodeContext,
     address: str,
     network_namespace: str,
+    user_namespace: str = "",
+    root_id: int = 0,
     devices: Mapping[str, DeviceNode] = MappingProxyType({}),
 ) -> ContainerRequest:
     """The container to start for a task. `devices` are those of the node that `spec` names.
 
+    With a `root_id`, the node's id of its root, it has the users of the `user_namespace` at that path; else the node's.
     Raises Refused when there is no program to run, or the node cannot give what is asked for.
     """
     spec = template.container
@@ -89,17 +92,20 @@ def request(
             {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
             for name, limit in sorted(spec.ulimits.items())
         ],
-        **isolation.process(spec, config.get("process", {}), user, node.machine),
+        **isolation.process(spec, config.get("process", {}), user, node.machine, root_id=root_id),
     }
     config["annotations"] = {INIT: "true"} if spec.init else {}
     config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
-    config["linux"] = _linux(config, spec, node.machine, devices)
+    config["linux"] = _linux(config, spec, node.machine, devices, root_id=root_id)
     linux = config["linux"]
     linux["cgroupsPath"] = f"{node.cgroup_parent}/{task.meta.id}"
     linux["namespaces"] = [
         {"type": "network", "path": network_namespace} if entry["type"] == "network" else entry
         for entry in linux["namespaces"]
     ]
+    if root_id:
+        isolation.check_users(spec, user)
+        linux.update(isolation.user_namespace(linux, user_namespace, root_id=root_id))
     return ContainerRequest(
         task_id=task.meta.id,
         config=config,
@@ -110,7 +116,12 @@ def request(
 
 
 def _linux(
-    config: Mapping[str, Any], spec: pb.Container, machine: Machine, devices: Mapping[str, DeviceNode]
+    config: Mapping[str, Any],
+    spec: pb.Container,
+    machine: Machine,
+    devices: Mapping[str, DeviceNode],
+    *,
+    root_id: int,
 ) -> dict[str, Any]:
     """What is Linux's alone, but for where the container stands on its node."""
     linux = dict(config.get("linux", {}))
@@ -118,7 +129,7 @@ def _linux(
     limits["devices"] = isolation.device_rules(spec, limits.get("devices", ()), devices)
     linux["resources"] = limits
     linux["devices"] = isolation.devices(spec, devices)
-    linux["sysctl"] = {**linux.get("sysctl", {}), **spec.sysctls}
+    linux["sysctl"] = isolation.kernel_parameters(spec, linux.get("sysctl", {}), root_id=root_id)
     held = config["process"]["capabilities"]
     linux["seccomp"] = isolation.system_calls(spec, linux.get("seccomp"), held, machine)
     if linux["seccomp"] is None:

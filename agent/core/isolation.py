@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.core import seccomp
+from agent.core import seccomp, users
 from agent.errors import Refused
 from protos.orch.v1 import objects_pb2 as pb
 
 SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
 _ALL: Final = "CAP_ALL"
 _ROOT: Final = frozenset({"", "0", "root"})
+_GROUPS: Final = "net.ipv4.ping_group_range"
 
 
 def _no_filter(capabilities: Collection[str]) -> None:  # noqa: ARG001 - of a node without filters
@@ -39,6 +40,8 @@ class Machine:
     """What a node can give."""
 
     capabilities: frozenset[str] = frozenset()  # CAP_…: those of the agent itself, as nobody can give more
+    known_capabilities: frozenset[str] = frozenset()  # those that its kernel has, all of them in a user namespace
+    no_users: str = ""  # why containers cannot have users of their own
     oom_score_adj: int = 0  # the agent's own, which its containers would inherit
     machine: str = "x86_64"  # uname -m
     kernel: tuple[int, int] = (0, 0)
@@ -46,10 +49,12 @@ class Machine:
     """The default `linux.seccomp` for a container with these capabilities in its bounding set."""
 
 
-def process(spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine) -> dict[str, Any]:
+def process(
+    spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine, *, root_id: int
+) -> dict[str, Any]:
     """The fields of `process` that say what its programs may do. `user` is the one that it runs as."""
     changed: dict[str, Any] = {
-        "capabilities": capabilities(spec, defaults.get("capabilities", {}), user, node),
+        "capabilities": capabilities(spec, defaults.get("capabilities", {}), user, node, root_id=root_id),
         "noNewPrivileges": not (spec.privileged or spec.allow_privilege_escalation),
     }
     # Raising it is always allowed, lowering it not, so an agent that is spared passes 0 on and any other nothing.
@@ -58,21 +63,25 @@ def process(spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Ma
     return changed
 
 
-def capabilities(spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine) -> dict[str, list[str]]:
+def capabilities(
+    spec: pb.Container, defaults: Mapping[str, Any], user: str, node: Machine, *, root_id: int
+) -> dict[str, list[str]]:
     """The five sets. Docker's, add and drop: `{drop: [ALL], add: [CHOWN]}` leaves one.
 
-    What is added is ambient for a user who is not root: execve(2) takes all else from them.
+    Among users of its own a container may have all that there are, since they reach no further; among the node's, those
+    of the agent. What is added is ambient for a user who is not root: execve(2) takes all else from them.
     """
+    most, whose = (node.known_capabilities, "kernel") if root_id else (node.capabilities, "agent")
     added, dropped = _names(spec.capabilities.add), _names(spec.capabilities.drop)
-    lacking = sorted(added - {_ALL} - node.capabilities)
+    lacking = sorted(added - {_ALL} - most)
     if lacking:
         raise Refused(
-            f"capabilities.add: this node's agent does not have {lacking[0]}, so it can give it to nobody; remove it, "
-            f"or start the agent with it",
+            f"capabilities.add: this node's {whose} does not have {lacking[0]}, so it can give it to nobody; remove "
+            f"it, or {'run a newer kernel' if root_id else 'start the agent with it'}",
             reason="CapabilityMissing",
         )
     if spec.privileged or _ALL in added:
-        held = node.capabilities - dropped
+        held = most - dropped
     else:
         own = frozenset() if _ALL in dropped else frozenset(defaults.get("bounding", ())) - dropped
         held = own | added
@@ -95,6 +104,43 @@ def system_calls(spec: pb.Container, defaults: Any, held: Mapping[str, Sequence[
     if wanted == "default":
         return node.default_filter(bounding) if spec.capabilities.ListFields() else defaults
     return seccomp.resolve(wanted, capabilities=bounding, machine=node.machine, kernel=node.kernel)
+
+
+def kernel_parameters(spec: pb.Container, defaults: Mapping[str, str], *, root_id: int) -> dict[str, str]:
+    """`linux.sysctl`. Those of the network are set from outside, so its range of groups is told in the node's ids.
+
+    Groups 0 to 2147483647 of a container whose root is 131072 → `131072 196607`.
+    """
+    merged = {**defaults, **spec.sysctls}
+    words = merged.get(_GROUPS, "").split()
+    if root_id and len(words) == 2 and all(word.isdecimal() for word in words):
+        merged[_GROUPS] = " ".join(str(root_id + min(int(word), users.SIZE - 1)) for word in words)
+    return merged
+
+
+def user_namespace(linux: Mapping[str, Any], path: str, *, root_id: int) -> dict[str, Any]:
+    """The part of `linux` that puts it among users of its own, in the user namespace at that path."""
+    mapping = [{"containerID": 0, "hostID": root_id, "size": users.SIZE}]
+    namespaces = [*linux["namespaces"], {"type": "user", "path": path}]
+    return {"namespaces": namespaces, "uidMappings": mapping, "gidMappings": mapping}
+
+
+def check_users(spec: pb.Container, user: str) -> None:
+    """Raises Refused for what users of its own cannot have or do."""
+    for word in user.split(":"):
+        if word.isdecimal() and int(word) >= users.SIZE:
+            raise Refused(
+                f"user {user}: {word} is beyond the {users.SIZE} ids that a container has; choose a smaller one, or "
+                f"write `userns: host`",
+                reason="NoUsers",
+            )
+    for device in spec.devices:
+        if "m" in device.permissions:
+            raise Refused(
+                f"devices: nodes of {device.path} cannot be made among users of its own; leave the m out of "
+                f"`permissions: {device.permissions}`, or write `userns: host`",
+                reason="NoUsers",
+            )
 
 
 def mounts(spec: pb.Container, defaults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -16,11 +16,12 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """A task's address and what is published of it."""
+    """A task's address, what is published of it, and whose the network is."""
 
     task_id: str
     address: str
     ports: tuple[PublishedPort, ...] = ()
+    root_id: int = 0  # of the users that the network belongs to; 0: the node's
 
 
 def published_ports(template: pb.TaskTemplate) -> tuple[PublishedPort, ...]:

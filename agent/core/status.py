@@ -20,6 +20,8 @@ def status_of(observed: Observed) -> pb.TaskStatus:
         address=record.address,
         started_at=record.started_at,
     )
+    if record.root_id is not None:
+        status.root_id = record.root_id
     if record.exit is not None:
         status.exit_code = record.exit.code
         status.oom_killed = record.exit.oom_killed

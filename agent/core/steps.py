@@ -4,9 +4,9 @@ Two rules. The answer depends on the state alone, so that an agent which forgot 
 goes on where it stopped. And there is at most one container for a task: another is started only after the runtime
 holds none.
 
-    ACCEPTED ─► PREPARING: image, network ─► READY ─► STARTING: container ─► RUNNING ─┐
-                                               ▲                                      │ exit
-                                               └── container again, after a while ◄───┴──► COMPLETE, FAILED
+    ACCEPTED ─► PREPARING: image, users, network ─► READY ─► STARTING: container ─► RUNNING ─┐
+                                                      ▲                                      │ exit
+                                                      └── container again, after a while ◄───┴──► COMPLETE, FAILED
 """
 
 from dataclasses import dataclass
@@ -91,6 +91,14 @@ class PrepareImage:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeUsers:
+    """Give the task users of its own, or the node's; written down before anything is made for them."""
+
+    def describe(self) -> str:
+        return "take a range of user ids"
+
+
+@dataclass(frozen=True, slots=True)
 class TakeAddress:
     """Give the task an address and its ports; written down before anything is made with them."""
 
@@ -159,6 +167,14 @@ class DetachNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeUsers:
+    """Let others have the task's users: nothing that is theirs runs or is pinned any more."""
+
+    def describe(self) -> str:
+        return "give the range of user ids back"
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Remove the task's record, log and files. The last step."""
 
@@ -180,6 +196,7 @@ class Wait:
 Step: TypeAlias = (
     Enter
     | PrepareImage
+    | TakeUsers
     | TakeAddress
     | AttachNetwork
     | StartContainer
@@ -188,6 +205,7 @@ Step: TypeAlias = (
     | Kill
     | DeleteContainer
     | DetachNetwork
+    | FreeUsers
     | Forget
     | Wait
 )
@@ -254,6 +272,8 @@ def _prepare(observed: Observed, desired: Desired) -> Step | None:
         return Enter(state=states.PREPARING)
     if not observed.image_ready:
         return PrepareImage(reference=desired.template.container.image)
+    if observed.record.root_id is None:
+        return TakeUsers()
     if not observed.record.address:
         return TakeAddress()
     if not observed.network_ready:
@@ -303,6 +323,8 @@ def _clean_up(observed: Observed) -> Step | None:
         return DeleteContainer()
     if observed.network_ready or observed.record.address:
         return DetachNetwork()
+    if observed.record.root_id is not None:
+        return FreeUsers()
     return None
 
 

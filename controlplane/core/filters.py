@@ -61,9 +61,22 @@ def _ports_free(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
     return np.array([wanted.isdisjoint(ports) for ports in fleet.ports], dtype=np.bool_)
 
 
+def _users_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+    why = fleet.nodes[row].status.description.no_users
+    return f"the node gives no container users of its own, as `userns: auto` asks: {why}"
+
+
+def _users_given(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
+    """Only where it is written out: a template that leaves it open runs everywhere."""
+    if template.container.userns != pb.USER_NAMESPACE_AUTO:
+        return np.ones(len(fleet.nodes), dtype=np.bool_)
+    return np.array([not node.status.description.no_users for node in fleet.nodes], dtype=np.bool_)
+
+
 FILTERS = (
     Filter(name="state", passes=lambda fleet, _: fleet.ready, detail=_state_detail),
     Filter(name="availability", passes=lambda fleet, _: fleet.active, detail=_availability_detail),
+    Filter(name="users", passes=_users_given, detail=_users_detail),
     Filter(
         name="tasks",
         passes=lambda fleet, _: fleet.free_tasks > 0,

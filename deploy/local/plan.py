@@ -17,6 +17,12 @@ MAX_NODES: Final = 200
 API_PORT: Final = 7400
 _FIRST_NODE: Final = 11
 _CANDIDATES: Final = range(111, 250, 10)
+_FIRST_ID: Final = 0x3000_0000
+_END_ID: Final = 0x7FFE_0000
+"""The user ids of containers in local clusters: between those that adduser(8) gives out in /etc/subuid and those that
+systemd keeps for foreign images. Each LAN that there may be has its share, and each node its own of that.
+"""
+_IDS_AT_ONCE: Final = 65_536
 _ETCD_URL: Final = "http://127.0.0.1:2379"
 _ETCD_PEER_URL: Final = "http://127.0.0.1:2380"
 
@@ -42,6 +48,10 @@ class Lan:
         """The address of the n-th node, from 1 on."""
         assert 1 <= number <= MAX_NODES, f"no node has the number {number}"
         return self._address(_FIRST_NODE + number - 1)
+
+    @property
+    def second_octet(self) -> int:
+        return ipaddress.ip_network(self.network).network_address.packed[1]
 
     @property
     def prefix_length(self) -> int:
@@ -101,6 +111,17 @@ class Plan:
     def node_address(self, name: str) -> str:
         return self.lan.node(int(name.removeprefix("n")))
 
+    def node_ids(self, name: str) -> str:
+        """FIRST:COUNT, which no other node of any cluster on this machine has: their containers see the same kernel.
+
+        Three nodes in 10.121.0.0/24, the second of 14 LANs: 1,462 ranges from 0x35b60000 on, 487 a node; n2's are
+        933036032:31916032.
+        """
+        ranges = (_END_ID - _FIRST_ID) // _IDS_AT_ONCE // len(_CANDIDATES)
+        each = ranges // self.nodes
+        number = _CANDIDATES.index(self.lan.second_octet) * ranges + (int(name.removeprefix("n")) - 1) * each
+        return f"{_FIRST_ID + number * _IDS_AT_ONCE}:{each * _IDS_AT_ONCE}"
+
     def node_folder(self, name: str) -> Path:
         return Path(self.folder) / name
 
@@ -150,4 +171,5 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
+        *("--ids", plan.node_ids(node)),
     ]

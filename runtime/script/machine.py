@@ -34,6 +34,7 @@ STEP_BYTES: Final = 64
 UNSET: Final = 1 << 62
 """What a cell holds before its step was done; no answer of the kernel's."""
 
+_PLACES: Final = (CELLS_AT, STEPS_AT, DATA_AT)
 _CLONE_VM: Final = 0x100
 _WORD: Final = struct.Struct("<q")
 _STACK_BYTES: Final = 4096
@@ -124,6 +125,11 @@ class Memory:
         """The value in a cell."""
         return int(_WORD.unpack_from(self.view, CELLS_AT + 8 * number)[0])
 
+    def text(self, address: int) -> str:
+        """What was written at an address of the list's data, up to the first zero."""
+        begin = address - self.address
+        return bytes(self.view[begin : begin + mmap.PAGESIZE]).partition(b"\0")[0].decode()
+
     def was_done(self, number: int) -> bool:
         """Whether the step with this cell was done, and none after it has failed."""
         return self.cell(number) != UNSET and not _WORD.unpack_from(self.view)[0]
@@ -132,10 +138,16 @@ class Memory:
         """Give the pages of a list back that was executed."""
         self._memory.madvise(mmap.MADV_DONTNEED)
 
+    def load(self, parts: Sequence[bytes]) -> None:
+        """Put a list into its place (`steps.Script.finished`)."""
+        struct.pack_into("<2Q", self.view, 0, 0, 0)  # no failure
+        for begin, part in zip(_PLACES, parts, strict=True):
+            self.view[begin : begin + len(part)] = part
+
     def receive(self, channel: socket.SocketType, sizes: Sequence[int]) -> None:
         """Take a list from a message with its three parts, of these sizes."""
         struct.pack_into("<2Q", self.view, 0, 0, 0)  # no failure
-        places = zip((CELLS_AT, STEPS_AT, DATA_AT), sizes, strict=True)
+        places = zip(_PLACES, sizes, strict=True)
         received = channel.recvmsg_into([self.view[begin : begin + size] for begin, size in places])[0]
         assert received == sum(sizes), f"a script of {received} bytes, not {sum(sizes)}"
 

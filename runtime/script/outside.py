@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from runtime import namespaces, paths, program, rootfs, syscalls, userns, users
 from runtime.cgroups import Cgroup
-from runtime.script import plain
+from runtime.script import ask, machine, plain
 from runtime.script.start import Board, Inside, Pipe
 from runtime.script.steps import Cell, Script
 from runtime.seccomp import cache
 from runtime.seccomp import filter as filters
-from runtime.spec import Mount, Spec
+from runtime.spec import Mount, Spec, mappings
 from runtime.users import Identity
 
 _INSIDE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
@@ -63,11 +63,20 @@ def _pipe_owner(fd: int) -> int:
     return status.st_uid if stat.S_ISFIFO(status.st_mode) else -1
 
 
-def prepare(tree: rootfs.Tree, group: Cgroup, streams: Streams, given: Given, *, proc: int, state_root: str) -> Inside:
+def prepare(
+    tree: rootfs.Tree,
+    group: Cgroup,
+    streams: Streams,
+    given: Given,
+    *,
+    memory: machine.Memory,
+    proc: int,
+    state_root: str,
+) -> Inside:
     """Make and open everything; what is open is in `given`, also after a failure.
 
-    `proc` is a procfs that is mounted nowhere. The first cells are the streams'. Raises NotPlainError, ContainerError
-    and OSError.
+    `memory` may be used for asking; `proc` is a procfs that is mounted nowhere. The first cells are the streams'.
+    Raises NotPlainError, ContainerError and OSError.
     """
     spec = tree.spec
     cells = [None if owner is None else given.script.given() for owner in streams.owners]
@@ -78,7 +87,7 @@ def prepare(tree: rootfs.Tree, group: Cgroup, streams: Streams, given: Given, *,
     )
     instructions, flags = _filter(spec, state_root)
     joined = [(each, given.give(os.open(each.path, os.O_RDONLY | os.O_CLOEXEC))) for each in namespaces.joined(spec)]
-    owner = userns.Owner.of(spec)
+    owner = _owner(spec, memory)
     owner_cell = given.give(owner.fd) if owner is not None else None
     with userns.files_made_by(owner):
         sources = rootfs.prepare(tree, owner, ahead=True)
@@ -114,6 +123,19 @@ def prepare(tree: rootfs.Tree, group: Cgroup, streams: Streams, given: Given, *,
         program=instructions,
         filter_flags=flags,
     )
+
+
+def _owner(spec: Spec, memory: machine.Memory) -> userns.Owner | None:
+    wanted = spec.user_namespace
+    if wanted is None or not wanted.path:
+        return userns.Owner.of(spec)
+    fd = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC)
+    maps, given = ask.id_maps(memory, fd), spec.id_maps
+    if maps is None or (given and (set(given.uids), set(given.gids)) != (set(maps.uids), set(maps.gids))):
+        raise NotPlainError("linux.uidMappings: the user namespace has others")
+    if mappings.outside(maps.uids, 0) is None or mappings.outside(maps.gids, 0) is None:
+        raise NotPlainError("linux.namespaces: the user namespace does not map id 0")
+    return userns.Owner(fd=fd, maps=maps, joined=wanted.path)
 
 
 def _filter(spec: Spec, state_root: str) -> tuple[bytes, int]:

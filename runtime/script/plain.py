@@ -53,7 +53,7 @@ def why_not(spec: Spec, *, started: bool) -> str:
         (spec.process.terminal, "it has a terminal"),
         (spec.init, "it has a reaper"),
         (spec.hooks != Hooks(), "hooks are executed while it is made, or when that fails"),
-        (bool(joined & {"pid", "user"}), "it joins a namespace that its processes are born into"),
+        ("pid" in joined, "it joins a pid namespace"),
         (any(each.kind not in _KINDS for each in spec.namespaces), "it has a namespace of an unusual kind"),
         (spec.seccomp is not None and spec.seccomp.notifies, "its filter has an agent"),
         (not any(is_devices(mount) for mount in spec.mounts), "it has no /dev of its own"),

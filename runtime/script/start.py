@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import capabilities, syscalls
+from runtime import capabilities, rootfs, syscalls
 from runtime.lookup import DEFAULT_PATH
 from runtime.script.steps import Cell, Script
 from runtime.seccomp import filter as filters
@@ -110,6 +110,7 @@ class _Writer:
         self._script = script
         self._inside = inside
         self._spec = inside.spec
+        self._made = dict(inside.mounts)
 
     def write(self) -> Marks:
         spec = self._spec
@@ -118,6 +119,7 @@ class _Writer:
         for namespace, fd in self._inside.joined:
             self._call("setns", fd, namespace.flag)
         self._parameters(made=False)
+        self._show_joined()
         doors = [self._answer("openat", _AT_FDCWD, door, os.O_WRONLY | _CLOEXEC) for door in self._inside.doors]
         born = self._be_born()
         self._call("setsid")
@@ -160,6 +162,13 @@ class _Writer:
             soft, hard = resource.getrlimit(limit.resource)
             if hard != resource.RLIM_INFINITY and (limit.hard > hard or limit.hard == resource.RLIM_INFINITY):
                 self._limit(limit.resource, soft, limit.hard)
+
+    def _show_joined(self) -> None:
+        """A user namespace may not mount what shows a namespace that is not its own."""
+        if self._inside.user_namespace is not None:
+            for mount in self._spec.mounts:
+                if rootfs.is_of_shared_namespace(self._spec, mount):
+                    self._made[mount.path] = self._new_file_system(mount)
 
     def _limit(self, number: int, soft: int, hard: int) -> None:
         values = struct.pack("<2Q", soft & _UNSIGNED, hard & _UNSIGNED)
@@ -211,7 +220,7 @@ class _Writer:
                 self._move(group, self._open(f"{mount.destination}/{name}"))
             self._set(board.cell, add=mount.options.add)
             return
-        made = self._inside.mounts.get(mount.path)
+        made = self._made.get(mount.path)
         self._move(made if made is not None else self._new_file_system(mount), self._open(mount.destination))
 
     def _new_file_system(self, mount: Mount) -> Cell:

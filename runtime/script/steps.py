@@ -9,6 +9,7 @@ from runtime.script import machine
 
 _NUMBERS: Final = {
     # arch/x86/entry/syscalls/syscall_64.tbl
+    "read": 0,
     "write": 1,
     "rt_sigaction": 13,
     "rt_sigprocmask": 14,
@@ -122,6 +123,12 @@ class Script:
             encoded = os.fsencode(data)
             self._data += encoded + _ZEROS[len(encoded) & 7]
         return At(known)
+
+    def room(self, size_bytes: int) -> At:
+        """So much of the memory, all zeros, for a call to write into."""
+        made = At(self._data_at + len(self._data))
+        self._data += bytes((size_bytes + 7) & ~7)
+        return made
 
     def strings(self, items: list[bytes]) -> At:
         """An array of strings that ends with a null, as execve(2) takes it."""

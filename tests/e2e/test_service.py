@@ -3,6 +3,7 @@
 import collections
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,22 @@ def test_exec_runs_inside_and_returns_the_exit_code(local: LocalCluster) -> None
     local.orchctl("exec", name, "--", "sh", "-c", "exit 7", code=7)
     local.orchctl("exec", name, "--", "no-such-program", code=127)
     local.orchctl("delete", "service", "inside")
+
+
+def test_every_container_has_users_of_its_own(local: LocalCluster) -> None:
+    """Of a range that no other container of the cluster has, also on another node; and `describe` tells."""
+    replicas = local.apply_hello("users", replicas=6)
+    roots = [task.status.root_id for task in replicas]
+    assert len(set(roots)) == 6
+    for task in replicas:
+        pid = local.container_pid(task.meta.name)
+        assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(task.status.root_id), "65536"]
+        assert Path(f"/proc/{pid}").stat().st_uid == task.status.root_id
+    page = local.orchctl("describe", "task", replicas[0].meta.name)
+    assert f"its own: its root is user {roots[0]} of the node" in page
+    assert "its own" in local.orchctl("describe", "service", "users")
+    assert "containers have their own" in local.orchctl("describe", "node", "n1")
+    local.orchctl("delete", "service", "users")
 
 
 def test_every_example_runs(local: LocalCluster) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 from agent.core.container import NodeContext
+from agent.core.users import IdPool
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -165,6 +166,7 @@ class Agent:
             network=fake_agent.FakeNetwork(self.machine),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
+            users=IdPool(fake_agent.IDS),
             node=NodeContext(name=self.name, cgroup_parent="/orch/sim", base=fake_agent.NODE.base),
             now_ms=self.now_ms,
             chance=chance,

@@ -13,6 +13,7 @@ from agent.core.container import ContainerRequest, NodeContext, PreparedImage
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.record import Exit, Record
+from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
 from agent.ports import ContainerState, Exec, Memory, Usage
 from protos.link import Link, LinkLost
@@ -25,6 +26,9 @@ NODE = NodeContext(
     cgroup_parent="/orch/test",
     base={"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}]}},
 )
+
+IDS = Ids(first=1 << 20, count=1 << 24)
+"""256 ranges."""
 
 
 def loop_ms() -> int:
@@ -42,6 +46,11 @@ class FakeContainer:
     ends_on_signal: bool = True
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def state(self) -> ContainerState:
+        """As a runtime tells of it."""
+        (mapping, *_) = self.request.config["linux"].get("uidMappings") or [{"hostID": 0}]
+        return ContainerState(pid=self.pid, started_at=self.started_at, exit=self.exit, root_id=mapping["hostID"])
 
 
 @dataclass(slots=True)
@@ -121,6 +130,7 @@ class FakeNetwork:
         for other in self._machine.attached.values():
             same = other.task_id == attachment.task_id
             assert same or other.address != attachment.address, f"{attachment.address} is given twice"
+            assert same or not attachment.root_id or other.root_id != attachment.root_id, "users are given twice"
         self._machine.attached[attachment.task_id] = attachment
 
     async def detach(self, attachment: Attachment) -> None:
@@ -131,6 +141,9 @@ class FakeNetwork:
 
     def namespace_of(self, task_id: str) -> str:
         return f"/run/netns/{task_id}"
+
+    def users_of(self, task_id: str) -> str:
+        return f"/run/userns/{task_id}"
 
 
 class FakeRuntime:
@@ -153,16 +166,15 @@ class FakeRuntime:
             started_at=loop_ms(),
             ends_on_signal=not machine.ignores_stop,
         )
+        others = {other.state().root_id for other in machine.running().values()} - {0}
+        assert container.state().root_id not in others, f"{name} runs with the users of another"
         machine.containers[name] = container
         if machine.ends_at_once is not None:
             machine.crash(name, machine.ends_at_once)
-        return ContainerState(pid=container.pid, started_at=container.started_at, exit=container.exit)
+        return container.state()
 
     async def containers(self) -> Mapping[str, ContainerState]:
-        return {
-            name: ContainerState(pid=container.pid, started_at=container.started_at, exit=container.exit)
-            for name, container in self._machine.containers.items()
-        }
+        return {name: container.state() for name, container in self._machine.containers.items()}
 
     async def wait(self, task_id: str) -> Exit:
         container = self._container(task_id)

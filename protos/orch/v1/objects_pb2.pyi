@@ -48,7 +48,9 @@ class _UserNamespaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserNam
     DESCRIPTOR: _descriptor.EnumDescriptor
     USER_NAMESPACE_UNSPECIFIED: _UserNamespace.ValueType  # 0
     USER_NAMESPACE_AUTO: _UserNamespace.ValueType  # 1
-    """Its own, of a range that no other container of the node has: its root is nobody on the node."""
+    """Its own 65,536, of a range that no other container of the node has: its root is nobody on the node. Written out, it
+    is placed on nodes that can, and on no others.
+    """
     USER_NAMESPACE_HOST: _UserNamespace.ValueType  # 2
     """The node's: its root is the node's root, held by capabilities and filters alone."""
 
@@ -56,7 +58,9 @@ class UserNamespace(_UserNamespace, metaclass=_UserNamespaceEnumTypeWrapper): ..
 
 USER_NAMESPACE_UNSPECIFIED: UserNamespace.ValueType  # 0
 USER_NAMESPACE_AUTO: UserNamespace.ValueType  # 1
-"""Its own, of a range that no other container of the node has: its root is nobody on the node."""
+"""Its own 65,536, of a range that no other container of the node has: its root is nobody on the node. Written out, it
+is placed on nodes that can, and on no others.
+"""
 USER_NAMESPACE_HOST: UserNamespace.ValueType  # 2
 """The node's: its root is the node's root, held by capabilities and filters alone."""
 Global___UserNamespace: _TypeAlias = UserNamespace  # noqa: Y015
@@ -768,7 +772,9 @@ class Container(_message.Message):
     out, `default`; in a privileged container, `unconfined`.
     """
     userns: Global___UserNamespace.ValueType
-    """Whose users those of the container are. When it is left out, `auto`; in a privileged container, `host`."""
+    """Whose users those of the container are. When it is left out, `auto` on every node that can give it users of its own,
+    and `host` on others, which `orchctl describe` tells; in a privileged container, `host`.
+    """
     init: _builtins.bool
     """Process 1 is a reaper of ours that passes signals on to the program, buries what it leaves behind, and ends with
     its exit code. For programs that start others and do not wait for them.
@@ -1227,6 +1233,7 @@ class TaskStatus(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    ROOT_ID_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     at: _builtins.int
     """When the state was reached."""
@@ -1248,6 +1255,10 @@ class TaskStatus(_message.Message):
     """When the present container was started."""
     finished_at: _builtins.int
     """When the last container ended."""
+    root_id: _builtins.int
+    """The user of the node that root in it is, and the first of 65,536 that are its users; 0 when it has the node's own
+    users. From PREPARING on, and while anything of it is on its node.
+    """
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
         """Why no node takes it, most frequent reason first. Only while it is PENDING."""
@@ -1267,14 +1278,20 @@ class TaskStatus(_message.Message):
         started_at: _builtins.int = ...,
         finished_at: _builtins.int = ...,
         refusals: _abc.Iterable[Global___Refusal] | None = ...,
+        root_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "exit_code", b"exit_code", "root_id", b"root_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "address", b"address", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__root_id: _TypeAlias = _typing.Literal["root_id"]  # noqa: Y015
+    _WhichOneofArgType__root_id: _TypeAlias = _typing.Literal["_root_id", b"_root_id"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__root_id) -> _WhichOneofReturnType__root_id | None: ...
 
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
@@ -1419,6 +1436,7 @@ class NodeDescription(_message.Message):
     CGROUP_MODE_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
+    NO_USERS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     address: _builtins.str
     """The address at which the other nodes reach it."""
@@ -1429,6 +1447,10 @@ class NodeDescription(_message.Message):
     cgroup_mode: _builtins.str
     """`v1`, `v2` or `hybrid`."""
     agent_version: _builtins.str
+    no_users: _builtins.str
+    """Why containers cannot have users of their own here, and so have the node's unless they ask for `userns: auto`, which
+    no such node takes. Empty when they can.
+    """
     @_builtins.property
     def capacity(self) -> Global___NodeCapacity:
         """What tasks may reserve here."""
@@ -1444,10 +1466,11 @@ class NodeDescription(_message.Message):
         cgroup_mode: _builtins.str = ...,
         agent_version: _builtins.str = ...,
         capacity: Global___NodeCapacity | None = ...,
+        no_users: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "os", b"os", "platform", b"platform"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "no_users", b"no_users", "os", b"os", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,7 @@ class Node:
         self.address = "127.0.0.1"
         self.parent = f"{PARENT}/{folder.parent.name}-{name}"
         self.agent: subprocess.Popen[bytes] | None = None
+        self.options: list[str] = []
         folder.mkdir()
         self.namespace.touch()
         subprocess.run(["unshare", f"--net={self.namespace}", "ip", "link", "set", "lo", "up"], check=True)
@@ -49,6 +50,7 @@ class Node:
         """Start the agent; returns its pid."""
         command = [sys.executable, "-m", "agent", "--name", self.name, "--server", server, "--log-level", "debug"]
         command += ["--address", self.address, "--state", str(self.state), "--cgroup-parent", self.parent]
+        command += self.options
         with (self.folder / "agent.log").open("ab") as output:
             self.agent = subprocess.Popen(
                 ["nsenter", f"--net={self.namespace}", *command], cwd=REPOSITORY, stdout=output, stderr=output
@@ -98,7 +100,7 @@ class Node:
             self.kill()
         for entry in client.list_containers(str(self.state / "run")):
             client.delete(str(self.state / "run"), entry.id, force=True)
-        for pin in [*self.state.glob("tasks/*/netns"), self.namespace]:
+        for pin in [*self.state.glob("tasks/*/netns"), *self.state.glob("tasks/*/userns"), self.namespace]:
             subprocess.run(["umount", "--lazy", pin], check=False, capture_output=True)
         cgroups.existing(cgroups.current_layout(), self.parent).delete()
         for folder in cgroups.existing(cgroups.current_layout(), PARENT).folders:

@@ -15,8 +15,9 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.runtime import Launched
-from agent.core import container
+from agent.core import container, users
 from agent.core.record import Exit
+from agent.core.users import IdPool, Ids
 from agent.errors import Refused
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import capabilities, cgroups, client, defaults
@@ -45,10 +46,13 @@ async def running(layer: Path, folder: Path) -> AsyncIterator[Run]:
     )
     image = container.PreparedImage(digest="sha256:0", layers=(str(layer),))
     runtime = Launched(layout, now_ms=lambda: time.time_ns() // 1_000_000)
-    namespace = folder / "net"
-    await runtime.make_network_namespace(namespace)
+    namespace, owner = folder / "net", folder / "users"
+    pool = IdPool(Ids.parse(users.DEFAULT))
 
     async def run(wanted: pb.Container, stop_after: str = "") -> tuple[Exit, str]:
+        root_id = users.choose(task("a"), wanted, pool, "")
+        await runtime.remove_network_namespace(namespace, owner=owner)
+        await runtime.make_network_namespace(namespace, owner=owner, root_id=root_id)
         request = container.request(
             task=task("a"),
             template=pb.TaskTemplate(container=wanted),
@@ -56,6 +60,8 @@ async def running(layer: Path, folder: Path) -> AsyncIterator[Run]:
             node=node,
             address="",
             network_namespace=str(namespace),
+            user_namespace=str(owner),
+            root_id=root_id,
             devices=NodeDevices().named_by(wanted),
         )
         await runtime.start(request)
@@ -74,7 +80,7 @@ async def running(layer: Path, folder: Path) -> AsyncIterator[Run]:
     try:
         yield run
     finally:
-        await runtime.remove_network_namespace(namespace)
+        await runtime.remove_network_namespace(namespace, owner=owner)
         await runtime.close()
         for entry in client.list_containers(str(layout.run)):
             client.delete(str(layout.run), entry.id, force=True)
@@ -157,7 +163,7 @@ async def test_a_user_who_is_not_root_keeps_what_was_added(layer: Path, tmp_path
 @bounded(40)
 async def test_dropping_all_leaves_nothing(layer: Path, tmp_path: Path) -> None:
     """Root without capabilities is a user as any other."""
-    output = await said(layer, tmp_path, f"{STATUS}; chown 1 /etc || echo refused", capabilities=drop_all())
+    output = await said(layer, tmp_path, f"{STATUS}; chown 1 /etc 2>/dev/null || echo refused", capabilities=drop_all())
     assert set(sets(output).values()) == {0}
     assert output.endswith("refused")
 
@@ -207,15 +213,16 @@ async def test_names_folders_limits_and_parameters(layer: Path, tmp_path: Path) 
     output = await said(
         layer,
         tmp_path,
-        "hostname; pwd; id -u; ulimit -n; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj",
+        "hostname; pwd; id -u; ulimit -n; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj "
+        "/proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max",
         hostname="box",
         working_dir="/tmp",
         user="1000",
         ulimits={"nofile": pb.Ulimit(soft=100, hard=200)},
-        sysctls={"net.core.somaxconn": "99"},
+        sysctls={"net.core.somaxconn": "99", "kernel.shmmax": "65536", "fs.mqueue.msg_max": "7"},
         oom_score_adj=321,
     )
-    assert output.splitlines() == ["box", "/tmp", "1000", "100", "200", "99", "321"]
+    assert output.splitlines() == ["box", "/tmp", "1000", "100", "200", "99", "321", "65536", "7"]
 
 
 @bounded(40)
@@ -233,6 +240,70 @@ async def test_a_device_of_the_node(layer: Path, tmp_path: Path) -> None:
         f"ls /dev/mine; mknod /dev/other c {os.major(number)} {os.minor(number)} && (: < /dev/other) || echo not read"
     )
     assert "not read" in await said(layer, tmp_path / "2", script, userns=pb.USER_NAMESPACE_HOST)
+
+
+@bounded(40)
+async def test_a_device_among_users_of_its_own(layer: Path, tmp_path: Path) -> None:
+    """It is root's inside, and works as asked; its node cannot be made, and who asks for that is told."""
+    device, _ = one_more_device()
+    script = "stat -c %u /dev/mine; (: < /dev/mine) && echo read; (: > /dev/mine) 2>/dev/null || echo not written"
+    wanted = pb.Device(path=device, container_path="/dev/mine", permissions="r")
+    output = await said(layer, tmp_path, f"{script}; mknod /x c 1 3 2>/dev/null || echo not made", devices=[wanted])
+    assert output.splitlines() == ["0", "read", "not written", "not made"]
+    with pytest.raises(Refused, match=f"nodes of {device} cannot be made"):
+        await said(layer, tmp_path / "2", script, devices=[pb.Device(path=device, permissions="rwm")])
+
+
+@bounded(40)
+async def test_capabilities_reach_no_further_than_the_container(layer: Path, tmp_path: Path) -> None:
+    """Its own network and mounts obey; more than the agent has can be had; nothing of the node hears of it."""
+    output = await said(
+        layer,
+        tmp_path,
+        "ip addr add 10.9.8.7/24 dev lo && echo network; mkdir /m && mount -t tmpfs x /m && echo mounted;"
+        "(echo 1 > /proc/sys/kernel/panic) 2>/dev/null || echo not the kernel;"
+        f"nice -n -5 true 2>/dev/null || echo not the processor; {STATUS}",
+        capabilities=pb.Capabilities(add=["NET_ADMIN", "SYS_ADMIN", "SYS_RESOURCE", "SYS_NICE"]),
+    )
+    assert output.splitlines()[:3] == ["network", "mounted", "not the kernel"]
+    assert "not the processor" in output
+    assert sets(output)["CapEff"] >> capabilities.NUMBERS["CAP_SYS_RESOURCE"] & 1
+
+
+@bounded(40)
+async def test_what_a_user_who_is_not_root_can_reach(layer: Path, tmp_path: Path) -> None:
+    """Its output by name, its folders in memory, a low port; and each belongs to whom it should."""
+    output = await said(
+        layer,
+        tmp_path,
+        "id; echo again > /dev/stdout; touch /scratch/x && stat -c '%u:%g' /scratch /scratch/x /etc/passwd /proc/1;"
+        "cat /proc/sys/net/ipv4/ping_group_range; nc -l -p 80 -w 1 < /dev/null; echo listened",
+        user="app",
+        tmpfs={"/scratch": pb.Tmpfs(size=1 << 20)},
+    )
+    assert output.splitlines() == [
+        "uid=1000(app) gid=1001(app) groups=29(audio),44(video)", "again",
+        "0:0", "1000:1001", "0:0", "1000:1001", "0\t65535", "nc: timed out", "listened",
+    ]  # fmt: skip
+
+
+def node_users() -> list[str]:
+    """What is mapped here, and by which namespace."""
+    return [*Path("/proc/self/uid_map").read_text().split(), str(Path("/proc/self/ns/user").readlink())]
+
+
+@bounded(40)
+async def test_whose_users_they_are(layer: Path, tmp_path: Path) -> None:
+    """Its own by default, the node's when that is asked for, and always when it is privileged."""
+    script = "cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user"
+    first, *_ = users.DEFAULT.split(":")
+    own = (await said(layer, tmp_path / "1", script)).split()
+    assert own[:-1] == ["0", first, "65536"] * 2
+    here = node_users()
+    for fields in ({"userns": pb.USER_NAMESPACE_HOST}, {"privileged": True}):
+        of_the_node = (await said(layer, tmp_path / str(fields), script, **fields)).split()
+        assert [*of_the_node[:3], of_the_node[-1]] == here
+        assert of_the_node[-1] != own[-1]
 
 
 @bounded(40)

@@ -31,7 +31,7 @@ ls -ln /dev /dev/pts /dev/shm /proc/acpi /proc/scsi /sys/firmware /sys/fs/cgroup
 ls /proc/self/fd
 readlink /proc/self/fd/0
 cat /proc/kcore /proc/keys | wc -c
-ip link show lo
+ip link show lo; ls /sys/class/net; cat /sys/class/net/*/mtu
 for name in net/ipv4/ip_unprivileged_port_start net/ipv4/ping_group_range; do cat /proc/sys/$name; done
 for place in /proc/sys/kernel/domainname /sys/x /new /proc/sysrq-trigger; do echo x >$place; done
 cat /dev/null; head -c 4 /dev/zero | wc -c; echo x >/dev/full
@@ -122,6 +122,29 @@ def device(config: dict[str, Any], folder: Path) -> None:  # noqa: ARG001
     ]
 
 
+def joined_namespaces(config: dict[str, Any], folder: Path) -> None:
+    """As the agent's tasks are: a network and its owner that are there before, and stay."""
+    defaults.give_user_namespace(config, first_id=1 << 20, path=str(folder / "user"))
+    for namespace in config["linux"]["namespaces"]:
+        if namespace["type"] == "network":
+            namespace["path"] = str(folder / "net")
+    config["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "1048576 1048580", "net.ipv4.ip_default_ttl": "77"}
+
+
+def joined_user_namespace_without_mappings(config: dict[str, Any], folder: Path) -> None:
+    joined_namespaces(config, folder)
+    del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+
+
+def joined_network(config: dict[str, Any], folder: Path) -> None:
+    """In a new user namespace, to which the network does not belong."""
+    defaults.give_user_namespace(config, first_id=1 << 20)
+    for namespace in config["linux"]["namespaces"]:
+        if namespace["type"] == "network":
+            namespace["path"] = str(folder / "net")
+    config["linux"]["sysctl"] = {}
+
+
 def pids_of_the_host(config: dict[str, Any], folder: Path) -> None:  # noqa: ARG001
     """Only what is the same twice: the pids are not."""
     linux = config["linux"]
@@ -148,6 +171,9 @@ CHANGES: list[Change] = [
     mounts,
     mounts_in_user_namespace,
     device,
+    joined_namespaces,
+    joined_user_namespace_without_mappings,
+    joined_network,
     pids_of_the_host,
 ]
 
@@ -174,8 +200,14 @@ def seen(box: Box, name: str, folder: Path, change: Change, *, script: bool) -> 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_a_script_makes_the_same_container(box: Box, tmp_path: Path, change: Change) -> None:
     """Ids, rights, limits, mounts, files, devices, kernel parameters and streams: all that can be seen from inside."""
-    one = seen(box, "script", tmp_path, change, script=True)
-    other = seen(box, "python", tmp_path, change, script=False)
+    ids = [{"containerID": 0, "hostID": 1 << 20, "size": 65536}]
+    pins = str(tmp_path / "net"), {"path": str(tmp_path / "user"), "uidMappings": ids, "gidMappings": ids}
+    box.launcher.create_network(pins[0], owner=pins[1])
+    try:
+        one = seen(box, "script", tmp_path, change, script=True)
+        other = seen(box, "python", tmp_path, change, script=False)
+    finally:
+        box.launcher.delete_network(pins[0], owner=pins[1]["path"])
     assert one.splitlines() == other.splitlines()
     assert len(one.splitlines()) > 10
 

@@ -17,6 +17,7 @@ FUSE = DeviceNode(path="/dev/fuse", kind="c", major=10, minor=229, mode=0o666, u
 DISK = DeviceNode(path="/dev/sda", kind="b", major=8, minor=0, mode=0o660, uid=0, gid=6)
 MACHINE = Machine(
     capabilities=frozenset(capabilities.NAMES) - {"CAP_SYS_RESOURCE"},
+    known_capabilities=frozenset(capabilities.NAMES),
     kernel=(6, 1),
     default_filter=lambda held: {"for": sorted(held)},
 )
@@ -26,13 +27,21 @@ NODE = container.NodeContext(
 IMAGE = container.PreparedImage(digest="sha256:0", layers=("/l",), cmd=("/web",))
 
 
-def config(node: container.NodeContext = NODE, **fields: Any) -> dict[str, Any]:
-    """The configuration of a container with these fields of its manifest."""
+def config(node: container.NodeContext = NODE, root_id: int = 0, **fields: Any) -> dict[str, Any]:
+    """The configuration of a container with these fields of its manifest, with the node's users unless told."""
     made = template("/web")
     made.container.MergeFrom(pb.Container(**fields))
     found = {node.path: node for node in (FUSE, DISK)}
     request = container.request(
-        task=task("web-1-a"), template=made, image=IMAGE, node=node, address="", network_namespace="/n", devices=found
+        task=task("web-1-a"),
+        template=made,
+        image=IMAGE,
+        node=node,
+        address="",
+        network_namespace="/n",
+        user_namespace="/u",
+        root_id=root_id,
+        devices=found,
     )
     return dict(request.config)
 
@@ -89,6 +98,53 @@ def test_a_capability_that_the_agent_lacks_is_refused() -> None:
     """By its name; the kernel would say "not permitted"."""
     with pytest.raises(Refused, match="does not have CAP_SYS_RESOURCE"):
         config(capabilities=pb.Capabilities(add=["SYS_RESOURCE"]))
+
+
+ROOT = 1 << 20
+
+
+def test_users_of_its_own() -> None:
+    """It joins the namespace that its network belongs to, with what that maps; the node's users are the rest's."""
+    linux = config(root_id=ROOT)["linux"]
+    assert {"type": "user", "path": "/u"} in linux["namespaces"]
+    assert linux["uidMappings"] == linux["gidMappings"] == [{"containerID": 0, "hostID": ROOT, "size": 65536}]
+    assert linux["sysctl"]["net.ipv4.ping_group_range"] == f"{ROOT} {ROOT + 65535}"
+    assert "uidMappings" not in config()["linux"]
+    assert config()["linux"]["sysctl"] == defaults.SYSCTL
+
+
+@pytest.mark.parametrize(
+    ("written", "set_to"),
+    [("0 1000", f"{ROOT} {ROOT + 1000}"), ("1\t0", f"{ROOT + 1} {ROOT}"), ("none", "none"), ("1 x", "1 x")],
+)
+def test_groups_that_may_ping_are_the_containers(written: str, set_to: str) -> None:
+    """The parameter is set from outside, in the node's ids; what is no range is left to the kernel to refuse."""
+    found = config(root_id=ROOT, sysctls={"net.ipv4.ping_group_range": written})["linux"]["sysctl"]
+    assert found["net.ipv4.ping_group_range"] == set_to
+
+
+def test_capabilities_among_users_of_its_own_are_all_there_are() -> None:
+    """Also those that the agent does not have: they reach no further than the container."""
+    every = config(root_id=ROOT, capabilities=pb.Capabilities(add=["ALL"]))["process"]["capabilities"]
+    assert set(every["bounding"]) == set(capabilities.NAMES)
+    old = container.NodeContext(name="n1", cgroup_parent="/o", base=NODE.base, machine=Machine())
+    with pytest.raises(Refused, match="kernel does not have CAP_SYS_RESOURCE"):
+        config(old, ROOT, capabilities=pb.Capabilities(add=["SYS_RESOURCE"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"user": "65536"}, "user 65536: 65536 is beyond the 65536 ids"),
+        ({"user": "0:70000"}, "user 0:70000: 70000 is beyond"),
+        ({"devices": [pb.Device(path="/dev/fuse", permissions="rwm")]}, "nodes of /dev/fuse cannot be made"),
+    ],
+)
+def test_what_users_of_its_own_cannot_have_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    """With the way out; and with the node's users it is nothing special."""
+    with pytest.raises(Refused, match=f"{complaint}.*`userns: host`"):
+        config(root_id=ROOT, **fields)
+    config(**fields)
 
 
 def test_a_privileged_container_is_held_by_nothing() -> None:

@@ -34,11 +34,13 @@ def at(state: int, **record: object) -> Observed:
 
 
 def running(**more: object) -> Observed:
-    record = Record(state=states.RUNNING, address="10.0.0.2", started_at=NOW - 500)
+    record = Record(state=states.RUNNING, address="10.0.0.2", root_id=1 << 20, started_at=NOW - 500)
     return Observed(record=record, life=Life.RUNNING, image_ready=True, network_ready=True, **more)  # type: ignore[arg-type]
 
 
-READY = Observed(record=Record(state=states.READY, address="10.0.0.2"), image_ready=True, network_ready=True)
+READY = Observed(
+    record=Record(state=states.READY, address="10.0.0.2", root_id=1 << 20), image_ready=True, network_ready=True
+)
 CRASHED = dataclasses.replace(running(), life=Life.STOPPED, exit=EXIT)
 NOTED = dataclasses.replace(CRASHED, exit=None, record=dataclasses.replace(CRASHED.record, exit=EXIT))
 BETWEEN = dataclasses.replace(NOTED, life=Life.NONE)
@@ -48,16 +50,22 @@ TABLE = [
     ("a new task is accepted first", at(states.ASSIGNED), RUN, "enter ACCEPTED"),
     ("then it is prepared", at(states.ACCEPTED), RUN, "enter PREPARING"),
     ("its image comes first", at(states.PREPARING), RUN, "prepare image hello:1"),
-    ("then its address", dataclasses.replace(at(states.PREPARING), image_ready=True), RUN, "take an address"),
+    ("then its users", dataclasses.replace(at(states.PREPARING), image_ready=True), RUN, "take a range of user ids"),
+    (
+        "then its address, also when the users are the node's",
+        dataclasses.replace(at(states.PREPARING, root_id=0), image_ready=True),
+        RUN,
+        "take an address",
+    ),
     (
         "then its network",
-        dataclasses.replace(at(states.PREPARING, address="10.0.0.2"), image_ready=True),
+        dataclasses.replace(at(states.PREPARING, address="10.0.0.2", root_id=1 << 20), image_ready=True),
         RUN,
         "attach to the network",
     ),
     (
         "then it is ready",
-        dataclasses.replace(READY, record=Record(state=states.PREPARING, address="10.0.0.2")),
+        dataclasses.replace(READY, record=dataclasses.replace(READY.record, state=states.PREPARING)),
         RUN,
         "enter READY",
     ),
@@ -65,7 +73,7 @@ TABLE = [
     ("else it is started", READY, RUN, "enter STARTING"),
     (
         "with one container",
-        dataclasses.replace(READY, record=Record(state=states.STARTING, address="10.0.0.2")),
+        dataclasses.replace(READY, record=dataclasses.replace(READY.record, state=states.STARTING)),
         RUN,
         "start the container",
     ),
@@ -109,6 +117,12 @@ TABLE = [
         dataclasses.replace(BETWEEN, record=dataclasses.replace(BETWEEN.record, ending=states.FAILED)),
         RUN,
         "detach from the network",
+    ),
+    (
+        "its users last of all",
+        at(states.RUNNING, root_id=1 << 20, exit=EXIT, ending=states.FAILED),
+        RUN,
+        "give the range of user ids back",
     ),
     (
         "before it is said to have failed",
@@ -269,6 +283,7 @@ class World:
         if isinstance(step, steps.Forget):
             assert self.containers == 0, "forgotten with a container"
             assert not after.network_ready, "forgotten with a network"
+            assert after.record.root_id is None, "forgotten with users"
             return False
         return True
 
@@ -289,6 +304,12 @@ class World:
                 return change(seen, record=change(record, state=step.state), failure=None)
             case steps.PrepareImage():
                 return change(seen, image_ready=True)
+            case steps.TakeUsers():
+                return change(seen, record=change(record, root_id=self.chance.choice([0, 1 << 20])))
+            case steps.FreeUsers():
+                assert self.containers == 0, "another gets the users of a container"
+                assert not seen.network_ready, "another gets the users that a network belongs to"
+                return change(seen, record=change(record, root_id=None))
             case steps.TakeAddress():
                 return change(seen, record=change(record, address="10.0.0.2"))
             case steps.AttachNetwork():

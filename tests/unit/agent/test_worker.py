@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from agent.core.assignments import Gap
+from agent.core.users import IdPool
 from agent.errors import StartFailed, Temporary
 from agent.worker import Worker
 from protos import states
@@ -16,6 +17,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import (
+    IDS,
     NODE,
     FakeDevices,
     FakeDisk,
@@ -42,6 +44,7 @@ class Agent:
             network=FakeNetwork(machine),
             disk=FakeDisk(machine),
             devices=FakeDevices(),
+            users=IdPool(IDS),
             node=NODE,
             now_ms=loop_ms,
             chance=random.Random(1),
@@ -254,6 +257,8 @@ async def test_adoption_after_the_agent_died() -> None:
         for name in names:
             await agent.reach(name, states.RUNNING)
         addresses = {name: agent.statuses[name].address for name in names}
+        roots = {name: agent.statuses[name].root_id for name in names}
+        assert len(set(roots.values())) == len(names)
     pids = {name: container.pid for name, container in machine.containers.items()}
     machine.crash("web-2-b", 9)
     del machine.assignment.tasks[2:]
@@ -267,6 +272,8 @@ async def test_adoption_after_the_agent_died() -> None:
         agent.complete(task("web-1-a"), task("web-2-b"), task("web-4-d"))
         fresh = await agent.reach("web-4-d", states.RUNNING)
         assert fresh.address not in addresses.values()
+        assert fresh.root_id not in roots.values()
+        assert [agent.statuses[name].root_id for name in names[:2]] == [roots[name] for name in names[:2]]
 
 
 @bounded(3600, virtual_time=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.core import users
 from deploy.local import errors, plan
 
 
@@ -42,3 +43,23 @@ def test_no_process_of_the_cluster_listens_on_the_host() -> None:
     assert a_plan.server == "10.111.0.1:7400"
     assert not [word for word in plan.control_plane_command(a_plan) if "0.0.0.0" in word]
     assert "--listen-client-urls=http://127.0.0.1:2379" in plan.etcd_command(a_plan)
+
+
+@pytest.mark.parametrize("nodes", [1, 3, plan.MAX_NODES])
+def test_no_two_nodes_have_the_same_user_ids(nodes: int) -> None:
+    """Of all clusters that the machine has room for: one kernel runs the containers of all of them."""
+    taken: list[str] = []
+    end = 600_100_001  # after what adduser(8) gives out
+    for _ in range(14):
+        lan = plan.choose_lan(taken)
+        taken.append(lan.network)
+        a_plan = plan.Plan(name="t", folder="/f", nodes=nodes, lan=lan, config="/c")
+        for name in a_plan.node_names:
+            ids = users.Ids.parse(a_plan.node_ids(name))
+            assert ids.first >= end
+            end = ids.end
+            assert f"--ids {ids}" in " ".join(plan.machine_command(a_plan, name))
+    assert end <= 0x7FFE0000
+    assert plan.Plan(name="t", folder="/f", nodes=3, lan=plan.choose_lan(taken[:1]), config="/c").node_ids("n2") == (
+        "933036032:31916032"
+    )

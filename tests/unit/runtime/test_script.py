@@ -1,7 +1,6 @@
 """Scripts of system calls: each is executed for real, in a process that shares this one's memory."""
 
 import os
-import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +16,11 @@ HERE = -100  # AT_FDCWD
 
 
 def execute(write: Callable[[steps.Script], None], *given: int) -> tuple[int, machine.Memory]:
-    """Execute a script as a monitor does; its exit code, and the memory."""
+    """Execute a script; its exit code, and the memory."""
     assert MEMORY is not None
     script = steps.Script(MEMORY.address)
     write(script)
-    parts = script.finished()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.sendmsg(parts)
-        MEMORY.receive(theirs, [len(part) for part in parts])
+    MEMORY.load(script.finished())
     MEMORY.give(given)
     pid = MEMORY.run(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -70,6 +70,21 @@ def test_what_does_not_fit_waits_and_says_why_most_frequent_reason_first() -> No
     )
 
 
+def test_users_of_its_own_are_found_where_they_are_insisted_on() -> None:
+    """Written out, a node that cannot give them is none for the task, and says why; left open, any node will do."""
+    poor, rich = build.node("n1"), build.node("n2")
+    poor.status.description.no_users = "Linux 5.10 has no overlays on idmapped layers"
+    insisting = template()
+    insisting.container.userns = pb.USER_NAMESPACE_AUTO
+    assert counts(place([poor, rich], 4, insisting)) == {"n2": 4}
+    assert counts(place([poor, rich], 4, template())) == {"n1": 2, "n2": 2}
+    task = place([poor], 1, insisting)["web-1-x"]
+    assert task.status.message == (
+        "no node takes it: 1 node (n1): the node gives no container users of its own, as `userns: auto` asks: "
+        "Linux 5.10 has no overlays on idmapped layers"
+    )
+
+
 def test_an_unchanged_refusal_is_not_written_again() -> None:
     waiting = build.task(1, states.NEW)
     nodes = [build.node("n1", availability=pb.AVAILABILITY_DRAIN)]
