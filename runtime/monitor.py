@@ -1,13 +1,15 @@
 """The monitor: one small process for each container, from its creation to its end.
 
 It is forked by the launcher with everything imported, makes the container, reports once, and then supervises it
-(`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
+(`supervisor`). Two rules: whatever fails before the report is undone here, so a failed creation leaves nothing; and
+until the report it dies with the launcher, so that nothing is made behind the back of whoever saw the launcher end.
 """
 
 import dataclasses
 import functools
 import gc
 import os
+import select
 import signal
 import socket
 import time
@@ -66,6 +68,7 @@ def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> N
     code = 1
     try:
         _detach()
+        _end_if_unwanted(report)
         supervised = _create(parse(body, root, fds, report))
         _close_all(fds)
         reply = protocol.ok(number, pid=supervised.state.pid, monitor_pid=os.getpid(), id=supervised.state.id)
@@ -98,6 +101,7 @@ def stand_by(channel: socket.socket, root: str, rehearse: Callable[[], None]) ->
 
 def _detach() -> None:
     """Leave the launcher's session and take its orphans' place as their parent; harmless when done twice."""
+    syscalls.set_parent_death_signal(signal.SIGKILL)
     gc.disable()  # nothing here is cyclic, and a collection would unshare the launcher's pages
     if os.getsid(0) != os.getpid():
         os.setsid()
@@ -105,7 +109,17 @@ def _detach() -> None:
     syscalls.set_child_subreaper()
 
 
+def _end_if_unwanted(report: int) -> None:
+    """The kernel tells of the launcher's end from `_detach` on only; of an earlier one the pipe tells."""
+    watch = select.poll()
+    watch.register(report, 0)
+    if watch.poll(0):
+        os._exit(1)
+
+
 def _report(pipe: int, reply: dict[str, Any]) -> None:
+    # The container is whole, or gone again. Before the report, since whoever gets it may end the launcher at once.
+    syscalls.set_parent_death_signal(0)
     try:
         os.write(pipe, protocol.encode(reply))
         os.close(pipe)
