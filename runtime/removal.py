@@ -54,12 +54,14 @@ def _delete_group(path: str) -> None:
 
 def _end(known: State) -> None:
     """Kill the first process and wait: without a monitor for its end, else for the monitor, which has a last word."""
+    group = cgroups.existing(cgroups.current_layout(), known.cgroups_path)
     if not known.monitor_pid:
         # Through the group, which thaws what is frozen; then the process itself, wherever somebody may have moved it.
-        cgroups.existing(cgroups.current_layout(), known.cgroups_path).kill_all()
+        group.kill_all()
         _kill(known.pid, known.pid_start, wait_s=_END_S)
         return
     _kill(known.pid, known.pid_start, wait_s=0)
+    group.let_die()
     # The monitor ends by itself; one that hangs is killed too.
     if not _kill(known.monitor_pid, known.monitor_start, number=0, wait_s=_END_S):
         _kill(known.monitor_pid, known.monitor_start, wait_s=_END_S)
