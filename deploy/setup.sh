@@ -27,6 +27,7 @@ TEST_PACKAGES=(
   iptables  # docker's daemon will not start without it
   podman    # a peer of the image store
   qemu-system-x86 # a machine with control groups of version 2 alone
+  qemu-user-static # executes what is made for other processors
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
 )

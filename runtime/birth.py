@@ -4,15 +4,26 @@ One rule: each step undoes what it did when it fails, so that whoever calls one 
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import cgroups, errors, hooks, namespaces, protocol, rootless, spec, state, syscalls
 
 SETUP_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a container is made. `lock` is the descriptor that holds its folder's lock."""
+
+    folder: str
+    group: cgroups.Cgroup
+    lock: int
 
 
 @contextlib.contextmanager
@@ -24,9 +35,10 @@ def place(
     *,
     bundle: str = "",
     layout: cgroups.Layout | None = None,
-) -> Iterator[tuple[str, cgroups.Cgroup]]:
+) -> Iterator[Place]:
     """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails.
 
+    The folder is locked from its first moment on (`state.locked`); the caller unlocks it when the container is whole.
     `layout` is this machine's, for a caller that knows it already.
     """
     folder = state.folder(root, container)
@@ -37,19 +49,34 @@ def place(
         raise errors.ContainerExists(f"container {container}: exists already; delete it first") from None
     except OSError as error:
         raise errors.SetupFailed.at("state folder", error) from None
+    lock = -1
     try:
+        lock = _lock(folder)
         state.write_new(os.path.join(folder, state.CONFIG_FILE), config)
         group = rootless.create_group(group, wanted.resources)
         try:
-            yield folder, group
+            yield Place(folder=folder, group=group, lock=lock)
         except BaseException:
             with contextlib.suppress(errors.SetupFailed):  # the first failure is the one to tell
                 group.delete()
             raise
     except BaseException:
         state.remove_folder(folder)
+        if lock >= 0:
+            os.close(lock)
         _after_failure(container, wanted, bundle)
         raise
+
+
+def _lock(folder: str) -> int:
+    """Whoever comes in between is about to remove it."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_nlink:
+            return lock
+    os.close(lock)
+    raise errors.ContainerExists(f"container {os.path.basename(folder)}: is being deleted; try again")
 
 
 def _after_failure(container: str, wanted: spec.Spec, bundle: str) -> None:

@@ -250,7 +250,10 @@ class Cgroup:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # A frozen process of version 1 dies only when it is thawed; a frozen one of version 2 dies at once.
+        self.let_die()
+
+    def let_die(self) -> None:
+        """After a kill: what is frozen dies only when it is thawed on version 1, and at once on version 2."""
         if self.read("freezer", "freezer.state").strip() in {"FROZEN", "FREEZING"}:
             self.thaw()
 

@@ -69,9 +69,8 @@ def kill(known: State, number: int, *, everybody: bool = False) -> None:
                 signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
-    # What is frozen dies only when it is thawed (cgroup version 1).
-    if number == signal.SIGKILL and group(known).is_frozen():
-        group(known).thaw()
+    if number == signal.SIGKILL:
+        group(known).let_die()
 
 
 def pause(known: State) -> None:

@@ -1,6 +1,7 @@
 """The further processes (`exec`) of one container, as its monitor keeps them."""
 
 import os
+import select
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,8 +85,7 @@ class Execs:
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             protocol.send(channel, {"start": True})
-            with errors.step("exec: fork"):
-                pid = os.fork()
+            pid = self._fork()
             if pid == 0:
                 channel.close()
                 joinedprocess.run(join, theirs)
@@ -99,6 +99,15 @@ class Execs:
         self._last += 1
         self._running[pid] = Exec(number=self._last, pid=pid, channel=channel)
         return self._running[pid]
+
+    def _fork(self) -> int:
+        """Into the container's pid namespace; that of an ended process 1 has no room, which the kernel calls ENOMEM."""
+        try:
+            return os.fork()
+        except OSError as error:
+            if select.select([self._pidfd], [], [], 0)[0]:
+                raise errors.WrongStatus("exec: the container has ended") from None
+            raise errors.SetupFailed.at("exec: fork", error) from None
 
     def configure(self, wanted: Any) -> spec.Process:
         """The process as asked for; what is not said is as in the container, but for the terminal."""

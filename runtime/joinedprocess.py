@@ -56,7 +56,10 @@ def _become_program(join: Join, monitor: socket.socket) -> NoReturn:
             flags |= namespace.flag
     with errors.step("join the container's namespaces"):
         # The mount namespace brings its root and working directory with it.
-        syscalls.setns(join.first_process, flags)
+        try:
+            syscalls.setns(join.first_process, flags)
+        except ProcessLookupError:
+            raise errors.WrongStatus("exec: the container has ended") from None
         os.chdir("/")
         if join.spec.user_namespace is not None:
             userns.become_root()

@@ -204,6 +204,7 @@ class Launcher:
                 ours.close()
                 self._leave()
                 syscalls.setns(self._mounts, syscalls.CLONE_NEWNS)
+                os.close(self._mounts)
                 zygote.run(theirs, self._signals, self._root, self._memory)
         if self._zygote is not None:
             self._zygote.close()

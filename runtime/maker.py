@@ -61,10 +61,10 @@ class Maker:
         reason = plain.why_not(wanted, started=request.start)
         if reason or (request.overlay is None and not wanted.root_path):
             raise outside.NotPlainError(reason)
-        with birth.place(request.root, request.container, request.config, wanted, layout=self._layout) as (
-            folder,
-            group,
-        ):
+        with birth.place(
+            request.root, request.container, request.config, wanted, bundle=request.bundle, layout=self._layout
+        ) as place:
+            folder, group = place.folder, place.group
             group.apply(wanted.resources)
             script = steps.Script(self._memory.address)
             given = outside.Given(script=script)
@@ -73,9 +73,10 @@ class Maker:
             state.reserve(os.path.join(folder, state.EXIT_FILE))
             made = _described(message, request, wanted, folder, group, marks)
             with listener:
-                fds = [report, *message.fds, listener.fileno(), *given.fds]
+                fds = [report, *message.fds, place.lock, listener.fileno(), *given.fds]
                 scripted.hand_over(monitors, made, script.finished(), fds)
             given.close()
+        os.close(place.lock)
 
     def _prepare(
         self, request: monitor.Request, wanted: spec.Spec, folder: str, group: cgroups.Cgroup, given: outside.Given

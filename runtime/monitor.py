@@ -1,13 +1,16 @@
 """The monitor: one small process for each container, from its creation to its end.
 
 It is forked by the launcher with everything imported, makes the container, reports once, and then supervises it
-(`supervisor`). One rule: whatever fails before the report is undone here, so a failed creation leaves nothing.
+(`supervisor`). Two rules: whatever fails before the report is undone here, so a failed creation leaves nothing; and
+nothing is made behind the back of whoever saw the launcher end: what is begun is locked until it is whole, so that a
+deletion waits for it, and nothing is begun once the launcher has gone.
 """
 
 import dataclasses
 import functools
 import gc
 import os
+import select
 import signal
 import socket
 import time
@@ -112,6 +115,14 @@ def detach() -> None:
     syscalls.set_child_subreaper()
 
 
+def _check_wanted(report: int) -> None:
+    """Raise PeerGone when the launcher has ended, as the pipe tells that nobody can read."""
+    watch = select.poll()
+    watch.register(report, 0)
+    if watch.poll(0):
+        raise errors.PeerGone("create: the launcher has ended")
+
+
 def _report(pipe: int, reply: dict[str, Any]) -> None:
     try:
         os.write(pipe, protocol.encode(reply))
@@ -127,14 +138,18 @@ def create(request: Request) -> supervisor.Supervised:
     wanted = dataclasses.replace(wanted, cgroups_path=path)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
-    with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as (folder, group):
-        supervised = _create_in(request, wanted, group, folder)
+    with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as place:
+        # After the folder was locked: whoever finds no folder now finds none later.
+        _check_wanted(request.report)
+        supervised = _create_in(request, wanted, place)
+    os.close(place.lock)
     for fd in request.stdio:
         os.close(fd)
     return supervised
 
 
-def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str) -> supervisor.Supervised:
+def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> supervisor.Supervised:
+    folder, group = place.folder, place.group
     group.apply(wanted.resources)
     output = open_output(request, terminal=wanted.process.terminal)
     order = filters.order(wanted.seccomp, request.root, _described(request, wanted))
@@ -158,6 +173,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     if pid == 0:
         # Or the launcher would not see, by the pipe's end, that the monitor was killed.
         os.close(request.report)
+        os.close(place.lock)
         channel.close()
         firstprocess.run(plan, theirs)
     theirs.close()

@@ -6,14 +6,15 @@
 
 The program waits for the reaper, or it could look into a process 1 that is still ours.
 
-The reaper is a hundred bytes of machine code, written out below: no interpreter stays in the container, nothing of the
-host can be reached through /proc/1/exe, and nothing has to be built or fetched. It knows one number, the program's pid,
-which is put into it. It calls the kernel for four things:
+The reaper is a hundred bytes of machine code, written out in `reaper_x86_64` and `reaper_aarch64`: no interpreter stays
+in the container, nothing of the host can be reached through /proc/1/exe, and nothing has to be built or fetched. It
+knows one number, the program's pid, which is put into it. It calls the kernel for four things:
 
     rt_sigtimedwait   wait for any signal; all are blocked, so none is lost, also none from before it ran
     kill              every signal but SIGCHLD goes to the program, and to it alone: whoever wants a group has one
     wait4             at SIGCHLD bury whoever is dead
-    exit_group        with the program's code, 128 + n after signal n; the kernel then ends whatever else is there
+    exit_group        with the program's code, 128 + n after signal n; the kernel then ends whatever else is there.
+                      125 when a filter of system calls does not let the reaper do its work
 
 docs/decisions/0008 tells what was refused.
 """
@@ -22,19 +23,16 @@ import fcntl
 import os
 import platform
 import signal
-import struct
 from collections.abc import Callable
 from typing import Final
 
-from runtime import errors, syscalls
-from runtime.elf import Jump, Label, Part, assemble, executable
+from runtime import errors, reaper_aarch64, reaper_x86_64, syscalls
+from runtime.elf import AARCH64, X86_64, Part, assemble, executable
 
 ANNOTATION: Final = "orch.init"
 
 _NAME: Final = "orch-init"
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_FAILED: Final = 125
-"""The exit code when a filter of system calls does not let the reaper do its work."""
 
 
 def check(value: str, *, own_pids: bool, notifies: bool) -> None:
@@ -50,7 +48,7 @@ def check(value: str, *, own_pids: bool, notifies: bool) -> None:
         wrong = "needs a new pid namespace; add {type: pid} to linux.namespaces"
     elif value == "true" and notifies:
         wrong = "cannot be beside a seccomp profile with SCMP_ACT_NOTIFY; remove one of them"
-    elif value == "true" and platform.machine() != "x86_64":
+    elif value == "true" and platform.machine() not in MACHINES:
         wrong = f"there is no process 1 for {platform.machine()} yet; remove it, or bring one in the image"
     if wrong:
         raise errors.InvalidSpec(f"annotations[{ANNOTATION}]: {wrong}")
@@ -101,59 +99,15 @@ def _memory_file(content: bytes) -> int:
     return file
 
 
-def program(child: int) -> bytes:
-    """The reaper of this child, as an executable for x86-64.
+def program(child: int, machine: str = "") -> bytes:
+    """The reaper of this child, as an executable for this machine or another one (as uname(2) names them)."""
+    code, number = _MACHINES[machine or platform.machine()]
+    return executable(assemble(code(child)), number)
 
-    System call numbers are those of arch/x86/entry/syscalls/syscall_64.tbl; arguments go into rdi, rsi, rdx and r10,
-    the number into eax, and the answer comes back in rax, below zero for an error.
-    """
-    pid = struct.pack("<I", child)
-    code: tuple[Part, ...] = (
-        Label("wait"),
-        b"\x6a\xff",  # push -1              the set: every signal
-        b"\x48\x89\xe7",  # mov rdi, rsp         … where it is
-        b"\x31\xf6",  # xor esi, esi         nothing more to be told of the signal
-        b"\x31\xd2",  # xor edx, edx         for ever
-        b"\x6a\x08\x41\x5a",  # push 8; pop r10      bytes of the set
-        b"\xb8\x80\x00\x00\x00",  # mov eax, 128         rt_sigtimedwait
-        b"\x0f\x05",  # syscall
-        b"\x5f",  # pop rdi              the stack is as before
-        b"\x83\xf8\xfc",  # cmp eax, -4          EINTR: it was stopped and goes on
-        Jump(b"\x74", "wait"),  # je wait
-        b"\x85\xc0",  # test eax, eax
-        Jump(b"\x7e", "failed"),  # jle failed           a filter forbids it: end rather than spin
-        b"\x83\xf8\x11",  # cmp eax, 17          SIGCHLD
-        Jump(b"\x74", "bury"),  # je bury
-        b"\xbf" + pid,  # mov edi, child
-        b"\x89\xc6",  # mov esi, eax         the same signal
-        b"\x6a\x3e\x58",  # push 62; pop rax     kill
-        b"\x0f\x05",  # syscall
-        Jump(b"\xeb", "wait"),  # jmp wait
-        Label("bury"),
-        b"\x50",  # push rax             room for the status
-        b"\x48\x89\xe6",  # mov rsi, rsp
-        b"\x6a\xff\x5f",  # push -1; pop rdi     whoever it is
-        b"\x6a\x01\x5a",  # push 1; pop rdx      WNOHANG
-        b"\x45\x31\xd2",  # xor r10d, r10d       nothing on what it used
-        b"\x6a\x3d\x58",  # push 61; pop rax     wait4
-        b"\x0f\x05",  # syscall
-        b"\x5f",  # pop rdi              the status
-        b"\x3d" + pid,  # cmp eax, child
-        Jump(b"\x74", "ended"),  # je ended
-        b"\x85\xc0",  # test eax, eax
-        Jump(b"\x7f", "bury"),  # jg bury              somebody else's child: there may be more
-        Jump(b"\x74", "wait"),  # je wait              nobody is dead
-        Label("failed"),
-        b"\xbf" + struct.pack("<I", _FAILED),  # mov edi, 125
-        Jump(b"\xeb", "exit"),  # jmp exit
-        Label("ended"),
-        b"\x89\xf8",  # mov eax, edi
-        b"\xc1\xef\x08",  # shr edi, 8           bits 8 to 15: the exit code
-        b"\x83\xe0\x7f",  # and eax, 127         bits 0 to 6: the signal that ended it
-        Jump(b"\x74", "exit"),  # jz exit              none
-        b"\x8d\xb8\x80\x00\x00\x00",  # lea edi, [rax + 128]
-        Label("exit"),
-        b"\xb8\xe7\x00\x00\x00",  # mov eax, 231         exit_group, which takes the lowest 8 bits
-        b"\x0f\x05",  # syscall
-    )
-    return executable(assemble(code))
+
+_MACHINES: Final[dict[str, tuple[Callable[[int], tuple[Part, ...]], int]]] = {
+    "x86_64": (reaper_x86_64.code, X86_64),
+    "aarch64": (reaper_aarch64.code, AARCH64),
+}
+MACHINES: Final = tuple(_MACHINES)
+"""Those that it is written for."""

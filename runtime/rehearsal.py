@@ -67,7 +67,9 @@ def _supervise(folder: str, memory: machine.Memory) -> None:
     )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
-        scripted.hand_over(ours, made, script.finished(), [theirs.fileno(), listener.fileno()])
+        scripted.hand_over(
+            ours, made, script.finished(), [theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
+        )
         packet, fds = protocol.receive_packet(theirs)
         container = scripted.received(packet, fds, theirs, folder, memory)
         supervisor.Supervisor(container.create(memory)).run(lambda: None)

@@ -19,8 +19,14 @@ def delete(root: str, container: str, *, force: bool = False) -> None:
     """Remove what is left of a container: processes, cgroups and its folder. Deleting twice is no error.
 
     A running container is refused unless `force` is given, which kills it first. The upper and work folders of its
-    overlay are the caller's.
+    overlay are the caller's. One that is being made is waited for.
     """
+    with contextlib.suppress(errors.UnknownContainer), state.locked(root, container):
+        delete_locked(root, container, force=force)
+
+
+def delete_locked(root: str, container: str, *, force: bool) -> None:
+    """Likewise, for a caller that holds the container's lock (`state.locked`)."""
     where = state.folder(root, container)
     try:
         known = state.load(root, container)
@@ -55,12 +61,14 @@ def _delete_group(path: str) -> None:
 
 def _end(known: State) -> None:
     """Kill the first process and wait: without a monitor for its end, else for the monitor, which has a last word."""
+    group = cgroups.of(known.cgroups_path)
     if not known.monitor_pid:
         # Through the group, which thaws what is frozen; then the process itself, wherever somebody may have moved it.
-        cgroups.of(known.cgroups_path).kill_all()
+        group.kill_all()
         _kill(known.pid, known.pid_start, wait_s=_END_S)
         return
     _kill(known.pid, known.pid_start, wait_s=0)
+    group.let_die()
     # The monitor ends by itself; one that hangs is killed too.
     if not _kill(known.monitor_pid, known.monitor_start, number=0, wait_s=_END_S):
         _kill(known.monitor_pid, known.monitor_start, wait_s=_END_S)

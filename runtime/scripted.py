@@ -2,7 +2,7 @@
 
     launcher                                    monitor                              first process
     ────────                                    ───────                              ─────────────
-    what was made [report, stdio, listener, …] ──►
+    what was made [report, stdio, lock, listener, …] ──►
     the script                              ──► into its memory; clone            ──►
                                                                                      the script's steps
                                             ◄── end of a pipe: the program runs, or the process has ended
@@ -52,7 +52,7 @@ class Made(NamedTuple):
 
 
 def hand_over(monitors: socket.SocketType, made: Made, parts: Sequence[bytes], fds: Sequence[int]) -> None:
-    """For the launcher: pass a container on, with [report, stdio …, listener, what the script is given …]."""
+    """For the launcher: pass a container on, with [report, stdio …, lock, listener, what the script is given …]."""
     packet = KIND + marshal.dumps((tuple(made), tuple(len(part) for part in parts)))
     if len(packet) > protocol.MAX_PACKET_BYTES:
         raise errors.ProtocolError(f"a container of {len(packet)} bytes; {protocol.MAX_PACKET_BYTES} are the most")
@@ -94,8 +94,7 @@ class Container:
         self._root = root
         self._report, *rest = fds
         self._stdio = rest[: made.stdio]
-        self._listener = rest[made.stdio]
-        self._given = rest[made.stdio + 1 :]
+        self._lock, self._listener, *self._given = rest[made.stdio :]
         self._log: logs.LogFile | None = None
         self._pipes: tuple[int, ...] = ()
         self._pid = 0
@@ -135,6 +134,7 @@ class Container:
         for fd in (ended, *self._stdio):
             os.close(fd)
         state.put_in_place(f"{made.folder}/{state.STATE_FILE}")
+        os.close(self._lock)  # it is whole
         return self._supervised(known)
 
     def _clone(self, memory: machine.Memory) -> int:
@@ -205,6 +205,7 @@ class Container:
         group.kill_all()
         group.delete()
         state.remove_folder(self.made.folder)
+        os.close(self._lock)
         body = {**self.made.request, "config": config}
         return monitor.create(monitor.parse(body, self._root, tuple(self._stdio), self._report))
 

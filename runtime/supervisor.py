@@ -267,9 +267,13 @@ class Supervisor:
         for pid in self._it.cgroup.pids() if message.body.get("all") else [self._state.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        if number == signal.SIGKILL:
+            self._it.cgroup.let_die()
         return {}
 
     def _exec(self, number: int, client: socket.socket, message: protocol.Message) -> None:
+        if self._it.cgroup.is_frozen():
+            raise errors.WrongStatus("exec: the container is paused, so nothing would run in it; resume it first")
         started = self._execs.start(message.body.get("process"), message.fds)
 
         def told() -> None:

@@ -73,16 +73,16 @@ def create(request: Request) -> State:
     wanted = rootless.enter(wanted)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
-    with (
-        birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as (folder, group),
-        state.locked(request.root, request.container) as lock,
-    ):
-        if group.folders:  # or it is gone without (`rootless`)
-            group.apply(wanted.resources)
-        return _create_in(request, wanted, group, folder, lock)
+    with birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as place:
+        if place.group.folders:  # or it is gone without (`rootless`)
+            place.group.apply(wanted.resources)
+        created = _create_in(request, wanted, place)
+    os.close(place.lock)
+    return created
 
 
-def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folder: str, lock: int) -> State:
+def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> State:
+    folder, group = place.folder, place.group
     with errors.step(state.GATE_FILE):
         gate = protocol.listen(os.path.join(folder, state.GATE_FILE))
     described = state.describe(
@@ -113,7 +113,7 @@ def _create_in(request: Request, wanted: spec.Spec, group: cgroups.Cgroup, folde
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        os.close(lock)
+        os.close(place.lock)
         channel.close()
         firstprocess.run(plan, theirs)
     theirs.close()

@@ -26,4 +26,4 @@ def remove(root: str, container: str, *, force: bool) -> None:
     if not force:
         known = state.load(root, container)
         force = known.status == "created" and not known.monitor_pid
-    removal.delete(root, container, force=force)
+    removal.delete_locked(root, container, force=force)

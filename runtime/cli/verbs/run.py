@@ -1,9 +1,8 @@
 """`orchrun run`: create and start; then wait, pass signals and the terminal on, and delete. Or leave, with --detach."""
 
-import contextlib
 import dataclasses
 
-from runtime import errors, removal, state, syscalls, unattended
+from runtime import removal, syscalls, unattended
 from runtime.cli import foreground
 from runtime.cli.main import Context
 from runtime.cli.options import Flag, Options
@@ -33,8 +32,7 @@ def run(context: Context, given: Options) -> int:
     pid = _start(request)
     code = front.wait(pid)
     if not given.on("--keep"):
-        with contextlib.suppress(errors.UnknownContainer), state.locked(request.root, request.container):
-            removal.delete(request.root, request.container, force=True)
+        removal.delete(request.root, request.container, force=True)
     return code
 
 

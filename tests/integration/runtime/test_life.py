@@ -1,14 +1,16 @@
 """Creation, start, exit, signals, adoption and deletion."""
 
 import os
+import select
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from runtime import client, errors, state
+from runtime import client, control, errors, state
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
-from tests.support import groups
+from tests.support import groups, processes
 
 pytestmark = pytest.mark.root
 
@@ -220,3 +222,54 @@ def test_nonsense_from_a_client_ends_only_its_connection(box: Box) -> None:
         with pytest.raises(errors.WrongStatus, match="no terminal"):
             good.resize(1, 1)
         assert good.state().status == "running"
+
+
+def test_a_paused_container_can_be_killed(box: Box) -> None:
+    """By its monitor, though what is frozen does not die by itself on version 1; and its exit is told."""
+    box.create("a", box.config("a", "sleep", "100"))
+    control.pause(state.load(box.root, "a"))
+    with box.monitor("a") as monitor:
+        monitor.kill(signal.SIGKILL)
+        assert monitor.wait(10).exit_code == 137
+
+
+def test_a_paused_container_is_deleted_at_once(box: Box) -> None:
+    """Its monitor is not left to wait for an end that does not come."""
+    box.create("a", box.config("a", "sleep", "100"))
+    control.pause(state.load(box.root, "a"))
+    begun = time.monotonic()
+    client.delete(box.root, "a", force=True)
+    assert time.monotonic() - begun < 4
+    assert not Path(box.root, "a").exists()
+
+
+def test_nothing_is_executed_in_a_paused_container(box: Box) -> None:
+    """It is refused rather than left hanging; once resumed, commands join again."""
+    box.create("a", box.config("a", "sleep", "100"))
+    control.pause(state.load(box.root, "a"))
+    with box.monitor("a") as monitor:
+        with pytest.raises(errors.WrongStatus, match="resume it first"):
+            monitor.execute({"args": ["true"]})
+        control.resume(state.load(box.root, "a"))
+        number, _, _ = monitor.execute({"args": ["true"]})
+        assert monitor.wait_exec(number, 10) == 0
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("nth", range(8))
+def test_a_creation_ends_with_the_launcher(box: Box, nth: int, *, plain: bool) -> None:
+    """Whoever has seen the launcher end, and deletes, has deleted it: nothing appears later, however it is made."""
+    launcher = box.launcher.ping()
+    wait_until(lambda: len(processes.monitors(launcher)) == 1, "one stands by")
+    involved = [*processes.zygotes(launcher), *processes.monitors(launcher)]
+    body = {"container": "a", "config": box.config("a", "sleep", "100"), "overlay": box.overlay("a"), "start": plain}
+    box._made.append("a")
+    client.protocol.send(box.launcher.socket, {"id": 5, "verb": "create", **body})
+    select.select([], [], [], 0.002 * nth)
+    os.kill(launcher, signal.SIGKILL)
+    wait_gone(launcher)
+    client.delete(box.root, "a", force=True)
+    for pid in involved:
+        wait_gone(pid)
+    assert not Path(box.root, "a").exists()
+    assert groups.below(box.parent) == []

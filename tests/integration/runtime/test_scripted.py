@@ -13,7 +13,7 @@ from runtime import client, defaults, errors, state
 from runtime.script import machine
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
 from tests.integration.runtime.test_exec import execute
-from tests.support import groups
+from tests.support import groups, processes
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not machine.SUPPORTED, reason="the machine code is x86-64's")]
 
@@ -311,8 +311,8 @@ def test_a_launcher_goes_on_without_its_zygote(box: Box) -> None:
     launcher = box.launcher.ping()
     first = box.create("a", box.config("a", "sleep", "100"))
     for number in range(3):
-        wait_until(lambda: len(_children(launcher, "orch-zygote")) == 1, "one zygote")
-        (zygote,) = _children(launcher, "orch-zygote")
+        wait_until(lambda: len(processes.zygotes(launcher)) == 1, "one zygote")
+        (zygote,) = processes.zygotes(launcher)
         os.kill(zygote, signal.SIGKILL)
         wait_gone(zygote)
         for name in (f"b{number}", f"c{number}"):
@@ -324,8 +324,8 @@ def test_a_launcher_goes_on_without_its_zygote(box: Box) -> None:
 def test_a_launcher_goes_on_without_the_monitor_that_stands_by(box: Box) -> None:
     """Whoever killed it did not kill a container; the next one is just made by another."""
     launcher = box.launcher.ping()
-    wait_until(lambda: _children(launcher, "orch-zygote"), "a zygote")
-    (zygote,) = _children(launcher, "orch-zygote")
+    wait_until(lambda: processes.zygotes(launcher), "a zygote")
+    (zygote,) = processes.zygotes(launcher)
     for number in range(3):
         wait_until(lambda: _standing_by(box, zygote), "a monitor stands by")
         for pid in _standing_by(box, zygote):
@@ -338,7 +338,7 @@ def test_a_launcher_goes_on_without_the_monitor_that_stands_by(box: Box) -> None
 
 def _standing_by(box: Box, zygote: int) -> list[int]:
     known = {each.monitor_pid for each in client.list_containers(box.root)}
-    return [pid for pid in _children(zygote, "orch-monitor") if pid not in known]
+    return [pid for pid in processes.living(processes.children(zygote)) if pid not in known]
 
 
 def test_requests_leave_nothing_open_in_the_launcher(box: Box) -> None:
@@ -368,14 +368,3 @@ def test_requests_leave_nothing_open_in_the_launcher(box: Box) -> None:
 def _open(pid: int) -> list[str]:
     """What a process has open, without the numbers."""
     return sorted(str(link.readlink()).split(":")[0] for link in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def _children(pid: int, name: str) -> list[int]:
-    """Those of a process with this name that have not ended."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = []
-    for child in children:
-        stat = Path(f"/proc/{child}/stat").read_text()
-        if f"({name})" in stat and ") Z" not in stat:
-            found.append(int(child))
-    return found

@@ -8,12 +8,16 @@ import pytest
 
 from runtime import client, errors
 from tests.integration.runtime.conftest import Box
-from tests.support import probe
+from tests.integration.runtime.escapes.conftest import FIRST_ID
+from tests.support import groups, probe
 
 pytestmark = pytest.mark.root
 
 _NEW_USER, _SIGCHLD = 0x10000000, 17
-_AS_A_USER = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+
+
+def _as_user(number: int) -> list[str]:
+    return ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
 
 
 def test_no_abstract_sockets(box: Box) -> None:
@@ -34,18 +38,38 @@ def _links(pid: int) -> list[str]:
     return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
-def test_folders_are_closed_to_users_of_the_host(box: Box, tmp_path: Path) -> None:
-    """CVE-2021-41089, CVE-2021-41091, CVE-2021-41103: a user of the host walks into the containers' folders."""
+@pytest.mark.parametrize("user", [1000, FIRST_ID], ids=["a user", "a container's root"])
+def test_folders_are_closed_to_others(box: Box, tmp_path: Path, user: int) -> None:
+    """CVE-2021-41089, CVE-2021-41091, CVE-2021-41103, CVE-2021-21284: a user of the host, or the root of a container
+    in a user namespace that got out, walks into the containers' folders. It fails when the folders are made 0755.
+    """
     for folder in (tmp_path, *tmp_path.parents):
         if folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)  # so that nothing but the runtime's own folder is in the way
     box.create("a", box.config("a", "sleep", "100"))
     root = Path(box.root)
-    assert subprocess.run([*_AS_A_USER, "ls", tmp_path], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([*_as_user(user), "ls", tmp_path], capture_output=True, check=False).returncode == 0
     for path in (root / "a", root / "a/state.json", root / "a/config.json", root / "a/monitor.sock"):
         assert path.exists(), path
-        done = subprocess.run([*_AS_A_USER, "stat", path], capture_output=True, text=True, check=False)
+        done = subprocess.run([*_as_user(user), "stat", path], capture_output=True, text=True, check=False)
         assert "Permission denied" in done.stderr, (path, done)
+
+
+def test_the_hosts_control_groups(box: Box) -> None:
+    """CVE-2023-25809: in the host's cgroup namespace the container's own groups can be seen but not written to, and
+    those of others cannot be seen at all. It fails when the mount is not made read-only.
+    """
+    place = groups.inside("pids")
+    script = f"ls {place}; mkdir {place}/more; echo 5 > {place}/pids.max; ls /sys/fs/cgroup/*/orch; :"
+    config = box.config("a", "sh", "-c", script)
+    config["linux"]["namespaces"] = [entry for entry in config["linux"]["namespaces"] if entry["type"] != "cgroup"]
+    box.create("a", config)
+    box.ended("a")
+    said = box.output("a")
+    assert "pids.max" in said
+    assert said.count("Read-only file system") == 2, said
+    assert not groups.folder("pids", f"{box.parent}/a/more").exists()
+    assert "/orch: No such file or directory" in said
 
 
 def test_huge_requests_are_refused_whole(box: Box) -> None:

@@ -31,7 +31,7 @@ def _kernel_log(path: Path) -> None:
 
 
 def _descriptor(path: Path) -> None:
-    path.symlink_to("/proc/self/fd/3")
+    path.symlink_to("/proc/self/fd/2")
 
 
 @pytest.mark.parametrize("make", [_fifo, _huge, _device, _kernel_log, _descriptor])
