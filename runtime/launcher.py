@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import errors, maker, netns, protocol, rehearsal, signals, syscalls, zygote
+from runtime import descriptors, errors, maker, netns, protocol, rehearsal, signals, syscalls, zygote
 from runtime.script import machine
 
 _REPORT_BYTES: Final = 64 * 1024
@@ -201,26 +201,14 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             if os.fork() == 0:
-                ours.close()
-                self._leave()
                 syscalls.setns(self._mounts, syscalls.CLONE_NEWNS)
-                os.close(self._mounts)
+                # All that is the launcher's, and its requests': whoever waits must see when the launcher ends.
+                descriptors.close_others({0, 1, 2, self._signals, theirs.fileno()})
                 zygote.run(theirs, self._signals, self._root, self._memory)
         if self._zygote is not None:
             self._zygote.close()
         self._zygote = ours
         return ours
-
-    def _leave(self) -> None:
-        """Close, in a fork, what is the launcher's: its client must see when the launcher ends."""
-        self._selector.close()
-        self._client.close()
-        for channel in (self._standby, self._zygote):
-            if channel is not None:
-                channel.close()
-        for fd in self._jobs:
-            os.close(fd)
-        self._jobs.clear()
 
 
 def _settle(client: socket.socket) -> None:

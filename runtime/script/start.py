@@ -38,7 +38,7 @@ _WORKING_FOLDER: Final = _how(os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_NO_MA
 _BOTH_EMPTY: Final = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
 _CLONE_THIS: Final = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | _CLOEXEC
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
-_PR: Final = {"death": 1, "keep": 8, "drop": 24, "no_new": 38, "ambient": 47}
+_PR: Final = {"death": 1, "dumpable": 4, "keep": 8, "drop": 24, "no_new": 38, "ambient": 47}
 _AMBIENT_RAISE, _AMBIENT_CLEAR = 2, 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _CLOSE_RANGE_CLOEXEC: Final = 4
@@ -186,11 +186,16 @@ class _Writer:
         self._call("setgroups", 0, 0)
         self._call("setresgid", 0, 0, 0)
         self._call("setresuid", 0, 0, 0)
+        self._close_memory()
         pid = self._script.cell()
         flags = _CLONE_VM | _CLONE_PARENT | _CLONE_PARENT_SETTID | signal.SIGCHLD
         flags |= syscalls.CLONE_NEWPID if self._spec.makes("pid") else 0
         self._call("clone", flags, 0, self._script.cell_address(pid), 0, 0, leave=True)
         return pid
+
+    def _close_memory(self) -> None:
+        """It is the monitor's, too. A change of user makes it what fs.suid_dumpable says (proc(5))."""
+        self._call("prctl", _PR["dumpable"], 0, 0, 0, 0)
 
     def _die_with_the_monitor(self) -> None:
         self._call("prctl", _PR["death"], signal.SIGKILL, 0, 0, 0)
@@ -323,6 +328,7 @@ class _Writer:
         self._call("setgroups", len(identity.groups), groups or 0)
         self._call("setresgid", identity.gid, identity.gid, identity.gid)
         self._call("setresuid", identity.uid, identity.uid, identity.uid)
+        self._close_memory()
         self._call("prctl", _PR["keep"], 0, 0, 0, 0)
         if sets is not None:
             self._capabilities(sets, beside=self._for_the_filter())

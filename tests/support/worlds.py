@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from runtime import cgroups, client, control, defaults, errors, removal, resources, state
+from runtime import cgroups, cgroupupdate, client, control, defaults, errors, removal, resources, state
 from tests.support import lifecycle, processes
 from tests.support.lifecycle import Status, Verb
 from tests.support.waiting import until
@@ -213,7 +213,7 @@ class Supervised(World):
         known = state.load(self.root, NAME)
         if known.status == "stopped":
             raise errors.WrongStatus("is stopped")
-        control.group(known).update(resources.Resources(memory_limit_bytes=_LIMIT))
+        cgroupupdate.update(control.group(known), resources.Resources(memory_limit_bytes=_LIMIT))
 
     def _alive(self) -> client.Launcher:
         if self._launcher is None or self._launcher.process is None or self._launcher.process.poll() is not None:
