@@ -1,34 +1,27 @@
-"""The runtime beside crun, runc and Docker: a container's whole life, a further process in it, many at once.
+"""The runtime beside crun, runc, Docker and podman: a container's whole life, a further process in it, many at once.
 
 Everybody runs the same configuration: all namespaces, a cgroup, the default capabilities, masks, and Docker's seccomp
-profile, which people run with. Ours also mounts the overlay of its root in the measured time; the peers' is ready.
+profile, which people run with. Ours also mounts the overlay of its root in the measured time; the peers' is ready. What
+the launcher makes is in a user namespace in rows that say so, as the agent's containers are.
 """
 
 import contextlib
 import itertools
-import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.local import sweep
-from runtime import client, defaults, protocol, syscalls
+from runtime import client, defaults, protocol
+from tests.bench import peers
 from tests.bench.measure import Case
+from tests.bench.peers import AT_ONCE, CGROUP, LONG, MANY, TRUE
 from tests.support import rootfs, swarm
 
 ROUNDS = 50
 SLOW_ROUNDS = 10
-MANY, AT_ONCE = 200, 8
-CGROUP = f"/orch/bench-{os.getpid()}"
-TRUE = ["/bin/true"]
-LONG = ["/bin/sleep", "100000"]
 
 
 @contextlib.contextmanager
@@ -38,17 +31,21 @@ def cases() -> Iterator[Sequence[Case]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orch-bench-", dir="/dev/shm")))
         image = rootfs.busybox(folder / "image")
         stack.callback(sweep.remove_cgroups, CGROUP)
-        stack.enter_context(_without_hybrid_cgroups())
+        stack.enter_context(peers.without_hybrid_cgroups())
         ours = stack.enter_context(Ours.running(folder, image))
-        peers = {name: stack.enter_context(Peer.ready(name, folder, image)) for name in _installed("crun", "runc")}
+        others = {
+            name: stack.enter_context(peers.Peer.ready(name, folder, image)) for name in peers.installed("crun", "runc")
+        }
+        command = stack.enter_context(peers.Peer.ready(peers.install(folder), folder, image))
         docker = stack.enter_context(swarm.running()) if swarm.available() else None
         yield [
-            *_lives(ours, peers, docker),
+            *_lives(ours, others, docker),
+            *_commands(command, others, folder, image),
             Case(
                 name="runtime.exec",
                 unit="ms",
                 ours=ours.execute,
-                peer=peers["crun"].execute if "crun" in peers else None,
+                peer=others["crun"].execute if "crun" in others else None,
                 peer_name="crun exec",
                 rounds=ROUNDS,
                 ratio_mark=1,
@@ -57,7 +54,7 @@ def cases() -> Iterator[Sequence[Case]]:
                 name=f"runtime.{MANY}_long_running_each",
                 unit="ms",
                 ours=ours.many,
-                peer=peers["crun"].many if "crun" in peers else None,
+                peer=others["crun"].many if "crun" in others else None,
                 peer_name="crun run --detach",
                 rounds=3,
                 mark=1000 / 150,
@@ -74,15 +71,24 @@ def cases() -> Iterator[Sequence[Case]]:
         ]
 
 
-def _lives(ours: "Ours", peers: "dict[str, Peer]", docker: swarm.Swarm | None) -> list[Case]:
+def _lives(ours: "Ours", others: dict[str, peers.Peer], docker: swarm.Swarm | None) -> list[Case]:
     """Create, start, exit and delete; a missing peer has its row, too."""
     contenders: list[tuple[str, Callable[[], float] | None, float, int]] = [
-        ("crun", peers["crun"].life if "crun" in peers else None, 1 / 3, ROUNDS),
-        ("runc", peers["runc"].life if "runc" in peers else None, 1 / 5, ROUNDS),
-        ("crun without a filter", peers["crun"].life_without_filter if "crun" in peers else None, 1, ROUNDS),
-        ("docker's API", (lambda: docker_life(docker)) if docker else None, 1 / 5, SLOW_ROUNDS),
+        ("crun", others["crun"].life if "crun" in others else None, 1 / 3, ROUNDS),
+        ("runc", others["runc"].life if "runc" in others else None, 1 / 5, ROUNDS),
+        ("crun without a filter", others["crun"].life_without_filter if "crun" in others else None, 1, ROUNDS),
+        ("docker's API", (lambda: peers.docker_life(docker)) if docker else None, 1 / 5, SLOW_ROUNDS),
     ]
-    return [
+    in_user_namespace = Case(
+        name="runtime.create_start_exit_userns",
+        unit="ms",
+        ours=lambda: ours.life(mapped=True),
+        peer=others["crun"].life if "crun" in others else None,
+        peer_name="crun, without a user namespace",
+        rounds=ROUNDS,
+        ratio_mark=1 / 3,
+    )
+    return [in_user_namespace] + [
         Case(
             name="runtime.create_start_exit",
             unit="ms",
@@ -96,15 +102,26 @@ def _lives(ours: "Ours", peers: "dict[str, Peer]", docker: swarm.Swarm | None) -
     ]
 
 
-def docker_life(docker: swarm.Swarm) -> float:
-    """The engine's interface, without its command line; a container without a network."""
-    wanted = {"Image": "hello", "Entrypoint": TRUE, "HostConfig": {"NetworkMode": "none"}}
-    with _milliseconds() as spent:
-        container = docker.ask("POST", "/containers/create", wanted)["Id"]
-        docker.ask("POST", f"/containers/{container}/start")
-        docker.ask("POST", f"/containers/{container}/wait")
-        docker.ask("DELETE", f"/containers/{container}")
-    return spent[0]
+def _commands(ours: peers.Peer, others: dict[str, peers.Peer], folder: Path, image: Path) -> list[Case]:
+    """The same life by command lines, each of which starts anew."""
+    podman = peers.Podman(folder, image) if peers.installed("podman") else None
+    contenders: list[tuple[str, Callable[[], float] | None, float | None, int]] = [
+        ("runc run", others["runc"].life if "runc" in others else None, 2, ROUNDS),
+        ("crun run", others["crun"].life if "crun" in others else None, None, ROUNDS),
+        ("podman run", podman.life if podman else None, None, SLOW_ROUNDS),
+    ]
+    return [
+        Case(
+            name="runtime.orchrun_run",
+            unit="ms",
+            ours=ours.life,
+            peer=measured,
+            peer_name=name,
+            rounds=rounds,
+            ratio_mark=mark,
+        )
+        for name, measured, mark, rounds in contenders
+    ]
 
 
 class Ours:
@@ -130,10 +147,10 @@ class Ours:
                 for container in client.list_containers(ours._root):
                     client.delete(ours._root, container.id, force=True)
 
-    def life(self) -> float:
+    def life(self, *, mapped: bool = False) -> float:
         """One container from its creation to its removal."""
-        with _milliseconds() as spent:
-            name = self._create(TRUE)
+        with peers.milliseconds() as spent:
+            name = self._create(TRUE, mapped=mapped)
             with contextlib.suppress(client.errors.PeerGone), client.adopt(self._root, name) as monitor:
                 monitor.wait(10)
             client.delete(self._root, name, force=True)
@@ -143,7 +160,7 @@ class Ours:
         """One process in a running container."""
         if self._held is None:
             self._held = client.adopt(self._root, self._create(LONG))
-        with _milliseconds() as spent:
+        with peers.milliseconds() as spent:
             number, _, _ = self._held.execute({"args": TRUE})
             assert self._held.wait_exec(number, 10) == 0
         return spent[0]
@@ -153,7 +170,7 @@ class Ours:
         names = [f"m{next(self._numbers)}" for _ in range(MANY)]
         requests = [self._request(name, LONG) for name in names]
         connection = self._launcher.socket
-        with _milliseconds() as spent:
+        with peers.milliseconds() as spent:
             for number, request in enumerate(requests):
                 if number >= AT_ONCE:
                     self._await_reply()
@@ -177,9 +194,11 @@ class Ours:
         assert message is not None, "the launcher has ended"
         protocol.result(message.body)
 
-    def _create(self, args: Sequence[str]) -> str:
+    def _create(self, args: Sequence[str], *, mapped: bool = False) -> str:
         name = f"c{next(self._numbers)}"
         request = self._request(name, args)
+        if mapped:
+            defaults.give_user_namespace(request["config"], first_id=1 << 20)
         self._launcher.create(name, request["config"], overlay=request["overlay"])
         return name
 
@@ -195,136 +214,6 @@ class Ours:
         }
 
 
-class Peer:
-    """A runtime's command line over bundles with the same configuration."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self._name = name
-        self._folder = folder
-        self._numbers = itertools.count()
-        self._held = ""
-
-    @classmethod
-    @contextlib.contextmanager
-    def ready(cls, name: str, folder: Path, image: Path) -> "Iterator[Peer]":
-        peer = cls(name, folder / name)
-        with peer._mounted(image):
-            try:
-                yield peer
-            finally:
-                if peer._held:
-                    peer._run("delete", "--force", peer._held)
-
-    def life(self) -> float:
-        """One container from its creation to its removal."""
-        return self._life(filtered=True)
-
-    def life_without_filter(self) -> float:
-        """Without seccomp, whose compilation is most of its time."""
-        return self._life(filtered=False)
-
-    def execute(self) -> float:
-        """One process in a running container."""
-        if not self._held:
-            self._held = self._bundle(LONG)
-            self._run("run", "--detach", "--bundle", str(self._folder / self._held), self._held)
-        with _milliseconds() as spent:
-            self._run("exec", self._held, *TRUE)
-        return spent[0]
-
-    def many(self) -> float:
-        """Milliseconds for each of many containers that stay, some at a time."""
-        names = [self._bundle(LONG) for _ in range(MANY)]
-        waiting = list(names)
-        with _milliseconds() as spent:
-            started: list[subprocess.Popen[bytes]] = []
-            while waiting or started:
-                while waiting and len(started) < AT_ONCE:
-                    name = waiting.pop()
-                    command = self._command("run", "--detach", "--bundle", str(self._folder / name), name)
-                    started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-                assert started.pop(0).wait(30) == 0
-        for name in names:
-            self._run("delete", "--force", name)
-        return spent[0] / MANY
-
-    def _life(self, *, filtered: bool) -> float:
-        name = self._bundle(TRUE, filtered=filtered)
-        with _milliseconds() as spent:
-            self._run("run", "--bundle", str(self._folder / name), name)
-        return spent[0]
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [self._name, "--root", str(self._folder / "state"), *arguments]
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(
-            self._command(*arguments),
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            timeout=60,
-        )
-
-    def _bundle(self, args: Sequence[str], *, filtered: bool = True) -> str:
-        """A bundle over the one root, named as its container will be."""
-        name = f"{self._name}{next(self._numbers)}"
-        config = defaults.config(args, cgroups_path=f"{CGROUP}/{name}", hostname=name)
-        config["ociVersion"] = "1.0.2"  # the newest that Debian's peers know
-        config["root"] = {"path": str(self._folder / "rootfs")}
-        if not filtered:
-            config["linux"].pop("seccomp", None)
-        (self._folder / name).mkdir()
-        (self._folder / name / "config.json").write_text(json.dumps(config))
-        return name
-
-    @contextlib.contextmanager
-    def _mounted(self, image: Path) -> Iterator[None]:
-        """The root of all bundles."""
-        for kind in ("upper", "work", "rootfs"):
-            (self._folder / kind).mkdir(parents=True)
-        options = f"lowerdir={image},upperdir={self._folder}/upper,workdir={self._folder}/work"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, self._folder / "rootfs"], check=True)
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", "--lazy", self._folder / "rootfs"], check=True)
-
-
-@contextlib.contextmanager
-def _milliseconds() -> Iterator[list[float]]:
-    """A list that holds, after the block, how long it took."""
-    spent: list[float] = []
-    began = time.perf_counter()
-    yield spent
-    spent.append((time.perf_counter() - began) * 1000)
-
-
-def _installed(*names: str) -> list[str]:
-    missing = [name for name in names if shutil.which(name) is None]
-    for name in missing:
-        print(f"bench: no {name} on PATH: ours alone (apt-get install {name})", file=sys.stderr)
-    return [name for name in names if name not in missing]
-
-
 def _pss_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
-
-
-@contextlib.contextmanager
-def _without_hybrid_cgroups() -> Iterator[None]:
-    """Hide version 2 where version 1 holds the controllers: crun refuses such a hybrid. For this thread alone."""
-    unified = Path("/sys/fs/cgroup/unified")
-    if not unified.exists():
-        yield
-        return
-    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    try:
-        syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
-        subprocess.run(["mount", "-t", "tmpfs", "none", unified], check=True)
-        yield
-    finally:
-        syscalls.setns(before, syscalls.CLONE_NEWNS)
-        os.close(before)

@@ -82,6 +82,7 @@ class Model:
     table: Table
     may_be: frozenset[Status] = frozenset({G})
     doomed: bool = field(default=False)  # a signal was sent, and may take effect at any time
+    making: bool = field(default=False)  # whoever asked for it has gone, and somebody may still be at work on it
 
     def verdicts(self, verb: Verb) -> frozenset[bool]:
         """Whether the verb may succeed: both are possible when the status is not known."""
@@ -98,6 +99,7 @@ class Model:
             elif not succeeded and led is None:
                 after.add(status)
         self.doomed = (self.doomed or verb is Verb.TERM) and verb is not Verb.RUN
+        self.making = self.making and not (succeeded and verb in {Verb.CREATE, Verb.RUN})
         self.may_be = frozenset(after)
 
     def was_cut_short(self, verb: Verb) -> None:
@@ -109,6 +111,7 @@ class Model:
             after.add(S)
         # Until its monitor has seen the end, a container that was killed looks alive.
         self.doomed = self.doomed or verb in {Verb.TERM, Verb.KILL, Verb.FORCE}
+        self.making = self.making or (self.table is SUPERVISED and verb in {Verb.CREATE, Verb.RUN})
         self.may_be = frozenset(after)
 
     def lost(self, *, its_monitor: bool) -> None:
@@ -130,4 +133,11 @@ class Model:
             self.doomed = False
 
     def _possible(self) -> frozenset[Status]:
-        return self.may_be | {S} if self.doomed and self.may_be & ALIVE else self.may_be
+        possible = self.may_be
+        if self.making and H in possible:
+            # A monitor makes it whole, or undoes it; a deletion waits for that.
+            possible |= {C, R, S, G}
+        elif self.making and G in possible:
+            # Begun too late, and undone at once.
+            possible |= {H}
+        return possible | {S} if self.doomed and possible & ALIVE else possible
