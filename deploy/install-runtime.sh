@@ -40,9 +40,7 @@ cat >"$command.new" <<SCRIPT
 import sys
 
 sys.path.insert(0, "$library")
-from runtime.cli.main import main
-
-main()
+import runtime.cli.__main__
 SCRIPT
 chmod 755 "$command.new"
 mv "$command.new" "$command"

@@ -9,15 +9,15 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import cgroups, errors, hooks, namespaces, protocol, rootless, spec, state, syscalls
+from runtime.values import frozen
 
 SETUP_TIMEOUT_S: Final = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """Where a container is made. `lock` is the descriptor that holds its folder's lock."""
 

@@ -1,9 +1,9 @@
 """Capability names and numbers (capabilities(7)), and putting a process into given sets."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import syscalls
+from runtime.values import frozen
 
 NAMES: Final = tuple(
     f"CAP_{name}"
@@ -20,7 +20,7 @@ NAMES: Final = tuple(
 NUMBERS: Final = {name: number for number, name in enumerate(NAMES)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Capabilities:
     """The five sets, as bit masks."""
 

@@ -1,12 +1,12 @@
 """Where this machine has its cgroups: version 1, version 2, or a hybrid, which is version 1 for us."""
 
-from dataclasses import dataclass
 from typing import Final, Self
 
 from runtime import errors
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Layout:
     """Where this machine has its hierarchies mounted: by controller for version 1, or the one of version 2."""
 

@@ -5,19 +5,18 @@ named by its path from the root of the hierarchies, and by nothing else, so any 
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from runtime import cgroupfiles, cgroups_v1, cgroups_v2, cgroupsetting, devicefilter, errors
+from runtime import cgroupfiles, cgroups_v1, cgroups_v2, cgroupsetting, devicefilter, errors, values
 from runtime.cgrouplayout import Layout, current_layout, find_layout
 from runtime.cgroupsetting import Setting
 from runtime.resources import Resources
+from runtime.values import frozen
 
 __all__ = [
     "Cgroup",
@@ -37,7 +36,7 @@ _NO_FREEZER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Stats:
     """One measurement of a container. None: this machine does not tell."""
 
@@ -49,7 +48,7 @@ class Stats:
     oom_kills: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cgroup:
     """The group at `path`; the folders are those that `resources` need when it is created.
 
@@ -325,7 +324,7 @@ _NONE: Final = Cgroup(layout=Layout(), path="")
 
 def _refuse_without_group(resources: Resources) -> None:
     for setting in (
-        *cgroups_v1.settings(dataclasses.replace(resources, unified=())),
+        *cgroups_v1.settings(values.replace(resources, unified=())),
         *(Setting("", file, value, f"unified[{file}]") for file, value in resources.unified),
     ):
         why = "needs a cgroup, and --cgroup-manager disabled asks for none; remove it, or use cgroupfs"

@@ -10,11 +10,10 @@ one it gets a folder there: its limits are written while nobody is in it, and it
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 
-from runtime import cgroupfiles, cgroups_v1, cgroupsetting, errors
+from runtime import cgroupfiles, cgroups_v1, cgroupsetting, errors, values
 from runtime.cgroups import Cgroup
 from runtime.cgroupsetting import Setting
 from runtime.resources import Resources
@@ -30,7 +29,7 @@ def update(group: Cgroup, resources: Resources) -> None:
     if resources.memory_check:
         _check_memory(group, resources)
     further = _further_folders(group, resources)
-    whole = dataclasses.replace(group, folders=(*group.folders, *further))
+    whole = values.replace(group, folders=(*group.folders, *further))
     written: Written = []
     try:
         for folder in further:
@@ -52,7 +51,7 @@ def _with_limit_in_force(group: Cgroup, resources: Resources) -> Resources:
     """Version 2 counts swap alone, so a new limit of memory with swap needs the one of memory, old or new."""
     if not group.layout.is_v2 or resources.memory_swap_bytes is None or resources.memory_limit_bytes is not None:
         return resources
-    return dataclasses.replace(resources, memory_limit_bytes=group.memory_limit() or -1)
+    return values.replace(resources, memory_limit_bytes=group.memory_limit() or -1)
 
 
 def _check_memory(group: Cgroup, resources: Resources) -> None:

@@ -8,11 +8,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from runtime import errors, syscalls
 from runtime.spec import Mount
+from runtime.values import frozen
 
 MAX_DEPTH: Final = 200
 MAX_ENTRIES: Final = 1 << 20
@@ -25,7 +25,7 @@ _OWN_OPTIONS: Final = ("mode=", "uid=", "gid=")
 
 def fill(source: int, copy: int, mount: Mount) -> None:
     """Copy the content of an open folder into the root of an unattached tmpfs, and how the folder is itself."""
-    walk = _Walk(mount=mount)
+    walk = _Walk(mount)
     above = syscalls.openat2(source, ".", _FOLDER, resolve=_INSIDE)
     below = syscalls.openat2(copy, ".", _FOLDER, resolve=_INSIDE)
     try:
@@ -37,7 +37,7 @@ def fill(source: int, copy: int, mount: Mount) -> None:
         os.close(below)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Level:
     """A folder that is being copied, and what of it is still to come."""
 
@@ -51,14 +51,14 @@ class _Level:
         os.close(self.copy)
 
 
-@dataclass(slots=True, kw_only=True)
 class _Walk:
     """One copy. Files with several names are known by what they are on the disk, and linked again."""
 
-    mount: Mount
-    entries: int = 0
-    levels: list[_Level] = field(default_factory=list)
-    linked: dict[tuple[int, int], str] = field(default_factory=dict)
+    def __init__(self, mount: Mount) -> None:
+        self.mount = mount
+        self.entries = 0
+        self.levels: list[_Level] = []
+        self.linked: dict[tuple[int, int], str] = {}
 
     def copy_content(self, source: int, copy: int) -> None:
         """Depth first, with a stack of our own: how deep a tree is, is up to the image."""

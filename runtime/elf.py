@@ -5,8 +5,7 @@ A piece of machine code is bytes, a place to jump to, or an instruction that jum
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 X86_64: Final = 62
 AARCH64: Final = 183
@@ -19,15 +18,13 @@ _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _READ, _WRITE, _EXECUTE = 4, 2, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """A place to jump to."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(NamedTuple):
     """An instruction of x86-64 whose last byte is the distance from behind it: 127 bytes, or struct.error."""
 
     opcode: bytes
@@ -43,8 +40,7 @@ class Jump:
         return len(self.opcode) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """An instruction of aarch64 that holds the distance from its own place, in words, from bit `shift` on."""
 
     opcode: int

@@ -4,13 +4,14 @@ import os
 import select
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import errors, joinedprocess, protocol, spec
 from runtime.cgroups import Cgroup
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
+from runtime.values import frozen
 
 MAX_RUNNING: Final = 256
 _REMEMBERED: Final = 64
@@ -24,7 +25,7 @@ class Exec:
     pid: int
     channel: socket.socket
     master: int = -1
-    failed: bool = field(default=False)
+    failed: bool = False
 
     def close(self) -> None:
         """Let go of what was needed for the start only."""
@@ -33,7 +34,7 @@ class Exec:
             os.close(self.master)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Configured:
     """What the container was asked for: as a value, and its `process` as it was written."""
 

@@ -20,7 +20,6 @@ import functools
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
 from runtime import (
@@ -41,11 +40,12 @@ from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Spec, sysctl_namespace
 from runtime.terms import SUPERVISED, Terms
+from runtime.values import frozen
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Plan:
     """Everything that the first process needs to know. `stdio` holds descriptors; -1 means /dev/null."""
 
@@ -178,7 +178,7 @@ def _no_such_parameter(key: str) -> errors.InvalidSpec:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _KernelParameters:
     """`linux.sysctl`. They are those of the writer's namespaces, whichever procfs they are written through."""
 

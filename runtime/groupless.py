@@ -4,10 +4,9 @@ One rule: what was asked for is kept by other means, or refused. Device rules ar
 those that the configuration brings: no node can be made, and those that the image holds do not work.
 """
 
-import dataclasses
 from typing import Any
 
-from runtime import capabilities, cgroups, errors
+from runtime import capabilities, cgroups, errors, values
 from runtime.resources import Resources
 from runtime.spec import Spec
 
@@ -15,14 +14,14 @@ from runtime.spec import Spec
 def settle(wanted: Spec) -> Spec:
     """The same container without a group; raises InvalidSpec for what needs one."""
     limits = wanted.resources
-    kept: Resources = dataclasses.replace(limits, devices=())
+    kept: Resources = values.replace(limits, devices=())
     cgroups.of("").apply(kept)
     if limits.devices and _can_make_nodes(wanted):
         raise errors.InvalidSpec(
             "linux.resources.devices: needs a cgroup where process.capabilities has CAP_MKNOD, and --cgroup-manager "
             "disabled asks for none; remove the capability, or use cgroupfs"
         )
-    return dataclasses.replace(wanted, cgroups_path="", resources=kept, root_nodev=bool(limits.devices))
+    return values.replace(wanted, cgroups_path="", resources=kept, root_nodev=bool(limits.devices))
 
 
 def _can_make_nodes(wanted: Spec) -> bool:

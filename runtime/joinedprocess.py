@@ -6,7 +6,6 @@ since the monitor's children are; the other namespaces are joined all at once th
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import NoReturn
 
 from runtime import errors, labels, program, syscalls, treatment, userns
@@ -14,9 +13,10 @@ from runtime.cgroups import Cgroup
 from runtime.seccomp import filter as filters
 from runtime.spec import Process, Spec
 from runtime.terms import SUPERVISED, Terms
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Join:
     """What the process needs to know. `stdio` holds descriptors; -1 means /dev/null."""
 

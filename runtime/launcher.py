@@ -24,17 +24,17 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import descriptors, errors, maker, netns, protocol, rehearsal, signals, syscalls, zygote
 from runtime.script import machine
+from runtime.values import frozen
 
 _REPORT_BYTES: Final = 64 * 1024
 _REHEARSALS: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Job:
     """A request that another process is serving."""
 

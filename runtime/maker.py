@@ -5,7 +5,6 @@ monitor executes the script (`scripted`). Two rules. Nothing here waits. And wha
 and left to the monitor, as the launcher was asked for it: the monitor does it in its own way, or says what is wrong.
 """
 
-import dataclasses
 import os
 import socket
 
@@ -22,6 +21,7 @@ from runtime import (
     spec,
     state,
     syscalls,
+    values,
 )
 from runtime.script import machine, outside, plain, start, steps
 
@@ -57,7 +57,7 @@ class Maker:
         request = monitor.parse(message.body, self._root, message.fds, report)
         wanted = spec.parse(request.config)
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
-        wanted = dataclasses.replace(wanted, cgroups_path=path)
+        wanted = values.replace(wanted, cgroups_path=path)
         reason = plain.why_not(wanted, started=request.start)
         if reason or (request.overlay is None and not wanted.root_path):
             raise outside.NotPlainError(reason)

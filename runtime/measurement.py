@@ -7,11 +7,11 @@ form, which says None.)
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from runtime import cgroups_v2
 from runtime.cgroups import Cgroup
+from runtime.values import field, frozen
 
 NO_LIMIT: Final = 2**63 - 4096
 """What version 1 tells where there is no limit."""
@@ -20,7 +20,7 @@ Read = Callable[[str, str], str]
 """A file of a controller's folder; empty when it is not there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cpu:
     """Times in ns; by processor on version 1 only."""
 
@@ -35,7 +35,7 @@ class Cpu:
     throttled_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Account:
     """What is used of something that has a limit, the most ever, and how often the limit was hit."""
 
@@ -45,7 +45,7 @@ class Account:
     hits: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Memory:
     """Bytes. `swap` is memory and swap together on version 1, and swap alone on version 2."""
 
@@ -58,7 +58,7 @@ class Memory:
     raw: dict[str, int]  # memory.stat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IoCount:
     """How much of one kind a container did on one block device, in bytes or operations."""
 
@@ -68,7 +68,7 @@ class IoCount:
     value: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Measurement:
     """One moment."""
 

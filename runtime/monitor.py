@@ -6,7 +6,6 @@ nothing is made behind the back of whoever saw the launcher end: what is begun i
 deletion waits for it, and nothing is begun once the launcher has gone.
 """
 
-import dataclasses
 import functools
 import gc
 import os
@@ -15,7 +14,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from runtime import (
@@ -31,15 +29,17 @@ from runtime import (
     state,
     supervisor,
     syscalls,
+    values,
 )
 from runtime.fields import Fields
 from runtime.seccomp import filter as filters
+from runtime.values import frozen
 
 _DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """What the launcher was asked to create."""
 
@@ -135,7 +135,7 @@ def create(request: Request) -> supervisor.Supervised:
     """Make the container; its standard streams are closed here then."""
     wanted = spec.parse(request.config)
     path = wanted.cgroups_path or state.default_cgroups_path(request.container)
-    wanted = dataclasses.replace(wanted, cgroups_path=path)
+    wanted = values.replace(wanted, cgroups_path=path)
     if request.overlay is None and not wanted.root_path:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
     with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as place:
@@ -195,14 +195,14 @@ def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> super
         state.put_in_place(os.path.join(folder, state.STATE_FILE))
     if request.start:
         channel.close()
-    return dataclasses.replace(supervised, master=master, channel=None if request.start else channel)
+    return values.replace(supervised, master=master, channel=None if request.start else channel)
 
 
 def _described(request: Request, wanted: spec.Spec) -> dict[str, Any]:
     return state.describe(request.container, "creating", pid=0, bundle=request.bundle, annotations=wanted.annotations)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Output:
     """Where the first process's streams go: its descriptors, our ends of its pipes, and the log."""
 

@@ -5,10 +5,10 @@ option of the file system, which alone knows whether it is right; those that any
 (fsconfig(2), FSCONFIG_SET_FLAG). A bind mount shares the file system of its source, so there such a word is refused.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import errors, syscalls
+from runtime.values import frozen
 
 _ATTRIBUTES: Final[dict[str, tuple[int, int]]] = {
     "ro": (syscalls.MOUNT_ATTR_RDONLY, 0),
@@ -48,7 +48,7 @@ _REFUSED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MountOptions:
     """What the options of one mount amount to."""
 

@@ -9,10 +9,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 
 from runtime import errors, syscalls
+from runtime.values import frozen
 
 _HEADER: Final = struct.Struct("IHHII")  # struct nlmsghdr
 _LINK: Final = struct.Struct("BxHiII")  # struct ifinfomsg
@@ -58,7 +58,7 @@ def _move(host: "_Kernel", container: "_Kernel", namespace: int, outside_name: s
         container.ask(_RTM_NEWADDR, _CREATE | _EXCLUSIVE, head + address.attributes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Address:
     """An address that somebody has given to an interface."""
 
@@ -68,7 +68,7 @@ class _Address:
     attributes: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Kernel:
     """A socket to one network namespace's part of the kernel."""
 

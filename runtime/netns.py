@@ -8,15 +8,15 @@ its network, and every container that comes after has the same users.
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from runtime import errors, firstprocess, syscalls, userns
 from runtime.fields import Fields
 from runtime.spec.mappings import IdMaps, parse_mappings
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Owner:
     """A user namespace to make: what it maps, and where it is pinned."""
 
@@ -24,7 +24,7 @@ class Owner:
     maps: IdMaps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pins:
     """A network namespace, and with an owner the user namespace that it belongs to."""
 

@@ -18,10 +18,10 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from runtime import errors
+from runtime.values import frozen
 
 MAX_PACKET_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -33,12 +33,12 @@ _SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Message:
     """What arrived: the object, and descriptors that now belong to the receiver (close-on-exec)."""
 
     body: dict[str, Any]
-    fds: tuple[int, ...] = field(default=())
+    fds: tuple[int, ...] = ()
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -5,10 +5,10 @@ Where zero is a limit of its own, the field says so.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from runtime.fields import Fields
+from runtime.values import frozen
 
 _INT64: Final = 2**63 - 1
 _UINT64: Final = 2**64 - 1
@@ -58,7 +58,7 @@ class RdmaLimit(NamedTuple):
     objects: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Resources:
     """Limits of the container's cgroup; None leaves the kernel's default."""
 

@@ -9,11 +9,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import copyup, devices, errors, idmap, overlay, paths, syscalls, userns
 from runtime.spec import Mount, Overlay, Spec
+from runtime.values import frozen
 
 _PROC_FILES: Final = frozenset(
     f"/proc/{name}"
@@ -27,7 +27,7 @@ _PROC_FILES: Final = frozenset(
 _KERNEL_TREES: Final = frozenset({"proc", "sysfs"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tree:
     """What the tree is made of. `stage` is an own folder of the host that some kernels mount overlays on meanwhile."""
 
@@ -37,7 +37,7 @@ class Tree:
     cgroup_folders: tuple[tuple[str, str], ...]  # name below /sys/fs/cgroup, folder of the host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sources:
     """Detached mounts that only the host's privileges can make. Without a user namespace these are the fewest."""
 

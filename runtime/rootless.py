@@ -8,13 +8,12 @@ binds the host's), groups may have to stay as they are, and the score by which m
 One rule: what nobody asked for is gone without, and what was asked for and cannot be had is refused by its field.
 """
 
-import dataclasses
 import errno
 import fcntl
 import os
 from typing import Final
 
-from runtime import errors, privilege, syscalls
+from runtime import errors, privilege, syscalls, values
 from runtime.cgroups import Cgroup
 from runtime.resources import Resources
 from runtime.spec import Process, Spec
@@ -48,7 +47,7 @@ def join(container: Spec, process: Process, first_process: int) -> tuple[Spec, P
     syscalls.set_dumpable(0)
     with errors.step("join the container's user namespace"):
         syscalls.setns(first_process, syscalls.CLONE_NEWUSER)
-    return _inside(container), dataclasses.replace(process, oom_score_adj=None)
+    return _inside(container), values.replace(process, oom_score_adj=None)
 
 
 def create_group(group: Cgroup, resources: Resources) -> Cgroup:
@@ -59,18 +58,18 @@ def create_group(group: Cgroup, resources: Resources) -> Cgroup:
         if error.errno not in _NOT_OURS or not privilege.in_user_namespace():
             raise
         # What devices there are, a user namespace decides: it lets nobody make a node.
-        if dataclasses.replace(resources, devices=(), counts_io=False) != Resources():
+        if values.replace(resources, devices=(), counts_io=False) != Resources():
             message = f"linux.resources: this user may not make the cgroup {group.path} ({error.message}); leave the "
             message += "limits out, or have the folder above it given to the user"
             raise errors.SetupFailed(message, step="linux.resources", errno=error.errno) from error
-        return dataclasses.replace(group, folders=())
+        return values.replace(group, folders=())
     return group
 
 
 def _inside(wanted: Spec) -> Spec:
     others = tuple(namespace for namespace in wanted.namespaces if namespace.kind != "user")
-    process = dataclasses.replace(wanted.process, oom_score_adj=None)
-    return dataclasses.replace(wanted, namespaces=others, id_maps=None, process=process)
+    process = values.replace(wanted.process, oom_score_adj=None)
+    return values.replace(wanted, namespaces=others, id_maps=None, process=process)
 
 
 def _check(wanted: Spec) -> None:

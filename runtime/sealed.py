@@ -7,10 +7,12 @@ later (CVE-2019-5736). So whatever of ours sets up a process of a container runs
 import fcntl
 import os
 import sys
-from typing import Final
 
-_NAME: Final = "orch-runtime"
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+NEEDED_BY = frozenset({"create", "run", "exec"})
+"""The command's verbs that set up processes."""
+
+_NAME = "orch-runtime"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def copy(path: str) -> int:
@@ -23,9 +25,14 @@ def copy(path: str) -> int:
     return made
 
 
+def is_sealed() -> bool:
+    """Whether this process is such a copy."""
+    return os.readlink("/proc/self/exe").startswith(f"/memfd:{_NAME}")
+
+
 def ensure() -> None:
     """Go on as a sealed copy of this interpreter, with the same arguments; returns when that is the case."""
-    if os.readlink("/proc/self/exe").startswith(f"/memfd:{_NAME}"):
+    if is_sealed():
         return
     made = copy("/proc/self/exe")
     # The first argument tells the interpreter where its library is, so it stays.

@@ -10,8 +10,9 @@ is compiled. Differences from Docker are few and on purpose: tests/integration/r
 import errno
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Final
+
+from runtime.values import frozen
 
 ARCHITECTURES: Final = {
     "x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"),
@@ -25,7 +26,7 @@ _NEW_NAMESPACES: Final = 0x7E020000
 _AF_ALG, _AF_VSOCK = 38, 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Group:
     """Calls that are allowed together, to containers that have one of `having` (if any) and not `lacking`."""
 

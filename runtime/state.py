@@ -9,17 +9,16 @@ exit.json is there, or whose monitor is gone, is stopped.
 """
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import cgrouppath, errors
+from runtime import cgrouppath, errors, values
+from runtime.values import frozen
 
 STATE_FILE, EXIT_FILE, CONFIG_FILE, SOCKET_FILE = "state.json", "exit.json", "config.json", "monitor.sock"
 GATE_FILE: Final = "start.sock"
@@ -30,7 +29,7 @@ _RESERVED_BYTES: Final = 512
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class State:
     """state.json. Start times are field 22 of /proc/PID/stat: with them a pid names one process for ever."""
 
@@ -46,7 +45,7 @@ class State:
     started_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exit:
     """exit.json. A process that ended by signal N has the exit code 128 + N, as in a shell."""
 
@@ -98,7 +97,7 @@ def write_beside(path: str, value: Any) -> None:
 
 def write_new(path: str, value: Any) -> None:
     """Write a file that nobody reads yet, into the space that `reserve` took if it did."""
-    write_text(path, text(dataclasses.asdict(value) if isinstance(value, State | Exit) else value))
+    write_text(path, text(values.asdict(value) if isinstance(value, State | Exit) else value))
 
 
 def text(value: Any) -> str:
@@ -142,11 +141,11 @@ def load(root: str, container: str) -> State:
         raise errors.UnknownContainer(f"container {container}: does not exist below {root}")
     state = State(**fields)
     if not state.monitor_pid:
-        return dataclasses.replace(state, status=_unattended_status(where, state))
+        return values.replace(state, status=_unattended_status(where, state))
     alive = process_start(state.monitor_pid) == state.monitor_start
     if alive and not os.path.exists(os.path.join(where, EXIT_FILE)):
         return state
-    return dataclasses.replace(state, status="stopped")
+    return values.replace(state, status="stopped")
 
 
 def _unattended_status(where: str, state: State) -> str:

@@ -16,7 +16,6 @@ exit.json, and only then do the clients hear of it.
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import selectors
@@ -24,19 +23,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal
+from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal, values
 from runtime.cgroups import Cgroup
 from runtime.execs import Configured
 from runtime.seccomp import filter as filters
 from runtime.spec import Hook, Spec
+from runtime.values import frozen
 
 MAX_CLIENTS: Final = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Supervised:
     """A container that was made. Descriptors that it does not have are -1."""
 
@@ -145,9 +144,9 @@ class Supervisor:
             # No pid namespace died with the first process, so its descendants may still be there.
             with contextlib.suppress(errors.SetupFailed):  # `delete` tries again and says what stays
                 self._it.cgroup.kill_all()
-        ended = dataclasses.replace(ended, lost_log_bytes=self._output.finish())
+        ended = values.replace(ended, lost_log_bytes=self._output.finish())
         state.write(os.path.join(self._it.folder, state.EXIT_FILE), ended)
-        self._broadcast({"event": "exit", **dataclasses.asdict(ended)})
+        self._broadcast({"event": "exit", **values.asdict(ended)})
 
     def _move_output(self, fd: int) -> None:
         if not self._output.move(fd) and fd not in self._output.ends:
@@ -222,7 +221,7 @@ class Supervisor:
         if self._state.status != "created" or channel is None:
             raise errors.WrongStatus(f"start: the container is {self._state.status}, not created")
         protocol.send(channel, {"start": True})
-        self._state = dataclasses.replace(self._state, status="starting")
+        self._state = values.replace(self._state, status="starting")
         self._starting[self._state.pid] = lambda: self._started(channel, number, client)
         self._watch(channel.fileno(), self._starting[self._state.pid])
 
@@ -234,7 +233,7 @@ class Supervisor:
         if message is not None:
             self._send(client, {"id": number, "error": message.body["error"]})
             return
-        self._state = dataclasses.replace(self._state, status="running", started_ns=time.time_ns())
+        self._state = values.replace(self._state, status="running", started_ns=time.time_ns())
         with contextlib.suppress(OSError, errors.SetupFailed):  # a full disk: the monitor's own answer stays right
             state.write(os.path.join(self._it.folder, state.STATE_FILE), self._state)
         self._after_start(lambda: self._send(client, protocol.ok(number)))
@@ -258,7 +257,7 @@ class Supervisor:
         self._watch(ended, have_ended)
 
     def _tell_state(self, _number: int, _client: socket.socket, _message: protocol.Message) -> dict[str, Any]:
-        return dataclasses.asdict(self._state)
+        return values.asdict(self._state)
 
     def _kill(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
         number = message.body.get("signal")

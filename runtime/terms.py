@@ -10,12 +10,12 @@ has descriptors 0, 1 and 2               may be given the next ones too
 import os
 import signal
 import socket
-from dataclasses import dataclass
 
 from runtime import errors, protocol, syscalls
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Terms:
     """The terms of one process."""
 

@@ -14,14 +14,12 @@ moment what is true: "creating" until the first process waits, "created" while t
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from runtime import (
@@ -38,13 +36,15 @@ from runtime import (
     spec,
     state,
     syscalls,
+    values,
 )
 from runtime.seccomp import filter as filters
 from runtime.state import State
 from runtime.terms import Terms
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """What is to be created. The standard streams are the caller's own."""
 
@@ -66,8 +66,8 @@ def create(request: Request) -> State:
         # The default is the calling user's, so it comes before that may become another.
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
         # Docker and podman read of the group's files how much was read and written.
-        limits = dataclasses.replace(wanted.resources, counts_io=True)
-        wanted = dataclasses.replace(wanted, cgroups_path=path, resources=limits)
+        limits = values.replace(wanted.resources, counts_io=True)
+        wanted = values.replace(wanted, cgroups_path=path, resources=limits)
     else:
         wanted, config = groupless.settle(wanted), groupless.config(request.config)
     wanted = rootless.enter(wanted)
@@ -158,7 +158,7 @@ def _accompany(
         assert request.take_terminal is not None, "a terminal that was not asked for"
         request.take_terminal(master)
     write_pid_file(request.pid_file, pid)
-    known = dataclasses.replace(known, status="created")
+    known = values.replace(known, status="created")
     state.write(os.path.join(folder, state.STATE_FILE), known)
     return known
 
@@ -187,7 +187,7 @@ def start(root: str, container: str) -> None:
             raise errors.WrongStatus(f"container {container}: cannot be started, since it is {known.status}")
         _open_gate(root, known)
         # The state says when; that it runs is told by the gate's absence.
-        started = dataclasses.replace(known, status="running", started_ns=time.time_ns())
+        started = values.replace(known, status="running", started_ns=time.time_ns())
         folder = state.folder(root, container)
         state.write(os.path.join(folder, state.STATE_FILE), started)
         hooks.after_start(state.load_config(folder), container, known.pid, known.bundle)

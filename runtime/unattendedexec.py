@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from runtime import (
@@ -27,9 +26,10 @@ from runtime.fields import Fields
 from runtime.seccomp import filter as filters
 from runtime.state import State
 from runtime.terms import Terms
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """What is to be executed. The standard streams are the caller's own."""
 

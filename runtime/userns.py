@@ -10,17 +10,17 @@ import signal
 import socket
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Self
 
 from runtime import errors, forks, namespaces, protocol, syscalls
 from runtime.spec import Spec, mappings
 from runtime.spec.mappings import IdMaps
+from runtime.values import frozen
 
 _STEP: Final = "linux.namespaces: user"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Owner:
     """The user namespace that a container belongs to: an open descriptor, and what it maps."""
 

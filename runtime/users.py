@@ -7,18 +7,18 @@ Python's `pwd` and `grp` are never used, since they load the host's name service
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import errors, syscalls
 from runtime.spec import MAX_ID, User
+from runtime.values import frozen
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _MAX_DIGITS: Final = 20
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Identity:
     """User and groups in numbers, and the home folder."""
 

@@ -17,6 +17,7 @@ from runtime.seccomp import cache
 from runtime.seccomp import filter as filters
 from runtime.spec import Mount, Spec, mappings
 from runtime.users import Identity
+from runtime.values import frozen
 
 _INSIDE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
 
@@ -43,7 +44,7 @@ class Given:
             os.close(self.fds.pop())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Streams:
     """The standard streams that the executor gives: for each the owner of a pipe, -1 for another file, or None."""
 

@@ -5,11 +5,10 @@ reaper, agent for their system calls, or anything unusual that the kernel should
 here by name makes a container unusual, so a field that somebody adds is never left out of a script by mistake.
 """
 
-import dataclasses
 import os
 from typing import Any, Final
 
-from runtime import mountoptions, overlay, syscalls
+from runtime import mountoptions, overlay, syscalls, values
 from runtime.script import machine
 from runtime.spec import Hooks, Mount, Process, Spec
 
@@ -30,14 +29,11 @@ _KNOWN: Final[dict[type, frozenset[str]]] = {
 _KINDS: Final = frozenset({"cgroup", "ipc", "mount", "network", "pid", "user", "uts"})
 
 
-def _unknown(kind: type) -> tuple[tuple[str, Any], ...]:
+def _unknown(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
     """The fields that a script leaves alone, with what they are when nothing is asked for."""
-    found = []
-    for field in dataclasses.fields(kind):
-        if field.name not in _KNOWN[kind]:
-            made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-            found.append((field.name, made))
-    return tuple(found)
+    found = values.defaults(kind)
+    assert set(kind.__slots__) - set(found) <= _KNOWN[kind], f"{kind.__name__}: a field that scripts must do"
+    return tuple(each for each in found.items() if each[0] not in _KNOWN[kind])
 
 
 _UNKNOWN: Final = {kind: _unknown(kind) for kind in _KNOWN}

@@ -10,7 +10,6 @@ import resource
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import capabilities, rootfs, syscalls
@@ -19,6 +18,7 @@ from runtime.script.steps import Cell, Script
 from runtime.seccomp import filter as filters
 from runtime.spec import Mount, Namespace, Spec, sysctl_namespace
 from runtime.users import Identity
+from runtime.values import frozen
 
 _AT_FDCWD: Final = syscalls.AT_FDCWD
 _CLOEXEC: Final = os.O_CLOEXEC
@@ -48,7 +48,7 @@ _CLONE_VM, _CLONE_PARENT, _CLONE_PARENT_SETTID = 0x100, 0x8000, 0x100000
 _AF_INET, _SOCK_DGRAM = 2, 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Board:
     """A folder in memory with one for each controller of version 1, and the groups to put on those."""
 
@@ -56,7 +56,7 @@ class Board:
     groups: tuple[tuple[str, Cell], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pipe:
     """A standard stream that is a pipe, and its owner on the host."""
 
@@ -64,7 +64,7 @@ class Pipe:
     owner: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inside:
     """What was found out, or made, outside. Descriptors are cells."""
 
@@ -88,7 +88,7 @@ class Inside:
     filter_flags: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Marks:
     """Cells that tell how far the list came."""
 

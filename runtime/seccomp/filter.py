@@ -1,13 +1,13 @@
 """What a process does about its filter: fetch the program while it sees the host, load it right before its exec."""
 
 import errno
-from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import capabilities, errors, syscalls
 from runtime.seccomp import cache, notify
 from runtime.seccomp.profile import FLAGS, Profile
 from runtime.spec import Process
+from runtime.values import frozen
 
 SYS_ADMIN: Final = capabilities.mask(("CAP_SYS_ADMIN",))
 _NEW_LISTENER: Final = 1 << 3
@@ -16,7 +16,7 @@ _TSYNC: Final = FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]
 _WAIT_KILLABLE: Final = FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Filter:
     """A program that waits for its moment."""
 
@@ -25,7 +25,7 @@ class Filter:
     courier: notify.Courier | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Order:
     """What a process that is about to be forked must know of its filter. `root` is the state folder on the host."""
 

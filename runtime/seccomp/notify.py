@@ -25,11 +25,11 @@ import os
 import select
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime import errors, syscalls
 from runtime.seccomp.profile import Profile
+from runtime.values import frozen
 
 _AGENT_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.001
@@ -38,7 +38,7 @@ _LOOKS: Final = 500_000_000
 _WAITING, _DELIVERED, _FAILED = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Courier:
     """The process's end."""
 

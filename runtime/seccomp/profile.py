@@ -8,10 +8,10 @@ import copy
 import errno
 import json
 from _blake2 import blake2b  # hashlib has it too, but loads OpenSSL first: 4 ms of each command
-from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime.fields import Fields
+from runtime.values import frozen
 
 # The kernel's answers (linux/seccomp.h); the low 16 bits are data.
 _KILL_THREAD: Final = 0x00000000
@@ -65,7 +65,7 @@ _MAX_ERRNO: Final = 4094  # libseccomp stops one below the kernel
 _WITH_DATA: Final = {_ERRNO: _MAX_ERRNO, _TRACE: 0xFFFF}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Condition:
     """A comparison of one argument of a call; `MASKED_EQ` compares `argument & value` with `value_two`."""
 
@@ -75,7 +75,7 @@ class Condition:
     value_two: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rule:
     """What calls of these names get, when all conditions hold."""
 
@@ -85,7 +85,7 @@ class Rule:
     path: str  # the field, for messages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Profile:
     """The whole filter."""
 

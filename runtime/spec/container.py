@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,12 +20,13 @@ from runtime.spec.netdevices import parse_net_devices
 from runtime.spec.process import Process, parse_process
 from runtime.spec.timeoffsets import TimeOffset, parse_time_offsets
 from runtime.spec.treatment import MemoryPolicy, parse_memory_policy, parse_personality
+from runtime.values import field, frozen
 
 _MAX_NAME_BYTES: Final = 64  # include/linux/uts.h, __NEW_UTS_LEN
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Spec:
     """A whole container."""
 

@@ -1,12 +1,11 @@
 """`linux.devices`: nodes to make."""
 
-from dataclasses import dataclass
-
 from runtime.fields import Fields
 from runtime.spec import paths, process
+from runtime.values import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Device:
     """A device node to make under the root's /dev."""
 

@@ -1,15 +1,14 @@
 """`hooks`: programs of the host's or the image's to execute at six moments of a container's life."""
 
-from dataclasses import dataclass
-
 from runtime.fields import Fields
 from runtime.spec import paths
+from runtime.values import frozen
 
 MAX_TIMEOUT_S = 24 * 3600
 NAMES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hook:
     """One program. An empty environment is one without variables; nothing is inherited."""
 
@@ -20,7 +19,7 @@ class Hook:
     field: str = ""  # where it stands, for messages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hooks:
     """All of them, in the order in which their moments come."""
 

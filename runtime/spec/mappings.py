@@ -6,17 +6,17 @@ no id twice on either side.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from runtime.fields import Fields
 from runtime.spec.process import MAX_ID
+from runtime.values import frozen
 
 MAX_LINES: Final = 340
 _PAGE_BYTES: Final = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IdRange:
     """`size` ids from `inside` on are the host's ids from `outside` on."""
 
@@ -25,7 +25,7 @@ class IdRange:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IdMaps:
     """Both kinds of ids. The container's root is always among them."""
 

@@ -1,19 +1,18 @@
 """`mounts`, the propagation of the root, and our extension, the overlay."""
 
-import dataclasses
-from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime import mountoptions
+from runtime import mountoptions, values
 from runtime.fields import Fields
 from runtime.spec import paths
 from runtime.spec.mappings import IdMaps, parse_mappings
+from runtime.values import frozen
 
 _UNLABELLED: Final = frozenset({"proc", "sysfs", "mqueue", "cgroup"})
 """Kinds whose files SELinux labels by itself, and takes no context for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mount:
     """A mount below the root, in the order of the configuration."""
 
@@ -25,7 +24,7 @@ class Mount:
     id_maps: IdMaps | None = None  # None: not idmapped, or with `options.idmap` as the user namespace is
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Overlay:
     """Our extension beside the bundle: the root is an overlay of layers (top first) and a writable folder."""
 
@@ -52,7 +51,7 @@ def parse_mount(fields: Fields, label: str = "") -> Mount:
     if options.tmpcopyup and destination == "/dev":
         raise fields.refuse("options", "'tmpcopyup' is not for /dev, which the runtime fills itself")
     if label and not options.bind and kind not in _UNLABELLED:
-        options = dataclasses.replace(options, data=(*options.data, f"context={label}"))
+        options = values.replace(options, data=(*options.data, f"context={label}"))
     return Mount(destination=destination, kind=kind, source=source, options=options, path=fields.path, id_maps=id_maps)
 
 

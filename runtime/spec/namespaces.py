@@ -1,10 +1,10 @@
 """`linux.namespaces`: what the container has of its own, or shares by a path."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from runtime import syscalls
 from runtime.fields import Fields
+from runtime.values import frozen
 
 _NAMESPACES: Final = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
@@ -19,7 +19,7 @@ _NAMESPACES: Final = {
 KINDS: Final = tuple(_NAMESPACES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Namespace:
     """A namespace to make, or with a path one to join."""
 

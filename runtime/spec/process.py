@@ -2,7 +2,6 @@
 
 import re
 import resource
-from dataclasses import dataclass, field
 from typing import Final
 
 from runtime import capabilities as caps
@@ -16,6 +15,7 @@ from runtime.spec.treatment import (
     parse_io_priority,
     parse_scheduler,
 )
+from runtime.values import field, frozen
 
 MAX_ID: Final = 2**32 - 2
 """The highest user and group id; 2³²-1 means "no change" to the kernel."""
@@ -23,7 +23,7 @@ MAX_ID: Final = 2**32 - 2
 _RLIMIT_NAME: Final = re.compile(r"RLIMIT_[A-Z]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class User:
     """Who the process runs as. A username, when there is one, decides over uid and gid."""
 
@@ -34,7 +34,7 @@ class User:
     username: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rlimit:
     """One resource limit; -1 is infinity."""
 
@@ -44,7 +44,7 @@ class Rlimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Process:
     """What to execute, and as whom."""
 

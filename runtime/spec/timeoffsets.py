@@ -1,16 +1,16 @@
 """`linux.timeOffsets`: what a new time namespace adds to the clocks that count from the machine's start."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from runtime.fields import Fields
+from runtime.values import frozen
 
 CLOCKS: Final = ("monotonic", "boottime")
 _MAX_SECONDS: Final = 2**63 - 1
 _MAX_NANOSECONDS: Final = 10**9 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TimeOffset:
     """The offset of one clock; the nanoseconds are added to the seconds, also to negative ones."""
 

@@ -4,10 +4,10 @@ What one field alone can get wrong is refused here; what depends on the machine,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from runtime.fields import Fields
+from runtime.values import frozen
 
 IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 POLICIES: Final = {
@@ -49,7 +49,7 @@ _NICE: Final = frozenset({"SCHED_OTHER", "SCHED_BATCH"})
 _WITHOUT_NODES: Final = frozenset({"MPOL_DEFAULT", "MPOL_LOCAL"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IoPriority:
     """ioprio_set(2); 0 is the most urgent of a class's eight levels."""
 
@@ -57,7 +57,7 @@ class IoPriority:
     level: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Scheduler:
     """sched_setattr(2)."""
 
@@ -80,7 +80,7 @@ class Scheduler:
         return self.policy != "SCHED_DEADLINE" and not self.flags & SCHEDULER_FLAGS["SCHED_FLAG_RESET_ON_FORK"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CpuAffinity:
     """The processors of an exec's process, before it is in the container's cgroup and after. Empty: as it comes."""
 
@@ -88,7 +88,7 @@ class CpuAffinity:
     final: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemoryPolicy:
     """set_mempolicy(2)."""
 

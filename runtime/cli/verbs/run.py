@@ -1,8 +1,6 @@
 """`orchrun run`: create and start; then wait, pass signals and the terminal on, and delete. Or leave, with --detach."""
 
-import dataclasses
-
-from runtime import removal, syscalls, unattended
+from runtime import removal, syscalls, unattended, values
 from runtime.cli import foreground
 from runtime.cli.main import Context
 from runtime.cli.options import Flag, Options
@@ -28,7 +26,7 @@ def run(context: Context, given: Options) -> int:
         syscalls.set_child_subreaper()
     front = foreground.Foreground()
     if request.take_terminal is None:
-        request = dataclasses.replace(request, take_terminal=front.take_terminal)
+        request = values.replace(request, take_terminal=front.take_terminal)
     pid = _start(request)
     code = front.wait(pid)
     if not given.on("--keep"):
