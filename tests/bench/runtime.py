@@ -148,9 +148,12 @@ class Ours:
                     client.delete(ours._root, container.id, force=True)
 
     def life(self, *, mapped: bool = False) -> float:
-        """One container from its creation to its removal."""
+        """One container from its creation to its removal. What is asked for is written before, as the peers' bundles."""
+        request = self._request(f"c{next(self._numbers)}", TRUE)
+        if mapped:
+            defaults.give_user_namespace(request["config"], first_id=1 << 20)
         with peers.milliseconds() as spent:
-            name = self._create(TRUE, mapped=mapped)
+            name = self._create(request)
             with contextlib.suppress(client.errors.PeerGone), client.adopt(self._root, name) as monitor:
                 monitor.wait(10)
             client.delete(self._root, name, force=True)
@@ -159,7 +162,7 @@ class Ours:
     def execute(self) -> float:
         """One process in a running container."""
         if self._held is None:
-            self._held = client.adopt(self._root, self._create(LONG))
+            self._held = client.adopt(self._root, self._create(self._request("held", LONG)))
         with peers.milliseconds() as spent:
             number, _, _ = self._held.execute({"args": TRUE})
             assert self._held.wait_exec(number, 10) == 0
@@ -194,13 +197,9 @@ class Ours:
         assert message is not None, "the launcher has ended"
         protocol.result(message.body)
 
-    def _create(self, args: Sequence[str], *, mapped: bool = False) -> str:
-        name = f"c{next(self._numbers)}"
-        request = self._request(name, args)
-        if mapped:
-            defaults.give_user_namespace(request["config"], first_id=1 << 20)
-        self._launcher.create(name, request["config"], overlay=request["overlay"])
-        return name
+    def _create(self, request: dict[str, Any]) -> str:
+        made = self._launcher.create(request["container"], request["config"], overlay=request["overlay"])
+        return str(made["id"])
 
     def _request(self, name: str, args: Sequence[str]) -> dict[str, Any]:
         folders = {kind: self._folder / "ours-layers" / name / kind for kind in ("upper", "work")}
