@@ -93,6 +93,9 @@ def serve(number: int, report: int, make: Callable[[], supervisor.Supervised]) -
         supervised = make()
         known, how = supervised.state, supervised.scripted
         reply = protocol.ok(number, pid=known.pid, monitor_pid=known.monitor_pid, id=known.id, scripted=how)
+        if not supervised.poststart:
+            _report(report, reply)  # it is whole: who connects now is served soon
+            report = -1
         supervisor.Supervisor(supervised).run(lambda: _report(report, reply))
         code = 0
     except errors.ContainerError as error:
@@ -124,6 +127,8 @@ def _check_wanted(report: int) -> None:
 
 
 def _report(pipe: int, reply: dict[str, Any]) -> None:
+    if pipe < 0:
+        return  # it was made
     try:
         os.write(pipe, protocol.encode(reply))
         os.close(pipe)

@@ -148,7 +148,7 @@ class Ours:
                     client.delete(ours._root, container.id, force=True)
 
     def life(self, *, mapped: bool = False) -> float:
-        """One container from its creation to its removal. What is asked for is written before, as the peers' bundles."""
+        """One container from its creation to its removal; what is asked for was written before, as for the peers."""
         request = self._request(f"c{next(self._numbers)}", TRUE)
         if mapped:
             defaults.give_user_namespace(request["config"], first_id=1 << 20)
