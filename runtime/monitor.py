@@ -76,17 +76,19 @@ def parse(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) ->
     return request
 
 
-def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> NoReturn:
+def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int, prepared: supervisor.Prepared) -> NoReturn:
     """Be the monitor of a new container. `report` is a pipe that takes one reply and is closed then."""
 
     def make() -> supervisor.Supervised:
         detach()
         return create(parse(body, root, fds, report))
 
-    serve(int(body["id"]), report, make)
+    serve(int(body["id"]), report, make, prepared)
 
 
-def serve(number: int, report: int, make: Callable[[], supervisor.Supervised]) -> NoReturn:
+def serve(
+    number: int, report: int, make: Callable[[], supervisor.Supervised], prepared: supervisor.Prepared
+) -> NoReturn:
     """Be the monitor of the container that `make` makes, and reply to the request of this number."""
     code = 1
     try:
@@ -96,7 +98,7 @@ def serve(number: int, report: int, make: Callable[[], supervisor.Supervised]) -
         if not supervised.poststart:
             _report(report, reply)  # it is whole: who connects now is served soon
             report = -1
-        supervisor.Supervisor(supervised).run(lambda: _report(report, reply))
+        supervisor.Supervisor(supervised, prepared).run(lambda: _report(report, reply))
         code = 0
     except errors.ContainerError as error:
         _report(report, protocol.failed(number, error))

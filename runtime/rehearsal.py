@@ -72,5 +72,6 @@ def _supervise(folder: str, memory: machine.Memory) -> None:
         )
         packet, fds = protocol.receive_packet(theirs)
         container = scripted.received(packet, fds, theirs, folder, memory)
-        supervisor.Supervisor(container.create(memory)).run(lambda: None)
+        prepared = supervisor.prepare()
+        supervisor.Supervisor(container.create(memory, prepared.start), prepared).run(lambda: None)
     os.unlink(os.path.join(folder, state.SOCKET_FILE))

@@ -75,11 +75,18 @@ def received(
     return Container(Made(*fields), fds, root)
 
 
-def run(packet: bytes, fds: list[int], channel: socket.SocketType, root: str, memory: machine.Memory) -> NoReturn:
+def run(
+    packet: bytes,
+    fds: list[int],
+    channel: socket.SocketType,
+    root: str,
+    memory: machine.Memory,
+    prepared: supervisor.Prepared,
+) -> NoReturn:
     """Be the monitor of a container that was made."""
     container = received(packet, fds, channel, root, memory)
     channel.close()
-    monitor.serve(container.made.number, fds[0], lambda: container.create(memory))
+    monitor.serve(container.made.number, fds[0], lambda: container.create(memory, prepared.start), prepared)
 
 
 class _Failed(Exception):  # noqa: N818 - caught by whoever raised it
@@ -99,14 +106,14 @@ class Container:
         self._pipes: tuple[int, ...] = ()
         self._pid = 0
 
-    def create(self, memory: machine.Memory) -> supervisor.Supervised:
-        """Let the first process become the program."""
+    def create(self, memory: machine.Memory, own_start: int) -> supervisor.Supervised:
+        """Let the first process become the program. `own_start` is when this process started."""
         try:
-            return self._create(memory)
+            return self._create(memory, own_start)
         except (_Failed, OSError):
             return self._start_again()
 
-    def _create(self, memory: machine.Memory) -> supervisor.Supervised:
+    def _create(self, memory: machine.Memory, own_start: int) -> supervisor.Supervised:
         made = self.made
         if not made.own_pids:
             syscalls.set_child_subreaper()
@@ -114,7 +121,7 @@ class Container:
             self._log = logs.LogFile(made.log[0], max_bytes=made.log[1], max_files=made.log[2])
         ended = self._clone(memory)
         # While the first process sets itself up, on the other processor if there is one.
-        known = self._known(os.getpid(), time.time_ns())
+        known = self._known(own_start, time.time_ns())
         text = _STATE % (
             made.state,
             known.pid,
@@ -153,15 +160,15 @@ class Container:
             self._pid = memory.cell(made.born) & _PID_BITS
         return ours
 
-    def _known(self, own: int, now: int) -> state.State:
+    def _known(self, own_start: int, now: int) -> state.State:
         request = self.made.request
         return state.State(
             id=request["container"],
             status="running",
             pid=self._pid,
             pid_start=state.process_start(self._pid, zombie=True),
-            monitor_pid=own,
-            monitor_start=state.process_start(own),
+            monitor_pid=os.getpid(),
+            monitor_start=own_start,
             bundle=request["bundle"],
             cgroups_path=self.made.cgroup[2],
             created_ns=now,

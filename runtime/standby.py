@@ -4,7 +4,7 @@ import os
 import socket
 from typing import NoReturn
 
-from runtime import monitor, protocol, scripted
+from runtime import monitor, protocol, scripted, supervisor
 from runtime.script import machine
 
 
@@ -19,14 +19,15 @@ def run(channel: int, root: str, memory: machine.Memory) -> NoReturn:
         name = os.open("/proc/self/comm", os.O_WRONLY)
         os.write(name, b"orch-monitor")
         os.close(name)
+        prepared = supervisor.prepare()
         connection = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
         packet, fds = protocol.receive_packet(connection)
         if packet[:1] == scripted.KIND:
-            scripted.run(packet, fds, connection, root, memory)
+            scripted.run(packet, fds, connection, root, memory, prepared)
         connection.close()
         if packet:
             message = protocol.message(packet, fds)
             report, *stdio = message.fds
-            monitor.run(message.body, root, tuple(stdio), report)
+            monitor.run(message.body, root, tuple(stdio), report, prepared)
     finally:
         os._exit(0)

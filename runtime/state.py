@@ -26,6 +26,7 @@ SPECIFICATION: Final = "1.2.0"
 """Of the runtime-spec."""
 
 _RESERVED_BYTES: Final = 512
+_STAT_BYTES: Final = 4096
 _ID: Final = re.compile(r"[A-Za-z0-9_+.-]{1,200}")
 
 
@@ -215,8 +216,11 @@ def remove_folder(folder: str) -> None:
 def process_start(pid: int, *, zombie: bool = False) -> int:
     """When a process started, in clock ticks since boot; 0 when there is none. A zombie counts only if asked for."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            text = file.readall() or b""
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _STAT_BYTES)
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         return 0
     fields = text[text.rindex(b")") + 2 :].split()

@@ -18,7 +18,6 @@ exit.json, and only then do the clients hear of it.
 import contextlib
 import functools
 import os
-import selectors
 import signal
 import socket
 import time
@@ -31,6 +30,7 @@ from runtime.execs import Configured
 from runtime.seccomp import filter as filters
 from runtime.spec import Hook, Spec
 from runtime.values import frozen
+from runtime.watch import Watch
 
 MAX_CLIENTS: Final = 64
 
@@ -53,13 +53,29 @@ class Supervised:
     scripted: bool = False  # how it was made, for who wonders about its speed
 
 
+@frozen
+class Prepared:
+    """What a monitor needs for any container, and can have before there is one."""
+
+    watch: Watch
+    signals: int  # tells of SIGCHLD
+    start: int  # of this process, as `state.process_start` has it
+
+
+def prepare() -> Prepared:
+    """For a monitor that stands by, or has to hurry."""
+    signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
+    return Prepared(watch=Watch(), signals=signals, start=state.process_start(os.getpid()))
+
+
 class Supervisor:
     """One container, from its creation to its exit."""
 
-    def __init__(self, supervised: Supervised) -> None:
+    def __init__(self, supervised: Supervised, prepared: Prepared) -> None:
         self._it = supervised
         self._state = supervised.state
-        self._selector = selectors.DefaultSelector()
+        self._watch = prepared.watch
+        self._signals = prepared.signals
         self._clients: dict[int, socket.socket] = {}
         self._output = output.Output(
             (supervised.master,) if supervised.master >= 0 else supervised.pipes, supervised.log
@@ -81,33 +97,24 @@ class Supervisor:
 
     def run(self, made: Callable[[], None]) -> None:
         """Serve until the container has ended and everybody knows. `made` tells whoever waits for the creation."""
-        signals = syscalls.signalfd(frozenset({signal.SIGCHLD}))
-        self._watch(signals, lambda: self._reap(signals))
-        self._watch(self._it.listener.fileno(), self._accept)
+        self._watch.add(self._signals, self._reap)
+        self._watch.add(self._it.listener.fileno(), self._accept)
         for fd in self._output.ends:
-            self._watch(fd, functools.partial(self._move_output, fd))
+            self._watch.add(fd, functools.partial(self._move_output, fd))
         if self._state.status == "running":
             self._after_start(made)
         else:
             made()
         # A child that ended before the signal was watched has left it pending: it is blocked since the launcher.
         while self._exit is None or self._hooking:
-            for key, _ in self._selector.select():
-                if self._is_watched(key):  # an earlier callback of this round may have closed it
-                    key.data()
+            self._watch.wait()
         self._finish(self._exit)
-
-    def _is_watched(self, key: selectors.SelectorKey) -> bool:
-        return self._selector.get_map().get(key.fd) is key
-
-    def _watch(self, fd: int, callback: Callable[[], object]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, callback)
 
     # Children
 
-    def _reap(self, signals: int) -> None:
+    def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(signals, 128 * 16)
+            os.read(self._signals, 128 * 16)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -150,7 +157,7 @@ class Supervisor:
 
     def _move_output(self, fd: int) -> None:
         if not self._output.move(fd) and fd not in self._output.ends:
-            self._selector.unregister(fd)
+            self._watch.remove(fd)
 
     # Clients
 
@@ -164,11 +171,11 @@ class Supervisor:
             return
         client.setblocking(False)
         self._clients[client.fileno()] = client
-        self._watch(client.fileno(), lambda: self._serve(client))
+        self._watch.add(client.fileno(), lambda: self._serve(client))
 
     def _drop(self, client: socket.socket) -> None:
         if self._clients.pop(client.fileno(), None) is not None:
-            self._selector.unregister(client.fileno())
+            self._watch.remove(client.fileno())
             client.close()
 
     def _serve(self, client: socket.socket) -> None:
@@ -223,12 +230,12 @@ class Supervisor:
         protocol.send(channel, {"start": True})
         self._state = values.replace(self._state, status="starting")
         self._starting[self._state.pid] = lambda: self._started(channel, number, client)
-        self._watch(channel.fileno(), self._starting[self._state.pid])
+        self._watch.add(channel.fileno(), self._starting[self._state.pid])
 
     def _started(self, channel: socket.socket, number: int, client: socket.socket) -> None:
         message = protocol.receive(channel)
         del self._starting[self._state.pid]
-        self._selector.unregister(channel.fileno())
+        self._watch.remove(channel.fileno())
         channel.close()
         if message is not None:
             self._send(client, {"id": number, "error": message.body["error"]})
@@ -250,11 +257,11 @@ class Supervisor:
 
         def have_ended() -> None:
             self._hooking = False
-            self._selector.unregister(ended)
+            self._watch.remove(ended)
             os.close(ended)
             tell()
 
-        self._watch(ended, have_ended)
+        self._watch.add(ended, have_ended)
 
     def _tell_state(self, _number: int, _client: socket.socket, _message: protocol.Message) -> dict[str, Any]:
         return values.asdict(self._state)
@@ -280,11 +287,11 @@ class Supervisor:
             if reply is not None:
                 self._send(client, reply, fds)
                 del self._starting[started.pid]
-                self._selector.unregister(started.channel.fileno())
+                self._watch.remove(started.channel.fileno())
                 started.close()
 
         self._starting[started.pid] = told
-        self._watch(started.channel.fileno(), told)
+        self._watch.add(started.channel.fileno(), told)
 
     def _order_filter(self) -> filters.Order | None:
         wanted = self._it.configured().spec
