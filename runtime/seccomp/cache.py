@@ -20,8 +20,8 @@ FOLDER: Final = "@seccomp"
 """No container's id, as "@" is not allowed in one."""
 MAX_FILES: Final = 256
 
-_FORMAT: Final = 1
-"""To be raised when `library` or `newer` make another program of the same profile."""
+_FORMAT: Final = 2
+"""To be raised when `library`, `newer` or `compact` make another program of the same profile."""
 _MAX_BYTES: Final = 64 * 1024  # the kernel takes 4,096 instructions of 8 bytes
 _memory: dict[str, bytes] = {}
 

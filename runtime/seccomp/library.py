@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from runtime import errors
-from runtime.seccomp import newer
+from runtime.seccomp import compact, newer
 from runtime.seccomp.profile import Condition, Profile, Rule
 
 _NAME: Final = "libseccomp.so.2"
@@ -101,7 +101,7 @@ def compile_profile(profile: Profile) -> bytes:
         body = _export(context)
     native = int(library.seccomp_arch_native())
     architectures = [word for word in newer.TOKENS if newer.TOKENS[word] == native or word in profile.architectures]
-    return newer.prelude(profile, unknown, architectures, _highest(profile, unknown)) + body
+    return compact.shorter(newer.prelude(profile, unknown, architectures, _highest(profile, unknown)) + body)
 
 
 @contextlib.contextmanager
