@@ -212,7 +212,7 @@ def _is_in_front(master: int) -> bool:
     group = os.tcgetpgrp(master)
     try:
         return Path(f"/proc/{group}/comm").read_text() == "sleep\n"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ends at this moment
         return False
 
 
