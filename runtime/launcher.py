@@ -52,7 +52,6 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._signals = -1
         self._memory = machine.Memory()
-        self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)  # which the maker may leave
         self._zygote: socket.socket | None = None
         self._standby: socket.socket | None = None  # leads to a monitor without a container
         self._may_prepare = True
@@ -201,7 +200,6 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             if os.fork() == 0:
-                syscalls.setns(self._mounts, syscalls.CLONE_NEWNS)
                 # All that is the launcher's, and its requests': whoever waits must see when the launcher ends.
                 descriptors.close_others({0, 1, 2, self._signals, theirs.fileno()})
                 zygote.run(theirs, self._signals, self._root, self._memory)

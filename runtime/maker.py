@@ -14,13 +14,11 @@ from runtime import (
     descriptors,
     errors,
     monitor,
-    overlay,
     protocol,
     rootfs,
     scripted,
     spec,
     state,
-    syscalls,
     values,
 )
 from runtime.script import machine, outside, plain, start, steps
@@ -34,10 +32,6 @@ class Maker:
     def __init__(self, root: str, memory: machine.Memory) -> None:
         self._root = root
         self._memory = memory
-        if overlay.needs_own_namespace():
-            # Still hearing of the host's mounts.
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_SLAVE)
         self._proc = rootfs.detached_procfs()
         self._layout = cgroups.current_layout()
 

@@ -7,6 +7,7 @@ before, all layers have to go into the one page of options that mount(2) takes.
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from runtime import errors, idmap, syscalls
@@ -40,6 +41,21 @@ def mount(overlay: Overlay, stage: str, user_namespace: int | None = None) -> in
 def needs_own_namespace() -> bool:
     """Whether this kernel's overlays are mounted on the stage, so that only a private mount namespace will do."""
     return syscalls.kernel_version() < _LAYERS_MAY_BE_DETACHED
+
+
+@contextlib.contextmanager
+def own_namespace() -> Iterator[None]:
+    """A mount namespace that is private, for as long as it takes; the caller's mounts, as they are now, are in it."""
+    before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        try:
+            syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            yield
+        finally:
+            syscalls.setns(before, syscalls.CLONE_NEWNS)
+    finally:
+        os.close(before)
 
 
 def _mount_layer_by_layer(overlay: Overlay, stack: contextlib.ExitStack) -> int:

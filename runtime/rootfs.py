@@ -52,9 +52,8 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
     """Take from the host what the container gets of it.
 
     From the host's mount namespace: such a copy still hears from the host's mounts, as `rslave` and `rshared` promise.
-    With an owner the caller makes files as its root. `ahead`: by a process that makes many, and has a mount namespace
-    of its own where overlays need one (`overlay.needs_own_namespace`). A /dev in memory is made here then, too; what
-    shows a joined namespace is not, as the caller does not join it.
+    With an owner the caller makes files as its root. `ahead`: for another process, and so what shows a namespace that
+    is joined is not made here, but a /dev in memory is in any case.
     """
     spec = tree.spec
     links = {mount.path: os.readlink(mount.source) for mount in spec.mounts if _is_copied_link(mount)}
@@ -71,7 +70,7 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
             mounts[mount.path] = _new_file_system(mount)
             if mount.destination == "/dev":
                 devices.fill(mounts[mount.path], spec.devices, owner.maps if owner is not None else None, empty=True)
-    root = _open_root(tree, owner, ahead=ahead)
+    root = _open_root(tree, owner)
     return Sources(root=root, mounts=mounts, cgroups=cgroups, links=links, has_devices=has_devices)
 
 
@@ -119,13 +118,12 @@ def stands_at(tree: Tree) -> str:
     return tree.stage if tree.overlay is not None else tree.spec.root_path
 
 
-def _open_root(tree: Tree, owner: userns.Owner | None, *, ahead: bool) -> int:
+def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
     with errors.step(f"root {tree.spec.root_path or 'overlay'}"):
         if tree.overlay is not None:
-            if overlay.needs_own_namespace() and not ahead:
-                syscalls.unshare(syscalls.CLONE_NEWNS)
-                syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
-            return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)
+            private = overlay.own_namespace() if overlay.needs_own_namespace() else contextlib.nullcontext()
+            with private:
+                return overlay.mount(tree.overlay, tree.stage, owner.fd if owner is not None else None)
         flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
         root = syscalls.open_tree(syscalls.AT_FDCWD, tree.spec.root_path, flags)
         if tree.spec.root_nodev:

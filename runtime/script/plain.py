@@ -8,7 +8,7 @@ here by name makes a container unusual, so a field that somebody adds is never l
 import os
 from typing import Any, Final
 
-from runtime import mountoptions, overlay, syscalls, values
+from runtime import mountoptions, values
 from runtime.script import machine
 from runtime.spec import Hooks, Mount, Process, Spec
 
@@ -44,7 +44,6 @@ def why_not(spec: Spec, *, started: bool) -> str:
     joined = {namespace.kind for namespace in spec.namespaces if namespace.path}
     reasons = (
         (not machine.SUPPORTED, "there is no machine code for this processor"),
-        (overlay.needs_own_namespace() and _is_heard_outside(spec), "this kernel has mounts that the host hears of"),
         (not started, "it is started later"),
         (spec.process.terminal, "it has a terminal"),
         (spec.init, "it has a reaper"),
@@ -64,11 +63,6 @@ def _unusual(spec: Spec) -> str:
             if getattr(part, name) != nothing:
                 return f"it has a {name}"
     return ""
-
-
-def _is_heard_outside(spec: Spec) -> bool:
-    """Only in the host's own mount namespace, which the launcher may have had to leave (`rootfs.prepare`)."""
-    return any(mount.options.propagation == syscalls.MS_SHARED for mount in spec.mounts)
 
 
 def is_devices(mount: Mount) -> bool:
