@@ -34,9 +34,13 @@ FILES = (
             "idmapped_binds",
         )
     ),
+    *(
+        f"{_TESTS}/test_scripted.py::test_a_script_makes_the_same_container[{name}]"
+        for name in ("nothing", "joined_namespaces")
+    ),
 )
-"""What depends on the version of cgroups, and layers that are idmapped on a disk: an emulated processor takes four
-seconds for a test, too long for all.
+"""What depends on the version of cgroups, layers that are idmapped on a disk, and overlays that take a mount namespace
+of their own: an emulated processor takes four seconds for a test, too long for all.
 """
 OPTIONS = ("-v", "-ra", "--color=no")
 
