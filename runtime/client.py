@@ -230,10 +230,9 @@ def adopt(root: str, container: str) -> Monitor:
 def list_containers(root: str) -> list[State]:
     """Every container below this state folder, by id. One that is only half created is not there yet."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(root)):
-            with contextlib.suppress(errors.ContainerError):
-                found.append(state.load(root, name))
+    for name in state.names(root):
+        with contextlib.suppress(errors.ContainerError):
+            found.append(state.load(root, name))
     return found
 
 

@@ -8,10 +8,13 @@ import contextlib
 import gc
 import os
 import socket
+from typing import Final
 
 from runtime import cgroups, defaults, descriptors, monitor, protocol, scripted, spec, state, supervisor
 from runtime.script import machine, steps
 from runtime.seccomp import cache, profile
+
+_FOLDER: Final = "@rehearsal-"
 
 
 def prepare(root: str) -> None:
@@ -38,7 +41,8 @@ def run(times: int) -> None:
 
 def supervise(root: str, memory: machine.Memory, times: int) -> None:
     """Make and supervise containers that have nothing of one: a process that ends at once, in a folder of ours."""
-    folder, kept = os.path.join(root, f"@rehearsal-{os.getpid()}"), descriptors.now_open()
+    _clear(root)
+    folder, kept = os.path.join(root, f"{_FOLDER}{os.getpid()}"), descriptors.now_open()
     with contextlib.suppress(OSError):  # without a disk or privileges the first real one says so
         os.mkdir(folder, 0o700)
         for _ in range(times):
@@ -47,6 +51,13 @@ def supervise(root: str, memory: machine.Memory, times: int) -> None:
     # A monitor leaves closing to its end.
     gc.collect()
     descriptors.close_others(kept)
+
+
+def _clear(root: str) -> None:
+    """Remove what launchers left that were killed meanwhile."""
+    for name in os.listdir(root):
+        if name.startswith(_FOLDER) and not os.path.exists(f"/proc/{name.removeprefix(_FOLDER)}"):
+            state.remove_folder(os.path.join(root, name))
 
 
 def _supervise(folder: str, memory: machine.Memory) -> None:

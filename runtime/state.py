@@ -66,6 +66,14 @@ def folder(root: str, container: str) -> str:
     return os.path.join(root, container)
 
 
+def names(root: str) -> list[str]:
+    """The folders of containers, whole or not; those whose names begin with "@" are the runtime's own."""
+    try:
+        return sorted(name for name in os.listdir(root) if not name.startswith("@"))
+    except FileNotFoundError:
+        return []
+
+
 def default_cgroups_path(container: str) -> str:
     """The cgroup of a container whose configuration names none. Users have ids of containers of their own."""
     user = os.geteuid()

@@ -99,7 +99,7 @@ class Launched:
     async def containers(self) -> Mapping[str, ContainerState]:
         """Connects to what runs, and removes what was never whole."""
         known = {entry.id for entry in client.list_containers(self._root) if entry.started_ns}
-        for name in sorted({folder.name for folder in self._layout.run.iterdir()} - known):
+        for name in sorted(set(state.names(self._root)) - known):
             try:
                 await self.delete(name)
             except Temporary as error:

@@ -102,8 +102,8 @@ class Model:
         self.making = self.making and not (succeeded and verb in {Verb.CREATE, Verb.RUN})
         self.may_be = frozenset(after)
 
-    def was_cut_short(self, verb: Verb) -> None:
-        """After a verb during which somebody was killed."""
+    def was_cut_short(self, verb: Verb, *, asker_gone: bool = False) -> None:
+        """After a verb during which somebody was killed, perhaps whoever had passed it on."""
         after = set(self._possible()) | set(CUT_SHORT.get(verb, ()))
         for status in self._possible():
             after.update(self.table[verb].get(status, ()))
@@ -111,7 +111,7 @@ class Model:
             after.add(S)
         # Until its monitor has seen the end, a container that was killed looks alive.
         self.doomed = self.doomed or verb in {Verb.TERM, Verb.KILL, Verb.FORCE}
-        self.making = self.making or (self.table is SUPERVISED and verb in {Verb.CREATE, Verb.RUN})
+        self.making = self.making or (asker_gone and verb in {Verb.CREATE, Verb.RUN})
         self.may_be = frozenset(after)
 
     def lost(self, *, its_monitor: bool) -> None:

@@ -131,6 +131,11 @@ class World(ABC):
         if code:
             raise Refused(f"exit code {code}: {words}")
 
+    def evidence(self) -> list[str]:
+        """What the container's folder says, and who is there: for whoever reads of a failure."""
+        found = [path for name in ("state.json", "exit.json") if (path := Path(self.root, NAME, name)).exists()]
+        return [*(f"{path.name}: {path.read_text()}" for path in found), *(f"{each}" for each in self._processes())]
+
     def was_essential(self, pid: int) -> bool:
         """Whether the container cannot live without this process."""
         try:

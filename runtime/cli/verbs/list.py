@@ -38,11 +38,10 @@ def run(context: Context, given: Options) -> int:
 
 def _described(root: str) -> list[dict[str, Any]]:
     found = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(root)):
-            # One that goes while we look is as good as gone.
-            with contextlib.suppress(errors.ContainerError, FileNotFoundError):
-                found.append(describing.describe(root, state.load(root, name)))
+    for name in state.names(root):
+        # One that goes while we look is as good as gone.
+        with contextlib.suppress(errors.ContainerError, FileNotFoundError):
+            found.append(describing.describe(root, state.load(root, name)))
     return found
 
 

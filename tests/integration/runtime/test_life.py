@@ -273,3 +273,16 @@ def test_a_creation_ends_with_the_launcher(box: Box, nth: int, *, plain: bool) -
         wait_gone(pid)
     assert not Path(box.root, "a").exists()
     assert groups.below(box.parent) == []
+
+
+def test_what_a_killed_launcher_rehearsed_is_cleared(box: Box) -> None:
+    """Its folder is no container, and the next launcher takes it away; that of one that lives stays."""
+    gone, here = Path(box.root, "@rehearsal-4194305"), Path(box.root, f"@rehearsal-{os.getpid()}")
+    for folder in (gone, here):
+        folder.mkdir(parents=True)
+        (folder / "exit.json.new").touch()
+    assert client.list_containers(box.root) == []
+    with client.Launcher.spawn(box.root) as another:
+        another.ping()
+    assert not gone.exists()
+    assert here.exists()

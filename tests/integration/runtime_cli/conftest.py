@@ -71,7 +71,12 @@ class Typist:
 
     def expect(self, text: str, timeout_s: float = 20) -> None:
         """Wait until the screen has shown this."""
-        until(lambda: text.encode() in self._read(), what=f"{text!r} on the screen", timeout_s=timeout_s)
+        try:
+            until(lambda: text.encode() in self._read(), what=f"{text!r} on the screen", timeout_s=timeout_s)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}; it shows {self.seen!r}, and the program's end is {self.process.poll()}"
+            ) from None
 
     def _read(self) -> bytes:
         with contextlib.suppress(BlockingIOError):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from runtime import cgroups, client, state
+from runtime import cgroups, client, errors, state
 from tests.integration.runtime_cli.conftest import PARENT, Command
 from tests.support.lifecycle import ALIVE, Model, Status, Verb
 from tests.support.waiting import until
@@ -73,7 +73,7 @@ def _disturbed(world: World, model: Model, step: Step, victim: Victim) -> None:
                 world.do(step.verb)
             except Refused as refusal:
                 world.story.append(f"    {refusal}")
-            model.was_cut_short(step.verb)
+            model.was_cut_short(step.verb, asker_gone=victim is Victim.LAUNCHER)
     world.story.append(f"    killed {blow.pid}")
     if world.was_essential(blow.pid):
         model.lost(its_monitor=victim is Victim.MONITOR)
@@ -102,8 +102,12 @@ def _look(world: World, model: Model, step: Step) -> None:
 def finish(world: World) -> None:
     """Whatever was done: what lives can be adopted, and everything can be removed, with nothing left."""
     if isinstance(world, Supervised) and world.status() in ALIVE:
-        with client.adopt(world.root, NAME) as monitor:
-            assert monitor.state().pid == state.load(world.root, NAME).pid
+        try:
+            with client.adopt(world.root, NAME) as monitor:
+                assert monitor.state().pid == state.load(world.root, NAME).pid
+        except errors.PeerGone:
+            # It was about to end, as a signal takes its time.
+            until(lambda: world.status() not in ALIVE, what="who has no monitor has ended", timeout_s=_SETTLES_S)
     world.do(Verb.FORCE)
     until(lambda: not world.leftovers(), what=f"nothing is left, but {world.leftovers()}", timeout_s=_SETTLES_S)
 
@@ -122,7 +126,7 @@ def play(world: World, variant: Variant, sequence: list[Step]) -> None:
         assert world.status() is Status.GONE
     except Exception as error:
         # Told here, as a story of kills need not end the same way when it is played again.
-        raise AssertionError("\n".join([str(error), "The story:", *world.story])) from error
+        raise AssertionError("\n".join([str(error), "The story:", *world.story, *world.evidence()])) from error
 
 
 @pytest.fixture

@@ -273,7 +273,8 @@ def test_bundles_of_others_run_unchanged(command: Command, tool: str) -> None:
     bundle.mkdir()
     subprocess.run([tool, "spec"], cwd=bundle, check=True, timeout=10)
     (bundle / "rootfs").symlink_to(command.rootfs)
-    with Typist(command.line("run", "-b", bundle, "a")) as typist:
+    # Its cgroup is named after it, and two runs of the suite may go on at once.
+    with Typist(command.line("run", "-b", bundle, f"{tool}-{os.getpid()}")) as typist:
         typist.expect("# ")
         typist.type("echo $((6*7)) $TERM; exit 4\r")
         typist.expect("42 xterm")
