@@ -1,11 +1,12 @@
 """Ways of making a process that Python does not have. All are for processes with one thread."""
 
 import ctypes
-import mmap
 import os
 import signal
 from collections.abc import Callable
 from typing import Final
+
+from runtime import machinecode
 
 _CLONE: Final = {"x86_64": 56, "aarch64": 220, "riscv64": 220}[os.uname().machine]
 _CLONE_VM, _CLONE_PARENT = 0x100, 0x8000
@@ -90,19 +91,15 @@ _SUCCEED: Final = bytes.fromhex(
 )
 
 
-def _machine_code(page: mmap.mmap) -> Callable[..., int] | None:
+def _function() -> Callable[..., int] | None:
     """The instructions as a function; None on another processor, or where memory must not become a program."""
-    if os.uname().machine != "x86_64":
+    if _page is None:
         return None
-    page.write(_SUCCEED)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    if _libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC):
-        return None
-    return ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_void_p)(address)
+    return ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_void_p)(machinecode.address(_page))
 
 
-_page: Final = mmap.mmap(-1, mmap.PAGESIZE)  # as long as the function is
-_succeed: Final = _machine_code(_page)
+_page: Final = machinecode.place(_SUCCEED) if os.uname().machine == "x86_64" else None  # as long as the function is
+_succeed: Final = _function()
 
 
 def _checked(pid: int) -> int:

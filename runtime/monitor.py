@@ -1,9 +1,9 @@
 """The monitor: one small process for each container, from its creation to its end.
 
-It is forked by the launcher with everything imported, makes the container, reports once, and then supervises it
-(`supervisor`). Two rules: whatever fails before the report is undone here, so a failed creation leaves nothing; and
-nothing is made behind the back of whoever saw the launcher end: what is begun is locked until it is whole, so that a
-deletion waits for it, and nothing is begun once the launcher has gone.
+It is forked by the zygote with everything imported, makes the container, or is given one that was made (`scripted`),
+reports once, and then supervises it (`supervisor`). Two rules: whatever fails before the report is undone here, so a
+failed creation leaves nothing; and nothing is made behind the back of whoever saw the launcher end: what is begun is
+locked until it is whole, so that a deletion waits for it, and nothing is begun once the launcher has gone.
 """
 
 import functools

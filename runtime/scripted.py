@@ -89,8 +89,8 @@ def run(
     monitor.serve(container.made.number, fds[0], lambda: container.create(memory, prepared.start), prepared)
 
 
-class _Failed(Exception):  # noqa: N818 - caught by whoever raised it
-    """Some step was not done."""
+class StepFailedError(Exception):
+    """Some step of a script was not done; nothing tells why."""
 
 
 class Container:
@@ -109,11 +109,12 @@ class Container:
     def create(self, memory: machine.Memory, own_start: int) -> supervisor.Supervised:
         """Let the first process become the program. `own_start` is when this process started."""
         try:
-            return self._create(memory, own_start)
-        except (_Failed, OSError):
+            return self.execute(memory, own_start)
+        except (StepFailedError, OSError):
             return self._start_again()
 
-    def _create(self, memory: machine.Memory, own_start: int) -> supervisor.Supervised:
+    def execute(self, memory: machine.Memory, own_start: int) -> supervisor.Supervised:
+        """Likewise, without another way; raises StepFailedError and OSError."""
         made = self.made
         if not made.own_pids:
             syscalls.set_child_subreaper()
@@ -135,7 +136,7 @@ class Container:
         waiting = select.poll()
         waiting.register(ended, select.POLLIN)
         if not waiting.poll(_SETUP_TIMEOUT_MS) or not memory.was_done(made.ready):
-            raise _Failed
+            raise StepFailedError
         # What only the set-up needed.
         memory.discard()
         for fd in (ended, *self._stdio):

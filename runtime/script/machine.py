@@ -23,9 +23,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from runtime import machinecode
 from runtime.elf import Jump, Label, Part, assemble
 
-SUPPORTED: Final = os.uname().machine == "x86_64"
 BYTES: Final = 160 * 1024
 STEPS_AT: Final = 4 * 1024
 DATA_AT: Final = 40 * 1024
@@ -39,7 +39,6 @@ _CLONE_VM: Final = 0x100
 _WORD: Final = struct.Struct("<q")
 _STACK_BYTES: Final = 4096
 _libc = ctypes.PyDLL(None, use_errno=True)
-_PROT_READ_EXECUTE: Final = mmap.PROT_READ | mmap.PROT_EXEC
 
 # rbx: the memory; r15: the step; r14: its first word. A call keeps them, and changes rax, rcx and r11 only.
 _CODE: Final[tuple[Part, ...]] = (
@@ -95,6 +94,11 @@ _CODE: Final[tuple[Part, ...]] = (
     b"\x0f\x05",  # syscall
 )
 
+_page: Final = machinecode.place(assemble(_CODE)) if os.uname().machine == "x86_64" else None
+
+SUPPORTED: Final = _page is not None
+"""Whether lists can be executed here."""
+
 
 class Memory:
     """The memory of one list, at an address that every fork of the process that made it has, too."""
@@ -102,14 +106,14 @@ class Memory:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._stack = ctypes.create_string_buffer(_STACK_BYTES)
-        self._code = _executable(assemble(_CODE))
-        self.address = _address(self._memory)
+        self.address = machinecode.address(self._memory)
         self.view = memoryview(self._memory)
 
     def run(self, flags: int) -> int:
         """clone(2): the pid of a process that shares our memory and executes the list in it. Signals are blocked."""
         top = ctypes.c_void_p((ctypes.addressof(self._stack) + _STACK_BYTES) & ~15)
-        entry, argument = ctypes.c_void_p(_address(self._code)), ctypes.c_void_p(self.address)
+        assert _page is not None, "a script for a processor that has no code of ours"
+        entry, argument = ctypes.c_void_p(machinecode.address(_page)), ctypes.c_void_p(self.address)
         pid = int(_libc.clone(entry, top, ctypes.c_int(flags | _CLONE_VM | signal.SIGCHLD), argument))
         if pid < 0:
             number = ctypes.get_errno()
@@ -154,17 +158,3 @@ class Memory:
     def give(self, descriptors: Sequence[int]) -> None:
         """Fill the cells of the descriptors that a list is given."""
         struct.pack_into(f"<{len(descriptors)}q", self.view, CELLS_AT + 8, *descriptors)
-
-
-def _executable(code: bytes) -> mmap.mmap:
-    """Memory that holds code, and cannot be written any more."""
-    memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.write(code)
-    if _libc.mprotect(ctypes.c_void_p(_address(memory)), ctypes.c_size_t(mmap.PAGESIZE), _PROT_READ_EXECUTE):
-        number = ctypes.get_errno()
-        raise OSError(number, f"mprotect: {os.strerror(number)}")
-    return memory
-
-
-def _address(memory: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -3,6 +3,9 @@
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from tests.integration.runtime.test_exec import execute
 from tests.support import groups, processes
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not machine.SUPPORTED, reason="the machine code is x86-64's")]
+
+REPOSITORY = Path(__file__).parents[3]
 
 Change = Callable[[dict[str, Any], Path], None]
 
@@ -339,6 +344,26 @@ def test_a_launcher_goes_on_without_the_monitor_that_stands_by(box: Box) -> None
 def _standing_by(box: Box, zygote: int) -> list[int]:
     known = {each.monitor_pid for each in client.list_containers(box.root)}
     return [pid for pid in processes.living(processes.children(zygote)) if pid not in known]
+
+
+def test_where_memory_must_not_become_a_program(box: Box) -> None:
+    """As SELinux may have it, and as on another processor: every container is made by Python."""
+    start = (
+        "from runtime import machinecode; machinecode.place = lambda code: None; from runtime import launcher as it;"
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = ["--socket-fd", str(theirs.fileno()), "--root", box.root]
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", f"{start} it.main()", *words], cwd=REPOSITORY, pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    with client.Launcher(ours, process) as launcher:
+        for name, change in (("a", nothing), ("b", user_namespace)):
+            config = box.config(name, "true")
+            change(config, box.folder)
+            box._made.append(name)
+            assert not launcher.create(name, config, overlay=box.overlay(name))["scripted"]
+            assert box.ended(name).exit_code == 0
 
 
 def test_requests_leave_nothing_open_in_the_launcher(box: Box) -> None:
