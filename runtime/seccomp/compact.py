@@ -7,35 +7,36 @@ call's arguments stays as the library wrote it, and is jumped to. Docker's profi
 
 Two rules. Only what is understood is touched: a program with any other instruction is returned as it is. And the work
 is checked: both programs must answer alike for every range's ends on every architecture, or the first one is returned.
-
-Instructions: Documentation/networking/filter.rst; `struct seccomp_data` in seccomp(2).
 """
 
-import struct
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-_LOAD, _JUMP, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
-_KNOWN: Final = frozenset({_LOAD, _JUMP, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _AND, _RETURN})
+from runtime.seccomp import bpf
+from runtime.seccomp.bpf import (
+    ABOVE,
+    AND,
+    ANY_BIT,
+    AT_ARCHITECTURE,
+    AT_LEAST,
+    AT_NUMBER,
+    EQUAL,
+    JUMP,
+    LOAD,
+    RETURN,
+    Instruction,
+)
+
+_KNOWN: Final = frozenset({LOAD, JUMP, EQUAL, ABOVE, AT_LEAST, ANY_BIT, AND, RETURN})
 _CONDITIONS: Final[dict[int, Callable[[int, int], bool]]] = {
-    _EQUAL: lambda value, operand: value == operand,
-    _ABOVE: lambda value, operand: value > operand,
-    _AT_LEAST: lambda value, operand: value >= operand,
-    _ANY_BIT: lambda value, operand: bool(value & operand),
+    EQUAL: lambda value, operand: value == operand,
+    ABOVE: lambda value, operand: value > operand,
+    AT_LEAST: lambda value, operand: value >= operand,
+    ANY_BIT: lambda value, operand: bool(value & operand),
 }
-_AT_NUMBER, _AT_ARCHITECTURE = 0, 4
 _END: Final = 1 << 32
 _FAR: Final = 255
 """How far a conditional jump reaches."""
-
-
-class Instruction(NamedTuple):
-    """One `struct sock_filter`: code, distance when true, distance when false, operand."""
-
-    code: int
-    yes: int
-    no: int
-    operand: int
 
 
 class Answer(NamedTuple):
@@ -54,18 +55,18 @@ class Range(NamedTuple):
 
 def shorter(program: bytes) -> bytes:
     """The program in fewer instructions, if that can be done."""
-    old = [Instruction(*fields) for fields in struct.iter_unpack("<HBBI", program)]
+    old = bpf.read(program)
     if not {each.code for each in old} <= _KNOWN:
         return program
-    architectures = _compared(old, _AT_ARCHITECTURE)
-    cuts = sorted({0, *(edge for number in _compared(old, _AT_NUMBER) for edge in (number, number + 1) if edge < _END)})
+    architectures = _compared(old, AT_ARCHITECTURE)
+    cuts = sorted({0, *(edge for number in _compared(old, AT_NUMBER) for edge in (number, number + 1) if edge < _END)})
     others = next(number for number in range(len(architectures) + 1) if number not in architectures)
     tables = {word: _ranges(old, word, cuts) for word in (*sorted(architectures), others)}
     kept = sorted(_reached(old, [each.answer.goes_on_at for table in tables.values() for each in table]))
     new = _written(old, kept, tables, others)
     if len(new) >= len(old) or not _is_same(old, new, kept, tables, cuts):
         return program
-    return b"".join(struct.pack("<HBBI", *each) for each in new)
+    return bpf.written(new)
 
 
 def _is_same(
@@ -106,9 +107,9 @@ def _reached(program: list[Instruction], places: Iterable[int]) -> set[int]:
 
 
 def _targets(each: Instruction, place: int) -> list[int]:
-    if each.code == _RETURN:
+    if each.code == RETURN:
         return []
-    if each.code == _JUMP:
+    if each.code == JUMP:
         return [place + 1 + each.operand]
     return [place + 1 + each.yes, place + 1 + each.no] if each.code in _CONDITIONS else [place + 1]
 
@@ -116,14 +117,14 @@ def _targets(each: Instruction, place: int) -> list[int]:
 def _written(old: list[Instruction], kept: list[int], tables: dict[int, list[Range]], others: int) -> list[Instruction]:
     """A jump for each architecture, a tree for each, and what is kept of the old program."""
     named = [word for word in tables if word != others]
-    trees = {word: [Instruction(_LOAD, 0, 0, _AT_NUMBER), *_tree(tables[word])] for word in (others, *named)}
+    trees = {word: [Instruction(LOAD, 0, 0, AT_NUMBER), *_tree(tables[word])] for word in (others, *named)}
     begins, end = {}, 1 + 2 * len(named)
     for word, tree in trees.items():
         begins[word] = end
         end += len(tree)
-    new = [Instruction(_LOAD, 0, 0, _AT_ARCHITECTURE)]
+    new = [Instruction(LOAD, 0, 0, AT_ARCHITECTURE)]
     for word in named:
-        new += [Instruction(_EQUAL, 0, 1, word), Instruction(_JUMP, 0, 0, begins[word] - len(new) - 2)]
+        new += [Instruction(EQUAL, 0, 1, word), Instruction(JUMP, 0, 0, begins[word] - len(new) - 2)]
     for tree in trees.values():
         new += tree
     moved = {place: end + index for index, place in enumerate(kept)}
@@ -136,7 +137,7 @@ _TO_KEPT: Final = -1
 
 
 def _jump(distance: int) -> Instruction:
-    return Instruction(_JUMP, 0, 0, distance)
+    return Instruction(JUMP, 0, 0, distance)
 
 
 def _tree(ranges: list[Range]) -> list[Instruction]:
@@ -145,17 +146,17 @@ def _tree(ranges: list[Range]) -> list[Instruction]:
         answer = ranges[0].answer
         if answer.goes_on_at >= 0:
             return [Instruction(_TO_KEPT, 0, 0, answer.goes_on_at)]
-        return [Instruction(_RETURN, 0, 0, answer.returned)]
+        return [Instruction(RETURN, 0, 0, answer.returned)]
     middle = len(ranges) // 2
     below, above = _tree(ranges[:middle]), _tree(ranges[middle:])
     if len(below) <= _FAR:
-        return [Instruction(_AT_LEAST, len(below), 0, ranges[middle].first), *below, *above]
-    return [Instruction(_AT_LEAST, 0, 1, ranges[middle].first), _jump(len(below)), *below, *above]
+        return [Instruction(AT_LEAST, len(below), 0, ranges[middle].first), *below, *above]
+    return [Instruction(AT_LEAST, 0, 1, ranges[middle].first), _jump(len(below)), *below, *above]
 
 
 def _moved(each: Instruction, place: int, moved: dict[int, int]) -> Instruction:
     """The same with its jumps as long as they are now, which is no longer than before."""
-    if each.code == _JUMP:
+    if each.code == JUMP:
         return _jump(moved[place + 1 + each.operand] - moved[place] - 1)
     if each.code in _CONDITIONS:
         yes, no = (moved[target] - moved[place] - 1 for target in _targets(each, place))
@@ -174,15 +175,15 @@ def _compared(program: list[Instruction], offset: int) -> set[int]:
             continue
         seen.add((place, loaded))
         each = program[place]
-        if each.code == _LOAD:
+        if each.code == LOAD:
             ahead.append((place + 1, each.operand))
-        elif each.code == _JUMP:
+        elif each.code == JUMP:
             ahead.append((place + 1 + each.operand, loaded))
         elif each.code in _CONDITIONS:
             if loaded == offset:
                 found.add(each.operand)
             ahead += [(place + 1 + each.yes, loaded), (place + 1 + each.no, loaded)]
-        elif each.code == _AND:
+        elif each.code == AND:
             ahead.append((place + 1, -1))
     return found
 
@@ -193,15 +194,15 @@ def _answer(program: list[Instruction], architecture: int, number: int) -> Answe
     while True:
         each = program[place]
         place += 1
-        if each.code == _RETURN:
+        if each.code == RETURN:
             return Answer(returned=each.operand)
-        if each.code == _LOAD and each.operand not in {_AT_NUMBER, _AT_ARCHITECTURE}:
+        if each.code == LOAD and each.operand not in {AT_NUMBER, AT_ARCHITECTURE}:
             return Answer(goes_on_at=place - 1)
-        if each.code == _LOAD:
-            value = number if each.operand == _AT_NUMBER else architecture
-        elif each.code == _JUMP:
+        if each.code == LOAD:
+            value = number if each.operand == AT_NUMBER else architecture
+        elif each.code == JUMP:
             place += each.operand
-        elif each.code == _AND:
+        elif each.code == AND:
             value &= each.operand
         else:
             place += each.yes if _CONDITIONS[each.code](value, each.operand) else each.no

@@ -8,15 +8,14 @@ that they failed with EPERM, and programs that fall back to older calls on ENOSY
 
 The second is runc's rule too; here it begins with Linux 5.1, where the numbers common to all machines begin. What came
 before is old enough for every profile to have an opinion.
-
-Instructions: Documentation/networking/filter.rst; `struct seccomp_data` in seccomp(2).
 """
 
 import errno
-import struct
 from typing import Final
 
+from runtime.seccomp import bpf
 from runtime.seccomp import profile as profiles
+from runtime.seccomp.bpf import AT_ARCHITECTURE, AT_LEAST, AT_NUMBER, EQUAL, JUMP, LOAD, RETURN, Instruction
 from runtime.seccomp.profile import Profile
 
 NUMBERS: Final = {
@@ -56,11 +55,6 @@ _FIRST_COMMON: Final = 424
 _X32_BIT: Final = 0x40000000
 _RANGES: Final = ((_FIRST_COMMON, _X32_BIT),)
 _X32_RANGES: Final = ((_FIRST_COMMON, 512), (548, _X32_BIT - 1))
-_AT_NUMBER, _AT_ARCHITECTURE = 0, 4
-_LOAD, _JUMP, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x06
-
-Instruction = tuple[int, int, int, int]
-"""Code, distance when true, distance when false, operand."""
 
 
 def prelude(profile: Profile, named: list[tuple[str, int]], architectures: list[str], highest: int) -> bytes:
@@ -73,24 +67,24 @@ def prelude(profile: Profile, named: list[tuple[str, int]], architectures: list[
     for word in architectures:
         bit = _X32_BIT if word == "SCMP_ARCH_X32" else 0
         token = TOKENS["SCMP_ARCH_X86_64" if bit else word]  # to the kernel the two are one, and the bit tells
-        blocks[token] = blocks.get(token, [(_LOAD, 0, 0, _AT_NUMBER)]) + _answers(answers, ends_at, bit)
-    program: list[Instruction] = [(_LOAD, 0, 0, _AT_ARCHITECTURE)]
+        blocks[token] = blocks.get(token, [Instruction(LOAD, 0, 0, AT_NUMBER)]) + _answers(answers, ends_at, bit)
+    program: list[Instruction] = [Instruction(LOAD, 0, 0, AT_ARCHITECTURE)]
     left = sum(len(block) + 2 for block in blocks.values())
     for token, block in blocks.items():
         # Each block ends in a jump behind the last; a conditional jump reaches 255 instructions at the most.
         left -= len(block) + 2
-        program += [(_EQUAL, 0, len(block) + 1, token), *block, (_JUMP, 0, 0, left)]
-    return b"".join(struct.pack("<HBBI", code, yes, no, operand) for code, yes, no, operand in program)
+        program += [Instruction(EQUAL, 0, len(block) + 1, token), *block, Instruction(JUMP, 0, 0, left)]
+    return bpf.written(program)
 
 
 def _answers(answers: dict[int, int], ends_at: int, bit: int) -> list[Instruction]:
     """For one architecture: answer, or fall through."""
     block: list[Instruction] = []
     for number, action in answers.items():
-        block += [(_EQUAL, 0, 1, number | bit), (_RETURN, 0, 0, action)]
+        block += [Instruction(EQUAL, 0, 1, number | bit), Instruction(RETURN, 0, 0, action)]
     if ends_at:
         # Not beyond where the numbers end: x32 has calls of its own later on, and shares its token with x86-64.
         for first, end in _X32_RANGES if bit else _RANGES:
-            block += [(_AT_LEAST, 0, 2, max(first, ends_at) | bit), (_AT_LEAST, 1, 0, end | bit)]
-            block.append((_RETURN, 0, 0, profiles.answer(errno.ENOSYS)))
+            block += [Instruction(AT_LEAST, 0, 2, max(first, ends_at) | bit), Instruction(AT_LEAST, 1, 0, end | bit)]
+            block.append(Instruction(RETURN, 0, 0, profiles.answer(errno.ENOSYS)))
     return block

@@ -73,7 +73,7 @@ def cases() -> Iterator[Sequence[Case]]:
 
 def _lives(ours: "Ours", others: dict[str, peers.Peer], docker: swarm.Swarm | None) -> list[Case]:
     """Create, start, exit and delete; a missing peer has its row, too."""
-    contenders: list[tuple[str, Callable[[], float] | None, float, int]] = [
+    contenders: list[Contender] = [
         ("crun", others["crun"].life if "crun" in others else None, 1 / 3, ROUNDS),
         ("runc", others["runc"].life if "runc" in others else None, 1 / 5, ROUNDS),
         ("crun without a filter", others["crun"].life_without_filter if "crun" in others else None, 1, ROUNDS),
@@ -88,40 +88,30 @@ def _lives(ours: "Ours", others: dict[str, peers.Peer], docker: swarm.Swarm | No
         rounds=ROUNDS,
         ratio_mark=1 / 3,
     )
-    return [in_user_namespace] + [
-        Case(
-            name="runtime.create_start_exit",
-            unit="ms",
-            ours=ours.life,
-            peer=measured,
-            peer_name=name,
-            rounds=rounds,
-            ratio_mark=mark,
-        )
-        for name, measured, mark, rounds in contenders
+    return [in_user_namespace, *_beside("runtime.create_start_exit", ours.life, contenders)]
+
+
+Contender = tuple[str, Callable[[], float] | None, float | None, int]
+"""A peer's name, its measure if it is there, the mark of the ratio, and how many rounds."""
+
+
+def _beside(name: str, ours: Callable[[], float], contenders: Sequence[Contender]) -> list[Case]:
+    """One of ours beside each of several peers."""
+    return [
+        Case(name=name, unit="ms", ours=ours, peer=measured, peer_name=peer, rounds=rounds, ratio_mark=mark)
+        for peer, measured, mark, rounds in contenders
     ]
 
 
 def _commands(ours: peers.Peer, others: dict[str, peers.Peer], folder: Path, image: Path) -> list[Case]:
     """The same life by command lines, each of which starts anew."""
     podman = peers.Podman(folder, image) if peers.installed("podman") else None
-    contenders: list[tuple[str, Callable[[], float] | None, float | None, int]] = [
+    contenders: list[Contender] = [
         ("runc run", others["runc"].life if "runc" in others else None, 2, ROUNDS),
         ("crun run", others["crun"].life if "crun" in others else None, None, ROUNDS),
         ("podman run", podman.life if podman else None, None, SLOW_ROUNDS),
     ]
-    return [
-        Case(
-            name="runtime.orchrun_run",
-            unit="ms",
-            ours=ours.life,
-            peer=measured,
-            peer_name=name,
-            rounds=rounds,
-            ratio_mark=mark,
-        )
-        for name, measured, mark, rounds in contenders
-    ]
+    return _beside("runtime.orchrun_run", ours.life, contenders)
 
 
 class Ours:

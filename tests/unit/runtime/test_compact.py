@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime import defaults, errors
 from runtime.fields import Fields
-from runtime.seccomp import compact, library, profile
+from runtime.seccomp import bpf, compact, library, profile
 from tests.support import seccomp
 
 TOKENS = (0xC000003E, 0x40000003, 0xC00000B7, 7)
@@ -127,7 +127,7 @@ def test_mistakes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     program = written(defaults.config([], cgroups_path="/x")["linux"]["seccomp"], monkeypatch)
     real = compact._ranges
 
-    def wrong(old: list[compact.Instruction], architecture: int, cuts: list[int]) -> list[compact.Range]:
+    def wrong(old: list[bpf.Instruction], architecture: int, cuts: list[int]) -> list[compact.Range]:
         found = real(old, architecture, cuts)
         if architecture == TOKENS[0]:
             found[1] = found[1]._replace(first=found[1].first + 1)
