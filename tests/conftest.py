@@ -14,6 +14,7 @@ REMEDIES = {
     "root": "run it as root, or ask with ORCH_TEST_SKIP=root to skip",
     "etcd": "apt-get install etcd-server, or ask with ORCH_TEST_SKIP=etcd to skip",
 }
+_running: set[str] = set()
 
 
 def _missing(mark: str) -> bool:
@@ -33,6 +34,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("root") is not None:
             folder = "e2e" if "e2e" in Path(item.path).parts else "root"
             item.add_marker(pytest.mark.xdist_group(folder))
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Also called where workers run the tests."""
+    _running.add(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """The counterpart."""
+    _running.discard(nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A suite that was cut off tells where it was."""
+    for nodeid in sorted(_running):
+        terminalreporter.write_line(f"UNFINISHED {nodeid}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -95,7 +95,7 @@ def _files() -> Iterator[tuple[Path, str]]:
     extensions = [str(path) for path in standard.rglob("*.so")]
     for library in _libraries([_python(), *extensions]):
         yield library.resolve(), str(library).lstrip("/")
-    for distribution in _closure("pytest-xdist"):
+    for distribution in _closure("pytest-xdist", "pytest-timeout"):
         for file in distribution.files or ():
             if ".." not in file.parts and file.locate().exists():
                 yield Path(str(file.locate())), f"site/{file}"
@@ -128,10 +128,10 @@ def _libraries(binaries: list[str]) -> list[Path]:
     return [Path(word) for word in sorted(words | set(by_name))]
 
 
-def _closure(name: str) -> list[importlib.metadata.Distribution]:
-    """A distribution and everything that it requires here."""
+def _closure(*names: str) -> list[importlib.metadata.Distribution]:
+    """Distributions and everything that they require here."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    todo = [name]
+    todo = list(names)
     while todo:
         wanted = todo.pop()
         if wanted in found:
