@@ -21,6 +21,31 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _NetworkMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NetworkModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NetworkMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NETWORK_MODE_UNSPECIFIED: _NetworkMode.ValueType  # 0
+    NETWORK_MODE_VXLAN: _NetworkMode.ValueType  # 1
+    """VXLAN between all nodes."""
+    NETWORK_MODE_ROUTES: _NetworkMode.ValueType  # 2
+    """Plain routes: all nodes share a segment."""
+    NETWORK_MODE_AUTO: _NetworkMode.ValueType  # 3
+    """Plain routes to nodes that share a segment with this one, VXLAN to the others."""
+
+class NetworkMode(_NetworkMode, metaclass=_NetworkModeEnumTypeWrapper): ...
+
+NETWORK_MODE_UNSPECIFIED: NetworkMode.ValueType  # 0
+NETWORK_MODE_VXLAN: NetworkMode.ValueType  # 1
+"""VXLAN between all nodes."""
+NETWORK_MODE_ROUTES: NetworkMode.ValueType  # 2
+"""Plain routes: all nodes share a segment."""
+NETWORK_MODE_AUTO: NetworkMode.ValueType  # 3
+"""Plain routes to nodes that share a segment with this one, VXLAN to the others."""
+Global___NetworkMode: _TypeAlias = NetworkMode  # noqa: Y015
+
 @_typing.final
 class AgentMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -29,6 +54,7 @@ class AgentMessage(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RESYNC_FIELD_NUMBER: _builtins.int
+    NETWORK_APPLIED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register:
         """The first message."""
@@ -43,6 +69,10 @@ class AgentMessage(_message.Message):
     def resync(self) -> Global___Resync:
         """A gap in the sequence was seen; asks for a COMPLETE assignment."""
 
+    @_builtins.property
+    def network_applied(self) -> Global___NetworkApplied:
+        """The network is as an assignment says."""
+
     def __init__(
         self,
         *,
@@ -50,12 +80,13 @@ class AgentMessage(_message.Message):
         statuses: Global___StatusReport | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         resync: Global___Resync | None = ...,
+        network_applied: Global___NetworkApplied | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "message", b"message", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "message", b"message", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "statuses", "heartbeat", "resync"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "statuses", "heartbeat", "resync", "network_applied"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -199,6 +230,27 @@ class Heartbeat(_message.Message):
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
+class NetworkApplied(_message.Message):
+    """New connections go where the assignment of this number, and every one before it, says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkApplied: _TypeAlias = NetworkApplied  # noqa: Y015
+
+@_typing.final
 class Resync(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,6 +321,9 @@ class Assignment(_message.Message):
     REVISIONS_FIELD_NUMBER: _builtins.int
     REMOVED_REVISIONS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    REMOVED_SERVICES_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
     type: Global___Assignment.Type.ValueType
     applies_to: _builtins.int
     """INCREMENTAL: the number that it builds on. An agent at another number asks for COMPLETE."""
@@ -291,6 +346,20 @@ class Assignment(_message.Message):
     def network(self) -> Global___NodeNetwork:
         """Sent when it changed."""
 
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkService]:
+        """Services of the cluster as the network sees them: new ones, and those that changed in anything."""
+
+    @_builtins.property
+    def removed_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of services that are gone."""
+
+    @_builtins.property
+    def withdrawn_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks of this node that are to stop and that no node sends new connections to any more: all that are so now (COMPLETE),
+        or have become so.
+        """
+
     def __init__(
         self,
         *,
@@ -302,14 +371,142 @@ class Assignment(_message.Message):
         revisions: _abc.Iterable[_objects_pb2.Revision] | None = ...,
         removed_revisions: _abc.Iterable[_builtins.str] | None = ...,
         network: Global___NodeNetwork | None = ...,
+        services: _abc.Iterable[Global___NetworkService] | None = ...,
+        removed_services: _abc.Iterable[_builtins.str] | None = ...,
+        withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "removed_revisions", b"removed_revisions", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "tasks", b"tasks", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "removed_revisions", b"removed_revisions", "removed_services", b"removed_services", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "type", b"type", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class NetworkService(_message.Message):
+    """A service as the network of a node sees it: a name, an address, and tasks behind it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
+    EXTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    namespace: _builtins.str
+    name: _builtins.str
+    address: _builtins.str
+    """Its virtual address. Empty: it has none, and its name leads to its tasks."""
+    session_affinity: _objects_pb2.SessionAffinity.ValueType
+    external_traffic_policy: _objects_pb2.ExternalTrafficPolicy.ValueType
+    internal: _builtins.bool
+    """All its networks are internal: its tasks reach nothing outside the cluster."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Port]:
+        """The ports of its newest revision, with every default filled in."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """By slot and then task."""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its networks as `namespace/name`, in the order of the alphabet."""
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowedSource]:
+        """Who else may reach it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        ports: _abc.Iterable[_objects_pb2.Port] | None = ...,
+        session_affinity: _objects_pb2.SessionAffinity.ValueType = ...,
+        external_traffic_policy: _objects_pb2.ExternalTrafficPolicy.ValueType = ...,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        allow: _abc.Iterable[Global___AllowedSource] | None = ...,
+        internal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "allow", b"allow", "endpoints", b"endpoints", "external_traffic_policy", b"external_traffic_policy", "id", b"id", "internal", b"internal", "name", b"name", "namespace", b"namespace", "networks", b"networks", "ports", b"ports", "session_affinity", b"session_affinity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkService: _TypeAlias = NetworkService  # noqa: Y015
+
+@_typing.final
+class Endpoint(_message.Message):
+    """A task of a service, from when it has an address until it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    slot: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    ready: _builtins.bool
+    """It takes new connections: it is ready, and not to stop."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "ready", b"ready", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class AllowedSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    service_id: _builtins.str
+    """The id of the service that may reach this one. One that does not exist is left out."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Port]:
+        """Protocol and number, as in `ports`. Empty: all ports of the service."""
+
+    def __init__(
+        self,
+        *,
+        service_id: _builtins.str = ...,
+        ports: _abc.Iterable[_objects_pb2.Port] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports", "service_id", b"service_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowedSource: _TypeAlias = AllowedSource  # noqa: Y015
 
 @_typing.final
 class NodeNetwork(_message.Message):
@@ -320,10 +517,22 @@ class NodeNetwork(_message.Message):
     CLUSTER_RANGE_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    SERVICE_RANGE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     cluster_range: _builtins.str
     """The range that all tasks of the cluster have addresses from."""
     subnet: _builtins.str
     """The range that this node's tasks have addresses from."""
+    service_range: _builtins.str
+    """The range that services have their virtual addresses from."""
+    mode: Global___NetworkMode.ValueType
+    """How nodes reach each other's tasks."""
+    mtu: _builtins.int
+    """The largest packet of a task, in bytes. 0: worked out from the node's device and the mode."""
+    node_id: _builtins.str
+    """The id of this node."""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkPeer]: ...
     def __init__(
@@ -332,10 +541,14 @@ class NodeNetwork(_message.Message):
         cluster_range: _builtins.str = ...,
         subnet: _builtins.str = ...,
         peers: _abc.Iterable[Global___NetworkPeer] | None = ...,
+        service_range: _builtins.str = ...,
+        mode: Global___NetworkMode.ValueType = ...,
+        mtu: _builtins.int = ...,
+        node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "peers", b"peers", "subnet", b"subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "mode", b"mode", "mtu", b"mtu", "node_id", b"node_id", "peers", b"peers", "service_range", b"service_range", "subnet", b"subnet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,22 +590,30 @@ class SavedAssignment(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Task]: ...
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Revision]: ...
     @_builtins.property
     def network(self) -> Global___NodeNetwork: ...
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkService]: ...
+    @_builtins.property
+    def withdrawn_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[_objects_pb2.Task] | None = ...,
         revisions: _abc.Iterable[_objects_pb2.Revision] | None = ...,
         network: Global___NodeNetwork | None = ...,
+        services: _abc.Iterable[Global___NetworkService] | None = ...,
+        withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "revisions", b"revisions", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

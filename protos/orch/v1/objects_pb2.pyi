@@ -40,6 +40,69 @@ SERVICE_MODE_REPLICATED: ServiceMode.ValueType  # 1
 """A number of replicas, spread over the nodes."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
+class _EndpointMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EndpointModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndpointMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENDPOINT_MODE_UNSPECIFIED: _EndpointMode.ValueType  # 0
+    ENDPOINT_MODE_VIP: _EndpointMode.ValueType  # 1
+    """One address of its own, which stands for all ready tasks."""
+    ENDPOINT_MODE_DNS: _EndpointMode.ValueType  # 2
+    """The addresses of the ready tasks themselves."""
+
+class EndpointMode(_EndpointMode, metaclass=_EndpointModeEnumTypeWrapper): ...
+
+ENDPOINT_MODE_UNSPECIFIED: EndpointMode.ValueType  # 0
+ENDPOINT_MODE_VIP: EndpointMode.ValueType  # 1
+"""One address of its own, which stands for all ready tasks."""
+ENDPOINT_MODE_DNS: EndpointMode.ValueType  # 2
+"""The addresses of the ready tasks themselves."""
+Global___EndpointMode: _TypeAlias = EndpointMode  # noqa: Y015
+
+class _SessionAffinity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionAffinityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionAffinity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_AFFINITY_UNSPECIFIED: _SessionAffinity.ValueType  # 0
+    SESSION_AFFINITY_NONE: _SessionAffinity.ValueType  # 1
+    """Each connection gets any."""
+    SESSION_AFFINITY_CLIENT_IP: _SessionAffinity.ValueType  # 2
+    """All connections from one address get the same one, while the set of ready tasks stays the same."""
+
+class SessionAffinity(_SessionAffinity, metaclass=_SessionAffinityEnumTypeWrapper): ...
+
+SESSION_AFFINITY_UNSPECIFIED: SessionAffinity.ValueType  # 0
+SESSION_AFFINITY_NONE: SessionAffinity.ValueType  # 1
+"""Each connection gets any."""
+SESSION_AFFINITY_CLIENT_IP: SessionAffinity.ValueType  # 2
+"""All connections from one address get the same one, while the set of ready tasks stays the same."""
+Global___SessionAffinity: _TypeAlias = SessionAffinity  # noqa: Y015
+
+class _ExternalTrafficPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExternalTrafficPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExternalTrafficPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXTERNAL_TRAFFIC_POLICY_UNSPECIFIED: _ExternalTrafficPolicy.ValueType  # 0
+    EXTERNAL_TRAFFIC_POLICY_CLUSTER: _ExternalTrafficPolicy.ValueType  # 1
+    """Any ready task of the cluster. The task sees the client's own address only when it is on the node that was asked."""
+    EXTERNAL_TRAFFIC_POLICY_LOCAL: _ExternalTrafficPolicy.ValueType  # 2
+    """Only ready tasks of the node that was asked, which see the client's address; a node without one refuses."""
+
+class ExternalTrafficPolicy(_ExternalTrafficPolicy, metaclass=_ExternalTrafficPolicyEnumTypeWrapper): ...
+
+EXTERNAL_TRAFFIC_POLICY_UNSPECIFIED: ExternalTrafficPolicy.ValueType  # 0
+EXTERNAL_TRAFFIC_POLICY_CLUSTER: ExternalTrafficPolicy.ValueType  # 1
+"""Any ready task of the cluster. The task sees the client's own address only when it is on the node that was asked."""
+EXTERNAL_TRAFFIC_POLICY_LOCAL: ExternalTrafficPolicy.ValueType  # 2
+"""Only ready tasks of the node that was asked, which see the client's address; a node without one refuses."""
+Global___ExternalTrafficPolicy: _TypeAlias = ExternalTrafficPolicy  # noqa: Y015
+
 class _UserNamespace:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -90,13 +153,17 @@ class _PublishModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PublishMo
     DESCRIPTOR: _descriptor.EnumDescriptor
     PUBLISH_MODE_UNSPECIFIED: _PublishMode.ValueType  # 0
     PUBLISH_MODE_HOST: _PublishMode.ValueType  # 1
-    """On the node that runs the task. Number 2 is taken by `ingress`, on every node."""
+    """On the node that runs the task."""
+    PUBLISH_MODE_INGRESS: _PublishMode.ValueType  # 2
+    """On every node, for any ready task."""
 
 class PublishMode(_PublishMode, metaclass=_PublishModeEnumTypeWrapper): ...
 
 PUBLISH_MODE_UNSPECIFIED: PublishMode.ValueType  # 0
 PUBLISH_MODE_HOST: PublishMode.ValueType  # 1
-"""On the node that runs the task. Number 2 is taken by `ingress`, on every node."""
+"""On the node that runs the task."""
+PUBLISH_MODE_INGRESS: PublishMode.ValueType  # 2
+"""On every node, for any ready task."""
 Global___PublishMode: _TypeAlias = PublishMode  # noqa: Y015
 
 class _RestartCondition:
@@ -424,10 +491,21 @@ class ServiceSpec(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     ON_NODE_LOSS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
+    SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
+    EXTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where. Number 2, one task on each eligible node, is taken by `global`."""
     replicas: _builtins.int
     """How many replicas run. When it is left out, a new service gets one and an existing one keeps its number."""
+    endpoint_mode: Global___EndpointMode.ValueType
+    """What its name leads to: its virtual address, or the addresses of its tasks."""
+    session_affinity: Global___SessionAffinity.ValueType
+    """Which task a client gets."""
+    external_traffic_policy: Global___ExternalTrafficPolicy.ValueType
+    """Which tasks take what comes in through a published port of a node."""
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
         """What each task runs. A change makes a new revision, and tasks are replaced one after another."""
@@ -436,6 +514,16 @@ class ServiceSpec(_message.Message):
     def on_node_loss(self) -> Global___NodeLossPolicy:
         """What happens to tasks whose node is lost."""
 
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The networks that its tasks are in: `name` of this namespace, or `namespace/name`. Tasks reach each other only inside
+        a network that they share. When it is left out, `default`: every namespace has one.
+        """
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowRule]:
+        """Who may reach single ports of it from networks that it is not in."""
+
     def __init__(
         self,
         *,
@@ -443,16 +531,46 @@ class ServiceSpec(_message.Message):
         replicas: _builtins.int | None = ...,
         template: Global___TaskTemplate | None = ...,
         on_node_loss: Global___NodeLossPolicy | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        endpoint_mode: Global___EndpointMode.ValueType = ...,
+        session_affinity: Global___SessionAffinity.ValueType = ...,
+        external_traffic_policy: Global___ExternalTrafficPolicy.ValueType = ...,
+        allow: _abc.Iterable[Global___AllowRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "mode", b"mode", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "allow", b"allow", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "session_affinity", b"session_affinity", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
 Global___ServiceSpec: _TypeAlias = ServiceSpec  # noqa: Y015
+
+@_typing.final
+class AllowRule(_message.Message):
+    """Opens ports of the service to another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ports, by name or number. Left out: all that the service has."""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllowRule: _TypeAlias = AllowRule  # noqa: Y015
 
 @_typing.final
 class NodeLossPolicy(_message.Message):
@@ -488,6 +606,7 @@ class ServiceStatus(_message.Message):
     REVISION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """The generation of the spec that this status tells of."""
     replicas: _builtins.int
@@ -504,6 +623,8 @@ class ServiceStatus(_message.Message):
     """One sentence on where the service stands."""
     settled: _builtins.bool
     """Whether everything that was asked for is there."""
+    address: _builtins.str
+    """Its virtual address, which it keeps until it is deleted. Empty while it has none."""
     def __init__(
         self,
         *,
@@ -515,10 +636,11 @@ class ServiceStatus(_message.Message):
         revision_id: _builtins.str = ...,
         message: _builtins.str = ...,
         settled: _builtins.bool = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -599,8 +721,13 @@ class TaskTemplate(_message.Message):
     RESTART_FIELD_NUMBER: _builtins.int
     STOP_GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     stop_grace_period: _builtins.int
     """How long the end of a task may take: after the stop signal it gets this long before it is killed."""
+    drain_seconds: _builtins.int
+    """How many seconds a task that is to stop goes on with the connections that it has, once no node sends it new ones. The
+    stop signal comes after that. Counts for tasks with ports only.
+    """
     @_builtins.property
     def container(self) -> Global___Container:
         """The main container."""
@@ -620,13 +747,19 @@ class TaskTemplate(_message.Message):
         restart: Global___RestartPolicy | None = ...,
         stop_grace_period: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        drain_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period", "container", b"container", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period", "container", b"container", "labels", b"labels", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "labels", b"labels", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
+    _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
     _WhichOneofReturnType__stop_grace_period: _TypeAlias = _typing.Literal["stop_grace_period"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_period: _TypeAlias = _typing.Literal["_stop_grace_period", b"_stop_grace_period"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drain_seconds) -> _WhichOneofReturnType__drain_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_grace_period) -> _WhichOneofReturnType__stop_grace_period | None: ...
 
 Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
@@ -744,6 +877,7 @@ class Container(_message.Message):
     TMPFS_FIELD_NUMBER: _builtins.int
     SHM_SIZE_FIELD_NUMBER: _builtins.int
     OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -830,6 +964,10 @@ class Container(_message.Message):
     def tmpfs(self) -> _containers.MessageMap[_builtins.str, Global___Tmpfs]:
         """Folders in memory, by their path: `{/tmp: {size: 64Mi}}`. They count as memory of the container."""
 
+    @_builtins.property
+    def probes(self) -> Global___Probes:
+        """How the agent finds out how it is."""
+
     def __init__(
         self,
         *,
@@ -858,14 +996,233 @@ class Container(_message.Message):
         tmpfs: _abc.Mapping[_builtins.str, Global___Tmpfs] | None = ...,
         shm_size: _builtins.int = ...,
         oom_score_adj: _builtins.int = ...,
+        probes: Global___Probes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "logs", b"logs", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "logs", b"logs", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "logs", b"logs", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
+
+@_typing.final
+class Probes(_message.Message):
+    """Three questions to a container. Until `startup` was answered well once, the other two are not asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTUP_FIELD_NUMBER: _builtins.int
+    LIVENESS_FIELD_NUMBER: _builtins.int
+    READINESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def startup(self) -> Global___Probe:
+        """Has it started? When it does not answer well in time, the container is restarted."""
+
+    @_builtins.property
+    def liveness(self) -> Global___Probe:
+        """Does it live? When it does not answer well any more, the container is restarted."""
+
+    @_builtins.property
+    def readiness(self) -> Global___Probe:
+        """Does it take requests? Only then the task is ready, and gets connections through its service."""
+
+    def __init__(
+        self,
+        *,
+        startup: Global___Probe | None = ...,
+        liveness: Global___Probe | None = ...,
+        readiness: Global___Probe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "startup", b"startup"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probes: _TypeAlias = Probes  # noqa: Y015
+
+@_typing.final
+class Probe(_message.Message):
+    """One question. Exactly one of `http`, `tcp`, `grpc` and `exec` says how it is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    SUCCESS_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    START_PERIOD_FIELD_NUMBER: _builtins.int
+    interval: _builtins.int
+    """From one asking to the next."""
+    timeout: _builtins.int
+    """How long an answer may take."""
+    success_threshold: _builtins.int
+    """How many good answers in a row are needed after a bad one."""
+    failure_threshold: _builtins.int
+    """How many bad answers in a row are needed."""
+    start_period: _builtins.int
+    """Bad answers do not count for this long after the container's start."""
+    @_builtins.property
+    def http(self) -> Global___HttpProbe:
+        """A GET request; a status from 200 to 399 is a good answer."""
+
+    @_builtins.property
+    def tcp(self) -> Global___TcpProbe:
+        """A connection that is taken is a good answer."""
+
+    @_builtins.property
+    def grpc(self) -> Global___GrpcProbe:
+        """The health checking protocol of gRPC; `SERVING` is a good answer."""
+
+    @_builtins.property
+    def exec(self) -> Global___ExecProbe:
+        """A command in the container; exit code 0 is a good answer."""
+
+    def __init__(
+        self,
+        *,
+        http: Global___HttpProbe | None = ...,
+        tcp: Global___TcpProbe | None = ...,
+        grpc: Global___GrpcProbe | None = ...,
+        exec: Global___ExecProbe | None = ...,
+        interval: _builtins.int = ...,
+        timeout: _builtins.int = ...,
+        success_threshold: _builtins.int = ...,
+        failure_threshold: _builtins.int = ...,
+        start_period: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "grpc", b"grpc", "http", b"http", "tcp", b"tcp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "failure_threshold", b"failure_threshold", "grpc", b"grpc", "http", b"http", "interval", b"interval", "start_period", b"start_period", "success_threshold", b"success_threshold", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class HttpProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    """The port, by the name that it has among the container's ports, or by number."""
+    path: _builtins.str
+    """The path, with its query."""
+    tls: _builtins.bool
+    """Speak TLS. The certificate is not checked."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers, such as `{Host: shop.example}`."""
+
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+        path: _builtins.str = ...,
+        tls: _builtins.bool = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path", b"path", "port", b"port", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpProbe: _TypeAlias = HttpProbe  # noqa: Y015
+
+@_typing.final
+class TcpProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    """The port, by name or number."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TcpProbe: _TypeAlias = TcpProbe  # noqa: Y015
+
+@_typing.final
+class GrpcProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    """The port, by name or number."""
+    service: _builtins.str
+    """Which service of the server is asked about. Left out: the server as a whole."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcProbe: _TypeAlias = GrpcProbe  # noqa: Y015
+
+@_typing.final
+class ExecProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The command and its arguments. No shell is involved."""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecProbe: _TypeAlias = ExecProbe  # noqa: Y015
 
 @_typing.final
 class Capabilities(_message.Message):
@@ -1503,6 +1860,57 @@ class NodeCapacity(_message.Message):
 Global___NodeCapacity: _TypeAlias = NodeCapacity  # noqa: Y015
 
 @_typing.final
+class Network(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Network
+
+    A part of the cluster's network. Tasks reach each other only inside a network that they share.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """Its name, its namespace and its labels."""
+
+    @_builtins.property
+    def spec(self) -> Global___NetworkSpec: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        spec: Global___NetworkSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Network: _TypeAlias = Network  # noqa: Y015
+
+@_typing.final
+class NetworkSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    internal: _builtins.bool
+    """Nothing outside the cluster is reached from tasks that are in such networks only."""
+    def __init__(
+        self,
+        *,
+        internal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["internal", b"internal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkSpec: _TypeAlias = NetworkSpec  # noqa: Y015
+
+@_typing.final
 class Image(_message.Message):
     """---------------------------------------------------------------------------------------------------- Image
 
@@ -1567,7 +1975,7 @@ Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
 class Object(_message.Message):
     """---------------------------------------------------------------------------------------------------- envelope
 
-    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume, Network, Endpoints and Event.
+    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume, Endpoints and Event.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1577,6 +1985,7 @@ class Object(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def service(self) -> Global___Service: ...
     @_builtins.property
@@ -1587,6 +1996,8 @@ class Object(_message.Message):
     def node(self) -> Global___Node: ...
     @_builtins.property
     def image(self) -> Global___Image: ...
+    @_builtins.property
+    def network(self) -> Global___Network: ...
     def __init__(
         self,
         *,
@@ -1595,12 +2006,13 @@ class Object(_message.Message):
         task: Global___Task | None = ...,
         node: Global___Node | None = ...,
         image: Global___Image | None = ...,
+        network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
