@@ -71,7 +71,10 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
-    names = Naming(lambda address: worker.namespace_of(address))  # noqa: PLW0108 - it is made next
+    names = Naming(
+        lambda address: worker.namespace_of(address),  # noqa: PLW0108 - it is made next
+        resolv_conf=Path(options.resolv_conf),
+    )
     worker = Worker(
         runtime=runtime,
         images=images,
@@ -144,6 +147,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_ids,
         help="FIRST:COUNT, the user and group ids of this node that containers get, 65536 each; "
         "nobody else may have any of them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resolv-conf",
+        default="/etc/resolv.conf",
+        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])

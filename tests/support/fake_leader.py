@@ -33,6 +33,7 @@ class FakeLeader(rpc.DispatcherServicer):
         self._tasks: dict[str, pb.Task] = {}
         self._revisions: dict[str, pb.Revision] = {}
         self.network = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
+        self.services: dict[str, dpb.NetworkService] = {}
         self._sequence = 0
         self._out: asyncio.Queue[dpb.LeaderMessage] | None = None
         self._changed = asyncio.Condition()
@@ -74,6 +75,11 @@ class FakeLeader(rpc.DispatcherServicer):
     async def announce_network(self) -> None:
         """Tell the agent of `network` as it is now."""
         await self._send_change(dpb.Assignment(network=self.network))
+
+    async def announce_services(self, *services: dpb.NetworkService) -> None:
+        """Services as they are now: new ones, or those that changed."""
+        self.services.update({service.id: service for service in services})
+        await self._send_change(dpb.Assignment(services=services))
 
     async def until(
         self, task_id: str, holds: Callable[[pb.TaskStatus], bool], *, what: str, timeout_s: float = 15
@@ -181,6 +187,7 @@ class FakeLeader(rpc.DispatcherServicer):
             tasks=self._tasks.values(),
             revisions=self._revisions.values(),
             network=self.network,
+            services=self.services.values(),
         )
 
     async def _send_change(self, change: dpb.Assignment) -> None:
