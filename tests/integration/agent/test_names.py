@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,27 +16,17 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import syscalls
 from tests.integration.agent.conftest import Node, led
+from tests.support import waiting
 from tests.support.aio import bounded, until
 from tests.support.fake_leader import FakeLeader, task, template
 
 pytestmark = pytest.mark.root
 
 GATEWAY = "10.112.1.1"
-UPSTREAM = """
-import sys
-import dns.message, dns.rrset, socket
-listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-listening.bind(("127.0.0.53", 53))
-print("listening", flush=True)
-while True:
-    packet, client = listening.recvfrom(4096)
-    answer = dns.message.make_response(dns.message.from_wire(packet))
-    if answer.question[0].name.to_text() != "www.example.com.":
-        answer.set_rcode(3)
-    elif answer.question[0].rdtype == 1:
-        answer.answer.append(dns.rrset.from_text(answer.question[0].name, 60, "IN", "A", "192.0.2.80"))
-    listening.sendto(answer.to_wire(), client)
-"""
+DNSMASQ = "/usr/sbin/dnsmasq"
+UPSTREAM = ("--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--user=root", "--pid-file")
+UPSTREAM += ("--listen-address=127.0.0.53", "--bind-interfaces", "--host-record=www.example.com,192.0.2.80")
+UPSTREAM += ("--cname=alias.example.com,www.example.com", "--local=/example.com/", "--local=/corp.example/")
 
 
 def service(name: str, *addresses: str, namespace: str = "default", address: str = "") -> dpb.NetworkService:
@@ -108,13 +97,13 @@ def upstream(node: Node, tmp_path: Path) -> Iterator[None]:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 127.0.0.53\nsearch corp.example\n")
     node.options += ["--resolv-conf", str(conf)]
-    command = ["nsenter", f"--net={node.namespace}", sys.executable, "-c", UPSTREAM]
-    with ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-        stack.callback(server.kill)
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"listening\n"
-        yield
+    command = ["nsenter", f"--net={node.namespace}", DNSMASQ, *UPSTREAM]
+    with subprocess.Popen(command) as server:
+        try:
+            waiting.until(lambda: "127.0.0.53:53" in node.run("ss", "-ln"), what="dnsmasq listens")
+            yield
+        finally:
+            server.kill()
 
 
 @pytest.mark.usefixtures("upstream")
@@ -129,7 +118,8 @@ async def test_the_c_library_finds_everything(node: Node, store: ImageStore) -> 
         assert inside.addresses("db") == {"10.112.1.20", "10.112.2.21"}
         assert inside.addresses("db-2.db") == {"10.112.2.21"}
         assert inside.addresses("web.shop") == inside.addresses("web.shop.orch") == {"10.112.200.8"}
-        assert inside.addresses("www.example.com") == {"192.0.2.80"}
+        assert inside.addresses("www.example.com") == inside.addresses("alias.example.com") == {"192.0.2.80"}
+        assert inside.getent("ahosts", "nosuch.example.com").startswith("exit 2")
         assert inside.getent("hosts", "10.112.2.21").split() == ["10.112.2.21", "db-2.db.default.orch"]
         assert inside.getent("ahosts", "nosuch.default.orch").startswith("exit 2"), "not found, and not later"
 
