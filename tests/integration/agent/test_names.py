@@ -16,7 +16,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import syscalls
 from tests.integration.agent.conftest import Node, led
-from tests.support import waiting
+from tests.integration.agent.test_isolation import said
+from tests.support import rootfs, waiting
 from tests.support.aio import bounded, until
 from tests.support.fake_leader import FakeLeader, task, template
 
@@ -203,6 +204,21 @@ async def test_other_kinds_of_containers(node: Node, store: ImageStore) -> None:
         assert " db.example.com db " in inside.run("cat", "/etc/hosts")
         status = (Inside(node, "plain-1-a").files / "hosts").stat()
         assert (status.st_uid, status.st_gid) == (0, 0)
+
+
+@bounded(40)
+async def test_what_the_image_has_is_covered(tmp_path: Path) -> None:
+    """Files and links, also such as lead nowhere; the image stays as it is."""
+    layer = rootfs.busybox(tmp_path / "root")
+    (layer / "etc/hosts").write_text("from the image\n")
+    (layer / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    output = await said(layer, tmp_path, "cat /etc/resolv.conf /etc/hosts /etc/hostname")
+    assert "search default.orch orch" in output
+    assert "127.0.0.1 localhost" in output
+    assert "from the image" not in output
+    assert output.splitlines()[-1] == "a", "its name"
+    assert (layer / "etc/hosts").read_text() == "from the image\n"
+    assert not (layer / "run").exists()
 
 
 @bounded(60)
