@@ -46,7 +46,7 @@ def place(
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        raise errors.ContainerExists(f"container {container}: exists already; delete it first") from None
+        raise _exists(container) from None
     except OSError as error:
         raise errors.SetupFailed.at("state folder", error) from None
     lock = -1
@@ -66,6 +66,16 @@ def place(
             os.close(lock)
         _after_failure(container, wanted, bundle)
         raise
+
+
+def check_free(root: str, container: str) -> None:
+    """Raises ContainerExists; for who does something before `place`, which tells it once and for all."""
+    if os.path.lexists(state.folder(root, container)):
+        raise _exists(container)
+
+
+def _exists(container: str) -> errors.ContainerExists:
+    return errors.ContainerExists(f"container {container}: exists already; delete it first")
 
 
 def _lock(folder: str) -> int:

@@ -24,6 +24,7 @@ from typing import Any
 
 from runtime import (
     birth,
+    cgrouppath,
     cgroups,
     errors,
     firstprocess,
@@ -55,21 +56,12 @@ class Request:
     preserved_fds: int = 0
     pid_file: str = ""
     take_terminal: Callable[[int], None] | None = None  # gets the master when the process has a terminal
-    has_group: bool = True  # else nothing of it is limited, counted or frozen
+    manager: str = "cgroupfs"  # or systemd; or disabled, and nothing of it is limited, counted or frozen
 
 
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
-    wanted = spec.parse(request.config)
-    if request.has_group:
-        config = request.config
-        # The default is the calling user's, so it comes before that may become another.
-        path = wanted.cgroups_path or state.default_cgroups_path(request.container)
-        # Docker and podman read of the group's files how much was read and written.
-        limits = values.replace(wanted.resources, counts_io=True)
-        wanted = values.replace(wanted, cgroups_path=path, resources=limits)
-    else:
-        wanted, config = groupless.settle(wanted), groupless.config(request.config)
+    wanted, config = _settle_group(request)
     wanted = rootless.enter(wanted)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
@@ -79,6 +71,24 @@ def create(request: Request) -> State:
         created = _create_in(request, wanted, place)
     os.close(place.lock)
     return created
+
+
+def _settle_group(request: Request) -> tuple[spec.Spec, dict[str, Any]]:
+    """The container with its group's path, and the configuration for whoever deletes one that was cut short."""
+    config = request.config
+    if request.manager == "disabled":
+        return groupless.settle(spec.parse(config)), cgrouppath.replaced(config, "")
+    if request.manager == "systemd":
+        from runtime import systemd  # only here, since few ask for it
+
+        birth.check_free(request.root, request.container)
+        config = systemd.settle(config, request.container)
+    wanted = spec.parse(config)
+    # The default is the calling user's, so it comes before that may become another.
+    path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+    # Docker and podman read of the group's files how much was read and written.
+    limits = values.replace(wanted.resources, counts_io=True)
+    return values.replace(wanted, cgroups_path=path, resources=limits), config
 
 
 def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> State:

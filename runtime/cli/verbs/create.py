@@ -35,5 +35,5 @@ def request(context: Context, given: Options) -> unattended.Request:
         preserved_fds=preserved,
         pid_file=given.text("--pid-file"),
         take_terminal=making.terminal_taker(given),
-        has_group=context.has_groups,
+        manager=context.manager,
     )

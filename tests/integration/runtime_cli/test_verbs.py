@@ -358,7 +358,7 @@ def test_features_names_what_the_parsers_know(command: Command) -> None:
     told = json.loads(command.ok("features"))
     assert set(told["linux"]["namespaces"]) == {"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}
     assert len(told["linux"]["capabilities"]) == 41
-    assert told["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+    assert told["linux"]["cgroup"] == {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
     assert {"rbind", "rro", "nosuid", "rslave", "tmpcopyup", "sync", "src-nofollow"} <= set(told["mountOptions"])
     assert not {"remount", "mand", "silent"} & set(told["mountOptions"])
     assert [told["linux"][name]["enabled"] for name in ("apparmor", "selinux", "netDevices", "intelRdt")] == [
