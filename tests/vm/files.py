@@ -45,8 +45,9 @@ def common() -> Files:
         yield library.resolve(), str(library).lstrip("/")
     for distribution in _closure("pytest-xdist", "pytest-timeout"):
         for file in distribution.files or ():
-            if ".." not in file.parts and file.locate().exists():
-                yield Path(str(file.locate())), f"site/{file}"
+            path = Path(str(file.locate()))
+            if ".." not in file.parts and path.exists():
+                yield path, f"site/{file}"
     for part in PARTS:
         for path in _walk(REPOSITORY / part):
             yield path, f"orch/{path.relative_to(REPOSITORY)}"

@@ -4,7 +4,6 @@ One rule: nothing starts but the tests. There is no journal, no udev, no login a
 of an ordinary user's starts `user@1000.service`.
 """
 
-
 from tests.vm import archive, files
 
 UNPACKED = files.REPOSITORY / ".cache/vm-systemd"
@@ -12,7 +11,6 @@ PROGRAMS = (
     "bin/systemctl",
     "lib/systemd/systemd",
     "lib/systemd/systemd-cgroups-agent",  # tells version 1 that a group is empty
-    "usr/bin/busctl",
     "usr/bin/systemd-run",
 )
 _TARGETS = ("basic", "exit", "paths", "shutdown", "sockets", "timers")
@@ -70,6 +68,7 @@ def add(payload: archive.Payload) -> None:
     payload.add((UNPACKED / name, name) for name in (*PROGRAMS, *UNITS))
     payload.add(_libraries())
     payload.add_link("sbin/init", "/lib/systemd/systemd")
+    payload.add_link("var/run", "/run")
     payload.add_text("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
     payload.add_text("etc/os-release", "ID=orch-guest\nPRETTY_NAME=The guest\n")
     # Nobody listens where the journal would.
