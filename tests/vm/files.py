@@ -64,7 +64,7 @@ def linked(binaries: Sequence[Path], *, search: Sequence[Path] = ()) -> list[Pat
     said = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=True, env=variables).stdout
     missing = sorted({line.split()[0] for line in said.splitlines() if line.endswith("not found")})
     if missing:
-        raise Unavailable(f"this machine does not have {', '.join(missing)} for {binaries[0]}")
+        raise Unavailable(f"{', '.join(missing)} cannot be found; remove .cache and run deploy/setup.sh test")
     return [Path(word) for word in sorted({word for word in said.split() if _is_library(word)})]
 
 

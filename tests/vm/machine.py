@@ -134,7 +134,8 @@ def _boot(command: Sequence[str], inherited: Sequence[int], timeout_s: float) ->
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.vm", allow_abbrev=False)
+    usage = "python -m tests.vm [--systemd [--legacy]] [pytest's arguments]"
+    parser = argparse.ArgumentParser(usage=usage, allow_abbrev=False)
     parser.add_argument("--systemd", action="store_true", help="a machine with systemd as process 1")
     parser.add_argument("--legacy", action="store_true", help="with systemd, and cgroups of version 1")
     chosen, tests = parser.parse_known_args()
