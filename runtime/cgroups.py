@@ -334,10 +334,15 @@ def _refuse_without_group(resources: Resources) -> None:
 
 
 def _enable(folder: str, words: str) -> None:
-    """Give controllers to the groups below a folder of version 2."""
+    """Give controllers to the groups below a folder of version 2.
+
+    Who may not goes without: a limit that misses one says so when it is written.
+    """
     try:
         cgroupfiles.write(f"{folder}/cgroup.subtree_control", words)
     except errors.SetupFailed as error:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            return
         remedy = cgroups_v2.REMEDIES.get(error.errno)
         if remedy is None:
             raise

@@ -16,10 +16,11 @@ One rule: systemd's own private socket is used, which is there without a message
 """
 
 import contextlib
+import functools
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from runtime import cgroupfiles, cgrouppath, cgroups, dbus, errors, privilege, spec
@@ -75,18 +76,26 @@ def scope(path: str, container: str) -> Scope:
     return Scope(slice=above, unit=unit)
 
 
-def settle(config: dict[str, Any], container: str) -> dict[str, Any]:
-    """Enter the scope that a configuration asks for; the same with the path of the container's group.
+def settle(config: dict[str, Any], container: str) -> tuple[dict[str, Any], Callable[[], str]]:
+    """What a configuration asks for: the same with a path, and who enters the scope and returns the real path.
 
-    Raises InvalidSpec for a configuration that is wrong in anything, before systemd hears of it.
+    The path is where `delete` looks for a container whose creation was cut short. Raises InvalidSpec.
     """
-    linux = config.get("linux")
-    path = linux.get("cgroupsPath", "") if isinstance(linux, dict) else ""
-    # A wrong path of another type is left to the parser.
-    systemds = isinstance(path, str) and cgrouppath.is_systemds(path)
-    wanted = spec.parse(cgrouppath.replaced(config, "") if systemds else config)
-    found = enter(scope(path or "", container), container, wanted.annotations)
-    return cgrouppath.replaced(config, found)
+    linux = config.get("linux") or {}
+    path = linux.get("cgroupsPath") or "" if isinstance(linux, dict) else None
+    if not isinstance(path, str):
+        spec.parse(config)
+    assert isinstance(path, str), "the parser says what is wrong with another one"
+    wanted = scope(path, container)
+    annotations = config.get("annotations") or {}
+    return cgrouppath.replaced(config, expected(wanted)), functools.partial(enter, wanted, container, annotations)
+
+
+def expected(wanted: Scope) -> str:
+    """The path of the container's group below the manager's own: a-b.slice is /a.slice/a-b.slice."""
+    words = wanted.slice.removesuffix(".slice").split("-")
+    above = "".join(f"/{'-'.join(words[:count])}.slice" for count in range(1, len(words) + 1) if words[0])
+    return f"{above}/{wanted.unit}/{cgrouppath.IN_SCOPE}"
 
 
 def enter(wanted: Scope, container: str, annotations: Mapping[str, str]) -> str:

@@ -46,6 +46,28 @@ def test_what_is_no_scope(path: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("above", "path"),
+    [
+        ("system.slice", "/system.slice/x.scope/container"),
+        ("a-b-c.slice", "/a.slice/a-b.slice/a-b-c.slice/x.scope/container"),
+        ("-.slice", "/x.scope/container"),
+    ],
+)
+def test_where_a_scope_is(above: str, path: str) -> None:
+    """A dash is a step down (systemd.slice(5)); the root has none."""
+    assert systemd.expected(systemd.Scope(slice=above, unit="x.scope")) == path
+
+
+def test_configurations_are_left_to_the_parser() -> None:
+    """A path of another type is its affair; else the path is where `delete` looks."""
+    for wrong in ({"linux": [1]}, {"linux": {"cgroupsPath": 7}}, {"linux": "x"}):
+        with pytest.raises(errors.InvalidSpec):
+            systemd.settle({"ociVersion": "1.2.0", **wrong}, "web")
+    config, _ = systemd.settle({"linux": {"cgroupsPath": "a.slice:b:c", "x": 1}}, "web")
+    assert config == {"linux": {"cgroupsPath": "/a.slice/b-c.scope/container", "x": 1}}
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("uint64 10000000", ("t", 10_000_000)),
