@@ -21,7 +21,6 @@ def run(context: Context, given: Options) -> int:
 def request(context: Context, given: Options) -> unattended.Request:
     """What the flags ask for; shared with `run`."""
     [container] = given.take("ID")
-    making.refuse_no_pivot(given)
     preserved = making.settle(given)
     config, where = bundle.load(given)
     if isinstance(config.get("process"), dict):
