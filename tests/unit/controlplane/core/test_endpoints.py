@@ -261,6 +261,27 @@ def test_it_is_known_since_when_a_task_is_not_ready() -> None:
     assert here.table.left("web-1-n1") == 0, "it is forgotten once it has ended"
 
 
+def test_a_port_that_two_services_publish_belongs_to_the_older_one() -> None:
+    """Two applies in the same moment can pass each other; a node could not load both."""
+    here = world()
+    for name, created_at in (("old", 1), ("young", 2)):
+        service = build.service(name)
+        service.meta.created_at = created_at
+        service.spec.template.container.ports.add(target=80, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
+        here.put(service, build.revision(service))
+        here.update()
+    assert {key: published_by(here, key) for key in ("old", "young")} == {"old": 8080, "young": 0}
+    here.remove(build.service("old"))
+    here.update()
+    assert published_by(here, "young") == 8080
+
+
+def published_by(here: World, name: str) -> int:
+    service = here.table.service(f"default/{name}")
+    assert service is not None
+    return service.ports[0].published
+
+
 NAMES = st.sampled_from(["a", "b", "c"])
 EDITS = st.one_of(
     st.tuples(st.just("service"), NAMES, st.lists(NAMES, max_size=2), st.booleans()),
@@ -277,6 +298,8 @@ def edit(here: World, change: tuple[object, ...]) -> None:
         case ("service", str(name), [*sources], bool(other)):
             service = build.service(name)
             service.spec.networks[:] = [name] if other else []
+            if other:
+                service.spec.template.container.ports.add(target=80, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
             for source in sources:
                 service.spec.allow.add(**{"from": str(source)})
             here.put(service, build.revision(service))
@@ -318,6 +341,8 @@ def test_the_table_is_that_of_its_snapshot_and_differences_lead_to_it(
         fresh = endpoint_table.Table()
         fresh.rebuild(here.snapshot())
         assert services_of(here.table) == services_of(fresh)
+        published = [one for one in services_of(here.table).values() for port in one.ports if port.published]
+        assert len(published) <= 1, "a port has one service"
         difference = here.table.since(number)
         assert difference is not None
         if tells:
