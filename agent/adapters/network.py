@@ -1,8 +1,14 @@
-"""The node's part of the network: a bridge, a veth pair and a namespace a task, plain routes to the other nodes.
+"""The node's part of the network: a veth pair and a namespace a task, and the routes that lead to them.
 
-Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (bridge `orch0`,
-links `orch-…`, routes with a protocol number of ours, nftables table `orch`); and a task's
-hardware address is computed from its IP address, so that no neighbour's cache is ever wrong.
+    task   eth0  its address/32, everything goes to the node's end
+             │
+    node   orch-…   no address, no bridge: the route `address/32 dev orch-…` leads there
+           orch0    a device that leads nowhere; it has the gateway's address, the first of the node's subnet
+
+Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (device `orch0`,
+links `orch-…`, routes with protocol numbers of ours, nftables table `orch`); and nobody is asked who has an address:
+both ends are told, hardware addresses are computed from IP addresses, and packets from a task with any source but
+its own are dropped (rp_filter).
 """
 
 import asyncio
@@ -20,7 +26,7 @@ from agent.core.network import Attachment
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
-BRIDGE = "orch0"
+DEVICE = "orch0"
 LINK_PREFIX = "orch-"
 INSIDE = "eth0"
 DEFAULT_MTU = 1500
@@ -36,7 +42,7 @@ class Namespaces(Protocol):
     async def remove_network_namespace(self, path: Path, *, owner: Path) -> None: ...
 
 
-class BridgedNetwork:
+class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
     def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
@@ -44,7 +50,6 @@ class BridgedNetwork:
         self._namespaces = namespaces
         self._node_address = node_address
         self._subnet: IPv4Network | None = None
-        self._bridge_index = 0
         self._mtu = DEFAULT_MTU
         self._published: dict[str, Attachment] = {}
         self._changing = asyncio.Lock()
@@ -93,47 +98,38 @@ class BridgedNetwork:
 
     def _configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
         subnet = IPv4Network(network.subnet)
-        gateway = str(subnet[1])
         with Netlink() as netlink:
-            self._mtu = _mtu_of(netlink, self._node_address)
-            bridge = netlink.link(BRIDGE)
-            if bridge is None:
-                netlink.add_bridge(BRIDGE, hardware_address=hardware_address(gateway), mtu=self._mtu)
-                bridge = netlink.link(BRIDGE)
-            assert bridge is not None, "the bridge that was just made"
-            netlink.add_address(bridge.index, gateway, subnet.prefixlen)
-            self._bridge_index, self._subnet = bridge.index, subnet
             _write_sysctl("net/ipv4/ip_forward", "1")
-            _write_sysctl(f"net/ipv4/conf/{BRIDGE}/route_localnet", "1")
-            _set_routes(netlink, {peer.subnet: peer.address for peer in network.peers if peer.subnet and peer.address})
-        _nft(
-            firewall.ruleset(
-                bridge=BRIDGE, subnet=network.subnet, cluster_range=network.cluster_range, attached=attached
-            )
-        )
+            _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
+            index = _make_device(netlink, str(subnet[1]))
+            _set_device_routes(netlink, index, network)
+            self._subnet, self._mtu = subnet, _reach_peers(netlink, network, self._node_address)
+        _nft(firewall.ruleset(subnet=network.subnet, cluster_range=network.cluster_range, attached=attached))
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
-        """One message makes both ends; the address and the default route are set from inside."""
+        """Both ends are told where the other is before either is up."""
         assert self._subnet is not None, "the node's network is made first"
+        name, gateway, mine = link_name(attachment.task_id), str(self._subnet[1]), hardware_address(attachment.address)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
                 netlink.add_veth(
-                    link_name(attachment.task_id),
-                    master=self._bridge_index,
+                    name,
+                    hardware_address=hardware_address(gateway),
                     mtu=self._mtu,
                     peer=INSIDE,
                     peer_namespace_fd=fd,
-                    peer_address=hardware_address(attachment.address),
+                    peer_address=mine,
                 )
+                _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+                _connect_inside(namespace, attachment.address, gateway)
+                here = netlink.link(name)
+                assert here is not None, "the device that was just made"
+                netlink.set_up(here.index)
+                netlink.set_neighbour(here.index, attachment.address, mine)
+                netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
-        with Netlink(namespace) as inside:
-            device = inside.link(INSIDE)
-            assert device is not None, "the device that was just made"
-            inside.add_address(device.index, attachment.address, self._subnet.prefixlen)
-            inside.set_up(device.index)
-            inside.set_route("0.0.0.0/0", str(self._subnet[1]))
 
     async def _publish(self, attachment: Attachment) -> None:
         if attachment.ports:
@@ -166,6 +162,50 @@ def _is_pinned(path: Path) -> bool:
 def _delete_link(name: str) -> None:
     with Netlink() as netlink:
         netlink.delete_link(name)
+
+
+def _make_device(netlink: Netlink, gateway: str) -> int:
+    """The device that has the gateway's address, and no other; returns its index."""
+    device = netlink.link(DEVICE)
+    if device is None:
+        netlink.add_dead_end(DEVICE, hardware_address=hardware_address(gateway))
+        device = netlink.link(DEVICE)
+    assert device is not None, "the device that was just made"
+    for address, index in netlink.addresses().items():
+        if index == device.index and address != gateway:
+            netlink.delete_address(index, address, 32)
+    netlink.add_address(device.index, gateway, 32)
+    return device.index
+
+
+def _set_device_routes(netlink: Netlink, index: int, network: dpb.NodeNetwork) -> None:
+    """Addresses of the subnet that no task has lead to nobody, rather than out of the node and back; virtual addresses
+    lead to the device, so that what the firewall has not translated comes to be refused.
+    """
+    wanted = {network.subnet, network.service_range} - {""}
+    for destination, device in netlink.device_routes():
+        if destination not in wanted and device in (0, index):
+            netlink.delete_device_route(destination, device)
+    netlink.set_unreachable(network.subnet)
+    if network.service_range:
+        netlink.set_device_route(network.service_range, index, source=str(IPv4Network(network.subnet)[1]))
+
+
+def _connect_inside(namespace: str, address: str, gateway: str) -> None:
+    with Netlink(namespace) as inside:
+        device = inside.link(INSIDE)
+        assert device is not None, "the device that was just made"
+        inside.add_address(device.index, address, 32)
+        inside.set_up(device.index)
+        inside.set_neighbour(device.index, gateway, hardware_address(gateway))
+        inside.set_device_route(f"{gateway}/32", device.index)
+        inside.set_route("0.0.0.0/0", gateway)
+
+
+def _reach_peers(netlink: Netlink, network: dpb.NodeNetwork, node_address: str) -> int:
+    """Routes to the other nodes' tasks; returns the largest packet of a task, in bytes."""
+    _set_routes(netlink, {peer.subnet: peer.address for peer in network.peers if peer.subnet and peer.address})
+    return network.mtu or _mtu_of(netlink, node_address)
 
 
 def _mtu_of(netlink: Netlink, node_address: str) -> int:

@@ -20,7 +20,7 @@ TABLE = "orch"
 _PROTOCOLS = {pb.PROTOCOL_TCP: "tcp", pb.PROTOCOL_UDP: "udp"}
 
 
-def ruleset(*, bridge: str, subnet: str, cluster_range: str, attached: Iterable[Attachment]) -> str:
+def ruleset(*, subnet: str, cluster_range: str, attached: Iterable[Attachment]) -> str:
     """The whole table. Whatever it held before is replaced in the same transaction."""
     elements = ", ".join(text for attachment in attached for text in _elements(attachment))
     return f"""\
@@ -42,13 +42,13 @@ table inet {TABLE} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {subnet} ip daddr {subnet} ct status dnat masquerade
-    ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
+    ip saddr 127.0.0.0/8 oifname "orch-*" masquerade
     ip saddr {subnet} ip daddr != {cluster_range} masquerade
   }}
   chain input {{
-    # route_localnet makes the node's 127.0.0.1 reachable from the bridge; only answers may come that way.
+    # route_localnet makes the node's 127.0.0.1 reachable from outside; only answers may come that way.
     type filter hook input priority filter; policy accept;
-    iifname "{bridge}" ip daddr 127.0.0.0/8 ct state new drop
+    iifname != "lo" ip daddr 127.0.0.0/8 ct state new drop
   }}
 }}
 """
