@@ -326,3 +326,9 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _text(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="replace")
+
+
+# What the other families of netlink are written in, too
+NETLINK_NETFILTER = 12
+HEADER = _HEADER
+attribute, attributes, messages = _attribute, _attributes, _messages

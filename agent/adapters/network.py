@@ -14,15 +14,16 @@ its own are dropped (rp_filter).
 import asyncio
 import hashlib
 import os
-import subprocess
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
-from agent.core import firewall
+from agent.adapters.rules import Rules
 from agent.core.network import Attachment
+from agent.core.plane import Plane
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
@@ -31,7 +32,6 @@ LINK_PREFIX = "orch-"
 INSIDE = "eth0"
 DEFAULT_MTU = 1500
 MAX_MTU = 65_535
-NFT_TIMEOUT_S = 10.0
 
 
 class Namespaces(Protocol):
@@ -51,36 +51,48 @@ class RoutedNetwork:
         self._node_address = node_address
         self._subnet: IPv4Network | None = None
         self._mtu = DEFAULT_MTU
-        self._published: dict[str, Attachment] = {}
-        self._changing = asyncio.Lock()
+        self._plane = Plane()
+        self._rules = Rules(self._plane)
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
-        async with self._changing:
-            try:
-                await asyncio.to_thread(self._configure, network, attached)
-            except (OSError, subprocess.SubprocessError) as error:
-                raise Temporary(f"the node's network was not made: {error}", reason="NetworkFailed") from error
-            self._published = {attachment.task_id: attachment for attachment in attached if attachment.ports}
+    async def run(self) -> None:
+        await self._rules.run()
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
+        try:
+            await asyncio.to_thread(self._configure, network)
+        except OSError as error:
+            raise Temporary(f"the node's network was not made: {error}", reason="NetworkFailed") from error
+        for attachment in attached:
+            self._plane.attach(attachment)
+        self._plane.serve(services)
+        self._plane.configure(network)
+        await self._rules.settled(self._rules.note())
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        self._plane.serve(services)
+        await self._rules.settled(self._rules.note())
 
     async def attach(self, attachment: Attachment) -> None:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
-        await self.detach(attachment)
+        await self._remove(attachment.task_id)
+        self._plane.attach(attachment)
+        noted = self._rules.note()  # carried out while the namespace is made
         await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
+        await self._rules.settled(noted)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
-            await self._publish(attachment)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
     async def detach(self, attachment: Attachment) -> None:
-        path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
-        try:
-            await self._withdraw(attachment.task_id)
-            await asyncio.to_thread(_delete_link, link_name(attachment.task_id))
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
-        if path.exists() or owner.exists():
-            await self._namespaces.remove_network_namespace(path, owner=owner)
+        await self._remove(attachment.task_id)
+        self._plane.detach(attachment.task_id)
+        await self._rules.settled(self._rules.note())
 
     async def attached(self) -> frozenset[str]:
         with Netlink() as netlink:
@@ -94,9 +106,18 @@ class RoutedNetwork:
     def users_of(self, task_id: str) -> str:
         return str(self._layout.userns(task_id))
 
+    async def _remove(self, task_id: str) -> None:
+        path, owner = self._layout.netns(task_id), self._layout.userns(task_id)
+        try:
+            await asyncio.to_thread(_delete_link, link_name(task_id))
+        except OSError as error:
+            raise Temporary(f"task {task_id}: {error}", reason="NetworkFailed") from error
+        if path.exists() or owner.exists():
+            await self._namespaces.remove_network_namespace(path, owner=owner)
+
     # In a thread
 
-    def _configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+    def _configure(self, network: dpb.NodeNetwork) -> None:
         subnet = IPv4Network(network.subnet)
         with Netlink() as netlink:
             _write_sysctl("net/ipv4/ip_forward", "1")
@@ -104,7 +125,6 @@ class RoutedNetwork:
             index = _make_device(netlink, str(subnet[1]))
             _set_device_routes(netlink, index, network)
             self._subnet, self._mtu = subnet, _reach_peers(netlink, network, self._node_address)
-        _nft(firewall.ruleset(subnet=network.subnet, cluster_range=network.cluster_range, attached=attached))
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
         """Both ends are told where the other is before either is up."""
@@ -130,18 +150,6 @@ class RoutedNetwork:
                 netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
-
-    async def _publish(self, attachment: Attachment) -> None:
-        if attachment.ports:
-            async with self._changing:
-                await asyncio.to_thread(_nft, firewall.publish(attachment))
-                self._published[attachment.task_id] = attachment
-
-    async def _withdraw(self, task_id: str) -> None:
-        if task_id in self._published:
-            async with self._changing:
-                await asyncio.to_thread(_nft, firewall.withdraw(self._published[task_id]))
-                del self._published[task_id]
 
 
 def link_name(task_id: str) -> str:
@@ -228,12 +236,3 @@ def _write_sysctl(name: str, value: str) -> None:
     path = Path("/proc/sys", name)
     if path.read_text().strip() != value:
         path.write_text(value)
-
-
-def _nft(text: str) -> None:
-    """One transaction: all of it or nothing."""
-    process = subprocess.run(
-        ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-    )
-    if process.returncode != 0:
-        raise OSError(f"nft refused the rules: {process.stderr.strip()}")
