@@ -120,8 +120,8 @@ class _Part:
     def add(self, name: str, key: str, value: str = "") -> None:
         self.elements[name, key] = value
 
-    def balance(self, count: int, *, outside: bool, by_client: bool) -> str:
-        name = firewall.balancer(count, outside=outside, by_client=by_client)
+    def balance(self, source: str, count: int, *, by_client: bool) -> str:
+        name = firewall.balancer(source, count, by_client=by_client)
         self.balancers.add(name)
         return f"goto {name}"
 
@@ -143,7 +143,7 @@ def _virtual_address(made: _Part, service: dpb.NetworkService, ready: tuple[str,
     for place, address in enumerate(ready):
         made.add("endpoints", f"{service.address} . {place}", address)
     for port in service.ports if ready else ():
-        goto = made.balance(len(ready), outside=False, by_client=_by_client(service))
+        goto = made.balance("endpoints", len(ready), by_client=_by_client(service))
         made.add("services", f"{service.address} . {_PROTOCOLS[port.protocol]} . {port.target}", goto)
         if port.protocol == pb.PROTOCOL_UDP:
             made.udp_targets.update((address, False) for address in ready)
@@ -176,9 +176,10 @@ def _open(made: _Part, protocol: pb.Protocol.ValueType, published: int, targets:
     if not targets:
         made.add("closed", key)
         return
-    made.add("published", key, made.balance(len(targets), outside=True, by_client=by_client))
+    source = f"outside-{_PROTOCOLS[protocol]}"
+    made.add("published", key, made.balance(source, len(targets), by_client=by_client))
     for place, target in enumerate(targets):
-        made.add("outside", f"{key} . {place}", target)
+        made.add(source, f"{published} . {place}", target)
 
 
 def _members(made: _Part, service: dpb.NetworkService, view: View) -> None:

@@ -4,12 +4,13 @@ One rule: nothing in the table but elements of sets and maps says which services
 chain for each number of endpoints and one for each service that has tasks here. So a change of an endpoint is a few
 elements, and costs the same whether there are ten services or ten thousand.
 
-    from a task, from outside      prerouting ─┬─ a virtual address ─► virtual ─────► any-N    ─► an endpoint
-    from the node's own processes  output     ─┘  a port of the node ► published ───► outside-N ─► an endpoint
+    from a task, from outside      prerouting ─┬─ a virtual address ─► virtual ─────► endpoints-any-N   ─► an endpoint
+    from the node's own processes  output     ─┘  a port of the node ► published ───► outside-tcp-any-N ─► an endpoint
 
     virtual     `services` tells for (address, protocol, port) how many endpoints there are, as the chain to go to:
-                `any-3`, which draws one of the places 0, 1 and 2; and `endpoints` tells who has it
-    published   the same with `published` and `outside`, and no address
+                `endpoints-any-3`, which draws one of the places 0, 1 and 2; and `endpoints` tells who has it
+    published   the same with `published`, `outside-tcp` and `outside-udp`, and no address. Two maps, because nft cannot
+                read one back for both: it takes the type `th dport` for a protocol of its own
     forward     whatever goes to a task of this node goes through `inbound`, and there to its service's own chain
                 `to-…`, which lists whom it shares a network with. What came through a published port has been let in
                 by whoever published it
@@ -50,20 +51,18 @@ class Part:
 NOTHING = Part()
 
 
-def balancer(count: int, *, outside: bool, by_client: bool) -> str:
-    """The name of the chain that chooses one of so many endpoints."""
+def balancer(source: str, count: int, *, by_client: bool) -> str:
+    """The name of the chain that chooses one of so many endpoints in a map, such as `endpoints`."""
     assert count > 0, "nothing to choose from"
-    kind = "client" if by_client and count > 1 else "any"
-    return f"{'outside-' if outside else ''}{kind}-{count}"
+    return f"{source}-{'client' if by_client and count > 1 else 'any'}-{count}"
 
 
 def balancer_rule(name: str) -> str:
-    """outside-client-3 → dnat ip to meta l4proto . th dport . jhash ip saddr mod 3 … map @outside"""
-    kind, count = name.removeprefix("outside-").split("-")
+    """outside-tcp-client-3 → dnat ip to tcp dport . jhash ip saddr mod 3 … map @outside-tcp"""
+    source, kind, count = name.rsplit("-", 2)
     place = f"numgen random mod {count}" if kind == "any" else f"jhash ip saddr mod {count} seed {HASH_SEED:#x}"
-    if name.startswith("outside-"):
-        return f"dnat ip to meta l4proto . th dport . {place} map @outside"
-    return f"dnat ip to ip daddr . {place} map @endpoints"
+    key = {"endpoints": "ip daddr", "outside-tcp": "tcp dport", "outside-udp": "udp dport"}[source]
+    return f"dnat ip to {key} . {place} map @{source}"
 
 
 def table(network: dpb.NodeNetwork) -> str:
@@ -121,7 +120,8 @@ _SETS = """\
   map services { type ipv4_addr . inet_proto . inet_service : verdict; }
   map endpoints { typeof ip daddr . numgen random mod 65536 : ip daddr; }
   map published { type inet_proto . inet_service : verdict; }
-  map outside { typeof meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport; }
+  map outside-tcp { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
+  map outside-udp { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
   set closed { type inet_proto . inet_service; }
   set addresses { type ipv4_addr; }
   set requests { type ipv4_addr; counter; }
