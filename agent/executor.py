@@ -8,7 +8,7 @@ from typing import assert_never
 
 from agent import networking, ports
 from agent.core import container, restart, steps, users
-from agent.core.network import published_ports
+from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import StartFailed
@@ -66,7 +66,14 @@ class Executor:
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
                 published = published_ports(desired.template)
-                await self._tools.networking.attach(self._id, record.address, published, root_id=record.root_id or 0)
+                attachment = Attachment(
+                    task_id=self._id,
+                    address=record.address,
+                    ports=published,
+                    root_id=record.root_id or 0,
+                    service=service_of(self._task),
+                )
+                await self._tools.networking.attach(attachment)
                 return dataclasses.replace(observed, network_ready=True)
             case steps.StartContainer():
                 return await self._start(step, observed, desired)

@@ -25,7 +25,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
-from agent.adapters.network import BridgedNetwork
+from agent.adapters.network import RoutedNetwork
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
@@ -73,7 +73,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     worker = Worker(
         runtime=runtime,
         images=images,
-        network=BridgedNetwork(layout, runtime, node_address=options.address),
+        network=RoutedNetwork(layout, runtime, node_address=options.address),
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),

@@ -63,6 +63,7 @@ class FakeMachine:
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
     records: dict[str, Record] = field(default_factory=dict)
     network: dpb.NodeNetwork | None = None
+    services: dict[str, dpb.NetworkService] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0  # how long a start, an image or a write takes
     ignores_stop: bool = False
@@ -118,12 +119,27 @@ class FakeNetwork:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+    async def run(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
         await asyncio.sleep(self._machine.delay_s)
         if self._machine.network_failure is not None:
             raise self._machine.network_failure
         del attached
         self._machine.network = network
+        self._machine.services = dict(services)
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        await asyncio.sleep(self._machine.delay_s)
+        if self._machine.network_failure is not None:
+            raise self._machine.network_failure
+        self._machine.services = dict(services)
 
     async def attach(self, attachment: Attachment) -> None:
         await asyncio.sleep(self._machine.delay_s)
