@@ -23,6 +23,7 @@ RUN_PACKAGES=(
 )
 TEST_PACKAGES=(
   crun      # a peer of the runtime
+  dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
   iptables  # docker's daemon will not start without it
   podman    # a peer of the image store
