@@ -96,6 +96,7 @@ class FakeLeader(rpc.DispatcherServicer):
                 await self._changed.wait_for(lambda: self.applied >= wanted)
 
         await within(10, wait(), what=f"assignment {wanted} is applied")
+
     async def announce_services(self, *services: dpb.NetworkService) -> None:
         """Services as they are now: new ones, or those that changed."""
         self.services.update({service.id: service for service in services})
