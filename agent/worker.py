@@ -42,6 +42,7 @@ class Worker:
         self,
         *,
         runtime: ports.Runtime,
+        prober: ports.Prober,
         images: ports.Images,
         network: ports.Network,
         disk: ports.Disk,
@@ -56,6 +57,7 @@ class Worker:
         self._network = network
         self._tools = Tools(
             runtime=runtime,
+            prober=prober,
             images=images,
             disk=disk,
             networking=self._networking,
@@ -231,6 +233,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         state=task.desired_state or pb.DESIRED_STATE_RUNNING,
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
+        withdrawn=task.meta.id in assigned.withdrawn,
     )
 
 

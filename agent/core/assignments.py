@@ -21,6 +21,7 @@ class Assignments:
     tasks: Mapping[str, pb.Task] = field(default_factory=lambda: MappingProxyType({}))
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
+    withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={})
+        base: Assignments = dataclasses.replace(current, revisions={}, withdrawn=frozenset())
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -58,6 +59,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks=tasks,
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
+        withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
     )
 
 
@@ -69,7 +71,10 @@ def of_new_session(current: Assignments) -> Assignments:
 def to_saved(current: Assignments) -> dpb.SavedAssignment:
     """What is kept on disk."""
     return dpb.SavedAssignment(
-        tasks=current.tasks.values(), revisions=current.revisions.values(), network=current.network
+        tasks=current.tasks.values(),
+        revisions=current.revisions.values(),
+        network=current.network,
+        withdrawn_tasks=sorted(current.withdrawn),
     )
 
 
@@ -79,6 +84,7 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         tasks={task.meta.id: task for task in saved.tasks},
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
+        withdrawn=frozenset(saved.withdrawn_tasks),
     )
 
 

@@ -162,6 +162,7 @@ class Agent:
         runtime, connector = fake_agent.FakeRuntime(self.machine), _Connector(self.name, self._world)
         worker = Worker(
             runtime=runtime,
+            prober=fake_agent.FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
             disk=fake_agent.FakeDisk(self.machine),

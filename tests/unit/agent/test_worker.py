@@ -24,6 +24,7 @@ from tests.support.fake_agent import (
     FakeImages,
     FakeMachine,
     FakeNetwork,
+    FakeProber,
     FakeRuntime,
     loop_ms,
 )
@@ -40,6 +41,7 @@ class Agent:
         self.machine = machine
         self.worker = Worker(
             runtime=FakeRuntime(machine),
+            prober=FakeProber(machine),
             images=FakeImages(machine),
             network=FakeNetwork(machine),
             disk=FakeDisk(machine),
