@@ -155,7 +155,7 @@ class TaskRunner:
         self._wake.set()
 
     def _to_be_probed(self) -> tuple[int, int] | None:
-        record, asked = self.observed.record, self.desired.template.container.probes.ListFields()
+        record, asked = self.observed.record, probes.questions(self.desired.template.container.probes)
         goes_on = self.observed.life is Life.RUNNING and record.state == states.RUNNING and not record.unhealthy
         return (
             (record.started_at, record.restarts) if asked and goes_on and not steps.is_unwanted(self.desired) else None

@@ -82,9 +82,14 @@ class Verdict:
     message: str = ""  # why it is not ready, once it has said so
 
 
+def questions(probes: pb.Probes) -> tuple[Question, ...]:
+    """What is asked of a container. A question that this version does not know how to ask is left out."""
+    return tuple(question for question in Question if _can_be_asked(probe_of(probes, question)))
+
+
 def decide_ready(probes: pb.Probes) -> bool:
     """Whether a container that has just started is not ready until it has answered."""
-    return probes.HasField("startup") or probes.HasField("readiness")
+    return any(question is not Question.LIVENESS for question in questions(probes))
 
 
 def begin(probes: pb.Probes, *, age_ms: int, jitter: float, adopted: bool, was_ready: bool) -> Health:
@@ -96,11 +101,10 @@ def begin(probes: pb.Probes, *, age_ms: int, jitter: float, adopted: bool, was_r
     assert 0 <= jitter < 1, jitter
     started = adopted and was_ready
     counts = {}
-    for question in Question:
-        if probes.HasField(question.value):
-            longest = interval_ms(probe_of(probes, question)) if adopted else FIRST_ASKING_MS
-            due = age_ms + int(longest * jitter)
-            counts[question] = Count(due=due, well=started and question is not Question.LIVENESS)
+    for question in questions(probes):
+        longest = interval_ms(probe_of(probes, question)) if adopted else FIRST_ASKING_MS
+        due = age_ms + int(longest * jitter)
+        counts[question] = Count(due=due, well=started and question is not Question.LIVENESS)
     health = Health(probes=probes, counts=counts, jitter=jitter)
     return health if adopted or Question.STARTUP in counts else _liveness_later(health, age_ms)
 
@@ -166,6 +170,10 @@ def describe(probe: pb.Probe) -> str:
         return f"gRPC health{about} on port {probe.grpc.port}"
     command = shlex.join(probe.exec.command)
     return f"command {command if len(command) <= LONGEST_COMMAND else command[: LONGEST_COMMAND - 1] + '…'}"
+
+
+def _can_be_asked(probe: pb.Probe) -> bool:
+    return probe.HasField("http") or probe.HasField("tcp") or probe.HasField("grpc") or probe.HasField("exec")
 
 
 def _counted(before: Count, probe: pb.Probe, answer: Answer, now_ms: int) -> Count:
