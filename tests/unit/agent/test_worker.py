@@ -63,7 +63,7 @@ class Agent:
                 self.story.setdefault(entry.task_id, []).append(states.word(entry.status.state))
             self.worker.outbox.acknowledge(report.sequence)
 
-    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None) -> None:
+    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None, withdrawn: tuple[str, ...] = ()) -> None:
         """Assign everything."""
         self._sequence += 1
         revision = pb.Revision(meta=pb.Meta(id="r1"), template=made or template("/web"))
@@ -74,6 +74,7 @@ class Agent:
                 tasks=tasks,
                 revisions=[revision],
                 network=NETWORK,
+                withdrawn_tasks=withdrawn,
             )
         )
         assert gap is None, gap
