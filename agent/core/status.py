@@ -36,6 +36,8 @@ def _words(observed: Observed) -> tuple[str, str]:
         return record.message, record.reason
     if failure is not None:
         return failure.message, failure.reason
+    if record.ending is not None:
+        return record.why_ended
     if observed.life is not Life.RUNNING and _is_restarting(record):
         return _restarting(record), "ProbeFailed" if record.unhealthy else "Restarting"
     if record.unhealthy:

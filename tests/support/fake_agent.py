@@ -73,6 +73,9 @@ class FakeMachine:
     unwell: set[tuple[str, str]] = field(default_factory=set)  # (task, port) whose probes get bad answers
     slow_start_s: float = 0  # for how long a container that has started answers no probe well
     askings: int = 0
+    answered_well: set[tuple[str, int]] = field(default_factory=set)  # (task, when its container was started)
+    answered_badly: set[str] = field(default_factory=set)
+    stops: list[tuple[str, float]] = field(default_factory=list)  # (task, the loop's time of its stop signal)
     next_pid: int = 1000
 
     def add_image(self, name: str = "hello:1") -> None:
@@ -188,6 +191,8 @@ class FakeRuntime:
 
     async def signal(self, task_id: str, name: str) -> None:
         container = self._machine.containers.get(task_id)
+        if name != "SIGKILL":
+            self._machine.stops.append((task_id, asyncio.get_running_loop().time()))
         if container is not None and container.exit is None and (container.ends_on_signal or name == "SIGKILL"):
             self._machine.crash(task_id, 137 if name == "SIGKILL" else 143)
 
@@ -227,7 +232,9 @@ class FakeProber:
         if container is None or loop_ms() - container.started_at < machine.slow_start_s * 1000:
             return Answer(good=False, message="connection refused")
         if (target.task_id, probe.http.port) in machine.unwell:
+            machine.answered_badly.add(target.task_id)
             return Answer(good=False, message="status 503")
+        machine.answered_well.add((target.task_id, container.started_at))
         return Answer(good=True)
 
 
