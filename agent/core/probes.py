@@ -12,19 +12,17 @@ only a row of them does. Every time here is the container's age in ms, so that a
 """
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from protos.orch.v1 import objects_pb2 as pb
+from protos.probes import describe
 
 FIRST_ASKING_MS = 100
 """A container is asked within this time after its start; chance says when, so that not all are asked at once."""
 
 SHORTEST_INTERVAL_MS = 100
-LONGEST_COMMAND = 80
-"""Characters of a command that are told."""
 
 
 class Question(Enum):
@@ -156,20 +154,6 @@ def port_number(container: pb.Container, port: str) -> int | None:
     if port.isascii() and port.isdecimal():
         return int(port)
     return next((each.target for each in container.ports if each.name == port), None)
-
-
-def describe(probe: pb.Probe) -> str:
-    """`HTTP GET /healthz on port 8080`."""
-    if probe.HasField("http"):
-        scheme = "HTTPS" if probe.http.tls else "HTTP"
-        return f"{scheme} GET {probe.http.path or '/'} on port {probe.http.port}"
-    if probe.HasField("tcp"):
-        return f"TCP connection to port {probe.tcp.port}"
-    if probe.HasField("grpc"):
-        about = f" of {probe.grpc.service}" if probe.grpc.service else ""
-        return f"gRPC health{about} on port {probe.grpc.port}"
-    command = shlex.join(probe.exec.command)
-    return f"command {command if len(command) <= LONGEST_COMMAND else command[: LONGEST_COMMAND - 1] + '…'}"
 
 
 def _can_be_asked(probe: pb.Probe) -> bool:

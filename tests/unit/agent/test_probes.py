@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.core import probes
 from agent.core.probes import Answer, Health, Question
 from protos.orch.v1 import objects_pb2 as pb
+from protos.probes import describe
 
 STARTUP, LIVENESS, READINESS = Question.STARTUP, Question.LIVENESS, Question.READINESS
 GOOD, BAD = Answer(good=True), Answer(good=False, message="connection refused")
@@ -175,7 +176,7 @@ def test_the_message_is_the_last_bad_answer() -> None:
 )
 def test_probes_are_told_by_what_they_ask(asked: pb.Probe, text: str) -> None:
     """For people, who look for the line in their manifest."""
-    assert probes.describe(asked) == text
+    assert describe(asked) == text
 
 
 def test_ports_have_names() -> None:
