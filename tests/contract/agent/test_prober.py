@@ -313,8 +313,11 @@ async def test_exec_is_bounded(runtimes: RuntimeMaker, container: Container) -> 
             return await prober(runtime).ask(target(), probe)
 
         assert (await run("sleep", "987", timeout_ms=200)).message == "no answer within 200ms"
-        look = "for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each; done 2>/dev/null | grep -q '^sleep 987'"
+        look = "for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$each; echo; done 2>/dev/null | grep -q '^sleep 987'"
         await until_async(lambda: run("sh", "-c", f"! ({look})"), what="the command is killed")
+        for timeout_ms in range(1, 30):
+            await run("sleep", "987", timeout_ms=timeout_ms)
+        await until_async(lambda: run("sh", "-c", f"! ({look})"), what="one that had no time to start is killed, too")
         assert (await run("sh", "-c", "head -c 2000000 /dev/zero | tr '\\0' x; exit 1")).message.startswith(
             "exit code 1"
         )
