@@ -32,6 +32,8 @@ HASH_SEED = 0x6F726368
 
 LINKS = "orch-*"
 DNS_PORT = 53
+ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
+"""An ICMP error holds, after 8 bytes of its own, the 20 of the packet's header, and the port it went to after 2 more."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""
@@ -199,6 +201,8 @@ def _filter(network: dpb.NodeNetwork) -> str:
   }}
   chain refuse_own {{
     type filter hook output priority filter; policy accept;
+    # While the agent is started again nobody listens there. Silence makes whoever asks ask again, a refusal give up.
+    ip saddr {own} icmp type destination-unreachable icmp code port-unreachable {ABOUT_DNS} drop
     {refuse_virtual}
   }}
   chain forward {{

@@ -42,6 +42,7 @@ def increment(after: int, **fields: object) -> dpb.Assignment:
 def make_worker(machine: FakeMachine, names: FakeNames) -> Worker:
     return Worker(
         runtime=fake_agent.FakeRuntime(machine),
+        prober=fake_agent.FakeProber(machine),
         images=fake_agent.FakeImages(machine),
         network=fake_agent.FakeNetwork(machine),
         names=names,
