@@ -33,7 +33,7 @@ HASH_SEED = 0x6F726368
 LINKS = "orch-*"
 DNS_PORT = 53
 ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
-"""An ICMP error holds, after 8 bytes of its own, the 20 of the packet's header, and the port it went to after 2 more."""
+"""An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""

@@ -15,8 +15,9 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import fake_agent
 from tests.support.aio import bounded, until
-from tests.support.fake_agent import FakeMachine, FakeNames, loop_ms
+from tests.support.fake_agent import FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
+from tests.support.fake_names import FakeNames
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 virtual = bounded(3600, virtual_time=True)
