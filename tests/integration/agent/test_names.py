@@ -126,6 +126,20 @@ async def test_the_c_library_finds_everything(node: Node, store: ImageStore) -> 
         assert inside.getent("ahosts", "nosuch.default.orch").startswith("exit 2"), "not found, and not later"
 
 
+@pytest.mark.usefixtures("upstream")
+@bounded(60)
+async def test_an_internal_task_asks_nobody_outside(node: Node, store: ImageStore) -> None:
+    """And the cluster's names are there."""
+    async with led(node, store) as leader:
+        inside = await started(leader, node)
+        assert inside.addresses("www.example.com") == {"192.0.2.80"}
+        closed = service("web", "10.112.1.8", address="10.112.200.7")
+        closed.internal = True
+        await leader.announce_services(closed)
+        await until(lambda: inside.addresses("www.example.com") == set(), what="there is nothing outside")
+        assert inside.addresses("web") == {"10.112.200.7"}
+
+
 @bounded(60)
 async def test_busybox_finds_everything(node: Node, store: ImageStore) -> None:
     """In the container itself, as its root; also its own name, in its own file."""
