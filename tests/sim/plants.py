@@ -155,7 +155,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=109,
+        hint=226,
     ),
     Plant(
         name="a slot is refilled without a pause",
