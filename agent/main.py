@@ -26,6 +26,7 @@ from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.network import RoutedNetwork
+from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
@@ -77,6 +78,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     )
     worker = Worker(
         runtime=runtime,
+        prober=NodeProber(runtime),
         images=images,
         network=RoutedNetwork(layout, runtime, node_address=options.address),
         names=names,

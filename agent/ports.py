@@ -1,4 +1,4 @@
-"""The world of an agent, as the agent sees it: five small protocols, each with one real adapter and one fake.
+"""The world of an agent, as the agent sees it: small protocols, each with one real adapter and one fake.
 
 Everything here may be called again after a failure (idempotent), raises nothing but what `agent.errors` knows, and
 may be cancelled at any await.
@@ -12,6 +12,7 @@ from agent.core.container import ContainerRequest, PreparedImage
 from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
+from agent.core.probes import Answer, Target
 from agent.core.record import Exit, Record
 from protos.link import Link
 from protos.orch.v1 import control_pb2 as cpb
@@ -166,6 +167,14 @@ class Runtime(Protocol):
 
     async def usage(self, task_id: str) -> Usage:
         """What it uses. Raises NoSuchTask."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks containers how they are."""
+
+    async def ask(self, target: Target, probe: pb.Probe) -> Answer:
+        """The answer, within the probe's timeout. Whatever goes wrong is a bad answer, and none is an exception."""
         ...
 
 

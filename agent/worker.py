@@ -47,6 +47,7 @@ class Worker:
         self,
         *,
         runtime: ports.Runtime,
+        prober: ports.Prober,
         images: ports.Images,
         network: ports.Network,
         names: ports.Names,
@@ -64,6 +65,7 @@ class Worker:
         self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
         self._tools = Tools(
             runtime=runtime,
+            prober=prober,
             images=images,
             disk=disk,
             networking=self._networking,
@@ -269,6 +271,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         state=task.desired_state or pb.DESIRED_STATE_RUNNING,
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
+        withdrawn=task.meta.id in assigned.withdrawn,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from orchctl import phrases, safety, tables, terminal
+from orchctl import health, phrases, safety, tables, terminal
 from orchctl.tables import View
 from protos import kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
@@ -135,6 +135,7 @@ def _template(template: pb.TaskTemplate) -> list[str]:
         ("Ports", phrases.ports(container.ports)),
         ("Limits", _resources(limits.cpu, limits.memory, limits.pids)),
         ("Reserved", _resources(reservations.cpu, reservations.memory, 0)),
+        *health.facts(template),
         ("Stop within", units.format_duration(template.stop_grace_period) if template.stop_grace_period else ""),
     )
     variables = [f"{key}={value}" for key, value in sorted(container.env.items())]
