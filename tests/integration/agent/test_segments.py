@@ -133,6 +133,7 @@ def test_a_stranger_is_not_told_to_give_up(lab: Lab, one: LabNode) -> None:
     with fresh.open() as client:
         client.setblocking(False)
         client.connect_ex(("10.112.1.2", 80))
+        assert not select.select([], [client], [], 0.2)[1], "neither let in nor refused"
         lab.serve(service("new", endpoint("10.112.2.2"), number=2))
         _, connected, _ = select.select([], [client], [], 5)
         assert connected

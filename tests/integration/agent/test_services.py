@@ -61,6 +61,7 @@ def test_without_a_ready_task_everybody_is_refused_at_once(lab: Lab, one: LabNod
         refused(place, "10.113.7.7", 80)
         with pytest.raises((ConnectionRefusedError, PermissionError)):  # the latter is what a node's own process gets
             place.ask_udp(VIRTUAL, 80)
+    lab.servers.add(two, "a process of the node", tcp=(8080,))  # it does not get what was meant for the service
     for place, host in ((lab.outside, two.address), (one, "127.0.0.1"), (client, one.address)):
         refused(place, host, 8080)
         with pytest.raises(ConnectionRefusedError):
