@@ -1,5 +1,7 @@
 """The table of nftables rules on real nodes: what a change touches, and what others do to it."""
 
+import sys
+
 import pytest
 
 from agent.adapters import rules
@@ -109,3 +111,30 @@ def test_the_subnet_changes(one: LabNode) -> None:
     one.configure()
     assert "10.112.1." not in one.run("ip", "addr") + one.run("ip", "route")
     assert "10.112.7.1/32" in one.run("ip", "addr", "show", "orch0")
+
+
+def test_a_machine_that_is_a_node_no_more(lab: Lab, one: LabNode) -> None:
+    """Has no table, no link and no route of ours; what others have made is still there."""
+    one.run("nft", "add table inet mine")
+    lab.task(one, "web-1", 2)
+    lab.serve(service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS)))
+    assert "orch" in one.run("ip", "link")
+    one.stop()
+    one.run(sys.executable, "-m", "agent.leave")
+    left = one.run("ip", "route") + one.run("ip", "link")
+    assert "orch" not in left
+    assert "10.112." not in left
+    assert "dev lan" in left
+    assert one.run("nft", "list", "tables").split() == ["table", "inet", "mine"]
+    one.start()
+
+
+def test_a_node_that_joins_leaves_the_rules_as_they_are(lab: Lab, one: LabNode) -> None:
+    """Counters go on, and its tasks' node is let in."""
+    lab.serve(service("web", endpoint("10.112.1.2"), ports=(TCP,)))
+    before = handles(one)
+    one.described.peers.add(node_id="y", address="192.0.2.3", subnet="10.112.3.0/24")
+    one.configure()
+    assert handles(one) == before
+    assert "10.112.3.1" in one.run("nft", "list", "set", "inet", "orch", "gateways")
+    assert "10.112.3.0/24 via 192.0.2.3" in one.run("ip", "route")
