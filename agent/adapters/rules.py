@@ -125,7 +125,14 @@ class Rules:
         finally:
             self._watch.busy = False
         if transaction.udp_gone:
-            await asyncio.to_thread(conntrack.forget_udp, transaction.udp_gone)
+            await self._forget_udp(transaction.udp_gone)
+
+    async def _forget_udp(self, addresses: frozenset[str]) -> None:
+        """New flows go elsewhere already, so nothing is made anew when this fails."""
+        try:
+            await asyncio.to_thread(conntrack.forget_udp, addresses)
+        except OSError as error:
+            log.warning("UDP clients may go on sending to tasks that have gone", error=str(error))
 
     def _heard(self) -> None:
         """Something has changed in the kernel's tables, perhaps by our own doing."""
