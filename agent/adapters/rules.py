@@ -124,13 +124,13 @@ class Rules:
             raise
         finally:
             self._watch.busy = False
-        if transaction.udp_gone:
-            await self._forget_udp(transaction.udp_gone)
+        if transaction.udp_gone or transaction.udp_opened:
+            await self._forget_udp(transaction)
 
-    async def _forget_udp(self, addresses: frozenset[str]) -> None:
-        """New flows go elsewhere already, so nothing is made anew when this fails."""
+    async def _forget_udp(self, transaction: Transaction) -> None:
+        """New flows go where they should already, so nothing is made anew when this fails."""
         try:
-            await asyncio.to_thread(conntrack.forget_udp, addresses)
+            await asyncio.to_thread(conntrack.forget_udp, transaction.udp_gone, transaction.udp_opened)
         except OSError as error:
             log.warning("UDP clients may go on sending to tasks that have gone", error=str(error))
 

@@ -46,6 +46,7 @@ class Part:
     sets: frozenset[str] = frozenset()  # of addresses, besides the fixed ones
     balancers: frozenset[str] = frozenset()  # as `balancer` names them
     udp_targets: frozenset[tuple[str, bool]] = frozenset()  # where UDP is translated to, and whether by a host's port
+    udp_ports: frozenset[int] = frozenset()  # of the node, which are translated
 
 
 NOTHING = Part()

@@ -26,7 +26,8 @@ class Transaction:
 
     text: str
     whole: bool  # it does not depend on what is there
-    udp_gone: frozenset[str]  # addresses whose UDP flows are to be forgotten
+    udp_gone: frozenset[str] = frozenset()  # addresses whose UDP flows are to be forgotten
+    udp_opened: frozenset[int] = frozenset()  # ports of the node whose UDP flows are, since they were not translated
 
 
 class Plane:
@@ -95,11 +96,12 @@ class Plane:
     def transaction(self) -> Transaction:
         """What the kernel has to be told now. Counts as told."""
         if self._network is None:
-            return Transaction(text="", whole=False, udp_gone=frozenset())
+            return Transaction(text="", whole=False)
         self._freshen(IPv4Network(self._network.subnet))
         whole, self._lost = self._lost, False
         text = self._fixed + self._elements.everything() if whole else self._elements.difference()
-        return Transaction(text=text, whole=whole, udp_gone=self._elements.take_udp_gone())
+        gone, opened = self._elements.take_udp()
+        return Transaction(text=text, whole=whole, udp_gone=gone, udp_opened=opened)
 
     def _freshen(self, subnet: IPv4Network) -> None:
         watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)
