@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import fcntl
 import gc
+import ipaddress
 import os
 import random
 import resource
@@ -73,7 +74,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     worker = Worker(
         runtime=runtime,
         images=images,
-        network=RoutedNetwork(layout, runtime, node_address=options.address),
+        network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
@@ -141,6 +142,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="FIRST:COUNT, the user and group ids of this node that containers get, 65536 each; "
         "nobody else may have any of them (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trusted",
+        action="append",
+        default=[],
+        type=_range,
+        help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
+        "all others reach published ports alone",
+    )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
@@ -149,6 +158,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _ids(text: str) -> users.Ids:
     try:
         return users.Ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _range(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

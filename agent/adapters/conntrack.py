@@ -39,8 +39,8 @@ _TIMEOUT_S = 10.0
 
 
 def forget_udp(addresses: Iterable[str], ports: Iterable[int]) -> int:
-    """Forget every UDP flow that one of these addresses answers, or that was sent to one of these ports; returns how many
-    there were. Raises OSError.
+    """Forget every UDP flow that one of these addresses answers or that was sent to one of these ports; returns how
+    many there were. Raises OSError.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as opened:
         opened.settimeout(_TIMEOUT_S)

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -47,13 +47,15 @@ class Namespaces(Protocol):
 class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
-    def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
+    def __init__(
+        self, layout: Layout, namespaces: Namespaces, *, node_address: str, trusted: Sequence[str] = ()
+    ) -> None:
         self._layout = layout
         self._namespaces = namespaces
         self._node_address = node_address
         self._subnet: IPv4Network | None = None
         self._mtu = DEFAULT_MTU
-        self._plane = Plane()
+        self._plane = Plane(trusted)
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:

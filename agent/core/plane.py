@@ -4,7 +4,7 @@ Two rules: noting something costs next to nothing, and only what has changed is 
 transaction is asked for; and whoever asks for a transaction carries it out, or says that it was lost.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -33,7 +33,8 @@ class Transaction:
 class Plane:
     """What should be in the node's table. Nothing is asked of it before `configure`."""
 
-    def __init__(self) -> None:
+    def __init__(self, trusted: Sequence[str] = ()) -> None:
+        self._trusted = trusted
         self._network: dpb.NodeNetwork | None = None
         self._services: Mapping[str, dpb.NetworkService] = {}
         self._by_name: dict[str, dpb.NetworkService] = {}
@@ -49,7 +50,7 @@ class Plane:
     def configure(self, network: dpb.NodeNetwork) -> None:
         """The network of the node. A peer that comes or goes is an element; anything else makes everything anew."""
         self._network = network
-        fixed = firewall.table(network)
+        fixed = firewall.table(network, self._trusted)
         if fixed != self._fixed:
             self._fixed, self._lost = fixed, True
             self._stale.update(self._by_name, self._here)

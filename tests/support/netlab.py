@@ -32,7 +32,7 @@ from runtime import syscalls
 T = TypeVar("T")
 
 CLUSTER_RANGE, SERVICE_RANGE = "10.112.0.0/16", "10.113.0.0/16"
-OUTSIDE = "192.0.2.100"
+OUTSIDE, TRUSTED = "192.0.2.100", "192.0.2.200"
 LIMIT_S = 10.0
 
 TCP = pb.Port(target=80, protocol=pb.PROTOCOL_TCP)
@@ -166,7 +166,7 @@ class LabNode(Place):
         """A new agent: it knows nothing."""
         layout = Layout(self._folder)
         FileDisk(layout)
-        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address)
+        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address, trusted=[f"{TRUSTED}/32"])
         self.call(self._begin())
 
     def stop(self) -> None:
