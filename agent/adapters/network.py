@@ -14,11 +14,13 @@ its own are dropped (rp_filter).
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
+from agent.adapters import rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
 from agent.adapters.rules import Rules
@@ -45,13 +47,15 @@ class Namespaces(Protocol):
 class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
-    def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
+    def __init__(
+        self, layout: Layout, namespaces: Namespaces, *, node_address: str, trusted: Sequence[str] = ()
+    ) -> None:
         self._layout = layout
         self._namespaces = namespaces
         self._node_address = node_address
         self._subnet: IPv4Network | None = None
         self._mtu = DEFAULT_MTU
-        self._plane = Plane()
+        self._plane = Plane(trusted)
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:
@@ -81,11 +85,12 @@ class RoutedNetwork:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         await self._remove(attachment.task_id)
         self._plane.attach(attachment)
-        noted = self._rules.note()  # carried out while the namespace is made
+        noted = self._rules.note()  # carried out while everything but the last step is done
         await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
-        await self._rules.settled(noted)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
+            await self._rules.settled(noted)
+            await asyncio.to_thread(self._open, attachment)
         except OSError as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
@@ -95,8 +100,10 @@ class RoutedNetwork:
         await self._rules.settled(self._rules.note())
 
     async def attached(self) -> frozenset[str]:
+        """The route to a task is what is made last."""
         with Netlink() as netlink:
-            links = {link.name for link in netlink.links()}
+            reached = {index for _, index in netlink.device_routes()}
+            links = {link.name for link in netlink.links() if link.index in reached}
         tasks = [folder.name for folder in self._layout.tasks.iterdir()]
         return frozenset(name for name in tasks if link_name(name) in links and _is_pinned(self._layout.netns(name)))
 
@@ -127,9 +134,8 @@ class RoutedNetwork:
             self._subnet, self._mtu = subnet, _reach_peers(netlink, network, self._node_address)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
-        """Both ends are told where the other is before either is up."""
-        assert self._subnet is not None, "the node's network is made first"
-        name, gateway, mine = link_name(attachment.task_id), str(self._subnet[1]), hardware_address(attachment.address)
+        """The pair of links, the task's end of it ready and the node's end still down."""
+        name, gateway, mine = link_name(attachment.task_id), self._gateway(), hardware_address(attachment.address)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
@@ -141,15 +147,35 @@ class RoutedNetwork:
                     peer_namespace_fd=fd,
                     peer_address=mine,
                 )
-                _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
-                _connect_inside(namespace, attachment.address, gateway)
-                here = netlink.link(name)
-                assert here is not None, "the device that was just made"
-                netlink.set_up(here.index)
-                netlink.set_neighbour(here.index, attachment.address, mine)
-                netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
+        _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+        _connect_inside(namespace, attachment.address, gateway)
+
+    def _open(self, attachment: Attachment) -> None:
+        """From here on the task sends and receives."""
+        index = socket.if_nametoindex(link_name(attachment.task_id))
+        with Netlink() as netlink:
+            netlink.set_up(index)
+            netlink.set_neighbour(index, attachment.address, hardware_address(attachment.address))
+            netlink.set_device_route(f"{attachment.address}/32", index, source=self._gateway())
+
+    def _gateway(self) -> str:
+        assert self._subnet is not None, "the node's network is made first"
+        return str(self._subnet[1])
+
+
+def leave() -> None:
+    """Take all that is ours out of this network namespace: rules, links, routes and the device. Raises OSError."""
+    rules.remove()
+    with Netlink() as netlink:
+        for link in netlink.links():
+            if link.name.startswith(LINK_PREFIX) or link.name == DEVICE:
+                netlink.delete_link(link.name)
+        for destination, index in netlink.device_routes():
+            netlink.delete_device_route(destination, index)
+        _set_routes(netlink, {})
+    _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 
 def link_name(task_id: str) -> str:
