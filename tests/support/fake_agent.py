@@ -17,6 +17,7 @@ from agent.core.record import Exit, Record
 from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
 from agent.ports import ContainerState, Exec, Memory, Usage
+from protos import units
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -227,6 +228,8 @@ class FakeProber:
         machine = self._machine
         machine.askings += 1
         await asyncio.sleep(min(machine.delay_s, probe.timeout / 1000))
+        if machine.delay_s * 1000 > probe.timeout:
+            return Answer(good=False, message=f"no answer within {units.format_duration(probe.timeout)}")
         container = machine.running().get(target.task_id)
         assert container is None or machine.attached[target.task_id].address == target.address, "another's address"
         if container is None or loop_ms() - container.started_at < machine.slow_start_s * 1000:
