@@ -245,6 +245,14 @@ async def test_a_port_that_has_no_such_name() -> None:
     assert answer == Answer(good=False, message="the container has no port named 'metrics'")
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("exit 0", ""),
+        ("echo all is lost; echo more; exit 3", "exit code 3: all is lost"),
+        ("kill -9 $$", "exit code 137"),
+    ],
+)
 @REAL
 @bounded(30)
 async def test_exec(runtimes: RuntimeMaker, container: Container, command: str, message: str) -> None:

@@ -85,13 +85,3 @@ async def test_grpc_sees_a_server_that_came_up_at_once() -> None:
             assert answer.message == "the server has no health service"
         finally:
             await server.stop(0)
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("exit 0", ""),
-        ("echo all is lost; echo more; exit 3", "exit code 3: all is lost"),
-        ("kill -9 $$", "exit code 137"),
-    ],
-)
