@@ -242,7 +242,7 @@ async def test_an_address_that_does_not_answer() -> None:
 async def test_a_port_that_has_no_such_name() -> None:
     """Said as it is, in case that a manifest came past all checks."""
     answer = await ask(80, tcp=pb.TcpProbe(port="metrics"))
-    assert answer == Answer(good=False, message="the container has no port named 'metrics'")
+    assert answer == Answer(good=False, message="the container has no port 'metrics'")
 
 
 @pytest.mark.parametrize(
