@@ -8,7 +8,7 @@ from typing import assert_never
 
 from agent import networking, ports
 from agent.core import container, probes, restart, steps, users
-from agent.core.network import published_ports
+from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import StartFailed
@@ -25,6 +25,7 @@ class Tools:
     images: ports.Images
     disk: ports.Disk
     networking: networking.NodeNetworking
+    names: ports.Names
     node: container.NodeContext
     devices: ports.Devices
     users: users.IdPool
@@ -67,7 +68,14 @@ class Executor:
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
                 published = published_ports(desired.template)
-                await self._tools.networking.attach(self._id, record.address, published, root_id=record.root_id or 0)
+                attachment = Attachment(
+                    task_id=self._id,
+                    address=record.address,
+                    ports=published,
+                    root_id=record.root_id or 0,
+                    service=service_of(self._task),
+                )
+                await self._tools.networking.attach(attachment)
                 return dataclasses.replace(observed, network_ready=True)
             case steps.StartContainer():
                 return await self._start(step, observed, desired)
@@ -121,6 +129,7 @@ class Executor:
             image=self._image,
             node=self._tools.node,
             address=record.address,
+            resolving=self._tools.names.resolving(),
             network_namespace=self._tools.networking.namespace_of(self._id),
             user_namespace=self._tools.networking.users_of(self._id),
             root_id=record.root_id or 0,

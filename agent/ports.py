@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.core.container import ContainerRequest, PreparedImage
+from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.probes import Answer, Target
@@ -38,15 +39,40 @@ class Devices(Protocol):
         ...
 
 
+class Names(Protocol):
+    """Who answers the names of the cluster for this node's tasks."""
+
+    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+        """What the leader says now. A service that is the same object as before has not changed."""
+
+    async def serve(self) -> None:
+        """Answer at the gateway's address, which is there by now. Raises Temporary."""
+
+    def resolving(self) -> Resolving:
+        """What a container must know to ask."""
+        ...
+
+
 class Network(Protocol):
     """The node's part of the cluster's network."""
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
-        """Make the bridge, the routes to the peers and the firewall; the `attached` keep their ports."""
+    async def run(self) -> None:
+        """Keep what the other calls have made; they return while this runs. Ends only by being cancelled."""
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
+        """Make the node's device, the routes to the peers and the firewall; the `attached` keep what they have."""
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        """New connections go where these services, by id, say. Raises Temporary."""
 
     async def attach(self, attachment: Attachment) -> None:
         """Make the task's network namespace with its address and ports, and with a root id the user namespace that it
-        belongs to; what is there of it already is made anew.
+        belongs to; what is there of it already is made anew. Who may reach it is settled before its first packet.
         """
 
     async def detach(self, attachment: Attachment) -> None:

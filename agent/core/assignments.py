@@ -21,6 +21,7 @@ class Assignments:
     tasks: Mapping[str, pb.Task] = field(default_factory=lambda: MappingProxyType({}))
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
+    services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
     withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
 
 
@@ -36,7 +37,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={}, withdrawn=frozenset())
+        base: Assignments = dataclasses.replace(current, revisions={}, services={}, withdrawn=frozenset())
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -59,6 +60,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks=tasks,
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
+        services=_services(base.services, message),
         withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
     )
 
@@ -74,6 +76,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         tasks=current.tasks.values(),
         revisions=current.revisions.values(),
         network=current.network,
+        services=current.services.values(),
         withdrawn_tasks=sorted(current.withdrawn),
     )
 
@@ -84,8 +87,19 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         tasks={task.meta.id: task for task in saved.tasks},
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
+        services={service.id: service for service in saved.services},
         withdrawn=frozenset(saved.withdrawn_tasks),
     )
+
+
+def _services(before: Mapping[str, dpb.NetworkService], message: dpb.Assignment) -> Mapping[str, dpb.NetworkService]:
+    """The same mapping when nothing has changed: whoever holds it need not compare."""
+    if not message.services and not message.removed_services:
+        return before
+    after = {**before, **{service.id: service for service in message.services}}
+    for service_id in message.removed_services:
+        after.pop(service_id, None)
+    return after
 
 
 def _risen(before: pb.Task | None, task: pb.Task) -> pb.Task:

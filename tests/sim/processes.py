@@ -29,7 +29,7 @@ from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
 from tests.support.virtualtime import OWNER, running_loop
 
-RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
+RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
@@ -168,6 +168,7 @@ class Agent:
             prober=fake_agent.FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
+            names=fake_agent.FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
             users=IdPool(fake_agent.IDS),

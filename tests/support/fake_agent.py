@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
+from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.probes import Answer, Target
@@ -65,6 +66,7 @@ class FakeMachine:
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
     records: dict[str, Record] = field(default_factory=dict)
     network: dpb.NodeNetwork | None = None
+    services: dict[str, dpb.NetworkService] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0  # how long a start, an image or a write takes
     ignores_stop: bool = False
@@ -126,12 +128,27 @@ class FakeNetwork:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+    async def run(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
         await asyncio.sleep(self._machine.delay_s)
         if self._machine.network_failure is not None:
             raise self._machine.network_failure
         del attached
         self._machine.network = network
+        self._machine.services = dict(services)
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        await asyncio.sleep(self._machine.delay_s)
+        if self._machine.network_failure is not None:
+            raise self._machine.network_failure
+        self._machine.services = dict(services)
 
     async def attach(self, attachment: Attachment) -> None:
         await asyncio.sleep(self._machine.delay_s)
@@ -152,6 +169,23 @@ class FakeNetwork:
 
     def users_of(self, task_id: str) -> str:
         return f"/run/userns/{task_id}"
+
+
+class FakeNames:
+    """Remembers what it was told last."""
+
+    def __init__(self) -> None:
+        self.network: dpb.NodeNetwork | None = None
+        self.services: Mapping[str, dpb.NetworkService] = {}
+
+    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+        self.network, self.services = network, services
+
+    async def serve(self) -> None:
+        assert self.network is not None, "names are answered at the gateway's address"
+
+    def resolving(self) -> Resolving:
+        return Resolving(server="10.112.1.1", search=("example.com",))
 
 
 class FakeRuntime:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.adapters.runtime import signal_number
-from agent.core import assignments, container, firewall, retry
+from agent.core import assignments, container, retry
 from agent.core.addresses import AddressPool, PortTable
 from agent.core.assignments import Assignments, Gap
 from agent.core.network import Attachment, PublishedPort, published_ports
@@ -94,6 +94,27 @@ def test_the_network_stays_until_another_is_sent() -> None:
     assert found.network == network
 
 
+def test_services_come_and_go() -> None:
+    """An increment names what changed; a complete message forgets the rest."""
+    web, db = dpb.NetworkService(id="1", name="web"), dpb.NetworkService(id="2", name="db")
+    moved = dpb.NetworkService(id="1", name="web", address="10.1.0.1")
+    found = after(complete(), increment(2, services=[web, db]), increment(3, services=[moved], removed_services=["2"]))
+    assert isinstance(found, Assignments)
+    assert found.services == {"1": moved}
+    again = assignments.apply(found, complete(number=4))
+    assert isinstance(again, Assignments)
+    assert again.services == {}
+
+
+def test_services_that_did_not_change_are_the_same_value() -> None:
+    """Whoever holds them sees that without comparing each."""
+    found = after(complete(), increment(2, services=[dpb.NetworkService(id="1")]))
+    assert isinstance(found, Assignments)
+    later = assignments.apply(found, increment(3, tasks=[]))
+    assert isinstance(later, Assignments)
+    assert later.services is found.services
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -128,7 +149,8 @@ def test_doubled_and_late_messages_change_nothing() -> None:
 
 def test_what_is_saved_comes_back() -> None:
     """All but the number, which belongs to the session."""
-    current = after(complete(task("a")), increment(2, network=dpb.NodeNetwork(subnet="10.0.0.0/24")))
+    network = dpb.NodeNetwork(subnet="10.0.0.0/24")
+    current = after(complete(task("a")), increment(2, network=network, services=[dpb.NetworkService(id="1")]))
     assert isinstance(current, Assignments)
     assert assignments.from_saved(assignments.to_saved(current)) == assignments.of_new_session(current)
 
@@ -191,16 +213,6 @@ WEB = Attachment(
         PublishedPort(protocol=pb.PROTOCOL_UDP, published=53, target=5353),
     ),
 )
-
-
-def test_firewall_elements() -> None:
-    """One element a port."""
-    assert firewall.publish(WEB) == (
-        "add element inet orch published { tcp . 8080 : 10.1.2.3 . 80, udp . 53 : 10.1.2.3 . 5353 }\n"
-    )
-    assert firewall.withdraw(WEB) == "delete element inet orch published { tcp . 8080, udp . 53 }\n"
-    silent = Attachment(task_id="x", address="10.1.2.4")
-    assert firewall.publish(silent) == firewall.withdraw(silent) == ""
 
 
 def test_only_published_ports_are_published() -> None:

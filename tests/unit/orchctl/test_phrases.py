@@ -55,7 +55,7 @@ def test_refusals_count_while_a_task_waits_only() -> None:
 
 def test_ports_show_outside_and_inside() -> None:
     ports = [pb.Port(target=80, published=8080), pb.Port(target=53, protocol=pb.PROTOCOL_UDP)]
-    assert phrases.ports(pb.Container(ports=ports)) == "8080→80/tcp 53/udp"
+    assert phrases.ports(ports) == "8080→80/tcp 53/udp"
 
 
 def test_probes_are_told_with_what_was_left_out() -> None:
