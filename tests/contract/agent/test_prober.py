@@ -22,7 +22,8 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.contract.agent.conftest import RuntimeMaker
 from tests.contract.agent.test_runtime import Container
 from tests.support.aio import bounded, until
-from tests.support.fake_agent import FakeContainer, FakeMachine, FakeProber, FakeRuntime
+from tests.support.fake_agent import FakeContainer, FakeMachine, FakeRuntime
+from tests.support.fake_prober import FakeProber
 
 HOST = "127.0.0.1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

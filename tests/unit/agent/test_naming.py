@@ -17,6 +17,7 @@ from tests.support import fake_agent
 from tests.support.aio import bounded, until
 from tests.support.fake_agent import FakeMachine, FakeNames, loop_ms
 from tests.support.fake_leader import task, template
+from tests.support.fake_prober import FakeProber
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 virtual = bounded(3600, virtual_time=True)
@@ -42,6 +43,7 @@ def increment(after: int, **fields: object) -> dpb.Assignment:
 def make_worker(machine: FakeMachine, names: FakeNames) -> Worker:
     return Worker(
         runtime=fake_agent.FakeRuntime(machine),
+        prober=FakeProber(machine),
         images=fake_agent.FakeImages(machine),
         network=fake_agent.FakeNetwork(machine),
         names=names,
