@@ -4,8 +4,9 @@ Written out rather than taken from pyroute2: that costs 11 MiB and 0.2 s at ever
 network namespace by a fork, which a process with gRPC's threads in it must not do. Here a socket is opened inside
 the namespace by a moment's setns(2) of the calling thread, and stays there.
 
-    message = nlmsghdr (length, type, flags, sequence, port) + a fixed header + attributes
-    attribute = length, type, bytes, padded to four
+    message = nlmsghdr (length, type, flags, sequence, port) + a fixed header + attributes (netlink_format.py)
+
+`routes.py` and `vxlan.py` hold what the way to other nodes needs.
 """
 
 import errno
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
+from agent.adapters.netlink_format import attribute as _attribute
+from agent.adapters.netlink_format import attributes as _attributes
 from runtime import syscalls
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -69,6 +72,10 @@ class Netlink:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+    def request(self, kind: int, flags: int, body: bytes, *, what: str) -> list[bytes]:
+        """Send a message, and return the bodies of the answer; `what` is said of it when it is refused."""
+        return self._request(kind, flags, body, what=what)
 
     def links(self) -> list[LinkInfo]:
         """Every device."""
@@ -136,6 +143,11 @@ class Netlink:
     def set_up(self, index: int) -> None:
         """Bring a device up."""
         self._request(RTM_NEWLINK, NLM_F_ACK, _LINK.pack(0, 0, index, IFF_UP, IFF_UP), what="bring a link up")
+
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Change the largest packet of a device."""
+        body = _LINK.pack(0, 0, index, 0, 0) + _attribute(IFLA_MTU, struct.pack("=I", mtu))
+        self._request(RTM_NEWLINK, NLM_F_ACK, body, what=f"set an MTU of {mtu}")
 
     def delete_link(self, name: str) -> None:
         """Remove a device; its peer goes with it. Nothing happens when there is none."""
@@ -236,21 +248,6 @@ def _route(destination: str) -> bytes:
     fixed = (0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     header = _ROUTE.pack(socket.AF_INET, network.prefixlen, *fixed)
     return header + _attribute(RTA_DST, network.network_address.packed)
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    size = 4 + len(data)
-    return struct.pack("=HH", size, kind) + data + bytes(-size % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, offset)
-        if size < 4:
-            return
-        yield kind & 0x3FFF, data[offset + 4 : offset + size]
-        offset += size + -size % 4
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -1,4 +1,4 @@
-"""The node's part of the network: a bridge, a veth pair and a namespace a task, plain routes to the other nodes.
+"""The node's part of the network: a bridge, a veth pair and a namespace a task, and the way to the other nodes.
 
 Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (bridge `orch0`,
 links `orch-…`, routes with a protocol number of ours, nftables table `orch`); and a task's
@@ -9,22 +9,22 @@ import asyncio
 import hashlib
 import os
 import subprocess
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
+from agent.adapters.overlay import Overlay
 from agent.core import firewall
 from agent.core.network import Attachment
+from agent.core.overlay import DEFAULT_MTU, hardware_address
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 BRIDGE = "orch0"
 LINK_PREFIX = "orch-"
 INSIDE = "eth0"
-DEFAULT_MTU = 1500
-MAX_MTU = 65_535
 NFT_TIMEOUT_S = 10.0
 
 
@@ -46,6 +46,7 @@ class BridgedNetwork:
         self._subnet: IPv4Network | None = None
         self._bridge_index = 0
         self._mtu = DEFAULT_MTU
+        self._overlay = Overlay()
         self._published: dict[str, Attachment] = {}
         self._changing = asyncio.Lock()
 
@@ -95,17 +96,18 @@ class BridgedNetwork:
         subnet = IPv4Network(network.subnet)
         gateway = str(subnet[1])
         with Netlink() as netlink:
-            self._mtu = _mtu_of(netlink, self._node_address)
             bridge = netlink.link(BRIDGE)
             if bridge is None:
-                netlink.add_bridge(BRIDGE, hardware_address=hardware_address(gateway), mtu=self._mtu)
+                netlink.add_bridge(BRIDGE, hardware_address=hardware_address(gateway), mtu=DEFAULT_MTU)
                 bridge = netlink.link(BRIDGE)
             assert bridge is not None, "the bridge that was just made"
             netlink.add_address(bridge.index, gateway, subnet.prefixlen)
             self._bridge_index, self._subnet = bridge.index, subnet
             _write_sysctl("net/ipv4/ip_forward", "1")
             _write_sysctl(f"net/ipv4/conf/{BRIDGE}/route_localnet", "1")
-            _set_routes(netlink, {peer.subnet: peer.address for peer in network.peers if peer.subnet and peer.address})
+            self._mtu = self._overlay.configure(netlink, network, self._node_address)
+            if bridge.mtu != self._mtu:
+                netlink.set_mtu(bridge.index, self._mtu)
         _nft(
             firewall.ruleset(
                 bridge=BRIDGE, subnet=network.subnet, cluster_range=network.cluster_range, attached=attached
@@ -153,11 +155,6 @@ def link_name(task_id: str) -> str:
     return LINK_PREFIX + hashlib.sha256(task_id.encode()).hexdigest()[:10]
 
 
-def hardware_address(address: str) -> bytes:
-    """10.1.2.3 → 02:6f:0a:01:02:03; the 2 says that it is locally administered."""
-    return b"\x02\x6f" + IPv4Address(address).packed
-
-
 def _is_pinned(path: Path) -> bool:
     """After a reboot the pin is a plain file."""
     return os.path.ismount(path)
@@ -166,22 +163,6 @@ def _is_pinned(path: Path) -> bool:
 def _delete_link(name: str) -> None:
     with Netlink() as netlink:
         netlink.delete_link(name)
-
-
-def _mtu_of(netlink: Netlink, node_address: str) -> int:
-    """The MTU of the device that the other nodes reach this one through; loopback's fits no other device."""
-    index = netlink.addresses().get(node_address)
-    found = next((link.mtu for link in netlink.links() if link.index == index), DEFAULT_MTU)
-    return found if found <= MAX_MTU else DEFAULT_MTU
-
-
-def _set_routes(netlink: Netlink, wanted: dict[str, str]) -> None:
-    present = netlink.routes()
-    for destination in present.keys() - wanted.keys():
-        netlink.delete_route(destination)
-    for destination, gateway in wanted.items():
-        if present.get(destination) != gateway:
-            netlink.set_route(destination, gateway)
 
 
 def _write_sysctl(name: str, value: str) -> None:
