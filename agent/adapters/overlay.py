@@ -43,7 +43,8 @@ class Overlay:
         present = [found.route for found in routes.read(netlink) if found.is_ours]
         if plan.tunnel is None:
             _set_routes(netlink, present, plan.routes)
-            netlink.delete_link(overlay.DEVICE)
+            if vxlan.find(netlink, overlay.DEVICE) is not None:
+                netlink.delete_link(overlay.DEVICE)
         else:
             device = _make_device(netlink, plan.tunnel)
             _set_table(netlink, device, plan.tunnel)

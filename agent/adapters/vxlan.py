@@ -154,7 +154,8 @@ def _dump(netlink: Netlink, family: int, device: int) -> Iterable[bytes]:
     body = _NEIGHBOUR.pack(family, 0, 0, 0, 0)
     for reply in netlink.request(RTM_GETNEIGH, rtnetlink.NLM_F_DUMP, body, what="list neighbours"):
         _, index, state, _, _ = _NEIGHBOUR.unpack_from(reply)
-        if index == device and not state & NUD_NOARP:  # the kernel's own, for multicast
+        is_multicast = family == socket.AF_INET and state & NUD_NOARP  # the kernel's own
+        if index == device and not is_multicast:
             yield reply
 
 
@@ -175,11 +176,14 @@ def _settings(attributes: dict[int, bytes]) -> Settings:
     data = dict(read_attributes(info.get(rtnetlink.IFLA_INFO_DATA, b"")))
     is_vxlan = info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") == b"vxlan"
     open_ways = {IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK} & data.keys()
-    flags = (data.get(kind) for kind in (IFLA_VXLAN_LEARNING, IFLA_VXLAN_COLLECT_METADATA))
+    flags = (data.get(kind, b"") for kind in (IFLA_VXLAN_LEARNING, IFLA_VXLAN_COLLECT_METADATA))
     return Settings(
         vni=int.from_bytes(data.get(IFLA_VXLAN_ID, b""), sys.byteorder),
         port=int.from_bytes(data.get(IFLA_VXLAN_PORT, b""), "big"),
         local=str(IPv4Address(data.get(IFLA_VXLAN_LOCAL, bytes(4)))),
         hardware_address=attributes.get(rtnetlink.IFLA_ADDRESS, b""),
-        is_closed=is_vxlan and not open_ways and not any(flags) and data.get(IFLA_VXLAN_DF) == bytes([VXLAN_DF_SET]),
+        is_closed=is_vxlan
+        and not open_ways
+        and not any(map(any, flags))
+        and data.get(IFLA_VXLAN_DF) == bytes([VXLAN_DF_SET]),
     )
