@@ -87,9 +87,10 @@ class Echo:
     def _sequence_of(self, data: bytes, target: str) -> int:
         """Of an answer to this asker; -1 when it is something else. A raw socket is given every ICMP packet."""
         start = (data[0] & 0x0F) * 4
-        kind, _, _, identifier, sequence = _ICMP.unpack_from(data, start)
+        fields: tuple[int, ...] = _ICMP.unpack_from(data, start)
+        kind, _, _, identifier, sequence = fields
         is_mine = kind == ECHO_REPLY and identifier == self._identifier and data[12:16] == socket.inet_aton(target)
-        return int(sequence) if is_mine else -1
+        return sequence if is_mine else -1
 
 
 def _checksum(data: bytes) -> int:

@@ -104,7 +104,7 @@ class BridgedNetwork:
             netlink.add_address(bridge.index, gateway, subnet.prefixlen)
             self._bridge_index, self._subnet = bridge.index, subnet
             _write_sysctl("net/ipv4/ip_forward", "1")
-            # What a tunnel learns of a narrow way is passed on to the tasks, whose large packets would vanish otherwise.
+            # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
             _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
             _write_sysctl(f"net/ipv4/conf/{BRIDGE}/route_localnet", "1")
             self._mtu = self._overlay.configure(netlink, network, self._node_address)
