@@ -26,6 +26,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Status", phrases.service_status(value)),
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
+            ("Address", status.address),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
@@ -104,6 +105,20 @@ def image(value: pb.Image, view: View) -> list[str]:
             ("Platform", status.platform),
         ),
     ]
+
+
+def cluster(value: pb.Cluster, view: View) -> list[str]:
+    """What the leader remembers."""
+    status = value.status
+    return [
+        *_head(value, view),
+        *_facts(("Last address", status.last_service_address), ("Last subnet", status.last_subnet)),
+    ]
+
+
+def network(value: pb.Network, view: View) -> list[str]:
+    """A network by itself; `orchctl network inspect` tells who is in it."""
+    return [*_head(value, view), *_facts(("Internal", phrases.yes_no(yes=value.spec.internal)))]
 
 
 def _head(value: kinds.StoredObject, view: View) -> list[str]:

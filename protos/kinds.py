@@ -11,7 +11,7 @@ PREFIX = "/orch/"
 CLUSTER_NAMESPACE = "_"
 """Stands where a key of an object of the whole cluster has no namespace."""
 
-StoredObject: TypeAlias = pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network
+StoredObject: TypeAlias = pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network | pb.Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ KINDS = (
     Kind(name="node", message=pb.Node, namespaced=False, keyed_by_id=True, written_by_people=True),
     Kind(name="image", message=pb.Image, namespaced=False),
     Kind(name="network", message=pb.Network, namespaced=True, written_by_people=True),
+    Kind(name="cluster", message=pb.Cluster, namespaced=False),
 )
 
 _BY_NAME = {kind.name: kind for kind in KINDS}

@@ -57,6 +57,10 @@ def _page(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
             return pages.revision(value, view)
         case pb.Image():
             return pages.image(value, view)
+        case pb.Network():
+            return pages.network(value, view)
+        case pb.Cluster():
+            return pages.cluster(value, view)
 
 
 def _tasks(stub: "ControlStub", selection: control.ListRequest) -> list[pb.Task]:

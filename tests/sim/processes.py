@@ -28,7 +28,7 @@ from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
 from tests.support.virtualtime import OWNER, running_loop
 
-RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
+RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"

@@ -38,6 +38,7 @@ def service(name: str = "hello", *, asked: int = 3, ready: int = 3, settled: boo
             updated=ready,
             revision_id="rev1",
             settled=settled,
+            address="10.201.0.7",
         ),
     )
 
@@ -87,6 +88,15 @@ def node(name: str = "n1", *, number: int = 1) -> pb.Node:
             ),
         ),
     )
+
+
+def network(name: str = "back", *, internal: bool = True) -> pb.Network:
+    return pb.Network(meta=meta(name), spec=pb.NetworkSpec(internal=internal))
+
+
+def cluster() -> pb.Cluster:
+    status = pb.ClusterStatus(last_service_address="10.201.0.7", last_subnet="10.112.3.0/24")
+    return pb.Cluster(meta=meta("cluster", namespace=""), status=status)
 
 
 def revision(number: int = 1) -> pb.Revision:

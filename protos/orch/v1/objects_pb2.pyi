@@ -1472,7 +1472,7 @@ class Port(_message.Message):
     protocol: Global___Protocol.ValueType
     """What is spoken on it, on both sides."""
     mode: Global___PublishMode.ValueType
-    """Where the published port listens."""
+    """Where the published port listens. It says nothing of a port that is not published."""
     def __init__(
         self,
         *,
@@ -1875,7 +1875,9 @@ class Network(_message.Message):
         """Its name, its namespace and its labels."""
 
     @_builtins.property
-    def spec(self) -> Global___NetworkSpec: ...
+    def spec(self) -> Global___NetworkSpec:
+        """What is asked of it."""
+
     def __init__(
         self,
         *,
@@ -1972,6 +1974,61 @@ class ImageStatus(_message.Message):
 Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
 
 @_typing.final
+class Cluster(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Cluster
+
+    What the leader remembers of the cluster as a whole. There is one, and its name is `cluster`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def status(self) -> Global___ClusterStatus: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        status: Global___ClusterStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class ClusterStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SERVICE_ADDRESS_FIELD_NUMBER: _builtins.int
+    LAST_SUBNET_FIELD_NUMBER: _builtins.int
+    last_service_address: _builtins.str
+    """The virtual address that was given to a service last. The next one comes after it, so that an address that became
+    free is not given again before all the others were.
+    """
+    last_subnet: _builtins.str
+    """The range of addresses that was given to a node last. The next one comes after it, for the same reason."""
+    def __init__(
+        self,
+        *,
+        last_service_address: _builtins.str = ...,
+        last_subnet: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_service_address", b"last_service_address", "last_subnet", b"last_subnet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """---------------------------------------------------------------------------------------------------- envelope
 
@@ -1986,6 +2043,7 @@ class Object(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def service(self) -> Global___Service: ...
     @_builtins.property
@@ -1998,6 +2056,8 @@ class Object(_message.Message):
     def image(self) -> Global___Image: ...
     @_builtins.property
     def network(self) -> Global___Network: ...
+    @_builtins.property
+    def cluster(self) -> Global___Cluster: ...
     def __init__(
         self,
         *,
@@ -2007,12 +2067,13 @@ class Object(_message.Message):
         node: Global___Node | None = ...,
         image: Global___Image | None = ...,
         network: Global___Network | None = ...,
+        cluster: Global___Cluster | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "cluster"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -46,7 +46,7 @@ class Running:
             now_ms=now_ms,
             random=random.Random(1),
             suffixes=suffixes,
-            ranges=Ranges(cluster="10.112.0.0/16", subnet_bits=24),
+            ranges=Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16"),
         )
         self._new_id = lambda: f"{name}-id-{next(ids)}"
         self.instance = Instance(store, Identity(name=name, address=self.address), world, new_id=self._new_id)

@@ -25,6 +25,8 @@ OBJECTS: dict[str, Sequence[kinds.StoredObject]] = {
     "nodes": [samples.node()],
     "revisions": [samples.revision(1), samples.revision(2)],
     "images": [samples.image()],
+    "networks": [samples.network(), samples.network("front", internal=False)],
+    "clusters": [samples.cluster()],
 }
 
 
