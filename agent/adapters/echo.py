@@ -86,9 +86,8 @@ class Echo:
 
     def _sequence_of(self, data: bytes, target: str) -> int:
         """Of an answer to this asker; -1 when it is something else. A raw socket is given every ICMP packet."""
-        start = (data[0] & 0x0F) * 4
-        fields: tuple[int, ...] = _ICMP.unpack_from(data, start)
-        kind, _, _, identifier, sequence = fields
+        sequence: int
+        kind, _, _, identifier, sequence = _ICMP.unpack_from(data, (data[0] & 0x0F) * 4)
         is_mine = kind == ECHO_REPLY and identifier == self._identifier and data[12:16] == socket.inet_aton(target)
         return sequence if is_mine else -1
 
@@ -96,7 +95,7 @@ class Echo:
 def _checksum(data: bytes) -> int:
     """The Internet's (RFC 1071)."""
     words = struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])
-    total = sum(words) + (data[-1] << 8 if len(data) % 2 else 0)
+    total: int = sum(words) + (data[-1] << 8 if len(data) % 2 else 0)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
