@@ -24,6 +24,7 @@ class Tools:
     images: ports.Images
     disk: ports.Disk
     networking: networking.NodeNetworking
+    names: ports.Names
     node: container.NodeContext
     devices: ports.Devices
     users: users.IdPool
@@ -111,6 +112,7 @@ class Executor:
             image=self._image,
             node=self._tools.node,
             address=record.address,
+            resolving=self._tools.names.resolving(),
             network_namespace=self._tools.networking.namespace_of(self._id),
             user_namespace=self._tools.networking.users_of(self._id),
             root_id=record.root_id or 0,

@@ -30,6 +30,7 @@ from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.naming import Naming
 from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
@@ -70,10 +71,12 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
+    names = Naming(lambda address: worker.namespace_of(address))  # noqa: PLW0108 - it is made next
     worker = Worker(
         runtime=runtime,
         images=images,
         network=BridgedNetwork(layout, runtime, node_address=options.address),
+        names=names,
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
@@ -104,7 +107,8 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(images.run()), group.create_task(worker.run()), group.create_task(session.run())]
+            running = (images.run(), names.run(), worker.run(), session.run())
+            tasks = [group.create_task(each) for each in running]
             await _told_to_end()
             for task in tasks:
                 task.cancel()

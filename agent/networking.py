@@ -27,11 +27,13 @@ class NodeNetworking:
         self,
         network: ports.Network,
         *,
+        names: ports.Names,
         now_ms: Callable[[], int],
         chance: random.Random,
         on_ready: Callable[[], None],
     ) -> None:
         self._network = network
+        self._names = names
         self._now_ms = now_ms
         self._chance = chance
         self._on_ready = on_ready
@@ -73,6 +75,7 @@ class NodeNetworking:
             assert wanted is not None, "a change without a network"
             try:
                 await self._network.configure(wanted, tuple(self._attached.values()))
+                await self._names.serve()
             except AgentError as error:
                 failure = retry.temporary(
                     failure,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.core.container import ContainerRequest, PreparedImage
+from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.record import Exit, Record
@@ -34,6 +35,20 @@ class Devices(Protocol):
 
     def named_by(self, container: pb.Container) -> Mapping[str, DeviceNode]:
         """Those that the container names, by path; all when it is privileged. Raises Refused (`DeviceMissing`)."""
+        ...
+
+
+class Names(Protocol):
+    """Who answers the names of the cluster for this node's tasks."""
+
+    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+        """What the leader says now. A service that is the same object as before has not changed."""
+
+    async def serve(self) -> None:
+        """Answer at the gateway's address, which is there by now. Raises Temporary."""
+
+    def resolving(self) -> Resolving:
+        """What a container must know to ask."""
         ...
 
 

@@ -44,6 +44,7 @@ class Worker:
         runtime: ports.Runtime,
         images: ports.Images,
         network: ports.Network,
+        names: ports.Names,
         disk: ports.Disk,
         devices: ports.Devices,
         users: IdPool,
@@ -52,13 +53,16 @@ class Worker:
         chance: random.Random,
     ) -> None:
         self.outbox = Outbox()
-        self._networking = NodeNetworking(network, now_ms=now_ms, chance=chance, on_ready=self._nudge)
+        self._networking = NodeNetworking(network, names=names, now_ms=now_ms, chance=chance, on_ready=self._nudge)
         self._network = network
+        self._names = names
+        self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
         self._tools = Tools(
             runtime=runtime,
             images=images,
             disk=disk,
             networking=self._networking,
+            names=names,
             devices=devices,
             users=users,
             node=node,
@@ -102,6 +106,7 @@ class Worker:
         self._version += 1
         self._unsaved.set()
         self._networking.want(after.network)
+        self._names.update(after.network, after.services)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
@@ -125,6 +130,14 @@ class Worker:
         """Done when the task has ended for good. Raises NoSuchTask."""
         self.task(task_id)
         return self._runners[task_id].over
+
+    def namespace_of(self, address: str) -> str | None:
+        """The namespace of the task that has an address. What is kept for the next time is true or looked up again."""
+        holder = self._holders.get(address)
+        if holder is None or holder.observed.record.address != address:
+            self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
+            holder = self._holders.get(address)
+        return holder.task.meta.namespace if holder is not None else None
 
     @property
     def observed(self) -> Mapping[str, Observed]:
@@ -164,6 +177,7 @@ class Worker:
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned.network)
+        self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(
                 task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached

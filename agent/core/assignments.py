@@ -21,6 +21,7 @@ class Assignments:
     tasks: Mapping[str, pb.Task] = field(default_factory=lambda: MappingProxyType({}))
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
+    services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={})
+        base: Assignments = dataclasses.replace(current, revisions={}, services={})
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -50,6 +51,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks.pop(task_id, None)
     for revision_id in message.removed_revisions:
         revisions.pop(revision_id, None)
+    services = _changed_services(base.services, message)
     missing = next((task for task in tasks.values() if task.revision_id not in revisions), None)
     if missing is not None:
         return Gap(why=f"revision {missing.revision_id} of task {missing.meta.name} is missing")
@@ -58,6 +60,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks=tasks,
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
+        services=services,
     )
 
 
@@ -69,7 +72,10 @@ def of_new_session(current: Assignments) -> Assignments:
 def to_saved(current: Assignments) -> dpb.SavedAssignment:
     """What is kept on disk."""
     return dpb.SavedAssignment(
-        tasks=current.tasks.values(), revisions=current.revisions.values(), network=current.network
+        tasks=current.tasks.values(),
+        revisions=current.revisions.values(),
+        network=current.network,
+        services=current.services.values(),
     )
 
 
@@ -79,7 +85,20 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         tasks={task.meta.id: task for task in saved.tasks},
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
+        services={service.id: service for service in saved.services},
     )
+
+
+def _changed_services(
+    before: Mapping[str, dpb.NetworkService], message: dpb.Assignment
+) -> Mapping[str, dpb.NetworkService]:
+    """What has not changed stays the same object."""
+    if not message.services and not message.removed_services:
+        return before
+    services = {**before, **{service.id: service for service in message.services}}
+    for service_id in message.removed_services:
+        services.pop(service_id, None)
+    return services
 
 
 def _risen(before: pb.Task | None, task: pb.Task) -> pb.Task:

@@ -164,6 +164,7 @@ class Agent:
             runtime=runtime,
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
+            names=fake_agent.FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
             users=IdPool(fake_agent.IDS),
