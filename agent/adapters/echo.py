@@ -9,7 +9,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 HEADERS_BYTES = 28
@@ -19,13 +18,6 @@ IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3  # what the kernel has learned of the
 _ICMP = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
 _RECEIVE_BYTES = 1 << 17
 _LADDER_STEPS = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """By the size of the packet in bytes, headers included: after how many seconds it was answered."""
-
-    after_s: dict[int, float]
 
 
 class Echo:
@@ -45,10 +37,13 @@ class Echo:
     def close(self) -> None:
         self._socket.close()
 
-    async def ask(self, target: str, sizes: Iterable[int], *, timeout_s: float) -> Answers:
-        """Send a packet of each size at once, and wait until all are answered, or for no longer than the time-out."""
+    async def ask(self, target: str, sizes: Iterable[int], *, timeout_s: float) -> dict[int, float]:
+        """Send a packet of each size at once, and wait until all are answered, or for no longer than the time-out.
+
+        Sizes are in bytes, headers included. Answers with the seconds that each took, by size.
+        """
         sent: dict[int, tuple[int, float]] = {}
-        answers = Answers(after_s={})
+        answers: dict[int, float] = {}
         for sequence, size in enumerate(sizes):
             try:
                 self._socket.sendto(self._packet(sequence, size), (target, 0))
@@ -57,12 +52,12 @@ class Echo:
             sent[sequence] = (size, time.monotonic())
         try:
             async with asyncio.timeout(timeout_s):
-                while len(answers.after_s) < len(sent):
+                while len(answers) < len(sent):
                     data = await asyncio.get_running_loop().sock_recv(self._socket, _RECEIVE_BYTES)
                     sequence = self._sequence_of(data, target)
                     if sequence in sent:
                         size, at = sent[sequence]
-                        answers.after_s.setdefault(size, time.monotonic() - at)
+                        answers.setdefault(size, time.monotonic() - at)
         except TimeoutError:
             return answers
         return answers
@@ -73,9 +68,9 @@ class Echo:
         for _ in range(2):
             step = max(1, -(-(high - low) // _LADDER_STEPS))
             answers = await self.ask(target, range(low, high, step), timeout_s=timeout_s)
-            if not answers.after_s:
+            if not answers:
                 return 0
-            low = max(answers.after_s)
+            low = max(answers)
             high = min(high, low + step)
         return low
 

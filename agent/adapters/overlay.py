@@ -36,7 +36,7 @@ class Overlay:
         elsewhere. Raises OSError, and Temporary when what the leader says does not fit this node.
         """
         try:
-            plan = _plan(netlink, network, node_address)
+            plan = plan_of(netlink, network, node_address)
         except overlay.Impossible as error:
             raise Temporary(str(error), reason="NetworkImpossible") from error
         self._complain(plan)
@@ -58,7 +58,8 @@ class Overlay:
         self._unreachable = plan.unreachable
 
 
-def _plan(netlink: Netlink, network: dpb.NodeNetwork, node_address: str) -> Plan:
+def plan_of(netlink: Netlink, network: dpb.NodeNetwork, node_address: str) -> Plan:
+    """What there should be on this node. Raises Impossible and OSError."""
     addresses = netlink.addresses()
     links = {link.index: link for link in netlink.links()}
     index = addresses.get(node_address)

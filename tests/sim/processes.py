@@ -175,7 +175,13 @@ class Agent:
         session = Session(
             connector=connector,
             worker=worker,
-            streams=Streams(connector=connector, runtime=runtime, logs=fake_agent.FakeLogs(), over=worker.over),
+            streams=Streams(
+                connector=connector,
+                runtime=runtime,
+                logs=fake_agent.FakeLogs(),
+                checks=fake_agent.FakeChecks(),
+                over=worker.over,
+            ),
             servers=self._world.control_plane_names,
             register=self._register(),
             chance=chance,

@@ -72,7 +72,7 @@ class Space:
             with network.inside(self.fd):
                 echo = Echo("0.0.0.0")
             try:
-                return bool((await echo.ask(address, [size], timeout_s=timeout_s)).after_s)
+                return bool(await echo.ask(address, [size], timeout_s=timeout_s))
             finally:
                 echo.close()
 
