@@ -38,6 +38,16 @@ def ports_named(ports: Collection[pb.Port], name: str) -> tuple[pb.Port, ...]:
     return tuple(port for port in ports if name and name in {port.name, str(port.target)})
 
 
+def mode_of(port: pb.Port) -> "pb.PublishMode.ValueType":
+    """Where a published port listens, the default filled in."""
+    return port.mode or pb.PUBLISH_MODE_INGRESS
+
+
+def published_key(port: pb.Port) -> tuple[int, int]:
+    """What can be published once only: protocol and number."""
+    return port.protocol or pb.PROTOCOL_TCP, port.published
+
+
 def network_problems(network: pb.Network, path: Path) -> Iterator[Problem]:
     """The default network is there by itself, and stays as it is."""
     if network.meta.name == DEFAULT_NETWORK:

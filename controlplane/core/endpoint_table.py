@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controlplane.core import endpoints
+from controlplane.core import endpoints, published, revisions
 from controlplane.store import snapshots
 from manifests import networking
 from protos import states
@@ -52,6 +52,7 @@ class Table:
         """The services whose rules name a service."""
         self._left: dict[str, int] = {}
         """The first list that does not have a task as ready any more."""
+        self._claims = published.Claims()
         self._nodes: dict[str, int] = {}
         self._internal: set[str] = set()
 
@@ -61,7 +62,7 @@ class Table:
         self._internal = {_key(one) for one in snapshot.all(pb.Network).values() if one.spec.internal}
         keys = {_key(service) for service in snapshot.all(pb.Service).values()}
         first = self.number == 0
-        self._recompute(sorted(keys | self._services.keys()), snapshot)
+        self._recompute(keys | self._services.keys(), snapshot)
         if first:
             # What the leader before this one told of them is not known.
             self.number = max(self.number, 1)
@@ -70,7 +71,7 @@ class Table:
     def update(self, changes: Iterable[snapshots.Change], snapshot: snapshots.Snapshot) -> bool:
         """Takes in what led to this snapshot; whether there is a new list."""
         before = self.number
-        self._recompute(sorted({key for one in changes for key in self._concerned(one, snapshot)}), snapshot)
+        self._recompute({key for one in changes for key in self._concerned(one, snapshot)}, snapshot)
         return self.number != before
 
     def everything(self) -> Difference:
@@ -141,8 +142,10 @@ class Table:
 
     # Lists ------------------------------------------------------------------------------------------------------------
 
-    def _recompute(self, keys: Sequence[str], snapshot: snapshots.Snapshot) -> None:
-        made = [(key, self._made(key, snapshot)) for key in keys]
+    def _recompute(self, keys: Iterable[str], snapshot: snapshots.Snapshot) -> None:
+        concerned = set(keys)
+        concerned |= {other for key in keys for other in self._claim(key, snapshot)}
+        made = [(key, self._made(key, snapshot)) for key in sorted(concerned)]
         different = [(key, after) for key, after in made if after != self._services.get(key)]
         if not different:
             return
@@ -164,7 +167,18 @@ class Table:
             node_states=self._nodes,
             internal_networks=self._internal,
             find=lambda space, of: snapshot.get(pb.Service, of, namespace=space),
+            lost=self._claims.lost(key),
         )
+
+    def _claim(self, key: str, snapshot: snapshots.Snapshot) -> set[str]:
+        """Notes the ports that a service claims; the services that this concerns."""
+        namespace, _, name = key.partition("/")
+        service = snapshot.get(pb.Service, name, namespace=namespace)
+        newest = revisions.latest(snapshot.revisions_of(namespace, name).values())
+        if service is None or newest is None:
+            return self._claims.replace(key, frozenset(), (0, ""))
+        ports = published.on_every_node(newest.template.container.ports)
+        return self._claims.replace(key, ports, (service.meta.created_at, service.meta.id))
 
     def _note_sources(self, key: str, sources: frozenset[str]) -> None:
         for gone in self._sources.get(key, frozenset()) - sources:

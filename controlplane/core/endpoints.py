@@ -17,7 +17,7 @@ After a change of leaders no node is called DISCONNECTED before it had the time 
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from controlplane.core import addresses, revisions, tasks
+from controlplane.core import addresses, published, revisions, tasks
 from manifests import networking
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -35,10 +35,12 @@ def network_service(
     node_states: Mapping[str, int],
     internal_networks: Collection[str],
     find: FindService,
+    lost: frozenset[published.PortKey] = frozenset(),
 ) -> wire.NetworkService | None:
     """The service as nodes are told of it; None before it has a revision.
 
-    `node_states`: of every node, by id. `internal_networks`: as `namespace/name`.
+    `node_states`: of every node, by id. `internal_networks`: as `namespace/name`. `lost`: ports that it would publish and
+    another service has.
     """
     newest = revisions.latest(known)
     if newest is None:
@@ -51,7 +53,7 @@ def network_service(
         namespace=service.meta.namespace,
         name=service.meta.name,
         address=service.status.address if addresses.stands_for_tasks(spec, ports) else "",
-        ports=ports,
+        ports=published.without(ports, lost) if lost else ports,
         session_affinity=spec.session_affinity or pb.SESSION_AFFINITY_NONE,
         external_traffic_policy=spec.external_traffic_policy or pb.EXTERNAL_TRAFFIC_POLICY_CLUSTER,
         endpoints=_endpoints(members, node_states),

@@ -49,6 +49,11 @@ class World:
             changes.append(self._editor.replace(kinds.of(value), key, decoded))
         self.dispatcher.notice([change for change in changes if change is not None])
 
+    def remove(self, value: kinds.StoredObject) -> None:
+        change = self._editor.replace(kinds.of(value), kinds.key(value), None)
+        assert change is not None, "it was there"
+        self.dispatcher.notice([change])
+
     def call(self) -> MemoryLink:
         """An agent calls; its end of the link."""
         mine, theirs = pair()
