@@ -9,6 +9,7 @@ it knows where to look.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
@@ -101,7 +102,7 @@ async def _tried(target: str, what: str, attempt: Attempt) -> Findings:
     except Broken as broken:
         finding.problem = str(broken)
     except OSError as error:
-        finding.problem = error.strerror or str(error)
+        finding.problem = os.strerror(error.errno) if error.errno else str(error)
     return [finding]
 
 

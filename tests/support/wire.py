@@ -29,6 +29,7 @@ class Wire:
         self.delay_s = delay_s
         self.loss = loss
         self.is_cut = False
+        self.largest_bytes = FRAME_BYTES
         self.carried = self.lost = 0
         self._chance = random.Random(seed)
         self._due: list[tuple[float, int, int, bytes]] = []
@@ -61,7 +62,7 @@ class Wire:
                     os.write(target, frame)
 
     def _take(self, frame: bytes, target: int) -> None:
-        if self.is_cut or self._chance.random() < self.loss:
+        if self.is_cut or len(frame) > self.largest_bytes or self._chance.random() < self.loss:
             self.lost += 1
             return
         self.carried += 1

@@ -1,0 +1,128 @@
+"""The way between nodes of a real cluster, by VXLAN: tasks, nodes that leave and come, the check that names faults."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.core.overlay import DEVICE
+from deploy.local import cluster
+from tests.support import cluster as support
+from tests.support.cluster import LocalCluster, get
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+KNOWN_WITHIN_S = 1.0
+BUSY_S = 2.0
+"""What a machine that runs other tests meanwhile may add."""
+
+
+@pytest.fixture(scope="module")
+def tunnelled() -> Iterator[LocalCluster]:
+    """Three nodes that reach each other's tasks by VXLAN, although they share a segment."""
+    with support.running(network_mode="vxlan") as up:
+        yield up
+
+
+def on(pid: int, *command: str) -> str:
+    """What a command says in the network that a process is in."""
+    argv = ["nsenter", f"--net=/proc/{pid}/ns/net", *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def whole(up: LocalCluster) -> bool:
+    """Whether every node reaches every other, and names are answered."""
+    return "broken" not in until(lambda: attempt(up), what="the check succeeds", timeout_s=15)
+
+
+def attempt(up: LocalCluster) -> str | None:
+    try:
+        return up.orchctl("network", "check")
+    except AssertionError:
+        return None
+
+
+def test_tasks_reach_each_other_through_the_tunnel(tunnelled: LocalCluster) -> None:
+    """From one task, every other one answers; and packets are as large as the tunnel takes."""
+    replicas = tunnelled.apply_hello("web")
+    assert len({task.node_id for task in replicas}) == 3
+    for task in replicas:
+        said = tunnelled.orchctl(
+            "exec", replicas[0].meta.name, "--", "wget", "-q", "-O", "-", f"http://{task.status.address}:8080/"
+        )
+        assert f"task={task.meta.name} " in said
+    routes = on(tunnelled.agent_pid("n1"), "ip", "route", "show", "proto", "111").splitlines()
+    assert len(routes) == 2
+    assert all(DEVICE in route for route in routes)
+    said = tunnelled.orchctl("network", "check")
+    assert said.count("packets of 1450 bytes") == 6
+    assert said.count("web.default.orch") == 3
+    tunnelled.orchctl("delete", "service", "web")
+
+
+def test_a_segment_with_less_room_is_named(tunnelled: LocalCluster) -> None:
+    """One machine's cable takes 1300 bytes: both directions are broken, and what still passes is 50 less than that."""
+    assert whole(tunnelled)
+    lan = tunnelled.process("cp1").pid
+    on(lan, "ip", "link", "set", "n2", "mtu", "1300")
+    try:
+        said = tunnelled.orchctl("network", "check", "--broken", code=1)
+    finally:
+        on(lan, "ip", "link", "set", "n2", "mtu", "1500")
+    rows = [line.split()[:2] for line in said.splitlines()[1:]]
+    assert rows == [["n1", "n2"], ["n2", "n1"], ["n2", "n3"], ["n3", "n2"]]
+    assert said.count("packets of 1450 bytes do not pass; the largest that do have 1250") == 4
+    assert whole(tunnelled)
+
+
+def test_an_entry_that_points_elsewhere_is_named_and_put_right(tunnelled: LocalCluster) -> None:
+    """The check finds it; the next start of the agent corrects it."""
+    assert whole(tunnelled)
+    agent = tunnelled.agent_pid("n1")
+    entries = on(agent, "bridge", "fdb", "show", "dev", DEVICE).splitlines()
+    on(agent, "bridge", "fdb", "del", entries[0].split()[0], "dev", DEVICE, "self")
+    said = tunnelled.orchctl("network", "check", "n1", "--broken", "--timeout", "200ms", code=1)
+    assert "no answer from" in said
+    on(agent, "kill", str(agent))
+    until(lambda: tunnelled.agent_pid("n1") != agent, what="the agent is started again")
+    assert whole(tunnelled)
+
+
+def test_a_node_that_leaves_is_forgotten_and_one_that_joins_is_known(tunnelled: LocalCluster) -> None:
+    """One that is down may come back, and keeps its place; one that was deleted is gone on every other. A node that
+    joins is in the tables of the others within a second.
+    """
+    gone = tunnelled.nodes()["n3"]
+    cluster.kill_node(tunnelled.folder, "n3")
+    until(lambda: tunnelled.nodes()["n3"].state == "down", what="n3 is down", timeout_s=20)
+    routes = ("ip", "route", "show", "proto", "111")
+    agents = [tunnelled.agent_pid(name) for name in ("n1", "n2")]
+    assert all(gone.subnet in on(agent, *routes) for agent in agents)
+    assert "n3: its agent: it is down" in check_error(tunnelled)
+    tunnelled.orchctl("delete", "node", "n3")
+    until(lambda: not any(gone.subnet in on(agent, *routes) for agent in agents), what="n3 is forgotten")
+    assert not any(gone.address in on(agent, "bridge", "fdb", "show", "dev", DEVICE) for agent in agents)
+    cluster.start_node(tunnelled.folder, "n3")
+    back = until(lambda: (found := tunnelled.nodes().get("n3")) and found.usable and found, what="n3 is back")
+    began = time.monotonic()
+    until(lambda: all(back.subnet in on(agent, *routes) for agent in agents), what="n3 is known")
+    assert time.monotonic() - began < KNOWN_WITHIN_S + BUSY_S
+    assert whole(tunnelled)
+
+
+def check_error(up: LocalCluster) -> str:
+    """What the check says to standard error."""
+    process = up.start_orchctl("network", "check", "--broken")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1, output
+    return output
+
+
+def test_a_task_speaks_to_a_node_that_came_later(tunnelled: LocalCluster) -> None:
+    """Services spread over all three again."""
+    replicas = tunnelled.apply_hello("later")
+    for task in replicas:
+        assert f"task={task.meta.name} " in get(task.status.address)
+    tunnelled.orchctl("delete", "service", "later")
