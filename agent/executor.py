@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from agent import networking, ports
-from agent.core import container, restart, steps, users
-from agent.core.network import published_ports
+from agent.core import container, probes, restart, steps, users
+from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import StartFailed
@@ -21,6 +21,7 @@ class Tools:
     """What every task of an agent shares."""
 
     runtime: ports.Runtime
+    prober: ports.Prober
     images: ports.Images
     disk: ports.Disk
     networking: networking.NodeNetworking
@@ -67,12 +68,23 @@ class Executor:
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
                 published = published_ports(desired.template)
-                await self._tools.networking.attach(self._id, record.address, published, root_id=record.root_id or 0)
+                attachment = Attachment(
+                    task_id=self._id,
+                    address=record.address,
+                    ports=published,
+                    root_id=record.root_id or 0,
+                    service=service_of(self._task),
+                )
+                await self._tools.networking.attach(attachment)
                 return dataclasses.replace(observed, network_ready=True)
             case steps.StartContainer():
                 return await self._start(step, observed, desired)
             case steps.NoteExit():
                 return self._note_exit(step.exit, observed, desired)
+            case steps.Leave():
+                return _with_record(observed, leaving_since=self._tools.now_ms())
+            case steps.Drain():
+                return _with_record(observed, draining_since=self._tools.now_ms())
             case steps.Stop():
                 await self._tools.runtime.signal(self._id, record.stop_signal)
                 return dataclasses.replace(observed, stop_asked_at=self._tools.now_ms())
@@ -105,7 +117,12 @@ class Executor:
         assert self._image is not None, "the image is prepared before the container is started"
         now_ms = self._tools.now_ms()
         record = restart.restarted(observed.record, now_ms=now_ms) if step.again else observed.record
-        record = dataclasses.replace(record, stop_signal=container.stop_signal(desired.template, self._image))
+        record = dataclasses.replace(
+            record,
+            stop_signal=container.stop_signal(desired.template, self._image),
+            ready=not probes.decide_ready(desired.template.container.probes),
+            unhealthy="",
+        )
         request = container.request(
             task=self._task,
             template=desired.template,
@@ -132,6 +149,7 @@ class Executor:
             exit=started.exit,
             stop_asked_at=0,
             kill_asked_at=0,
+            not_ready="",
         )
 
     def _note_exit(self, ended: Exit, observed: Observed, desired: Desired) -> Observed:

@@ -26,7 +26,8 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
-from agent.adapters.network import BridgedNetwork
+from agent.adapters.network import RoutedNetwork
+from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
@@ -72,11 +73,15 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
-    names = Naming(lambda address: worker.namespace_of(address))  # noqa: PLW0108 - it is made next
+    names = Naming(
+        lambda address: worker.namespace_of(address),  # noqa: PLW0108 - it is made next
+        resolv_conf=Path(options.resolv_conf),
+    )
     worker = Worker(
         runtime=runtime,
+        prober=NodeProber(runtime),
         images=images,
-        network=BridgedNetwork(layout, runtime, node_address=options.address),
+        network=RoutedNetwork(layout, runtime, node_address=options.address),
         names=names,
         disk=disk,
         devices=NodeDevices(),
@@ -151,6 +156,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_ids,
         help="FIRST:COUNT, the user and group ids of this node that containers get, 65536 each; "
         "nobody else may have any of them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resolv-conf",
+        default="/etc/resolv.conf",
+        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])

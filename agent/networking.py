@@ -1,23 +1,35 @@
 """The addresses and ports that this node gives to its tasks, and the node's part of the network behind them.
 
-Two rules: an address or port is noted as given before anything is made with it, and freed after everything is gone;
-and the node's own part (bridge, routes, firewall) is made by one task, again and again until it succeeds.
+Three rules: an address or port is noted as given before anything is made with it, and freed after everything is gone;
+the node's own part (routes, firewall, services) is made by one task, again and again until it succeeds; and an
+assignment counts as applied only when that has succeeded for it or for a later one of the same session.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import structlog
 
 from agent import ports
 from agent.core import retry
 from agent.core.addresses import AddressPool, PortTable
+from agent.core.assignments import Assignments
 from agent.core.network import Attachment, PublishedPort
 from agent.errors import AgentError, Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    network: dpb.NodeNetwork
+    services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
+    session: int = 0
+    sequence: int | None = None
 
 
 class NodeNetworking:
@@ -40,33 +52,59 @@ class NodeNetworking:
         self._pool: AddressPool | None = None
         self._ports = PortTable()
         self._attached: dict[str, Attachment] = {}
-        self._wanted: dpb.NodeNetwork | None = None
+        self._wanted: _Wanted | None = None
         self._configured: dpb.NodeNetwork | None = None
         self._changed = asyncio.Event()
+        self._session = 0
+        self._applied: int | None = None  # the number of an assignment that nobody has asked for yet
+        self._has_applied = asyncio.Event()
         self._problem = "the leader has not given this node a range of addresses yet"
 
-    def restore(self, task_id: str, address: str, published: tuple[PublishedPort, ...], *, attached: bool) -> None:
+    def restore(self, attachment: Attachment, *, attached: bool) -> None:
         """Note what a task of an earlier agent has. Comes after the first `want`."""
+        task_id, address = attachment.task_id, attachment.address
         if self._pool is not None and address:
             self._pool.claim(address, task_id)
         if address or attached:  # one that has ended gave back its ports with its address
-            self._ports.take(_keys(published), task_id)
-        if attached:
-            self._attached[task_id] = Attachment(task_id=task_id, address=address, ports=published)
+            self._ports.take(_keys(attachment.ports), task_id)
+        if attached and address:
+            self._attached[task_id] = attachment
 
-    def want(self, network: dpb.NodeNetwork | None) -> None:
-        """What the leader says of the network."""
-        if network is None or network == self._wanted:
+    def begin_session(self) -> None:
+        """Numbers of assignments start anew."""
+        self._session += 1
+        self._applied = None
+        self._has_applied.clear()
+
+    def want(self, assigned: Assignments) -> None:
+        """What the leader says of the network and the services."""
+        network = assigned.network
+        if network is None:
             return
         if self._pool is None or str(self._pool.subnet) != network.subnet:
             self._pool = AddressPool(network.subnet)
             for attachment in self._attached.values():
                 self._pool.claim(attachment.address, attachment.task_id)
-        self._wanted = network
+        self._wanted = _Wanted(
+            network=network, services=assigned.services, session=self._session, sequence=assigned.sequence
+        )
         self._changed.set()
+
+    async def applied(self) -> int:
+        """Wait until another assignment of this session is applied; returns its number."""
+        while self._applied is None:
+            self._has_applied.clear()
+            await self._has_applied.wait()
+        sequence, self._applied = self._applied, None
+        return sequence
 
     async def run(self) -> None:
         """Keep the node's part what it should be; ends only by being cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._network.run())
+            group.create_task(self._keep())
+
+    async def _keep(self) -> None:
         failure = None
         while True:
             await self._changed.wait()
@@ -74,8 +112,7 @@ class NodeNetworking:
             wanted = self._wanted
             assert wanted is not None, "a change without a network"
             try:
-                await self._network.configure(wanted, tuple(self._attached.values()))
-                await self._names.serve()
+                await self._apply(wanted)
             except AgentError as error:
                 failure = retry.temporary(
                     failure,
@@ -90,8 +127,18 @@ class NodeNetworking:
                 self._changed.set()
             else:
                 failure = None
-                self._configured = wanted
-                self._on_ready()
+
+    async def _apply(self, wanted: _Wanted) -> None:
+        if wanted.network != self._configured:
+            await self._network.configure(wanted.network, wanted.services, tuple(self._attached.values()))
+            await self._names.serve()
+            self._configured = wanted.network
+            self._on_ready()
+        else:
+            await self._network.serve(wanted.services)
+        if wanted.session == self._session and wanted.sequence is not None:
+            self._applied = wanted.sequence
+            self._has_applied.set()
 
     def reserve(self, task_id: str, published: tuple[PublishedPort, ...]) -> str:
         """Give the task an address, and the ports it publishes; returns the address. Raises Temporary."""
@@ -106,12 +153,11 @@ class NodeNetworking:
             raise Temporary(f"all addresses of {self._pool.subnet} are taken", reason="NoAddress")
         return address
 
-    async def attach(self, task_id: str, address: str, published: tuple[PublishedPort, ...], *, root_id: int) -> None:
+    async def attach(self, attachment: Attachment) -> None:
         """Attach the task with the address and the users that it was given. Raises Temporary."""
         if self._configured is None:
             raise Temporary(self._problem, reason="NetworkNotReady")
-        attachment = Attachment(task_id=task_id, address=address, ports=published, root_id=root_id)
-        self._attached[task_id] = attachment
+        self._attached[attachment.task_id] = attachment
         await self._network.attach(attachment)
 
     async def detach(self, task_id: str, address: str, published: tuple[PublishedPort, ...]) -> None:

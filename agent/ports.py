@@ -1,4 +1,4 @@
-"""The world of an agent, as the agent sees it: five small protocols, each with one real adapter and one fake.
+"""The world of an agent, as the agent sees it: small protocols, each with one real adapter and one fake.
 
 Everything here may be called again after a failure (idempotent), raises nothing but what `agent.errors` knows, and
 may be cancelled at any await.
@@ -12,6 +12,7 @@ from agent.core.container import ContainerRequest, PreparedImage
 from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
+from agent.core.probes import Answer, Target
 from agent.core.record import Exit, Record
 from protos.link import Link
 from protos.orch.v1 import control_pb2 as cpb
@@ -55,12 +56,23 @@ class Names(Protocol):
 class Network(Protocol):
     """The node's part of the cluster's network."""
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
-        """Make the bridge, the routes to the peers and the firewall; the `attached` keep their ports."""
+    async def run(self) -> None:
+        """Keep what the other calls have made; they return while this runs. Ends only by being cancelled."""
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
+        """Make the node's device, the routes to the peers and the firewall; the `attached` keep what they have."""
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        """New connections go where these services, by id, say. Raises Temporary."""
 
     async def attach(self, attachment: Attachment) -> None:
         """Make the task's network namespace with its address and ports, and with a root id the user namespace that it
-        belongs to; what is there of it already is made anew.
+        belongs to; what is there of it already is made anew. Who may reach it is settled before its first packet.
         """
 
     async def detach(self, attachment: Attachment) -> None:
@@ -155,6 +167,14 @@ class Runtime(Protocol):
 
     async def usage(self, task_id: str) -> Usage:
         """What it uses. Raises NoSuchTask."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks containers how they are."""
+
+    async def ask(self, target: Target, probe: pb.Probe) -> Answer:
+        """The answer, within the probe's timeout. Whatever goes wrong is a bad answer, and none is an exception."""
         ...
 
 

@@ -98,6 +98,7 @@ class Session:
             log.info("session", server=address, session=registered.session_id)
             raise await running.until_failure(
                 self._report(link),
+                self._acknowledge(link),
                 self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S),
                 self._obey(link, registered.session_id),
                 expected=(_Redirected, LinkLost, TimeoutError),
@@ -142,6 +143,12 @@ class Session:
             batch = await self._worker.outbox.next_batch()
             await link.send(dpb.AgentMessage(statuses=batch))
             await asyncio.sleep(REPORT_INTERVAL_S)
+
+    async def _acknowledge(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage]) -> None:
+        """Tell up to which assignment the network is done. One that is overtaken by the next is not told of."""
+        while True:
+            sequence = await self._worker.network_applied()
+            await link.send(dpb.AgentMessage(network_applied=dpb.NetworkApplied(sequence=sequence)))
 
     async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
         while True:

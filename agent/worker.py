@@ -6,6 +6,7 @@ everything else: by steps.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from agent import ports
 from agent.core import assignments
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
-from agent.core.network import published_ports
+from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Record
 from agent.core.steps import Desired, Observed
 from agent.core.users import IdPool
@@ -33,6 +34,10 @@ log = structlog.get_logger()
 
 CONCURRENT_STARTS = 8
 SAVE_RETRY_S = 1.0
+SAVE_SERVICES_S = 2.0
+"""What changes the network alone is written once in a while: it is told again with the next session, and no start waits
+for it.
+"""
 
 
 class Worker:
@@ -42,6 +47,7 @@ class Worker:
         self,
         *,
         runtime: ports.Runtime,
+        prober: ports.Prober,
         images: ports.Images,
         network: ports.Network,
         names: ports.Names,
@@ -59,6 +65,7 @@ class Worker:
         self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
         self._tools = Tools(
             runtime=runtime,
+            prober=prober,
             images=images,
             disk=disk,
             networking=self._networking,
@@ -73,7 +80,7 @@ class Worker:
         self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
         self._assigned = Assignments()
         self._version = self._saved_version = 0  # of what is assigned, and of what is on disk
-        self._unsaved = asyncio.Event()
+        self._unsaved, self._urgent = asyncio.Event(), asyncio.Event()
         self._saved = asyncio.Condition()
         self._runners: dict[str, TaskRunner] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -92,6 +99,7 @@ class Worker:
     def begin_session(self) -> None:
         """A session has begun: its first assignment is COMPLETE, and the leader is told everything."""
         self._assigned = assignments.of_new_session(self._assigned)
+        self._networking.begin_session()
         self.outbox.begin(report for runner in self._runners.values() if (report := runner.report()) is not None)
 
     def assign(self, message: dpb.Assignment) -> Gap | None:
@@ -102,10 +110,12 @@ class Worker:
             return after
         if after is self._assigned:
             return None
-        self._assigned = after
-        self._version += 1
+        before, self._assigned = self._assigned, after
+        if (before.tasks, before.revisions, before.network) != (after.tasks, after.revisions, after.network):
+            self._version += 1
+            self._urgent.set()
         self._unsaved.set()
-        self._networking.want(after.network)
+        self._networking.want(after)
         self._names.update(after.network, after.services)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
@@ -119,6 +129,10 @@ class Worker:
     def sequence(self) -> int:
         """The number of the assignment that is held; 0 before the first one of a session."""
         return self._assigned.sequence or 0
+
+    async def network_applied(self) -> int:
+        """Wait until the network is as another assignment of this session says; returns the number of the last one."""
+        return await self._networking.applied()
 
     def task(self, task_id: str) -> pb.Task:
         """The task of that id. Raises NoSuchTask."""
@@ -176,7 +190,7 @@ class Worker:
         self._assigned = assignments.from_saved(memory.assignment)
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
-        self._networking.want(self._assigned.network)
+        self._networking.want(self._assigned)
         self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(
@@ -207,7 +221,14 @@ class Worker:
         observed = dataclasses.replace(
             observed, record=self._restore_users(task_id, observed.record, container), network_ready=attached
         )
-        self._networking.restore(task_id, observed.record.address, published_ports(desired.template), attached=attached)
+        attachment = Attachment(
+            task_id=task_id,
+            address=observed.record.address,
+            ports=published_ports(desired.template),
+            root_id=observed.record.root_id or 0,
+            service=service_of(task),
+        )
+        self._networking.restore(attachment, attached=attached)
         self._add(task, desired, observed)
 
     def _restore_users(self, task_id: str, record: Record, container: ports.ContainerState | None) -> Record:
@@ -226,13 +247,18 @@ class Worker:
     async def _save_assignments(self) -> None:
         while True:
             await self._unsaved.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SAVE_SERVICES_S):
+                    await self._urgent.wait()
             self._unsaved.clear()
+            self._urgent.clear()
             version = self._version
             try:
                 await self._tools.disk.save_assignment(assignments.to_saved(self._assigned))
             except AgentError as error:
                 log.warning("the assignment was not saved", error=error.message)
                 self._unsaved.set()
+                self._urgent.set()
                 await asyncio.sleep(SAVE_RETRY_S)
                 continue
             async with self._saved:
@@ -245,6 +271,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         state=task.desired_state or pb.DESIRED_STATE_RUNNING,
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
+        withdrawn=task.meta.id in assigned.withdrawn,
     )
 
 

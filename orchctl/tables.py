@@ -53,7 +53,7 @@ _SERVICE: tuple[Column[pb.Service], ...] = (
     Column(title="UPDATED", cell=lambda service, _: str(service.status.updated), wide=True),
     Column(title="REVISION", cell=lambda service, _: service.status.revision_id, wide=True),
     Column(title="ADDRESS", cell=lambda service, _: service.status.address, wide=True),
-    Column(title="PORTS", cell=lambda service, _: phrases.ports(service.spec.template.container), wide=True),
+    Column(title="PORTS", cell=lambda service, _: phrases.ports(service.spec.template.container.ports), wide=True),
     Column(title="STATUS", cell=lambda service, _: phrases.service_status(service)),
 )
 _TASK: tuple[Column[pb.Task], ...] = (
@@ -111,6 +111,15 @@ _NETWORK: tuple[Column[pb.Network], ...] = (
     Column(title="AGE", cell=lambda network, view: view.age(network.meta.created_at)),
 )
 
+_ENDPOINTS: tuple[Column[pb.Endpoints], ...] = (
+    Column(title="SERVICE", cell=lambda one, _: one.meta.name),
+    Column(title="ADDRESS", cell=lambda one, _: one.status.address),
+    Column(title="PORTS", cell=lambda one, _: phrases.ports(one.status.ports)),
+    Column(title="READY/ALL", cell=lambda one, _: phrases.ready_of_all(one.status.tasks)),
+    Column(title="NETWORKS", cell=lambda one, _: " ".join(one.status.networks), wide=True),
+    Column(title="ENDPOINTS", cell=lambda one, _: phrases.ready_addresses(one.status.tasks)),
+)
+
 _CLUSTER: tuple[Column[pb.Cluster], ...] = (
     Column(title="NAME", cell=lambda cluster, _: cluster.meta.name),
     Column(title="LAST ADDRESS", cell=lambda cluster, _: cluster.status.last_service_address),
@@ -133,6 +142,7 @@ _COLUMNS: Mapping[str, Sequence[Column[kinds.StoredObject]]] = {
     "revision": _REVISION,  # type: ignore[dict-item]
     "image": _IMAGE,  # type: ignore[dict-item]
     "network": _NETWORK,  # type: ignore[dict-item]
+    "endpoints": _ENDPOINTS,  # type: ignore[dict-item]
     "cluster": _CLUSTER,  # type: ignore[dict-item]
 }
 

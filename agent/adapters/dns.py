@@ -6,6 +6,8 @@ each client, and what comes beyond that is dropped or refused; and a client's mi
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 import socket
 import struct
@@ -80,11 +82,7 @@ class DnsServer:
             self._tcp = await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES)
         except OSError as error:
             self.close()
-            raise Temporary(
-                f"names cannot be answered at {address} port {self._port}: {error.strerror}; "
-                f"end whoever else listens on port {self._port} of this node, or bind it to another address",
-                reason="NetworkFailed",
-            ) from error
+            raise _deaf(address, self._port, error) from error
         asyncio.get_running_loop().add_reader(self._udp, self._readable)
         self._address = address
 
@@ -172,6 +170,13 @@ class DnsServer:
             writer.write(_LENGTH.pack(len(answer)) + answer)
             async with asyncio.timeout(self._idle_s):
                 await writer.drain()
+
+
+def _deaf(address: str, port: int, error: OSError) -> Temporary:
+    taken = f"; end whoever else listens on port {port} of this node, or bind it to another address"
+    remedy = taken if error.errno == errno.EADDRINUSE else ""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return Temporary(f"names cannot be answered at {address} port {port}: {why}{remedy}", reason="NetworkFailed")
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -23,27 +23,33 @@ from agent.adapters.netlink_format import attributes as _attributes
 from runtime import syscalls
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH = 28
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC = 1, 4, 5, 7
+NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 IFF_UP = 1
 NLA_F_NESTED = 0x8000
-RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 0, 1
+RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE = 254, 0, 253, 1, 7
 
 ROUTE_PROTOCOL = 111
 """Marks routes as ours; numbers above 99 are for everybody's own use (rtnetlink(7), rtm_protocol)."""
+
+DEVICE_ROUTE_PROTOCOL = 112
+"""Marks those of our routes that lead to this node's own devices; they are never ways to other nodes."""
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst and src length, tos, table, protocol, scope, type, flags
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_S = 10.0
 
@@ -107,23 +113,13 @@ class Netlink:
                 found[str(IPv4Address(local))] = _ADDRESS.unpack_from(reply)[4]
         return found
 
-    def add_bridge(self, name: str, *, hardware_address: bytes, mtu: int) -> None:
-        """Make a bridge that is up."""
-        attributes = (
-            _attribute(IFLA_IFNAME, name.encode() + b"\0")
-            + _attribute(IFLA_ADDRESS, hardware_address)
-            + _attribute(IFLA_MTU, struct.pack("=I", mtu))
-            + _attribute(IFLA_LINKINFO | NLA_F_NESTED, _attribute(IFLA_INFO_KIND, b"bridge"))
-        )
-        self._make(RTM_NEWLINK, _LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + attributes, what=f"make bridge {name}")
-
     def add_veth(
-        self, name: str, *, master: int, mtu: int, peer: str, peer_namespace_fd: int, peer_address: bytes
+        self, name: str, *, hardware_address: bytes, mtu: int, peer: str, peer_namespace_fd: int, peer_address: bytes
     ) -> None:
-        """Make a pair of devices: one on the bridge `master` and up, the other in a namespace and down."""
+        """Make a pair of devices: one here and down, the other in a namespace and down as well."""
         size = _attribute(IFLA_MTU, struct.pack("=I", mtu))
         there = (
-            _LINK.pack(0, 0, 0, 0, 0)  # not up: the kernel brings up no end of a pair that is not whole yet
+            _LINK.pack(0, 0, 0, 0, 0)
             + _attribute(IFLA_IFNAME, peer.encode() + b"\0")
             + _attribute(IFLA_ADDRESS, peer_address)
             + size
@@ -134,11 +130,11 @@ class Netlink:
         )
         attributes = (
             _attribute(IFLA_IFNAME, name.encode() + b"\0")
-            + _attribute(IFLA_MASTER, struct.pack("=I", master))
+            + _attribute(IFLA_ADDRESS, hardware_address)
             + size
             + _attribute(IFLA_LINKINFO | NLA_F_NESTED, pair)
         )
-        self._make(RTM_NEWLINK, _LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + attributes, what=f"make veth {name}")
+        self._make(RTM_NEWLINK, _LINK.pack(0, 0, 0, 0, 0) + attributes, what=f"make veth {name}")
 
     def set_up(self, index: int) -> None:
         """Bring a device up."""
@@ -171,18 +167,6 @@ class Netlink:
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWADDR, flags, body, what=f"add address {address}/{prefix_length}")
 
-    def routes(self) -> dict[str, str]:
-        """Our own routes: destination → gateway."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = {}
-        for reply in self._request(RTM_GETROUTE, NLM_F_DUMP, body, what="list routes"):
-            _, length, _, _, table, protocol, _, _, _ = _ROUTE.unpack_from(reply)
-            attributes = dict(_attributes(reply[_ROUTE.size :]))
-            if protocol == ROUTE_PROTOCOL and table == RT_TABLE_MAIN and RTA_DST in attributes:
-                destination = f"{IPv4Address(attributes[RTA_DST])}/{length}"
-                found[destination] = str(IPv4Address(attributes.get(RTA_GATEWAY, bytes(4))))
-        return found
-
     def set_route(self, destination: str, gateway: str) -> None:
         """Reach a range through a gateway; replaces the route that is there."""
         body = _route(destination) + _attribute(RTA_GATEWAY, IPv4Address(gateway).packed)
@@ -196,6 +180,69 @@ class Netlink:
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise
+
+    # What is routed to devices of this node
+
+    def add_dead_end(self, name: str, *, hardware_address: bytes) -> None:
+        """Make a device that leads nowhere and is up: a bridge without ports. Not all kernels have the kind `dummy`."""
+        attributes = (
+            _attribute(IFLA_IFNAME, name.encode() + b"\0")
+            + _attribute(IFLA_ADDRESS, hardware_address)
+            + _attribute(IFLA_LINKINFO | NLA_F_NESTED, _attribute(IFLA_INFO_KIND, b"bridge"))
+        )
+        self._make(RTM_NEWLINK, _LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + attributes, what=f"make device {name}")
+
+    def delete_address(self, index: int, address: str, prefix_length: int) -> None:
+        """Take an address from a device."""
+        body = _ADDRESS.pack(socket.AF_INET, prefix_length, 0, RT_SCOPE_UNIVERSE, index)
+        body += _attribute(IFA_LOCAL, IPv4Address(address).packed)
+        self._request(RTM_DELADDR, NLM_F_ACK, body, what=f"delete address {address}/{prefix_length}")
+
+    def set_device_route(self, destination: str, index: int, *, source: str = "") -> None:
+        """Reach a range through a device; what this node itself sends there has the address `source`."""
+        body = _route(destination, protocol=DEVICE_ROUTE_PROTOCOL, scope=RT_SCOPE_LINK)
+        body += _attribute(RTA_OIF, struct.pack("=I", index))
+        if source:
+            body += _attribute(RTA_PREFSRC, IPv4Address(source).packed)
+        flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+        self._request(RTM_NEWROUTE, flags, body, what=f"set route {destination} to a device")
+
+    def set_unreachable(self, destination: str) -> None:
+        """Answer for a range that nobody is there, except where a longer route leads to somebody."""
+        body = _route(destination, protocol=DEVICE_ROUTE_PROTOCOL, kind=RTN_UNREACHABLE)
+        flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+        self._request(RTM_NEWROUTE, flags, body, what=f"set route {destination} to nobody")
+
+    def device_routes(self) -> list[tuple[str, int]]:
+        """Destination and device of every route that the two calls above have set; 0: unreachable."""
+        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        found = []
+        for reply in self._request(RTM_GETROUTE, NLM_F_DUMP, body, what="list routes"):
+            _, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(reply)
+            attributes = dict(_attributes(reply[_ROUTE.size :]))
+            if protocol == DEVICE_ROUTE_PROTOCOL and table == RT_TABLE_MAIN and RTA_DST in attributes:
+                index = struct.unpack("=I", attributes[RTA_OIF])[0] if kind == RTN_UNICAST else 0
+                found.append((f"{IPv4Address(attributes[RTA_DST])}/{length}", index))
+        return found
+
+    def delete_device_route(self, destination: str, index: int) -> None:
+        """Remove a route that `device_routes` has told of; it may be gone already."""
+        body = _route(destination, protocol=DEVICE_ROUTE_PROTOCOL, scope=0, kind=0)
+        if index:
+            body = _route(destination, protocol=DEVICE_ROUTE_PROTOCOL, scope=RT_SCOPE_LINK)
+            body += _attribute(RTA_OIF, struct.pack("=I", index))
+        try:
+            self._request(RTM_DELROUTE, NLM_F_ACK, body, what=f"delete route {destination}")
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+    def set_neighbour(self, index: int, address: str, hardware_address: bytes) -> None:
+        """Who has an address on a device, once and for all: nobody is asked, and nobody can claim it."""
+        body = _NEIGHBOUR.pack(socket.AF_INET, index, NUD_PERMANENT, 0, 0)
+        body += _attribute(NDA_DST, IPv4Address(address).packed) + _attribute(NDA_LLADDR, hardware_address)
+        flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+        self._request(RTM_NEWNEIGH, flags, body, what=f"set neighbour {address}")
 
     def _make(self, kind: int, body: bytes, *, what: str) -> None:
         self._request(kind, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, what=what)
@@ -243,9 +290,11 @@ def _socket_in(namespace: str) -> socket.socket:
         os.close(home)
 
 
-def _route(destination: str) -> bytes:
+def _route(
+    destination: str, *, protocol: int = ROUTE_PROTOCOL, scope: int = RT_SCOPE_UNIVERSE, kind: int = RTN_UNICAST
+) -> bytes:
     network = IPv4Network(destination)
-    fixed = (0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    fixed = (0, 0, RT_TABLE_MAIN, protocol, scope, kind, 0)
     header = _ROUTE.pack(socket.AF_INET, network.prefixlen, *fixed)
     return header + _attribute(RTA_DST, network.network_address.packed)
 
@@ -262,3 +311,9 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _text(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="replace")
+
+
+# What the other families of netlink are written in, too
+NETLINK_NETFILTER = 12
+HEADER = _HEADER
+attribute, attributes, messages = _attribute, _attributes, _messages

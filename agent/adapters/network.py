@@ -1,14 +1,20 @@
-"""The node's part of the network: a bridge, a veth pair and a namespace a task, and the way to the other nodes.
+"""The node's part of the network: a veth pair and a namespace a task, and the routes that lead to them.
 
-Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (bridge `orch0`,
-links `orch-…`, routes with a protocol number of ours, nftables table `orch`); and a task's
-hardware address is computed from its IP address, so that no neighbour's cache is ever wrong.
+    task   eth0  its address/32, everything goes to the node's end
+             │
+    node   orch-…   no address, no bridge: the route `address/32 dev orch-…` leads there
+           orch0    a device that leads nowhere; it has the gateway's address, the first of the node's subnet
+
+Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (device `orch0`,
+links `orch-…`, routes with protocol numbers of ours, nftables table `orch`); and nobody is asked who has an address:
+both ends are told, hardware addresses are computed from IP addresses, and packets from a task with any source but
+its own are dropped (rp_filter).
 """
 
 import asyncio
 import hashlib
 import os
-import subprocess
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -16,16 +22,16 @@ from typing import Protocol
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
 from agent.adapters.overlay import Overlay
-from agent.core import firewall
+from agent.adapters.rules import Rules
 from agent.core.network import Attachment
 from agent.core.overlay import DEFAULT_MTU, hardware_address
+from agent.core.plane import Plane
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
-BRIDGE = "orch0"
+DEVICE = "orch0"
 LINK_PREFIX = "orch-"
 INSIDE = "eth0"
-NFT_TIMEOUT_S = 10.0
 
 
 class Namespaces(Protocol):
@@ -36,7 +42,7 @@ class Namespaces(Protocol):
     async def remove_network_namespace(self, path: Path, *, owner: Path) -> None: ...
 
 
-class BridgedNetwork:
+class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
     def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
@@ -44,39 +50,50 @@ class BridgedNetwork:
         self._namespaces = namespaces
         self._node_address = node_address
         self._subnet: IPv4Network | None = None
-        self._bridge_index = 0
         self._mtu = DEFAULT_MTU
         self._overlay = Overlay()
-        self._published: dict[str, Attachment] = {}
-        self._changing = asyncio.Lock()
+        self._plane = Plane()
+        self._rules = Rules(self._plane)
 
-    async def configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
-        async with self._changing:
-            try:
-                await asyncio.to_thread(self._configure, network, attached)
-            except (OSError, subprocess.SubprocessError) as error:
-                raise Temporary(f"the node's network was not made: {error}", reason="NetworkFailed") from error
-            self._published = {attachment.task_id: attachment for attachment in attached if attachment.ports}
+    async def run(self) -> None:
+        await self._rules.run()
+
+    async def configure(
+        self,
+        network: dpb.NodeNetwork,
+        services: Mapping[str, dpb.NetworkService],
+        attached: tuple[Attachment, ...],
+    ) -> None:
+        try:
+            await asyncio.to_thread(self._configure, network)
+        except OSError as error:
+            raise Temporary(f"the node's network was not made: {error}", reason="NetworkFailed") from error
+        for attachment in attached:
+            self._plane.attach(attachment)
+        self._plane.serve(services)
+        self._plane.configure(network)
+        await self._rules.settled(self._rules.note())
+
+    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        self._plane.serve(services)
+        await self._rules.settled(self._rules.note())
 
     async def attach(self, attachment: Attachment) -> None:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
-        await self.detach(attachment)
+        await self._remove(attachment.task_id)
+        self._plane.attach(attachment)
+        noted = self._rules.note()  # carried out while the namespace is made
         await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
+        await self._rules.settled(noted)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
-            await self._publish(attachment)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
     async def detach(self, attachment: Attachment) -> None:
-        path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
-        try:
-            await self._withdraw(attachment.task_id)
-            await asyncio.to_thread(_delete_link, link_name(attachment.task_id))
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
-        if path.exists() or owner.exists():
-            await self._namespaces.remove_network_namespace(path, owner=owner)
+        await self._remove(attachment.task_id)
+        self._plane.detach(attachment.task_id)
+        await self._rules.settled(self._rules.note())
 
     async def attached(self) -> frozenset[str]:
         with Netlink() as netlink:
@@ -90,66 +107,52 @@ class BridgedNetwork:
     def users_of(self, task_id: str) -> str:
         return str(self._layout.userns(task_id))
 
+    async def _remove(self, task_id: str) -> None:
+        path, owner = self._layout.netns(task_id), self._layout.userns(task_id)
+        try:
+            await asyncio.to_thread(_delete_link, link_name(task_id))
+        except OSError as error:
+            raise Temporary(f"task {task_id}: {error}", reason="NetworkFailed") from error
+        if path.exists() or owner.exists():
+            await self._namespaces.remove_network_namespace(path, owner=owner)
+
     # In a thread
 
-    def _configure(self, network: dpb.NodeNetwork, attached: tuple[Attachment, ...]) -> None:
+    def _configure(self, network: dpb.NodeNetwork) -> None:
         subnet = IPv4Network(network.subnet)
-        gateway = str(subnet[1])
         with Netlink() as netlink:
-            bridge = netlink.link(BRIDGE)
-            if bridge is None:
-                netlink.add_bridge(BRIDGE, hardware_address=hardware_address(gateway), mtu=DEFAULT_MTU)
-                bridge = netlink.link(BRIDGE)
-            assert bridge is not None, "the bridge that was just made"
-            netlink.add_address(bridge.index, gateway, subnet.prefixlen)
-            self._bridge_index, self._subnet = bridge.index, subnet
             _write_sysctl("net/ipv4/ip_forward", "1")
             # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
             _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
-            _write_sysctl(f"net/ipv4/conf/{BRIDGE}/route_localnet", "1")
-            self._mtu = self._overlay.configure(netlink, network, self._node_address)
-            if bridge.mtu != self._mtu:
-                netlink.set_mtu(bridge.index, self._mtu)
-        _nft(
-            firewall.ruleset(
-                bridge=BRIDGE, subnet=network.subnet, cluster_range=network.cluster_range, attached=attached
-            )
-        )
+            _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
+            index = _make_device(netlink, str(subnet[1]))
+            _set_device_routes(netlink, index, network)
+            self._subnet, self._mtu = subnet, self._overlay.configure(netlink, network, self._node_address)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
-        """One message makes both ends; the address and the default route are set from inside."""
+        """Both ends are told where the other is before either is up."""
         assert self._subnet is not None, "the node's network is made first"
+        name, gateway, mine = link_name(attachment.task_id), str(self._subnet[1]), hardware_address(attachment.address)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
                 netlink.add_veth(
-                    link_name(attachment.task_id),
-                    master=self._bridge_index,
+                    name,
+                    hardware_address=hardware_address(gateway),
                     mtu=self._mtu,
                     peer=INSIDE,
                     peer_namespace_fd=fd,
-                    peer_address=hardware_address(attachment.address),
+                    peer_address=mine,
                 )
+                _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+                _connect_inside(namespace, attachment.address, gateway)
+                here = netlink.link(name)
+                assert here is not None, "the device that was just made"
+                netlink.set_up(here.index)
+                netlink.set_neighbour(here.index, attachment.address, mine)
+                netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
-        with Netlink(namespace) as inside:
-            device = inside.link(INSIDE)
-            assert device is not None, "the device that was just made"
-            inside.add_address(device.index, attachment.address, self._subnet.prefixlen)
-            inside.set_up(device.index)
-            inside.set_route("0.0.0.0/0", str(self._subnet[1]))
-
-    async def _publish(self, attachment: Attachment) -> None:
-        if attachment.ports:
-            async with self._changing:
-                await asyncio.to_thread(_nft, firewall.publish(attachment))
-                self._published[attachment.task_id] = attachment
-
-    async def _withdraw(self, task_id: str) -> None:
-        if task_id in self._published:
-            async with self._changing:
-                await asyncio.to_thread(_nft, firewall.withdraw(self._published[task_id]))
-                del self._published[task_id]
 
 
 def link_name(task_id: str) -> str:
@@ -167,16 +170,45 @@ def _delete_link(name: str) -> None:
         netlink.delete_link(name)
 
 
+def _make_device(netlink: Netlink, gateway: str) -> int:
+    """The device that has the gateway's address, and no other; returns its index."""
+    device = netlink.link(DEVICE)
+    if device is None:
+        netlink.add_dead_end(DEVICE, hardware_address=hardware_address(gateway))
+        device = netlink.link(DEVICE)
+    assert device is not None, "the device that was just made"
+    for address, index in netlink.addresses().items():
+        if index == device.index and address != gateway:
+            netlink.delete_address(index, address, 32)
+    netlink.add_address(device.index, gateway, 32)
+    return device.index
+
+
+def _set_device_routes(netlink: Netlink, index: int, network: dpb.NodeNetwork) -> None:
+    """Addresses of the subnet that no task has lead to nobody, rather than out of the node and back; virtual addresses
+    lead to the device, so that what the firewall has not translated comes to be refused.
+    """
+    wanted = {network.subnet, network.service_range} - {""}
+    for destination, device in netlink.device_routes():
+        if destination not in wanted and device in (0, index):
+            netlink.delete_device_route(destination, device)
+    netlink.set_unreachable(network.subnet)
+    if network.service_range:
+        netlink.set_device_route(network.service_range, index, source=str(IPv4Network(network.subnet)[1]))
+
+
+def _connect_inside(namespace: str, address: str, gateway: str) -> None:
+    with Netlink(namespace) as inside:
+        device = inside.link(INSIDE)
+        assert device is not None, "the device that was just made"
+        inside.add_address(device.index, address, 32)
+        inside.set_up(device.index)
+        inside.set_neighbour(device.index, gateway, hardware_address(gateway))
+        inside.set_device_route(f"{gateway}/32", device.index)
+        inside.set_route("0.0.0.0/0", gateway)
+
+
 def _write_sysctl(name: str, value: str) -> None:
     path = Path("/proc/sys", name)
     if path.read_text().strip() != value:
         path.write_text(value)
-
-
-def _nft(text: str) -> None:
-    """One transaction: all of it or nothing."""
-    process = subprocess.run(
-        ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-    )
-    if process.returncode != 0:
-        raise OSError(f"nft refused the rules: {process.stderr.strip()}")

@@ -22,6 +22,7 @@ class Assignments:
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
     services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
+    withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={}, services={})
+        base: Assignments = dataclasses.replace(current, revisions={}, services={}, withdrawn=frozenset())
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -51,7 +52,6 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks.pop(task_id, None)
     for revision_id in message.removed_revisions:
         revisions.pop(revision_id, None)
-    services = _changed_services(base.services, message)
     missing = next((task for task in tasks.values() if task.revision_id not in revisions), None)
     if missing is not None:
         return Gap(why=f"revision {missing.revision_id} of task {missing.meta.name} is missing")
@@ -60,7 +60,8 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         tasks=tasks,
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
-        services=services,
+        services=_services(base.services, message),
+        withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
     )
 
 
@@ -76,6 +77,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         revisions=current.revisions.values(),
         network=current.network,
         services=current.services.values(),
+        withdrawn_tasks=sorted(current.withdrawn),
     )
 
 
@@ -86,19 +88,18 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
         services={service.id: service for service in saved.services},
+        withdrawn=frozenset(saved.withdrawn_tasks),
     )
 
 
-def _changed_services(
-    before: Mapping[str, dpb.NetworkService], message: dpb.Assignment
-) -> Mapping[str, dpb.NetworkService]:
-    """What has not changed stays the same object."""
+def _services(before: Mapping[str, dpb.NetworkService], message: dpb.Assignment) -> Mapping[str, dpb.NetworkService]:
+    """The same mapping when nothing has changed: whoever holds it need not compare."""
     if not message.services and not message.removed_services:
         return before
-    services = {**before, **{service.id: service for service in message.services}}
+    after = {**before, **{service.id: service for service in message.services}}
     for service_id in message.removed_services:
-        services.pop(service_id, None)
-    return services
+        after.pop(service_id, None)
+    return after
 
 
 def _risen(before: pb.Task | None, task: pb.Task) -> pb.Task:

@@ -145,6 +145,10 @@ class Writes:
 
     async def delete(self, request: pb.DeleteRequest) -> kinds.StoredObject:
         """The object as it was when its end was asked for."""
+        if lookup.kind(request.reference.kind).derived:
+            raise errors.Invalid(
+                f"{request.reference.kind} are worked out, and cannot be deleted", hint="delete the service"
+            )
 
         def edit(value: kinds.StoredObject) -> kinds.StoredObject | None:
             if isinstance(value, objects_pb2.Service):

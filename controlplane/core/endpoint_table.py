@@ -8,14 +8,14 @@ and 43, at the cost of that.
 The rule: the table is a function of the snapshot. What is kept beside it only says what changed when.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from controlplane.core import endpoints, published, revisions
 from controlplane.store import snapshots
 from manifests import networking
-from protos import states
+from protos import kinds, states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -118,7 +118,7 @@ class Table:
                 yield from self._concerned_by_node(node, snapshot, gone=change.after is None)
             case pb.Network() as network:
                 yield from self._concerned_by_network(network, snapshot, gone=change.after is None)
-            case pb.Image() | pb.Cluster() | None:
+            case pb.Image() | pb.Endpoints() | pb.Cluster() | None:
                 pass
 
     def _concerned_by_node(self, node: pb.Node, snapshot: snapshots.Snapshot, *, gone: bool) -> Iterator[str]:
@@ -223,3 +223,43 @@ class Table:
 
 def _key(value: pb.Service | pb.Network) -> str:
     return f"{value.meta.namespace}/{value.meta.name}"
+
+
+def endpoints_of(snapshot: snapshots.Snapshot) -> dict[str, pb.Endpoints]:
+    """What people are shown of the table of a snapshot, by the keys that they would have in the store."""
+    table = Table()
+    table.rebuild(snapshot)
+    by_id = {service.meta.id: service for service in snapshot.all(pb.Service).values()}
+    shown = (_shown(one, by_id) for one in table.everything().changed)
+    return {kinds.key(one): one for one in shown}
+
+
+def _shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.Endpoints:
+    meta = by_id[value.id].meta
+    return pb.Endpoints(
+        meta=pb.Meta(
+            id=value.id,
+            name=value.name,
+            namespace=value.namespace,
+            labels=meta.labels,
+            version=meta.version,
+            created_at=meta.created_at,
+        ),
+        status=pb.EndpointsStatus(
+            address=value.address,
+            ports=value.ports,
+            tasks=[
+                pb.EndpointTask(
+                    id=one.task_id, slot=one.slot, node_id=one.node_id, address=one.address, ready=one.ready
+                )
+                for one in value.endpoints
+            ],
+            networks=value.networks,
+            internal=value.internal,
+            allowed=[
+                pb.EndpointSource(service=_key(by_id[one.service_id]), ports=one.ports)
+                for one in value.allow
+                if one.service_id in by_id
+            ],
+        ),
+    )

@@ -39,8 +39,8 @@ def network_service(
 ) -> wire.NetworkService | None:
     """The service as nodes are told of it; None before it has a revision.
 
-    `node_states`: of every node, by id. `internal_networks`: as `namespace/name`. `lost`: ports that it would publish and
-    another service has.
+    `node_states`: of every node, by id. `internal_networks`: as `namespace/name`. `lost`: ports that it would
+    publish and another service has.
     """
     newest = revisions.latest(known)
     if newest is None:

@@ -7,6 +7,7 @@ what outlives it (the store, a machine's disk and containers) is never held by i
 import asyncio
 import contextvars
 import itertools
+import math
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
@@ -128,6 +129,8 @@ class Agent:
         self._world = world
         self.machine = fake_agent.FakeMachine(delay_s=world.chance.choice([0.001, 0.01, 0.01, 0.1, 1.0]))
         self.machine.ignores_stop = world.chance.random() < 0.1
+        self.machine.slow_start_s = world.chance.choice([0, 0, 0.3, 1.0])
+        self.clock_jumped_s = -math.inf
         for image in IMAGES:
             self.machine.add_image(image)
         self.process: Process | None = None
@@ -162,6 +165,7 @@ class Agent:
         runtime, connector = fake_agent.FakeRuntime(self.machine), _Connector(self.name, self._world)
         worker = Worker(
             runtime=runtime,
+            prober=fake_agent.FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
             names=fake_agent.FakeNames(),

@@ -2,7 +2,7 @@
 """A leader for one agent at a time over real gRPC: it assigns what a test says and remembers what it is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import grpc.aio
@@ -32,7 +32,14 @@ class FakeLeader(rpc.DispatcherServicer):
         self.heartbeats = 0
         self._tasks: dict[str, pb.Task] = {}
         self._revisions: dict[str, pb.Revision] = {}
-        self.network = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
+        self._withdrawn: set[str] = set()
+        self.withdraws = True
+        """Whether tasks that are told to stop leave the endpoints at once, as in a cluster where nobody uses them."""
+        self.network = dpb.NodeNetwork(
+            cluster_range="10.112.0.0/16", subnet="10.112.1.0/24", service_range="10.113.0.0/16"
+        )
+        self.services: dict[str, dpb.NetworkService] = {}
+        self.applied = -1
         self._sequence = 0
         self._out: asyncio.Queue[dpb.LeaderMessage] | None = None
         self._changed = asyncio.Condition()
@@ -64,16 +71,48 @@ class FakeLeader(rpc.DispatcherServicer):
             revisions.append(revision)
         self._tasks.update({task.meta.id: task for task in tasks})
         await self._send_change(dpb.Assignment(tasks=tasks, revisions=revisions))
+        leaving = [task.meta.id for task in tasks if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN]
+        if leaving and self.withdraws:
+            await self.withdraw(*leaving)
+
+    async def withdraw(self, *task_ids: str) -> None:
+        """Say that no node sends new connections to the tasks any more."""
+        self._withdrawn.update(task_ids)
+        await self._send_change(dpb.Assignment(withdrawn_tasks=task_ids))
 
     async def remove(self, *task_ids: str) -> None:
         """Forget tasks."""
         for task_id in task_ids:
             del self._tasks[task_id]
+            self._withdrawn.discard(task_id)
         await self._send_change(dpb.Assignment(removed_tasks=task_ids))
 
     async def announce_network(self) -> None:
         """Tell the agent of `network` as it is now."""
         await self._send_change(dpb.Assignment(network=self.network))
+
+    async def serve(self, *services: dpb.NetworkService, gone: Sequence[str] = ()) -> None:
+        """Tell the agent of services, and wait until it says that new connections go where they say."""
+        self.services.update({service.id: service for service in services})
+        for service_id in gone:
+            del self.services[service_id]
+        await self._send_change(dpb.Assignment(services=services, removed_services=gone))
+        await self.network_applied()
+
+    async def network_applied(self) -> None:
+        """Wait until the agent's network is as it was told."""
+        wanted = self._sequence
+
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.applied >= wanted)
+
+        await within(10, wait(), what=f"assignment {wanted} is applied")
+
+    async def announce_services(self, *services: dpb.NetworkService) -> None:
+        """Services as they are now: new ones, or those that changed."""
+        self.services.update({service.id: service for service in services})
+        await self._send_change(dpb.Assignment(services=services))
 
     async def until(
         self, task_id: str, holds: Callable[[pb.TaskStatus], bool], *, what: str, timeout_s: float = 15
@@ -112,6 +151,7 @@ class FakeLeader(rpc.DispatcherServicer):
         self, _: object, context: grpc.aio.ServicerContext
     ) -> None:
         self._out = out = asyncio.Queue(1000)
+        self.applied = -1
         self.registered.append((await context.read()).register)
         await context.write(dpb.LeaderMessage(registered=dpb.Registered(session_id="s", heartbeat_interval=500)))
         await context.write(dpb.LeaderMessage(assignment=self._complete()))
@@ -161,6 +201,10 @@ class FakeLeader(rpc.DispatcherServicer):
             await out.put(dpb.LeaderMessage(acknowledged=acknowledged))
         elif message.HasField("heartbeat"):
             self.heartbeats += 1
+        elif message.HasField("network_applied"):
+            async with self._changed:
+                self.applied = message.network_applied.sequence
+                self._changed.notify_all()
         elif message.HasField("resync"):
             await out.put(dpb.LeaderMessage(assignment=self._complete()))
 
@@ -181,6 +225,8 @@ class FakeLeader(rpc.DispatcherServicer):
             tasks=self._tasks.values(),
             revisions=self._revisions.values(),
             network=self.network,
+            services=self.services.values(),
+            withdrawn_tasks=self._withdrawn,
         )
 
     async def _send_change(self, change: dpb.Assignment) -> None:
@@ -211,6 +257,29 @@ def template(*command: str, image: str = "hello:1", **more: object) -> pb.TaskTe
     made = pb.TaskTemplate(container=container, restart=restart, stop_grace_period=10_000)
     made.MergeFrom(pb.TaskTemplate(**more))  # type: ignore[arg-type]  # field names are the caller's
     return made
+
+
+def service(  # what a service of the cluster looks like to its nodes
+    name: str = "web", *endpoints: dpb.Endpoint, ports: Sequence[pb.Port] = (), number: int = 1, **more: object
+) -> dpb.NetworkService:
+    """A service with a virtual address, in its namespace's own network."""
+    made = dpb.NetworkService(
+        id=f"id-of-{name}",
+        namespace="default",
+        name=name,
+        address=f"10.113.0.{number}" if ports else "",
+        ports=ports,
+        endpoints=endpoints,
+    )
+    made.MergeFrom(dpb.NetworkService(**more))  # type: ignore[arg-type]  # field names are the caller's
+    if not made.networks:
+        made.networks.append("default/default")
+    return made
+
+
+def endpoint(address: str, *, ready: bool = True) -> dpb.Endpoint:
+    """A task that has the address."""
+    return dpb.Endpoint(task_id=address, slot=1, node_id="n", address=address, ready=ready)
 
 
 def input_frame(**fields: object) -> dpb.StreamFrame:

@@ -25,6 +25,8 @@ class NameServer:
         self.host = host
         self.port = port
         self.asked: list[tuple[str, dns.message.Message]] = []
+        self.ports: list[int] = []
+        """Those that queries came from."""
         self.records: dict[tuple[str, str], list[str]] = {}  # (name, type) → texts of records
         self.ttl_s = 60
         self.reply: Reply = self.answer
@@ -85,6 +87,7 @@ async def serving(host: str, port: int) -> AsyncIterator[NameServer]:
         def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
             query = dns.message.from_wire(data)
             server.asked.append(("udp", query))
+            server.ports.append(addr[1])
             waiting.append(asyncio.ensure_future(self._reply(query, addr)))
 
         async def _reply(self, query: dns.message.Message, addr: tuple[str, int]) -> None:

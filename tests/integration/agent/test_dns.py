@@ -182,9 +182,10 @@ async def test_ports_and_numbers_cannot_be_guessed(worlds: Worlds) -> None:
     async with worlds() as world:
         for number in range(30):
             await world.ask(f"n{number}.example.com")
-        numbers = [query.id for _, query in world.first.asked]
-        assert len(set(numbers)) > 25
-        assert max(numbers) - min(numbers) > 10_000
+        for drawn in ([query.id for _, query in world.first.asked], world.first.ports):
+            assert len(set(drawn)) > 25
+            assert max(drawn) - min(drawn) > 5_000
+            assert drawn != sorted(drawn)
 
 
 @bounded(20)

@@ -11,7 +11,7 @@ from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.integration.agent.conftest import Node, gone, led, link
 from tests.support.aio import bounded, until
-from tests.support.fake_leader import task, template
+from tests.support.fake_leader import endpoint, service, task, template
 
 pytestmark = pytest.mark.root
 
@@ -242,6 +242,9 @@ async def test_tasks_of_two_nodes_reach_each_other(nodes: list[Node], store: Ima
         status = await leader.running("web-1-a")
         script = f"while ! wget -qO- http://{status.address}/cgi-bin/index; do sleep 0.1; done; sleep 100"
         await second.assign(task("client-1-c"), template=template("sh", "-c", script))
+        client = await second.running("client-1-c")
+        await leader.serve(service("web", endpoint(status.address), endpoint(client.address)))
+        await second.serve(*leader.services.values())
         log = other.state / "tasks/client-1-c/log"
         await until(lambda: log.exists() and "web-1-a on n1" in log.read_text(), what="the other answers", timeout_s=15)
 

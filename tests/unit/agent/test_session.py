@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 
+from agent.errors import Temporary
 from agent.session import Session
 from agent.streams import Streams
 from protos import states
@@ -112,10 +113,36 @@ async def test_heartbeats_come_when_they_should() -> None:
     async with alive() as wired:
         _, leader = await wired.accept()
         await leader.send(complete())
+        assert (await leader.receive()).network_applied.sequence == 1
         began = asyncio.get_running_loop().time()
         for _ in range(3):
             assert (await leader.receive()).heartbeat.sequence == 1
         assert 14.9 < asyncio.get_running_loop().time() - began < 15.1
+
+
+@virtual
+async def test_an_assignment_is_acknowledged_once_the_network_is_as_it_says() -> None:
+    """Not while that fails; and a number of an earlier session is never told in a later one."""
+    async with alive() as wired:
+        _, leader = await wired.accept()
+        wired.machine.network_failure = Temporary("nft is not installed")
+        await leader.send(complete())
+        assert (await leader.receive()).HasField("heartbeat")
+        await leader.close("the leader was killed")
+        _, other = await wired.accept()
+        wired.machine.network_failure = None
+        assert (await other.receive()).HasField("heartbeat"), "nothing was assigned in this session"
+        await other.send(complete())
+        assert (await other.receive()).network_applied.sequence == 1
+        change = dpb.Assignment(
+            type=dpb.Assignment.TYPE_INCREMENTAL,
+            applies_to=1,
+            results_in=2,
+            services=[dpb.NetworkService(id="s1", name="web")],
+        )
+        await other.send(dpb.LeaderMessage(assignment=change))
+        assert (await other.receive()).network_applied.sequence == 2
+        assert set(wired.machine.services) == {"s1"}
 
 
 @virtual
@@ -210,6 +237,7 @@ async def test_a_stream_for_nobody_says_so() -> None:
             with contextlib.suppress(LinkLost):
                 await stream.receive()
                 raise AssertionError("the stream goes on after an error")
+        assert (await leader.receive()).HasField("network_applied")
         assert (await leader.receive()).HasField("heartbeat")
 
 

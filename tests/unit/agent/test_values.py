@@ -1,6 +1,7 @@
 """The small decisions: assignments, addresses, ports, firewall, configuration, retries, reports."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.adapters.runtime import signal_number
-from agent.core import assignments, container, firewall, retry
+from agent.core import assignments, container, retry
 from agent.core.addresses import AddressPool, PortTable
 from agent.core.assignments import Assignments, Gap
 from agent.core.network import Attachment, PublishedPort, published_ports
@@ -67,12 +68,51 @@ def test_a_complete_message_forgets_what_it_does_not_name() -> None:
     assert set(found.tasks) == {"b"}
 
 
+def test_withdrawn_tasks_add_up() -> None:
+    """An increment tells of more, a COMPLETE message of all; those of tasks that are gone are forgotten."""
+    messages = [
+        complete(task("a"), task("b")),
+        increment(2, withdrawn_tasks=["a"]),
+        increment(3, withdrawn_tasks=["b"]),
+        increment(4, removed_tasks=["a"]),
+        complete(task("b"), number=5),
+    ]
+    seen = []
+    for number in range(1, 6):
+        found = after(*messages[:number])
+        assert isinstance(found, Assignments)
+        assert assignments.from_saved(assignments.to_saved(found)).withdrawn == found.withdrawn
+        seen.append(sorted(found.withdrawn))
+    assert seen == [[], ["a"], ["a", "b"], ["b"], []]
+
+
 def test_the_network_stays_until_another_is_sent() -> None:
     """Messages without one leave it."""
     network = dpb.NodeNetwork(subnet="10.0.0.0/24")
     found = after(complete(), increment(2, network=network), increment(3))
     assert isinstance(found, Assignments)
     assert found.network == network
+
+
+def test_services_come_and_go() -> None:
+    """An increment names what changed; a complete message forgets the rest."""
+    web, db = dpb.NetworkService(id="1", name="web"), dpb.NetworkService(id="2", name="db")
+    moved = dpb.NetworkService(id="1", name="web", address="10.1.0.1")
+    found = after(complete(), increment(2, services=[web, db]), increment(3, services=[moved], removed_services=["2"]))
+    assert isinstance(found, Assignments)
+    assert found.services == {"1": moved}
+    again = assignments.apply(found, complete(number=4))
+    assert isinstance(again, Assignments)
+    assert again.services == {}
+
+
+def test_services_that_did_not_change_are_the_same_value() -> None:
+    """Whoever holds them sees that without comparing each."""
+    found = after(complete(), increment(2, services=[dpb.NetworkService(id="1")]))
+    assert isinstance(found, Assignments)
+    later = assignments.apply(found, increment(3, tasks=[]))
+    assert isinstance(later, Assignments)
+    assert later.services is found.services
 
 
 @pytest.mark.parametrize(
@@ -109,7 +149,8 @@ def test_doubled_and_late_messages_change_nothing() -> None:
 
 def test_what_is_saved_comes_back() -> None:
     """All but the number, which belongs to the session."""
-    current = after(complete(task("a")), increment(2, network=dpb.NodeNetwork(subnet="10.0.0.0/24")))
+    network = dpb.NodeNetwork(subnet="10.0.0.0/24")
+    current = after(complete(task("a")), increment(2, network=network, services=[dpb.NetworkService(id="1")]))
     assert isinstance(current, Assignments)
     assert assignments.from_saved(assignments.to_saved(current)) == assignments.of_new_session(current)
 
@@ -172,16 +213,6 @@ WEB = Attachment(
         PublishedPort(protocol=pb.PROTOCOL_UDP, published=53, target=5353),
     ),
 )
-
-
-def test_firewall_elements() -> None:
-    """One element a port."""
-    assert firewall.publish(WEB) == (
-        "add element inet orch published { tcp . 8080 : 10.1.2.3 . 80, udp . 53 : 10.1.2.3 . 5353 }\n"
-    )
-    assert firewall.withdraw(WEB) == "delete element inet orch published { tcp . 8080, udp . 53 }\n"
-    silent = Attachment(task_id="x", address="10.1.2.4")
-    assert firewall.publish(silent) == firewall.withdraw(silent) == ""
 
 
 def test_only_published_ports_are_published() -> None:
@@ -279,9 +310,19 @@ def test_records_survive_the_disk() -> None:
         exit=Exit(code=137, finished_at=5, oom_killed=True, memory_limit=1 << 26),
         restart_times=(1, 2),
         ending=states.FAILED,
+        ready=False,
+        unhealthy="liveness probe failed",
+        leaving_since=7,
+        draining_since=8,
     )
     assert from_json(to_json(record)) == record
     assert from_json(to_json(Record())) == Record()
+
+
+def test_records_of_an_earlier_version_are_read() -> None:
+    """It knew no probes: what ran was ready."""
+    old = {"state": int(states.RUNNING), "exit": None, "restart_times": [], "address": "10.0.0.2"}
+    assert from_json(json.dumps(old)) == Record(state=states.RUNNING, address="10.0.0.2", ready=True)
 
 
 def test_out_of_memory_is_told_with_the_limit() -> None:

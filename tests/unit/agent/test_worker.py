@@ -25,6 +25,7 @@ from tests.support.fake_agent import (
     FakeMachine,
     FakeNames,
     FakeNetwork,
+    FakeProber,
     FakeRuntime,
     loop_ms,
 )
@@ -41,6 +42,7 @@ class Agent:
         self.machine = machine
         self.worker = Worker(
             runtime=FakeRuntime(machine),
+            prober=FakeProber(machine),
             images=FakeImages(machine),
             network=FakeNetwork(machine),
             names=FakeNames(),
@@ -63,7 +65,7 @@ class Agent:
                 self.story.setdefault(entry.task_id, []).append(states.word(entry.status.state))
             self.worker.outbox.acknowledge(report.sequence)
 
-    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None) -> None:
+    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None, withdrawn: tuple[str, ...] = ()) -> None:
         """Assign everything."""
         self._sequence += 1
         revision = pb.Revision(meta=pb.Meta(id="r1"), template=made or template("/web"))
@@ -74,6 +76,7 @@ class Agent:
                 tasks=tasks,
                 revisions=[revision],
                 network=NETWORK,
+                withdrawn_tasks=withdrawn,
             )
         )
         assert gap is None, gap

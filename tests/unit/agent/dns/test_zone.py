@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.dns import respond
+from agent.core.dns import names, respond, wire
 from agent.core.dns.respond import Asker, Forward
 from agent.core.dns.zone import Zone
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -302,6 +302,30 @@ def test_a_service_that_is_made_anew(zone: Zone) -> None:
     zone.update({})
     assert ask(zone, "web") is None
     denied(ask(zone, "default.orch"), dns.rcode.NXDOMAIN)
+
+
+@given(
+    labels=st.lists(
+        st.one_of(
+            st.sampled_from([b"web", b"default", b"orch", b"tasks", b"_http", b"_tcp", b"10", b"in-addr", b"arpa"]),
+            st.binary(min_size=1, max_size=20),
+        ),
+        max_size=8,
+    ),
+    kind=st.integers(0, 300),
+)
+def test_whatever_is_asked_is_answered_or_passed_on(labels: list[bytes], kind: int) -> None:
+    """Names of any bytes, in which parts of ours occur; and what ends in our domain is never passed on."""
+    made = Zone()
+    made.configure(ranges=("10.0.0.0/12", "10.96.0.0/16"), address="10.1.0.1")
+    made.update(services())
+    packet = wire.write_query(7, wire.Question(names.from_labels(labels), kind), flags=wire.RD, edns=None)
+    answer = respond.respond(packet, made, Asker(served=True, namespace="default"), random.shuffle, udp=True)
+    if isinstance(answer, Forward):
+        assert labels[-1:] != [b"orch"]
+    else:
+        assert answer is not None
+        assert dns.message.from_wire(answer).id == 7
 
 
 @given(data=st.data())

@@ -1,0 +1,134 @@
+"""The data plane of a node as a value in the making: what is known of services and tasks, and the next transaction.
+
+Two rules: noting something costs next to nothing, and only what has changed is worked out, once, when the next
+transaction is asked for; and whoever asks for a transaction carries it out, or says that it was lost.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from agent.core import balancing, firewall
+from agent.core.balancing import View, Watched
+from agent.core.elements import Elements
+from agent.core.firewall import NOTHING, Part
+from agent.core.network import Attachment
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+
+_GATEWAYS = "-"
+"""The owner of what is the network's own; a service's name has a slash in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """What the kernel is to be told. Empty text: nothing."""
+
+    text: str
+    whole: bool  # it does not depend on what is there
+    udp_gone: frozenset[str]  # addresses whose UDP flows are to be forgotten
+
+
+class Plane:
+    """What should be in the node's table. Nothing is asked of it before `configure`."""
+
+    def __init__(self) -> None:
+        self._network: dpb.NodeNetwork | None = None
+        self._services: Mapping[str, dpb.NetworkService] = {}
+        self._by_name: dict[str, dpb.NetworkService] = {}
+        self._attached: dict[str, Attachment] = {}
+        self._here: dict[str, dict[str, Attachment]] = {}  # by service and task
+        self._ready: dict[str, tuple[str, ...]] = {}
+        self._watched = Watched()
+        self._stale: set[str] = set()
+        self._elements = Elements()
+        self._lost = True
+
+    def configure(self, network: dpb.NodeNetwork) -> None:
+        """The network of the node. Everything is made anew."""
+        self._network = network
+        self._lost = True
+        self._stale.update(self._by_name, self._here)
+        gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
+        self._elements.put(_GATEWAYS, Part(elements=gateways))
+
+    def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+        """All services that there are, by id."""
+        before = self._services
+        self._services = services
+        for service_id in before.keys() - services.keys():
+            name = _name(before[service_id])
+            if name in self._by_name and self._by_name[name].id == service_id:
+                del self._by_name[name]
+            self._stale.add(name)
+        for service_id, service in services.items():
+            known = before.get(service_id)
+            if known is not service and known != service:
+                self._by_name[_name(service)] = service
+                self._stale.add(_name(service))
+
+    def attach(self, attachment: Attachment) -> None:
+        """A task is here."""
+        self.detach(attachment.task_id)
+        self._attached[attachment.task_id] = attachment
+        self._here.setdefault(attachment.service, {})[attachment.task_id] = attachment
+        self._stale.add(attachment.service)
+
+    def detach(self, task_id: str) -> None:
+        """It is not any more."""
+        attachment = self._attached.pop(task_id, None)
+        if attachment is None:
+            return
+        here = self._here[attachment.service]
+        del here[task_id]
+        if not here:
+            del self._here[attachment.service]
+        self._stale.add(attachment.service)
+
+    def lose(self) -> None:
+        """The kernel does not have what it was told."""
+        self._lost = True
+
+    def transaction(self) -> Transaction:
+        """What the kernel has to be told now. Counts as told."""
+        if self._network is None:
+            return Transaction(text="", whole=False, udp_gone=frozenset())
+        self._freshen(IPv4Network(self._network.subnet))
+        whole, self._lost = self._lost, False
+        text = firewall.table(self._network) + self._elements.everything() if whole else self._elements.difference()
+        return Transaction(text=text, whole=whole, udp_gone=self._elements.take_udp_gone())
+
+    def _freshen(self, subnet: IPv4Network) -> None:
+        watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)
+        if watched != self._watched:
+            self._stale.update(self._concerned(watched))
+            self._watched = watched
+        for name in sorted(self._stale):
+            self._elements.put(name, self._part(name, subnet))
+        self._stale.clear()
+
+    def _concerned(self, watched: Watched) -> Iterable[str]:
+        """Services whose addresses are to be known now, or not any more."""
+        networks = watched.networks ^ self._watched.networks
+        sources = watched.sources ^ self._watched.sources
+        for name, service in self._by_name.items():
+            if service.id in sources or not networks.isdisjoint(service.networks):
+                yield name
+
+    def _part(self, name: str, subnet: IPv4Network) -> Part:
+        service, attached = self._by_name.get(name), tuple(self._here.get(name, {}).values())
+        if service is None:
+            self._ready.pop(name, None)
+            return balancing.part_of(View(service=None, attached=attached, subnet=subnet)) if attached else NOTHING
+        ready = balancing.arrange(
+            self._ready.get(name, ()),
+            balancing.ready_addresses(service),
+            by_client=service.session_affinity == pb.SESSION_AFFINITY_CLIENT_IP,
+        )
+        self._ready[name] = ready
+        view = View(service=service, attached=attached, ready=ready, subnet=subnet, watched=self._watched)
+        return balancing.part_of(view)
+
+
+def _name(service: dpb.NetworkService) -> str:
+    return f"{service.namespace}/{service.name}"
