@@ -8,8 +8,9 @@ import pytest
 
 from agent.core.overlay import DEVICE
 from deploy.local import cluster
+from protos.orch.v1.objects_pb2 import Task
 from tests.support import cluster as support
-from tests.support.cluster import LocalCluster, get
+from tests.support.cluster import LocalCluster
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -44,22 +45,44 @@ def attempt(up: LocalCluster) -> str | None:
         return None
 
 
+def ask(up: LocalCluster, source: Task, target: Task) -> str:
+    """What a task is answered by another one."""
+    url = f"http://{target.status.address}:8080/"
+    return up.orchctl("exec", source.meta.name, "--", "wget", "-q", "-O", "-", url)
+
+
 def test_tasks_reach_each_other_through_the_tunnel(tunnelled: LocalCluster) -> None:
     """From one task, every other one answers; and packets are as large as the tunnel takes."""
     replicas = tunnelled.apply_hello("web")
     assert len({task.node_id for task in replicas}) == 3
     for task in replicas:
-        said = tunnelled.orchctl(
-            "exec", replicas[0].meta.name, "--", "wget", "-q", "-O", "-", f"http://{task.status.address}:8080/"
-        )
-        assert f"task={task.meta.name} " in said
+        assert f"task={task.meta.name} " in ask(tunnelled, replicas[0], task)
     routes = on(tunnelled.agent_pid("n1"), "ip", "route", "show", "proto", "111").splitlines()
     assert len(routes) == 2
     assert all(DEVICE in route for route in routes)
     said = tunnelled.orchctl("network", "check")
     assert said.count("packets of 1450 bytes") == 6
-    assert said.count("web.default.orch") == 3
+    assert said.count("name web.default.orch") == 3
     tunnelled.orchctl("delete", "service", "web")
+
+
+def test_services_are_tried_from_every_node(tunnelled: LocalCluster) -> None:
+    """By their virtual addresses; one whose tasks do not listen is named as broken, from each."""
+    manifest = (
+        "kind: Service\nmeta: {name: NAME}\nspec:\n  replicas: 2\n  template:\n"
+        "    stopGracePeriod: 2s\n    container: {image: hello, ports: [{name: http, target: PORT}]}\n"
+    )
+    for name, port in (("listens", "8080"), ("deaf", "8081")):
+        tunnelled.orchctl("apply", "-f", "-", text=manifest.replace("NAME", name).replace("PORT", port))
+    said = tunnelled.orchctl("network", "check", code=1)
+    rows = [line.split() for line in said.splitlines() if "port 80" in line]
+    assert sorted((row[0], row[1], row[3], row[6]) for row in rows) == [
+        (node, f"default/{name}", port, result)
+        for node in ("n1", "n2", "n3")
+        for name, port, result in (("deaf", "8081", "broken:"), ("listens", "8080", "ok"))
+    ]
+    for name in ("listens", "deaf"):
+        tunnelled.orchctl("delete", "service", name)
 
 
 def test_a_segment_with_less_room_is_named(tunnelled: LocalCluster) -> None:
@@ -123,6 +146,7 @@ def check_error(up: LocalCluster) -> str:
 def test_a_task_speaks_to_a_node_that_came_later(tunnelled: LocalCluster) -> None:
     """Services spread over all three again."""
     replicas = tunnelled.apply_hello("later")
-    for task in replicas:
-        assert f"task={task.meta.name} " in get(task.status.address)
+    for source in replicas:
+        for target in replicas:
+            assert f"task={target.meta.name} " in ask(tunnelled, source, target)
     tunnelled.orchctl("delete", "service", "later")
