@@ -27,6 +27,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.fake_checks import FakeChecks
 from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -183,7 +184,7 @@ class Agent:
                 connector=connector,
                 runtime=runtime,
                 logs=fake_agent.FakeLogs(),
-                checks=fake_agent.FakeChecks(),
+                checks=FakeChecks(),
                 over=worker.over,
             ),
             servers=self._world.control_plane_names,

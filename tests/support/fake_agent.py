@@ -347,18 +347,6 @@ class FakeLogs:
             await asyncio.wait({until})
 
 
-class FakeChecks:
-    """Finds what a test has put there, and notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.findings: list[cpb.NetworkFinding] = []
-        self.asked: list[dpb.NetworkCheckRequest] = []
-
-    async def run(self, request: dpb.NetworkCheckRequest) -> list[cpb.NetworkFinding]:
-        self.asked.append(request)
-        return self.findings
-
-
 class MemoryLink:
     """One end of a link in one process; `pair` makes both."""
 

@@ -14,7 +14,8 @@ from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
-from tests.support.fake_agent import FakeChecks, FakeConnector, FakeLogs, FakeMachine, FakeRuntime
+from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
+from tests.support.fake_checks import FakeChecks
 from tests.support.fake_leader import task, template
 from tests.unit.agent.test_worker import NETWORK, Agent
 
