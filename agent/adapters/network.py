@@ -19,6 +19,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
+from agent.adapters import rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
 from agent.adapters.overlay import Overlay
@@ -153,6 +154,19 @@ class RoutedNetwork:
                 netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
+
+
+def leave() -> None:
+    """Take all that is ours out of this network namespace: rules, links, routes and the device. Raises OSError."""
+    rules.remove()
+    with Netlink() as netlink:
+        for link in netlink.links():
+            if link.name.startswith(LINK_PREFIX) or link.name == DEVICE:
+                netlink.delete_link(link.name)
+        for destination, index in netlink.device_routes():
+            netlink.delete_device_route(destination, index)
+        _set_routes(netlink, {})
+    _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 
 def link_name(task_id: str) -> str:

@@ -42,13 +42,16 @@ class Plane:
         self._watched = Watched()
         self._stale: set[str] = set()
         self._elements = Elements()
+        self._fixed = ""
         self._lost = True
 
     def configure(self, network: dpb.NodeNetwork) -> None:
-        """The network of the node. Everything is made anew."""
+        """The network of the node. A peer that comes or goes is an element; anything else makes everything anew."""
         self._network = network
-        self._lost = True
-        self._stale.update(self._by_name, self._here)
+        fixed = firewall.table(network)
+        if fixed != self._fixed:
+            self._fixed, self._lost = fixed, True
+            self._stale.update(self._by_name, self._here)
         gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
         self._elements.put(_GATEWAYS, Part(elements=gateways))
 
@@ -95,7 +98,7 @@ class Plane:
             return Transaction(text="", whole=False, udp_gone=frozenset())
         self._freshen(IPv4Network(self._network.subnet))
         whole, self._lost = self._lost, False
-        text = firewall.table(self._network) + self._elements.everything() if whole else self._elements.difference()
+        text = self._fixed + self._elements.everything() if whole else self._elements.difference()
         return Transaction(text=text, whole=whole, udp_gone=self._elements.take_udp_gone())
 
     def _freshen(self, subnet: IPv4Network) -> None:
