@@ -19,13 +19,13 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
-from agent.adapters import rules
+from agent.adapters import overlay, rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
-from agent.adapters.overlay import Overlay
 from agent.adapters.rules import Rules
+from agent.adapters.ways import Ways
 from agent.core.network import Attachment
-from agent.core.overlay import DEFAULT_MTU, hardware_address
+from agent.core.overlay import hardware_address
 from agent.core.plane import Plane
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -49,15 +49,15 @@ class RoutedNetwork:
     def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
         self._layout = layout
         self._namespaces = namespaces
-        self._node_address = node_address
         self._subnet: IPv4Network | None = None
-        self._mtu = DEFAULT_MTU
-        self._overlay = Overlay()
+        self._ways = Ways(node_address)
         self._plane = Plane()
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:
-        await self._rules.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._rules.run())
+            group.create_task(self._ways.run())
 
     async def configure(
         self,
@@ -128,7 +128,8 @@ class RoutedNetwork:
             _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
             index = _make_device(netlink, str(subnet[1]))
             _set_device_routes(netlink, index, network)
-            self._subnet, self._mtu = subnet, self._overlay.configure(netlink, network, self._node_address)
+            self._subnet = subnet
+            self._ways.make(netlink, network)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
         """Both ends are told where the other is before either is up."""
@@ -140,7 +141,7 @@ class RoutedNetwork:
                 netlink.add_veth(
                     name,
                     hardware_address=hardware_address(gateway),
-                    mtu=self._mtu,
+                    mtu=self._ways.mtu,
                     peer=INSIDE,
                     peer_namespace_fd=fd,
                     peer_address=mine,
@@ -165,7 +166,7 @@ def leave() -> None:
                 netlink.delete_link(link.name)
         for destination, index in netlink.device_routes():
             netlink.delete_device_route(destination, index)
-        _set_routes(netlink, {})
+        overlay.leave(netlink)
     _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 

@@ -171,3 +171,11 @@ def _set_routes(netlink: Netlink, present: list[Route], wanted: tuple[Route, ...
     for route in present:
         if route.destination not in kept:
             netlink.delete_route(route.destination)
+
+
+def leave(netlink: Netlink) -> None:
+    """Take everything of the way to other nodes away. Raises OSError."""
+    for found in routes.read(netlink):
+        if found.is_ours:
+            netlink.delete_route(found.route.destination)
+    netlink.delete_link(overlay.DEVICE)
