@@ -1,5 +1,7 @@
 """The way between nodes of a real cluster, by VXLAN: tasks, nodes that leave and come, the check that names faults."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -100,17 +102,37 @@ def test_a_segment_with_less_room_is_named(tunnelled: LocalCluster) -> None:
     assert whole(tunnelled)
 
 
-def test_an_entry_that_points_elsewhere_is_named_and_put_right(tunnelled: LocalCluster) -> None:
-    """The check finds it; the next start of the agent corrects it."""
+def test_a_segment_that_swallows_the_tunnel_is_named(tunnelled: LocalCluster) -> None:
+    """Nodes and the leader talk, but no packet between tasks arrives: every way is broken, and none is for long."""
     assert whole(tunnelled)
-    agent = tunnelled.agent_pid("n1")
-    entries = on(agent, "bridge", "fdb", "show", "dev", DEVICE).splitlines()
-    on(agent, "bridge", "fdb", "del", entries[0].split()[0], "dev", DEVICE, "self")
-    said = tunnelled.orchctl("network", "check", "n1", "--broken", "--timeout", "200ms", code=1)
-    assert "no answer from" in said
-    on(agent, "kill", str(agent))
-    until(lambda: tunnelled.agent_pid("n1") != agent, what="the agent is started again")
+    lan = tunnelled.process("cp1").pid
+    rule = "add rule bridge swallow forward udp dport 4789 drop"
+    hook = "{ type filter hook forward priority 0; }"
+    on(lan, "nft", f"add table bridge swallow; add chain bridge swallow forward {hook}; {rule}")
+    try:
+        said = tunnelled.orchctl("network", "check", "--broken", "--timeout", "200ms", code=1)
+    finally:
+        on(lan, "nft", "delete table bridge swallow")
+    assert said.count("no answer from") == 6
     assert whole(tunnelled)
+
+
+def test_an_entry_that_was_lost_is_put_right(tunnelled: LocalCluster) -> None:
+    """Without an agent nobody does; its next start corrects it."""
+    node = tunnelled.agent_pid("n1")
+    before = forwarding(node)
+    os.kill(node, signal.SIGSTOP)
+    on(node, "bridge", "fdb", "del", before[0].split()[0], "dev", DEVICE, "self")
+    assert forwarding(node) != before
+    os.kill(node, signal.SIGKILL)
+    until(lambda: tunnelled.agent_pid("n1") != node, what="the agent is started again")
+    until(lambda: forwarding(tunnelled.agent_pid("n1")) == before, what="the entry is back")
+    assert whole(tunnelled)
+
+
+def forwarding(agent: int) -> list[str]:
+    """The entries of a node's tunnel."""
+    return sorted(on(agent, "bridge", "fdb", "show", "dev", DEVICE).splitlines())
 
 
 def test_a_node_that_leaves_is_forgotten_and_one_that_joins_is_known(tunnelled: LocalCluster) -> None:
