@@ -74,7 +74,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     names = Naming(
-        lambda address: worker.namespace_of(address),  # noqa: PLW0108 - it is made next
+        lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
     )
     worker = Worker(

@@ -28,6 +28,7 @@ from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
 from tests.support.fake_checks import FakeChecks
+from tests.support.fake_names import FakeNames
 from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -169,7 +170,7 @@ class Agent:
             prober=fake_agent.FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
-            names=fake_agent.FakeNames(),
+            names=FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
             users=IdPool(fake_agent.IDS),
