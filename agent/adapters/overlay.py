@@ -40,7 +40,7 @@ class Overlay:
         except overlay.Impossible as error:
             raise Temporary(str(error), reason="NetworkImpossible") from error
         self._complain(plan)
-        present = [found.route for found in routes.read(netlink) if found.is_ours]
+        present = {found.route for found in routes.read(netlink) if found.is_ours}
         if plan.tunnel is None:
             _set_routes(netlink, present, plan.routes)
             if vxlan.find(netlink, overlay.DEVICE) is not None:
@@ -163,7 +163,7 @@ def _on(device: int, some: tuple[Route, ...]) -> tuple[Route, ...]:
     return tuple(dataclasses.replace(route, device=device) for route in some)
 
 
-def _set_routes(netlink: Netlink, present: list[Route], wanted: tuple[Route, ...]) -> None:
+def _set_routes(netlink: Netlink, present: set[Route], wanted: tuple[Route, ...]) -> None:
     for route in wanted:
         if route not in present:
             routes.add(netlink, route)

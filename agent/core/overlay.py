@@ -87,8 +87,9 @@ def plan(
     """
     mode = network.mode or dpb.NETWORK_MODE_AUTO
     peers = [peer for peer in network.peers if peer.subnet and peer.address]
-    near = [peer for peer in peers if mode != dpb.NETWORK_MODE_VXLAN and peer.address in segments]
-    far = [peer for peer in peers if peer not in near]
+    plain = segments if mode != dpb.NETWORK_MODE_VXLAN else {}
+    near = [peer for peer in peers if peer.address in plain]
+    far = [peer for peer in peers if peer.address not in plain]
     tunnelled = mode == dpb.NETWORK_MODE_VXLAN or (mode == dpb.NETWORK_MODE_AUTO and bool(far))
     mtu = _mtu(network.mtu, underlay, tunnelled=tunnelled)
     return Plan(
