@@ -27,6 +27,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.fake_checks import FakeChecks
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -181,7 +182,13 @@ class Agent:
         session = Session(
             connector=connector,
             worker=worker,
-            streams=Streams(connector=connector, runtime=runtime, logs=fake_agent.FakeLogs(), over=worker.over),
+            streams=Streams(
+                connector=connector,
+                runtime=runtime,
+                logs=fake_agent.FakeLogs(),
+                checks=FakeChecks(),
+                over=worker.over,
+            ),
             servers=self._world.control_plane_names,
             register=self._register(),
             chance=chance,
