@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from agent import networking, ports
-from agent.core import container, restart, steps, users
+from agent.core import container, probes, restart, steps, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
@@ -21,9 +21,11 @@ class Tools:
     """What every task of an agent shares."""
 
     runtime: ports.Runtime
+    prober: ports.Prober
     images: ports.Images
     disk: ports.Disk
     networking: networking.NodeNetworking
+    names: ports.Names
     node: container.NodeContext
     devices: ports.Devices
     users: users.IdPool
@@ -79,6 +81,10 @@ class Executor:
                 return await self._start(step, observed, desired)
             case steps.NoteExit():
                 return self._note_exit(step.exit, observed, desired)
+            case steps.Leave():
+                return _with_record(observed, leaving_since=self._tools.now_ms())
+            case steps.Drain():
+                return _with_record(observed, draining_since=self._tools.now_ms())
             case steps.Stop():
                 await self._tools.runtime.signal(self._id, record.stop_signal)
                 return dataclasses.replace(observed, stop_asked_at=self._tools.now_ms())
@@ -111,13 +117,19 @@ class Executor:
         assert self._image is not None, "the image is prepared before the container is started"
         now_ms = self._tools.now_ms()
         record = restart.restarted(observed.record, now_ms=now_ms) if step.again else observed.record
-        record = dataclasses.replace(record, stop_signal=container.stop_signal(desired.template, self._image))
+        record = dataclasses.replace(
+            record,
+            stop_signal=container.stop_signal(desired.template, self._image),
+            ready=not probes.decide_ready(desired.template.container.probes),
+            unhealthy="",
+        )
         request = container.request(
             task=self._task,
             template=desired.template,
             image=self._image,
             node=self._tools.node,
             address=record.address,
+            resolving=self._tools.names.resolving(),
             network_namespace=self._tools.networking.namespace_of(self._id),
             user_namespace=self._tools.networking.users_of(self._id),
             root_id=record.root_id or 0,
@@ -137,6 +149,7 @@ class Executor:
             exit=started.exit,
             stop_asked_at=0,
             kill_asked_at=0,
+            not_ready="",
         )
 
     def _note_exit(self, ended: Exit, observed: Observed, desired: Desired) -> Observed:

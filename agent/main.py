@@ -27,10 +27,12 @@ from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.network import RoutedNetwork
+from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.naming import Naming
 from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
@@ -71,10 +73,16 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
+    names = Naming(
+        lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
+        resolv_conf=Path(options.resolv_conf),
+    )
     worker = Worker(
         runtime=runtime,
+        prober=NodeProber(runtime),
         images=images,
         network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
+        names=names,
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
@@ -105,7 +113,8 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(images.run()), group.create_task(worker.run()), group.create_task(session.run())]
+            running = (images.run(), names.run(), worker.run(), session.run())
+            tasks = [group.create_task(each) for each in running]
             await _told_to_end()
             for task in tasks:
                 task.cancel()
@@ -149,6 +158,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_range,
         help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
         "all others reach published ports alone",
+    )
+    parser.add_argument(
+        "--resolv-conf",
+        default="/etc/resolv.conf",
+        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])

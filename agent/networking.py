@@ -39,11 +39,13 @@ class NodeNetworking:
         self,
         network: ports.Network,
         *,
+        names: ports.Names,
         now_ms: Callable[[], int],
         chance: random.Random,
         on_ready: Callable[[], None],
     ) -> None:
         self._network = network
+        self._names = names
         self._now_ms = now_ms
         self._chance = chance
         self._on_ready = on_ready
@@ -129,6 +131,7 @@ class NodeNetworking:
     async def _apply(self, wanted: _Wanted) -> None:
         if wanted.network != self._configured:
             await self._network.configure(wanted.network, wanted.services, tuple(self._attached.values()))
+            await self._names.serve()
             self._configured = wanted.network
             self._on_ready()
         else:

@@ -1,4 +1,4 @@
-"""The world of an agent, as the agent sees it: five small protocols, each with one real adapter and one fake.
+"""The world of an agent, as the agent sees it: small protocols, each with one real adapter and one fake.
 
 Everything here may be called again after a failure (idempotent), raises nothing but what `agent.errors` knows, and
 may be cancelled at any await.
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.core.container import ContainerRequest, PreparedImage
+from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
+from agent.core.probes import Answer, Target
 from agent.core.record import Exit, Record
 from protos.link import Link
 from protos.orch.v1 import control_pb2 as cpb
@@ -34,6 +36,20 @@ class Devices(Protocol):
 
     def named_by(self, container: pb.Container) -> Mapping[str, DeviceNode]:
         """Those that the container names, by path; all when it is privileged. Raises Refused (`DeviceMissing`)."""
+        ...
+
+
+class Names(Protocol):
+    """Who answers the names of the cluster for this node's tasks."""
+
+    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+        """What the leader says now. A service that is the same object as before has not changed."""
+
+    async def serve(self) -> None:
+        """Answer at the gateway's address, which is there by now. Raises Temporary."""
+
+    def resolving(self) -> Resolving:
+        """What a container must know to ask."""
         ...
 
 
@@ -151,6 +167,14 @@ class Runtime(Protocol):
 
     async def usage(self, task_id: str) -> Usage:
         """What it uses. Raises NoSuchTask."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks containers how they are."""
+
+    async def ask(self, target: Target, probe: pb.Probe) -> Answer:
+        """The answer, within the probe's timeout. Whatever goes wrong is a bad answer, and none is an exception."""
         ...
 
 

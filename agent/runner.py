@@ -11,11 +11,13 @@ from collections.abc import Callable
 import structlog
 
 from agent import ports
-from agent.core import retry, status, steps
+from agent.core import probes, retry, status, steps
+from agent.core.probes import Verdict
 from agent.core.record import Exit, Record
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import AgentError, Refused, Temporary
 from agent.executor import Executor, Tools
+from agent.probing import Probing
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -48,6 +50,10 @@ class TaskRunner:
         """Done when the task has ended for good: nothing of it runs or will run."""
         self._ended: Exit | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._probed: tuple[int, int] | None = None  # the container that is asked how it is
+        self._fresh = False  # it was started here, and not asked yet
+        self._verdict: Verdict | None = None
         self._interruptible: asyncio.Timeout | None = None
         self._written: Record | None = None
         self._reported: pb.TaskStatus | None = None
@@ -70,7 +76,7 @@ class TaskRunner:
         """What the leader should know now; None when it does not want to."""
         if self.desired.gone or self.desired.lost:
             return None
-        current = status.status_of(self.observed)
+        current = status.status_of(self.observed, unwanted=steps.is_unwanted(self.desired))
         return dpb.TaskReport(task_id=self.task.meta.id, namespace=self.task.meta.namespace, status=current)
 
     async def run(self) -> None:
@@ -87,6 +93,7 @@ class TaskRunner:
                 self._watching = group.create_task(self._watch())
             while True:
                 self._take_over()
+                self._ask_how_it_is(group)
                 await self._write()
                 self._say()
                 step = steps.next_step(self.observed, self.desired, self._tools.now_ms())
@@ -97,6 +104,7 @@ class TaskRunner:
                 if isinstance(step, steps.Forget) and self.observed.failure is None:
                     return
                 if isinstance(step, steps.StartContainer) and self.observed.life is Life.RUNNING:
+                    self._fresh = True
                     self._watching = group.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -107,6 +115,51 @@ class TaskRunner:
         if self._ended is not None and self.observed.life is Life.RUNNING:
             self.observed = dataclasses.replace(self.observed, life=Life.STOPPED, exit=self._ended)
         self._ended = None
+        if self._verdict is not None and self.observed.life is Life.RUNNING:
+            self._note(ready=self._verdict.ready, unhealthy=self._verdict.restart)
+            self.observed = dataclasses.replace(self.observed, not_ready=self._verdict.message)
+        self._verdict = None
+        if self.observed.record.leaving_since and not steps.is_unwanted(self.desired):
+            self._note(leaving_since=0, draining_since=0)  # taken from the node, and given to it again
+
+    def _note(self, **changes: object) -> None:
+        record = dataclasses.replace(self.observed.record, **changes)  # type: ignore[arg-type]
+        self.observed = dataclasses.replace(self.observed, record=record)
+
+    def _ask_how_it_is(self, group: asyncio.TaskGroup) -> None:
+        """Whatever container runs and is to go on is asked; no other one."""
+        wanted = self._to_be_probed()
+        if wanted == self._probed:
+            return
+        if self._probing is not None:
+            self._probing.cancel()
+        self._probed, self._probing, self._verdict = wanted, None, None
+        if wanted is None:
+            return
+        record, container = self.observed.record, self.desired.template.container
+        age_ms = max(0, self._tools.now_ms() - record.started_at)
+        health = probes.begin(
+            container.probes,
+            age_ms=age_ms,
+            jitter=self._tools.chance.random(),
+            adopted=not self._fresh,
+            was_ready=record.ready,
+        )
+        self._fresh = False
+        target = probes.Target(task_id=self.task.meta.id, address=record.address, container=container)
+        probing = Probing(target, health, age_ms=age_ms, prober=self._tools.prober, tell=self._judge)
+        self._probing = group.create_task(probing.run())
+
+    def _judge(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+        self._wake.set()
+
+    def _to_be_probed(self) -> tuple[int, int] | None:
+        record, asked = self.observed.record, probes.questions(self.desired.template.container.probes)
+        goes_on = self.observed.life is Life.RUNNING and record.state == states.RUNNING and not record.unhealthy
+        return (
+            (record.started_at, record.restarts) if asked and goes_on and not steps.is_unwanted(self.desired) else None
+        )
 
     async def _carry_out(self, step: steps.Step) -> None:
         """The step, and what becomes of its failure."""

@@ -47,8 +47,10 @@ class Worker:
         self,
         *,
         runtime: ports.Runtime,
+        prober: ports.Prober,
         images: ports.Images,
         network: ports.Network,
+        names: ports.Names,
         disk: ports.Disk,
         devices: ports.Devices,
         users: IdPool,
@@ -57,13 +59,17 @@ class Worker:
         chance: random.Random,
     ) -> None:
         self.outbox = Outbox()
-        self._networking = NodeNetworking(network, now_ms=now_ms, chance=chance, on_ready=self._nudge)
+        self._networking = NodeNetworking(network, names=names, now_ms=now_ms, chance=chance, on_ready=self._nudge)
         self._network = network
+        self._names = names
+        self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
         self._tools = Tools(
             runtime=runtime,
+            prober=prober,
             images=images,
             disk=disk,
             networking=self._networking,
+            names=names,
             devices=devices,
             users=users,
             node=node,
@@ -110,6 +116,7 @@ class Worker:
             self._urgent.set()
         self._unsaved.set()
         self._networking.want(after)
+        self._names.update(after.network, after.services)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
@@ -137,6 +144,14 @@ class Worker:
         """Done when the task has ended for good. Raises NoSuchTask."""
         self.task(task_id)
         return self._runners[task_id].over
+
+    def task_at(self, address: str) -> pb.Task | None:
+        """The task that has an address. What is kept for the next time is true or looked up again."""
+        holder = self._holders.get(address)
+        if holder is None or holder.observed.record.address != address:
+            self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
+            holder = self._holders.get(address)
+        return holder.task if holder is not None else None
 
     @property
     def observed(self) -> Mapping[str, Observed]:
@@ -176,6 +191,7 @@ class Worker:
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
+        self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(
                 task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
@@ -255,6 +271,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         state=task.desired_state or pb.DESIRED_STATE_RUNNING,
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
+        withdrawn=task.meta.id in assigned.withdrawn,
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 from controlplane.controllers import nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
-from controlplane.dispatcher.dispatcher import Dispatcher, Leading
+from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import Session
 from controlplane.store import api
 from controlplane.store.cache import Cache
@@ -33,6 +33,19 @@ class World:
     random: random.Random
     suffixes: Iterator[str]
     ranges: nodes.Ranges
+    network_mode: wire.NetworkMode.ValueType = wire.NETWORK_MODE_AUTO
+    network_mtu: int = 0
+    """0: each node works it out."""
+
+    @property
+    def network(self) -> wire.NodeNetwork:
+        """What every node has to know of the network."""
+        return wire.NodeNetwork(
+            cluster_range=self.ranges.cluster,
+            service_range=self.ranges.services,
+            mode=self.network_mode,
+            mtu=self.network_mtu,
+        )
 
 
 async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: Dispatcher, world: World) -> None:
@@ -42,7 +55,7 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(),
-        services.Services(world.suffixes),
+        services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
         scheduling.Scheduling(),
         reports,
@@ -53,11 +66,12 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
         loops[reports.name].wake(reports.submit(session, report))
 
     dispatcher.sessions.on_change(lambda node_id: loops[nodes.NodeRecords.name].wake([node_id]))
-    dispatcher.lead(Leading(on_report=take_report, cluster_range=world.ranges.cluster))
+    dispatcher.lead(take_report, world.network)
     try:
         async with asyncio.TaskGroup() as group:
             for loop in loops.values():
                 group.create_task(loop.run())
+            group.create_task(dispatcher.work())
             group.create_task(_feed(cache, list(loops.values()), dispatcher))
     finally:
         dispatcher.sessions.forget_listeners()
@@ -73,7 +87,7 @@ async def _feed(cache: Cache, loops: Sequence[Loop], dispatcher: Dispatcher) -> 
             if taken.resync:
                 for loop in loops:
                     loop.look_at_everything(snapshot)
-                dispatcher.sessions.wake_all()
+                dispatcher.notice_everything()
             for change in taken.changes:
                 for loop in loops:
                     loop.notice(change, snapshot)

@@ -27,9 +27,17 @@ from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
 from images import errors as image_errors
 from protos import running
+from protos.orch.v1 import dispatcher_pb2 as wire
 
 SUBNET_BITS = 24
 """Each node gets a /24 of the cluster's range: 253 tasks."""
+
+LONGEST_SERVICE_PREFIX = 29
+NETWORK_MODES = {
+    "auto": wire.NETWORK_MODE_AUTO,
+    "routes": wire.NETWORK_MODE_ROUTES,
+    "vxlan": wire.NETWORK_MODE_VXLAN,
+}
 
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
@@ -46,7 +54,9 @@ _EXPECTED = (CannotStart, rpc.CannotListen, image_errors.ImageError, store_error
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_ranges(parser, options)
     logs.configure(options.log_level)
     try:
         with _own_folder(options.state):
@@ -65,7 +75,7 @@ async def _run(options: argparse.Namespace) -> None:
     stop = _stop_signal()
     store = EtcdStore(options.etcd)
     identity = Identity(name=options.name, address=options.advertise)
-    instance = Instance(store, identity, _world(options.cluster_range), new_id=new_id)
+    instance = Instance(store, identity, _world(options), new_id=new_id)
     edge = server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
@@ -106,12 +116,14 @@ def new_id() -> str:
     return secrets.token_hex(10)
 
 
-def _world(cluster_range: str) -> World:
+def _world(options: argparse.Namespace) -> World:
     return World(
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=Ranges(cluster=cluster_range, subnet_bits=SUBNET_BITS),
+        ranges=Ranges(cluster=options.cluster_range, subnet_bits=SUBNET_BITS, services=options.service_range),
+        network_mode=NETWORK_MODES[options.network_mode],
+        network_mtu=options.network_mtu,
     )
 
 
@@ -168,6 +180,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RANGE",
         help="where tasks get their addresses from; each node gets a /24 of it (default: %(default)s)",
     )
+    parser.add_argument(
+        "--service-range",
+        default="10.201.0.0/16",
+        type=_services_range,
+        metavar="RANGE",
+        help="where services get their virtual addresses from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--network-mode",
+        default="auto",
+        choices=sorted(NETWORK_MODES),
+        help="how nodes reach each other's tasks; auto: by routes where they share a segment (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--network-mtu",
+        default=0,
+        type=_mtu,
+        metavar="BYTES",
+        help="the largest packet of a task (default: each node works it out)",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -192,10 +224,39 @@ def _endpoint(text: str) -> str:
 
 
 def _range(text: str) -> str:
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range of IPv4 addresses: {error}") from error
+    network = _network(text)
     if network.prefixlen >= SUBNET_BITS:
         raise argparse.ArgumentTypeError(f"{text} is too small: each node gets a /{SUBNET_BITS} of it")
     return str(network)
+
+
+def _services_range(text: str) -> str:
+    network = _network(text)
+    if network.prefixlen > LONGEST_SERVICE_PREFIX:
+        raise argparse.ArgumentTypeError(
+            f"{text} is too small: a range of services is a /{LONGEST_SERVICE_PREFIX} or more"
+        )
+    return str(network)
+
+
+def _network(text: str) -> ipaddress.IPv4Network:
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of IPv4 addresses: {error}") from error
+
+
+def _mtu(text: str) -> int:
+    """1280 is the least that IPv6 works with; what is smaller is a mistake."""
+    if not text.isascii() or not text.isdigit() or not (text == "0" or 1280 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a packet's size in bytes from 1280 to 65535")
+    return int(text)
+
+
+def _check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """An address has one meaning."""
+    tasks, services = ipaddress.IPv4Network(options.cluster_range), ipaddress.IPv4Network(options.service_range)
+    if tasks.overlaps(services):
+        parser.error(
+            f"--service-range {services} overlaps --cluster-range {tasks}; tasks and services need ranges apart"
+        )

@@ -23,10 +23,11 @@ RUN_PACKAGES=(
 )
 TEST_PACKAGES=(
   crun      # a peer of the runtime
+  dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
   iptables  # docker's daemon will not start without it
   podman    # a peer of the image store
-  qemu-system-x86 # a machine with control groups of version 2 alone
+  qemu-system-x86 # machines with control groups of version 2 alone, and with systemd
   qemu-user-static # executes what is made for other processors
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
@@ -34,6 +35,7 @@ TEST_PACKAGES=(
 VENV=.venv
 STAMP=$VENV/.made-from
 KERNEL=.cache/vm-kernel
+SYSTEMD=.cache/vm-systemd
 INPUTS=(pyproject.toml constraints.txt deploy/setup.sh)
 
 fail() {
@@ -112,19 +114,44 @@ pip_install() {
   }
 }
 
-# The kernel of the virtual machine: unpacked, not installed, so that this machine's boot loader hears nothing of it.
+# The kernel of the virtual machine.
 fetch_kernel() {
   [ "$(uname -m)" = x86_64 ] && [ ! -e $KERNEL ] || return 0
   say "fetching a kernel for the virtual machine"
-  apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt_get update ||
+  know_packages linux-image-cloud-amd64
+  unpack $KERNEL "$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')"
+}
+
+# systemd for the virtual machine, with those of its libraries that this machine does not have.
+fetch_systemd() {
+  [ "$(uname -m)" = x86_64 ] && [ ! -e $SYSTEMD ] || return 0
+  say "fetching systemd for the virtual machine"
+  know_packages systemd
+  local libraries
+  # What is of another architecture has a colon in its name.
+  mapfile -t libraries < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances systemd | grep -x 'lib[^:]*' | grep -vxF libsystemd-shared)
+  mapfile -t libraries < <(missing_packages "${libraries[@]}")
+  # This one goes with its systemd to the letter, which may be newer than the one that is installed.
+  unpack $SYSTEMD systemd libsystemd-shared "${libraries[@]}"
+}
+
+know_packages() {
+  apt-cache show "$@" >/dev/null 2>&1 || apt_get update ||
     fail "apt-get update failed" "is there a network, and are the sources in /etc/apt right?"
-  local package
-  package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-  (cd "$work" && apt-get --quiet=2 download "$package" >"$log" 2>&1) ||
-    fail "apt-get could not download ${package:-linux-image-cloud-amd64}" "$(tail -n 3 "$log")"
-  mkdir -p "$(dirname $KERNEL)"
-  dpkg-deb --extract "$work/$package"_*.deb "$work/kernel"
-  mv "$work/kernel" $KERNEL
+}
+
+# Unpacks packages below a folder: they are not installed, so that this machine's boot loader and its own systemd hear
+# nothing of them.
+unpack() {
+  local target=$1 packages=$work/packages package
+  shift
+  rm -rf "$packages"
+  mkdir -p "$packages" "$(dirname "$target")"
+  (cd "$packages" && apt-get --quiet=2 download "$@" >"$log" 2>&1) ||
+    fail "apt-get could not download: $*" "$(tail -n 3 "$log")"
+  for package in "$packages"/*.deb; do dpkg-deb --extract "$package" "$packages/unpacked"; done
+  mv "$packages/unpacked" "$target"
 }
 
 case ${1-run} in
@@ -140,5 +167,5 @@ if [ -w . ]; then
   flock --timeout 900 9 || fail "another setup has been running for 15 minutes" "end it, then try again"
 fi
 install_packages "${RUN_PACKAGES[@]}"
-[ "${1-run}" != test ] || { install_packages "${TEST_PACKAGES[@]}"; fetch_kernel; }
+[ "${1-run}" != test ] || { install_packages "${TEST_PACKAGES[@]}"; fetch_kernel; fetch_systemd; }
 make_venv

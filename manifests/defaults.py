@@ -4,8 +4,9 @@ Stored specs stay as they were written; a Revision is made from a resolved copy,
 version of ours changes nothing that runs.
 
 The rule: a field that has a default and no value gets the default. A message that is absent is made when something
-inside it has a default, and nothing inside it has to be said by a person; else leaving it out has a meaning of its own.
-So a template without `restart` gets one with attempts 5, and one without `container` stays without.
+inside it has a default, and nothing inside it, however deep, has to be said by a person; else leaving it out has a
+meaning of its own. So a template without `restart` gets one with attempts 5, one without `container` stays without, and
+a container without `probes` is not asked anything.
 """
 
 import functools
@@ -90,5 +91,9 @@ def _has_default(message: Descriptor) -> bool:
 
 @functools.cache
 def _asks(message: Descriptor) -> bool:
-    """Something in the message is required."""
-    return any(schema.rules(field).required for field in message.fields)
+    """Something in the message or in those inside it (lists and maps aside) is required."""
+    return any(
+        schema.rules(field).required
+        or (field.message_type is not None and not field.is_repeated and _asks(field.message_type))
+        for field in message.fields
+    )

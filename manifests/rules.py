@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, isolation, quoting, suggest, words
+from manifests import checks, diff, isolation, networking, quoting, suggest, words
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import kinds, schema, units
@@ -108,6 +108,7 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
         hint = suggest.did_you_mean(name, words.ULIMITS) or f"known are {', '.join(sorted(words.ULIMITS))}"
         yield Problem(keys=(*path, "ulimits", name), message="not a limit of a process", hint=hint, at_key=True)
     yield from isolation.problems(container, path)
+    yield from networking.probe_problems(container, path)
 
 
 def _env(env: Mapping[str, str], path: Path) -> Iterator[Problem]:
@@ -143,10 +144,8 @@ def _ports(ports: Any, path: Path) -> Iterator[Problem]:
 
 
 def _port(port: pb.Port, path: Path) -> Iterator[Problem]:
-    if port.published and not port.mode:
-        hint = "write mode: host"
-        yield Problem(keys=(*path, "published"), message="needs to be told where it listens", hint=hint)
-    if port.mode and not port.published:
+    """`ingress` may stand on any port: it is the default."""
+    if port.mode == pb.PUBLISH_MODE_HOST and not port.published:
         yield Problem(keys=(*path, "mode"), message="tells where a published port listens", hint="write published, too")
 
 
@@ -171,6 +170,8 @@ _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
     for message, rule in (
         (pb.Node, _node),
         (pb.Meta, _meta),
+        (pb.Network, networking.network_problems),
+        (pb.ServiceSpec, networking.service_problems),
         (pb.TaskTemplate, _template),
         (pb.Container, _container),
         (pb.Port, _port),

@@ -6,7 +6,7 @@
 | number | `12`, `-3` | `1_000`, `0777`, `0x1F`, `1e3`, `1.0`, `"12"` |
 | bytes, cpu, duration, moment | `64Mi`, `0.5`, `"10s"` | `010`, `1_000`, a duration without a unit |
 | true or false | `true`, `false` | `yes`, `on`, `True`, `1`, `"true"` |
-| one of several words | the word, quoted or not | another case or another spelling |
+| one of several words | the word, quoted or not, in any case, with or without `-`: `clientIP` | another spelling |
 """
 
 import re
@@ -39,6 +39,9 @@ _OTHER_NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"[1-9][0-9]{0,3}[eE]\+?[0-9]", re.ASCII), lambda text: str(int(float(text)))),
 )
 """Ways to write a number that YAML versions read differently, and what each most likely means."""
+
+_NOT_SUPPORTED = frozenset({("orch.v1.Protocol", "sctp")})
+"""Words that are right elsewhere."""
 
 _OCTAL_OR_NOT = re.compile(r"0[0-9]+", re.ASCII)
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
@@ -90,8 +93,11 @@ def _boolean(scalar: Scalar) -> bool:
 
 def _enum(enum: EnumDescriptor, scalar: Scalar) -> int:
     words = schema.enum_words(enum)
-    if scalar.text in words:
-        return words[scalar.text]
+    for word, number in words.items():
+        if suggest.same(scalar.text, word):
+            return number
+    if (enum.full_name, scalar.text.lower()) in _NOT_SUPPORTED:
+        raise Unreadable(f"{scalar.text.upper()} is not supported", f"write {suggest.one_of(words)}")
     bare = scalar.text.removeprefix(enum.values_by_number[0].name.removesuffix("UNSPECIFIED"))
     hint = suggest.did_you_mean(bare, words) or f"write {suggest.one_of(words)}"
     raise Unreadable(f"{quoting.shown(scalar.text)} is not a known word", hint)

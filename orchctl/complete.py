@@ -25,6 +25,11 @@ def nodes(context: click.Context, _parameter: click.Parameter, start: str) -> li
     return _names(context, "node", start)
 
 
+def networks(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of networks."""
+    return _names(context, "network", start)
+
+
 def images(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """Names of images."""
     return _names(context, "image", start)

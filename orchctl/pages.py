@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from orchctl import phrases, safety, tables, terminal
+from orchctl import health, phrases, safety, tables, terminal
 from orchctl.tables import View
 from protos import kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
@@ -19,19 +19,20 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
     newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
     stands = f"{status.ready} of {phrases.asked(value)} ready, {status.running} running, {status.updated} updated"
     return [
-        *_head(value, view),
-        *_facts(
+        *head(value, view),
+        *facts(
             ("Mode", phrases.mode(value)),
             ("Replicas", stands),
             ("Status", phrases.service_status(value)),
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
+            ("Address", status.address),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
-        *_section("Revisions", _revisions(revisions, view)),
-        *_section("Tasks", _tasks(tasks, view)),
+        *section("Revisions", _revisions(revisions, view)),
+        *section("Tasks", _tasks(tasks, view)),
     ]
 
 
@@ -39,8 +40,8 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
     """A task: where it stands, and why."""
     status = value.status
     return [
-        *_head(value, view),
-        *_facts(
+        *head(value, view),
+        *facts(
             ("Service", f"{value.service}, slot {value.slot}"),
             ("Revision", f"{revision_.number} ({value.revision_id})" if revision_ else value.revision_id),
             ("Node", view.node(value.node_id)),
@@ -56,7 +57,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
             ("Started", phrases.timestamp(status.started_at, view.now_ms)),
             ("Finished", phrases.timestamp(status.finished_at, view.now_ms)),
         ),
-        *_section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
+        *section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
         *(_template(revision_.template) if revision_ else []),
     ]
 
@@ -65,8 +66,8 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
     """A node with its tasks."""
     status, description = value.status, value.status.description
     return [
-        *_head(value, view),
-        *_facts(
+        *head(value, view),
+        *facts(
             ("State", _since(phrases.node_state(value), status.since, view)),
             ("Message", status.message),
             ("Availability", phrases.availability(value)),
@@ -79,15 +80,15 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
         ),
-        *_section("Tasks", _tasks(tasks, view)),
+        *section("Tasks", _tasks(tasks, view)),
     ]
 
 
 def revision(value: pb.Revision, view: View) -> list[str]:
     """A revision: one version of a template."""
     return [
-        *_head(value, view),
-        *_facts(("Service", value.service), ("Number", str(value.number))),
+        *head(value, view),
+        *facts(("Service", value.service), ("Number", str(value.number))),
         *_template(value.template),
     ]
 
@@ -96,8 +97,8 @@ def image(value: pb.Image, view: View) -> list[str]:
     """An image of the cluster's own."""
     status = value.status
     return [
-        *_head(value, view),
-        *_facts(
+        *head(value, view),
+        *facts(
             ("Digest", status.digest),
             ("Size", phrases.size(status.size)),
             ("Layers", str(status.layers)),
@@ -106,9 +107,10 @@ def image(value: pb.Image, view: View) -> list[str]:
     ]
 
 
-def _head(value: kinds.StoredObject, view: View) -> list[str]:
+def head(value: kinds.StoredObject, view: View) -> list[str]:
+    """What every object has."""
     meta = value.meta
-    return _facts(
+    return facts(
         ("Name", meta.name or meta.id),
         ("Namespace", meta.namespace if kinds.of(value).namespaced else ""),
         ("Id", meta.id if meta.id != meta.name else ""),
@@ -124,23 +126,22 @@ def _template(template: pb.TaskTemplate) -> list[str]:
     """What is run, without what was left out."""
     container = template.container
     limits, reservations = container.resources.limits, container.resources.reservations
-    facts = _facts(
+    runs = facts(
         ("Image", container.image),
         ("Command", _words(container.command)),
         ("Arguments", _words(container.args)),
         ("User", container.user),
         ("Working folder", container.working_dir),
-        ("Ports", phrases.ports(container)),
+        ("Ports", phrases.ports(container.ports)),
         ("Limits", _resources(limits.cpu, limits.memory, limits.pids)),
         ("Reserved", _resources(reservations.cpu, reservations.memory, 0)),
+        *health.facts(template),
         ("Stop within", units.format_duration(template.stop_grace_period) if template.stop_grace_period else ""),
     )
     variables = [f"{key}={value}" for key, value in sorted(container.env.items())]
     return [
-        *_section(
-            "Runs", [*facts, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]
-        ),
-        *_section("Not as every container", safety.differences(container)),
+        *section("Runs", [*runs, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]),
+        *section("Not as every container", safety.differences(container)),
     ]
 
 
@@ -162,12 +163,13 @@ def _revisions(revisions: Iterable[pb.Revision], view: View) -> list[str]:
     return tables.table(["NUMBER", "ID", "IMAGE", "AGE"], rows) if rows else []
 
 
-def _facts(*facts: tuple[str, str]) -> list[str]:
+def facts(*facts: tuple[str, str]) -> list[str]:
     """`Name:   value`, a line each; what has no value is left out."""
     return [f"{name + ':':{WIDTH}}{terminal.one_line(value)}" for name, value in facts if value]
 
 
-def _section(title: str, lines: Sequence[str]) -> list[str]:
+def section(title: str, lines: Sequence[str]) -> list[str]:
+    """Lines under a title; nothing when there are none."""
     return ["", f"{title}:", *(f"  {terminal.clean(line)}" for line in lines)] if lines else []
 
 

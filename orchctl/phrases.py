@@ -1,6 +1,6 @@
 """How single facts of an object are put into words: one word or one short sentence each. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import Message
@@ -11,6 +11,7 @@ from protos.orch.v1 import objects_pb2 as pb
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
 
+MAX_ADDRESSES = 3
 _AGE_UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -86,9 +87,26 @@ def service_status(service: pb.Service) -> str:
     return service.status.message or ("in progress" if is_observed(service) else "waiting for the leader")
 
 
-def ports(container: pb.Container) -> str:
+def ports(listed: Iterable[pb.Port]) -> str:
     """`8080→80/tcp 53/udp`: published→target."""
-    return " ".join(_port(port) for port in container.ports)
+    return " ".join(_port(port) for port in listed)
+
+
+def ready_of_all(tasks: Collection[pb.EndpointTask]) -> str:
+    """`2/3`."""
+    return f"{sum(task.ready for task in tasks)}/{len(tasks)}"
+
+
+def ready_addresses(tasks: Iterable[pb.EndpointTask]) -> str:
+    """Where new connections go: the first few."""
+    addresses = [task.address for task in tasks if task.ready]
+    more = f" and {len(addresses) - MAX_ADDRESSES} more" if len(addresses) > MAX_ADDRESSES else ""
+    return ", ".join(addresses[:MAX_ADDRESSES]) + more
+
+
+def source(allowed: pb.EndpointSource) -> str:
+    """`default/api to 80/tcp`."""
+    return f"{allowed.service} to {ports(allowed.ports) or 'all ports'}"
 
 
 def _port(port: pb.Port) -> str:

@@ -21,6 +21,11 @@ def objects(stub: "ControlStub", selection: control.ListRequest) -> list[kinds.S
     return sorted(map(kinds.unwrap, response.objects), key=tables.sort_key)
 
 
+def endpoints(stub: "ControlStub") -> list[pb.Endpoints]:
+    """Of every service of the cluster: networks may have services of other namespaces in them."""
+    return [one for one in objects(stub, control.ListRequest(kind="endpoints")) if isinstance(one, pb.Endpoints)]
+
+
 def find(stub: "ControlStub", kind: kinds.Kind, name: str, namespace: str) -> kinds.StoredObject:
     """One object by name or id. NotFound when there is none."""
     reference = control.ObjectReference(kind=kind.name, namespace=namespace if kind.namespaced else "", name=name)

@@ -52,7 +52,8 @@ _SERVICE: tuple[Column[pb.Service], ...] = (
     Column(title="AGE", cell=lambda service, view: view.age(service.meta.created_at)),
     Column(title="UPDATED", cell=lambda service, _: str(service.status.updated), wide=True),
     Column(title="REVISION", cell=lambda service, _: service.status.revision_id, wide=True),
-    Column(title="PORTS", cell=lambda service, _: phrases.ports(service.spec.template.container), wide=True),
+    Column(title="ADDRESS", cell=lambda service, _: service.status.address, wide=True),
+    Column(title="PORTS", cell=lambda service, _: phrases.ports(service.spec.template.container.ports), wide=True),
     Column(title="STATUS", cell=lambda service, _: phrases.service_status(service)),
 )
 _TASK: tuple[Column[pb.Task], ...] = (
@@ -104,6 +105,28 @@ _IMAGE: tuple[Column[pb.Image], ...] = (
 )
 
 
+_NETWORK: tuple[Column[pb.Network], ...] = (
+    Column(title="NAME", cell=lambda network, _: network.meta.name),
+    Column(title="INTERNAL", cell=lambda network, _: phrases.yes_no(yes=network.spec.internal)),
+    Column(title="AGE", cell=lambda network, view: view.age(network.meta.created_at)),
+)
+
+_ENDPOINTS: tuple[Column[pb.Endpoints], ...] = (
+    Column(title="SERVICE", cell=lambda one, _: one.meta.name),
+    Column(title="ADDRESS", cell=lambda one, _: one.status.address),
+    Column(title="PORTS", cell=lambda one, _: phrases.ports(one.status.ports)),
+    Column(title="READY/ALL", cell=lambda one, _: phrases.ready_of_all(one.status.tasks)),
+    Column(title="NETWORKS", cell=lambda one, _: " ".join(one.status.networks), wide=True),
+    Column(title="ENDPOINTS", cell=lambda one, _: phrases.ready_addresses(one.status.tasks)),
+)
+
+_CLUSTER: tuple[Column[pb.Cluster], ...] = (
+    Column(title="NAME", cell=lambda cluster, _: cluster.meta.name),
+    Column(title="LAST ADDRESS", cell=lambda cluster, _: cluster.status.last_service_address),
+    Column(title="LAST SUBNET", cell=lambda cluster, _: cluster.status.last_subnet),
+)
+
+
 def columns(kind: kinds.Kind, *, wide: bool, with_namespace: bool) -> Sequence[Column[kinds.StoredObject]]:
     """The columns of a kind."""
     mine: Sequence[Column[kinds.StoredObject]] = _COLUMNS[kind.name]
@@ -118,6 +141,9 @@ _COLUMNS: Mapping[str, Sequence[Column[kinds.StoredObject]]] = {
     "node": _NODE,  # type: ignore[dict-item]
     "revision": _REVISION,  # type: ignore[dict-item]
     "image": _IMAGE,  # type: ignore[dict-item]
+    "network": _NETWORK,  # type: ignore[dict-item]
+    "endpoints": _ENDPOINTS,  # type: ignore[dict-item]
+    "cluster": _CLUSTER,  # type: ignore[dict-item]
 }
 
 

@@ -8,7 +8,16 @@ from images import reference
 from orchctl.errors import InvalidInput
 from protos import kinds
 
-_SHORT = {"svc": "service", "rev": "revision", "no": "node", "img": "image"}
+_SHORT = {
+    "svc": "service",
+    "rev": "revision",
+    "no": "node",
+    "img": "image",
+    "net": "network",
+    "ep": "endpoints",
+    "endpoint": "endpoints",
+    "endpoints": "endpoints",
+}
 ALL = "all"
 IN_ALL = ("service", "task")
 """What `get all` shows: what runs in a namespace, and for which service."""
@@ -32,7 +41,7 @@ def choices() -> list[str]:
 
 
 def plural(kind_: kinds.Kind) -> str:
-    return f"{kind_.name}s"
+    return kind_.name if kind_.name.endswith("s") else f"{kind_.name}s"
 
 
 def short(value: kinds.StoredObject) -> str:

@@ -11,7 +11,9 @@ PREFIX = "/orch/"
 CLUSTER_NAMESPACE = "_"
 """Stands where a key of an object of the whole cluster has no namespace."""
 
-StoredObject: TypeAlias = pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network
+StoredObject: TypeAlias = (
+    pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network | pb.Endpoints | pb.Cluster
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Kind:
     """Else by name. Ids are used where names may come again with another meaning."""
     written_by_people: bool = False
     """A manifest may hold it."""
+    derived: bool = False
+    """Nobody stores it: it is worked out when somebody asks."""
 
     @property
     def title(self) -> str:
@@ -39,6 +43,8 @@ KINDS = (
     Kind(name="node", message=pb.Node, namespaced=False, keyed_by_id=True, written_by_people=True),
     Kind(name="image", message=pb.Image, namespaced=False),
     Kind(name="network", message=pb.Network, namespaced=True, written_by_people=True),
+    Kind(name="endpoints", message=pb.Endpoints, namespaced=True, derived=True),
+    Kind(name="cluster", message=pb.Cluster, namespaced=False),
 )
 
 _BY_NAME = {kind.name: kind for kind in KINDS}

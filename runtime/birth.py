@@ -35,14 +35,16 @@ def place(
     *,
     bundle: str = "",
     layout: cgroups.Layout | None = None,
+    scope: Callable[[], str] | None = None,
 ) -> Iterator[Place]:
     """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails.
 
     The folder is locked from its first moment on (`state.locked`); the caller unlocks it when the container is whole.
-    `layout` is this machine's, for a caller that knows it already.
+    `layout` is this machine's, for a caller that knows it already. `scope` has somebody else make what the cgroup is
+    in, and returns the cgroup's path; else that is the configuration's.
     """
     folder = state.folder(root, container)
-    group = cgroups.Cgroup.plan(layout or cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
+    layout = layout or cgroups.current_layout()
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -53,7 +55,8 @@ def place(
     try:
         lock = _lock(folder)
         state.write_new(os.path.join(folder, state.CONFIG_FILE), config)
-        group = rootless.create_group(group, wanted.resources)
+        path = scope() if scope is not None else wanted.cgroups_path
+        group = rootless.create_group(cgroups.Cgroup.plan(layout, path, wanted.resources), wanted.resources)
         try:
             yield Place(folder=folder, group=group, lock=lock)
         except BaseException:

@@ -3,6 +3,7 @@
 One rule: a group that is gone reads as nothing, since containers end while somebody looks at them.
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -54,6 +55,13 @@ def make_folder(folder: str) -> None:
             if not read(f"{folder}/cgroup.procs").strip():
                 return
             raise OSError(errno.EEXIST, "exists and holds processes; use another path, or end them") from None
+
+
+def remove_empty(folder: str) -> None:
+    """Remove a folder, and those in it, where nobody is in them; the others stay."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(FileNotFoundError, OSError):
+            os.rmdir(path)
 
 
 def remove_tree(folder: str, depth: int) -> None:

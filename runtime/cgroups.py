@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from runtime import cgroupfiles, cgroups_v1, cgroups_v2, cgroupsetting, devicefilter, errors, values
+from runtime import cgroupfiles, cgrouppath, cgroups_v1, cgroups_v2, cgroupsetting, devicefilter, errors, values
 from runtime.cgrouplayout import Layout, current_layout, find_layout
 from runtime.cgroupsetting import Setting
 from runtime.resources import Resources
@@ -292,6 +292,8 @@ class Cgroup:
         """Remove the folders, with those that the container made below. Nothing to remove is no error."""
         for folder in self.folders:
             cgroupfiles.remove_tree(folder, _MAX_DEPTH)
+            if cgrouppath.scope(self.path):
+                cgroupfiles.remove_empty(os.path.dirname(folder))
 
 
 def enter(doors: list[int]) -> None:
@@ -332,10 +334,15 @@ def _refuse_without_group(resources: Resources) -> None:
 
 
 def _enable(folder: str, words: str) -> None:
-    """Give controllers to the groups below a folder of version 2."""
+    """Give controllers to the groups below a folder of version 2.
+
+    Who may not goes without: a limit that misses one says so when it is written.
+    """
     try:
         cgroupfiles.write(f"{folder}/cgroup.subtree_control", words)
     except errors.SetupFailed as error:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            return
         remedy = cgroups_v2.REMEDIES.get(error.errno)
         if remedy is None:
             raise

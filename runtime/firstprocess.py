@@ -28,6 +28,7 @@ from runtime import (
     hooks,
     labels,
     namespaces,
+    pivot,
     program,
     protocol,
     rootfs,
@@ -107,7 +108,7 @@ def _become_program(plan: Plan, monitor: socket.socket) -> NoReturn:
     parameters.set(made=True)
     # After the hooks of this process, which are the host's programs.
     labels.apply(process)
-    rootfs.enter(root, spec.root_propagation[0])
+    pivot.enter(root, spec.root_propagation[0])
     # From here on, every path is the container's.
     treatment.ask_late(spec, process)
     last = functools.partial(hooks.run, spec.hooks.start_container, _told(plan, "created"))

@@ -4,8 +4,6 @@ One rule: what was asked for is kept by other means, or refused. Device rules ar
 those that the configuration brings: no node can be made, and those that the image holds do not work.
 """
 
-from typing import Any
-
 from runtime import capabilities, cgroups, errors, values
 from runtime.resources import Resources
 from runtime.spec import Spec
@@ -30,8 +28,3 @@ def _can_make_nodes(wanted: Spec) -> bool:
     if wanted.user_namespace is not None:
         return False
     return given is None or bool(given.bounding & 1 << capabilities.NUMBERS["CAP_MKNOD"])
-
-
-def config(given: dict[str, Any]) -> dict[str, Any]:
-    """For whoever deletes a container whose creation was cut short: a group at its path would be somebody else's."""
-    return {**given, "linux": {**(given.get("linux") or {}), "cgroupsPath": ""}}

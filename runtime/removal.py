@@ -57,6 +57,10 @@ def _delete_group(path: str) -> None:
     group = cgroups.of(path)
     group.kill_all()
     group.delete()
+    if scope := cgrouppath.scope(path):
+        from runtime import systemd  # only here, since few have one
+
+        systemd.stop(scope)
 
 
 def _end(known: State) -> None:

@@ -75,7 +75,7 @@ def prepare(tree: Tree, owner: userns.Owner | None, *, ahead: bool = False) -> S
 
 
 def build(tree: Tree, sources: Sources) -> int:
-    """Make everything below the new root; returns the root's descriptor, for `restrict` and `enter`."""
+    """Make everything below the new root; returns the root's descriptor, for `restrict` and `pivot.enter`."""
     spec = tree.spec
     with errors.step("make the host's mounts private here"):
         syscalls.set_propagation("/", syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -92,20 +92,6 @@ def build(tree: Tree, sources: Sources) -> int:
     with errors.step("working directory"):
         os.close(paths.make_folder(root, spec.process.cwd))
     return root
-
-
-def enter(root: int, propagation: int = 0) -> None:
-    """Make the tree the root, and let go of the host's. Both are one folder, so no place for the old root is needed."""
-    with errors.step("pivot_root"):
-        os.fchdir(root)
-        syscalls.pivot_root(".", ".")
-        # The old root now lies on top of the new one; the working directory is still below it.
-        syscalls.umount2(".", syscalls.MNT_DETACH)
-        os.chdir("/")
-    if propagation:
-        with errors.step("linux.rootfsPropagation"):  # the kernel moves no root that is shared
-            syscalls.mount_setattr(root, propagation=propagation)
-    os.close(root)
 
 
 def stands_at(tree: Tree) -> str:
@@ -135,7 +121,7 @@ def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
 
 
 def _set_root_propagation(root: int, spec: Spec) -> None:
-    """Only a slave hears of the host's mounts; a peer group, or its opposite, is the container's own (`enter`)."""
+    """Only a slave hears of the host's mounts; a peer group, or its opposite, is the container's own (`pivot.enter`)."""
     wanted, recursive = spec.root_propagation
     for_now = wanted if wanted == syscalls.MS_SLAVE else syscalls.MS_PRIVATE
     syscalls.mount_setattr(root, propagation=for_now, recursive=True)

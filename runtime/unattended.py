@@ -20,10 +20,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime import (
     birth,
+    cgrouppath,
     cgroups,
     errors,
     firstprocess,
@@ -55,30 +56,45 @@ class Request:
     preserved_fds: int = 0
     pid_file: str = ""
     take_terminal: Callable[[int], None] | None = None  # gets the master when the process has a terminal
-    has_group: bool = True  # else nothing of it is limited, counted or frozen
+    manager: str = "cgroupfs"  # or systemd; or disabled, and nothing of it is limited, counted or frozen
+
+
+class Settled(NamedTuple):
+    """A container whose cgroup is decided, and how that is found when the creation is cut short."""
+
+    wanted: spec.Spec
+    config: dict[str, Any]
+    scope: Callable[[], str] | None = None
 
 
 def create(request: Request) -> State:
     """Make the container, up to the moment before its program runs."""
-    wanted = spec.parse(request.config)
-    if request.has_group:
-        config = request.config
-        # The default is the calling user's, so it comes before that may become another.
-        path = wanted.cgroups_path or state.default_cgroups_path(request.container)
-        # Docker and podman read of the group's files how much was read and written.
-        limits = values.replace(wanted.resources, counts_io=True)
-        wanted = values.replace(wanted, cgroups_path=path, resources=limits)
-    else:
-        wanted, config = groupless.settle(wanted), groupless.config(request.config)
+    wanted, config, scope = _settle_group(request)
     wanted = rootless.enter(wanted)
     if wanted.process.terminal and request.take_terminal is None:
         raise errors.InvalidSpec("process.terminal: nobody takes the terminal; give --console-socket")
-    with birth.place(request.root, request.container, config, wanted, bundle=request.bundle) as place:
+    with birth.place(request.root, request.container, config, wanted, bundle=request.bundle, scope=scope) as place:
         if place.group.folders:  # or it is gone without (`rootless`)
             place.group.apply(wanted.resources)
         created = _create_in(request, wanted, place)
     os.close(place.lock)
     return created
+
+
+def _settle_group(request: Request) -> Settled:
+    config, scope = request.config, None
+    if request.manager == "disabled":
+        return Settled(groupless.settle(spec.parse(config)), cgrouppath.replaced(config, ""))
+    if request.manager == "systemd":
+        from runtime import systemd  # only here, since few ask for it
+
+        config, scope = systemd.settle(config, request.container)
+    wanted = spec.parse(config)
+    # The default is the calling user's, so it comes before that may become another.
+    path = wanted.cgroups_path or state.default_cgroups_path(request.container)
+    # Docker and podman read of the group's files how much was read and written.
+    limits = values.replace(wanted.resources, counts_io=True)
+    return Settled(values.replace(wanted, cgroups_path=path, resources=limits), config, scope)
 
 
 def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> State:
@@ -123,7 +139,7 @@ def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> State
     pid = birth.first_process(wanted, pid, channel)
     try:
         run_hooks = functools.partial(birth.creation_hooks, wanted, {**told, "pid": pid}, channel, start=False)
-        return _accompany(request, wanted, folder, pid, channel, run_hooks)
+        return _accompany(request, place, pid, channel, run_hooks)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -131,14 +147,10 @@ def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> State
 
 
 def _accompany(
-    request: Request,
-    wanted: spec.Spec,
-    folder: str,
-    pid: int,
-    channel: socket.socket,
-    run_hooks: Callable[[], None],
+    request: Request, place: birth.Place, pid: int, channel: socket.socket, run_hooks: Callable[[], None]
 ) -> State:
     """From the fork until the first process waits at its gate; a kill of this process leaves what `delete` removes."""
+    folder = place.folder
     known = State(
         id=request.container,
         status="creating",
@@ -147,7 +159,7 @@ def _accompany(
         monitor_pid=0,
         monitor_start=0,
         bundle=request.bundle,
-        cgroups_path=wanted.cgroups_path,
+        cgroups_path=place.group.path,
         created_ns=time.time_ns(),
         started_ns=0,
     )

@@ -12,9 +12,10 @@ from typing import Any
 from agent.adapters.wire import Connection
 from agent.errors import NoSuchTask, StartFailed
 from protos.orch.v1 import control_pb2 as cpb
-from runtime import errors, terminal
+from runtime import errors, protocol, terminal
 
 MAX_QUEUED_BYTES = 256 * 1024
+LATE_S = 5.0
 QUIET_S = 0.5
 LEFT_BYTES = 1 << 20
 """When the command has ended, what it has written is still in the pipes: at most a pipe's largest size (pipe(7)). The
@@ -100,10 +101,8 @@ class MonitorExec:
         process = _process(wanted, environment)
         with contextlib.ExitStack() as theirs:
             pipes = [] if wanted.tty else self._pipes(theirs)
-            reply = await self._monitor.call("exec", [end for end, _ in pipes], process=process)
+            reply = await self._ask([end for end, _ in pipes], process)
         self._number = int(reply.body["exec"])
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            self._pidfd = os.pidfd_open(int(reply.body["pid"]))
         if wanted.tty:
             (self._master,) = reply.fds
             await self._output.read_from(os.dup(self._master), cpb.LOG_STREAM_STDOUT)
@@ -116,6 +115,27 @@ class MonitorExec:
             if not wanted.stdin:
                 self._input.close()
         self._settle()
+
+    async def _ask(self, fds: list[int], process: dict[str, Any]) -> protocol.Message:
+        """What the monitor answers. Whoever does not wait for it any more leaves no command behind: it may have been
+        started already, so it is waited for all the same, to be killed.
+        """
+        asking = asyncio.ensure_future(self._monitor.call("exec", fds, process=process))
+        try:
+            reply = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait([asking], timeout=LATE_S)
+            if asking.done() and not asking.cancelled() and asking.exception() is None:
+                self._hold(asking.result())
+                asking.result().close()
+            asking.cancel()
+            raise
+        self._hold(reply)
+        return reply
+
+    def _hold(self, reply: protocol.Message) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._pidfd = os.pidfd_open(int(reply.body["pid"]))
 
     @staticmethod
     def _pipes(theirs: contextlib.ExitStack) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ STATE/node.json                 the node's id
 STATE/assignment.pb             what the leader assigned last
 STATE/tasks/ID/record.json      what must be remembered of a task
 STATE/tasks/ID/{upper,work}     the container's writable layer
+STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resolv.conf
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's

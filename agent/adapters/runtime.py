@@ -7,6 +7,7 @@ the launcher may be killed at any moment: the next request starts another.
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -71,11 +72,13 @@ class Launched:
         task_id = request.task_id
         folder = self._layout.task(task_id)
         await _fresh_layer(folder)
+        root_id = _root_id(request.config)
+        config = _with_files(request, folder / "files", root_id)
         try:
             await self._ask_launcher(
                 "create",
                 container=task_id,
-                config=request.config,
+                config=config,
                 overlay={"lower": request.layers, "upper": str(folder / "upper"), "work": str(folder / "work")},
                 log={
                     "path": str(self._layout.log(task_id)),
@@ -84,7 +87,7 @@ class Launched:
                 },
                 start=True,
             )
-            return self._adopt(task_id, _root_id(request.config))
+            return self._adopt(task_id, root_id)
         except errors.ContainerExists as error:
             # What an agent that was killed had begun to make, and no agent has seen whole.
             await self.delete(task_id)
@@ -243,6 +246,36 @@ def signal_number(name: str) -> int:
     if isinstance(number, signal.Signals) and (not plus or offset.isdecimal()):
         return int(number) + (int(offset) if plus else 0)
     raise Refused(f"there is no signal {name!r}; write one like SIGTERM or 15", reason="InvalidSignal")
+
+
+def _with_files(request: ContainerRequest, folder: Path, root_id: int) -> Mapping[str, Any]:
+    """The configuration with the container's own files, which are made anew."""
+    if not request.files:
+        return request.config
+    mode = "ro" if request.config.get("root", {}).get("readonly") else "rw"
+    mounts = list(request.config.get("mounts", ()))
+    try:
+        folder.mkdir(mode=0o711, exist_ok=True)
+        for destination, text in request.files.items():
+            path = folder / destination.rpartition("/")[2]
+            _write_for(path, text, root_id)
+            options = ["bind", "nosuid", "nodev", "noexec", mode]
+            mounts.append({"destination": destination, "type": "bind", "source": str(path), "options": options})
+    except OSError as error:
+        raise Temporary(f"cannot write {folder}: {error.strerror}", reason="DiskFailed") from error
+    return {**request.config, "mounts": mounts}
+
+
+def _write_for(path: Path, text: str, root_id: int) -> None:
+    """A file of the container's root. Never the one of an earlier container, which somebody may still hold open."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(fd, 0o644)
+        os.fchown(fd, root_id, root_id)
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 async def _fresh_layer(folder: Path) -> None:

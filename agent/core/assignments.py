@@ -22,6 +22,7 @@ class Assignments:
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
     services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
+    withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={}, services={})
+        base: Assignments = dataclasses.replace(current, revisions={}, services={}, withdrawn=frozenset())
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -60,6 +61,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
         services=_services(base.services, message),
+        withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
     )
 
 
@@ -75,6 +77,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         revisions=current.revisions.values(),
         network=current.network,
         services=current.services.values(),
+        withdrawn_tasks=sorted(current.withdrawn),
     )
 
 
@@ -85,6 +88,7 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
         services={service.id: service for service in saved.services},
+        withdrawn=frozenset(saved.withdrawn_tasks),
     )
 
 

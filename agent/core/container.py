@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from agent.core import isolation
+from agent.core import hostfiles, isolation
+from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode, Machine
 from agent.errors import Refused
 from protos.orch.v1 import objects_pb2 as pb
@@ -57,6 +58,8 @@ class ContainerRequest:
     layers: tuple[str, ...]  # top first
     log_max_size: int  # bytes
     log_max_files: int
+    files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Its own files, by path: text that covers what the image has there."""
 
 
 def request(
@@ -67,6 +70,7 @@ def request(
     node: NodeContext,
     address: str,
     network_namespace: str,
+    resolving: Resolving = hostfiles.NOBODY,
     user_namespace: str = "",
     root_id: int = 0,
     devices: Mapping[str, DeviceNode] = MappingProxyType({}),
@@ -79,7 +83,7 @@ def request(
     spec = template.container
     user = spec.user or image.user or "0"
     config = copy.deepcopy(dict(node.base))
-    config["hostname"] = spec.hostname or task.meta.name[:63]
+    config["hostname"] = hostname(task, spec)
     config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
     config["process"] = {
         **config.get("process", {}),
@@ -112,7 +116,13 @@ def request(
         layers=image.layers,
         log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
         log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
+        files=hostfiles.files(task, hostname=hostname(task, spec), address=address, resolving=resolving),
     )
+
+
+def hostname(task: pb.Task, spec: pb.Container) -> str:
+    """The name that the container has for itself."""
+    return spec.hostname or task.meta.name[:63]
 
 
 def _linux(
@@ -158,7 +168,7 @@ def environment(task: pb.Task, spec: pb.Container, image: PreparedImage, *, node
     for entry in image.env:
         name, _, value = entry.partition("=")
         variables[name] = value
-    variables["HOSTNAME"] = spec.hostname or task.meta.name[:63]
+    variables["HOSTNAME"] = hostname(task, spec)
     variables.update(spec.env)
     variables.update(
         ORCH_TASK=task.meta.name,

@@ -32,6 +32,8 @@ HASH_SEED = 0x6F726368
 
 LINKS = "orch-*"
 DNS_PORT = 53
+ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
+"""An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""
@@ -204,6 +206,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
   }}
   chain refuse_own {{
     type filter hook output priority filter; policy accept;
+    # While the agent is started again nobody listens there. Silence makes whoever asks ask again, a refusal give up.
+    ip saddr {own} icmp type destination-unreachable icmp code port-unreachable {ABOUT_DNS} drop
     {refuse_virtual}
   }}
   chain forward {{

@@ -45,11 +45,31 @@ class Record:
     stop_signal: str = "SIGTERM"  # the template's, else the image's
     started_at: int = 0  # of the present container, or the last one
     exit: Exit | None = None  # of the last container
+    ready: bool = True  # of the present container: what its probes said last
+    unhealthy: str = ""  # which probe wants the present container restarted, or wanted it of the last one, and why
+    leaving_since: int = 0  # when a task with ports was told to stop: from then on it leaves the endpoints, ms
+    draining_since: int = 0  # when it had left them on every node, ms
     restarts: int = 0
     restart_times: tuple[int, ...] = ()  # those that may still be within the policy's window, oldest first
     quick_exits: int = 0  # exits in a row without a minute of health between them
     restart_at: int = 0  # when the next container may be started; 0: at once
     ending: State | None = None  # what the task comes to once everything is cleaned up
+
+    @property
+    def why_ended(self) -> tuple[str, str]:
+        """The message and the reason of a task that ended by itself."""
+        assert self.exit is not None, "a task ends by itself through an exit"
+        times = "1 restart" if self.restarts == 1 else f"{self.restarts} restarts"
+        again = f" after {times}" if self.restarts else ""
+        if self.ending == states.COMPLETE:
+            return f"ended with exit code {self.exit.code}", ""
+        if self.unhealthy:
+            return f"{self.unhealthy}{',' if again else ''}{again}", "ProbeFailed"
+        if self.exit.message:
+            return f"the container could not be started{again}: {self.exit.message}", "StartFailed"
+        if self.exit.oom_killed:
+            return f"{self.exit.out_of_memory}{',' if again else ''}{again}", "OutOfMemory"
+        return f"ended with exit code {self.exit.code}{again}", "ExitCode"
 
 
 def to_json(record: Record) -> str:

@@ -2,7 +2,8 @@
 
 The first restart is immediate, the following ones wait 1 s × 2ⁿ up to 60 s, less up to a fifth by chance, so that
 what crashed together does not return together. A container that lived for a minute was healthy: the waiting begins
-anew. After `attempts` restarts within `window` the task is FAILED, and its replacement is the leader's affair.
+anew. One that was ended because of its probes has failed, whatever its exit code is. After `attempts` restarts within
+`window` the task is FAILED, and its replacement is the leader's affair.
 
     attempts 5, crashes at once:  0 s, 1 s, 2 s, 4 s, 8 s, then FAILED
 """
@@ -34,7 +35,7 @@ def delay_ms(quick_exits: int, jitter: float) -> int:
 def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms: int, jitter: float) -> Record:
     """The record with the exit noted, and what it leads to: `ending` or `restart_at`."""
     noted = dataclasses.replace(record, exit=ended)
-    ending = _ending(ended, policy.condition)
+    ending = _ending(policy.condition, well=ended.code == 0 and not record.unhealthy)
     if ending is not None:
         return dataclasses.replace(noted, ending=ending)
     recent = tuple(at for at in record.restart_times if at > now_ms - policy.window)
@@ -57,9 +58,8 @@ def restarted(record: Record, *, now_ms: int) -> Record:
     )
 
 
-def _ending(ended: Exit, condition: pb.RestartCondition.ValueType) -> State | None:
+def _ending(condition: pb.RestartCondition.ValueType, *, well: bool) -> State | None:
     """The state that the exit alone leads to; None when the container is to be restarted."""
-    well = ended.code == 0
     match condition:
         case pb.RESTART_CONDITION_NEVER:
             return states.COMPLETE if well else states.FAILED

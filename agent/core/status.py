@@ -6,16 +6,17 @@ from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
 
-def status_of(observed: Observed) -> pb.TaskStatus:
-    """The status that the leader stores and people see."""
+def status_of(observed: Observed, *, unwanted: bool = False) -> pb.TaskStatus:
+    """The status that the leader stores and people see. A task that is to stop is `unwanted`, and not ready."""
     record = observed.record
     message, reason = _words(observed)
+    runs = observed.life is Life.RUNNING and record.state == states.RUNNING
     status = pb.TaskStatus(
         state=record.state,
         at=record.at,
         message=message,
         reason=reason,
-        ready=observed.life is Life.RUNNING and record.state == states.RUNNING,
+        ready=runs and record.ready and not record.unhealthy and not unwanted,
         restarts=record.restarts,
         address=record.address,
         started_at=record.started_at,
@@ -35,10 +36,18 @@ def _words(observed: Observed) -> tuple[str, str]:
         return record.message, record.reason
     if failure is not None:
         return failure.message, failure.reason
+    if record.ending is not None:
+        return record.why_ended
     if observed.life is not Life.RUNNING and _is_restarting(record):
-        return _restarting(record), "Restarting"
+        return _restarting(record), "ProbeFailed" if record.unhealthy else "Restarting"
+    if record.unhealthy:
+        return record.unhealthy, "ProbeFailed"
     if observed.stop_asked_at:
         return "stopping", "Stopping"
+    if record.leaving_since:
+        return "draining connections", "Draining"
+    if observed.life is Life.RUNNING and not record.ready and observed.not_ready:
+        return observed.not_ready, "NotReady"
     return record.message, record.reason
 
 
@@ -52,6 +61,8 @@ def _restarting(record: Record) -> str:
         return "the container is started again: none was found on the node"
     if record.exit.message:
         return f"could not be started: {record.exit.message}; restart {record.restarts + 1} is next"
+    if record.unhealthy:
+        return f"{record.unhealthy}; restart {record.restarts + 1} is next"
     ended = record.exit
     why = ended.out_of_memory if ended.oom_killed else f"ended with exit code {ended.code}"
     return f"{why}; restart {record.restarts + 1} is next"

@@ -7,6 +7,10 @@ holds none.
     ACCEPTED ─► PREPARING: image, users, network ─► READY ─► STARTING: container ─► RUNNING ─┐
                                                       ▲                                      │ exit
                                                       └── container again, after a while ◄───┴──► COMPLETE, FAILED
+
+A task with ports that is to stop leaves the services' endpoints first, then goes on with the connections that it has:
+
+    told to stop ─► leave: until no node sends it new connections, 5 s at most ─► drain ─► stop signal ─► SIGKILL
 """
 
 from dataclasses import dataclass
@@ -20,6 +24,10 @@ from protos.states import State
 
 KILLED_WAIT_MS = 5_000
 """How long after SIGKILL the container may still be there before it is removed by force."""
+
+WITHDRAWAL_MS = 5_000
+"""How long a task that is to stop waits at most until no node sends it new connections. A node that does not answer, or
+a control plane that is away, holds it up no longer."""
 
 CLEANUP_ATTEMPTS = 5
 """After so many failures of a clean-up the task's end is reported all the same; the clean-up is still repeated."""
@@ -55,6 +63,7 @@ class Observed:
     network_ready: bool = False
     stop_asked_at: int = 0  # ms; 0: not yet
     kill_asked_at: int = 0
+    not_ready: str = ""  # why the running container is not ready, as far as its probes have said
     failure: Failure | None = None
 
 
@@ -66,6 +75,7 @@ class Desired:
     template: pb.TaskTemplate
     gone: bool = False  # the leader has no record of it: nothing is kept, nothing is reported
     lost: bool = False  # the leader gave it up while this node was out of reach: it stops, nothing is reported
+    withdrawn: bool = False  # it is to stop, and no node sends it new connections any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +145,22 @@ class NoteExit:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Write down since when the task is to stop, and so has to leave the endpoints."""
+
+    def describe(self) -> str:
+        return "leave the endpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Write down since when the task gets no new connections."""
+
+    def describe(self) -> str:
+        return "drain connections"
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Ask the container to stop."""
 
@@ -201,6 +227,8 @@ Step: TypeAlias = (
     | AttachNetwork
     | StartContainer
     | NoteExit
+    | Leave
+    | Drain
     | Stop
     | Kill
     | DeleteContainer
@@ -221,12 +249,13 @@ def next_step(observed: Observed, desired: Desired, now_ms: int) -> Step:
     if states.is_terminal(observed.record.state):
         return _after_the_end(observed, desired, now_ms)
     if is_unwanted(desired):
-        return _stop(observed, desired, now_ms) or _end(observed, states.SHUTDOWN, "stopped", "")
+        stop = _drain(observed, desired, now_ms) or _stop(observed, desired, now_ms)
+        return stop or _end(observed, states.SHUTDOWN, "stopped", "")
     if observed.failure is not None and observed.failure.final:
         state = states.REJECTED if observed.record.state < states.STARTING else states.FAILED
         return _end(observed, state, observed.failure.message, observed.failure.reason)
     if observed.record.ending is not None:
-        return _end(observed, observed.record.ending, *_why_ended(observed.record))
+        return _end(observed, observed.record.ending, *observed.record.why_ended)
     return _climb(observed, desired, now_ms)
 
 
@@ -248,7 +277,8 @@ def _climb(observed: Observed, desired: Desired, now_ms: int) -> Step:
     if observed.life is Life.RUNNING:
         if record.state < states.RUNNING:
             return Enter(state=states.RUNNING)
-        return Wait(why="the container runs")
+        stop = _stop(observed, desired, now_ms) if record.unhealthy else None
+        return stop or Wait(why="the container runs")
     if observed.life is Life.STOPPED:
         return DeleteContainer()
     if record.restart_at > now_ms:
@@ -281,6 +311,34 @@ def _prepare(observed: Observed, desired: Desired) -> Step | None:
     if state < states.READY:
         return Enter(state=states.READY)
     return None
+
+
+def _drain(observed: Observed, desired: Desired, now_ms: int) -> Step | None:
+    """What comes before the stop signal; None when that is due.
+
+    Only what may have connections has anything to wait for: it has ports, it has run, and it was not stopped already.
+    """
+    record = observed.record
+    serves = observed.life is Life.RUNNING and record.state == states.RUNNING and desired.template.container.ports
+    if not serves or record.unhealthy or observed.stop_asked_at:
+        return None
+    if not record.leaving_since:
+        return Leave()
+    if not record.draining_since:
+        # Of a task that the leader does not know, or gave up, there has long been no endpoint.
+        withdrawn = desired.withdrawn or desired.gone or desired.lost
+        if not withdrawn and _lasts(record.leaving_since, WITHDRAWAL_MS, now_ms):
+            return Wait(until=record.leaving_since + WITHDRAWAL_MS, why="other nodes may send it connections")
+        return Drain()
+    drain_ms = desired.template.drain_seconds * 1000
+    if _lasts(record.draining_since, drain_ms, now_ms):
+        return Wait(until=record.draining_since + drain_ms, why="it drains its connections")
+    return None
+
+
+def _lasts(since: int, duration_ms: int, now_ms: int) -> bool:
+    """Whether the time is not over. A moment that is still to come was noted before the clock was set back."""
+    return since <= now_ms < since + duration_ms
 
 
 def _stop(observed: Observed, desired: Desired, now_ms: int) -> Step | None:
@@ -326,17 +384,3 @@ def _clean_up(observed: Observed) -> Step | None:
     if observed.record.root_id is not None:
         return FreeUsers()
     return None
-
-
-def _why_ended(record: Record) -> tuple[str, str]:
-    """The message and the reason of a task that ended by itself."""
-    assert record.exit is not None, "a task ends by itself through an exit"
-    if record.ending == states.COMPLETE:
-        return f"ended with exit code {record.exit.code}", ""
-    times = "1 restart" if record.restarts == 1 else f"{record.restarts} restarts"
-    again = f" after {times}" if record.restarts else ""
-    if record.exit.message:
-        return f"the container could not be started{again}: {record.exit.message}", "StartFailed"
-    if record.exit.oom_killed:
-        return f"{record.exit.out_of_memory}{',' if again else ''}{again}", "OutOfMemory"
-    return f"ended with exit code {record.exit.code}{again}", "ExitCode"

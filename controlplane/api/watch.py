@@ -25,6 +25,10 @@ async def watch(known: cache.Cache, request: pb.WatchRequest, send: Send) -> Non
     selections = [lookup.Selection(selection) for selection in request.selections]
     if not 1 <= len(selections) <= MAX_SELECTIONS:
         raise errors.Invalid(f"a watch takes 1 to {MAX_SELECTIONS} selections, not {len(selections)}")
+    for selection in selections:
+        if selection.kind.derived:
+            text = f"{selection.kind.name} cannot be watched: they are worked out when somebody asks"
+            raise errors.Invalid(text, hint="watch tasks, which they follow")
     told = _Told(selections)
     synced = False
     with known.subscribe({selection.kind.name for selection in selections}) as subscription:

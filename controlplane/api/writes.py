@@ -59,7 +59,9 @@ class Writes:
         wanted = deciding.prepare([_unwrap(envelope) for envelope in request.objects])
         for _ in range(ATTEMPTS):
             existing = await self._existing(wanted)
-            decision = deciding.decide(existing, wanted, now_ms=self._now_ms(), new_id=self._new_id)
+            decision = deciding.decide(
+                existing, wanted, others=self._others(), now_ms=self._now_ms(), new_id=self._new_id
+            )
             changes = [typed.put(change.value) for change in decision.changes]
             if request.dry_run or not changes:
                 return self._applied(decision, self._cache.revision)
@@ -81,6 +83,11 @@ class Writes:
                 keys[key] = deciding.identity(value)
         return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
 
+    def _others(self) -> Iterable[kinds.StoredObject]:
+        """What the objects have to get on with, as far as it is known here."""
+        state = self._cache.snapshot()
+        return [*state.all(objects_pb2.Service).values(), *state.all(objects_pb2.Network).values()]
+
     def _key_of(self, value: kinds.StoredObject) -> str | None:
         """The key of a named object; None for a node that nobody has seen, since nodes are keyed by id."""
         if isinstance(value, objects_pb2.Node):
@@ -93,13 +100,15 @@ class Writes:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
         nodes = tuple(state.all(objects_pb2.Node).values())
+        names = {f"{one.meta.namespace}/{one.meta.name}" for one in state.all(objects_pb2.Service).values()}
+        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in decision.results}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, nodes=nodes),
+                    warnings=warnings.warnings(result.after, images=images, nodes=nodes, services=names),
                 )
                 for result in decision.results
             ],
@@ -136,11 +145,15 @@ class Writes:
 
     async def delete(self, request: pb.DeleteRequest) -> kinds.StoredObject:
         """The object as it was when its end was asked for."""
+        if lookup.kind(request.reference.kind).derived:
+            raise errors.Invalid(
+                f"{request.reference.kind} are worked out, and cannot be deleted", hint="delete the service"
+            )
 
         def edit(value: kinds.StoredObject) -> kinds.StoredObject | None:
             if isinstance(value, objects_pb2.Service):
                 return edits.mark_deleted(value, now_ms=self._now_ms())
-            edits.check_removable(value)
+            edits.check_removable(value, self._cache.snapshot().all(objects_pb2.Service).values())
             return None
 
         return (await self._change(request.reference, edit)).after

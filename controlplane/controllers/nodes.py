@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from controlplane.core import garbage, nodes, plan
+from controlplane.core import addresses, garbage, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
@@ -11,10 +11,13 @@ from protos.orch.v1 import objects_pb2 as pb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
-    """Where tasks get their addresses from: `cluster` is cut into subnets with a prefix of `subnet_bits`."""
+    """Where addresses come from. `cluster`, of the tasks, is cut into subnets with a prefix of `subnet_bits`.
+    `services` has the virtual addresses.
+    """
 
     cluster: str
     subnet_bits: int
+    services: str
 
 
 class NodeRecords:
@@ -39,6 +42,7 @@ class NodeRecords:
             {node.meta.id: node for node in snapshot.all(pb.Node).values()},
             self._sessions.descriptions(),
             keys,
+            snapshot.get(pb.Cluster, addresses.CLUSTER),
             cluster_range=self._ranges.cluster,
             subnet_bits=self._ranges.subnet_bits,
             grace_until=self._grace_until,

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from controlplane.core import plan, scheduler, tasks
 from controlplane.store.snapshots import Change, Snapshot
-from protos import states
+from manifests import networking
+from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
 CLUSTER = "cluster"
@@ -23,6 +24,8 @@ class Scheduling:
                 return [CLUSTER]  # what it took is free again
             case pb.Task() as task if not task.node_id:
                 return [CLUSTER]
+            case pb.Service() if change.after is None or _has_another_spec(change):
+                return [CLUSTER]  # a port that it published may be free again
             case _:
                 return []
 
@@ -35,7 +38,18 @@ class Scheduling:
             return plan.NOTHING
         templates = {one.meta.id: one.template for one in snapshot.all(pb.Revision).values()}
         placed = [task for task in snapshot.all(pb.Task).values() if task.node_id]
-        return scheduler.schedule(snapshot.all(pb.Node).values(), placed, waiting, templates, now_ms)
+        everywhere = {
+            networking.published_key(port): kinds.label(service)
+            for service in snapshot.all(pb.Service).values()
+            for port in service.spec.template.container.ports
+            if port.published and networking.mode_of(port) == pb.PUBLISH_MODE_INGRESS
+        }
+        return scheduler.schedule(snapshot.all(pb.Node).values(), placed, waiting, templates, now_ms, everywhere)
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
+
+
+def _has_another_spec(change: Change) -> bool:
+    before, after = change.before, change.after
+    return before is not None and after is not None and before.meta.generation != after.meta.generation

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from controlplane.core import garbage, plan, replicated
+from controlplane.core import addresses, garbage, plan, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -13,8 +13,9 @@ class Services:
 
     name = "services"
 
-    def __init__(self, suffixes: Iterator[str]) -> None:
+    def __init__(self, suffixes: Iterator[str], address_range: str) -> None:
         self._suffixes = suffixes
+        self._address_range = address_range
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         node = change.after or change.before
@@ -23,7 +24,7 @@ class Services:
             return {f"{task.meta.namespace}/{task.service}" for task in snapshot.tasks_on(node.meta.id).values()}
         if _is_own_status(change):
             return []
-        return service_keys(change)
+        return [*service_keys(change), *_waiting_for_its_address(change, snapshot)]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
         return [_key(service) for service in snapshot.all(pb.Service).values()]
@@ -32,19 +33,38 @@ class Services:
         draining = frozenset(
             node.meta.id for node in snapshot.all(pb.Node).values() if node.spec.availability == pb.AVAILABILITY_DRAIN
         )
-        return plan.join(self._plan_one(snapshot, key, draining, now_ms) for key in sorted(keys))
+        given = self._give_addresses(snapshot, keys)
+        made = plan.join(self._plan_one(snapshot, key, draining, given.get(key), now_ms) for key in sorted(keys))
+        record = snapshot.get(pb.Cluster, addresses.CLUSTER)
+        last = next((address for address in reversed(given.values()) if address), "")
+        remembered = addresses.remember(record, now_ms=now_ms, service_address=last)
+        return plan.Plan(changes=(*remembered, *made.changes), wake_at=made.wake_at)
 
-    def _plan_one(self, snapshot: Snapshot, key: str, draining: frozenset[str], now_ms: int) -> plan.Plan:
-        namespace, name = key.split("/")
-        service = snapshot.get(pb.Service, name, namespace=namespace)
+    def _give_addresses(self, snapshot: Snapshot, keys: frozenset[str]) -> dict[str, str]:
+        """A virtual address for each of the services that is to get one, in this order; empty for who gets none."""
+        wanting = [key for key in sorted(keys) if (one := _find(snapshot, key)) and addresses.wanted(one)]
+        if not wanting:
+            return {}
+        taken = {service.status.address for service in snapshot.all(pb.Service).values()}
+        record = snapshot.get(pb.Cluster, addresses.CLUSTER)
+        pool = addresses.service_addresses(self._address_range, taken, record)
+        return {key: pool.take() for key in wanting}
+
+    def _plan_one(
+        self, snapshot: Snapshot, key: str, draining: frozenset[str], address: str | None, now_ms: int
+    ) -> plan.Plan:
+        service = _find(snapshot, key)
         if service is None:
             return plan.NOTHING
+        namespace, name = key.split("/")
         situation = replicated.Situation(
             service=service,
             revisions=snapshot.revisions_of(namespace, name).values(),
             tasks=snapshot.tasks_of(namespace, name).values(),
             draining=draining,
             now_ms=now_ms,
+            address=address or "",
+            address_range=self._address_range if address == "" else "",
         )
         return replicated.reconcile(situation, self._suffixes)
 
@@ -103,3 +123,15 @@ def service_keys(change: Change) -> Iterable[str]:
 
 def _key(service: pb.Service) -> str:
     return f"{service.meta.namespace}/{service.meta.name}"
+
+
+def _find(snapshot: Snapshot, key: str) -> pb.Service | None:
+    namespace, name = key.split("/")
+    return snapshot.get(pb.Service, name, namespace=namespace)
+
+
+def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:
+    """When a service goes, others may have been waiting for the address that it had."""
+    if change.after is not None or not isinstance(change.before, pb.Service) or not change.before.status.address:
+        return []
+    return [_key(service) for service in snapshot.all(pb.Service).values() if addresses.wanted(service)]

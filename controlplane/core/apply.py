@@ -7,13 +7,13 @@ The user's fields are those that carry no `system` rule. They replace what is st
 what was sent are ignored, so that what `get -o yaml` prints can be applied again.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from google.protobuf.message import Message
 
-from controlplane.core import plan
+from controlplane.core import plan, relations
 from controlplane.core import request_errors as errors
 from controlplane.store import api as store
 from manifests import defaults, diff, rules
@@ -75,14 +75,16 @@ def decide(
     existing: Mapping[Identity, kinds.StoredObject],
     wanted: Sequence[kinds.StoredObject],
     *,
+    others: Iterable[kinds.StoredObject] = (),
     now_ms: int,
     new_id: Callable[[], str],
 ) -> Decision:
-    """What to do about each of the prepared objects, given those that are there.
+    """What to do about each of the prepared objects, given those that are there under their names, and all others.
 
     Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
     """
     refusals = [refusal for value in wanted for refusal in _refusals(existing.get(identity(value)), value)]
+    refusals += relations.refusals(wanted, relations.Surroundings.after(others, wanted))
     if refusals:
         raise _of_refusals(refusals)
     results = tuple(_result(existing.get(identity(value)), value, now_ms=now_ms, new_id=new_id) for value in wanted)
@@ -146,29 +148,22 @@ def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mista
 # Refusals ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    error: type[errors.RequestError]
-    mistake: errors.Mistake
-    hint: str
-
-
 # An error has one status code and one hint: those of the first kind here.
 _PRECEDENCE: Sequence[type[errors.RequestError]] = (errors.Outdated, errors.NotNow, errors.Unknown)
 
 
-def _of_refusals(refusals: Sequence[_Refusal]) -> errors.RequestError:
+def _of_refusals(refusals: Sequence[relations.Refusal]) -> errors.RequestError:
     first = min(refusals, key=lambda refusal: _PRECEDENCE.index(refusal.error))
     ordered = [first, *(refusal for refusal in refusals if refusal is not first)]
     return errors.of_mistakes(first.error, [refusal.mistake for refusal in ordered], hint=first.hint)
 
 
-def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> Iterator[_Refusal]:
+def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> Iterator[relations.Refusal]:
     """Why this object cannot be applied onto what is there."""
 
-    def refusal(error: type[errors.RequestError], path: str, message: str, hint: str) -> _Refusal:
+    def refusal(error: type[errors.RequestError], path: str, message: str, hint: str) -> relations.Refusal:
         mistake = errors.Mistake(object=kinds.label(wanted), path=path, message=message)
-        return _Refusal(error=error, mistake=mistake, hint=hint)
+        return relations.Refusal(error=error, mistake=mistake, hint=hint)
 
     version = before.meta.version if before else 0
     if wanted.meta.version not in {0, version}:

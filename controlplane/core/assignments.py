@@ -7,6 +7,7 @@ The rest of its status is the agent's own affair, so a change there is not sent 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.core.endpoint_table import Difference
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -16,13 +17,26 @@ Seen = tuple[int, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a node has to run, and what it needs for that. `revisions` by id; those of other tasks do no harm."""
+
+    tasks: Collection[pb.Task] = ()
+    revisions: Mapping[str, pb.Revision] = field(default_factory=dict)
+    network: wire.NodeNetwork = field(default_factory=wire.NodeNetwork)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """What an agent has been told up to `sequence`."""
 
     sequence: int = 0
+    work: Work = field(default_factory=Work)
     tasks: Mapping[str, Seen] = field(default_factory=dict)
     revisions: frozenset[str] = frozenset()
-    network: wire.NodeNetwork = field(default_factory=wire.NodeNetwork)
+    services: int = 0
+    """The number of the list of services."""
+    withdrawn: frozenset[str] = frozenset()
+    """Tasks that are to stop and have left the network."""
 
 
 def _seen(task: pb.Task) -> Seen:
@@ -30,52 +44,69 @@ def _seen(task: pb.Task) -> Seen:
 
 
 def complete(
-    tasks: Collection[pb.Task], revisions: Mapping[str, pb.Revision], network: wire.NodeNetwork, sequence: int
+    work: Work, services: Difference, withdrawn: frozenset[str], sequence: int
 ) -> tuple[wire.Assignment, Told]:
     """Everything, and what the agent knows once it has it. A task whose revision is missing comes later."""
-    told = Told(sequence=sequence)
-    message, told = _difference(told, tasks, revisions, network)
+    message, told = _difference(Told(sequence=sequence), work, services, withdrawn)
     message.type = wire.Assignment.TYPE_COMPLETE
     message.applies_to = 0
-    message.network.CopyFrom(network)
+    message.network.CopyFrom(work.network)
     return message, told
 
 
 def incremental(
-    told: Told, tasks: Collection[pb.Task], revisions: Mapping[str, pb.Revision], network: wire.NodeNetwork
+    told: Told, work: Work, services: Difference, withdrawn: frozenset[str]
 ) -> tuple[wire.Assignment | None, Told]:
-    """What changed since `told`; None when nothing did."""
-    message, after = _difference(told, tasks, revisions, network)
-    if not (message.tasks or message.removed_tasks or message.HasField("network")):
+    """What changed since `told`; None when nothing did. `services`: since the list that was told."""
+    message, after = _difference(told, work, services, withdrawn)
+    of_work = message.tasks or message.removed_tasks or message.HasField("network")
+    if not (of_work or message.services or message.removed_services or message.withdrawn_tasks):
         return None, told
     message.type = wire.Assignment.TYPE_INCREMENTAL
     return message, after
 
 
 def _difference(
-    told: Told, tasks: Collection[pb.Task], revisions: Mapping[str, pb.Revision], network: wire.NodeNetwork
+    told: Told, work: Work, services: Difference, withdrawn: frozenset[str]
 ) -> tuple[wire.Assignment, Told]:
-    sendable = [task for task in tasks if task.revision_id in revisions]
+    message, after = (wire.Assignment(), told) if work is told.work else _of_work(told, work)
+    message.applies_to = told.sequence
+    message.results_in = told.sequence + 1
+    message.services.extend(services.changed)
+    message.removed_services.extend(services.removed)
+    message.withdrawn_tasks.extend(sorted(withdrawn - told.withdrawn))
+    return message, Told(
+        sequence=message.results_in,
+        work=work,
+        tasks=after.tasks,
+        revisions=after.revisions,
+        services=services.number,
+        withdrawn=withdrawn,
+    )
+
+
+def _of_work(told: Told, work: Work) -> tuple[wire.Assignment, Told]:
+    sendable = [task for task in work.tasks if task.revision_id in work.revisions]
     now = {task.meta.id: _seen(task) for task in sendable}
     needed = frozenset(task.revision_id for task in sendable)
     message = wire.Assignment(
-        applies_to=told.sequence,
-        results_in=told.sequence + 1,
         tasks=[task for task in sendable if told.tasks.get(task.meta.id) != now[task.meta.id]],
         removed_tasks=sorted(told.tasks.keys() - now.keys()),
-        revisions=[revisions[name] for name in sorted(needed - told.revisions)],
+        revisions=[work.revisions[name] for name in sorted(needed - told.revisions)],
         removed_revisions=sorted(told.revisions - needed),
     )
-    if network != told.network:
-        message.network.CopyFrom(network)
-    return message, Told(sequence=told.sequence + 1, tasks=now, revisions=needed, network=network)
+    if work.network != told.work.network:
+        message.network.CopyFrom(work.network)
+    return message, Told(tasks=now, revisions=needed)
 
 
-def network_of(node: pb.Node, known: Collection[pb.Node], cluster_range: str) -> wire.NodeNetwork:
-    """What a node needs to know to reach the tasks of the others."""
+def network_of(node: pb.Node, known: Collection[pb.Node], settings: wire.NodeNetwork) -> wire.NodeNetwork:
+    """What a node needs to know to reach the tasks of the others. `settings`: what is the same for all nodes."""
     peers = [
         wire.NetworkPeer(node_id=other.meta.id, address=other.status.description.address, subnet=other.status.subnet)
         for other in sorted(known, key=lambda other: other.meta.id)
         if other.meta.id != node.meta.id and other.status.subnet and other.status.description.address
     ]
-    return wire.NodeNetwork(cluster_range=cluster_range, subnet=node.status.subnet, peers=peers)
+    network = wire.NodeNetwork(subnet=node.status.subnet, node_id=node.meta.id, peers=peers)
+    network.MergeFrom(settings)
+    return network

@@ -7,7 +7,7 @@ is returned as it came needs no write.
 from collections.abc import Iterable, Mapping
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, plan
+from controlplane.core import apply, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
 from protos import kinds
@@ -52,8 +52,12 @@ def mark_deleted(service: pb.Service, *, now_ms: int) -> pb.Service:
     return marked
 
 
-def check_removable(value: kinds.StoredObject) -> None:
-    """Refuses what cannot simply be removed from the store. Images can, and nodes that are down."""
+def check_removable(value: kinds.StoredObject, services: Iterable[pb.Service]) -> None:
+    """Refuses what cannot simply be removed from the store. Images can, nodes that are down, and unused networks."""
+    if isinstance(value, pb.Network):
+        relations.check_unused(value, services)
+    if isinstance(value, pb.Cluster):
+        raise errors.Invalid("the cluster's record is the leader's memory, and stays")
     if isinstance(value, pb.Task | pb.Revision):
         _refuse_owned(value)
     if isinstance(value, pb.Node) and value.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:

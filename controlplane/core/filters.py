@@ -50,15 +50,14 @@ def _memory_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> 
 
 
 def _ports_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    taken = sorted(number for _, number in fleets.host_ports(template) & fleet.ports[row])
-    return f"port {', '.join(map(str, taken))} is taken"
+    taken = sorted(fleet.holders(row, template).items())
+    return ", ".join(f"port {number} is taken by {holder}" for (_, number), holder in taken)
 
 
 def _ports_free(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
-    wanted = fleets.host_ports(template)
-    if not wanted:
+    if not fleets.host_ports(template):
         return np.ones(len(fleet.nodes), dtype=np.bool_)
-    return np.array([wanted.isdisjoint(ports) for ports in fleet.ports], dtype=np.bool_)
+    return np.array([not fleet.holders(row, template) for row in range(len(fleet.nodes))], dtype=np.bool_)
 
 
 def _users_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
@@ -111,7 +110,7 @@ def takes(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> bool:
         fleet.free_tasks[row] > 0
         and fleet.free_cpu[row] >= reserved.cpu
         and fleet.free_memory[row] >= reserved.memory
-        and fleets.host_ports(template).isdisjoint(fleet.ports[row])
+        and not fleet.holders(row, template)
     )
 
 

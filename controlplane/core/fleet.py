@@ -40,20 +40,40 @@ class Fleet:
     free_tasks: Amounts
     load: Amounts
     """Tasks on the node, whatever their service."""
-    ports: list[set[HostPort]]
+    ports: list[dict[HostPort, str]]
+    """Ports that are taken on the node, and by whom."""
+    everywhere: Mapping[HostPort, str]
+    """Ports that services publish on every node, and which."""
 
-    def take(self, row: int, template: pb.TaskTemplate) -> None:
-        """Books a task of this template on a node."""
+    def take(self, row: int, template: pb.TaskTemplate, holder: str) -> None:
+        """Books a task of this template on a node. `holder`: its service, as messages name it."""
         reserved = template.container.resources.reservations
         self.free_cpu[row] -= reserved.cpu
         self.free_memory[row] -= reserved.memory
         self.free_tasks[row] -= 1
         self.load[row] += 1
-        self.ports[row] |= host_ports(template)
+        self.ports[row].update(dict.fromkeys(host_ports(template), holder))
+
+    def holders(self, row: int, template: pb.TaskTemplate) -> dict[HostPort, str]:
+        """Those of the ports that a template takes that are not free on a node."""
+        taken = {port: self.ports[row].get(port) or self.everywhere.get(port, "") for port in host_ports(template)}
+        return {port: holder for port, holder in taken.items() if holder}
 
 
-def survey(nodes: Iterable[pb.Node], tasks: Collection[pb.Task], templates: Mapping[str, pb.TaskTemplate]) -> Fleet:
-    """The fleet with all tasks that have a node and have not ended. `templates` by revision id."""
+def holder(task: pb.Task) -> str:
+    """How messages name who takes something."""
+    return f"Service {task.meta.namespace}/{task.service}"
+
+
+def survey(
+    nodes: Iterable[pb.Node],
+    tasks: Collection[pb.Task],
+    templates: Mapping[str, pb.TaskTemplate],
+    everywhere: Mapping[HostPort, str],
+) -> Fleet:
+    """The fleet with all tasks that have a node and have not ended. `templates` by revision id; `everywhere`: the ports
+    that services publish on every node.
+    """
     ordered = sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
     capacities = [node.status.description.capacity for node in ordered]
     fleet = Fleet(
@@ -65,13 +85,14 @@ def survey(nodes: Iterable[pb.Node], tasks: Collection[pb.Task], templates: Mapp
         free_memory=np.array([capacity.memory for capacity in capacities], dtype=np.int64),
         free_tasks=np.array([capacity.tasks or DEFAULT_TASKS for capacity in capacities], dtype=np.int64),
         load=np.zeros(len(ordered), dtype=np.int64),
-        ports=[set() for _ in ordered],
+        ports=[{} for _ in ordered],
+        everywhere=everywhere,
     )
     nothing = pb.TaskTemplate()
     for task in tasks:
         row = fleet.row_of.get(task.node_id)
         if row is not None and not states.is_terminal(task.status.state):
-            fleet.take(row, templates.get(task.revision_id, nothing))
+            fleet.take(row, templates.get(task.revision_id, nothing), holder(task))
     return fleet
 
 

@@ -7,7 +7,7 @@ only one begins so. What is not found is answered with the nearest names.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from controlplane.core import image_names
+from controlplane.core import endpoint_table, image_names
 from controlplane.core import request_errors as errors
 from controlplane.store import snapshots
 from manifests import suggest
@@ -42,12 +42,11 @@ def find(state: snapshots.Snapshot, reference: api.ObjectReference) -> kinds.Sto
         raise errors.Invalid(f"no name was given: which {wanted.name}?")
     namespace = (reference.namespace or DEFAULT_NAMESPACE) if wanted.namespaced else kinds.CLUSTER_NAMESPACE
     name = _canonical(wanted, reference.name)
-    exact = state.by_key(kinds.key_of(wanted, namespace, name))
+    present = _all(state, wanted)
+    exact = present.get(kinds.key_of(wanted, namespace, name))
     if exact is not None:
         return exact
-    candidates = [
-        value for key, value in _all(state, wanted).items() if key.startswith(kinds.prefix(wanted, namespace))
-    ]
+    candidates = [value for key, value in present.items() if key.startswith(kinds.prefix(wanted, namespace))]
     return _choose(wanted, candidates, name, where=f" in namespace {namespace}" if wanted.namespaced else "")
 
 
@@ -85,6 +84,9 @@ def node_name(state: snapshots.Snapshot, node_id: str) -> str:
 
 
 def _all(state: snapshots.Snapshot, wanted: kinds.Kind) -> Mapping[str, kinds.StoredObject]:
+    if wanted.derived:
+        assert wanted.message is pb.Endpoints, "the only kind that nobody stores"
+        return endpoint_table.endpoints_of(state)
     return state.all(wanted.message)  # type: ignore[type-var]  # a kind's message is one of its classes
 
 

@@ -7,11 +7,10 @@ brake: when more than half of the nodes vanish together, it is more likely that 
 that they all died; then nothing is given up until they return.
 """
 
-import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from controlplane.core import garbage, plan
+from controlplane.core import addresses, garbage, plan
 from manifests import defaults
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -36,6 +35,7 @@ def observe(
     known: Mapping[str, pb.Node],
     sessions: Mapping[str, Session],
     node_ids: Collection[str],
+    record: pb.Cluster | None,
     *,
     cluster_range: str,
     subnet_bits: int,
@@ -44,9 +44,10 @@ def observe(
 ) -> plan.Plan:
     """Brings the records of the nodes `node_ids` up to date with the sessions, both by node id.
 
+    `record`: the cluster's, which says what was given last. Every node of the cluster is in `known`.
     `grace_until`: until then a new leader calls no node lost, since they are still on their way to it.
     """
-    subnets = _FreeSubnets(cluster_range, subnet_bits, {node.status.subnet for node in known.values()})
+    subnets = addresses.subnets(cluster_range, subnet_bits, {node.status.subnet for node in known.values()}, record)
     changes: list[plan.Change] = []
     wakes: list[int] = []
     for node_id in sorted(node_ids):
@@ -58,22 +59,11 @@ def observe(
             change, wake_at = _absent(node, grace_until, now_ms)
         changes += [change] if change is not None else []
         wakes += [wake_at] if wake_at is not None else []
-    return plan.Plan(changes=tuple(changes), wake_at=plan.earliest(wakes))
+    given = addresses.remember(record, now_ms=now_ms, subnet=subnets.given)
+    return plan.Plan(changes=(*given, *changes), wake_at=plan.earliest(wakes))
 
 
-class _FreeSubnets:
-    """Hands out the ranges of the cluster that no node has, lowest first."""
-
-    def __init__(self, cluster_range: str, subnet_bits: int, taken: Collection[str]) -> None:
-        self._taken = set(taken)
-        self._all = ipaddress.ip_network(cluster_range).subnets(new_prefix=subnet_bits)
-
-    def take(self) -> str:
-        """The next free range; empty when there is none left."""
-        return next((text for text in map(str, self._all) if text not in self._taken), "")
-
-
-def _present(node: pb.Node | None, session: Session, subnets: _FreeSubnets, now_ms: int) -> plan.Change | None:
+def _present(node: pb.Node | None, session: Session, subnets: addresses.Pool, now_ms: int) -> plan.Change | None:
     fresh = node is None
     changed = plan.copy(node) if node is not None else _new(session, now_ms)
     if not changed.status.subnet:

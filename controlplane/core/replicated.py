@@ -27,6 +27,10 @@ class Situation:
     draining: frozenset[str]
     """Ids of the nodes whose tasks have to leave."""
     now_ms: int
+    address: str = ""
+    """A virtual address for it, when it is to get one."""
+    address_range: str = ""
+    """The range that has no address for it, when that is so."""
 
 
 def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
@@ -110,6 +114,9 @@ def _replace_one(wanted: list[slots.Slot], revision: pb.Revision, situation: Sit
 
 def _status(situation: Situation, wanted: list[slots.Slot], revision: pb.Revision) -> plan.Change | None:
     status = status_of.of(situation.service, wanted, revision, situation.tasks)
+    status.address = situation.service.status.address or situation.address
+    if situation.address_range:
+        status.message += f"; no virtual address: the range {situation.address_range} has none left"
     if status == situation.service.status:
         return None
     changed = plan.copy(situation.service)

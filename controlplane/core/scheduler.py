@@ -10,6 +10,7 @@ by name. Example: web has tasks on n1 and n2, n3 is empty but for a database →
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,11 +27,14 @@ def schedule(
     waiting: Collection[pb.Task],
     templates: Mapping[str, pb.TaskTemplate],
     now_ms: int,
+    everywhere: Mapping[fleet.HostPort, str] = MappingProxyType({}),
 ) -> plan.Plan:
-    """Nodes for the tasks of `waiting`, or the reasons why not. `placed`: every task that has a node."""
+    """Nodes for the tasks of `waiting`, or the reasons why not. `placed`: every task that has a node; `everywhere`: the
+    ports that services publish on every node, and which service.
+    """
     if not waiting:
         return plan.NOTHING
-    ships = fleet.survey(nodes, placed, templates)
+    ships = fleet.survey(nodes, placed, templates, everywhere)
     history = _History(placed)
     changes: list[plan.Change] = []
     for group in _groups(waiting):
@@ -71,7 +75,7 @@ def _place(
     for task in group:
         row = _best(ships, template, heap)
         if row is not None:
-            ships.take(row, template)
+            ships.take(row, template, fleet.holder(task))
             yield _assign(task, ships.nodes[row], now_ms)
             continue
         if refusals is None:

@@ -3,16 +3,28 @@
 from collections.abc import Collection, Iterator
 
 from controlplane.core import image_names
+from manifests import networking, suggest
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 
-def warnings(value: kinds.StoredObject, *, images: Collection[pb.Image], nodes: Collection[pb.Node]) -> tuple[str, ...]:
-    """For one applied object, given the cluster's images and nodes."""
+def warnings(
+    value: kinds.StoredObject,
+    *,
+    images: Collection[pb.Image],
+    nodes: Collection[pb.Node],
+    services: Collection[str],
+) -> tuple[str, ...]:
+    """For one applied object, given the cluster's images and nodes, and its services as `namespace/name`."""
     if not isinstance(value, pb.Service):
         return ()
     container = value.spec.template.container
-    return (*_missing_image(container, images), *_ports(value, nodes), *_privileged(container))
+    return (
+        *_missing_image(container, images),
+        *_ports(value, nodes),
+        *_missing_sources(value, services),
+        *_privileged(container),
+    )
 
 
 def _missing_image(container: pb.Container, images: Collection[pb.Image]) -> Iterator[str]:
@@ -29,13 +41,22 @@ def _missing_image(container: pb.Container, images: Collection[pb.Image]) -> Ite
 
 def _ports(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
     """A port of a node can be taken by one task only: 3 replicas that publish 8080 need 3 nodes."""
-    published = sorted({port.published for port in service.spec.template.container.ports if port.published})
+    ports = service.spec.template.container.ports
+    published = sorted({port.published for port in ports if port.published and port.mode == pb.PUBLISH_MODE_HOST})
     able = sum(_takes_tasks(node) for node in nodes)
     if published and service.spec.replicas > able:
         yield (
             f"port {published[0]} is published on the node, so each of the {service.spec.replicas} replicas needs a "
             f"node of its own, and {able} take tasks; the others stay pending"
         )
+
+
+def _missing_sources(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+    for rule in service.spec.allow:
+        source = networking.qualified(getattr(rule, "from"), service.meta.namespace)
+        if source not in services:
+            meant = suggest.did_you_mean(source, services)
+            yield f"there is no service {source} that `allow` could let in{f'; {meant}' if meant else ' yet'}"
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:

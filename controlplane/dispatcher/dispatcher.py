@@ -5,15 +5,16 @@ is told who does.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from controlplane.core import nodes
-from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Session
+from controlplane.core.endpoint_table import Table
+from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Leading, Session
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.dispatcher.streams import StreamBroker
+from controlplane.dispatcher.withdrawals import Withdrawals
 from controlplane.store.snapshots import Change, Snapshot
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -22,14 +23,6 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 REGISTER_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leading:
-    """What a leadership lends to the sessions."""
-
-    on_report: Callable[[Session, wire.StatusReport], None]
-    cluster_range: str
 
 
 class Dispatcher:
@@ -48,23 +41,44 @@ class Dispatcher:
         self._new_id = new_id
         self._leading: Leading | None = None
 
-    def lead(self, leading: Leading) -> None:
-        """Agents that call from now on are served."""
-        self._leading = leading
+    def lead(self, on_report: Callable[[Session, wire.StatusReport], None], network: wire.NodeNetwork) -> None:
+        """Agents that call from now on are served. `network`: what is the same for all nodes. Run `work` meanwhile."""
+        table = Table()
+        withdrawals = Withdrawals(table, self.sessions, self._snapshot)
+        self._leading = Leading(on_report=on_report, network=network, table=table, withdrawals=withdrawals)
+        self.notice_everything()
+
+    async def work(self) -> None:
+        """Runs until cancelled, while this instance leads."""
+        assert self._leading is not None, "only a leader has work"
+        await self._leading.withdrawals.run()
 
     def follow(self, why: str) -> None:
         """Agents have to go to another leader."""
         self._leading = None
         self.sessions.end_all(why)
 
-    def notice(self, changes: Iterable[Change]) -> None:
+    def notice_everything(self) -> None:
+        """Changes were missed, or it is the beginning."""
+        if self._leading is not None:
+            snapshot = self._snapshot()
+            self._leading.table.rebuild(snapshot)
+            self._leading.withdrawals.rebuild(snapshot)
+            self.sessions.wake_all()
+
+    def notice(self, changes: Sequence[Change]) -> None:
         """Wakes the sessions whose node's assignment a change may concern."""
+        if self._leading is None:
+            return
+        new_list = self._leading.table.update(changes, self._snapshot())
+        self._leading.withdrawals.notice(changes)
+        # Every node knows the address of every other, and all services.
+        if new_list or any(isinstance(change.after or change.before, pb.Node) for change in changes):
+            self.sessions.wake_all()
         for change in changes:
             for value in (change.before, change.after):
                 if isinstance(value, pb.Task):
                     self._wake(value.node_id)
-                elif isinstance(value, pb.Node):
-                    self.sessions.wake_all()  # every node knows the address of every other
 
     def _wake(self, node_id: str) -> None:
         session = self.sessions.get(node_id)
@@ -103,13 +117,7 @@ class Dispatcher:
             description=register.description,
             labels=dict(register.labels),
         )
-        session = Session(
-            link,
-            info,
-            snapshot=self._snapshot,
-            cluster_range=leading.cluster_range,
-            on_report=leading.on_report,
-        )
+        session = Session(link, info, snapshot=self._snapshot, leading=leading)
         await self._run(link, session)
 
     async def _run(self, link: AgentLink, session: Session) -> None:

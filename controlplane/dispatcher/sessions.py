@@ -15,6 +15,8 @@ class LiveSession(Protocol):
     """What others may do with a session."""
 
     info: nodes.Session
+    applied: int
+    """The list of services that the node has applied; 0 = none yet."""
 
     def wake(self) -> None:
         """Something in the node's assignment may have changed."""

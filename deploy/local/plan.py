@@ -29,10 +29,11 @@ _ETCD_PEER_URL: Final = "http://127.0.0.1:2380"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lan:
-    """The network that the machines share, and the range that tasks get their addresses from."""
+    """The network that the machines share, and the ranges that tasks and services get their addresses from."""
 
     network: str
     tasks: str
+    services: str
 
     @property
     def server(self) -> str:
@@ -62,19 +63,20 @@ class Lan:
 
 
 def choose_lan(taken: Iterable[str]) -> Lan:
-    """The first pair of ranges that overlaps with none of the networks that the host has an address or a route in.
+    """The first three ranges that overlap with none of the networks that the host has an address or a route in.
 
-    10.111.0.0/24 with tasks in 10.112.0.0/16, else 10.121 with 10.122, and so on.
+    10.111.0.0/24 with tasks in 10.112.0.0/16 and services in 10.113.0.0/16, else 10.121 with 10.122 and 10.123, and so
+    on.
     """
     used = [ipaddress.ip_network(network, strict=False) for network in taken]
     used = [network for network in used if network.version == 4 and network.prefixlen > 0]  # a default route is no hit
     for second in _CANDIDATES:
-        lan = Lan(network=f"10.{second}.0.0/24", tasks=f"10.{second + 1}.0.0/16")
-        wanted = [ipaddress.ip_network(lan.network), ipaddress.ip_network(lan.tasks)]
+        lan = Lan(network=f"10.{second}.0.0/24", tasks=f"10.{second + 1}.0.0/16", services=f"10.{second + 2}.0.0/16")
+        wanted = [ipaddress.ip_network(range_) for range_ in (lan.network, lan.tasks, lan.services)]
         if not any(network.overlaps(range_) for network in used for range_ in wanted):
             return lan
     raise errors.LocalError(
-        "no free range of addresses for a cluster: the host has routes to all of 10.111.0.0/16 … 10.242.0.0/16",
+        "no free range of addresses for a cluster: the host has routes to all of 10.111.0.0/16 … 10.243.0.0/16",
         hint="take down a cluster that is no longer needed: orchctl cluster down --name NAME",
     )
 
@@ -157,7 +159,7 @@ def control_plane_command(plan: Plan) -> list[str]:
         *(sys.executable, "-m", "controlplane", "--name", "cp1"),
         *("--listen", plan.server, "--advertise", plan.server),
         *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
-        *("--cluster-range", plan.lan.tasks),
+        *("--cluster-range", plan.lan.tasks, "--service-range", plan.lan.services),
     ]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import client, complete, options, output, pages, queries, terminal, words
+from orchctl import client, complete, network_pages, options, output, pages, queries, terminal, words
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -57,6 +57,12 @@ def _page(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
             return pages.revision(value, view)
         case pb.Image():
             return pages.image(value, view)
+        case pb.Network():
+            return network_pages.network(value, queries.endpoints(stub), view)
+        case pb.Endpoints():
+            return network_pages.endpoints(value, view)
+        case pb.Cluster():
+            return network_pages.cluster(value, view)
 
 
 def _tasks(stub: "ControlStub", selection: control.ListRequest) -> list[pb.Task]:

@@ -44,7 +44,9 @@ def command(
     service: str,
     node: str,
 ) -> None:
-    """List objects: service (svc), task, node, revision, image; `all` is services and tasks.
+    """List objects: service (svc), task, node, revision, image, network (net), endpoints (ep).
+
+    `all` is services and tasks.
 
     \b
     Examples:
@@ -156,4 +158,4 @@ def _tell_missing(
         hint = f"tasks of a service: `orchctl get tasks --service {missing[0]}`" if kind == "task" else ""
         raise errors.NotFound(f"there is no {kind} {', '.join(map(repr, missing))}{where}", hint=hint)
     if not found:
-        terminal.note(f"no {' and no '.join(f'{selection.kind}s' for selection in selections)}{where}")
+        terminal.note(f"no {' and no '.join(words.plural(words.kind(one.kind)) for one in selections)}{where}")

@@ -50,14 +50,14 @@ _HELP: Final = Flag("--help", "-h", help="print this help")
 
 
 class Context:
-    """What every verb needs: where the containers are, where to tell, and whether new ones get a cgroup."""
+    """What every verb needs: where the containers are, where to tell, and who makes the cgroups of new ones."""
 
-    __slots__ = ("has_groups", "report", "root")
+    __slots__ = ("manager", "report", "root")
 
-    def __init__(self, root: str, telling: report.Report, *, has_groups: bool) -> None:
+    def __init__(self, root: str, telling: report.Report, *, manager: str) -> None:
         self.root = root
         self.report = telling
-        self.has_groups = has_groups
+        self.manager = manager
 
 
 class Verb(Protocol):
@@ -130,11 +130,9 @@ def _context(given: Options, telling: report.Report) -> Context:
         raise errors.InvalidSpec(f"--log-format: {style!r} is none; use text or json")
     manager = "systemd" if given.on("--systemd-cgroup") else given.text("--cgroup-manager", "cgroupfs")
     if manager not in {"cgroupfs", "systemd", "disabled"}:
-        raise errors.InvalidSpec(f"--cgroup-manager: {manager!r} is none; use cgroupfs or disabled")
-    if manager == "systemd":
-        raise errors.InvalidSpec("--systemd-cgroup: is not supported; use --cgroup-manager cgroupfs")
+        raise errors.InvalidSpec(f"--cgroup-manager: {manager!r} is none; use cgroupfs, systemd or disabled")
     _check_rootless(given.text("--rootless", "auto"))
-    return Context(given.text("--root") or _default_root(), telling, has_groups=manager != "disabled")
+    return Context(given.text("--root") or _default_root(), telling, manager=manager)
 
 
 def _check_rootless(word: str) -> None:

@@ -15,16 +15,10 @@ FLAGS: Final = (
     Flag("--preserve-fds", value="N", help="pass descriptors 3 to N+2 on to the program"),
 )
 CREATION_FLAGS: Final = (
-    Flag("--no-pivot", help="refused: the root is always changed by pivot_root"),
+    Flag("--no-pivot", help="accepted: the root is changed by pivot_root all the same, which a program cannot undo"),
     Flag("--no-new-keyring", help="accepted: no session keyring is made"),
 )
 _FIRST_LISTEN_FD: Final = 3
-
-
-def refuse_no_pivot(given: Options) -> None:
-    """Without pivot_root the host's tree stays within reach of whoever may call chroot."""
-    if given.on("--no-pivot"):
-        raise errors.InvalidSpec("--no-pivot: is refused, since a chroot can be left; keep the root on a file system")
 
 
 def settle(given: Options) -> int:

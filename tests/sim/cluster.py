@@ -9,6 +9,9 @@ from tests.sim.net import Network
 from tests.sim.processes import Agent, ControlPlane, Process
 from tests.support.virtualtime import running_loop
 
+LONGEST_END_S = 30.0
+"""Withdrawal, draining, grace period and more."""
+
 
 class Cluster:
     """Everything there is. `chance` is the seed's."""
@@ -74,6 +77,22 @@ class Cluster:
     def running(self) -> dict[str, frozenset[str]]:
         """The containers that run, by node id."""
         return {agent.node_id: frozenset(agent.machine.running()) for agent in self.agents.values()}
+
+    def stops(self) -> list[tuple[str, float]]:
+        """The tasks that have got their stop signal since the last time, and when. One's clock that has jumped may have
+        let it be too early, and one that answered badly is not drained: these are left out.
+        """
+        found = []
+        for agent in self.agents.values():
+            for task_id, at_s in agent.machine.stops:
+                if at_s - agent.clock_jumped_s > LONGEST_END_S and task_id not in agent.machine.answered_badly:
+                    found.append((task_id, at_s))
+            agent.machine.stops.clear()
+        return found
+
+    def answered_well(self, task_id: str, started_at: int) -> bool:
+        """Whether a container of the task that was started then has answered a probe well."""
+        return any((task_id, started_at) in agent.machine.answered_well for agent in self.agents.values())
 
     def failures(self) -> list[tuple[str, BaseException]]:
         """Processes that ended by an error of their own."""

@@ -15,6 +15,7 @@ from tests.sim.story import Story
 
 SERVICES = ("api", "db", "web")
 PATIENCE_S = 10.0
+READINESS_PORT, LIVENESS_PORT = "80", "9"
 
 
 class People:
@@ -40,11 +41,23 @@ class People:
             published = 8000 + SERVICES.index(name)
             spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
             spec.replicas = min(spec.replicas, 3)
+        self._add_probes(spec.template.container)
         if self._chance.random() < 0.5:
             spec.template.restart.attempts = self._chance.randint(0, 2)
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
         await self.apply(name, spec)
+
+    def _add_probes(self, container: pb.Container) -> None:
+        """Ports alone make tasks drain; the questions are told from each other by their port."""
+        if self._chance.random() < 0.3:
+            container.ports.add(name="web", target=81)
+        if self._chance.random() < 0.4:
+            container.probes.readiness.http.port = READINESS_PORT
+            container.probes.readiness.interval = self._chance.choice([500, 2_000])
+        if self._chance.random() < 0.3:
+            container.probes.liveness.http.port = LIVENESS_PORT
+            container.probes.liveness.interval = 1_000
 
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent import outbox, worker
 from agent.core import assignments as held
+from agent.core import probes, steps
 from controlplane.controllers import loop
 from controlplane.core import filters, garbage, nodes, plan, reports, slots, tasks
 from controlplane.store import api, errors, snapshots, writer
@@ -102,6 +103,10 @@ def _begin_with_nothing(self: outbox.Outbox, _everything: object) -> None:
     """The leader is believed to know what it was told in the last session."""
     self._sequence, self._sent = 0, {}
     self._acknowledged.set()
+
+
+def _drain_nothing(*_: object) -> None:
+    """The stop signal comes as soon as the task is to stop."""
 
 
 async def _restore_nothing(_self: worker.Worker) -> None:
@@ -205,6 +210,18 @@ PLANTS = (
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
         hint=85,
+    ),
+    Plant(
+        name="connections are not drained",
+        bug=_instead(steps, "_drain", _drain_nothing),
+        caught_by=frozenset({"drained before stopped"}),
+        hint=1,
+    ),
+    Plant(
+        name="a container is ready before it has answered",
+        bug=_instead(probes, "decide_ready", lambda _: False),
+        caught_by=frozenset({"the ready have answered"}),
+        hint=1,
     ),
     Plant(
         name="the agent starts without looking at what runs",

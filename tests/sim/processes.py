@@ -7,6 +7,7 @@ what outlives it (the store, a machine's disk and containers) is never held by i
 import asyncio
 import contextvars
 import itertools
+import math
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
@@ -26,9 +27,10 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.fake_names import FakeNames
 from tests.support.virtualtime import OWNER, running_loop
 
-RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
+RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
@@ -128,6 +130,8 @@ class Agent:
         self._world = world
         self.machine = fake_agent.FakeMachine(delay_s=world.chance.choice([0.001, 0.01, 0.01, 0.1, 1.0]))
         self.machine.ignores_stop = world.chance.random() < 0.1
+        self.machine.slow_start_s = world.chance.choice([0, 0, 0.3, 1.0])
+        self.clock_jumped_s = -math.inf
         for image in IMAGES:
             self.machine.add_image(image)
         self.process: Process | None = None
@@ -162,8 +166,10 @@ class Agent:
         runtime, connector = fake_agent.FakeRuntime(self.machine), _Connector(self.name, self._world)
         worker = Worker(
             runtime=runtime,
+            prober=fake_agent.FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
+            names=FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
             users=IdPool(fake_agent.IDS),

@@ -4,8 +4,9 @@ A rule is told from the design, not from the code: where both need a formula (th
 """
 
 import asyncio
+import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane.core import fleet
 from controlplane.store import api, typed
@@ -40,6 +41,7 @@ class Rules:
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
+        self._told_to_stop: dict[str, tuple[float, int]] = {}  # when, and for how many seconds it drains
 
     def check(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """Called by the store with each commit. Raises Violation."""
@@ -88,9 +90,41 @@ class Rules:
                     "no doubles", f"{' and '.join(names)} have run side by side for {now_s - since_s:.0f} s"
                 )
 
+    def check_stops(self, stops: Iterable[tuple[str, float]]) -> None:
+        """Called again and again with the stop signals that tasks have got, and when."""
+        for task_id, at_s in stops:
+            told_s, drain_s = self._told_to_stop.get(task_id, (-math.inf, 0))
+            if at_s < told_s + drain_s:
+                raise Violation(
+                    "drained before stopped",
+                    f"task {task_id} was told to stop, and got its signal {at_s - told_s:.1f} s later, "
+                    f"not the {drain_s} s that its connections have",
+                )
+
+    def check_ready(self, answered_well: Callable[[str, int], bool]) -> None:
+        """Called again and again: what counts as ready, and has a probe for it, has answered."""
+        templates = self._templates()
+        for task in self.tasks():
+            guarded = templates[task.revision_id].container.probes.readiness.HasField("http")
+            if guarded and task.status.ready and not answered_well(task.meta.id, task.status.started_at):
+                raise Violation("the ready have answered", f"task {task.meta.id} counts as ready and was never asked")
+
+    def _templates(self) -> dict[str, pb.TaskTemplate]:
+        return {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
+
+    def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
+        """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
+        asked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN <= after.desired_state
+        lost = before.status.state != after.status.state == states.ORPHANED
+        template = self._templates().get(after.revision_id)
+        if before.status.state == states.RUNNING and (asked or lost) and template and template.container.ports:
+            now_s = asyncio.get_running_loop().time()
+            self._told_to_stop.setdefault(after.meta.id, (now_s, template.drain_seconds))
+
     def _check_task(self, before: kinds.StoredObject | None, after: kinds.StoredObject | None) -> None:
         if isinstance(before, pb.Task) and isinstance(after, pb.Task):
             _check_rise(before, after)
+            self._note_stop(before, after)
             if before.status.state != after.status.state == states.ORPHANED:
                 self._check_loss(after)
         elif isinstance(after, pb.Task):
@@ -130,8 +164,7 @@ class Rules:
                 names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)
                 raise Violation("one task a slot", f"{count} tasks of slot {slot} have not ended: {', '.join(names)}")
         _check_unique("address", {task.meta.id: task.status.address for task in alive})
-        templates = {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
-        _check_capacity(self.nodes(), alive, templates)
+        _check_capacity(self.nodes(), alive, self._templates())
 
 
 def _slot_of(task_id: str) -> Slot:

@@ -152,6 +152,8 @@ class _Run:
                 in_order=self._cluster.in_order(),
                 now_s=asyncio.get_running_loop().time(),
             )
+            self._rules.check_stops(self._cluster.stops())
+            self._rules.check_ready(self._cluster.answered_well)
 
     # How it ends ------------------------------------------------------------------------------------------------------
 

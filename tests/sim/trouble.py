@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from agent.errors import StartFailed
 from controlplane.store import memory
 from tests.sim.cluster import Cluster
-from tests.sim.people import SERVICES
+from tests.sim.people import LIVENESS_PORT, READINESS_PORT, SERVICES
 from tests.sim.processes import Agent, ControlPlane
 from tests.sim.story import Story
 
@@ -39,6 +39,7 @@ class Trouble:
             *machines,
             *processes,
             self._crash_loop,
+            self._make_unwell,
             self._refuse_starts,
             self._cut,
             self._cut,
@@ -70,6 +71,7 @@ class Trouble:
                 self._cluster.start_control_plane(name)
         for agent in self._cluster.agents.values():
             agent.machine.start_failure = None
+            agent.machine.unwell.clear()
             if agent.process is None:
                 agent.start()
         self._story.say("calm: everything is mended")
@@ -103,6 +105,22 @@ class Trouble:
                     if name.startswith(f"{service}-"):
                         agent.machine.crash(name, self._chance.choice([0, 1, 139]))
             await asyncio.sleep(lives_s)
+
+    async def _make_unwell(self) -> None:
+        """A container whose probes get bad answers for a while, or until it is replaced."""
+        machine = self._any_agent().machine
+        running = sorted(machine.running())
+        if not running:
+            return
+        victim, port = self._chance.choice(running), self._chance.choice([READINESS_PORT, LIVENESS_PORT])
+        machine.unwell.add((victim, port))
+        self._story.say(f"fault: {victim} answers badly on port {port}")
+
+        def heal() -> None:
+            machine.unwell.discard((victim, port))
+
+        well_again = self._later(self._chance.uniform(1, 15), f"{victim} answers well on port {port}", heal)
+        self._group.create_task(well_again)
 
     async def _refuse_starts(self) -> None:
         agent = self._any_agent()
@@ -169,6 +187,8 @@ class Trouble:
         one = self._chance.choice(planes if planes and self._chance.random() < 0.5 else agents)
         by_ms = self._chance.choice([-10_000, -500, 500, 10_000])
         one.skew_ms += by_ms
+        if isinstance(one, Agent):
+            one.clock_jumped_s = asyncio.get_running_loop().time()
         self._story.say(f"fault: the clock of {one.name} jumps by {by_ms} ms")
 
     # Network and store ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
+from agent.core.probes import Answer, Target
 from agent.core.record import Exit, Record
 from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
@@ -70,6 +71,12 @@ class FakeMachine:
     ends_at_once: int | None = None  # every container ends with this exit code before its start returns
     start_failure: StartFailed | None = None
     network_failure: Temporary | None = None
+    unwell: set[tuple[str, str]] = field(default_factory=set)  # (task, port) whose probes get bad answers
+    slow_start_s: float = 0  # for how long a container that has started answers no probe well
+    askings: int = 0
+    answered_well: set[tuple[str, int]] = field(default_factory=set)  # (task, when its container was started)
+    answered_badly: set[str] = field(default_factory=set)
+    stops: list[tuple[str, float]] = field(default_factory=list)  # (task, the loop's time of its stop signal)
     next_pid: int = 1000
 
     def add_image(self, name: str = "hello:1") -> None:
@@ -200,6 +207,8 @@ class FakeRuntime:
 
     async def signal(self, task_id: str, name: str) -> None:
         container = self._machine.containers.get(task_id)
+        if name != "SIGKILL":
+            self._machine.stops.append((task_id, asyncio.get_running_loop().time()))
         if container is not None and container.exit is None and (container.ends_on_signal or name == "SIGKILL"):
             self._machine.crash(task_id, 137 if name == "SIGKILL" else 143)
 
@@ -222,6 +231,27 @@ class FakeRuntime:
         if task_id not in self._machine.containers:
             raise NoSuchTask(f"task {task_id} has no container on this node")
         return self._machine.containers[task_id]
+
+
+class FakeProber:
+    """Answers that the machine holds: a container answers well unless it has just started or is `unwell`."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def ask(self, target: Target, probe: pb.Probe) -> Answer:
+        machine = self._machine
+        machine.askings += 1
+        await asyncio.sleep(min(machine.delay_s, probe.timeout / 1000))
+        container = machine.running().get(target.task_id)
+        assert container is None or machine.attached[target.task_id].address == target.address, "another's address"
+        if container is None or loop_ms() - container.started_at < machine.slow_start_s * 1000:
+            return Answer(good=False, message="connection refused")
+        if (target.task_id, probe.http.port) in machine.unwell:
+            machine.answered_badly.add(target.task_id)
+            return Answer(good=False, message="status 503")
+        machine.answered_well.add((target.task_id, container.started_at))
+        return Answer(good=True)
 
 
 class FakeExec:

@@ -32,6 +32,9 @@ class FakeLeader(rpc.DispatcherServicer):
         self.heartbeats = 0
         self._tasks: dict[str, pb.Task] = {}
         self._revisions: dict[str, pb.Revision] = {}
+        self._withdrawn: set[str] = set()
+        self.withdraws = True
+        """Whether tasks that are told to stop leave the endpoints at once, as in a cluster where nobody uses them."""
         self.network = dpb.NodeNetwork(
             cluster_range="10.112.0.0/16", subnet="10.112.1.0/24", service_range="10.113.0.0/16"
         )
@@ -68,11 +71,20 @@ class FakeLeader(rpc.DispatcherServicer):
             revisions.append(revision)
         self._tasks.update({task.meta.id: task for task in tasks})
         await self._send_change(dpb.Assignment(tasks=tasks, revisions=revisions))
+        leaving = [task.meta.id for task in tasks if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN]
+        if leaving and self.withdraws:
+            await self.withdraw(*leaving)
+
+    async def withdraw(self, *task_ids: str) -> None:
+        """Say that no node sends new connections to the tasks any more."""
+        self._withdrawn.update(task_ids)
+        await self._send_change(dpb.Assignment(withdrawn_tasks=task_ids))
 
     async def remove(self, *task_ids: str) -> None:
         """Forget tasks."""
         for task_id in task_ids:
             del self._tasks[task_id]
+            self._withdrawn.discard(task_id)
         await self._send_change(dpb.Assignment(removed_tasks=task_ids))
 
     async def announce_network(self) -> None:
@@ -96,6 +108,11 @@ class FakeLeader(rpc.DispatcherServicer):
                 await self._changed.wait_for(lambda: self.applied >= wanted)
 
         await within(10, wait(), what=f"assignment {wanted} is applied")
+
+    async def announce_services(self, *services: dpb.NetworkService) -> None:
+        """Services as they are now: new ones, or those that changed."""
+        self.services.update({service.id: service for service in services})
+        await self._send_change(dpb.Assignment(services=services))
 
     async def until(
         self, task_id: str, holds: Callable[[pb.TaskStatus], bool], *, what: str, timeout_s: float = 15
@@ -209,6 +226,7 @@ class FakeLeader(rpc.DispatcherServicer):
             revisions=self._revisions.values(),
             network=self.network,
             services=self.services.values(),
+            withdrawn_tasks=self._withdrawn,
         )
 
     async def _send_change(self, change: dpb.Assignment) -> None:

@@ -38,6 +38,7 @@ def service(name: str = "hello", *, asked: int = 3, ready: int = 3, settled: boo
             updated=ready,
             revision_id="rev1",
             settled=settled,
+            address="10.201.0.7",
         ),
     )
 
@@ -87,6 +88,43 @@ def node(name: str = "n1", *, number: int = 1) -> pb.Node:
             ),
         ),
     )
+
+
+def network(name: str = "back", *, internal: bool = True) -> pb.Network:
+    return pb.Network(meta=meta(name), spec=pb.NetworkSpec(internal=internal))
+
+
+def endpoints(
+    name: str = "hello", *, ready: int = 2, all_of_them: int = 3, networks: tuple[str, ...] = ()
+) -> pb.Endpoints:
+    """Of a service with a virtual address; one other service may reach its port."""
+    tasks = [
+        pb.EndpointTask(
+            id=f"{name}-{slot}-aaaaaaaa",
+            slot=slot,
+            node_id="node-1",
+            address=f"10.112.1.{slot + 1}",
+            ready=slot <= ready,
+        )
+        for slot in range(1, all_of_them + 1)
+    ]
+    http = pb.Port(name="http", target=8080, published=80, protocol=pb.PROTOCOL_TCP)
+    return pb.Endpoints(
+        meta=meta(name),
+        status=pb.EndpointsStatus(
+            address="10.201.0.7",
+            ports=[http],
+            tasks=tasks,
+            networks=networks or ("default/default",),
+            internal=bool(networks),
+            allowed=[pb.EndpointSource(service="other/api", ports=[pb.Port(target=8080, protocol=pb.PROTOCOL_TCP)])],
+        ),
+    )
+
+
+def cluster() -> pb.Cluster:
+    status = pb.ClusterStatus(last_service_address="10.201.0.7", last_subnet="10.112.3.0/24")
+    return pb.Cluster(meta=meta("cluster", namespace=""), status=status)
 
 
 def revision(number: int = 1) -> pb.Revision:

@@ -1,22 +1,24 @@
-"""A virtual machine with Debian's cloud kernel and cgroup v2 alone, in which the runtime's tests run.
+"""Virtual machines with Debian's cloud kernel, in which the runtime's tests run: with cgroup v2 alone, or with systemd.
 
-    python -m tests.vm [-- pytest's arguments]
+    python -m tests.vm [--systemd [--legacy]] [pytest's arguments]
 
-One rule: it needs nothing but processor time. The kernel was fetched by `deploy/setup.sh test`, the processor is
-emulated (nested virtualisation is not to be counted on), its disk is a file that is gone with it, there is no network,
-and it ends with its parent.
+One rule: they need nothing but processor time. Kernel and systemd were fetched by `deploy/setup.sh test`, the processor
+is emulated (nested virtualisation is not to be counted on), the disk is a file that is gone with it, there is no
+network, and a machine ends with its parent.
 """
 
+import argparse
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm import guest
+from tests.vm import files, guest
 
-KERNEL = guest.REPOSITORY / ".cache/vm-kernel"
+KERNEL = files.REPOSITORY / ".cache/vm-kernel"
 QEMU = "qemu-system-x86_64"
 MEMORY_MB = 2048
 DISK_MB = 512
@@ -43,28 +45,46 @@ FILES = (
 of their own: an emulated processor takes four seconds for a test, too long for all.
 """
 OPTIONS = ("-v", "-ra", "--color=no")
+_VERSION_2_ALONE = "cgroup_no_v1=all"
+# A process 1 that crashes ends the machine.
+_SYSTEMD = "systemd.show_status=0 systemd.crash_reboot=1"
 
 
-class Unavailable(Exception):  # noqa: N818 - named after what is so
-    """The machine cannot be started; the text says what to do."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of machine: what the kernel is told, which tests it is for, and whether systemd is process 1."""
+
+    parameters: str
+    tests: tuple[str, ...]
+    systemd: bool
 
 
-def run(arguments: Sequence[str] = (*FILES, *OPTIONS), *, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
-    """Run pytest in the machine; its exit code and what it printed, which also goes to standard output as it comes.
+_SYSTEMD_FILES = ("tests/integration/runtime_cli/test_systemd.py",)
+PLAIN = Kind(parameters=_VERSION_2_ALONE, tests=FILES, systemd=False)
+SYSTEMD = Kind(parameters=f"{_SYSTEMD} {_VERSION_2_ALONE}", tests=_SYSTEMD_FILES, systemd=True)
+LEGACY = Kind(parameters=f"{_SYSTEMD} systemd.unified_cgroup_hierarchy=0", tests=_SYSTEMD_FILES, systemd=True)
+"""Controllers of version 1, and a hierarchy of version 2 without any in which systemd tells services apart: hybrid."""
+
+
+def run(tests: Sequence[str] = (), *, kind: Kind = PLAIN, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
+    """Run tests in the machine, or those that it is for; pytest's exit code and what it printed, also as it comes.
 
     Raises Unavailable, and TimeoutError with what was printed until then.
     """
+    arguments = (*(tests or kind.tests), *OPTIONS)
     images = list(KERNEL.glob("boot/vmlinuz-*"))
     if len(images) != 1:
-        raise Unavailable(f"{KERNEL} does not hold a kernel; run deploy/setup.sh test")
+        raise files.Unavailable(f"{KERNEL} does not hold a kernel; run deploy/setup.sh test")
     with tempfile.TemporaryDirectory(prefix="orch-vm-") as folder:
         initial = Path(folder, "initial")
-        guest.write(initial, kernel=KERNEL, arguments=shlex.join(arguments), marker=MARKER)
+        text = shlex.join(arguments)
+        guest.write(initial, kernel=KERNEL, with_systemd=kind.systemd, arguments=text, marker=MARKER)
         disk = _format(Path(folder, "disk"))
-        files = initial.open("rb"), disk.open("r+b")
+        opened = initial.open("rb"), disk.open("r+b")
     # The folder is gone already: whatever ends this process leaves nothing behind.
-    with files[0], files[1]:
-        return _boot(images[0], files[0].fileno(), files[1].fileno(), timeout_s)
+    with opened[0], opened[1]:
+        command = _command(images[0], kind.parameters, opened[0].fileno(), opened[1].fileno(), timeout_s)
+        return _boot(command, [file.fileno() for file in opened], timeout_s)
 
 
 def _format(disk: Path) -> Path:
@@ -74,17 +94,20 @@ def _format(disk: Path) -> Path:
     try:
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", disk], check=True, capture_output=True)
     except FileNotFoundError:
-        raise Unavailable("mke2fs is missing; install Debian's e2fsprogs") from None
+        raise files.Unavailable("mke2fs is missing; install Debian's e2fsprogs") from None
     return disk
 
 
-def _boot(kernel: Path, archive: int, disk: int, timeout_s: float) -> tuple[int, str]:
+def _command(kernel: Path, parameters: str, archive: int, disk: int, timeout_s: float) -> list[str]:
     command = ["timeout", "--signal=KILL", str(timeout_s), "setpriv", "--pdeathsig", "KILL", QEMU]
     command += ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB), "-nodefaults"]
     command += ["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(kernel)]
     # What the disk holds need not survive a crash of the host.
     command += ["-drive", f"file=/proc/self/fd/{disk},format=raw,if=virtio,cache=unsafe"]
-    command += ["-initrd", f"/proc/self/fd/{archive}", "-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all"]
+    return [*command, "-initrd", f"/proc/self/fd/{archive}", "-append", f"console=ttyS0 quiet panic=-1 {parameters}"]
+
+
+def _boot(command: Sequence[str], inherited: Sequence[int], timeout_s: float) -> tuple[int, str]:
     said: list[str] = []
     try:
         # `timeout` itself ends with us: it would wait for the machine otherwise.
@@ -93,7 +116,7 @@ def _boot(kernel: Path, archive: int, disk: int, timeout_s: float) -> tuple[int,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            pass_fds=[archive, disk],
+            pass_fds=inherited,
         ) as machine:
             assert machine.stdout is not None, "it was asked for"
             for line in machine.stdout:
@@ -101,7 +124,7 @@ def _boot(kernel: Path, archive: int, disk: int, timeout_s: float) -> tuple[int,
                 if not said[-1].startswith(MARKER):
                     print(said[-1], flush=True)
     except FileNotFoundError as error:
-        raise Unavailable(f"{error.filename} is missing; run deploy/setup.sh test") from None
+        raise files.Unavailable(f"{error.filename} is missing; run deploy/setup.sh test") from None
     codes = [int(line.split()[1]) for line in said if line.startswith(MARKER)]
     text = "\n".join(said)
     if not codes:
@@ -111,9 +134,16 @@ def _boot(kernel: Path, archive: int, disk: int, timeout_s: float) -> tuple[int,
 
 def main() -> int:
     """The exit code."""
-    given = sys.argv[1:]
+    usage = "python -m tests.vm [--systemd [--legacy]] [pytest's arguments]"
+    parser = argparse.ArgumentParser(usage=usage, allow_abbrev=False)
+    parser.add_argument("--systemd", action="store_true", help="a machine with systemd as process 1")
+    parser.add_argument("--legacy", action="store_true", help="with systemd, and cgroups of version 1")
+    chosen, tests = parser.parse_known_args()
+    if chosen.legacy and not chosen.systemd:
+        parser.error("--legacy is a choice of systemd's: add --systemd")
+    kind = LEGACY if chosen.legacy else SYSTEMD if chosen.systemd else PLAIN
     try:
-        return run((*(given or FILES), *OPTIONS))[0]
-    except (Unavailable, TimeoutError) as error:
+        return run(tests, kind=kind)[0]
+    except (files.Unavailable, TimeoutError) as error:
         print(f"vm: {error}", file=sys.stderr)
         return 2

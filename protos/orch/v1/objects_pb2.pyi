@@ -1472,7 +1472,7 @@ class Port(_message.Message):
     protocol: Global___Protocol.ValueType
     """What is spoken on it, on both sides."""
     mode: Global___PublishMode.ValueType
-    """Where the published port listens."""
+    """Where the published port listens. It says nothing of a port that is not published."""
     def __init__(
         self,
         *,
@@ -1875,7 +1875,9 @@ class Network(_message.Message):
         """Its name, its namespace and its labels."""
 
     @_builtins.property
-    def spec(self) -> Global___NetworkSpec: ...
+    def spec(self) -> Global___NetworkSpec:
+        """What is asked of it."""
+
     def __init__(
         self,
         *,
@@ -1972,10 +1974,200 @@ class ImageStatus(_message.Message):
 Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
 
 @_typing.final
+class Endpoints(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Endpoints
+
+    Where a service leads to. It is not stored: whoever asks gets what nodes are told now.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """The name, the namespace and the id of the service."""
+
+    @_builtins.property
+    def status(self) -> Global___EndpointsStatus: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        status: Global___EndpointsStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Endpoints: _TypeAlias = Endpoints  # noqa: Y015
+
+@_typing.final
+class EndpointsStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Its virtual address. Empty: it has none, and its name leads to its tasks."""
+    internal: _builtins.bool
+    """All of them are internal: its tasks reach nothing outside the cluster."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]: ...
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointTask]:
+        """Its tasks that have an address and have not ended, by slot."""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its networks as `namespace/name`."""
+
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointSource]:
+        """Who else may reach it."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        ports: _abc.Iterable[Global___Port] | None = ...,
+        tasks: _abc.Iterable[Global___EndpointTask] | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        internal: _builtins.bool = ...,
+        allowed: _abc.Iterable[Global___EndpointSource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "allowed", b"allowed", "internal", b"internal", "networks", b"networks", "ports", b"ports", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointsStatus: _TypeAlias = EndpointsStatus  # noqa: Y015
+
+@_typing.final
+class EndpointTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    slot: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    ready: _builtins.bool
+    """It gets new connections."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "node_id", b"node_id", "ready", b"ready", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointTask: _TypeAlias = EndpointTask  # noqa: Y015
+
+@_typing.final
+class EndpointSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """As `namespace/name`."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
+        """Protocol and number. Empty: all ports."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        ports: _abc.Iterable[Global___Port] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointSource: _TypeAlias = EndpointSource  # noqa: Y015
+
+@_typing.final
+class Cluster(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Cluster
+
+    What the leader remembers of the cluster as a whole. There is one, and its name is `cluster`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def status(self) -> Global___ClusterStatus: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        status: Global___ClusterStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class ClusterStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SERVICE_ADDRESS_FIELD_NUMBER: _builtins.int
+    LAST_SUBNET_FIELD_NUMBER: _builtins.int
+    last_service_address: _builtins.str
+    """The virtual address that was given to a service last. The next one comes after it, so that an address that became
+    free is not given again before all the others were.
+    """
+    last_subnet: _builtins.str
+    """The range of addresses that was given to a node last. The next one comes after it, for the same reason."""
+    def __init__(
+        self,
+        *,
+        last_service_address: _builtins.str = ...,
+        last_subnet: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_service_address", b"last_service_address", "last_subnet", b"last_subnet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """---------------------------------------------------------------------------------------------------- envelope
 
-    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume, Endpoints and Event.
+    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume and Event.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1986,6 +2178,8 @@ class Object(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def service(self) -> Global___Service: ...
     @_builtins.property
@@ -1998,6 +2192,10 @@ class Object(_message.Message):
     def image(self) -> Global___Image: ...
     @_builtins.property
     def network(self) -> Global___Network: ...
+    @_builtins.property
+    def endpoints(self) -> Global___Endpoints: ...
+    @_builtins.property
+    def cluster(self) -> Global___Cluster: ...
     def __init__(
         self,
         *,
@@ -2007,12 +2205,14 @@ class Object(_message.Message):
         node: Global___Node | None = ...,
         image: Global___Image | None = ...,
         network: Global___Network | None = ...,
+        endpoints: Global___Endpoints | None = ...,
+        cluster: Global___Cluster | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "endpoints", "cluster"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -21,7 +21,6 @@ def run(context: Context, given: Options) -> int:
 def request(context: Context, given: Options) -> unattended.Request:
     """What the flags ask for; shared with `run`."""
     [container] = given.take("ID")
-    making.refuse_no_pivot(given)
     preserved = making.settle(given)
     config, where = bundle.load(given)
     if isinstance(config.get("process"), dict):
@@ -35,5 +34,5 @@ def request(context: Context, given: Options) -> unattended.Request:
         preserved_fds=preserved,
         pid_file=given.text("--pid-file"),
         take_terminal=making.terminal_taker(given),
-        has_group=context.has_groups,
+        manager=context.manager,
     )

@@ -32,7 +32,7 @@ def _features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(namespaces.KINDS),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(profile.ACTIONS),

@@ -46,7 +46,7 @@ class Running:
             now_ms=now_ms,
             random=random.Random(1),
             suffixes=suffixes,
-            ranges=Ranges(cluster="10.112.0.0/16", subnet_bits=24),
+            ranges=Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16"),
         )
         self._new_id = lambda: f"{name}-id-{next(ids)}"
         self.instance = Instance(store, Identity(name=name, address=self.address), world, new_id=self._new_id)
@@ -330,6 +330,14 @@ async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]
         ({"--etcd": "https://127.0.0.1:1"}, 2, "is not http://HOST:PORT"),
         ({"--cluster-range": "10.0.0.0/30"}, 2, "too small"),
         ({"--cluster-range": "10.0.0.1/16"}, 2, "not a range of IPv4 addresses"),
+        ({"--service-range": "10.0.0.0/30"}, 2, "too small"),
+        (
+            {"--service-range": "10.112.128.0/17"},
+            2,
+            "--service-range 10.112.128.0/17 overlaps --cluster-range 10.112.0.0/16",
+        ),
+        ({"--network-mode": "bridge"}, 2, "invalid choice: 'bridge'"),
+        ({"--network-mtu": "68"}, 2, "'68' is not a packet's size in bytes"),
         ({"--listen": "192.0.2.1:7400"}, 1, "cannot listen on 192.0.2.1:7400"),
         ({"--state": "/dev/null/x"}, 1, "the state folder /dev/null/x cannot be used"),
     ],

@@ -38,6 +38,23 @@ def running(**more: object) -> Observed:
     return Observed(record=record, life=Life.RUNNING, image_ready=True, network_ready=True, **more)  # type: ignore[arg-type]
 
 
+PORTS = pb.Container(ports=[pb.Port(target=80)])
+SERVING = pb.TaskTemplate(container=PORTS, drain_seconds=2, stop_grace_period=10_000)
+LEAVE = Desired(state=pb.DESIRED_STATE_SHUTDOWN, template=SERVING)
+WITHDRAWN = dataclasses.replace(LEAVE, withdrawn=True)
+
+
+def leaving(*, ago: int, draining_ago: int | None = None, **more: object) -> Observed:
+    """A container that was told to stop so many ms ago, and gets no new connections since so many."""
+    draining_since = NOW - draining_ago if draining_ago is not None else 0
+    record = dataclasses.replace(running().record, leaving_since=NOW - ago, draining_since=draining_since)
+    return dataclasses.replace(running(**more), record=record)
+
+
+SICK = dataclasses.replace(
+    running(), record=dataclasses.replace(running().record, unhealthy="liveness probe failed: x")
+)
+
 READY = Observed(
     record=Record(state=states.READY, address="10.0.0.2", root_id=1 << 20), image_ready=True, network_ready=True
 )
@@ -135,6 +152,58 @@ TABLE = [
     ("and given time", running(stop_asked_at=NOW - 9_999), STOP, "wait: it was asked to stop"),
     ("and then killed", running(stop_asked_at=NOW - 10_000), STOP, "send SIGKILL"),
     ("and removed by force", running(stop_asked_at=1, kill_asked_at=NOW - 5_000), STOP, "delete the container"),
+    ("with ports it leaves the endpoints before that", running(), LEAVE, "leave the endpoints"),
+    (
+        "as long as a node may send it new connections",
+        leaving(ago=4_999),
+        LEAVE,
+        "wait: other nodes may send it connections",
+    ),
+    ("which none does once they have said so", leaving(ago=3), WITHDRAWN, "drain connections"),
+    ("and it does not wait for ever for one that is away", leaving(ago=5_000), LEAVE, "drain connections"),
+    (
+        "then what it has may end",
+        leaving(ago=9_000, draining_ago=1_999),
+        LEAVE,
+        "wait: it drains its connections",
+    ),
+    ("within its time", leaving(ago=9_000, draining_ago=2_000), WITHDRAWN, "send the stop signal"),
+    (
+        "the grace period comes after that",
+        leaving(ago=20_000, draining_ago=15_000, stop_asked_at=NOW - 9_000),
+        WITHDRAWN,
+        "wait: it was asked to stop",
+    ),
+    ("a clock that was set back adds nothing", leaving(ago=-1, draining_ago=-1), WITHDRAWN, "send the stop signal"),
+    (
+        "nobody withdraws what nobody knows",
+        leaving(ago=1),
+        dataclasses.replace(LEAVE, gone=True),
+        "drain connections",
+    ),
+    ("nor what was given up", leaving(ago=1), dataclasses.replace(LEAVE, lost=True), "drain connections"),
+    (
+        "what has crashed meanwhile has no connections",
+        dataclasses.replace(leaving(ago=1), life=Life.NONE),
+        LEAVE,
+        "detach from the network",
+    ),
+    (
+        "what has not come up has none either",
+        dataclasses.replace(running(), record=Record(state=states.STARTING, started_at=1)),
+        LEAVE,
+        "send the stop signal",
+    ),
+    ("what its probes give up is stopped without draining", SICK, RUN, "send the stop signal"),
+    ("also when it is to stop for good", SICK, LEAVE, "send the stop signal"),
+    ("within its grace period", dataclasses.replace(SICK, stop_asked_at=NOW - 1), RUN, "wait: it was asked to stop"),
+    ("and then killed", dataclasses.replace(SICK, stop_asked_at=NOW - 10_000), RUN, "send SIGKILL"),
+    (
+        "its end is a failure that says why",
+        dataclasses.replace(at(states.RUNNING, exit=EXIT, ending=states.FAILED, unhealthy="no", restarts=2)),
+        RUN,
+        "enter FAILED (ProbeFailed: no, after 2 restarts)",
+    ),
     ("what never ran is just cleaned up", READY, STOP, "detach from the network"),
     ("and is then shut down", at(states.READY), STOP, "enter SHUTDOWN"),
     ("a record stays until it is to be removed", at(states.SHUTDOWN), STOP, "wait: it has ended"),
@@ -178,75 +247,18 @@ def test_waits_name_their_moment() -> None:
     assert waiting.until == NOW + 6_000
 
 
-@pytest.mark.parametrize(
-    ("quick_exits", "low_ms", "high_ms"),
-    [(0, 0, 0), (1, 800, 1000), (2, 1600, 2000), (6, 25_600, 32_000), (7, 48_000, 60_000), (900, 48_000, 60_000)],
+@given(
+    seed=st.integers(0, 2**32),
+    desires=st.lists(st.sampled_from([HOLD, RUN, STOP, LEAVE, WITHDRAWN, REMOVE, GONE]), max_size=4),
 )
-def test_restart_delay(quick_exits: int, low_ms: int, high_ms: int) -> None:
-    """At once, then 1 s × 2ⁿ up to a minute; chance only shortens it, by up to a fifth."""
-    assert restart.delay_ms(quick_exits, 0.0) == high_ms
-    assert low_ms <= restart.delay_ms(quick_exits, 0.999_999) <= high_ms
-
-
-ANY, ON_FAILURE, NEVER = pb.RESTART_CONDITION_ANY, pb.RESTART_CONDITION_ON_FAILURE, pb.RESTART_CONDITION_NEVER
-
-
-@pytest.mark.parametrize(
-    ("condition", "code", "ending"),
-    [
-        (ANY, 0, None),
-        (ANY, 1, None),
-        (pb.RESTART_CONDITION_UNSPECIFIED, 0, None),
-        (ON_FAILURE, 0, states.COMPLETE),
-        (ON_FAILURE, 137, None),
-        (NEVER, 0, states.COMPLETE),
-        (NEVER, 3, states.FAILED),
-    ],
-)
-def test_restart_conditions(condition: pb.RestartCondition.ValueType, code: int, ending: int | None) -> None:
-    """Which ends are the task's end."""
-    policy = pb.RestartPolicy(condition=condition, attempts=5, window=300_000)
-    ended = Exit(code=code, finished_at=NOW)
-    assert restart.after_exit(Record(), ended, policy, now_ms=NOW, jitter=0).ending == ending
-
-
-def crash(record: Record, now_ms: int, policy: pb.RestartPolicy) -> Record:
-    ended = Exit(code=1, finished_at=now_ms)
-    return restart.after_exit(record, ended, policy, now_ms=now_ms, jitter=0)
-
-
-def test_attempts_within_the_window_fail_the_task() -> None:
-    """Five restarts at 0, 1, 2, 4 and 8 s; the sixth end is the task's."""
-    policy, record, now, waits = TEMPLATE.restart, Record(started_at=NOW), NOW, []
-    while (record := crash(record, now, policy)).ending is None:
-        waits.append(record.restart_at - now)
-        now = record.restart_at
-        record = dataclasses.replace(restart.restarted(record, now_ms=now), started_at=now)
-    assert waits == [0, 1000, 2000, 4000, 8000]
-    assert (record.ending, record.restarts) == (states.FAILED, 5)
-
-
-def test_a_minute_of_health_forgives() -> None:
-    """What lived for a minute is restarted at once again, and old restarts leave the window."""
-    record = Record(started_at=NOW, quick_exits=4, restart_times=(NOW - 299_000, NOW - 1000))
-    after = crash(record, NOW + 60_000, TEMPLATE.restart)
-    assert after.restart_at == NOW + 60_000
-    assert (after.quick_exits, after.restart_times) == (1, (NOW - 1000,))
-
-
-def test_no_attempts_means_no_restart() -> None:
-    """attempts: 0 leaves every end to the leader."""
-    policy = pb.RestartPolicy(condition=ANY, attempts=0, window=300_000)
-    assert crash(Record(), NOW, policy).ending == states.FAILED
-
-
-@given(seed=st.integers(0, 2**32), desires=st.lists(st.sampled_from([HOLD, RUN, STOP, REMOVE, GONE]), max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_every_life_is_lawful(seed: int, desires: list[Desired]) -> None:
     """Whatever the world does: states only rise by the agent's own edges, there is never a second container, nothing
     is kept after the end, and a life that is wanted over is over within a bounded number of steps.
     """
-    World(random.Random(seed)).live(sorted(desires, key=lambda desired: (desired.gone, desired.state)))
+    World(random.Random(seed)).live(
+        sorted(desires, key=lambda desired: (desired.gone, desired.state, desired.withdrawn))
+    )
 
 
 class World:
@@ -318,13 +330,17 @@ class World:
                 self.containers += 1
                 if step.again:
                     record = restart.restarted(record, now_ms=self.now)
-                return change(seen, record=change(record, started_at=self.now), life=Life.RUNNING)
+                return change(seen, record=change(record, started_at=self.now, unhealthy=""), life=Life.RUNNING)
             case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(record.state):
                 return change(seen, exit=None, record=change(record, exit=step.exit))
             case steps.NoteExit():
                 policy = desired.template.restart
                 noted = restart.after_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
                 return change(seen, exit=None, record=noted)
+            case steps.Leave():
+                return change(seen, record=change(record, leaving_since=self.now))
+            case steps.Drain():
+                return change(seen, record=change(record, draining_since=self.now))
             case steps.Stop():
                 return change(seen, stop_asked_at=self.now)
             case steps.Kill():
@@ -338,6 +354,8 @@ class World:
                 return seen
 
     def wait(self, step: steps.Wait, seen: Observed) -> Observed:
+        if seen.life is Life.RUNNING and self.chance.random() < 0.1:
+            return dataclasses.replace(seen, record=dataclasses.replace(seen.record, unhealthy="startup probe failed"))
         if seen.life is Life.RUNNING and self.chance.random() < 0.3:
             ended = Exit(code=self.chance.choice([0, 1, 137]), finished_at=self.now)
             return dataclasses.replace(seen, life=Life.STOPPED, exit=ended)

@@ -1,6 +1,7 @@
 """The small decisions: assignments, addresses, ports, firewall, configuration, retries, reports."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -65,6 +66,24 @@ def test_a_complete_message_forgets_what_it_does_not_name() -> None:
     found = after(complete(task("a"), task("b")), complete(task("b"), number=5))
     assert isinstance(found, Assignments)
     assert set(found.tasks) == {"b"}
+
+
+def test_withdrawn_tasks_add_up() -> None:
+    """An increment tells of more, a COMPLETE message of all; those of tasks that are gone are forgotten."""
+    messages = [
+        complete(task("a"), task("b")),
+        increment(2, withdrawn_tasks=["a"]),
+        increment(3, withdrawn_tasks=["b"]),
+        increment(4, removed_tasks=["a"]),
+        complete(task("b"), number=5),
+    ]
+    seen = []
+    for number in range(1, 6):
+        found = after(*messages[:number])
+        assert isinstance(found, Assignments)
+        assert assignments.from_saved(assignments.to_saved(found)).withdrawn == found.withdrawn
+        seen.append(sorted(found.withdrawn))
+    assert seen == [[], ["a"], ["a", "b"], ["b"], []]
 
 
 def test_the_network_stays_until_another_is_sent() -> None:
@@ -291,9 +310,19 @@ def test_records_survive_the_disk() -> None:
         exit=Exit(code=137, finished_at=5, oom_killed=True, memory_limit=1 << 26),
         restart_times=(1, 2),
         ending=states.FAILED,
+        ready=False,
+        unhealthy="liveness probe failed",
+        leaving_since=7,
+        draining_since=8,
     )
     assert from_json(to_json(record)) == record
     assert from_json(to_json(Record())) == Record()
+
+
+def test_records_of_an_earlier_version_are_read() -> None:
+    """It knew no probes: what ran was ready."""
+    old = {"state": int(states.RUNNING), "exit": None, "restart_times": [], "address": "10.0.0.2"}
+    assert from_json(json.dumps(old)) == Record(state=states.RUNNING, address="10.0.0.2", ready=True)
 
 
 def test_out_of_memory_is_told_with_the_limit() -> None:

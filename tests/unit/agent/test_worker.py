@@ -24,10 +24,12 @@ from tests.support.fake_agent import (
     FakeImages,
     FakeMachine,
     FakeNetwork,
+    FakeProber,
     FakeRuntime,
     loop_ms,
 )
 from tests.support.fake_leader import task, template
+from tests.support.fake_names import FakeNames
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 SHUTDOWN, REMOVE = pb.DESIRED_STATE_SHUTDOWN, pb.DESIRED_STATE_REMOVE
@@ -40,8 +42,10 @@ class Agent:
         self.machine = machine
         self.worker = Worker(
             runtime=FakeRuntime(machine),
+            prober=FakeProber(machine),
             images=FakeImages(machine),
             network=FakeNetwork(machine),
+            names=FakeNames(),
             disk=FakeDisk(machine),
             devices=FakeDevices(),
             users=IdPool(IDS),
@@ -61,7 +65,7 @@ class Agent:
                 self.story.setdefault(entry.task_id, []).append(states.word(entry.status.state))
             self.worker.outbox.acknowledge(report.sequence)
 
-    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None) -> None:
+    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None, withdrawn: tuple[str, ...] = ()) -> None:
         """Assign everything."""
         self._sequence += 1
         revision = pb.Revision(meta=pb.Meta(id="r1"), template=made or template("/web"))
@@ -72,6 +76,7 @@ class Agent:
                 tasks=tasks,
                 revisions=[revision],
                 network=NETWORK,
+                withdrawn_tasks=withdrawn,
             )
         )
         assert gap is None, gap

@@ -13,12 +13,13 @@ from deploy.local import errors, plan
         (["192.0.2.2/24", "0.0.0.0/0", "fd00::1/64"], "10.111.0.0/24"),
         (["10.111.0.254/24"], "10.121.0.0/24"),
         (["10.112.7.0/24"], "10.121.0.0/24"),
+        (["10.113.7.0/24"], "10.121.0.0/24"),
         (["10.96.0.0/11"], "10.131.0.0/24"),
         (["10.111.0.254/24", "10.112.1.0/24", "10.121.0.254/24"], "10.131.0.0/24"),
     ],
 )
 def test_a_lan_overlaps_with_nothing_that_the_host_reaches(taken: list[str], lan: str) -> None:
-    """Neither the machines' network nor the tasks' range may hide something of the person's."""
+    """Neither the machines' network nor the range of tasks or services may hide something of the person's."""
     assert plan.choose_lan(taken).network == lan
 
 

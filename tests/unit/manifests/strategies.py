@@ -7,7 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from manifests import fields, rules, words
+from manifests import fields, networking, rules, words
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -31,6 +31,8 @@ _ENV_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,10}", fullmatch=True).fil
 _LABEL_NAMES = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,10}[A-Za-z0-9])?", fullmatch=True)
 _LABEL_VALUES = st.from_regex(r"([A-Za-z0-9]([A-Za-z0-9._/:@+-]{0,10}[A-Za-z0-9])?)?", fullmatch=True)
 _LABELS = st.dictionaries(_LABEL_NAMES, _LABEL_VALUES, max_size=3)
+_REFERENCES = st.sampled_from(["web", "back-end", "other/web", "a/b"])
+_PORTS = st.integers(1, 65_535).map(str)
 
 # Fields with rules that their options do not tell.
 _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
@@ -47,6 +49,13 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.Capabilities.add": st.lists(st.sampled_from(["NET_ADMIN", "CAP_SYS_TIME"]), max_size=2),
     "orch.v1.Capabilities.drop": st.lists(st.sampled_from(["ALL", "CHOWN"]), max_size=2),
     "orch.v1.Container.env": st.dictionaries(_ENV_NAMES, TEXTS, max_size=4),
+    "orch.v1.ServiceSpec.networks": st.lists(_REFERENCES, max_size=3, unique=True),
+    "orch.v1.AllowRule.from": _REFERENCES,
+    "orch.v1.AllowRule.ports": st.just([]),
+    "orch.v1.HttpProbe.headers": st.dictionaries(_LABEL_NAMES, TEXTS, max_size=2),
+    "orch.v1.HttpProbe.port": _PORTS,
+    "orch.v1.TcpProbe.port": _PORTS,
+    "orch.v1.GrpcProbe.port": _PORTS,
 }
 _KEYS: Mapping[str, st.SearchStrategy[str]] = {
     "orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS)),
@@ -85,7 +94,20 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
             getattr(value, "meta").ClearField("namespace")  # noqa: B009 - the type is known at run time only
         elif field.name == "meta":
             getattr(value, "meta").namespace = "default"  # noqa: B009
+    if isinstance(value, pb.Probe):
+        _ask_one_question(draw, value)
     return value
+
+
+def _ask_one_question(draw: st.DrawFn, probe: pb.Probe) -> None:
+    chosen = draw(st.sampled_from(networking.QUESTIONS))
+    for question in networking.QUESTIONS:
+        if question != chosen:
+            probe.ClearField(question)
+        elif not probe.HasField(question):
+            inner = getattr(probe, question)
+            inner.CopyFrom(draw(messages(type(inner))))
+    probe.ClearField("success_threshold")
 
 
 def _draw_field(draw: st.DrawFn, value: Message, field: FieldDescriptor) -> None:

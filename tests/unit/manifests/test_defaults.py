@@ -15,13 +15,14 @@ def test_a_template_gets_every_default() -> None:
     assert manifests.resolve(template) == pb.TaskTemplate(
         container=pb.Container(
             image="a",
-            ports=[pb.Port(target=80, protocol=pb.PROTOCOL_TCP)],
+            ports=[pb.Port(target=80, protocol=pb.PROTOCOL_TCP, mode=pb.PUBLISH_MODE_INGRESS)],
             resources=pb.Resources(limits=pb.ResourceLimits(pids=4096)),
             logs=pb.LogPolicy(max_size=10 * 2**20, max_files=3),
             shm_size=64 * 2**20,
         ),
         restart=pb.RestartPolicy(condition=pb.RESTART_CONDITION_ANY, attempts=5, window=300_000),
         stop_grace_period=10_000,
+        drain_seconds=2,
     )
 
 
@@ -36,6 +37,16 @@ def test_what_a_person_has_to_say_is_not_made_up() -> None:
     """A missing container stays missing; `validate` says so."""
     assert not manifests.resolve(pb.TaskTemplate()).HasField("container")
     assert not manifests.resolve(pb.Service()).HasField("meta")
+
+
+def test_a_question_that_is_not_asked_is_not_made_up() -> None:
+    """A probe has defaults, but what it asks is for a person to say."""
+    assert not manifests.resolve(pb.Container(image="a")).HasField("probes")
+    asked = pb.Container(probes=pb.Probes(readiness=pb.Probe(http=pb.HttpProbe(port="80"))))
+    resolved = manifests.resolve(asked).probes
+    assert [field.name for field, _ in resolved.ListFields()] == ["readiness"]
+    assert (resolved.readiness.http.path, resolved.readiness.interval) == ("/", 10_000)
+    assert not resolved.readiness.HasField("tcp")
 
 
 def test_the_original_is_not_changed() -> None:
@@ -62,7 +73,7 @@ def test_resolving_twice_is_resolving_once(service: pb.Service) -> None:
 
 def test_no_default_can_be_mistaken_for_nothing() -> None:
     """A default is never the zero of a field without presence, which would be filled in for ever."""
-    for message in (pb.Service, pb.Node):
+    for message in (pb.Service, pb.Node, pb.Network):
         stack = [message.DESCRIPTOR]
         while stack:
             for field in schema.fields_by_yaml_name(stack.pop()).values():

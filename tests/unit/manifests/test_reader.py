@@ -27,11 +27,11 @@ spec:
       tty: yes
       ports:
         - {target: 0, published: 80}
-        - {target: 80, protocol: TCP}
+        - {target: 80, protocol: TPC}
       resources: {limits: {memory: 1Mi, cpu: 0.5}, reservations: {cpu: 1, memory: 010}}
       ulimits: {nofil: {soft: 0, hard: 0}, core: {soft: 5}}
       stopSignal: SIGTREM
-    restart: {condition: onFailure, window: 10}
+    restart: {condition: onFailures, window: 10}
   stop_grace_period: 3s
   onNodeLoss:
     replaceAfter:5s
@@ -58,16 +58,15 @@ or _
 14:9: spec.template.container.env.Z: has no value; write "" for an empty text, or remove it
 15:12: spec.template.container.tty: "yes" is not true or false; write true, without quotes
 17:20: spec.template.container.ports[0].target: 0 is too small, the least is 1
-17:34: spec.template.container.ports[0].published: needs to be told where it listens; write mode: host
-18:34: spec.template.container.ports[1].protocol: "TCP" is not a known word; did you mean "tcp"?
+18:34: spec.template.container.ports[1].protocol: "TPC" is not a known word; did you mean "tcp"?
 19:36: spec.template.container.resources.limits.memory: 1Mi is too small, the least is 4Mi
 19:72: spec.template.container.resources.reservations.cpu: 1 is more than the limit, 500m
 19:83: spec.template.container.resources.reservations.memory: 010 begins with a zero; write 10, or 8 if it is octal
 20:17: spec.template.container.ulimits.nofil: not a limit of a process; did you mean "nofile"?
 20:44: spec.template.container.ulimits.core.hard: missing
 21:19: spec.template.container.stopSignal: no signal "SIGTREM"; did you mean "SIGTERM"?
-22:26: spec.template.restart.condition: "onFailure" is not a known word; did you mean "on-failure"?
-22:45: spec.template.restart.window: not a duration: '10'; write it like 10s, 1m30s or 250ms
+22:26: spec.template.restart.condition: "onFailures" is not a known word; did you mean "on-failure"?
+22:46: spec.template.restart.window: not a duration: '10'; write it like 10s, 1m30s or 250ms
 23:3: spec.stop_grace_period: unknown field; it belongs to spec.template
 25:5: spec.onNodeLoss: a single value instead of a mapping; write a space after the ':'
 27:7: kind: unknown kind "Servce"; did you mean "Service"?
@@ -94,12 +93,15 @@ def test_a_mistake_has_parts_for_programs() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("meta: {name: web}", '1:1: kind: an object has to say its kind; write kind: "Service" or "Node"'),
-        ("kind:\nmeta: {name: web}", '1:1: kind: an object has to say its kind; write kind: "Service" or "Node"'),
+        ("meta: {name: web}", '1:1: kind: an object has to say its kind; write kind: "Service", "Node" or "Network"'),
+        (
+            "kind:\nmeta: {name: web}",
+            '1:1: kind: an object has to say its kind; write kind: "Service", "Node" or "Network"',
+        ),
         ("kind: service", '1:7: kind: unknown kind "service"; did you mean "Service"?'),
-        ("kind: Deployment", '1:7: kind: unknown kind "Deployment"; kinds are Service, Node'),
-        ("kind: Revision", "1:7: kind: a Revision is made by the system; manifests hold Service, Node"),
-        ("kind: [Service]", '1:1: kind: an object has to say its kind; write kind: "Service" or "Node"'),
+        ("kind: Deployment", '1:7: kind: unknown kind "Deployment"; kinds are Service, Node, Network'),
+        ("kind: Revision", "1:7: kind: a Revision is made by the system; manifests hold Service, Node, Network"),
+        ("kind: [Service]", '1:1: kind: an object has to say its kind; write kind: "Service", "Node" or "Network"'),
         (
             "apiVersion: v1\nkind: Node\nmeta: {name: a}",
             "1:13: apiVersion: a version that is not known here; this is orch/v1",

@@ -2,6 +2,7 @@
 
 import pytest
 
+import manifests
 from protos.orch.v1 import objects_pb2 as pb
 from tests.unit.manifests import texts
 
@@ -186,10 +187,9 @@ def test_only_true_and_false_are_true_and_false(written: str, complaint: str) ->
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("TCP", '"TCP" is not a known word; did you mean "tcp"?'),
         ("PROTOCOL_TCP", '"PROTOCOL_TCP" is not a known word; did you mean "tcp"?'),
         ("upd", '"upd" is not a known word; did you mean "udp"?'),
-        ("sctp", '"sctp" is not a known word; write "tcp" or "udp"'),
+        ("sctp", 'SCTP is not supported; write "tcp" or "udp"'),
         ("1", '"1" is not a known word; write "tcp" or "udp"'),
         ("unspecified", '"unspecified" is not a known word; write "tcp" or "udp"'),
         ("{}", 'a mapping instead of "tcp" or "udp"'),
@@ -198,6 +198,16 @@ def test_only_true_and_false_are_true_and_false(written: str, complaint: str) ->
 def test_words_are_those_of_the_schema(written: str, complaint: str) -> None:
     found = texts.mistakes(texts.container(f"ports:\n  - target: 80\n    protocol: {written}"))
     assert found == [f"9:21: spec.template.container.ports[0].protocol: {complaint}"]
+
+
+@pytest.mark.parametrize("written", ["client-ip", "clientIP", "CLIENT_IP", '"Client-IP"', "clientip"])
+def test_a_word_may_be_written_in_any_case_and_without_its_signs(written: str) -> None:
+    """What is printed is the one that the documentation has."""
+    manifest = texts.container("").replace("spec:", f"spec:\n  sessionAffinity: {written}")
+    (service,) = texts.read(manifest)
+    assert isinstance(service, pb.Service)
+    assert service.spec.session_affinity == pb.SESSION_AFFINITY_CLIENT_IP
+    assert "sessionAffinity: client-ip\n" in manifests.to_yaml(service)
 
 
 def test_texts_may_have_several_lines() -> None:

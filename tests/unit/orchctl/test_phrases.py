@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchctl import phrases
+from orchctl import health, phrases
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import samples
 
@@ -55,4 +55,23 @@ def test_refusals_count_while_a_task_waits_only() -> None:
 
 def test_ports_show_outside_and_inside() -> None:
     ports = [pb.Port(target=80, published=8080), pb.Port(target=53, protocol=pb.PROTOCOL_UDP)]
-    assert phrases.ports(pb.Container(ports=ports)) == "8080→80/tcp 53/udp"
+    assert phrases.ports(ports) == "8080→80/tcp 53/udp"
+
+
+def test_probes_are_told_with_what_was_left_out() -> None:
+    """Each question in one line, with the schema's defaults; a template without any has none."""
+    template = pb.TaskTemplate(drain_seconds=90)
+    template.container.ports.add(target=80)
+    asked = template.container.probes
+    asked.startup.tcp.port = "web"
+    asked.readiness.MergeFrom(
+        pb.Probe(interval=500, timeout=10, failure_threshold=1, success_threshold=2, start_period=5_000)
+    )
+    asked.readiness.tcp.port = "8"
+    readiness = "TCP connection to port 8, every 500ms within 10ms, until 1 bad answer, after them 2 good ones"
+    assert health.facts(template) == [
+        ("Startup", "TCP connection to port web, every 10s within 1s, until 3 bad answers"),
+        ("Readiness", f"{readiness}, none counts before 5s"),
+        ("Drains for", "1m30s"),
+    ]
+    assert health.facts(pb.TaskTemplate()) == [("Drains for", "")]

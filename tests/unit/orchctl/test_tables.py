@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchctl import pages, tables
+from orchctl import network_pages, pages, tables
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import golden, samples
@@ -25,6 +25,9 @@ OBJECTS: dict[str, Sequence[kinds.StoredObject]] = {
     "nodes": [samples.node()],
     "revisions": [samples.revision(1), samples.revision(2)],
     "images": [samples.image()],
+    "networks": [samples.network(), samples.network("front", internal=False)],
+    "clusters": [samples.cluster()],
+    "endpoints": [samples.endpoints(), samples.endpoints("web", ready=5, all_of_them=5, networks=("default/back",))],
 }
 
 
@@ -61,6 +64,29 @@ def test_a_page_tells_what_a_node_has() -> None:
 
 def test_a_page_tells_of_an_image() -> None:
     golden.check(HERE / "image_page.txt", "\n".join(pages.image(samples.image(), VIEW)) + "\n")
+
+
+def test_a_page_tells_where_a_service_leads_to() -> None:
+    lines = network_pages.endpoints(samples.endpoints(networks=("default/back",)), VIEW)
+    golden.check(HERE / "endpoints_page.txt", "\n".join(lines) + "\n")
+
+
+def test_a_page_tells_who_is_in_a_network_and_who_is_allowed_in() -> None:
+    members = [samples.endpoints(), samples.endpoints("web", networks=("default/back",))]
+    lines = network_pages.network(samples.network(), members, VIEW)
+    golden.check(HERE / "network_page.txt", "\n".join(lines) + "\n")
+
+
+def test_networks_are_listed_with_how_many_are_in_them() -> None:
+    members = [samples.endpoints(), samples.endpoints("web", networks=("default/back",))]
+    listed = [network_pages.default_network("default"), samples.network(), samples.network("empty", internal=False)]
+    lines = network_pages.networks(listed, members, with_namespace=True)
+    assert [line.split() for line in lines] == [
+        ["NAMESPACE", "NAME", "INTERNAL", "SERVICES", "TASKS"],
+        ["default", "default", "no", "1", "3"],
+        ["default", "back", "yes", "1", "3"],
+        ["default", "empty", "no", "0", "0"],
+    ]
 
 
 def test_nothing_that_came_from_elsewhere_moves_the_cursor() -> None:

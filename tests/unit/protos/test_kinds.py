@@ -62,4 +62,4 @@ def test_labels_name_an_object() -> None:
 
 
 def test_people_write_some_kinds_only() -> None:
-    assert {kind.title for kind in kinds.written_by_people()} == {"Service", "Node"}
+    assert {kind.title for kind in kinds.written_by_people()} == {"Service", "Node", "Network"}

@@ -120,7 +120,7 @@ REFUSED = [
     ("linux.cgroupsPath", "a/../b", "linux.cgroupsPath: 'a/../b' must not hold '..'"),
     ("linux.cgroupsPath", ".", "linux.cgroupsPath: '.' must be a group of the container's own"),
     ("linux.cgroupsPath", "//orch/", "linux.cgroupsPath: '//orch/' must be a group of the container's own"),
-    ("linux.cgroupsPath", "system.slice:docker:abc", "is systemd's form, slice:prefix:name, and --systemd-cgroup"),
+    ("linux.cgroupsPath", "system.slice:docker:abc", "is systemd's form, slice:prefix:name; give --systemd-cgroup"),
     ("linux.cgroupsPath", "/a/../..", "linux.cgroupsPath: '/a/../..'"),
     ("linux.cgroupsPath", "/", "linux.cgroupsPath: '/'"),
     ("linux.resources.cpu.period", 1, "linux.resources.cpu.period: must be between 1000"),

@@ -1,10 +1,13 @@
 """What goes to agents (assignments) and what comes back (reports)."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.core import assignments, garbage, reports
+from controlplane.core.endpoint_table import Difference
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -13,6 +16,11 @@ from tests.support import build
 NETWORK = wire.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 SERVICE = build.service()
 REVISIONS = {one.meta.id: one for one in (build.revision(SERVICE, 1), build.revision(SERVICE, 2, image="new"))}
+NO_SERVICES = Difference(number=1)
+
+
+def work(tasks: Sequence[pb.Task], revisions: Mapping[str, pb.Revision] = REVISIONS) -> assignments.Work:
+    return assignments.Work(tasks=tasks, revisions=revisions, network=NETWORK)
 
 
 def apply(
@@ -27,7 +35,7 @@ def apply(
 
 
 def test_the_first_assignment_is_complete() -> None:
-    message, told = assignments.complete([build.task(1)], REVISIONS, NETWORK, 6)
+    message, told = assignments.complete(work([build.task(1)], REVISIONS), NO_SERVICES, frozenset(), 6)
     assert message.type == wire.Assignment.TYPE_COMPLETE
     assert (message.results_in, told.sequence) == (7, 7)
     assert [one.meta.id for one in message.revisions] == ["web-1-id-web"], "only the revisions that are needed"
@@ -36,34 +44,34 @@ def test_the_first_assignment_is_complete() -> None:
 
 def test_nothing_new_is_no_message() -> None:
     tasks = [build.task(1)]
-    _, told = assignments.complete(tasks, REVISIONS, NETWORK, 0)
-    assert assignments.incremental(told, tasks, REVISIONS, NETWORK) == (None, told)
+    _, told = assignments.complete(work(tasks, REVISIONS), NO_SERVICES, frozenset(), 0)
+    assert assignments.incremental(told, work(tasks), NO_SERVICES, frozenset()) == (None, told)
 
 
 def test_an_agents_own_status_is_not_sent_back_to_it() -> None:
     task = build.task(1, states.STARTING)
-    _, told = assignments.complete([task], REVISIONS, NETWORK, 0)
+    _, told = assignments.complete(work([task], REVISIONS), NO_SERVICES, frozenset(), 0)
     task.status.state = states.RUNNING
-    assert assignments.incremental(told, [task], REVISIONS, NETWORK)[0] is None
+    assert assignments.incremental(told, work([task]), NO_SERVICES, frozenset())[0] is None
 
 
 def test_a_wish_to_stop_and_an_end_that_the_leader_decided_are_sent() -> None:
     task = build.task(1, ident="web-1-a")
-    _, told = assignments.complete([task], REVISIONS, NETWORK, 0)
+    _, told = assignments.complete(work([task], REVISIONS), NO_SERVICES, frozenset(), 0)
     task.desired_state = pb.DESIRED_STATE_SHUTDOWN
-    message, told = assignments.incremental(told, [task], REVISIONS, NETWORK)
+    message, told = assignments.incremental(told, work([task]), NO_SERVICES, frozenset())
     assert message is not None
     assert (message.applies_to, message.results_in, len(message.tasks)) == (1, 2, 1)
     orphan = garbage.end_as_orphan(task, "lost", 0).value
     assert isinstance(orphan, pb.Task)
-    message, _ = assignments.incremental(told, [orphan], REVISIONS, NETWORK)
+    message, _ = assignments.incremental(told, work([orphan]), NO_SERVICES, frozenset())
     assert message is not None
 
 
 def test_a_task_whose_revision_has_not_arrived_waits_for_it() -> None:
-    message, told = assignments.complete([build.task(1)], {}, NETWORK, 0)
+    message, told = assignments.complete(work([build.task(1)], {}), NO_SERVICES, frozenset(), 0)
     assert not message.tasks
-    later, _ = assignments.incremental(told, [build.task(1)], REVISIONS, NETWORK)
+    later, _ = assignments.incremental(told, work([build.task(1)]), NO_SERVICES, frozenset())
     assert later is not None
     assert (len(later.tasks), len(later.revisions)) == (1, 1)
 
@@ -89,10 +97,10 @@ def test_increments_lead_to_the_same_as_the_whole(
         ]
         for world in history
     ]
-    message, told = assignments.complete(worlds[0], REVISIONS, NETWORK, 0)
+    message, told = assignments.complete(work(worlds[0], REVISIONS), NO_SERVICES, frozenset(), 0)
     state, revisions = apply({}, set(), message)
     for world in worlds[1:]:
-        change, told = assignments.incremental(told, world, REVISIONS, NETWORK)
+        change, told = assignments.incremental(told, work(world), NO_SERVICES, frozenset())
         if change is not None:
             state, revisions = apply(state, revisions, change)
     assert {name: task.desired_state for name, task in state.items()} == {
@@ -104,8 +112,14 @@ def test_increments_lead_to_the_same_as_the_whole(
 def test_a_node_is_told_of_the_others_that_can_be_reached() -> None:
     known = [build.node("n1"), build.node("n2"), build.node("n3")]
     known[2].status.subnet = ""
-    network = assignments.network_of(known[0], known, "10.112.0.0/16")
+    network = assignments.network_of(known[0], known, wire.NodeNetwork(cluster_range="10.112.0.0/16", mtu=1400))
     assert [(peer.node_id, peer.subnet) for peer in network.peers] == [("n2", "10.112.2.0/24")]
+    assert (network.node_id, network.subnet, network.cluster_range, network.mtu) == (
+        "n1",
+        "10.112.1.0/24",
+        "10.112.0.0/16",
+        1400,
+    )
 
 
 def report(state: states.State, **status: object) -> wire.TaskReport:

@@ -19,12 +19,19 @@ def session(name: str) -> nodes.Session:
 
 
 def observe(
-    known: list[pb.Node], connected: list[str], *, now_ms: int = NOW_MS, grace_until: int = 0, bits: int = 24
+    known: list[pb.Node],
+    connected: list[str],
+    *,
+    now_ms: int = NOW_MS,
+    grace_until: int = 0,
+    bits: int = 24,
+    record: pb.Cluster | None = None,
 ) -> plan.Plan:
     return nodes.observe(
         {node.meta.id: node for node in known},
         {name: session(name) for name in connected},
         {node.meta.id for node in known} | set(connected),
+        record,
         cluster_range="10.112.0.0/16",
         subnet_bits=bits,
         grace_until=grace_until,

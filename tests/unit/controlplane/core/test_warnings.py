@@ -8,7 +8,7 @@ def told(**container: object) -> tuple[str, ...]:
     """The warnings for a service whose container has these fields."""
     template = pb.TaskTemplate(container=pb.Container(image="hello", **container))  # type: ignore[arg-type]
     service = pb.Service(meta=pb.Meta(name="a"), spec=pb.ServiceSpec(replicas=1, template=template))
-    found = warnings.warnings(service, images=[], nodes=[])
+    found = warnings.warnings(service, images=[], nodes=[], services=[])
     return tuple(line for line in found if "has no image" not in line)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.controllers.nodes import Ranges
 from controlplane.dispatcher import streams
-from controlplane.dispatcher.dispatcher import Dispatcher, Leading
+from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import SILENCE_S, Session
 from controlplane.dispatcher.streams import NodeUnreachable
 from controlplane.store import typed
@@ -22,7 +21,7 @@ from tests.support import build
 from tests.support.aio import bounded
 from tests.support.fake_agent import MemoryLink, pair
 
-RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24)
+NETWORK = wire.NodeNetwork(cluster_range="10.112.0.0/16", service_range="10.201.0.0/16")
 
 
 class World:
@@ -39,7 +38,8 @@ class World:
         self.serving: list[asyncio.Task[None]] = []
 
     def lead(self) -> None:
-        self.dispatcher.lead(Leading(on_report=self._note, cluster_range=RANGES.cluster))
+        self.dispatcher.lead(self._note, NETWORK)
+        self.serving.append(self._group.create_task(self.dispatcher.work()))
 
     def put(self, *values: kinds.StoredObject) -> None:
         changes = []
@@ -47,7 +47,12 @@ class World:
             key = kinds.key(value)
             decoded = typed.decode(key, typed.encode(value), value.meta.version)
             changes.append(self._editor.replace(kinds.of(value), key, decoded))
-        self.dispatcher.notice(change for change in changes if change is not None)
+        self.dispatcher.notice([change for change in changes if change is not None])
+
+    def remove(self, value: kinds.StoredObject) -> None:
+        change = self._editor.replace(kinds.of(value), kinds.key(value), None)
+        assert change is not None, "it was there"
+        self.dispatcher.notice([change])
 
     def call(self) -> MemoryLink:
         """An agent calls; its end of the link."""

@@ -1,0 +1,195 @@
+"""The name server of a node: UDP and TCP at one address, for the tasks of this node.
+
+Three rules: what the cluster knows is answered without waiting; what waits for somebody else is bounded, in all and for
+each client, and what comes beyond that is dropped or refused; and a client's mistake is the client's alone.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from agent.adapters.dnsupstream import NodeServers
+from agent.core.dns import respond, wire
+from agent.core.dns.respond import Asker, Forward
+from agent.core.dns.zone import Zone
+from agent.errors import Temporary
+
+PORT: Final = 53
+BATCH: Final = 64
+"""Packets that are answered before the rest of the agent has its turn: about 2 ms."""
+RECEIVE_BYTES: Final = 4096
+BUFFER_BYTES: Final = 1 << 20
+MAX_WAITING: Final = 1024
+"""Packets whose answer comes from somebody else."""
+MAX_WAITING_OF_ONE: Final = 128
+MAX_CLIENTS: Final = 256
+"""Connections."""
+MAX_CLIENTS_OF_ONE: Final = 32
+IDLE_S: Final = 10.0
+_LENGTH: Final = struct.Struct("!H")
+
+
+class DnsServer:
+    """`run` it in a task of its own, and tell it where to `listen`.
+
+    `asker_of` says who has an address.
+    """
+
+    def __init__(
+        self,
+        zone: Zone,
+        servers: NodeServers,
+        asker_of: Callable[[str], Asker],
+        *,
+        port: int = PORT,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self._zone = zone
+        self._servers = servers
+        self._asker_of = asker_of
+        self._port = port
+        self._idle_s = idle_s
+        self._shuffle = random.Random().shuffle  # noqa: S311 - it spreads load
+        self._address = ""
+        self._udp: socket.socket | None = None
+        self._tcp: asyncio.Server | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._waiting: Counter[str] = Counter()
+        self._clients: dict[asyncio.StreamWriter, str] = {}
+
+    async def run(self) -> None:
+        """Ends only by being cancelled, and listens nowhere then."""
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.close()
+
+    async def listen(self, address: str) -> None:
+        """Answer at this address from now on, and at no other. Raises Temporary."""
+        if address == self._address:
+            return
+        self.close()
+        try:
+            self._udp = _bound(address, self._port)
+            self._tcp = await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES)
+        except OSError as error:
+            self.close()
+            raise _deaf(address, self._port, error) from error
+        asyncio.get_running_loop().add_reader(self._udp, self._readable)
+        self._address = address
+
+    def close(self) -> None:
+        """Listen nowhere."""
+        self._address = ""
+        if self._udp is not None:
+            asyncio.get_running_loop().remove_reader(self._udp)
+            self._udp.close()
+            self._udp = None
+        if self._tcp is not None:
+            self._tcp.close()
+            self._tcp = None
+        for writer in self._clients:
+            writer.close()
+
+    # UDP: the socket itself and not a transport, which has one packet a turn of the loop
+
+    def _readable(self) -> None:
+        opened = self._udp
+        for _ in range(BATCH):
+            if opened is None:
+                return
+            try:
+                packet, client = opened.recvfrom(RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP message for an answer that was sent
+                continue
+            answer = respond.respond(packet, self._zone, self._asker_of(client[0]), self._shuffle, udp=True)
+            if isinstance(answer, Forward):
+                self._forward(opened, answer, client)
+            elif answer is not None:
+                _send(opened, answer, client)
+
+    def _forward(self, opened: socket.socket, asked: Forward, client: tuple[str, int]) -> None:
+        """Over the limit it is dropped: the client asks again, and has the next turn."""
+        full = self._waiting.total() >= MAX_WAITING or self._waiting[client[0]] >= MAX_WAITING_OF_ONE
+        if not full and self._group is not None:
+            self._waiting[client[0]] += 1
+            self._group.create_task(self._ask(opened, asked, client))
+
+    async def _ask(self, opened: socket.socket, asked: Forward, client: tuple[str, int]) -> None:
+        try:
+            answer = await self._servers.ask(asked.upstream, tcp=False)
+        finally:
+            self._waiting[client[0]] -= 1
+            if not self._waiting[client[0]]:
+                del self._waiting[client[0]]
+        if opened.fileno() >= 0:
+            _send(opened, wire.write(asked.query, answer, udp=True), client)
+
+    # TCP
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client: its packets one after the other, until it goes or says nothing for a while."""
+        address = writer.get_extra_info("peername")[0]
+        self._clients[writer] = address
+        try:
+            if self._has_room(address):
+                await self._converse(reader, writer, address)
+        except (OSError, TimeoutError, EOFError):
+            writer.transport.abort()  # it has gone, or says or reads nothing
+        finally:
+            del self._clients[writer]
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _has_room(self, address: str) -> bool:
+        ours = sum(each == address for each in self._clients.values())
+        return len(self._clients) <= MAX_CLIENTS and ours <= MAX_CLIENTS_OF_ONE
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
+        while True:
+            async with asyncio.timeout(self._idle_s):
+                (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                packet = await reader.readexactly(size)
+            answer = respond.respond(packet, self._zone, self._asker_of(address), self._shuffle, udp=False)
+            if isinstance(answer, Forward):
+                found = await self._servers.ask(answer.upstream, tcp=True)
+                answer = wire.write(answer.query, found, udp=False)
+            if answer is None:
+                return
+            writer.write(_LENGTH.pack(len(answer)) + answer)
+            async with asyncio.timeout(self._idle_s):
+                await writer.drain()
+
+
+def _deaf(address: str, port: int, error: OSError) -> Temporary:
+    taken = f"; end whoever else listens on port {port} of this node, or bind it to another address"
+    remedy = taken if error.errno == errno.EADDRINUSE else ""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return Temporary(f"names cannot be answered at {address} port {port}: {why}{remedy}", reason="NetworkFailed")
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        opened.bind((address, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _send(opened: socket.socket, answer: bytes, client: tuple[str, int]) -> None:
+    with contextlib.suppress(OSError):  # it has gone, or the network is full: then it asks again
+        opened.sendto(answer, client)

@@ -1,0 +1,252 @@
+"""The names of the cluster: its services and tasks → answers.
+
+    web.<namespace>.orch             the service's virtual address, or its ready tasks' addresses when it has none
+    tasks.web.<namespace>.orch       its ready tasks' addresses
+    web-3.web.<namespace>.orch       the task in slot 3; a task's id instead of `web-3` leads to that one task
+    _http._tcp.web.<namespace>.orch  SRV: its port named `http`, at the virtual address or at each ready task
+    1.2.0.10.in-addr.arpa            PTR: whose the address is
+
+The same without `.orch` is a name too, and without `.<namespace>.orch` it is one of the asking task's namespace: some
+resolvers ask for a name with a dot in it as it stands, and for nothing else when that is not there.
+
+Two rules: whatever ends in `orch`, and every address of the cluster, is answered here and nowhere else; and names are
+no secrets: whoever asks learns of every service, whatever networks they share. The firewall decides who reaches whom.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agent.core.dns import names, wire
+from agent.core.dns.members import Members
+from agent.core.dns.wire import Answer, Record
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+DOMAIN: Final = "orch"
+SERVICE_TTL_S: Final = 5
+"""A virtual address stays as long as its service."""
+TASK_TTL_S: Final = 1
+"""Shorter than a task that is to stop goes on with what it has (`drain_seconds`, 2 unless told otherwise)."""
+NEGATIVE_TTL_S: Final = 1
+_NAME_SERVER: Final = b"ns"
+_REVERSE: Final = [b"in-addr", b"arpa"]
+_MINIMAL: Final = b"\x07RFC8482\0"
+
+Shuffle: TypeAlias = Callable[[list[Any]], None]
+_Key: TypeAlias = tuple[bytes, bytes]  # namespace, name
+
+
+class _Found(NamedTuple):
+    """What stands at a name."""
+
+    addresses: tuple[bytes, ...] = ()
+    ttl_s: int = TASK_TTL_S
+    records: tuple[tuple[int, bytes], ...] = ()  # type and data, apart from addresses
+    additional: tuple[Record, ...] = ()
+
+
+_NOTHING: Final = _Found()
+"""A name that exists without having anything itself."""
+
+
+class Zone:
+    """What a node knows of the cluster's names."""
+
+    def __init__(self, domain: str = DOMAIN) -> None:
+        self._domain = names.labels(names.from_text(domain))
+        self._apex = names.from_text(domain)
+        self._services: dict[str, dpb.NetworkService] = {}  # by id
+        self._members: dict[_Key, Members] = {}
+        self._namespaces: dict[bytes, int] = {}  # how many services each has
+        self._owners: dict[str, tuple[str, bytes]] = {}  # address → id of a service, and the name that it has
+        self._ranges: tuple[IPv4Network, ...] = ()
+        self._address = b""
+        self._serial = 1
+
+    def configure(self, *, ranges: Iterable[str], address: str) -> None:
+        """The ranges that every address of the cluster is from, and the address that answers are given at."""
+        self._ranges = tuple(IPv4Network(each) for each in ranges if each)
+        self._address = IPv4Address(address).packed
+
+    def update(self, services: Mapping[str, dpb.NetworkService]) -> int:
+        """Take over the services, by id; returns how many changed. One that is the same object has not changed."""
+        known = self._services
+        changed = [service for key, service in services.items() if known.get(key) is not service]
+        gone = [service for key, service in known.items() if key not in services]
+        if not changed and not gone:
+            return 0
+        for service in [*gone, *(known[service.id] for service in changed if service.id in known)]:
+            self._remove(service)
+        for service in changed:
+            self._add(service)
+        self._services = dict(services)
+        self._serial += 1
+        return len(changed) + len(gone)
+
+    def _remove(self, service: dpb.NetworkService) -> None:
+        key = _key(service)
+        if key not in self._members or self._members[key].service.id != service.id:
+            return
+        del self._members[key]
+        self._namespaces[key[0]] -= 1
+        if not self._namespaces[key[0]]:
+            del self._namespaces[key[0]]
+        for address in (service.address, *(endpoint.address for endpoint in service.endpoints)):
+            if self._owners.get(address, ("", b""))[0] == service.id:
+                del self._owners[address]
+
+    def _add(self, service: dpb.NetworkService) -> None:
+        key = _key(service)
+        if key in self._members:  # one of the same name is about to go
+            self._remove(self._members[key].service)
+        members = Members(service, names.labels(names.from_text(f"{service.name}.{service.namespace}")), self._apex)
+        self._members[key] = members
+        self._namespaces[key[0]] = self._namespaces.get(key[0], 0) + 1
+        for endpoint in service.endpoints:
+            if endpoint.address:
+                self._owners[endpoint.address] = service.id, members.name_of(endpoint)
+        if service.address:
+            self._owners[service.address] = service.id, members.name
+
+    def is_internal(self, namespace: str, service: str) -> bool:
+        """Whether the tasks of a service reach nothing outside the cluster."""
+        members = self._members.get((namespace.encode(), service.encode()))
+        return members is not None and members.service.internal
+
+    # Questions
+
+    def lookup(self, name: bytes, kind: int, namespace: str | None, shuffle: Shuffle) -> Answer | None:
+        """The answer to whoever asks from that namespace; None when the name is none of ours."""
+        labels = names.labels(name.lower())
+        size = len(self._domain)
+        if labels[-size:] == self._domain:
+            found = self._below(labels[:-size])
+        elif labels[-2:] == _REVERSE:
+            return self._reverse(name, labels[:-2], kind)
+        else:
+            found = self._short(labels, namespace)
+            if found is None:
+                return None
+        return self._answer(name, kind, found, shuffle)
+
+    def _below(self, labels: list[bytes]) -> _Found | None:
+        if len(labels) >= 2:
+            members = self._members.get((labels[-1], labels[-2]))
+            return _of_service(members, labels[:-2]) if members is not None else None
+        if not labels:
+            return _Found(records=((wire.SOA, self._soa()), (wire.NS, self._server_name())), ttl_s=SERVICE_TTL_S)
+        if labels[0] == _NAME_SERVER and self._address:
+            return _Found(addresses=(self._address,), ttl_s=SERVICE_TTL_S)
+        return _NOTHING if labels[0] in self._namespaces else None
+
+    def _short(self, labels: list[bytes], namespace: str | None) -> _Found | None:
+        if namespace is not None and labels:
+            members = self._members.get((namespace.encode(), labels[-1]))
+            found = _of_service(members, labels[:-1]) if members is not None else None
+            if found is not None:
+                return found
+        return self._below(labels) if len(labels) >= 2 else None
+
+    def _answer(self, name: bytes, kind: int, found: _Found | None, shuffle: Shuffle) -> Answer:
+        if found is None:
+            return self._negative(wire.NXDOMAIN, self._apex)
+        if kind == wire.A and found.addresses:
+            addresses = list(found.addresses)
+            if len(addresses) > 1:
+                shuffle(addresses)
+            return Answer(
+                answers=tuple(Record(name, wire.A, found.ttl_s, address) for address in addresses), authoritative=True
+            )
+        if kind == wire.ANY:  # RFC 8482: as little as there can be
+            return Answer(answers=(Record(name, wire.HINFO, NEGATIVE_TTL_S, _MINIMAL),), authoritative=True)
+        records = [Record(name, each, found.ttl_s, data) for each, data in found.records if each == kind]
+        if not records:
+            return self._negative(wire.NOERROR, self._apex)
+        shuffle(records)
+        return Answer(answers=tuple(records), additional=found.additional, authoritative=True)
+
+    def _reverse(self, name: bytes, labels: list[bytes], kind: int) -> Answer | None:
+        """`labels` are those before in-addr.arpa: the numbers of an address from the last one on."""
+        octets = [_octet(label) for label in labels[-4:]][::-1]
+        if None in octets or not octets:
+            return None
+        address = ".".join(str(octet) for octet in octets)
+        if len(octets) < 4:
+            part = IPv4Network((address + ".0" * (4 - len(octets)), 8 * len(octets)))
+            inside = next((each for each in self._ranges if part.subnet_of(each)), None)
+            return self._negative(wire.NOERROR, _reverse_zone(labels, inside)) if inside is not None else None
+        inside = next((each for each in self._ranges if IPv4Address(address) in each), None)
+        owner = self._owners[address][1] if address in self._owners else self._own_name(address)
+        if inside is None and not owner:
+            return None
+        if not owner or len(labels) > 4:
+            return self._negative(wire.NXDOMAIN, _reverse_zone(labels, inside))
+        if kind not in {wire.PTR, wire.ANY}:
+            return self._negative(wire.NOERROR, _reverse_zone(labels, inside))
+        return Answer(answers=(Record(name, wire.PTR, TASK_TTL_S, owner),), authoritative=True)
+
+    def _own_name(self, address: str) -> bytes:
+        return self._server_name() if self._address and IPv4Address(address).packed == self._address else b""
+
+    def _negative(self, code: int, zone: bytes) -> Answer:
+        return Answer(code, authority=(Record(zone, wire.SOA, NEGATIVE_TTL_S, self._soa()),), authoritative=True)
+
+    def _soa(self) -> bytes:
+        contact = names.from_labels([b"hostmaster", *self._domain])
+        return wire.soa(
+            primary=self._server_name(), contact=contact, serial=self._serial, negative_ttl_s=NEGATIVE_TTL_S
+        )
+
+    def _server_name(self) -> bytes:
+        return names.from_labels([_NAME_SERVER, *self._domain])
+
+
+def _of_service(members: Members, prefix: list[bytes]) -> _Found | None:
+    """What stands at a name of a service, or at one below it. None: there is no such name."""
+    if not prefix:
+        if members.address:
+            return _Found(addresses=(members.address,), ttl_s=SERVICE_TTL_S)
+        return _Found(addresses=members.ready)
+    if prefix == [b"tasks"]:
+        return _Found(addresses=members.ready)
+    if prefix[-1] in members.protocols:
+        return _of_ports(members, prefix)
+    if len(prefix) == 1 and (tasks := members.tasks_of(prefix[0])):
+        return _Found(addresses=tasks)
+    return None
+
+
+def _of_ports(members: Members, prefix: list[bytes]) -> _Found | None:
+    if len(prefix) == 1:
+        return _NOTHING
+    port = members.ports.get((prefix[0], prefix[1])) if len(prefix) == 2 else None
+    if port is None:
+        return None
+    targets = members.port_targets
+    many = not members.address
+    ttl_s = TASK_TTL_S if many else SERVICE_TTL_S
+    return _Found(
+        records=tuple(
+            (wire.SRV, wire.srv(priority=0, weight=int(many), port=port, target=name)) for name, _ in targets
+        ),
+        additional=tuple(Record(name, wire.A, ttl_s, address) for name, address in targets),
+        ttl_s=ttl_s,
+    )
+
+
+def _key(service: dpb.NetworkService) -> _Key:
+    return service.namespace.encode(), service.name.encode()
+
+
+def _octet(label: bytes) -> int | None:
+    number = int(label) if label.isdigit() and len(label) <= 3 else 256
+    return number if number < 256 and str(number).encode() == label else None
+
+
+def _reverse_zone(labels: list[bytes], inside: IPv4Network | None) -> bytes:
+    """The name that a range of ours begins at, as far as a name can say it: whole numbers of an address.
+
+    3.2.1.10.in-addr.arpa in 10.0.0.0/8 → 10.in-addr.arpa, in 10.0.0.0/12 → 1.10.in-addr.arpa
+    """
+    count = -(-inside.prefixlen // 8) if inside is not None else 4
+    return names.from_labels([*labels[len(labels) - min(count, len(labels)) :], *_REVERSE])
