@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from agent import node
+from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
@@ -98,7 +99,13 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     session = Session(
         connector=server,
         worker=worker,
-        streams=Streams(connector=server, runtime=runtime, logs=FileLogs(layout), over=worker.over),
+        streams=Streams(
+            connector=server,
+            runtime=runtime,
+            logs=FileLogs(layout),
+            checks=NetworkChecks(options.address),
+            over=worker.over,
+        ),
         servers=options.server.split(","),
         register=dpb.Register(
             node_id=disk.node_id(),
@@ -152,17 +159,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "nobody else may have any of them (default: %(default)s)",
     )
     parser.add_argument(
+        "--resolv-conf",
+        default="/etc/resolv.conf",
+        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
+    )
+    parser.add_argument(
         "--trusted",
         action="append",
         default=[],
         type=_range,
         help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
         "all others reach published ports alone",
-    )
-    parser.add_argument(
-        "--resolv-conf",
-        default="/etc/resolv.conf",
-        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])

@@ -116,6 +116,10 @@ def test_every_example_runs(local: LocalCluster) -> None:
     published = local.await_whole("published", 2)
     node = next(node for node in local.nodes().values() if node.id == published[0].node_id)
     assert f"task={published[0].meta.name} " in get(node.address, port=18080)
+    everywhere = {task.meta.name for task in local.await_whole("everywhere", 2)}
+    for node in local.nodes().values():
+        answer = get(node.address, port=18081)
+        assert answer.partition(" ")[0].removeprefix("task=") in everywhere, f"{node.name} leads to {answer}"
     local.orchctl("delete", "-f", "manifests/examples")
     assert not tasks.running(local.plan.server)
 

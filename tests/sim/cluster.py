@@ -5,7 +5,7 @@ import itertools
 import random
 
 from controlplane.store import memory
-from tests.sim.net import Network
+from tests.sim.net import Network, Observer
 from tests.sim.processes import Agent, ControlPlane, Process
 from tests.support.virtualtime import running_loop
 
@@ -17,12 +17,19 @@ class Cluster:
     """Everything there is. `chance` is the seed's."""
 
     def __init__(
-        self, chance: random.Random, group: asyncio.TaskGroup, store: memory.MemoryStore, *, planes: int, nodes: int
+        self,
+        chance: random.Random,
+        group: asyncio.TaskGroup,
+        store: memory.MemoryStore,
+        observer: Observer,
+        *,
+        planes: int,
+        nodes: int,
     ) -> None:
         self.chance = chance
         self.group = group
         self.store = store
-        self.network = Network(chance)
+        self.network = Network(chance, observer)
         self.ids = itertools.count(1)
         self.control_plane_names = [f"cp{number}" for number in range(1, planes + 1)]
         self.control_planes: dict[str, ControlPlane] = {}

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from protos.link import LinkLost
 
@@ -38,11 +38,22 @@ def _after(delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
     asyncio.get_running_loop().call_later(delay_s, call, *arguments, context=_WORLD)
 
 
+class Observer(Protocol):
+    """Sees what is said."""
+
+    def sent(self, end: "End", message: object) -> None:
+        """The process at this end says something."""
+
+    def arrived(self, end: "End", message: object) -> None:
+        """The process at this end can hear something."""
+
+
 class Network:
     """Every link and every cut. Endpoints are names: `cp1`, `n1`, `store`."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, observer: Observer) -> None:
         self.weather = Weather()
+        self.observer = observer
         self._chance = chance
         self._cuts: set[tuple[str, str]] = set()
         self._frozen: set[str] = set()
@@ -135,6 +146,7 @@ class End:
             raise LinkLost(self._lost)
         copy = type(message)()
         copy.CopyFrom(message)
+        self._network.observer.sent(self, copy)
         if self._network.is_cut(self.owner, self.peer):
             return
         loop = asyncio.get_running_loop()
@@ -162,6 +174,7 @@ class End:
     def arrive(self, message: Any) -> None:
         """A message comes in, unless the link or the way is cut meanwhile."""
         if not self._lost and not self._network.is_cut(self.peer, self.owner):
+            self._network.observer.arrived(self, message)
             self._arrived.append(message)
             self._something.set()
 

@@ -41,6 +41,9 @@ class People:
             published = 8000 + SERVICES.index(name)
             spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
             spec.replicas = min(spec.replicas, 3)
+        else:
+            published = 9000 if name == "web" else 0
+            spec.template.container.ports.add(target=80, published=published)
         self._add_probes(spec.template.container)
         if self._chance.random() < 0.5:
             spec.template.restart.attempts = self._chance.randint(0, 2)

@@ -7,7 +7,7 @@ to; the test tries that one first and then a whole range.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
 from controlplane.controllers import loop
-from controlplane.core import filters, garbage, nodes, plan, reports, slots, tasks
+from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -84,6 +84,11 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
     """A task that is to be removed goes at once, whether it has ended or not."""
     return [task for task in members if task.desired_state == pb.DESIRED_STATE_REMOVE]
+
+
+def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
+    """Nodes are believed to have heard of it as soon as they were told."""
+    return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
 
 
 # The agent ------------------------------------------------------------------------------------------------------------
@@ -155,7 +160,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=109,
+        hint=226,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -165,7 +170,7 @@ PLANTS = (
     ),
     Plant(
         name="every node gets the first subnet",
-        bug=_instead(nodes._FreeSubnets, "take", lambda self: str(next(iter(self._all)))),
+        bug=_instead(addresses.Pool, "take", lambda self: self._parts.text(0)),
         caught_by=frozenset({"nothing is given twice"}),
         hint=1,
     ),
@@ -179,6 +184,18 @@ PLANTS = (
         name="garbage collection does not wait for the end",
         bug=_instead(garbage, "_doomed", _doomed_when_unwanted),
         caught_by=frozenset({"the living stay"}),
+        hint=3,
+    ),
+    Plant(
+        name="a task is let go before the nodes have heard that it leaves",
+        bug=_instead(withdrawal, "decide", _let_go_at_once),
+        caught_by=frozenset({"let go last"}),
+        hint=3,
+    ),
+    Plant(
+        name="the lowest free address is given, whoever had it a moment ago",
+        bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
+        caught_by=frozenset({"an address rests"}),
         hint=3,
     ),
     Plant(

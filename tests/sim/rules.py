@@ -12,7 +12,9 @@ from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
+from tests.sim.violation import Violation
 
 Slot = tuple[str, str]
 """The service's name and the slot's number, as they stand in a task's name."""
@@ -24,20 +26,13 @@ DOUBLE_S = 25.0
 ten seconds, a lost assignment is noticed after two heartbeats."""
 
 
-class Violation(AssertionError):  # noqa: N818 - named after what happened
-    """The rule `rule` was broken; the text says where."""
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
-
-
 class Rules:
     """Follows every commit."""
 
     def __init__(self, story: Story) -> None:
         self.objects: dict[str, kinds.StoredObject] = {}
         self.commits = 0
+        self.network = NetworkRules()
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
@@ -56,6 +51,7 @@ class Rules:
             self._story.tell(kind, event.key, before, after)
             _check_writer(event.key, before, after, fence)
             self._check_task(before, after)
+            self.network.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:

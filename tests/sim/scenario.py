@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ import structlog
 from controlplane.store import api, memory
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
+from tests.sim.net import End
 from tests.sim.people import People
 from tests.sim.processes import IMAGES, MISSING_IMAGE
 from tests.sim.rest import unrest
-from tests.sim.rules import Rules, Violation
+from tests.sim.rules import Rules
 from tests.sim.story import Story
 from tests.sim.trouble import Trouble
+from tests.sim.violation import Violation
 from tests.support import virtualtime
 
 STORM_S = 40.0
@@ -101,7 +103,8 @@ class _Run:
         loop = asyncio.get_running_loop()
         self._broken = loop.create_future()
         async with asyncio.TaskGroup() as group:
-            self._cluster = Cluster(self._chance, group, self._store, planes=self._chance.choice([1, 3]), nodes=4)
+            planes = self._chance.choice([1, 3])
+            self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
             self._people = People(self._cluster, self._chance, self._story)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
             try:
@@ -122,12 +125,23 @@ class _Run:
 
     def _on_commit(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""
+        self._hold(lambda: self._rules.check(revision, events, fence))
+
+    def _hold(self, check: Callable[[], None]) -> None:
         assert self._broken is not None, "the run has begun"
         try:
-            self._rules.check(revision, events, fence)
+            check()
         except Violation as violation:
             if not self._broken.done():
                 self._broken.set_exception(violation)
+
+    def sent(self, end: End, message: object) -> None:
+        """A process says something. A broken rule ends the run, not the process."""
+        self._hold(lambda: self._rules.network.sent(end, message))
+
+    def arrived(self, end: End, message: object) -> None:
+        """A process can hear something."""
+        self._hold(lambda: self._rules.network.arrived(end, message))
 
     async def _live(self) -> None:
         storm_ends = asyncio.get_running_loop().time() + STORM_S
