@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import fcntl
 import gc
+import ipaddress
 import os
 import random
 import resource
@@ -81,7 +82,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
         runtime=runtime,
         prober=NodeProber(runtime),
         images=images,
-        network=RoutedNetwork(layout, runtime, node_address=options.address),
+        network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
         names=names,
         disk=disk,
         devices=NodeDevices(),
@@ -162,6 +163,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default="/etc/resolv.conf",
         help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trusted",
+        action="append",
+        default=[],
+        type=_range,
+        help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
+        "all others reach published ports alone",
+    )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
@@ -170,6 +179,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _ids(text: str) -> users.Ids:
     try:
         return users.Ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _range(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -14,7 +14,8 @@ its own are dropped (rp_filter).
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -46,12 +47,14 @@ class Namespaces(Protocol):
 class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
-    def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
+    def __init__(
+        self, layout: Layout, namespaces: Namespaces, *, node_address: str, trusted: Sequence[str] = ()
+    ) -> None:
         self._layout = layout
         self._namespaces = namespaces
         self._subnet: IPv4Network | None = None
         self._ways = Ways(node_address)
-        self._plane = Plane()
+        self._plane = Plane(trusted)
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:
@@ -83,11 +86,12 @@ class RoutedNetwork:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         await self._remove(attachment.task_id)
         self._plane.attach(attachment)
-        noted = self._rules.note()  # carried out while the namespace is made
+        noted = self._rules.note()  # carried out while everything but the last step is done
         await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
-        await self._rules.settled(noted)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
+            await self._rules.settled(noted)
+            await asyncio.to_thread(self._open, attachment)
         except OSError as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
@@ -97,8 +101,10 @@ class RoutedNetwork:
         await self._rules.settled(self._rules.note())
 
     async def attached(self) -> frozenset[str]:
+        """The route to a task is what is made last."""
         with Netlink() as netlink:
-            links = {link.name for link in netlink.links()}
+            reached = {index for _, index in netlink.device_routes()}
+            links = {link.name for link in netlink.links() if link.index in reached}
         tasks = [folder.name for folder in self._layout.tasks.iterdir()]
         return frozenset(name for name in tasks if link_name(name) in links and _is_pinned(self._layout.netns(name)))
 
@@ -132,9 +138,8 @@ class RoutedNetwork:
             self._ways.make(netlink, network)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
-        """Both ends are told where the other is before either is up."""
-        assert self._subnet is not None, "the node's network is made first"
-        name, gateway, mine = link_name(attachment.task_id), str(self._subnet[1]), hardware_address(attachment.address)
+        """The pair of links, the task's end of it ready and the node's end still down."""
+        name, gateway, mine = link_name(attachment.task_id), self._gateway(), hardware_address(attachment.address)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
@@ -146,15 +151,22 @@ class RoutedNetwork:
                     peer_namespace_fd=fd,
                     peer_address=mine,
                 )
-                _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
-                _connect_inside(namespace, attachment.address, gateway)
-                here = netlink.link(name)
-                assert here is not None, "the device that was just made"
-                netlink.set_up(here.index)
-                netlink.set_neighbour(here.index, attachment.address, mine)
-                netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
+        _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+        _connect_inside(namespace, attachment.address, gateway)
+
+    def _open(self, attachment: Attachment) -> None:
+        """From here on the task sends and receives."""
+        index = socket.if_nametoindex(link_name(attachment.task_id))
+        with Netlink() as netlink:
+            netlink.set_up(index)
+            netlink.set_neighbour(index, attachment.address, hardware_address(attachment.address))
+            netlink.set_device_route(f"{attachment.address}/32", index, source=self._gateway())
+
+    def _gateway(self) -> str:
+        assert self._subnet is not None, "the node's network is made first"
+        return str(self._subnet[1])
 
 
 def leave() -> None:

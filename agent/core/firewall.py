@@ -19,7 +19,7 @@ elements, and costs the same whether there are ten services or ten thousand.
 In nft's own language: nftables 1.0.6 crashes on the JSON form of a map whose values have two parts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
@@ -48,6 +48,7 @@ class Part:
     sets: frozenset[str] = frozenset()  # of addresses, besides the fixed ones
     balancers: frozenset[str] = frozenset()  # as `balancer` names them
     udp_targets: frozenset[tuple[str, bool]] = frozenset()  # where UDP is translated to, and whether by a host's port
+    udp_ports: frozenset[int] = frozenset()  # of the node, which are translated
 
 
 NOTHING = Part()
@@ -67,15 +68,18 @@ def balancer_rule(name: str) -> str:
     return f"dnat ip to {key} . {place} map @{source}"
 
 
-def table(network: dpb.NodeNetwork) -> str:
-    """The fixed part. Whatever the table held before is replaced in the same transaction."""
+def table(network: dpb.NodeNetwork, trusted: Sequence[str] = ()) -> str:
+    """The fixed part. Whatever the table held before is replaced in the same transaction.
+
+    `trusted`: ranges outside the cluster that reach tasks by their own addresses.
+    """
     return f"""\
 table {FAMILY} {TABLE}
 delete table {FAMILY} {TABLE}
 table {FAMILY} {TABLE} {{
 {_SETS}
 {_nat(network)}
-{_filter(network)}
+{_filter(network, trusted)}
 {_INBOUND_ENDS}
 }}
 """
@@ -177,11 +181,12 @@ def _nat(network: dpb.NodeNetwork) -> str:
   }}"""
 
 
-def _filter(network: dpb.NodeNetwork) -> str:
+def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
     services = network.service_range
     refuse_virtual = f"ip daddr {services} goto refused" if services else ""
     through_port = f"ct original ip daddr != {services}" if services else ""
+    let_in = f"ip saddr {{ {', '.join(trusted)} }} accept" if trusted else ""
     return f"""\
   chain refused {{
     meta l4proto tcp reject with tcp reset
@@ -218,11 +223,13 @@ def _filter(network: dpb.NodeNetwork) -> str:
     ip daddr {here} goto inbound
     # To tasks of other nodes: they know whom they let in. Nobody outside is led there but by a published port.
     ip daddr {cluster} ct status dnat accept
+    {let_in}
     ip daddr {cluster} ip saddr != {cluster} goto prohibited
   }}
   chain inbound {{
     ct status dnat {through_port} accept
     ip saddr @gateways accept
+    {let_in}
     ip saddr != {cluster} goto prohibited
     ip daddr vmap @tasks
     goto prohibited

@@ -177,5 +177,6 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
+        *("--trusted", f"{plan.lan.host}/32"),
         *("--ids", plan.node_ids(node)),
     ]

@@ -32,7 +32,7 @@ from runtime import syscalls
 T = TypeVar("T")
 
 CLUSTER_RANGE, SERVICE_RANGE = "10.112.0.0/16", "10.113.0.0/16"
-OUTSIDE = "192.0.2.100"
+OUTSIDE, TRUSTED = "192.0.2.100", "192.0.2.200"
 LIMIT_S = 10.0
 
 TCP = pb.Port(target=80, protocol=pb.PROTOCOL_TCP)
@@ -166,7 +166,7 @@ class LabNode(Place):
         """A new agent: it knows nothing."""
         layout = Layout(self._folder)
         FileDisk(layout)
-        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address)
+        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address, trusted=[f"{TRUSTED}/32"])
         self.call(self._begin())
 
     def stop(self) -> None:
@@ -267,7 +267,7 @@ class Lab:
 
     def _namespace(self, name: str) -> Path:
         path = self._folder / name
-        _new_namespace(path)
+        new_namespace(path)
         self._places.append(path)
         return path
 
@@ -291,11 +291,11 @@ class _Namespaces:
 
     async def make_network_namespace(self, path: Path, *, owner: Path, root_id: int) -> None:
         del owner, root_id
-        await asyncio.to_thread(_new_namespace, path)
+        await asyncio.to_thread(new_namespace, path)
 
     async def remove_network_namespace(self, path: Path, *, owner: Path) -> None:
         del owner
-        await asyncio.to_thread(_remove_namespace, path)
+        await asyncio.to_thread(remove_namespace, path)
 
 
 def names(place: Place, host: str = VIRTUAL, port: int = 80, times: int = 40) -> collections.Counter[str]:
@@ -329,13 +329,15 @@ def tcp(published: int, target: int = 80) -> PublishedPort:
     return PublishedPort(protocol=pb.PROTOCOL_TCP, published=published, target=target)
 
 
-def _new_namespace(path: Path) -> None:
+def new_namespace(path: Path) -> None:
+    """A network namespace, pinned there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     subprocess.run(["unshare", f"--net={path}", "ip", "link", "set", "lo", "up"], check=True, timeout=LIMIT_S)
 
 
-def _remove_namespace(path: Path) -> None:
+def remove_namespace(path: Path) -> None:
+    """Let go of it."""
     subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
     path.unlink(missing_ok=True)
 

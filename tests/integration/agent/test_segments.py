@@ -14,6 +14,7 @@ from tests.support.netlab import (
     OUTSIDE,
     PORTS,
     TCP,
+    TRUSTED,
     VIRTUAL,
     Lab,
     LabNode,
@@ -72,7 +73,7 @@ def test_allow_rules_open_single_ports(lab: Lab, one: LabNode, two: LabNode) -> 
 
 
 def test_nobody_outside_reaches_tasks_by_their_addresses(lab: Lab, one: LabNode, two: LabNode) -> None:
-    """Neither directly nor by way of another node."""
+    """Neither directly nor by way of another node; unless it is trusted."""
     lab.task(one, "web-1", 2)
     lab.serve(service("web", endpoint("10.112.1.2"), ports=PORTS))
     lab.outside.run("ip", "route", "add", "10.112.0.0/16", "via", one.address)
@@ -80,6 +81,10 @@ def test_nobody_outside_reaches_tasks_by_their_addresses(lab: Lab, one: LabNode,
     lab.outside.run("ip", "route", "replace", "10.112.0.0/16", "via", two.address)
     with pytest.raises(OSError):
         lab.outside.ask("10.112.1.2", 80)
+    lab.outside.run("ip", "addr", "add", f"{TRUSTED}/24", "dev", "lan")
+    for node, seen in ((two, two.gateway), (one, TRUSTED)):
+        lab.outside.run("ip", "route", "replace", "10.112.0.0/16", "via", node.address)
+        assert lab.outside.ask("10.112.1.2", 80, source=TRUSTED).client == seen
 
 
 def test_internal_tasks_reach_nothing_outside(lab: Lab, one: LabNode) -> None:

@@ -166,6 +166,16 @@ def test_a_host_port_is_on_the_tasks_node_alone(lab: Lab, one: LabNode, two: Lab
     refused(one, "127.0.0.1", 8080)
 
 
+def test_a_udp_port_is_opened_for_clients_that_were_there_before(lab: Lab, one: LabNode) -> None:
+    """Whose datagrams the node itself has refused until then."""
+    lab.task(one, "web-1", 2)
+    with lab.outside.open(socket.SOCK_DGRAM) as client:
+        with pytest.raises(ConnectionRefusedError):
+            lab.outside.ask_udp(one.address, 8080, client)
+        lab.serve(service("web", endpoint("10.112.1.2"), ports=(INGRESS_UDP,)))
+        assert lab.outside.ask_udp(one.address, 8080, client).name == "web-1"
+
+
 def test_udp_goes_elsewhere_when_a_task_takes_no_more(lab: Lab, one: LabNode) -> None:
     """Also for a client that keeps its socket; TCP connections stay."""
     lab.task(one, "web-1", 2)
