@@ -29,6 +29,7 @@ from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
 from tests.support.fake_checks import FakeChecks
 from tests.support.fake_names import FakeNames
+from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -167,7 +168,7 @@ class Agent:
         runtime, connector = fake_agent.FakeRuntime(self.machine), _Connector(self.name, self._world)
         worker = Worker(
             runtime=runtime,
-            prober=fake_agent.FakeProber(self.machine),
+            prober=FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
             names=FakeNames(),
