@@ -8,7 +8,11 @@ import pytest
 from agent.adapters import overlay
 from agent.adapters.netlink import Netlink
 from agent.core.overlay import DEVICE
+from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as dpb
+from tests.integration.agent.conftest import Node, led
+from tests.support.aio import bounded
+from tests.support.fake_leader import task, template
 from tests.support.netlab import Lab, LabNode
 from tests.support.waiting import until
 
@@ -120,3 +124,22 @@ def test_tasks_talk_through_the_tunnel_and_nothing_is_left(lab: Lab) -> None:
     assert DEVICE not in node.run("ip", "link")
     assert node.run("ip", "route", "show", "proto", "111") == ""
     node.start()
+
+
+@bounded(60)
+async def test_a_node_whose_network_cannot_be_says_why(node: Node, store: ImageStore) -> None:
+    """With both addresses and all numbers, in the status of the task that waits for it; and it goes on by itself."""
+    node.run("ip", "addr", "add", "10.112.200.9/32", "dev", "lo")
+    async with led(node, store) as leader:
+        await leader.assign(task("web-1-a"), template=template())
+        why = "device lo has the address 10.112.200.9, which lies in the cluster's range 10.112.0.0/16"
+        await leader.until("web-1-a", lambda now: why in now.message, what="the address is named")
+        leader.network.mtu = 100
+        node.run("ip", "addr", "del", "10.112.200.9/32", "dev", "lo")
+        await leader.announce_network()
+        why = "an MTU of 100 bytes is too small: the least is 576"
+        await leader.until("web-1-a", lambda now: why in now.message, what="the size is named")
+        leader.network.mtu = 1200
+        await leader.announce_network()
+        await leader.running("web-1-a")
+        assert "mtu 1200 " in node.run("sh", "-c", "ip -o link | grep orch-")
