@@ -1,0 +1,141 @@
+"""No request is lost, whatever a person or a failure of ours does to a service: only what its own program does counts.
+
+Ten replicas on three nodes, asked through every node's published port and through the virtual address, on new
+connections and on kept ones. A request that is refused, reset, not answered in time, or answered with anything but 200
+is lost, and is listed with its moment and kind.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deploy.local import tasks
+from protos import states
+from tests.support import webclients, webimage
+from tests.support.cluster import LocalCluster, names_of
+from tests.support.waiting import until
+from tests.support.webclients import Clients
+from tests.support.webserver import PORT
+
+pytestmark = pytest.mark.root
+
+PUBLISHED = 18090
+REPLICAS = 10
+MANIFEST = """\
+kind: Service
+meta: {{name: web}}
+spec:
+  replicas: {replicas}
+  template:
+    drainSeconds: 0
+    stopGracePeriod: 5s
+    container:
+      image: web
+      env: {{VERSION: "{version}"}}
+      ports: [{{name: http, target: 8080, published: 18090, mode: ingress}}]
+      probes:
+        readiness: {{http: {{port: http, path: /ready}}, interval: 500ms}}
+"""
+
+
+def apply(local: LocalCluster, version: int) -> list[str]:
+    """Names of the tasks, once all are there."""
+    text = MANIFEST.format(version=version, replicas=REPLICAS)
+    local.orchctl("apply", "-f", "-", "--timeout", "60s", text=text)
+    return names_of(local.await_whole("web", REPLICAS, timeout_s=40))
+
+
+@pytest.fixture(scope="module")
+def clients(local: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    image = tmp_path_factory.mktemp("web") / "web.tar"
+    webimage.write(image)
+    local.orchctl("image", "import", str(image), "--name", "web", "--cmd", webimage.SERVER)
+    apply(local, 1)
+    virtual = f"{local.service('web').status.address}:{PORT}"
+    with webclients.load(local, virtual=virtual, published=PUBLISHED) as under_load:
+        until(lambda: len(under_load.outside.standing.get("by_task", ())) == REPLICAS, what="all replicas answer")
+        assert under_load.failures() == []
+        yield under_load
+    local.orchctl("delete", "service", "web")
+
+
+def ended(local: LocalCluster, *, but: int) -> bool:
+    """Whether nothing but so many tasks is left of the service."""
+    return sum(not states.is_terminal(task.status.state) for task in local.tasks("web")) == but
+
+
+def test_a_rolling_update(clients: Clients) -> None:
+    """One replica after another."""
+    local = clients.local
+    before = names_of(tasks.running(local.plan.server, "web"))
+    after = apply(local, 2)
+    assert not set(before) & set(after)
+    assert clients.failures() == []
+
+
+def test_fewer_and_more_again(clients: Clients) -> None:
+    """Six leave at once, and six come."""
+    local = clients.local
+    local.orchctl("scale", "web=4")
+    until(lambda: ended(local, but=4), what="the others have ended", timeout_s=20)
+    assert clients.failures() == []
+    local.orchctl("scale", f"web={REPLICAS}")
+    local.await_whole("web", REPLICAS, timeout_s=20)
+    assert clients.failures() == []
+
+
+def test_a_node_is_drained(clients: Clients) -> None:
+    """Its tasks go to the others; later it takes tasks again."""
+    local = clients.local
+    (home,) = {task.node_id for task in tasks.running(local.plan.server, "clients")}
+    name, drained = next((name, node.id) for name, node in local.nodes().items() if node.id != home)
+    local.orchctl("node", "drain", name)
+    local.await_whole("web", REPLICAS, but_not_on=drained, timeout_s=30)
+    assert clients.failures() == []
+    local.orchctl("node", "activate", name)
+    local.orchctl("scale", "web=4")
+    local.orchctl("scale", f"web={REPLICAS}")
+    replicas = local.await_whole("web", REPLICAS, timeout_s=20)
+    assert drained in {task.node_id for task in replicas}
+    assert clients.failures() == []
+
+
+@pytest.mark.parametrize("killed", ["leader", "agent"])
+def test_a_failure_while_tasks_leave(clients: Clients, killed: str) -> None:
+    """Six were told to go, and who was to see to it is gone: the next one goes on with it."""
+    local = clients.local
+    kill = {"leader": kill_leader, "agent": kill_agent}[killed](local)
+    local.orchctl("scale", "web=4", "--detach")
+    kill()
+    until(lambda: settled(local, 4), what="the others have ended", timeout_s=40)
+    assert clients.failures() == []
+    local.orchctl("scale", f"web={REPLICAS}")
+    local.await_whole("web", REPLICAS, timeout_s=20)
+    assert clients.failures() == []
+
+
+def kill_leader(local: LocalCluster) -> Callable[[], None]:
+    return lambda: local.process("cp1").signal(signal.SIGKILL)
+
+
+def kill_agent(local: LocalCluster) -> Callable[[], None]:
+    pid = local.agent_pid("n1")
+    return lambda: os.kill(pid, signal.SIGKILL)
+
+
+def settled(local: LocalCluster, replicas: int) -> bool:
+    """As `ended`, of a control plane that may be away."""
+    try:
+        return ended(local, but=replicas)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is not an answer yet
+        return not str(error)
+
+
+def test_enough_was_asked(clients: Clients) -> None:
+    """From both sides; the figures are printed."""
+    answered = clients.answered()
+    print(f"\n{time.strftime('%H:%M:%S')} answered: {answered}")
+    assert all(count > 500 for count in answered.values()), answered
