@@ -86,6 +86,14 @@ class LocalCluster:
     def task(self, name: str) -> objects_pb2.Task:
         return next(task for task in self.tasks("") if task.meta.name == name)
 
+    def scale(self, name: str, replicas: int) -> None:
+        """Without a command's start in between. Does not wait."""
+        with client.connect(self.plan.server) as control:
+            reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
+            control.Scale(
+                control_pb2.ScaleRequest(reference=reference, replicas=replicas), timeout=client.CALL_TIMEOUT_S
+            )
+
     def service(self, name: str) -> objects_pb2.Service:
         with client.connect(self.plan.server) as control:
             reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)

@@ -14,7 +14,7 @@ from tests.support import webimage
 from tests.support.cluster import LocalCluster
 from tests.support.waiting import until
 
-PAUSE_S = 0.05
+PAUSE_S = 0.03
 INSIDE = """\
 kind: Service
 meta: {{name: clients}}

@@ -42,9 +42,11 @@ class Load:
         self.failed = 0
         self.slowest_s = 0.0
         self.first: dict[str, float] = {}
-        """When each task answered first, and last, in seconds since 1970."""
-        self.last: dict[str, float] = {}
+        """When each task answered first, in seconds since 1970."""
+        self.last_new: dict[str, float] = {}
+        """When each answered last on a new connection."""
         self.ready_at: dict[str, float] = {}
+        """When each told its node that it is ready."""
         self.by_task: collections.Counter[str] = collections.Counter()
 
     async def fresh(self, target: str, pause_s: float) -> None:
@@ -65,21 +67,21 @@ class Load:
     async def _once(self, target: str) -> None:
         streams = await _connect(target)
         try:
-            await self._ask(streams, "close")
+            await self._ask(streams, "close", new=True)
         finally:
             _closed(streams)
 
     async def _on(self, streams: Streams | None, target: str) -> Streams | None:
         """One request on a connection that is there, or on another; returns what can be kept."""
-        streams = streams or await _connect(target)
+        new, streams = streams is None, streams or await _connect(target)
         try:
-            kept = await self._ask(streams, "keep-alive")
+            kept = await self._ask(streams, "keep-alive", new=new)
         except BaseException:
             _closed(streams)
             raise
         return streams if kept else _closed(streams)
 
-    async def _ask(self, streams: Streams, connection: str) -> bool:
+    async def _ask(self, streams: Streams, connection: str, *, new: bool) -> bool:
         reader, writer = streams
         writer.write(f"GET / HTTP/1.1\r\nHost: web\r\nConnection: {connection}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -87,14 +89,15 @@ class Load:
             raise WrongAnswerError(head.partition("\r\n")[0])
         lengths = [line.split(":")[1] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
         body = await reader.readexactly(int(lengths[0]))
-        self._note(json.loads(body))
+        self._note(json.loads(body), new=new)
         return "connection: keep-alive" in head.lower()
 
-    def _note(self, body: dict[str, Any]) -> None:
+    def _note(self, body: dict[str, Any], *, new: bool) -> None:
         task, now = body["task"], time.time()
         self.by_task[task] += 1
         self.first.setdefault(task, now)
-        self.last[task] = now
+        if new:
+            self.last_new[task] = now
         self.ready_at[task] = body["ready_at"]
 
     async def _counted(self, target: str, kind: str, request: Any) -> Any:
@@ -117,7 +120,7 @@ class Load:
         while True:
             standing = {"at": time.time(), "answered": self.answered, "failed": self.failed}
             more = {"slowest_s": round(self.slowest_s, 3), "by_task": self.by_task}
-            times = {"first": self.first, "last": self.last, "ready_at": self.ready_at}
+            times = {"first": self.first, "last_new": self.last_new, "ready_at": self.ready_at}
             print(json.dumps({**standing, **more, **times}), flush=True)
             self.slowest_s = 0.0
             await asyncio.sleep(TELL_EVERY_S)
