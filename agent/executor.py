@@ -67,16 +67,7 @@ class Executor:
                 address = self._tools.networking.reserve(self._id, published_ports(desired.template))
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
-                published = published_ports(desired.template)
-                attachment = Attachment(
-                    task_id=self._id,
-                    address=record.address,
-                    ports=published,
-                    root_id=record.root_id or 0,
-                    service=service_of(self._task),
-                )
-                await self._tools.networking.attach(attachment)
-                return dataclasses.replace(observed, network_ready=True)
+                return await self._attach(observed, desired)
             case steps.StartContainer():
                 return await self._start(step, observed, desired)
             case steps.NoteExit():
@@ -107,6 +98,17 @@ class Executor:
             case steps.Wait():
                 raise AssertionError("waiting is the runner's own affair")
         assert_never(step)
+
+    async def _attach(self, observed: Observed, desired: Desired) -> Observed:
+        attachment = Attachment(
+            task_id=self._id,
+            address=observed.record.address,
+            ports=published_ports(desired.template),
+            root_id=observed.record.root_id or 0,
+            service=service_of(self._task),
+        )
+        await self._tools.networking.attach(attachment)
+        return dataclasses.replace(observed, network_ready=True)
 
     async def _prepare_image(self, step: steps.PrepareImage, observed: Observed) -> Observed:
         self._image = await self._tools.images.prepare(step.reference, observed.record.image_digest)

@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from agent import node
+from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
@@ -98,7 +99,13 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     session = Session(
         connector=server,
         worker=worker,
-        streams=Streams(connector=server, runtime=runtime, logs=FileLogs(layout), over=worker.over),
+        streams=Streams(
+            connector=server,
+            runtime=runtime,
+            logs=FileLogs(layout),
+            checks=NetworkChecks(options.address),
+            over=worker.over,
+        ),
         servers=options.server.split(","),
         register=dpb.Register(
             node_id=disk.node_id(),

@@ -63,7 +63,7 @@ class NodeProber:
         one = probe.http if probe.HasField("http") else probe.tcp if probe.HasField("tcp") else probe.grpc
         port = probes.port_number(target.container, one.port)
         if port is None:
-            return _bad(f"the container has no port named {one.port!r}")
+            return _bad(f"the container has no port {one.port!r}")
         if isinstance(one, pb.HttpProbe):
             return await _get(target.address, port, one)
         if isinstance(one, pb.GrpcProbe):

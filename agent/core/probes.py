@@ -23,6 +23,7 @@ FIRST_ASKING_MS = 100
 """A container is asked within this time after its start; chance says when, so that not all are asked at once."""
 
 SHORTEST_INTERVAL_MS = 100
+LARGEST_PORT = 65_535
 
 
 class Question(Enum):
@@ -150,9 +151,9 @@ def interval_ms(probe: pb.Probe) -> int:
 
 
 def port_number(container: pb.Container, port: str) -> int | None:
-    """The number of a port that is given by name or number; None when the container has no port of that name."""
+    """The number of a port that is given by name or number; None when the container can have no such port."""
     if port.isascii() and port.isdecimal():
-        return int(port)
+        return int(port) if 0 < int(port) <= LARGEST_PORT else None
     return next((each.target for each in container.ports if each.name == port), None)
 
 

@@ -71,10 +71,11 @@ class Withdrawals:
 
     def _look(self) -> int | None:
         decision = withdrawal.decide(self._leaving.values(), self._applied(), _now_ms())
+        homes = {self._node_of[task_id] for task_id in decision.withdrawn}
         for task_id in decision.withdrawn:
             del self._leaving[task_id]
             self._withdrawn.setdefault(self._node_of[task_id], set()).add(task_id)
-        for node_id in sorted({self._node_of[task_id] for task_id in decision.withdrawn}):
+        for node_id in sorted(homes):
             session = self._sessions.get(node_id)
             if session is not None:
                 session.wake()

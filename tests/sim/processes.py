@@ -27,7 +27,9 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.fake_checks import FakeChecks
 from tests.support.fake_names import FakeNames
+from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -166,7 +168,7 @@ class Agent:
         runtime, connector = fake_agent.FakeRuntime(self.machine), _Connector(self.name, self._world)
         worker = Worker(
             runtime=runtime,
-            prober=fake_agent.FakeProber(self.machine),
+            prober=FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
             names=FakeNames(),
@@ -180,7 +182,13 @@ class Agent:
         session = Session(
             connector=connector,
             worker=worker,
-            streams=Streams(connector=connector, runtime=runtime, logs=fake_agent.FakeLogs(), over=worker.over),
+            streams=Streams(
+                connector=connector,
+                runtime=runtime,
+                logs=fake_agent.FakeLogs(),
+                checks=FakeChecks(),
+                over=worker.over,
+            ),
             servers=self._world.control_plane_names,
             register=self._register(),
             chance=chance,

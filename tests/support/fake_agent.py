@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
-from agent.core.probes import Answer, Target
 from agent.core.record import Exit, Record
 from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
@@ -231,27 +230,6 @@ class FakeRuntime:
         if task_id not in self._machine.containers:
             raise NoSuchTask(f"task {task_id} has no container on this node")
         return self._machine.containers[task_id]
-
-
-class FakeProber:
-    """Answers that the machine holds: a container answers well unless it has just started or is `unwell`."""
-
-    def __init__(self, machine: FakeMachine) -> None:
-        self._machine = machine
-
-    async def ask(self, target: Target, probe: pb.Probe) -> Answer:
-        machine = self._machine
-        machine.askings += 1
-        await asyncio.sleep(min(machine.delay_s, probe.timeout / 1000))
-        container = machine.running().get(target.task_id)
-        assert container is None or machine.attached[target.task_id].address == target.address, "another's address"
-        if container is None or loop_ms() - container.started_at < machine.slow_start_s * 1000:
-            return Answer(good=False, message="connection refused")
-        if (target.task_id, probe.http.port) in machine.unwell:
-            machine.answered_badly.add(target.task_id)
-            return Answer(good=False, message="status 503")
-        machine.answered_well.add((target.task_id, container.started_at))
-        return Answer(good=True)
 
 
 class FakeExec:

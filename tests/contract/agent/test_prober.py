@@ -8,19 +8,22 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import grpc.aio
 import pytest
 
 from agent import ports
 from agent.adapters.probes import NodeProber
+from agent.core.container import ContainerRequest
+from agent.core.network import Attachment
 from agent.core.probes import Answer, Target
 from protos.orch.v1 import objects_pb2 as pb
 from tests.contract.agent.conftest import RuntimeMaker
 from tests.contract.agent.test_runtime import Container
 from tests.support.aio import bounded, until
-from tests.support.fake_agent import FakeMachine, FakeRuntime
+from tests.support.fake_agent import FakeContainer, FakeMachine, FakeRuntime
+from tests.support.fake_prober import FakeProber
 
 HOST = "127.0.0.1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -94,6 +97,40 @@ def closed() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind((HOST, 0))
         yield holder.getsockname()[1]
+
+
+@pytest.fixture(params=["fake", "real"])
+def asked(request: pytest.FixtureRequest, closed: int) -> Callable[[str], AbstractAsyncContextManager[Answer]]:
+    """What a prober makes of a server that is `well`, `silent` or `away`."""
+
+    @contextlib.asynccontextmanager
+    async def fake(how: str) -> AsyncIterator[Answer]:
+        machine = FakeMachine(delay_s=9 if how == "silent" else 0)
+        if how != "away":
+            request = ContainerRequest(task_id="web", config={"linux": {}}, layers=(), log_max_size=1, log_max_files=1)
+            machine.containers["web"] = FakeContainer(request=request, pid=7, started_at=0)
+            machine.attached["web"] = Attachment(task_id="web", address=HOST)
+        yield await FakeProber(machine).ask(target(80), pb.Probe(timeout=150, http=http(80)))
+
+    @contextlib.asynccontextmanager
+    async def real(how: str) -> AsyncIterator[Answer]:
+        async with serving(says(OK) if how == "well" else is_silent) as port:
+            yield await ask(port, timeout_ms=150, http=http(closed if how == "away" else port))
+
+    return fake if request.param == "fake" else real
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("well", ""), ("away", "connection refused"), ("silent", "no answer within 150ms")],
+)
+@bounded(20)
+async def test_every_prober(
+    asked: Callable[[str], AbstractAsyncContextManager[Answer]], how: str, message: str
+) -> None:
+    """The real one and that of the simulation: the same answers, in time, and never an exception."""
+    async with asked(how) as answer:
+        assert answer == Answer(good=not message, message=message)
 
 
 @pytest.mark.parametrize(
@@ -206,81 +243,7 @@ async def test_an_address_that_does_not_answer() -> None:
 async def test_a_port_that_has_no_such_name() -> None:
     """Said as it is, in case that a manifest came past all checks."""
     answer = await ask(80, tcp=pb.TcpProbe(port="metrics"))
-    assert answer == Answer(good=False, message="the container has no port named 'metrics'")
-
-
-@contextlib.asynccontextmanager
-async def health_server(statuses: dict[str, int]) -> AsyncIterator[int]:
-    """A server of the health checking protocol, on the wire's level: it knows nothing of our code's messages."""
-
-    async def check(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        service = request[2:].decode() if request else ""
-        if service not in statuses:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        return bytes([0x08, statuses[service]]) if statuses[service] else b""
-
-    handler = grpc.unary_unary_rpc_method_handler(check)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler}),)
-    )
-    port = server.add_insecure_port(f"{HOST}:0")
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(0)
-
-
-@pytest.mark.parametrize(
-    ("service", "message"),
-    [
-        ("", ""),
-        ("shop.Cart", "NOT_SERVING"),
-        ("shop.New", "UNKNOWN"),
-        ("shop.Odd", "status 9"),
-        ("shop.None", "the server knows no service 'shop.None'"),
-    ],
-)
-@bounded(20)
-async def test_grpc(service: str, message: str) -> None:
-    """SERVING is good, for the server as a whole or one of its services."""
-    async with health_server({"": 1, "shop.Cart": 2, "shop.New": 0, "shop.Odd": 9}) as port:
-        answer = await ask(port, grpc=pb.GrpcProbe(port=str(port), service=service))
-        assert answer == Answer(good=not message, message=message)
-
-
-@bounded(20)
-async def test_a_grpc_server_without_health() -> None:
-    """Told as what it is: something is missing in the program."""
-    server = grpc.aio.server()
-    port = server.add_insecure_port(f"{HOST}:0")
-    await server.start()
-    try:
-        answer = await ask(port, grpc=pb.GrpcProbe(port=str(port)))
-        assert answer == Answer(good=False, message="the server has no health service")
-    finally:
-        await server.stop(0)
-
-
-@bounded(20)
-async def test_grpc_sees_a_server_that_came_up_at_once() -> None:
-    """The library waits before it connects again to what has refused; a probe does not."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind((HOST, 0))
-        port = holder.getsockname()[1]
-        for _ in range(3):
-            assert not (await ask(port, grpc=pb.GrpcProbe(port=str(port)))).good
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(())
-        server.add_insecure_port(f"{HOST}:{port}")
-        await server.start()
-        try:
-            answer = await ask(port, grpc=pb.GrpcProbe(port=str(port)))
-            assert answer.message == "the server has no health service"
-        finally:
-            await server.stop(0)
+    assert answer == Answer(good=False, message="the container has no port 'metrics'")
 
 
 @pytest.mark.parametrize(

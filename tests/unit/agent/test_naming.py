@@ -18,6 +18,7 @@ from tests.support.aio import bounded, until
 from tests.support.fake_agent import FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
 from tests.support.fake_names import FakeNames
+from tests.support.fake_prober import FakeProber
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 virtual = bounded(3600, virtual_time=True)
@@ -43,7 +44,7 @@ def increment(after: int, **fields: object) -> dpb.Assignment:
 def make_worker(machine: FakeMachine, names: FakeNames) -> Worker:
     return Worker(
         runtime=fake_agent.FakeRuntime(machine),
-        prober=fake_agent.FakeProber(machine),
+        prober=FakeProber(machine),
         images=fake_agent.FakeImages(machine),
         network=fake_agent.FakeNetwork(machine),
         names=names,

@@ -182,8 +182,8 @@ def test_probes_are_told_by_what_they_ask(asked: pb.Probe, text: str) -> None:
 def test_ports_have_names() -> None:
     """By the name among the container's ports, or by number, whether that is listed or not."""
     container = pb.Container(ports=[pb.Port(name="http", target=8080), pb.Port(target=9)])
-    found = [probes.port_number(container, port) for port in ("http", "8080", "77", "https", "²")]
-    assert found == [8080, 8080, 77, None, None]
+    found = [probes.port_number(container, port) for port in ("http", "8080", "77", "https", "²", "70000")]
+    assert found == [8080, 8080, 77, None, None, None]
 
 
 def test_a_question_of_a_newer_version_is_not_asked() -> None:

@@ -1,9 +1,13 @@
 """The worker and its containers' probes, in virtual time: when a task is ready, restarted, and drained."""
 
 import asyncio
+import contextlib
 
 import pytest
 
+from agent.core import probes
+from agent.core.probes import Answer, Target, Verdict
+from agent.probing import Probing
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
@@ -295,6 +299,52 @@ async def test_many_are_not_asked_together() -> None:
     async with alive(machine):
         busiest = await most_askings(machine, within_s=0.1, during_s=2)
         assert 0 < busiest < 25
+
+
+class Moody:
+    """A prober that says something else each time, or breaks."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.breaks = breaks
+        self.askings = 0
+
+    async def ask(self, _target: Target, _probe: pb.Probe) -> Answer:
+        self.askings += 1
+        if self.breaks:
+            raise RuntimeError("a bug")
+        return Answer(good=False, message=f"status {500 + self.askings}")
+
+
+async def told_by(prober: Moody, *, for_s: float) -> list[Verdict]:
+    """The verdicts on a container that is asked ten times a second."""
+    asked = pb.Probes(readiness=pb.Probe(tcp=pb.TcpProbe(port="1"), interval=100, timeout=50, failure_threshold=3))
+    health = probes.begin(asked, age_ms=0, jitter=0, adopted=False, was_ready=False)
+    target = Target(task_id=WEB, address="10.0.0.2", container=pb.Container())
+    told: list[Verdict] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(for_s):
+            await Probing(target, health, age_ms=0, prober=prober, tell=told.append).run()
+    return told
+
+
+@bounded(60, virtual_time=True)
+async def test_messages_are_told_once_a_second() -> None:
+    """However often a container changes its mind about what is wrong."""
+    prober = Moody()
+    told = await told_by(prober, for_s=10)
+    assert prober.askings >= 99
+    assert 9 <= len(told) <= 12
+    assert len({verdict.message for verdict in told}) == len(told)
+
+
+@bounded(60, virtual_time=True)
+async def test_a_prober_that_breaks_is_a_bad_answer() -> None:
+    """One container's trouble ends nothing else; it is asked on."""
+    prober = Moody(breaks=True)
+    told = await told_by(prober, for_s=2)
+    assert [verdict.ready for verdict in told] == [False] * len(told)
+    assert "the agent failed to ask" in told[-1].message
+    assert prober.askings >= 19
 
 
 async def most_askings(machine: FakeMachine, *, within_s: float, during_s: float) -> int:

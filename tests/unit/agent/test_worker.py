@@ -24,12 +24,12 @@ from tests.support.fake_agent import (
     FakeImages,
     FakeMachine,
     FakeNetwork,
-    FakeProber,
     FakeRuntime,
     loop_ms,
 )
 from tests.support.fake_leader import task, template
 from tests.support.fake_names import FakeNames
+from tests.support.fake_prober import FakeProber
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
 SHUTDOWN, REMOVE = pb.DESIRED_STATE_SHUTDOWN, pb.DESIRED_STATE_REMOVE
