@@ -135,8 +135,9 @@ async def test_a_node_whose_network_cannot_be_says_why(node: Node, store: ImageS
         why = "device lo has the address 10.112.200.9, which lies in the cluster's range 10.112.0.0/16"
         await leader.until("web-1-a", lambda now: why in now.message, what="the address is named")
         leader.network.mtu = 100
-        node.run("ip", "addr", "del", "10.112.200.9/32", "dev", "lo")
         await leader.announce_network()
+        # Not before: the network as it was is made as soon as it can be.
+        node.run("ip", "addr", "del", "10.112.200.9/32", "dev", "lo")
         why = "an MTU of 100 bytes is too small: the least is 576"
         await leader.until("web-1-a", lambda now: why in now.message, what="the size is named")
         leader.network.mtu = 1200
