@@ -76,8 +76,3 @@ def test_only_published_ports_are_published() -> None:
     made.container.ports.add(target=80, published=8080)
     made.container.ports.add(target=81)
     assert published_ports(made) == (PublishedPort(protocol=pb.PROTOCOL_TCP, published=8080, target=80),)
-
-
-IMAGE = container.PreparedImage(
-    digest="sha256:0", layers=("/l",), entrypoint=("/entry",), cmd=("run",), env=("PATH=/bin", "A=image"), user="app"
-)

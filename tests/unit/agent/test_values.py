@@ -150,6 +150,11 @@ def test_what_is_saved_comes_back() -> None:
     assert assignments.from_saved(assignments.to_saved(current)) == assignments.of_new_session(current)
 
 
+IMAGE = container.PreparedImage(
+    digest="sha256:0", layers=("/l",), entrypoint=("/entry",), cmd=("run",), env=("PATH=/bin", "A=image"), user="app"
+)
+
+
 @pytest.mark.parametrize(
     ("command", "args", "expected"),
     [
