@@ -23,8 +23,8 @@ class AddressPool:
         return len(self._owner)
 
     def resume(self, last: str) -> None:
-        """Go on behind the address that an earlier pool gave last: those below it may have been freed a moment ago. Comes
-        before the first `claim`.
+        """Go on behind the address that an earlier pool gave last, since those below it may have just been freed.
+        Comes before the first `claim`.
         """
         if not last or ipaddress.IPv4Address(last) not in self.subnet:
             return
