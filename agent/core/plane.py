@@ -64,7 +64,8 @@ class Plane:
         for service_id in before.keys() - services.keys():
             name = _name(before[service_id])
             if name in self._by_name and self._by_name[name].id == service_id:
-                del self._by_name[name]
+                self._by_name[name] = _remains(before[service_id])
+                self._forget_remains(name)
             self._stale.add(name)
         for service_id, service in services.items():
             known = before.get(service_id)
@@ -88,6 +89,7 @@ class Plane:
         del here[task_id]
         if not here:
             del self._here[attachment.service]
+            self._forget_remains(attachment.service)
         self._stale.add(attachment.service)
 
     def lose(self) -> None:
@@ -103,6 +105,12 @@ class Plane:
         text = self._fixed + self._elements.everything() if whole else self._elements.difference()
         gone, opened = self._elements.take_udp()
         return Transaction(text=text, whole=whole, udp_gone=gone, udp_opened=opened)
+
+    def _forget_remains(self, name: str) -> None:
+        """What is left of a service that has gone, as soon as it has no task here."""
+        service = self._by_name.get(name)
+        if service is not None and service.id not in self._services and name not in self._here:
+            del self._by_name[name]
 
     def _freshen(self, subnet: IPv4Network) -> None:
         watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)
@@ -134,6 +142,18 @@ class Plane:
         self._ready[name] = ready
         view = View(service=service, attached=attached, ready=ready, subnet=subnet, watched=self._watched)
         return balancing.part_of(view)
+
+
+def _remains(service: dpb.NetworkService) -> dpb.NetworkService:
+    """Of a service that has gone: what holds for its last tasks while they stop."""
+    return dpb.NetworkService(
+        id=service.id,
+        namespace=service.namespace,
+        name=service.name,
+        networks=service.networks,
+        allow=[allowed for allowed in service.allow if allowed.ports],
+        internal=service.internal,
+    )
 
 
 def _name(service: dpb.NetworkService) -> str:

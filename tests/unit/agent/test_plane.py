@@ -247,6 +247,25 @@ def test_clients_are_hashed_the_same_everywhere() -> None:
     )
 
 
+def test_the_last_tasks_of_a_service_that_has_gone_are_held_by_its_rules() -> None:
+    """While they stop. With the last of them goes everything; and what nobody knows of reaches nothing outside."""
+    kernel, member = Kernel(), Attachment(task_id="t", address="10.112.1.2", service="default/web")
+    made = plane(web("10.112.1.2", internal=True), attached=(member,))
+    kernel.take(made.transaction())
+    doors = dict(kernel.chains)[balancing.door_chain("default/web")]
+    made.serve({})
+    kernel.take(made.transaction())
+    assert ("internal", "10.112.1.2") in kernel.elements
+    assert kernel.chains[balancing.door_chain("default/web")] == doors
+    assert not [key for name, key in kernel.elements if name == "services"]
+    made.detach("t")
+    kernel.take(made.transaction())
+    assert kernel.elements == {}
+    made.attach(Attachment(task_id="u", address="10.112.1.3", service="default/unknown"))
+    kernel.take(made.transaction())
+    assert ("internal", "10.112.1.3") in kernel.elements
+
+
 def test_names_of_networks_never_reach_nft() -> None:
     """They may be longer than it takes, and are what people have written."""
     name = f"{'n' * 63}/{'m' * 63}"
