@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import fcntl
 import gc
+import ipaddress
 import os
 import random
 import resource
@@ -20,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from agent import node
+from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
@@ -73,14 +75,14 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     names = Naming(
-        lambda address: worker.namespace_of(address),  # noqa: PLW0108 - it is made next
+        lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
     )
     worker = Worker(
         runtime=runtime,
         prober=NodeProber(runtime),
         images=images,
-        network=RoutedNetwork(layout, runtime, node_address=options.address),
+        network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
         names=names,
         disk=disk,
         devices=NodeDevices(),
@@ -97,7 +99,13 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     session = Session(
         connector=server,
         worker=worker,
-        streams=Streams(connector=server, runtime=runtime, logs=FileLogs(layout), over=worker.over),
+        streams=Streams(
+            connector=server,
+            runtime=runtime,
+            logs=FileLogs(layout),
+            checks=NetworkChecks(options.address),
+            over=worker.over,
+        ),
         servers=options.server.split(","),
         register=dpb.Register(
             node_id=disk.node_id(),
@@ -155,6 +163,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default="/etc/resolv.conf",
         help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trusted",
+        action="append",
+        default=[],
+        type=_range,
+        help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
+        "all others reach published ports alone",
+    )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
@@ -163,6 +179,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _ids(text: str) -> users.Ids:
     try:
         return users.Ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _range(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

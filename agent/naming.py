@@ -13,23 +13,24 @@ from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.core.hostfiles import Resolving
 from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
 
 _NODE = Asker(served=True, namespace=None)
 _STRANGER = Asker(served=False, namespace=None)
 
 
 class Naming:
-    """The Names of a node. `namespace_of` says in which namespace the task is that has an address."""
+    """The Names of a node. `task_at` says which of its tasks has an address."""
 
     def __init__(
         self,
-        namespace_of: Callable[[str], str | None],
+        task_at: Callable[[str], pb.Task | None],
         *,
         resolv_conf: Path = dnsupstream.RESOLV_CONF,
         port: int = dns.PORT,
         upstream_port: int = dnsupstream.PORT,
     ) -> None:
-        self._namespace_of = namespace_of
+        self._task_at = task_at
         self._gateway = ""
         self._zone = Zone()
         self._servers = dnsupstream.NodeServers(resolv_conf, port=upstream_port)
@@ -55,7 +56,8 @@ class Naming:
         return Resolving(server=self._gateway, search=self._servers.search)
 
     def _asker_of(self, address: str) -> Asker:
-        namespace = self._namespace_of(address)
-        if namespace is not None:
-            return Asker(served=True, namespace=namespace)
+        task = self._task_at(address)
+        if task is not None:
+            outside = not self._zone.is_internal(task.meta.namespace, task.service)
+            return Asker(served=True, namespace=task.meta.namespace, outside=outside)
         return _NODE if address == self._gateway else _STRANGER

@@ -6,6 +6,7 @@ assignment counts as applied only when that has succeeded for it or for a later 
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -123,10 +124,18 @@ class NodeNetworking:
                 )
                 self._problem = f"the network of this node is not ready: {error.message}"
                 log.warning("network.configure failed", error=error.message, attempts=failure.attempts)
-                await asyncio.sleep((failure.retry_at - self._now_ms()) / 1000)
+                await self._pause((failure.retry_at - self._now_ms()) / 1000, wanted.network)
                 self._changed.set()
             else:
                 failure = None
+
+    async def _pause(self, delay_s: float, failed: dpb.NodeNetwork) -> None:
+        """Until it is time to try again, or the leader asks for another network than the one that failed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                while self._wanted is not None and self._wanted.network == failed:
+                    await self._changed.wait()
+                    self._changed.clear()
 
     async def _apply(self, wanted: _Wanted) -> None:
         if wanted.network != self._configured:

@@ -216,6 +216,14 @@ class Disk(Protocol):
         """Remove the task's record, log and files."""
 
 
+class Checks(Protocol):
+    """Whoever tries the ways from this node to others."""
+
+    async def run(self, request: dpb.NetworkCheckRequest) -> list[cpb.NetworkFinding]:
+        """What works and what does not; never raises for what is broken."""
+        ...
+
+
 class Connector(Protocol):
     """The way to the control plane. Raises LinkLost when there is none."""
 

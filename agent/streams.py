@@ -1,4 +1,4 @@
-"""What the leader asks a node for beside its tasks: the output of a container, and commands run in it.
+"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, and what it reaches.
 
 Two rules: the agent opens each stream itself, and says on it why something cannot be had; and a stream's end lets go
 of whatever was opened for it.
@@ -31,6 +31,7 @@ class Streams:
         connector: ports.Connector,
         runtime: ports.Runtime,
         logs: ports.Logs,
+        checks: ports.Checks,
         over: Callable[[str], "asyncio.Future[None]"],
     ) -> None:
         """`over` tells when a task has ended for good, and raises NoSuchTask."""
@@ -38,6 +39,7 @@ class Streams:
         self._connector = connector
         self._runtime = runtime
         self._logs = logs
+        self._checks = checks
 
     async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
         """Open the stream and serve it until it ends. Never raises: a stream's trouble is not the session's."""
@@ -64,6 +66,8 @@ class Streams:
                     await self._serve_logs(link, request.logs)
                 case "exec":
                     await self._serve_exec(link, request.exec)
+                case "network_check":
+                    await self._serve_check(link, request.network_check)
                 case unknown:
                     await _refuse(link, f"this agent does not know how to serve {unknown}")
         except StartFailed as error:
@@ -103,6 +107,14 @@ class Streams:
             await running.beside(send(), _feed(link, command), expected=(LinkLost, AgentError))
         finally:
             await command.close()
+
+    async def _serve_check(self, link: StreamLink, request: dpb.NetworkCheckRequest) -> None:
+        async def send() -> None:
+            findings = await self._checks.run(request)
+            await link.send(dpb.StreamFrame(findings=cpb.CheckNetworkResponse(findings=findings)))
+            await link.send(dpb.StreamFrame(end=True))
+
+        await running.beside(send(), _expect_nothing(link), expected=(LinkLost, AgentError))
 
 
 async def _feed(link: StreamLink, command: ports.Exec) -> None:

@@ -145,13 +145,13 @@ class Worker:
         self.task(task_id)
         return self._runners[task_id].over
 
-    def namespace_of(self, address: str) -> str | None:
-        """The namespace of the task that has an address. What is kept for the next time is true or looked up again."""
+    def task_at(self, address: str) -> pb.Task | None:
+        """The task that has an address. What is kept for the next time is true or looked up again."""
         holder = self._holders.get(address)
         if holder is None or holder.observed.record.address != address:
             self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
             holder = self._holders.get(address)
-        return holder.task.meta.namespace if holder is not None else None
+        return holder.task if holder is not None else None
 
     @property
     def observed(self) -> Mapping[str, Observed]:

@@ -39,6 +39,8 @@ NETWORK_MODES = {
     "vxlan": wire.NETWORK_MODE_VXLAN,
 }
 
+SMALLEST_MTU, LARGEST_MTU = 576, 65_535
+
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
 
@@ -247,9 +249,11 @@ def _network(text: str) -> ipaddress.IPv4Network:
 
 
 def _mtu(text: str) -> int:
-    """1280 is the least that IPv6 works with; what is smaller is a mistake."""
-    if not text.isascii() or not text.isdigit() or not (text == "0" or 1280 <= int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a packet's size in bytes from 1280 to 65535")
+    """What every IPv4 host takes is 576 (RFC 791); what is smaller is a mistake."""
+    if not text.isascii() or not text.isdigit() or not (text == "0" or SMALLEST_MTU <= int(text) <= LARGEST_MTU):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a packet's size in bytes from {SMALLEST_MTU} to {LARGEST_MTU}, or 0"
+        )
     return int(text)
 
 

@@ -41,6 +41,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         writes=Writes(store, instance.cache, now_ms=edge.now_ms, new_id=edge.new_id),
         images=images,
         streams=instance.dispatcher.streams,
+        network=instance.dispatcher,
         election=instance,
         version=edge.version,
         instance=edge.name,

@@ -43,7 +43,7 @@ VERBS: Mapping[str, Verb] = {
     "logs": Verb(module="logs", section="Tasks", summary="Show what a service or a task printed."),
     "exec": Verb(module="exec", section="Tasks", summary="Run a command inside a task."),
     "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
-    "network": Verb(module="network", section="Cluster", summary="List networks, and who is in them."),
+    "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
     "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),
     "cluster": Verb(module="cluster", section="Cluster", summary="Start and stop a cluster on this machine."),
     "config": Verb(module="config", section="This program", summary="Choose the cluster to talk to."),

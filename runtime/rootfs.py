@@ -121,7 +121,7 @@ def _open_root(tree: Tree, owner: userns.Owner | None) -> int:
 
 
 def _set_root_propagation(root: int, spec: Spec) -> None:
-    """Only a slave hears of the host's mounts; a peer group, or its opposite, is the container's own (`pivot.enter`)."""
+    """Only a slave hears of the host's mounts; a peer group, or its opposite, is the container's own (`pivot`)."""
     wanted, recursive = spec.root_propagation
     for_now = wanted if wanted == syscalls.MS_SLAVE else syscalls.MS_PRIVATE
     syscalls.mount_setattr(root, propagation=for_now, recursive=True)

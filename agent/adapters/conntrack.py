@@ -1,7 +1,8 @@
-"""Makes the kernel forget UDP flows to tasks that take no new ones: the few messages of ctnetlink that this needs.
+"""Makes the kernel forget UDP flows that new rules would lead elsewhere: the few messages of ctnetlink that this needs.
 
 A TCP connection belongs to the task that accepted it. A UDP flow is the same pair of ports for as long as somebody
-sends, so without this a client would go on sending to a task that has gone, and nobody would answer.
+sends, so without this a client would go on sending to a task that has gone, and nobody would answer; or to the node
+itself, because it began before the port was published.
 
     message = nlmsghdr + nfgenmsg + attributes
     CTA_TUPLE_ORIG what the client sent; CTA_TUPLE_REPLY what answers it: its source is the task
@@ -28,40 +29,55 @@ _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_IP_V4_SRC, _CTA_PROTO_NUM = 1, 1
-_CTA_FILTER_REPLY_FLAGS = 2
-_SOURCE_AND_PROTOCOL = 1 << 0 | 1 << 3  # CTA_FILTER_FLAG(CTA_IP_SRC), CTA_FILTER_FLAG(CTA_PROTO_NUM)
+_CTA_IP_V4_SRC, _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 1, 3
+_CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
+_SOURCE, _PROTOCOL, _DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5  # CTA_FILTER_FLAG in the kernel's nf_internals.h
 _NESTED = 0x8000
 _GENERIC = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_UDP = bytes([socket.IPPROTO_UDP])
 _TIMEOUT_S = 10.0
 
 
-def forget_udp(addresses: Iterable[str]) -> int:
-    """Forget every UDP flow that one of these answers; returns how many there were. Raises OSError."""
-    forgotten = 0
+def forget_udp(addresses: Iterable[str], ports: Iterable[int]) -> int:
+    """Forget every UDP flow that one of these addresses answers or that was sent to one of these ports; returns how
+    many there were. Raises OSError.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as opened:
         opened.settimeout(_TIMEOUT_S)
         opened.bind((0, 0))
-        for address in addresses:
-            for flow in list(_flows_of(opened, address)):
-                forgotten += _forget(opened, flow)
-    return forgotten
+        flows = [flow for address in addresses for flow in _answered_by(opened, IPv4Address(address).packed)]
+        flows += [flow for port in ports for flow in _sent_to(opened, struct.pack("!H", port))]
+        return sum(_forget(opened, flow) for flow in flows)
 
 
-def _flows_of(opened: socket.socket, address: str) -> Iterator[dict[int, bytes]]:
-    """Kernels before 5.8 do not filter, so what comes is looked at."""
-    source = IPv4Address(address).packed
-    tuple_ = _nest(_CTA_TUPLE_IP, attribute(_CTA_IP_V4_SRC, source))
-    tuple_ += _nest(_CTA_TUPLE_PROTO, attribute(_CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])))
-    flags = attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _SOURCE_AND_PROTOCOL))
-    body = _nest(_CTA_TUPLE_REPLY, tuple_) + _nest(_CTA_FILTER, flags)
-    for flow in _ask(opened, _GET, NLM_F_DUMP, body):
+def _answered_by(opened: socket.socket, source: bytes) -> Iterator[dict[int, bytes]]:
+    wanted = _nest(_CTA_TUPLE_IP, attribute(_CTA_IP_V4_SRC, source))
+    wanted += _nest(_CTA_TUPLE_PROTO, attribute(_CTA_PROTO_NUM, _UDP))
+    flags = attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _SOURCE | _PROTOCOL))
+    for flow in _ask(opened, _GET, NLM_F_DUMP, _nest(_CTA_TUPLE_REPLY, wanted) + _nest(_CTA_FILTER, flags)):
         found = dict(parsed(flow))
-        reply = dict(parsed(found.get(_CTA_TUPLE_REPLY, b"")))
-        ends = dict(parsed(reply.get(_CTA_TUPLE_IP, b"")))
-        protocol = dict(parsed(reply.get(_CTA_TUPLE_PROTO, b""))).get(_CTA_PROTO_NUM, b"\0")[0]
-        if ends.get(_CTA_IP_V4_SRC) == source and protocol == socket.IPPROTO_UDP:
+        ends, protocol = _ends(found.get(_CTA_TUPLE_REPLY, b""))
+        if (
+            ends.get(_CTA_IP_V4_SRC) == source and protocol.get(_CTA_PROTO_NUM) == _UDP
+        ):  # before 5.8 nothing is filtered
             yield found
+
+
+def _sent_to(opened: socket.socket, port: bytes) -> Iterator[dict[int, bytes]]:
+    wanted = _nest(_CTA_TUPLE_PROTO, attribute(_CTA_PROTO_NUM, _UDP) + attribute(_CTA_PROTO_DST_PORT, port))
+    flags = attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _PROTOCOL | _DESTINATION_PORT))
+    for flow in _ask(opened, _GET, NLM_F_DUMP, _nest(_CTA_TUPLE_ORIG, wanted) + _nest(_CTA_FILTER, flags)):
+        found = dict(parsed(flow))
+        _, protocol = _ends(found.get(_CTA_TUPLE_ORIG, b""))
+        if protocol.get(_CTA_PROTO_DST_PORT) == port and protocol.get(_CTA_PROTO_NUM) == _UDP:
+            yield found
+
+
+def _ends(tuple_: bytes) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """The addresses and the ports of a tuple."""
+    halves = dict(parsed(tuple_))
+    ports = {kind: data[:2] for kind, data in parsed(halves.get(_CTA_TUPLE_PROTO, b""))}
+    return dict(parsed(halves.get(_CTA_TUPLE_IP, b""))), ports
 
 
 def _forget(opened: socket.socket, flow: dict[int, bytes]) -> int:

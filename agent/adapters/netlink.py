@@ -4,8 +4,9 @@ Written out rather than taken from pyroute2: that costs 11 MiB and 0.2 s at ever
 network namespace by a fork, which a process with gRPC's threads in it must not do. Here a socket is opened inside
 the namespace by a moment's setns(2) of the calling thread, and stays there.
 
-    message = nlmsghdr (length, type, flags, sequence, port) + a fixed header + attributes
-    attribute = length, type, bytes, padded to four
+    message = nlmsghdr (length, type, flags, sequence, port) + a fixed header + attributes (netlink_format.py)
+
+`routes.py` and `vxlan.py` hold what the way to other nodes needs.
 """
 
 import errno
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
+from agent.adapters.netlink_format import attribute as _attribute
+from agent.adapters.netlink_format import attributes as _attributes
 from runtime import syscalls
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -40,7 +43,7 @@ ROUTE_PROTOCOL = 111
 """Marks routes as ours; numbers above 99 are for everybody's own use (rtnetlink(7), rtm_protocol)."""
 
 DEVICE_ROUTE_PROTOCOL = 112
-"""Marks those of our routes that lead to this node's own devices; `routes` does not list them."""
+"""Marks those of our routes that lead to this node's own devices; they are never ways to other nodes."""
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
@@ -75,6 +78,10 @@ class Netlink:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+    def request(self, kind: int, flags: int, body: bytes, *, what: str) -> list[bytes]:
+        """Send a message, and return the bodies of the answer; `what` is said of it when it is refused."""
+        return self._request(kind, flags, body, what=what)
 
     def links(self) -> list[LinkInfo]:
         """Every device."""
@@ -133,6 +140,11 @@ class Netlink:
         """Bring a device up."""
         self._request(RTM_NEWLINK, NLM_F_ACK, _LINK.pack(0, 0, index, IFF_UP, IFF_UP), what="bring a link up")
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Change the largest packet of a device."""
+        body = _LINK.pack(0, 0, index, 0, 0) + _attribute(IFLA_MTU, struct.pack("=I", mtu))
+        self._request(RTM_NEWLINK, NLM_F_ACK, body, what=f"set an MTU of {mtu}")
+
     def delete_link(self, name: str) -> None:
         """Remove a device; its peer goes with it. Nothing happens when there is none."""
         body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(IFLA_IFNAME, name.encode() + b"\0")
@@ -154,18 +166,6 @@ class Netlink:
         )
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWADDR, flags, body, what=f"add address {address}/{prefix_length}")
-
-    def routes(self) -> dict[str, str]:
-        """Our own routes: destination → gateway."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = {}
-        for reply in self._request(RTM_GETROUTE, NLM_F_DUMP, body, what="list routes"):
-            _, length, _, _, table, protocol, _, _, _ = _ROUTE.unpack_from(reply)
-            attributes = dict(_attributes(reply[_ROUTE.size :]))
-            if protocol == ROUTE_PROTOCOL and table == RT_TABLE_MAIN and RTA_DST in attributes:
-                destination = f"{IPv4Address(attributes[RTA_DST])}/{length}"
-                found[destination] = str(IPv4Address(attributes.get(RTA_GATEWAY, bytes(4))))
-        return found
 
     def set_route(self, destination: str, gateway: str) -> None:
         """Reach a range through a gateway; replaces the route that is there."""
@@ -297,21 +297,6 @@ def _route(
     fixed = (0, 0, RT_TABLE_MAIN, protocol, scope, kind, 0)
     header = _ROUTE.pack(socket.AF_INET, network.prefixlen, *fixed)
     return header + _attribute(RTA_DST, network.network_address.packed)
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    size = 4 + len(data)
-    return struct.pack("=HH", size, kind) + data + bytes(-size % 4)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, offset)
-        if size < 4:
-            return
-        yield kind & 0x3FFF, data[offset + 4 : offset + size]
-        offset += size + -size % 4
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

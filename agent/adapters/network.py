@@ -14,15 +14,19 @@ its own are dropped (rp_filter).
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
+from agent.adapters import overlay, rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
 from agent.adapters.rules import Rules
+from agent.adapters.ways import Ways
 from agent.core.network import Attachment
+from agent.core.overlay import hardware_address
 from agent.core.plane import Plane
 from agent.errors import Temporary
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -30,8 +34,6 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 DEVICE = "orch0"
 LINK_PREFIX = "orch-"
 INSIDE = "eth0"
-DEFAULT_MTU = 1500
-MAX_MTU = 65_535
 
 
 class Namespaces(Protocol):
@@ -45,17 +47,20 @@ class Namespaces(Protocol):
 class RoutedNetwork:
     """A Network on this machine, or in the network namespace that the agent runs in."""
 
-    def __init__(self, layout: Layout, namespaces: Namespaces, *, node_address: str) -> None:
+    def __init__(
+        self, layout: Layout, namespaces: Namespaces, *, node_address: str, trusted: Sequence[str] = ()
+    ) -> None:
         self._layout = layout
         self._namespaces = namespaces
-        self._node_address = node_address
         self._subnet: IPv4Network | None = None
-        self._mtu = DEFAULT_MTU
-        self._plane = Plane()
+        self._ways = Ways(node_address)
+        self._plane = Plane(trusted)
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:
-        await self._rules.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._rules.run())
+            group.create_task(self._ways.run())
 
     async def configure(
         self,
@@ -81,11 +86,12 @@ class RoutedNetwork:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         await self._remove(attachment.task_id)
         self._plane.attach(attachment)
-        noted = self._rules.note()  # carried out while the namespace is made
+        noted = self._rules.note()  # carried out while everything but the last step is done
         await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
-        await self._rules.settled(noted)
         try:
             await asyncio.to_thread(self._connect, attachment, str(path))
+            await self._rules.settled(noted)
+            await asyncio.to_thread(self._open, attachment)
         except OSError as error:
             raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
@@ -95,8 +101,10 @@ class RoutedNetwork:
         await self._rules.settled(self._rules.note())
 
     async def attached(self) -> frozenset[str]:
+        """The route to a task is what is made last."""
         with Netlink() as netlink:
-            links = {link.name for link in netlink.links()}
+            reached = {index for _, index in netlink.device_routes()}
+            links = {link.name for link in netlink.links() if link.index in reached}
         tasks = [folder.name for folder in self._layout.tasks.iterdir()]
         return frozenset(name for name in tasks if link_name(name) in links and _is_pinned(self._layout.netns(name)))
 
@@ -121,45 +129,62 @@ class RoutedNetwork:
         subnet = IPv4Network(network.subnet)
         with Netlink() as netlink:
             _write_sysctl("net/ipv4/ip_forward", "1")
+            # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
+            _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
             _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
             index = _make_device(netlink, str(subnet[1]))
             _set_device_routes(netlink, index, network)
-            self._subnet, self._mtu = subnet, _reach_peers(netlink, network, self._node_address)
+            self._subnet = subnet
+            self._ways.make(netlink, network)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
-        """Both ends are told where the other is before either is up."""
-        assert self._subnet is not None, "the node's network is made first"
-        name, gateway, mine = link_name(attachment.task_id), str(self._subnet[1]), hardware_address(attachment.address)
+        """The pair of links, the task's end of it ready and the node's end still down."""
+        name, gateway, mine = link_name(attachment.task_id), self._gateway(), hardware_address(attachment.address)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
                 netlink.add_veth(
                     name,
                     hardware_address=hardware_address(gateway),
-                    mtu=self._mtu,
+                    mtu=self._ways.mtu,
                     peer=INSIDE,
                     peer_namespace_fd=fd,
                     peer_address=mine,
                 )
-                _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
-                _connect_inside(namespace, attachment.address, gateway)
-                here = netlink.link(name)
-                assert here is not None, "the device that was just made"
-                netlink.set_up(here.index)
-                netlink.set_neighbour(here.index, attachment.address, mine)
-                netlink.set_device_route(f"{attachment.address}/32", here.index, source=gateway)
         finally:
             os.close(fd)
+        _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+        _connect_inside(namespace, attachment.address, gateway)
+
+    def _open(self, attachment: Attachment) -> None:
+        """From here on the task sends and receives."""
+        index = socket.if_nametoindex(link_name(attachment.task_id))
+        with Netlink() as netlink:
+            netlink.set_up(index)
+            netlink.set_neighbour(index, attachment.address, hardware_address(attachment.address))
+            netlink.set_device_route(f"{attachment.address}/32", index, source=self._gateway())
+
+    def _gateway(self) -> str:
+        assert self._subnet is not None, "the node's network is made first"
+        return str(self._subnet[1])
+
+
+def leave() -> None:
+    """Take all that is ours out of this network namespace: rules, links, routes and the device. Raises OSError."""
+    rules.remove()
+    with Netlink() as netlink:
+        for link in netlink.links():
+            if link.name.startswith(LINK_PREFIX) or link.name == DEVICE:
+                netlink.delete_link(link.name)
+        for destination, index in netlink.device_routes():
+            netlink.delete_device_route(destination, index)
+        overlay.leave(netlink)
+    _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 
 def link_name(task_id: str) -> str:
     """The node's end of a task's veth pair: 15 characters are the most that the kernel takes."""
     return LINK_PREFIX + hashlib.sha256(task_id.encode()).hexdigest()[:10]
-
-
-def hardware_address(address: str) -> bytes:
-    """10.1.2.3 → 02:6f:0a:01:02:03; the 2 says that it is locally administered."""
-    return b"\x02\x6f" + IPv4Address(address).packed
 
 
 def _is_pinned(path: Path) -> bool:
@@ -208,28 +233,6 @@ def _connect_inside(namespace: str, address: str, gateway: str) -> None:
         inside.set_neighbour(device.index, gateway, hardware_address(gateway))
         inside.set_device_route(f"{gateway}/32", device.index)
         inside.set_route("0.0.0.0/0", gateway)
-
-
-def _reach_peers(netlink: Netlink, network: dpb.NodeNetwork, node_address: str) -> int:
-    """Routes to the other nodes' tasks; returns the largest packet of a task, in bytes."""
-    _set_routes(netlink, {peer.subnet: peer.address for peer in network.peers if peer.subnet and peer.address})
-    return network.mtu or _mtu_of(netlink, node_address)
-
-
-def _mtu_of(netlink: Netlink, node_address: str) -> int:
-    """The MTU of the device that the other nodes reach this one through; loopback's fits no other device."""
-    index = netlink.addresses().get(node_address)
-    found = next((link.mtu for link in netlink.links() if link.index == index), DEFAULT_MTU)
-    return found if found <= MAX_MTU else DEFAULT_MTU
-
-
-def _set_routes(netlink: Netlink, wanted: dict[str, str]) -> None:
-    present = netlink.routes()
-    for destination in present.keys() - wanted.keys():
-        netlink.delete_route(destination)
-    for destination, gateway in wanted.items():
-        if present.get(destination) != gateway:
-            netlink.set_route(destination, gateway)
 
 
 def _write_sysctl(name: str, value: str) -> None:

@@ -124,8 +124,15 @@ class Rules:
             raise
         finally:
             self._watch.busy = False
-        if transaction.udp_gone:
-            await asyncio.to_thread(conntrack.forget_udp, transaction.udp_gone)
+        if transaction.udp_gone or transaction.udp_opened:
+            await self._forget_udp(transaction)
+
+    async def _forget_udp(self, transaction: Transaction) -> None:
+        """New flows go where they should already, so nothing is made anew when this fails."""
+        try:
+            await asyncio.to_thread(conntrack.forget_udp, transaction.udp_gone, transaction.udp_opened)
+        except OSError as error:
+            log.warning("UDP clients may go on sending to tasks that have gone", error=str(error))
 
     def _heard(self) -> None:
         """Something has changed in the kernel's tables, perhaps by our own doing."""

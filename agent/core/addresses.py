@@ -8,7 +8,7 @@ import ipaddress
 
 
 class AddressPool:
-    """The addresses of the node's subnet. The first one is the bridge's own."""
+    """The addresses of the node's subnet. The first one is the gateway's."""
 
     def __init__(self, subnet: str) -> None:
         self.subnet = ipaddress.IPv4Network(subnet)

@@ -116,6 +116,7 @@ class _Part:
         self.sets: set[str] = set()
         self.balancers: set[str] = set()
         self.udp_targets: set[tuple[str, bool]] = set()
+        self.udp_ports: set[int] = set()
 
     def add(self, name: str, key: str, value: str = "") -> None:
         self.elements[name, key] = value
@@ -132,6 +133,7 @@ class _Part:
             sets=frozenset(self.sets),
             balancers=frozenset(self.balancers),
             udp_targets=frozenset(self.udp_targets),
+            udp_ports=frozenset(self.udp_ports),
         )
 
 
@@ -180,6 +182,8 @@ def _open(made: _Part, protocol: pb.Protocol.ValueType, published: int, targets:
     made.add("published", key, made.balance(source, len(targets), by_client=by_client))
     for place, target in enumerate(targets):
         made.add(source, f"{published} . {place}", target)
+    if protocol == pb.PROTOCOL_UDP:
+        made.udp_ports.add(published)
 
 
 def _members(made: _Part, service: dpb.NetworkService, view: View) -> None:

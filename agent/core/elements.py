@@ -26,6 +26,7 @@ class Elements:
         self._sets_before: dict[str, bool] = {}
         self._balancers_before: set[str] = set()
         self._udp_gone: set[str] = set()
+        self._udp_opened: set[int] = set()
 
     def put(self, owner: str, part: Part) -> None:
         """What the owner contributes from now on."""
@@ -40,6 +41,7 @@ class Elements:
             self._sets[name] -= 1
         self._balancers |= part.balancers
         self._udp_gone |= {address for address, _ in before.udp_targets - part.udp_targets}
+        self._udp_opened |= part.udp_ports - before.udp_ports
         if part == NOTHING:
             self._parts.pop(owner, None)
         else:
@@ -63,11 +65,12 @@ class Elements:
         self._told()
         return "".join(f"{line}\n" for line in lines)
 
-    def take_udp_gone(self) -> frozenset[str]:
-        """The addresses that UDP is not translated to any more, since the last call."""
-        gone = frozenset(self._udp_gone)
+    def take_udp(self) -> tuple[frozenset[str], frozenset[int]]:
+        """Addresses that UDP is not translated to any more, and ports of the node that are now, since the last call."""
+        gone, opened = frozenset(self._udp_gone), frozenset(self._udp_opened)
         self._udp_gone.clear()
-        return gone
+        self._udp_opened.clear()
+        return gone, opened
 
     def _put_elements(self, owner: str, before: Part, part: Part) -> None:
         for key in before.elements.keys() - part.elements.keys():

@@ -19,7 +19,7 @@ elements, and costs the same whether there are ten services or ten thousand.
 In nft's own language: nftables 1.0.6 crashes on the JSON form of a map whose values have two parts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
@@ -32,6 +32,8 @@ HASH_SEED = 0x6F726368
 
 LINKS = "orch-*"
 DNS_PORT = 53
+ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
+"""An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""
@@ -46,6 +48,7 @@ class Part:
     sets: frozenset[str] = frozenset()  # of addresses, besides the fixed ones
     balancers: frozenset[str] = frozenset()  # as `balancer` names them
     udp_targets: frozenset[tuple[str, bool]] = frozenset()  # where UDP is translated to, and whether by a host's port
+    udp_ports: frozenset[int] = frozenset()  # of the node, which are translated
 
 
 NOTHING = Part()
@@ -65,15 +68,18 @@ def balancer_rule(name: str) -> str:
     return f"dnat ip to {key} . {place} map @{source}"
 
 
-def table(network: dpb.NodeNetwork) -> str:
-    """The fixed part. Whatever the table held before is replaced in the same transaction."""
+def table(network: dpb.NodeNetwork, trusted: Sequence[str] = ()) -> str:
+    """The fixed part. Whatever the table held before is replaced in the same transaction.
+
+    `trusted`: ranges outside the cluster that reach tasks by their own addresses.
+    """
     return f"""\
 table {FAMILY} {TABLE}
 delete table {FAMILY} {TABLE}
 table {FAMILY} {TABLE} {{
 {_SETS}
 {_nat(network)}
-{_filter(network)}
+{_filter(network, trusted)}
 {_INBOUND_ENDS}
 }}
 """
@@ -175,11 +181,12 @@ def _nat(network: dpb.NodeNetwork) -> str:
   }}"""
 
 
-def _filter(network: dpb.NodeNetwork) -> str:
+def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
     services = network.service_range
     refuse_virtual = f"ip daddr {services} goto refused" if services else ""
     through_port = f"ct original ip daddr != {services}" if services else ""
+    let_in = f"ip saddr {{ {', '.join(trusted)} }} accept" if trusted else ""
     return f"""\
   chain refused {{
     meta l4proto tcp reject with tcp reset
@@ -199,6 +206,8 @@ def _filter(network: dpb.NodeNetwork) -> str:
   }}
   chain refuse_own {{
     type filter hook output priority filter; policy accept;
+    # While the agent is started again nobody listens there. Silence makes whoever asks ask again, a refusal give up.
+    ip saddr {own} icmp type destination-unreachable icmp code port-unreachable {ABOUT_DNS} drop
     {refuse_virtual}
   }}
   chain forward {{
@@ -214,11 +223,13 @@ def _filter(network: dpb.NodeNetwork) -> str:
     ip daddr {here} goto inbound
     # To tasks of other nodes: they know whom they let in. Nobody outside is led there but by a published port.
     ip daddr {cluster} ct status dnat accept
+    {let_in}
     ip daddr {cluster} ip saddr != {cluster} goto prohibited
   }}
   chain inbound {{
     ct status dnat {through_port} accept
     ip saddr @gateways accept
+    {let_in}
     ip saddr != {cluster} goto prohibited
     ip daddr vmap @tasks
     goto prohibited

@@ -4,7 +4,7 @@ Two rules: noting something costs next to nothing, and only what has changed is 
 transaction is asked for; and whoever asks for a transaction carries it out, or says that it was lost.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -26,13 +26,15 @@ class Transaction:
 
     text: str
     whole: bool  # it does not depend on what is there
-    udp_gone: frozenset[str]  # addresses whose UDP flows are to be forgotten
+    udp_gone: frozenset[str] = frozenset()  # addresses whose UDP flows are to be forgotten
+    udp_opened: frozenset[int] = frozenset()  # ports of the node whose UDP flows are, since they were not translated
 
 
 class Plane:
     """What should be in the node's table. Nothing is asked of it before `configure`."""
 
-    def __init__(self) -> None:
+    def __init__(self, trusted: Sequence[str] = ()) -> None:
+        self._trusted = trusted
         self._network: dpb.NodeNetwork | None = None
         self._services: Mapping[str, dpb.NetworkService] = {}
         self._by_name: dict[str, dpb.NetworkService] = {}
@@ -42,13 +44,16 @@ class Plane:
         self._watched = Watched()
         self._stale: set[str] = set()
         self._elements = Elements()
+        self._fixed = ""
         self._lost = True
 
     def configure(self, network: dpb.NodeNetwork) -> None:
-        """The network of the node. Everything is made anew."""
+        """The network of the node. A peer that comes or goes is an element; anything else makes everything anew."""
         self._network = network
-        self._lost = True
-        self._stale.update(self._by_name, self._here)
+        fixed = firewall.table(network, self._trusted)
+        if fixed != self._fixed:
+            self._fixed, self._lost = fixed, True
+            self._stale.update(self._by_name, self._here)
         gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
         self._elements.put(_GATEWAYS, Part(elements=gateways))
 
@@ -92,11 +97,12 @@ class Plane:
     def transaction(self) -> Transaction:
         """What the kernel has to be told now. Counts as told."""
         if self._network is None:
-            return Transaction(text="", whole=False, udp_gone=frozenset())
+            return Transaction(text="", whole=False)
         self._freshen(IPv4Network(self._network.subnet))
         whole, self._lost = self._lost, False
-        text = firewall.table(self._network) + self._elements.everything() if whole else self._elements.difference()
-        return Transaction(text=text, whole=whole, udp_gone=self._elements.take_udp_gone())
+        text = self._fixed + self._elements.everything() if whole else self._elements.difference()
+        gone, opened = self._elements.take_udp()
+        return Transaction(text=text, whole=whole, udp_gone=gone, udp_opened=opened)
 
     def _freshen(self, subnet: IPv4Network) -> None:
         watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)

@@ -1,5 +1,6 @@
 """What the API asks of the rest of its instance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,18 @@ class Streams(Protocol):
 
     async def open(self, node_id: str, request: wire.OpenStream) -> AgentLink:
         """A stream to the agent of a node. The caller closes it. Raises `NodeUnreachable`."""
+        ...
+
+
+class NetworkView(Protocol):
+    """What the leader tells nodes of the network."""
+
+    def settings(self) -> wire.NodeNetwork:
+        """What is the same for all nodes."""
+        ...
+
+    def services(self) -> Sequence[wire.NetworkService]:
+        """All of them."""
         ...
 
 

@@ -12,6 +12,7 @@ from controlplane import rpc
 from controlplane.api import exec_session, ports
 from controlplane.api import watch as watching
 from controlplane.api.log_session import LogSession
+from controlplane.api.network_check import Check
 from controlplane.api.reads import Reads
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
@@ -30,6 +31,7 @@ class Parts:
     writes: Writes
     images: ClusterImages
     streams: ports.Streams
+    network: ports.NetworkView
     election: ports.Election
     version: str
     instance: str
@@ -94,6 +96,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         except Exception:
             await self._parts.images.settle(images)
             raise
+
+    async def CheckNetwork(  # type: ignore[override]  # it writes
+        self, request: pb.CheckNetworkRequest, context: rpc.Context
+    ) -> None:
+        self._check_leading("a check of the network")
+        parts = self._parts
+        check = Check(state=self._reads.state(), streams=parts.streams, network=parts.network, send=context.write)
+        await check.run(request)
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

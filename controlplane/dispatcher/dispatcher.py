@@ -53,6 +53,14 @@ class Dispatcher:
         assert self._leading is not None, "only a leader has work"
         await self._leading.withdrawals.run()
 
+    def settings(self) -> wire.NodeNetwork:
+        """What is the same in the network of all nodes. Nothing while this instance does not lead."""
+        return self._leading.network if self._leading is not None else wire.NodeNetwork()
+
+    def services(self) -> Sequence[wire.NetworkService]:
+        """The services as nodes are told of them. None while this instance does not lead."""
+        return self._leading.table.everything().changed if self._leading is not None else ()
+
     def follow(self, why: str) -> None:
         """Agents have to go to another leader."""
         self._leading = None

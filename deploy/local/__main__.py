@@ -38,7 +38,13 @@ def main() -> int:
 
 
 def _up(options: argparse.Namespace, folder: Path) -> None:
-    wanted = cluster.Options(name=options.name, folder=folder, nodes=options.nodes, owner=options.owner_pid)
+    wanted = cluster.Options(
+        name=options.name,
+        folder=folder,
+        nodes=options.nodes,
+        owner=options.owner_pid,
+        network_mode=options.network_mode,
+    )
     the_record = cluster.up(wanted, say=print)
     print(status.table(the_record))
     which = cluster.which(options.name, folder)
@@ -55,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", parents=[common], help="start it and wait until its nodes are ready")
     up.add_argument("--nodes", type=int, default=3, help=f"how many, up to {plan.MAX_NODES} (default: 3)")
+    up.add_argument(
+        "--network-mode",
+        choices=plan.NETWORK_MODES,
+        default="auto",
+        help="how nodes reach each other's tasks (default: auto, which is routes on the one segment that there is)",
+    )
     up.add_argument("--owner-pid", type=int, default=0, help="take it down when this process ends, however it ends")
     verbs.add_parser("status", parents=[common], help="its processes, nodes and addresses")
     verbs.add_parser("down", parents=[common], help="stop it and remove everything of it")

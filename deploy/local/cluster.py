@@ -36,6 +36,7 @@ class Options:
     folder: Path
     nodes: int = 3
     owner: int = 0
+    network_mode: str = "auto"
 
 
 def default_folder(name: str) -> Path:
@@ -121,6 +122,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         nodes=options.nodes,
         lan=plan.choose_lan(network.taken()),
         config=str(path.absolute()),
+        network_mode=options.network_mode,
     )
     for name in (*the_plan.node_names, "cp1", "etcd"):
         (options.folder / name).mkdir(mode=0o700)

@@ -15,6 +15,7 @@ from deploy.local import errors
 MAX_NODES: Final = 200
 """So that the last node's address, .210, stays clear of the host's, .254."""
 API_PORT: Final = 7400
+NETWORK_MODES: Final = ("auto", "routes", "vxlan")
 _FIRST_NODE: Final = 11
 _CANDIDATES: Final = range(111, 250, 10)
 _FIRST_ID: Final = 0x3000_0000
@@ -92,6 +93,8 @@ class Plan:
     lan: Lan
     config: str
     """The file with the contexts of `orchctl`."""
+    network_mode: str = "auto"
+    """How its nodes reach each other's tasks."""
 
     @property
     def server(self) -> str:
@@ -160,6 +163,7 @@ def control_plane_command(plan: Plan) -> list[str]:
         *("--listen", plan.server, "--advertise", plan.server),
         *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
         *("--cluster-range", plan.lan.tasks, "--service-range", plan.lan.services),
+        *("--network-mode", plan.network_mode),
     ]
 
 
@@ -173,5 +177,6 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
+        *("--trusted", f"{plan.lan.host}/32"),
         *("--ids", plan.node_ids(node)),
     ]

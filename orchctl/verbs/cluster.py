@@ -32,12 +32,19 @@ def command() -> None:
 
 @command.command()
 @click.option("--nodes", type=click.IntRange(min=1), default=3, show_default=True, help="How many nodes.")
+@click.option(
+    "--network-mode",
+    type=click.Choice(["auto", "routes", "vxlan"]),
+    default="auto",
+    show_default=True,
+    help="How nodes reach each other's tasks.",
+)
 @click.option("--owner-pid", type=click.IntRange(min=1), help="Go down when this process ends, however it ends.")
 @_which
-def up(nodes: int, owner_pid: int | None, name: str, state: Path | None) -> None:
+def up(nodes: int, network_mode: str, owner_pid: int | None, name: str, state: Path | None) -> None:
     """Start it, wait until its nodes are ready, and make it the current context."""
     owner = [f"--owner-pid={owner_pid}"] if owner_pid else []
-    _run("up", name, state, f"--nodes={nodes}", *owner)
+    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *owner)
 
 
 @command.command()

@@ -2,19 +2,20 @@
 
 import click
 
-from orchctl import client, complete, network_pages, options, output, queries, terminal, words
+from orchctl import client, complete, network_pages, networkcheck, options, output, queries, terminal, words
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
 
 @click.group()
 def command() -> None:
-    """List and inspect networks. Tasks reach each other only inside a network that they share.
+    """List, inspect and check networks. Tasks reach each other only inside a network that they share.
 
     \b
     Examples:
       orchctl network ls
       orchctl network inspect back
+      orchctl network check
     """
 
 
@@ -52,3 +53,24 @@ def inspect(settings: options.Settings, names: tuple[str, ...]) -> None:
                 terminal.say()
             view = queries.view(stub, {"task"}, terminal.now_ms())
             output.print_lines(network_pages.network(found, members, view))
+
+
+@command.command()
+@click.argument("nodes", nargs=-1, metavar="[NODE…]", shell_complete=complete.nodes)
+@click.option("--broken", is_flag=True, help="Show only what does not work.")
+@click.option(
+    "--timeout",
+    "timeout_ms",
+    type=options.DURATION,
+    default="1s",
+    show_default=True,
+    help="How long to wait for an answer.",
+)
+@options.with_settings
+def check(settings: options.Settings, nodes: tuple[str, ...], broken: bool, timeout_ms: int) -> None:
+    """Let nodes try whether they reach each other, names and services. All nodes, unless some are named.
+
+    Each sends packets as large as tasks may send to every other one, asks its name server for every service, and
+    connects to every TCP port of every service that has ready tasks. The exit code is 1 when anything is broken.
+    """
+    networkcheck.run(settings.server, nodes, timeout_ms=timeout_ms, only_broken=broken)

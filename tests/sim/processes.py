@@ -27,6 +27,8 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
+from tests.support.fake_checks import FakeChecks
+from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
 
@@ -169,7 +171,7 @@ class Agent:
             prober=FakeProber(self.machine),
             images=fake_agent.FakeImages(self.machine),
             network=fake_agent.FakeNetwork(self.machine),
-            names=fake_agent.FakeNames(),
+            names=FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
             devices=fake_agent.FakeDevices(),
             users=IdPool(fake_agent.IDS),
@@ -180,7 +182,13 @@ class Agent:
         session = Session(
             connector=connector,
             worker=worker,
-            streams=Streams(connector=connector, runtime=runtime, logs=fake_agent.FakeLogs(), over=worker.over),
+            streams=Streams(
+                connector=connector,
+                runtime=runtime,
+                logs=fake_agent.FakeLogs(),
+                checks=FakeChecks(),
+                over=worker.over,
+            ),
             servers=self._world.control_plane_names,
             register=self._register(),
             chance=chance,

@@ -7,7 +7,7 @@ async with api_world.opened(tmp_path) as world:
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from controlplane.store.cache import Cache
 from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
+from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support.streams import FakeStreams
 
 NOW_MS = 1_700_000_000_000
@@ -43,6 +44,21 @@ class FakeElection:
 
     def store_problem(self) -> str:
         return self.problem
+
+
+class FakeNetwork:
+    """A cluster with the service `default/web`, of one ready task, and another one without any."""
+
+    def settings(self) -> wire.NodeNetwork:
+        return wire.NodeNetwork(cluster_range="10.112.0.0/16", service_range="10.201.0.0/16")
+
+    def services(self) -> Sequence[wire.NetworkService]:
+        ready = wire.Endpoint(task_id="web-1", address="10.112.1.2", ready=True)
+        stopping = wire.Endpoint(task_id="web-2", address="10.112.1.3")
+        return [
+            wire.NetworkService(name="web", namespace="default", address="10.201.0.1", endpoints=[ready, stopping]),
+            wire.NetworkService(name="idle", namespace="default", address="10.201.0.2", endpoints=[stopping]),
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +113,7 @@ async def _served(
         writes=Writes(store, cache, now_ms=lambda: NOW_MS, new_id=lambda: f"id-{next(numbers)}"),
         images=images,
         streams=streams,
+        network=FakeNetwork(),
         election=election,
         version="1.2.3",
         instance="cp1",

@@ -147,7 +147,7 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(*, nodes: int = 3) -> Iterator[LocalCluster]:
+def running(*, nodes: int = 3, network_mode: str = "auto") -> Iterator[LocalCluster]:
     """A cluster with the images `hello` and `busybox`; it does not outlive this process."""
     with folder() as path:
         os.environ["ORCH_CONFIG"] = str(path / "config.yaml")
@@ -155,7 +155,8 @@ def running(*, nodes: int = 3) -> Iterator[LocalCluster]:
         name = f"t{secrets.token_hex(3)}"
         try:
             record = cluster.up(
-                cluster.Options(name=name, folder=state, nodes=nodes, owner=os.getpid()), say=lambda _text: None
+                cluster.Options(name=name, folder=state, nodes=nodes, owner=os.getpid(), network_mode=network_mode),
+                say=lambda _text: None,
             )
             up = LocalCluster(plan=record.plan)
             import_images(up, path)

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
-from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode
 from agent.core.network import Attachment
 from agent.core.record import Exit, Record
@@ -167,23 +166,6 @@ class FakeNetwork:
 
     def users_of(self, task_id: str) -> str:
         return f"/run/userns/{task_id}"
-
-
-class FakeNames:
-    """Remembers what it was told last."""
-
-    def __init__(self) -> None:
-        self.network: dpb.NodeNetwork | None = None
-        self.services: Mapping[str, dpb.NetworkService] = {}
-
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
-        self.network, self.services = network, services
-
-    async def serve(self) -> None:
-        assert self.network is not None, "names are answered at the gateway's address"
-
-    def resolving(self) -> Resolving:
-        return Resolving(server="10.112.1.1", search=("example.com",))
 
 
 class FakeRuntime:

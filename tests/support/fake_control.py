@@ -33,6 +33,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.refuses: dict[str, tuple[grpc.StatusCode, control.Error]] = {}
         """By the call's name: what it answers instead."""
         self.log_batches: list[control.LogsResponse] = []
+        self.findings: list[control.NetworkFinding] = []
+        """What a check of the network finds."""
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
         self.imported = b""
@@ -155,6 +157,14 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.starts.append(start.start)
         self._target(start.start.namespace, start.start.target, context)
         yield from self.exec_answer(itertools.chain([start], request))
+
+    def CheckNetwork(
+        self, request: control.CheckNetworkRequest, context: Any
+    ) -> Iterator[control.CheckNetworkResponse]:
+        self._enter("CheckNetwork", request, context)
+        self._only_leader(context)
+        for finding in self.findings:
+            yield control.CheckNetworkResponse(findings=[finding])
 
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)

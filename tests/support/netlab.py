@@ -5,6 +5,7 @@ runs in a thread that has moved to the node's namespace, and so do the threads a
 """
 
 import asyncio
+import collections
 import contextlib
 import os
 import selectors
@@ -12,10 +13,13 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from agent.adapters.disk import FileDisk
 from agent.adapters.layout import Layout
@@ -28,8 +32,16 @@ from runtime import syscalls
 T = TypeVar("T")
 
 CLUSTER_RANGE, SERVICE_RANGE = "10.112.0.0/16", "10.113.0.0/16"
-OUTSIDE = "192.0.2.100"
+OUTSIDE, TRUSTED = "192.0.2.100", "192.0.2.200"
 LIMIT_S = 10.0
+
+TCP = pb.Port(target=80, protocol=pb.PROTOCOL_TCP)
+UDP = pb.Port(target=80, protocol=pb.PROTOCOL_UDP)
+PORTS = (TCP, UDP)
+INGRESS = pb.Port(target=80, protocol=pb.PROTOCOL_TCP, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
+INGRESS_UDP = pb.Port(target=80, protocol=pb.PROTOCOL_UDP, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
+LOCAL = pb.EXTERNAL_TRAFFIC_POLICY_LOCAL
+VIRTUAL = "10.113.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +166,7 @@ class LabNode(Place):
         """A new agent: it knows nothing."""
         layout = Layout(self._folder)
         FileDisk(layout)
-        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address)
+        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address, trusted=[f"{TRUSTED}/32"])
         self.call(self._begin())
 
     def stop(self) -> None:
@@ -255,7 +267,7 @@ class Lab:
 
     def _namespace(self, name: str) -> Path:
         path = self._folder / name
-        _new_namespace(path)
+        new_namespace(path)
         self._places.append(path)
         return path
 
@@ -279,11 +291,32 @@ class _Namespaces:
 
     async def make_network_namespace(self, path: Path, *, owner: Path, root_id: int) -> None:
         del owner, root_id
-        await asyncio.to_thread(_new_namespace, path)
+        await asyncio.to_thread(new_namespace, path)
 
     async def remove_network_namespace(self, path: Path, *, owner: Path) -> None:
         del owner
-        await asyncio.to_thread(_remove_namespace, path)
+        await asyncio.to_thread(remove_namespace, path)
+
+
+def names(place: Place, host: str = VIRTUAL, port: int = 80, times: int = 40) -> collections.Counter[str]:
+    """Who answers how often."""
+    return collections.Counter(place.ask(host, port).name for _ in range(times))
+
+
+def refused(place: Place, host: str, port: int) -> None:
+    """At once."""
+    began = time.monotonic()
+    with pytest.raises(ConnectionRefusedError):
+        place.ask(host, port)
+    assert time.monotonic() - began < 1
+
+
+def prohibited(place: Place, host: str, port: int = 80) -> None:
+    """At once, and said to be so."""
+    began = time.monotonic()
+    with pytest.raises(OSError, match="No route to host"):
+        place.ask(host, port)
+    assert time.monotonic() - began < 1
 
 
 def udp(published: int, target: int = 80) -> PublishedPort:
@@ -296,13 +329,15 @@ def tcp(published: int, target: int = 80) -> PublishedPort:
     return PublishedPort(protocol=pb.PROTOCOL_TCP, published=published, target=target)
 
 
-def _new_namespace(path: Path) -> None:
+def new_namespace(path: Path) -> None:
+    """A network namespace, pinned there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     subprocess.run(["unshare", f"--net={path}", "ip", "link", "set", "lo", "up"], check=True, timeout=LIMIT_S)
 
 
-def _remove_namespace(path: Path) -> None:
+def remove_namespace(path: Path) -> None:
+    """Let go of it."""
     subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
     path.unlink(missing_ok=True)
 

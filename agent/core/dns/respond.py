@@ -1,7 +1,8 @@
 """A packet → the answer, or the question that goes to the node's own servers.
 
-Two rules: nothing below the cluster's domain, and no name of a service, ever leaves the node; and only this node's own
-tasks are served, so that nobody else can make it ask the world.
+Three rules: nothing below the cluster's domain, and no name of a service, ever leaves the node; only this node's own
+tasks are served, so that nobody else can make it ask the world; and for a task that reaches nothing outside the cluster
+there are no names outside, since a question carries as much out as a connection does.
 """
 
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ class Asker(NamedTuple):
 
     served: bool
     namespace: str | None  # of the task; None for the node itself
+    outside: bool = True  # it may reach what is not of the cluster
 
 
 class Upstream(NamedTuple):
@@ -56,6 +58,8 @@ def respond(packet: bytes, zone: Zone, asker: Asker, shuffle: Shuffle, *, udp: b
     answer = zone.lookup(name, kind, asker.namespace, shuffle)
     if answer is not None:
         return wire.write(query, answer, udp=udp)
+    if not asker.outside:
+        return wire.write(query, Answer(wire.NXDOMAIN), udp=udp)
     dnssec = query.edns is not None and query.edns.dnssec
     return Forward(query, Upstream(name.lower(), kind, dnssec, bool(query.flags & wire.CD)))
 

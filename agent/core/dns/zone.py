@@ -108,6 +108,11 @@ class Zone:
         if service.address:
             self._owners[service.address] = service.id, members.name
 
+    def is_internal(self, namespace: str, service: str) -> bool:
+        """Whether the tasks of a service reach nothing outside the cluster."""
+        members = self._members.get((namespace.encode(), service.encode()))
+        return members is not None and members.service.internal
+
     # Questions
 
     def lookup(self, name: bytes, kind: int, namespace: str | None, shuffle: Shuffle) -> Answer | None:

@@ -85,6 +85,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageResponse.FromString,
                 _registered_method=True)
+        self.CheckNetwork = channel.unary_stream(
+                '/orch.v1.Control/CheckNetwork',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.VersionRequest.SerializeToString,
@@ -167,6 +172,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckNetwork(self, request, context):
+        """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
+        is sent when its node has finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Who answers, who leads, and how the store is.
         """
@@ -226,6 +239,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ImportImage,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageResponse.SerializeToString,
+            ),
+            'CheckNetwork': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckNetwork,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -503,6 +521,33 @@ class Control:
             '/orch.v1.Control/ImportImage',
             protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.ImportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orch.v1.Control/CheckNetwork',
+            protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,10 @@ class ControlStub:
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
+    CheckNetwork: _grpc.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]
+    """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
+    is sent when its node has finished.
+    """
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -89,6 +93,10 @@ class ControlAsyncStub(ControlStub):
     ImportImage: _aio.StreamUnaryMultiCallable[_control_pb2.ImportImageRequest, _control_pb2.ImportImageResponse]  # type: ignore[assignment]
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
+    """
+    CheckNetwork: _aio.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]  # type: ignore[assignment]
+    """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
+    is sent when its node has finished.
     """
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
@@ -176,6 +184,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.ImportImageResponse, _abc.Awaitable[_control_pb2.ImportImageResponse]]:
         """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
         as Logs: it is the leader that agents fetch layers from.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckNetwork(
+        self,
+        request: _control_pb2.CheckNetworkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.CheckNetworkResponse], _abc.AsyncIterator[_control_pb2.CheckNetworkResponse]]:
+        """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
+        is sent when its node has finished.
         """
 
     @_abc_1.abstractmethod

@@ -697,23 +697,27 @@ class OpenStream(_message.Message):
     STREAM_ID_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     EXEC_FIELD_NUMBER: _builtins.int
+    NETWORK_CHECK_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
     @_builtins.property
     def exec(self) -> Global___TaskExecRequest: ...
+    @_builtins.property
+    def network_check(self) -> Global___NetworkCheckRequest: ...
     def __init__(
         self,
         *,
         stream_id: _builtins.str = ...,
         logs: Global___TaskLogsRequest | None = ...,
         exec: Global___TaskExecRequest | None = ...,
+        network_check: Global___NetworkCheckRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "request", b"request", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -771,6 +775,39 @@ class TaskExecRequest(_message.Message):
 Global___TaskExecRequest: _TypeAlias = TaskExecRequest  # noqa: Y015
 
 @_typing.final
+class NetworkCheckRequest(_message.Message):
+    """What the node is to try. Answered with findings, and `end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    timeout: _builtins.int
+    @_builtins.property
+    def network(self) -> Global___NodeNetwork:
+        """What the node has been told of the network; its peers are the nodes to try."""
+
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkService]:
+        """The services to try, with the endpoints that are ready."""
+
+    def __init__(
+        self,
+        *,
+        network: Global___NodeNetwork | None = ...,
+        services: _abc.Iterable[Global___NetworkService] | None = ...,
+        timeout: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "services", b"services", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkCheckRequest: _TypeAlias = NetworkCheckRequest  # noqa: Y015
+
+@_typing.final
 class StreamOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -794,7 +831,7 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class StreamFrame(_message.Message):
-    """Agent to leader: open, logs, output, end. Leader to agent: input."""
+    """Agent to leader: open, logs, output, findings, end. Leader to agent: input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -804,6 +841,7 @@ class StreamFrame(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -818,6 +856,8 @@ class StreamFrame(_message.Message):
     def error(self) -> _control_pb2.Error:
         """Ends the stream because something is wrong."""
 
+    @_builtins.property
+    def findings(self) -> _control_pb2.CheckNetworkResponse: ...
     def __init__(
         self,
         *,
@@ -827,12 +867,13 @@ class StreamFrame(_message.Message):
         input: _control_pb2.ExecRequest | None = ...,
         error: _control_pb2.Error | None = ...,
         end: _builtins.bool = ...,
+        findings: _control_pb2.CheckNetworkResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

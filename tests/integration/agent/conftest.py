@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from images.image import Config
 from images.rootfs import Entry, File, Symlink, build_image
@@ -18,6 +19,7 @@ from images.store import ImageStore
 from runtime import cgroups, client
 from tests.support.aio import until
 from tests.support.fake_leader import FakeLeader
+from tests.support.netlab import Lab, LabNode
 
 REPOSITORY = Path(__file__).parents[3]
 BUSYBOX = Path("/bin/busybox")
@@ -150,6 +152,30 @@ def nodes(tmp_path: Path) -> Iterator[list[Node]]:
 def node(nodes: list[Node]) -> Node:
     """One of them."""
     return nodes[0]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Two nodes with the agent's network, and a machine outside."""
+    with structlog.testing.capture_logs() as logged:
+        made = Lab(tmp_path)
+        try:
+            yield made
+        finally:
+            made.close()
+    assert not [line for line in logged if "was refused" in line["event"]], "nft takes every change as it is"
+
+
+@pytest.fixture
+def one(lab: Lab) -> LabNode:
+    """The first of them."""
+    return lab.nodes[0]
+
+
+@pytest.fixture
+def two(lab: Lab) -> LabNode:
+    """The second."""
+    return lab.nodes[1]
 
 
 @contextlib.asynccontextmanager

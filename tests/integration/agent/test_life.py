@@ -267,3 +267,22 @@ def memory_mib(node: Node) -> float:
     with Path(f"/proc/{node.agent.pid}/status").open() as file:
         (line,) = [line for line in file if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1024
+
+
+@bounded(60)
+async def test_services_need_no_leader(node: Node, store: ImageStore) -> None:
+    """An agent that starts without a control plane sends connections where it was told last."""
+    async with led(node, store) as leader:
+        await leader.assign(task("web-1-a"), template=web())
+        address = (await leader.running("web-1-a")).address
+        port = pb.Port(target=80, protocol=pb.PROTOCOL_TCP)
+        await leader.serve(service("web", endpoint(address), ports=(port,)))
+        assert "web-1-a" in await node.get("http://10.113.0.1/cgi-bin/index")
+        saved = node.state / "assignment.pb"
+        await until(lambda: b"id-of-web" in saved.read_bytes(), what="the service is on disk")
+        await leader.stop()
+        node.kill(signal.SIGKILL)
+        node.run("nft", "flush", "ruleset")
+        assert node.run("curl", "-s", "--max-time", "1", "http://10.113.0.1/").startswith("exit")
+        node.start(leader.address)
+        assert "web-1-a" in await node.get("http://10.113.0.1/cgi-bin/index")

@@ -1,5 +1,6 @@
 """Names in real containers: through their own files, by two C libraries, from the agent of their node."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import syscalls
 from tests.integration.agent.conftest import Node, led
-from tests.support import waiting
+from tests.integration.agent.test_isolation import said
+from tests.support import rootfs, waiting
 from tests.support.aio import bounded, until
 from tests.support.fake_leader import FakeLeader, task, template
 
@@ -124,6 +126,20 @@ async def test_the_c_library_finds_everything(node: Node, store: ImageStore) -> 
         assert inside.getent("ahosts", "nosuch.default.orch").startswith("exit 2"), "not found, and not later"
 
 
+@pytest.mark.usefixtures("upstream")
+@bounded(60)
+async def test_an_internal_task_asks_nobody_outside(node: Node, store: ImageStore) -> None:
+    """And the cluster's names are there."""
+    async with led(node, store) as leader:
+        inside = await started(leader, node)
+        assert inside.addresses("www.example.com") == {"192.0.2.80"}
+        closed = service("web", "10.112.1.8", address="10.112.200.7")
+        closed.internal = True
+        await leader.announce_services(closed)
+        await until(lambda: inside.addresses("www.example.com") == set(), what="there is nothing outside")
+        assert inside.addresses("web") == {"10.112.200.7"}
+
+
 @bounded(60)
 async def test_busybox_finds_everything(node: Node, store: ImageStore) -> None:
     """In the container itself, as its root; also its own name, in its own file."""
@@ -152,12 +168,13 @@ async def test_changes_are_seen_at_once(node: Node, store: ImageStore) -> None:
         await until(lambda: inside.addresses("new") == {"10.112.200.9"}, what="the new one is found")
         await leader.announce_services(service("db", "10.112.2.22"))
         await until(lambda: inside.addresses("db") == {"10.112.2.22"}, what="the change is seen")
+        await leader.assign(task("web-2-b"), template=sleeper())
+        await leader.running("web-2-b")
         await leader.stop()
-        await until((node.state / "assignment.pb").exists, what="it is on disk")
         node.kill()
-        assert inside.addresses("db") == set()
+        asked = asyncio.ensure_future(asyncio.to_thread(inside.addresses, "db"))
         node.start(leader.address)
-        await until(lambda: inside.addresses("db") == {"10.112.2.22"}, what="names are back", timeout_s=15)
+        assert await asked == {"10.112.2.22"}, "it was asked while nobody answered, and again"
         assert inside.addresses("new") == {"10.112.200.9"}
 
 
@@ -203,6 +220,21 @@ async def test_other_kinds_of_containers(node: Node, store: ImageStore) -> None:
         assert " db.example.com db " in inside.run("cat", "/etc/hosts")
         status = (Inside(node, "plain-1-a").files / "hosts").stat()
         assert (status.st_uid, status.st_gid) == (0, 0)
+
+
+@bounded(40)
+async def test_what_the_image_has_is_covered(tmp_path: Path) -> None:
+    """Files and links, also such as lead nowhere; the image stays as it is."""
+    layer = rootfs.busybox(tmp_path / "root")
+    (layer / "etc/hosts").write_text("from the image\n")
+    (layer / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    output = await said(layer, tmp_path, "cat /etc/resolv.conf /etc/hosts /etc/hostname")
+    assert "search default.orch orch" in output
+    assert "127.0.0.1 localhost" in output
+    assert "from the image" not in output
+    assert output.splitlines()[-1] == "a", "its name"
+    assert (layer / "etc/hosts").read_text() == "from the image\n"
+    assert not (layer / "run").exists()
 
 
 @bounded(60)

@@ -15,8 +15,9 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import fake_agent
 from tests.support.aio import bounded, until
-from tests.support.fake_agent import FakeMachine, FakeNames, loop_ms
+from tests.support.fake_agent import FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
+from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")
@@ -99,8 +100,8 @@ async def test_names_know_what_is_assigned_and_whose_an_address_is() -> None:
         assert names.network == NETWORK
         assert sorted(names.services) == ["a"]
         (attachment,) = machine.attached.values()
-        assert worker.namespace_of(attachment.address) == "default"
-        assert worker.namespace_of("10.112.1.99") is None
+        assert worker.task_at(attachment.address) == worker.task("web-1-a")
+        assert worker.task_at("10.112.1.99") is None
         files = machine.containers["web-1-a"].request.files
         assert "nameserver 10.112.1.1\nsearch default.orch orch example.com\n" in files["/etc/resolv.conf"]
         running.cancel()
@@ -119,10 +120,10 @@ async def test_an_address_that_was_given_back_is_nobody_s() -> None:
     worker.assign(complete())
     await until(lambda: bool(machine.running()), what="the task runs")
     (attachment,) = machine.attached.values()
-    assert worker.namespace_of(attachment.address) == "default"
+    assert worker.task_at(attachment.address) == worker.task("web-1-a")
     worker.assign(increment(2, tasks=[task("web-1-a", desired=pb.DESIRED_STATE_REMOVE)]))
     await until(lambda: not machine.attached, what="its network is gone")
-    assert worker.namespace_of(attachment.address) is None
+    assert worker.task_at(attachment.address) is None
     running.cancel()
     await asyncio.wait({running})
 

@@ -167,6 +167,22 @@ def test_an_endpoint_that_goes_is_a_few_elements() -> None:
     )
 
 
+def test_a_node_that_joins_is_one_element() -> None:
+    """Its address among its tasks is let in; nothing is made anew. Another subnet is another table."""
+    made = plane(web("10.112.1.2"))
+    made.transaction()
+    joined = dpb.NodeNetwork()
+    joined.CopyFrom(NETWORK)
+    joined.peers.add(node_id="x", address="192.0.2.2", subnet="10.112.2.0/24")
+    made.configure(joined)
+    assert made.transaction().text == "add element inet orch gateways { 10.112.2.1 }\n"
+    moved = dpb.NodeNetwork()
+    moved.CopyFrom(NETWORK)
+    moved.subnet = "10.112.9.0/24"
+    made.configure(moved)
+    assert made.transaction().whole
+
+
 def test_what_did_not_change_is_not_said() -> None:
     """Equal messages are as good as the same ones."""
     made = plane(web("10.112.1.2"))

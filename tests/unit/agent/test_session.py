@@ -15,6 +15,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
+from tests.support.fake_checks import FakeChecks
 from tests.support.fake_leader import task, template
 from tests.unit.agent.test_worker import NETWORK, Agent
 
@@ -31,6 +32,7 @@ class Wired:
         self.worker = Agent(self.machine).worker
         self.connector = FakeConnector()
         self.logs = FakeLogs()
+        self.checks = FakeChecks()
         self.session = Session(
             connector=self.connector,
             worker=self.worker,
@@ -38,6 +40,7 @@ class Wired:
                 connector=self.connector,
                 runtime=FakeRuntime(self.machine),
                 logs=self.logs,
+                checks=self.checks,
                 over=self.worker.over,
             ),
             servers=servers,

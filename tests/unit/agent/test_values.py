@@ -183,7 +183,7 @@ def test_claimed_addresses() -> None:
     pool = AddressPool("10.0.0.0/29")
     assert pool.claim("10.0.0.4", "old")
     assert not pool.claim("10.0.0.4", "other")
-    assert not pool.claim("10.0.0.1", "other"), "the bridge's own"
+    assert not pool.claim("10.0.0.1", "other"), "the gateway's"
     assert not pool.claim("10.9.9.9", "other"), "of another subnet"
     assert [pool.take(f"t{n}") for n in range(5)] == ["10.0.0.5", "10.0.0.6", "10.0.0.2", "10.0.0.3", None]
 

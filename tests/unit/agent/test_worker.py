@@ -23,12 +23,12 @@ from tests.support.fake_agent import (
     FakeDisk,
     FakeImages,
     FakeMachine,
-    FakeNames,
     FakeNetwork,
     FakeRuntime,
     loop_ms,
 )
 from tests.support.fake_leader import task, template
+from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 
 NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24")

@@ -256,6 +256,23 @@ def test_strangers_are_refused(zone: Zone) -> None:
         assert (answer.rcode(), answer.answer) == (dns.rcode.REFUSED, [])
 
 
+def test_whoever_reaches_nothing_outside_learns_of_nothing_outside(zone: Zone) -> None:
+    """A question is a way out, too; the cluster's names are there as for everybody."""
+    inside = Asker(served=True, namespace="default", outside=False)
+    codes = []
+    for name in ("secret.example.com", "web", "1.2.0.192.in-addr.arpa"):
+        query = dns.message.make_query(name, "A")
+        answer = respond.respond(query.to_wire(), zone, inside, random.shuffle, udp=True)
+        assert isinstance(answer, bytes)
+        codes.append(dns.message.from_wire(answer).rcode())
+    assert codes == [dns.rcode.NXDOMAIN, dns.rcode.NOERROR, dns.rcode.NXDOMAIN]
+    closed = dpb.NetworkService(id="s8", namespace="default", name="vault", internal=True)
+    zone.update(services(closed))
+    assert zone.is_internal("default", "vault")
+    assert not zone.is_internal("default", "web")
+    assert not zone.is_internal("shop", "vault")
+
+
 def test_a_newer_version_of_edns_is_told_ours(zone: Zone) -> None:
     """RFC 6891, 6.1.3."""
     query = dns.message.make_query("web", "A", use_edns=1)

@@ -1,0 +1,190 @@
+"""Tries the ways from this node to the others, to names and to services.
+
+Two rules: every try ends within its time; and a finding names what was tried and what came of it, so that whoever reads
+it knows where to look.
+
+    nodes      a packet as large as tasks may send, from this node's gateway address to the other's, in one piece
+    names      the name server of this node, then the name of each service
+    services   a connection to each TCP port of each service that has an address
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+from agent.adapters import nameclient, overlay
+from agent.adapters.echo import Echo
+from agent.adapters.netlink import Netlink
+from agent.core.dns import wire
+from agent.core.overlay import Impossible, gateway
+from protos.orch.v1 import control_pb2 as cpb
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+
+AT_ONCE = 64
+TRIES = 2
+"""A single lost packet is no finding."""
+SMALL_BYTES = 64
+ZONE = "orch"
+
+Findings = list[cpb.NetworkFinding]
+Attempt = Callable[[], Awaitable[float]]
+"""Answers with the seconds that it took. Raises Broken."""
+
+
+class Broken(Exception):  # noqa: N818 - named after what is so
+    """Something does not work; the text says what came of it."""
+
+
+class NetworkChecks:
+    """One for the agent. `node_address`: by which other nodes reach this one."""
+
+    def __init__(self, node_address: str, *, name_port: int = nameclient.PORT) -> None:
+        self._node_address = node_address
+        self._name_port = name_port
+
+    async def run(self, request: dpb.NetworkCheckRequest) -> Findings:
+        """Everything that was asked for. What is broken is a finding, and never raised."""
+        nodes, names, services = await asyncio.gather(
+            self._nodes(request.network, request.timeout / 1000),
+            self._names(request),
+            _all(_connections(request.services, request.timeout / 1000)),
+        )
+        return [*nodes, *names, *services]
+
+    async def _nodes(self, network: dpb.NodeNetwork, timeout_s: float) -> Findings:
+        try:
+            mtu = await asyncio.to_thread(self._mtu, network)
+        except (Impossible, OSError) as error:
+            return [cpb.NetworkFinding(target="this node", what="its network", problem=str(error))]
+        source = gateway(network.subnet)
+        peers = [peer for peer in network.peers if peer.subnet]
+
+        def reaching(peer: dpb.NetworkPeer) -> Awaitable[Findings]:
+            return _tried(peer.node_id, f"packets of {mtu} bytes", lambda: _reach(peer, source, mtu, timeout_s))
+
+        return await _all(map(reaching, peers))
+
+    def _mtu(self, network: dpb.NodeNetwork) -> int:
+        with Netlink() as netlink:
+            return overlay.plan_of(netlink, network, self._node_address).mtu
+
+    async def _names(self, request: dpb.NetworkCheckRequest) -> Findings:
+        """Without a server no name needs to be asked for."""
+        server, timeout_s = (gateway(request.network.subnet), self._name_port), request.timeout / 1000
+
+        def asking(service: dpb.NetworkService) -> Awaitable[Findings]:
+            name = f"{service.name}.{service.namespace}.{ZONE}"
+            return _tried(_label(service), f"name {name}", lambda: _resolve(server, name, service, timeout_s))
+
+        first = await _tried("names", f"name server {server[0]}", lambda: _greet(server, timeout_s))
+        return first if first[0].problem else [*first, *await _all(map(asking, request.services))]
+
+
+async def _all(tries: Iterable[Awaitable[Findings]]) -> Findings:
+    """So many at once as are good for the node."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def limited(one: Awaitable[Findings]) -> Findings:
+        async with limit:
+            return await one
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(limited(one)) for one in tries]
+    return [finding for task in tasks for finding in task.result()]
+
+
+async def _tried(target: str, what: str, attempt: Attempt) -> Findings:
+    finding = cpb.NetworkFinding(target=target, what=what)
+    try:
+        finding.microseconds = max(1, round(await attempt() * 1_000_000))
+    except Broken as broken:
+        finding.problem = str(broken)
+    except OSError as error:
+        finding.problem = os.strerror(error.errno) if error.errno else str(error)
+    return [finding]
+
+
+# What is tried ------------------------------------------------------------------------------------------------------
+
+
+async def _reach(peer: dpb.NetworkPeer, source: str, mtu: int, timeout_s: float) -> float:
+    """When small packets pass and large ones do not, the size that passes says which device or tunnel is in the way."""
+    target = gateway(peer.subnet)
+    echo = Echo(source)
+    try:
+        answered: dict[int, float] = {}
+        for _ in range(TRIES):
+            answered |= await echo.ask(target, [SMALL_BYTES, mtu], timeout_s=timeout_s)
+            if mtu in answered:
+                return answered[mtu]
+        if not answered:
+            raise Broken(f"no answer from {target} within {timeout_s:g} s")
+        largest = await echo.largest(target, below=mtu, timeout_s=timeout_s)
+        raise Broken(f"packets of {mtu} bytes do not pass; the largest that do have {largest or SMALL_BYTES}")
+    finally:
+        echo.close()
+
+
+async def _greet(server: tuple[str, int], timeout_s: float) -> float:
+    began = time.monotonic()
+    await _question(server, ZONE, wire.SOA, timeout_s)
+    return time.monotonic() - began
+
+
+async def _resolve(server: tuple[str, int], name: str, service: dpb.NetworkService, timeout_s: float) -> float:
+    began = time.monotonic()
+    answer = await _question(server, name, wire.A, timeout_s)
+    took_s = time.monotonic() - began
+    expected = {service.address} if service.address else {one.address for one in service.endpoints}
+    got = nameclient.addresses(answer)
+    if answer.code != wire.NOERROR:
+        raise Broken(f"the name server answers with code {answer.code} instead of {_listed(expected)}")
+    if not got or not got <= expected:
+        raise Broken(f"the name server answers {_listed(got)} instead of {_listed(expected)}")
+    return took_s
+
+
+async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: float) -> wire.Answer:
+    for left in reversed(range(TRIES)):
+        try:
+            return await nameclient.ask(server, name, kind, timeout_s=timeout_s)
+        except ConnectionRefusedError:
+            raise Broken(f"nobody answers at {server[0]}:{server[1]}: no name server runs there") from None
+        except TimeoutError:
+            if not left:
+                raise Broken(f"no answer from {server[0]}:{server[1]} within {timeout_s:g} s") from None
+    raise AssertionError("the last try returns or raises")
+
+
+def _connections(services: Iterable[dpb.NetworkService], timeout_s: float) -> Iterator[Awaitable[Findings]]:
+    for service in services:
+        for port in service.ports:
+            if service.address and (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
+                yield _connection(service, port.target, timeout_s)
+
+
+async def _connection(service: dpb.NetworkService, port: int, timeout_s: float) -> Findings:
+    what = f"port {port} at {service.address}"
+    return await _tried(_label(service), what, lambda: _connect(service.address, port, timeout_s))
+
+
+async def _connect(address: str, port: int, timeout_s: float) -> float:
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(address, port)
+    except TimeoutError:
+        raise Broken(f"no connection within {timeout_s:g} s") from None
+    took_s = time.monotonic() - began
+    writer.transport.abort()
+    return took_s
+
+
+def _label(service: dpb.NetworkService) -> str:
+    return f"{service.namespace}/{service.name}"
+
+
+def _listed(addresses: set[str]) -> str:
+    return ", ".join(sorted(addresses)) or "nothing"

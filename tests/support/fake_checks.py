@@ -1,0 +1,16 @@
+"""The port of the checks of the network, for agents without one."""
+
+from protos.orch.v1 import control_pb2 as cpb
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+
+class FakeChecks:
+    """Finds what a test has put there, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.findings: list[cpb.NetworkFinding] = []
+        self.asked: list[dpb.NetworkCheckRequest] = []
+
+    async def run(self, request: dpb.NetworkCheckRequest) -> list[cpb.NetworkFinding]:
+        self.asked.append(request)
+        return self.findings

@@ -1,0 +1,23 @@
+"""Whoever answers names, in a simulation or a unit test: it is told, and nobody asks it."""
+
+from collections.abc import Mapping
+
+from agent.core.hostfiles import Resolving
+from protos.orch.v1 import dispatcher_pb2 as dpb
+
+
+class FakeNames:
+    """Remembers what it was told last."""
+
+    def __init__(self) -> None:
+        self.network: dpb.NodeNetwork | None = None
+        self.services: Mapping[str, dpb.NetworkService] = {}
+
+    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+        self.network, self.services = network, services
+
+    async def serve(self) -> None:
+        assert self.network is not None, "names are answered at the gateway's address"
+
+    def resolving(self) -> Resolving:
+        return Resolving(server="10.112.1.1", search=("example.com",))
