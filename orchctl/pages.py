@@ -27,6 +27,8 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
             ("Address", status.address),
+            ("Networks", ", ".join(value.spec.networks) or "default"),
+            ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),

@@ -104,6 +104,11 @@ def ready_addresses(tasks: Iterable[pb.EndpointTask]) -> str:
     return ", ".join(addresses[:MAX_ADDRESSES]) + more
 
 
+def allow_rule(rule: pb.AllowRule) -> str:
+    """`api to http, 443`."""
+    return f"{getattr(rule, 'from')} to {', '.join(rule.ports) or 'all ports'}"
+
+
 def source(allowed: pb.EndpointSource) -> str:
     """`default/api to 80/tcp`."""
     return f"{allowed.service} to {ports(allowed.ports) or 'all ports'}"

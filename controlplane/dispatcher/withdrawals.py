@@ -75,7 +75,7 @@ class Withdrawals:
         for task_id in decision.withdrawn:
             del self._leaving[task_id]
             self._withdrawn.setdefault(self._node_of[task_id], set()).add(task_id)
-        for node_id in homes:
+        for node_id in sorted(homes):
             session = self._sessions.get(node_id)
             if session is not None:
                 session.wake()

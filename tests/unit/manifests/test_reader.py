@@ -70,7 +70,7 @@ or _
 23:3: spec.stop_grace_period: unknown field; it belongs to spec.template
 25:5: spec.onNodeLoss: a single value instead of a mapping; write a space after the ':'
 27:7: kind: unknown kind "Servce"; did you mean "Service"?
-29:7: kind: a Task is made by the system; manifests hold Service, Node
+29:7: kind: a Task is made by the system; manifests hold Service, Node, Network
 31:1: a list instead of an object; begin with "kind: Service"
 34:29: meta.namespace: a Node belongs to the whole cluster; remove it
 35:1: metadata: unknown field; did you mean "meta"?"""

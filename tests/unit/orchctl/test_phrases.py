@@ -75,3 +75,16 @@ def test_probes_are_told_with_what_was_left_out() -> None:
         ("Drains for", "1m30s"),
     ]
     assert health.facts(pb.TaskTemplate()) == [("Drains for", "")]
+
+
+def test_rules_show_who_is_let_in_where() -> None:
+    assert phrases.allow_rule(pb.AllowRule(**{"from": "api"}, ports=["http", "443"])) == "api to http, 443"
+    assert phrases.allow_rule(pb.AllowRule(**{"from": "other/api"})) == "other/api to all ports"
+    assert phrases.source(pb.EndpointSource(service="other/api")) == "other/api to all ports"
+
+
+def test_the_first_few_addresses_are_shown() -> None:
+    tasks = [pb.EndpointTask(address=f"10.0.0.{number}", ready=number != 2) for number in range(1, 7)]
+    assert phrases.ready_addresses(tasks) == "10.0.0.1, 10.0.0.3, 10.0.0.4 and 2 more"
+    assert phrases.ready_of_all(tasks) == "5/6"
+    assert phrases.ready_addresses([]) == ""

@@ -195,6 +195,20 @@ def test_a_change_makes_one_list_with_the_services_that_it_concerns() -> None:
     assert (here.table.number, {one.name for one in difference.changed}) == (before + 1, {"web", "api"})
 
 
+def test_what_is_not_concerned_is_not_worked_out_again() -> None:
+    """The cost of a change is that of the services that it concerns."""
+    here = world()
+    for name in ("a", "b", "c"):
+        service = build.service(name)
+        here.put(service, build.revision(service))
+    here.update()
+    before = {one.name: one for one in here.table.everything().changed}
+    here.put(running())
+    here.update()
+    after = {one.name: one for one in here.table.everything().changed}
+    assert {name for name in before if before[name] is not after[name]} == {"web"}
+
+
 def test_what_changes_nothing_makes_no_list() -> None:
     task = running()
     here = world(task)

@@ -2,6 +2,7 @@
 
 from controlplane.core import warnings
 from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
 
 
 def told(**container: object) -> tuple[str, ...]:
@@ -22,3 +23,30 @@ def test_a_privileged_container_is_told() -> None:
 def test_what_is_within_the_container_is_not_told() -> None:
     """A warning on everything is read by nobody."""
     assert told() == told(init=True, seccomp="unconfined", read_only_rootfs=True) == ()
+
+
+def test_a_port_of_the_tasks_own_node_needs_a_node_for_each() -> None:
+    """One that listens on every node does not."""
+    lines = [
+        warnings.warnings(service(mode=mode), images=[], nodes=[build.node("n1")], services=["default/web"])
+        for mode in (pb.PUBLISH_MODE_HOST, pb.PUBLISH_MODE_INGRESS, pb.PUBLISH_MODE_UNSPECIFIED)
+    ]
+    told_of_ports = [[line for line in found if "is published on the node" in line] for found in lines]
+    assert [len(found) for found in told_of_ports] == [1, 0, 0]
+
+
+def test_a_rule_for_a_service_that_is_not_there_is_told_with_the_nearest() -> None:
+    """It may come later, so the rule is not refused."""
+    rule = pb.AllowRule(**{"from": "apo"})
+    found = warnings.warnings(service(allow=rule), images=[], nodes=[], services=["default/api"])
+    assert found[-1] == 'there is no service default/apo that `allow` could let in; did you mean "default/api"?'
+
+
+def service(
+    *, mode: "pb.PublishMode.ValueType" = pb.PUBLISH_MODE_UNSPECIFIED, allow: pb.AllowRule | None = None
+) -> pb.Service:
+    made = build.service()
+    made.spec.template.container.ports.add(target=80, published=8080, mode=mode)
+    if allow is not None:
+        made.spec.allow.append(allow)
+    return made
