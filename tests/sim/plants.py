@@ -202,7 +202,7 @@ PLANTS = (
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=16,
+        hint=84,
     ),
     Plant(
         name="the agent takes assignments over a gap",
