@@ -16,7 +16,7 @@ from agent.core.network import Attachment
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
-_GATEWAYS = "-"
+_PEERS = "-"
 """The owner of what is the network's own; a service's name has a slash in it."""
 
 
@@ -55,7 +55,8 @@ class Plane:
             self._fixed, self._lost = fixed, True
             self._stale.update(self._by_name, self._here)
         gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
-        self._elements.put(_GATEWAYS, Part(elements=gateways))
+        nodes = {("nodes", peer.address): "" for peer in network.peers if peer.address}
+        self._elements.put(_PEERS, Part(elements=gateways | nodes))
 
     def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
         """All services that there are, by id."""

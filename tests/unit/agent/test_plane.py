@@ -167,15 +167,20 @@ def test_an_endpoint_that_goes_is_a_few_elements() -> None:
     )
 
 
-def test_a_node_that_joins_is_one_element() -> None:
-    """Its address among its tasks is let in; nothing is made anew. Another subnet is another table."""
+def test_a_node_that_joins_is_two_elements() -> None:
+    """Its address among its tasks is let in, and so is its tunnel; nothing is made anew. Another subnet is another
+    table.
+    """
     made = plane(web("10.112.1.2"))
     made.transaction()
     joined = dpb.NodeNetwork()
     joined.CopyFrom(NETWORK)
     joined.peers.add(node_id="x", address="192.0.2.2", subnet="10.112.2.0/24")
     made.configure(joined)
-    assert made.transaction().text == "add element inet orch gateways { 10.112.2.1 }\n"
+    assert made.transaction().text.splitlines() == [
+        "add element inet orch gateways { 10.112.2.1 }",
+        "add element inet orch nodes { 192.0.2.2 }",
+    ]
     moved = dpb.NodeNetwork()
     moved.CopyFrom(NETWORK)
     moved.subnet = "10.112.9.0/24"
