@@ -207,9 +207,9 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     # route_localnet makes the node's 127.0.0.1 reachable from outside; only answers may come that way.
     iifname != "lo" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop
     iifname "{LINKS}" meta nfproto ipv6 drop
-    ct state new ip saddr @internal ip daddr != {own} goto prohibited
     ct state new ip daddr {own} th dport {DNS_PORT} accept
     ct state new fib daddr type local meta l4proto . th dport @closed goto refused
+    ct state new ip saddr @internal ip daddr != {own} goto prohibited
   }}
   chain refuse_own {{
     type filter hook output priority filter; policy accept;
