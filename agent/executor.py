@@ -65,6 +65,7 @@ class Executor:
                 return _with_record(observed, root_id=chosen)
             case steps.TakeAddress():
                 address = self._tools.networking.reserve(self._id, published_ports(desired.template))
+                await self._tools.disk.save_last_address(address)
                 return _with_record(observed, address=address)
             case steps.AttachNetwork():
                 return await self._attach(observed, desired)

@@ -71,6 +71,11 @@ class NodeNetworking:
         if attached and address:
             self._attached[task_id] = attachment
 
+    def resume(self, last_address: str) -> None:
+        """The address that an earlier agent gave last. Comes after the first `want`, before `restore`."""
+        if self._pool is not None:
+            self._pool.resume(last_address)
+
     def begin_session(self) -> None:
         """Numbers of assignments start anew."""
         self._session += 1

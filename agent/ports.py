@@ -197,6 +197,7 @@ class Memory:
 
     assignment: dpb.SavedAssignment
     records: Mapping[str, Record]
+    last_address: str = ""  # that a task was given
 
 
 class Disk(Protocol):
@@ -211,6 +212,9 @@ class Disk(Protocol):
 
     async def save_record(self, task_id: str, record: Record) -> None:
         """Survives the agent's death when it returns, and is never half."""
+
+    async def save_last_address(self, address: str) -> None:
+        """A task gets it. Survives the agent's death when it returns, and is never half."""
 
     async def forget(self, task_id: str) -> None:
         """Remove the task's record, log and files."""

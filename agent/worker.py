@@ -191,6 +191,7 @@ class Worker:
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
+        self._networking.resume(memory.last_address)
         self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(

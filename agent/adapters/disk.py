@@ -7,6 +7,7 @@ halves, because a rename over a file makes ext4 write it out, which takes a mill
 
 import asyncio
 import errno
+import ipaddress
 import os
 import secrets
 import shutil
@@ -58,7 +59,7 @@ class FileDisk:
         except DecodeError as error:
             log.warning("the saved assignment is damaged; waiting for the leader's", error=str(error))
             assignment.Clear()
-        return Memory(assignment=assignment, records=self._records())
+        return Memory(assignment=assignment, records=self._records(), last_address=self._last_address())
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
         await asyncio.to_thread(_replace, self._layout.assignment, assignment.SerializeToString())
@@ -70,8 +71,20 @@ class FileDisk:
         else:
             _overwrite(path, data)
 
+    async def save_last_address(self, address: str) -> None:
+        _overwrite(self._layout.last_address, address.encode())
+
     async def forget(self, task_id: str) -> None:
         await asyncio.to_thread(_remove, self._layout.task(task_id))
+
+    def _last_address(self) -> str:
+        try:
+            return str(ipaddress.IPv4Address(self._layout.last_address.read_text().strip()))
+        except FileNotFoundError:
+            return ""
+        except ValueError as error:
+            log.warning("the note of the last address is damaged", error=str(error))
+            return ""
 
     def _records(self) -> Mapping[str, Record]:
         found = {}

@@ -2,6 +2,7 @@
 
 STATE/node.json                 the node's id
 STATE/assignment.pb             what the leader assigned last
+STATE/last-address              the address that was given last to a task
 STATE/tasks/ID/record.json      what must be remembered of a task
 STATE/tasks/ID/{upper,work}     the container's writable layer
 STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resolv.conf
@@ -32,6 +33,10 @@ class Layout:
     @property
     def assignment(self) -> Path:
         return self.state / "assignment.pb"
+
+    @property
+    def last_address(self) -> Path:
+        return self.state / "last-address"
 
     @property
     def tasks(self) -> Path:

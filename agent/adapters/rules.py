@@ -161,6 +161,7 @@ class _Watch:
         self._socket: socket.socket | None = None
         self._ours: collections.deque[int] = collections.deque(maxlen=REMEMBERED)
         self._seen: set[int] = set()
+        self._overflown = False
 
     def opened(self) -> socket.socket:
         opened = socket.socket(
@@ -191,25 +192,24 @@ class _Watch:
 
     def touched_by_others(self) -> bool:
         """Takes in what has come. While a transaction runs nothing is decided: whose it is may not be known yet."""
-        overflown = self._read()
+        self._read()
         if self.busy:
             return False
-        foreign = bool(self._seen.difference(self._ours))
+        foreign, overflown = bool(self._seen.difference(self._ours)), self._overflown
         self._seen.clear()
+        self._overflown = False
         return foreign or (overflown and not _is_there())
 
-    def _read(self) -> bool:
-        overflown = False
+    def _read(self) -> None:
         while self._socket is not None:
             try:
                 data = self._socket.recv(1 << 20)
             except BlockingIOError:
                 break
             except OSError:  # ENOBUFS: more has happened than fits
-                overflown = True
+                self._overflown = True
                 continue
             self._seen.update(_ports_about_us(data))
-        return overflown
 
 
 def counters() -> dict[str, Traffic]:

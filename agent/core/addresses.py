@@ -22,6 +22,16 @@ class AddressPool:
     def __len__(self) -> int:
         return len(self._owner)
 
+    def resume(self, last: str) -> None:
+        """Go on behind the address that an earlier pool gave last, since those below it may have just been freed.
+        Comes before the first `claim`.
+        """
+        if not last or ipaddress.IPv4Address(last) not in self.subnet:
+            return
+        number, end = int(ipaddress.IPv4Address(last)) - int(self.subnet.network_address), self.subnet.num_addresses - 1
+        self._freed = {str(self.subnet[each]): None for each in (*range(number + 1, end), *range(2, number + 1))}
+        self._next = end
+
     def take(self, task_id: str) -> str | None:
         """An address for the task; None when all are taken."""
         while self._next < self.subnet.num_addresses - 1:

@@ -75,6 +75,8 @@ def part_of(view: View) -> Part:
     for attachment in view.attached:
         _host_ports(made, attachment)
         made.add("hairpin", f"{attachment.address} . {attachment.address}")
+        if view.service is None or view.service.internal:  # what nobody knows anything of reaches nothing outside
+            made.add("internal", attachment.address)
     if view.service is not None:
         _virtual_address(made, view.service, view.ready)
         _published_ports(made, view.service, view)
@@ -199,7 +201,7 @@ def _members(made: _Part, service: dpb.NetworkService, view: View) -> None:
 
 
 def _doors(made: _Part, service: dpb.NetworkService, view: View) -> None:
-    """Who may reach its tasks here, and whether these reach anything outside."""
+    """Who may reach its tasks here."""
     if not view.attached:
         return
     name = door_chain(view.attached[0].service)
@@ -208,8 +210,6 @@ def _doors(made: _Part, service: dpb.NetworkService, view: View) -> None:
     made.sets.update(source_set(allowed.service_id) for allowed in service.allow)
     for attachment in view.attached:
         made.add("tasks", attachment.address, f"goto {name}")
-        if service.internal:
-            made.add("internal", attachment.address)
 
 
 def _door_rules(service: dpb.NetworkService) -> Iterable[str]:

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from agent.core import overlay
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 TABLE = "orch"
@@ -34,6 +35,9 @@ LINKS = "orch-*"
 DNS_PORT = 53
 ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
 """An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
+
+TUNNELLED = f"udp dport {overlay.PORT} @th,96,24 {overlay.VNI:#x}"
+"""A packet of the tunnel between nodes: its network identifier comes after 8 bytes of UDP and 4 of VXLAN."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""
@@ -139,7 +143,8 @@ _SETS = """\
   set hairpin { type ipv4_addr . ipv4_addr; }
   set internal { type ipv4_addr; }
   set known { type ipv4_addr; }
-  set gateways { type ipv4_addr; }"""
+  set gateways { type ipv4_addr; }
+  set nodes { type ipv4_addr; }"""
 
 
 def _nat(network: dpb.NodeNetwork) -> str:
@@ -197,12 +202,14 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
+    # What is inside would have passed every rule of the node that it claims to come from.
+    {TUNNELLED} ip saddr != @nodes drop
     # route_localnet makes the node's 127.0.0.1 reachable from outside; only answers may come that way.
     iifname != "lo" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop
     iifname "{LINKS}" meta nfproto ipv6 drop
-    ct state new ip saddr @internal ip daddr != {own} goto prohibited
     ct state new ip daddr {own} th dport {DNS_PORT} accept
     ct state new fib daddr type local meta l4proto . th dport @closed goto refused
+    ct state new ip saddr @internal ip daddr != {own} goto prohibited
   }}
   chain refuse_own {{
     type filter hook output priority filter; policy accept;
@@ -212,6 +219,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    # A task's own packets leave with the node's address: other nodes would take this for a tunnel's.
+    iifname "{LINKS}" {TUNNELLED} drop
     ct status dnat ct original ip daddr @traffic
     ct status dnat {through_port} meta l4proto tcp ct original proto-dst @published-traffic-tcp
     ct status dnat {through_port} meta l4proto udp ct original proto-dst @published-traffic-udp

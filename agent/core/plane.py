@@ -16,7 +16,7 @@ from agent.core.network import Attachment
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
-_GATEWAYS = "-"
+_PEERS = "-"
 """The owner of what is the network's own; a service's name has a slash in it."""
 
 
@@ -55,7 +55,8 @@ class Plane:
             self._fixed, self._lost = fixed, True
             self._stale.update(self._by_name, self._here)
         gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
-        self._elements.put(_GATEWAYS, Part(elements=gateways))
+        nodes = {("nodes", peer.address): "" for peer in network.peers if peer.address}
+        self._elements.put(_PEERS, Part(elements=gateways | nodes))
 
     def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
         """All services that there are, by id."""
@@ -64,7 +65,8 @@ class Plane:
         for service_id in before.keys() - services.keys():
             name = _name(before[service_id])
             if name in self._by_name and self._by_name[name].id == service_id:
-                del self._by_name[name]
+                self._by_name[name] = _remains(before[service_id])
+                self._forget_remains(name)
             self._stale.add(name)
         for service_id, service in services.items():
             known = before.get(service_id)
@@ -88,6 +90,7 @@ class Plane:
         del here[task_id]
         if not here:
             del self._here[attachment.service]
+            self._forget_remains(attachment.service)
         self._stale.add(attachment.service)
 
     def lose(self) -> None:
@@ -103,6 +106,12 @@ class Plane:
         text = self._fixed + self._elements.everything() if whole else self._elements.difference()
         gone, opened = self._elements.take_udp()
         return Transaction(text=text, whole=whole, udp_gone=gone, udp_opened=opened)
+
+    def _forget_remains(self, name: str) -> None:
+        """What is left of a service that has gone, as soon as it has no task here."""
+        service = self._by_name.get(name)
+        if service is not None and service.id not in self._services and name not in self._here:
+            del self._by_name[name]
 
     def _freshen(self, subnet: IPv4Network) -> None:
         watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)
@@ -134,6 +143,18 @@ class Plane:
         self._ready[name] = ready
         view = View(service=service, attached=attached, ready=ready, subnet=subnet, watched=self._watched)
         return balancing.part_of(view)
+
+
+def _remains(service: dpb.NetworkService) -> dpb.NetworkService:
+    """Of a service that has gone: what holds for its last tasks while they stop."""
+    return dpb.NetworkService(
+        id=service.id,
+        namespace=service.namespace,
+        name=service.name,
+        networks=service.networks,
+        allow=[allowed for allowed in service.allow if allowed.ports],
+        internal=service.internal,
+    )
 
 
 def _name(service: dpb.NetworkService) -> str:

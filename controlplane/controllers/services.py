@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from controlplane.core import addresses, garbage, plan, replicated
+from controlplane.core import addresses, garbage, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
-from protos import states
+from protos import kinds, schema, states
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -27,7 +27,11 @@ class Services:
             }
         if _is_own_status(change):
             return []
-        return [*service_keys(change), *_waiting_for_its_address(change, snapshot)]
+        return [
+            *service_keys(change),
+            *_waiting_for_its_address(change, snapshot),
+            *_publishing_the_same(change, snapshot),
+        ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
         return [_key(service) for service in snapshot.all(pb.Service).values()]
@@ -66,9 +70,18 @@ class Services:
             now_ms=now_ms,
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=address or "",
-            address_range=self._address_range if address == "" else "",
+            trouble="; ".join(self._troubles(service, snapshot, has_none_left=address == "")),
         )
         return replicated.reconcile(situation, self._suffixes)
+
+    def _troubles(self, service: pb.Service, snapshot: Snapshot, *, has_none_left: bool) -> Iterator[str]:
+        if has_none_left:
+            yield f"no virtual address: the range {self._address_range} has none left"
+        found = published.older_publisher(service, snapshot.all(pb.Service).values())
+        if found is not None:
+            (protocol, number), holder = found
+            word = schema.enum_word(pb.Protocol.DESCRIPTOR, protocol)
+            yield f"port {number}/{word} is not published: {kinds.label(holder)} is older and has it"
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
@@ -146,3 +159,17 @@ def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str
     if change.after is not None or not isinstance(change.before, pb.Service) or not change.before.status.address:
         return []
     return [_key(service) for service in snapshot.all(pb.Service).values() if addresses.wanted(service)]
+
+
+def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:
+    """When a service takes a port of every node or leaves it, others may have lost it or get it."""
+    ports = {
+        port
+        for value in (change.before, change.after)
+        if isinstance(value, pb.Service)
+        for port in published.on_every_node(value.spec.template.container.ports)
+    }
+    if not ports:
+        return []
+    services = snapshot.all(pb.Service).values()
+    return [_key(one) for one in services if ports & published.on_every_node(one.spec.template.container.ports)]

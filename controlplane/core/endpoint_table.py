@@ -178,7 +178,7 @@ class Table:
         if service is None or newest is None:
             return self._claims.replace(key, frozenset(), (0, ""))
         ports = published.on_every_node(newest.template.container.ports)
-        return self._claims.replace(key, ports, (service.meta.created_at, service.meta.id))
+        return self._claims.replace(key, ports, published.rank(service))
 
     def _note_sources(self, key: str, sources: frozenset[str]) -> None:
         for gone in self._sources.get(key, frozenset()) - sources:

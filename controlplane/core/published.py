@@ -25,6 +25,21 @@ def on_every_node(ports: Iterable[pb.Port]) -> frozenset[PortKey]:
     )
 
 
+def older_publisher(service: pb.Service, services: Iterable[pb.Service]) -> tuple[PortKey, pb.Service] | None:
+    """A port that the service is to publish on every node and an older service has, and that service."""
+    mine = on_every_node(service.spec.template.container.ports)
+    for other in services if mine else ():
+        shared = mine & on_every_node(other.spec.template.container.ports)
+        if shared and rank(other) < rank(service):
+            return min(shared), other
+    return None
+
+
+def rank(service: pb.Service) -> Rank:
+    """The smaller one has a port that several claim."""
+    return service.meta.created_at, service.meta.id
+
+
 def without(ports: Iterable[pb.Port], lost: frozenset[PortKey]) -> list[pb.Port]:
     """The ports, those in `lost` not published."""
     kept = []

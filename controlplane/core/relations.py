@@ -4,7 +4,7 @@ The rule: what is applied is held against everything that is there and everythin
 is being deleted has its ports until it is gone; the networks that it names it does not need any more.
 
 Two people who publish one port in the same moment, through two instances, may both get it past this. Nodes then give it
-to the service that was made first (`endpoint_table`), and the other one's next apply is refused.
+to the service that was made first (`published`), and the status of the other one says so.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -31,8 +31,8 @@ class Situation:
     """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
-    address_range: str = ""
-    """The range that has no address for it, when that is so."""
+    trouble: str = ""
+    """What the network does not give it, for its status."""
 
 
 def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
@@ -132,8 +132,8 @@ def _replace_one(wanted: list[slots.Slot], revision: pb.Revision, situation: Sit
 def _status(situation: Situation, wanted: list[slots.Slot], revision: pb.Revision) -> plan.Change | None:
     status = status_of.of(situation.service, wanted, revision, situation.tasks)
     status.address = situation.service.status.address or situation.address
-    if situation.address_range:
-        status.message += f"; no virtual address: the range {situation.address_range} has none left"
+    if situation.trouble:
+        status.message += f"; {situation.trouble}"
     if status == situation.service.status:
         return None
     changed = plan.copy(situation.service)

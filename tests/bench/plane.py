@@ -33,6 +33,7 @@ def cases() -> Iterator[Sequence[Case]]:
         for name in ("ours", "peer"):
             new_namespace(folder / name)
             stack.callback(remove_namespace, folder / name)
+        Place(folder / "ours").run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")  # the node's own address
         node = LabNode(folder / "ours", folder / "state", number=1)
         stack.callback(node.close)
         ours, peer = Ours(node), Chains(Place(folder / "peer"))

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 
@@ -149,11 +150,14 @@ def test_a_node_that_leaves_is_forgotten_and_one_that_joins_is_known(tunnelled: 
     tunnelled.orchctl("delete", "node", "n3")
     until(lambda: not any(gone.subnet in on(agent, *routes) for agent in agents), what="n3 is forgotten")
     assert not any(gone.address in on(agent, "bridge", "fdb", "show", "dev", DEVICE) for agent in agents)
-    cluster.start_node(tunnelled.folder, "n3")
+    start = threading.Thread(target=cluster.start_node, args=(tunnelled.folder, "n3"))  # it waits longer than we do
+    start.start()
     back = until(lambda: (found := tunnelled.nodes().get("n3")) and found.usable and found, what="n3 is back")
     began = time.monotonic()
     until(lambda: all(back.subnet in on(agent, *routes) for agent in agents), what="n3 is known")
-    assert time.monotonic() - began < KNOWN_WITHIN_S + BUSY_S
+    took_s = time.monotonic() - began
+    start.join()
+    assert took_s < KNOWN_WITHIN_S + BUSY_S
     assert whole(tunnelled)
 
 

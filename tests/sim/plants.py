@@ -160,7 +160,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=226,
+        hint=175,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -202,7 +202,7 @@ PLANTS = (
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=16,
+        hint=84,
     ),
     Plant(
         name="the agent takes assignments over a gap",
@@ -226,7 +226,7 @@ PLANTS = (
         name="the agent forgets what was not acknowledged",
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=85,
+        hint=201,
     ),
     Plant(
         name="connections are not drained",

@@ -110,10 +110,10 @@ class Rules:
 
     def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
         """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
-        asked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN <= after.desired_state
-        lost = before.status.state != after.status.state == states.ORPHANED
+        unasked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN
+        stops = after.desired_state >= pb.DESIRED_STATE_SHUTDOWN or after.status.state == states.ORPHANED
         template = self._templates().get(after.revision_id)
-        if before.status.state == states.RUNNING and (asked or lost) and template and template.container.ports:
+        if before.status.state == states.RUNNING and unasked and stops and template and template.container.ports:
             now_s = asyncio.get_running_loop().time()
             self._told_to_stop.setdefault(after.meta.id, (now_s, template.drain_seconds))
 

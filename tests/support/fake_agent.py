@@ -62,6 +62,7 @@ class FakeMachine:
     attached: dict[str, Attachment] = field(default_factory=dict)
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
     records: dict[str, Record] = field(default_factory=dict)
+    last_address: str = ""
     network: dpb.NodeNetwork | None = None
     services: dict[str, dpb.NetworkService] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
@@ -275,7 +276,7 @@ class FakeDisk:
     async def load(self) -> Memory:
         copy = dpb.SavedAssignment()
         copy.CopyFrom(self._machine.assignment)
-        return Memory(assignment=copy, records=dict(self._machine.records))
+        return Memory(assignment=copy, records=dict(self._machine.records), last_address=self._machine.last_address)
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
         copy = dpb.SavedAssignment()
@@ -285,6 +286,9 @@ class FakeDisk:
 
     async def save_record(self, task_id: str, record: Record) -> None:
         self._machine.records[task_id] = record
+
+    async def save_last_address(self, address: str) -> None:
+        self._machine.last_address = address
 
     async def forget(self, task_id: str) -> None:
         self._machine.records.pop(task_id, None)

@@ -187,12 +187,12 @@ def transfer(source: Space, target: Space, address: str, size_bytes: int) -> Non
     data = os.urandom(size_bytes)
     arrived = hashlib.sha256()
     with target.socket() as listener, source.socket() as client:
-        listener.bind((address, 7000))
+        listener.bind((address, 0))
         listener.listen()
         thread = threading.Thread(target=_receive, args=(listener, arrived))
         thread.start()
         try:
-            client.connect((address, 7000))
+            client.connect(listener.getsockname())
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
         finally:

@@ -36,6 +36,15 @@ async def test_the_next_agent_finds_what_was_written(disks: Disks) -> None:
 
 
 @bounded(10)
+async def test_the_last_address_is_remembered(disks: Disks) -> None:
+    """A shorter one after a longer one, too."""
+    assert (await disks().load()).last_address == ""
+    for address in ("10.112.100.200", "10.112.1.2"):
+        await disks().save_last_address(address)
+        assert (await disks().load()).last_address == address
+
+
+@bounded(10)
 async def test_records_of_any_length(disks: Disks) -> None:
     """A longer one and a shorter one after it, and back."""
     disk = disks()

@@ -167,15 +167,20 @@ def test_an_endpoint_that_goes_is_a_few_elements() -> None:
     )
 
 
-def test_a_node_that_joins_is_one_element() -> None:
-    """Its address among its tasks is let in; nothing is made anew. Another subnet is another table."""
+def test_a_node_that_joins_is_two_elements() -> None:
+    """Its address among its tasks is let in, and so is its tunnel; nothing is made anew. Another subnet is another
+    table.
+    """
     made = plane(web("10.112.1.2"))
     made.transaction()
     joined = dpb.NodeNetwork()
     joined.CopyFrom(NETWORK)
     joined.peers.add(node_id="x", address="192.0.2.2", subnet="10.112.2.0/24")
     made.configure(joined)
-    assert made.transaction().text == "add element inet orch gateways { 10.112.2.1 }\n"
+    assert made.transaction().text.splitlines() == [
+        "add element inet orch gateways { 10.112.2.1 }",
+        "add element inet orch nodes { 192.0.2.2 }",
+    ]
     moved = dpb.NodeNetwork()
     moved.CopyFrom(NETWORK)
     moved.subnet = "10.112.9.0/24"
@@ -245,6 +250,25 @@ def test_clients_are_hashed_the_same_everywhere() -> None:
         == balancing.arrange("", "cab", by_client=True)
         == ("a", "b", "c")
     )
+
+
+def test_the_last_tasks_of_a_service_that_has_gone_are_held_by_its_rules() -> None:
+    """While they stop. With the last of them goes everything; and what nobody knows of reaches nothing outside."""
+    kernel, member = Kernel(), Attachment(task_id="t", address="10.112.1.2", service="default/web")
+    made = plane(web("10.112.1.2", internal=True), attached=(member,))
+    kernel.take(made.transaction())
+    doors = dict(kernel.chains)[balancing.door_chain("default/web")]
+    made.serve({})
+    kernel.take(made.transaction())
+    assert ("internal", "10.112.1.2") in kernel.elements
+    assert kernel.chains[balancing.door_chain("default/web")] == doors
+    assert not [key for name, key in kernel.elements if name == "services"]
+    made.detach("t")
+    kernel.take(made.transaction())
+    assert kernel.elements == {}
+    made.attach(Attachment(task_id="u", address="10.112.1.3", service="default/unknown"))
+    kernel.take(made.transaction())
+    assert ("internal", "10.112.1.3") in kernel.elements
 
 
 def test_names_of_networks_never_reach_nft() -> None:

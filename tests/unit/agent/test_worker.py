@@ -126,6 +126,20 @@ async def test_a_task_runs() -> None:
 
 
 @bounded(3600, virtual_time=True)
+async def test_an_address_that_was_freed_is_not_given_by_the_next_agent() -> None:
+    """Somebody may still send to whoever had it."""
+    machine = machine_with_image()
+    async with alive(machine) as agent:
+        agent.complete(task("web-1-a"))
+        assert (await agent.reach("web-1-a", states.RUNNING)).address == "10.112.1.2"
+        agent.complete()
+        await agent.until(lambda: not machine.records)
+    async with alive(machine) as agent:
+        agent.complete(task("web-1-b"))
+        assert (await agent.reach("web-1-b", states.RUNNING)).address == "10.112.1.3"
+
+
+@bounded(3600, virtual_time=True)
 async def test_the_assignment_is_on_disk_before_anything_is_started() -> None:
     """Else an agent that dies in between would remove its own container as a stray."""
     machine = machine_with_image()

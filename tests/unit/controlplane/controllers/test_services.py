@@ -121,3 +121,20 @@ def test_a_service_that_changes_to_a_virtual_address_gets_one(mode: "pb.Endpoint
     here.put(changed)
     here.decide("a")
     assert here.address("a") == "10.201.0.1"
+
+
+def test_who_does_not_get_a_port_says_who_has_it_and_gets_it_in_the_end() -> None:
+    """Two applies in the same moment can pass each other."""
+    here = World()
+    for created_at, name in enumerate(("old", "young")):
+        service = build.service(name, replicas=0)
+        service.meta.created_at = created_at
+        service.spec.template.container.ports.add(target=80, published=8080)
+        here.put(service)
+    here.decide("old", "young")
+    told = "port 8080/tcp is not published: Service default/old is older and has it"
+    assert here.service("young").status.message.endswith(told)
+    assert told not in here.service("old").status.message
+    assert "default/young" in here.remove("old")
+    here.decide("young")
+    assert told not in here.service("young").status.message
