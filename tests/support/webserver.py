@@ -12,6 +12,8 @@ import signal
 import time
 
 PORT = 8080
+ALSO = "ALSO_PORT"
+"""The environment variable with another port that it listens on."""
 PATIENCE_S = 1.0
 """How long a client that is silent may still begin a request on a connection that it kept."""
 READY = "/ready"
@@ -75,10 +77,12 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        server = await asyncio.start_server(self.serve, "0.0.0.0", PORT, backlog=256)
+        ports = {PORT, int(os.environ.get(ALSO, PORT))}
+        servers = [await asyncio.start_server(self.serve, "0.0.0.0", port, backlog=256) for port in ports]
         print("listens", flush=True)
         await self.stopping.wait()
-        server.close()
+        for server in servers:
+            server.close()
         self._look_whether_over()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * PATIENCE_S):
