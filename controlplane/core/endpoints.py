@@ -69,7 +69,7 @@ def sources_of(service: pb.Service) -> frozenset[str]:
 
 
 def _other_ports(known: Iterable[pb.Revision], newest: pb.Revision) -> dict[str, Sequence[pb.Port]]:
-    """By revision, of those with other ports than the newest has. Their tasks go on with them until they are replaced."""
+    """By revision, where they are others than the newest has. Its tasks go on with them until they are replaced."""
     present = [*newest.template.container.ports]
     older = {revision.meta.id: [*revision.template.container.ports] for revision in known}
     return {name: ports for name, ports in older.items() if ports != present}
