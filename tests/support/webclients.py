@@ -90,7 +90,7 @@ def outside(targets: list[str], *, fresh: int = 2, kept: int = 2) -> Iterator[To
     """Clients on the host while the block runs."""
     told = Told(where="outside")
     program = webimage.HERE / "webload.py"
-    words = [sys.executable, "-I", program, *command(targets, fresh=fresh, kept=kept)]
+    words = [sys.executable, "-I", str(program), *command(targets, fresh=fresh, kept=kept)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         reading = threading.Thread(target=told.take_all, args=(process.stdout,))

@@ -46,7 +46,7 @@ def write(path: Path) -> None:
 
 def _modules() -> list[Path]:
     listing = LISTING.format(programs=", ".join(PROGRAMS))
-    command = [PYTHON, "-I", "-S", "-c", listing, HERE]
+    command = [str(PYTHON), "-I", "-S", "-c", listing, str(HERE)]
     listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     return sorted({Path(line) for line in listed.splitlines()})
 

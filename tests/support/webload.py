@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import collections
 import json
-import sys
 import time
 from typing import Any
 
@@ -60,7 +59,8 @@ class Load:
         streams: Streams | None = None
         while True:
             if streams is not None and (streams[0].at_eof() or streams[1].is_closing()):
-                streams = _closed(streams)
+                streams[1].close()
+                streams = None
             streams = await self._counted(target, "kept", self._on(streams, target))
             await asyncio.sleep(pause_s)
 
@@ -69,7 +69,7 @@ class Load:
         try:
             await self._ask(streams, "close", new=True)
         finally:
-            _closed(streams)
+            streams[1].close()
 
     async def _on(self, streams: Streams | None, target: str) -> Streams | None:
         """One request on a connection that is there, or on another; returns what can be kept."""
@@ -77,9 +77,12 @@ class Load:
         try:
             kept = await self._ask(streams, "keep-alive", new=new)
         except BaseException:
-            _closed(streams)
+            streams[1].close()
             raise
-        return streams if kept else _closed(streams)
+        if kept:
+            return streams
+        streams[1].close()
+        return None
 
     async def _ask(self, streams: Streams, connection: str, *, new: bool) -> bool:
         reader, writer = streams
@@ -131,10 +134,6 @@ async def _connect(target: str) -> Streams:
     return await asyncio.open_connection(address, int(port))
 
 
-def _closed(streams: Streams) -> None:
-    streams[1].close()
-
-
 async def run(targets: list[str], *, fresh: int, kept: int, pause_s: float) -> None:
     """So many clients of each target, until somebody ends them."""
     load = Load()
@@ -158,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
