@@ -78,7 +78,8 @@ class NetworkRules:
         if isinstance(message, wire.LeaderMessage) and message.HasField("assignment"):
             lists = self._lists.get((end.owner, end.peer))
             if lists is None or lists.end is not end:
-                lists = self._lists[end.owner, end.peer] = _Lists(end)
+                sent = lists.applied if lists is not None else frozenset()  # its kernel goes on with that
+                lists = self._lists[end.owner, end.peer] = _Lists(end, applied=sent)
             lists.tell(message.assignment)
             for task_id in message.assignment.withdrawn_tasks:
                 self._check_withdrawn(end.owner, task_id)
@@ -100,8 +101,8 @@ class NetworkRules:
 
     def _of_leader(self, leader: str) -> Iterator[tuple[str, _Lists]]:
         for (owner, node), lists in self._lists.items():
-            ready = self._nodes.get(node, pb.Node()).status.state == pb.NODE_STATE_READY
-            if owner == leader and ready and not lists.end.broken:
+            state = self._nodes.get(node, pb.Node()).status.state
+            if owner == leader and state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:
                 yield node, lists
 
 

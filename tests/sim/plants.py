@@ -17,6 +17,7 @@ from agent.core import assignments as held
 from agent.core import probes, steps
 from controlplane.controllers import loop
 from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -84,6 +85,12 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
     """A task that is to be removed goes at once, whether it has ended or not."""
     return [task for task in members if task.desired_state == pb.DESIRED_STATE_REMOVE]
+
+
+def _ready_nodes(self: withdrawals.Withdrawals) -> list[pb.Node]:
+    """As if a kernel sent nothing without its agent."""
+    nodes = self._snapshot().all(pb.Node).values()
+    return [node for node in nodes if node.status.state == pb.NODE_STATE_READY]
 
 
 def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
@@ -160,7 +167,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=175,
+        hint=235,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -191,6 +198,12 @@ PLANTS = (
         bug=_instead(withdrawal, "decide", _let_go_at_once),
         caught_by=frozenset({"let go last"}),
         hint=3,
+    ),
+    Plant(
+        name="a node whose agent is away is not waited for",
+        bug=_instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
+        caught_by=frozenset({"let go last"}),
+        hint=4,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
