@@ -14,6 +14,9 @@ REMEDIES = {
     "root": "run it as root, or ask with ORCH_TEST_SKIP=root to skip",
     "etcd": "apt-get install etcd-server, or ask with ORCH_TEST_SKIP=etcd to skip",
 }
+CLUSTER = {"agent", "controlplane", "deploy", "e2e", "orchctl"}
+"""Folders whose tests as root are of nodes and their network; the others are of containers."""
+
 _running: set[str] = set()
 
 
@@ -28,12 +31,13 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"ORCH_TEST_SKIP names {', '.join(sorted(unknown))}; it may name root and etcd")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests as root share the machine's two cores and its kernel's tables: those of one folder run one by one."""
+    """Tests as root share the machine's two cores and its kernel's tables: two rows of them, one for each core."""
     for item in items:
         if item.get_closest_marker("root") is not None:
-            folder = "e2e" if "e2e" in Path(item.path).parts else "root"
-            item.add_marker(pytest.mark.xdist_group(folder))
+            of_cluster = not CLUSTER.isdisjoint(Path(item.path).parts)
+            item.add_marker(pytest.mark.xdist_group("cluster" if of_cluster else "runtime"))
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
