@@ -26,7 +26,7 @@ def _ptrace(request: int, pid: int, address: int = 0, data: object = None) -> in
 
 
 def filters(pid: int) -> list[bytes]:
-    """Their programs, the latest first; for a process of one thread that is no child of ours and waits in a system call.
+    """Their programs, the latest first; for a process that has one thread, waits, and is no child of ours.
 
     A thread that is about to be replaced, as another one executes a program, never stops.
     """
