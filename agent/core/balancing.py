@@ -157,12 +157,25 @@ def _published_ports(made: _Part, service: dpb.NetworkService, view: View) -> No
     ready = view.ready
     if service.external_traffic_policy == pb.EXTERNAL_TRAFFIC_POLICY_LOCAL:
         ready = tuple(address for address in ready if IPv4Address(address) in view.subnet)
+    own = {endpoint.address: endpoint.ports for endpoint in service.endpoints}
     for port in service.ports:
         if port.published and port.mode == pb.PUBLISH_MODE_INGRESS:
-            targets = [f"{address} . {port.target}" for address in ready]
+            found = ((address, _target(port, own.get(address) or service.ports)) for address in ready)
+            targets = [f"{address} . {target}" for address, target in found if target]
             _open(made, port.protocol, port.published, targets, by_client=_by_client(service))
             if port.protocol == pb.PROTOCOL_UDP:
                 made.udp_targets.update((address, False) for address in ready)
+
+
+def _target(port: pb.Port, own: Iterable[pb.Port]) -> int:
+    """Where a task takes what comes to a port of its service; 0: nowhere. A task of an older revision may know the port
+    under its published number, its name or its target, in this order.
+    """
+    same = [one for one in own if _PROTOCOLS[one.protocol] == _PROTOCOLS[port.protocol]]
+    by_number = [one.target for one in same if one.published == port.published]
+    by_name = [one.target for one in same if one.name and one.name == port.name]
+    by_target = [one.target for one in same if one.target == port.target]
+    return next(iter([*by_number, *by_name, *by_target]), 0)
 
 
 def _host_ports(made: _Part, attachment: Attachment) -> None:

@@ -15,6 +15,8 @@ elements, and costs the same whether there are ten services or ten thousand.
                 `to-…`, which lists whom it shares a network with. What came through a published port has been let in
                 by whoever published it
     refused     a virtual address that was not translated: no endpoint, no such port, no such service
+    invalid     what belongs to no connection, or to no moment of it, is not translated either. It is dropped: answered
+                with a reset, by whoever it seems to be for, it would end the connection that it was a late part of
 
 In nft's own language: nftables 1.0.6 crashes on the JSON form of a map whose values have two parts.
 """
@@ -190,6 +192,7 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
     services = network.service_range
     refuse_virtual = f"ip daddr {services} goto refused" if services else ""
+    drop_virtual = f"ct state invalid ip daddr {services} drop" if services else ""
     through_port = f"ct original ip daddr != {services}" if services else ""
     let_in = f"ip saddr {{ {', '.join(trusted)} }} accept" if trusted else ""
     return f"""\
@@ -207,6 +210,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     # route_localnet makes the node's 127.0.0.1 reachable from outside; only answers may come that way.
     iifname != "lo" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop
     iifname "{LINKS}" meta nfproto ipv6 drop
+    ct state invalid ip saddr {cluster} drop
+    ct state invalid fib daddr type local meta l4proto . th dport @published-requests drop
     ct state new ip daddr {own} th dport {DNS_PORT} accept
     ct state new fib daddr type local meta l4proto . th dport @closed goto refused
     ct state new ip saddr @internal ip daddr != {own} goto prohibited
@@ -215,6 +220,7 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     type filter hook output priority filter; policy accept;
     # While the agent is started again nobody listens there. Silence makes whoever asks ask again, a refusal give up.
     ip saddr {own} icmp type destination-unreachable icmp code port-unreachable {ABOUT_DNS} drop
+    {drop_virtual}
     {refuse_virtual}
   }}
   chain forward {{
@@ -225,6 +231,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     ct status dnat {through_port} meta l4proto tcp ct original proto-dst @published-traffic-tcp
     ct status dnat {through_port} meta l4proto udp ct original proto-dst @published-traffic-udp
     ct state established,related accept
+    ct state invalid ip saddr {cluster} drop
+    {drop_virtual}
     iifname "{LINKS}" meta nfproto ipv6 drop
     oifname "{LINKS}" meta nfproto ipv6 drop
     {refuse_virtual}

@@ -10,7 +10,7 @@ holds none.
 
 A task with ports that is to stop leaves the services' endpoints first, then goes on with the connections that it has:
 
-    told to stop ─► leave: until no node sends it new connections, 5 s at most ─► drain ─► stop signal ─► SIGKILL
+    told to stop ─► leave: until no node sends it new connections, 10 s at most ─► drain ─► stop signal ─► SIGKILL
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ from protos.states import State
 KILLED_WAIT_MS = 5_000
 """How long after SIGKILL the container may still be there before it is removed by force."""
 
-WITHDRAWAL_MS = 5_000
-"""How long a task that is to stop waits at most until no node sends it new connections. A node that does not answer, or
-a control plane that is away, holds it up no longer."""
+WITHDRAWAL_MS = 10_000
+"""How long a task that is to stop waits at most until no node sends it new connections. A control plane that is away
+holds it up no longer. It is more than a change of leaders takes: the new one has to tell the nodes what the old one may
+not have told all of them. (A node that does not answer is the leader's affair, which waits less for it.)"""
 
 CLEANUP_ATTEMPTS = 5
 """After so many failures of a clean-up the task's end is reported all the same; the clean-up is still repeated."""

@@ -20,8 +20,11 @@ class Services:
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         node = change.after or change.before
         if isinstance(node, pb.Node):
-            # Draining asks its tasks to leave.
-            return {f"{task.meta.namespace}/{task.service}" for task in snapshot.tasks_on(node.meta.id).values()}
+            # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
+            concerned = {node.meta.id, *_draining(snapshot)}
+            return {
+                f"{task.meta.namespace}/{task.service}" for one in concerned for task in snapshot.tasks_on(one).values()
+            }
         if _is_own_status(change):
             return []
         return [
@@ -34,9 +37,7 @@ class Services:
         return [_key(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        draining = frozenset(
-            node.meta.id for node in snapshot.all(pb.Node).values() if node.spec.availability == pb.AVAILABILITY_DRAIN
-        )
+        draining = _draining(snapshot)
         given = self._give_addresses(snapshot, keys)
         made = plan.join(self._plan_one(snapshot, key, draining, given.get(key), now_ms) for key in sorted(keys))
         record = snapshot.get(pb.Cluster, addresses.CLUSTER)
@@ -67,6 +68,7 @@ class Services:
             tasks=snapshot.tasks_of(namespace, name).values(),
             draining=draining,
             now_ms=now_ms,
+            refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=address or "",
             trouble="; ".join(self._troubles(service, snapshot, has_none_left=address == "")),
         )
@@ -132,6 +134,15 @@ def service_keys(change: Change) -> Iterable[str]:
             return [f"{value.meta.namespace}/{value.service}"]
         case _:
             return []
+
+
+def _draining(snapshot: Snapshot) -> frozenset[str]:
+    nodes = snapshot.all(pb.Node).values()
+    return frozenset(node.meta.id for node in nodes if node.spec.availability == pb.AVAILABILITY_DRAIN)
+
+
+def _takes_tasks(node: pb.Node) -> bool:
+    return node.status.state == pb.NODE_STATE_READY and node.spec.availability == pb.AVAILABILITY_ACTIVE
 
 
 def _key(service: pb.Service) -> str:

@@ -15,7 +15,7 @@ costs nothing in the first case and saves connections in the second; a service t
 After a change of leaders no node is called DISCONNECTED before it had the time to come.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from controlplane.core import addresses, published, revisions, tasks
 from manifests import networking
@@ -56,7 +56,7 @@ def network_service(
         ports=published.without(ports, lost) if lost else ports,
         session_affinity=spec.session_affinity or pb.SESSION_AFFINITY_NONE,
         external_traffic_policy=spec.external_traffic_policy or pb.EXTERNAL_TRAFFIC_POLICY_CLUSTER,
-        endpoints=_endpoints(members, node_states),
+        endpoints=_endpoints(members, node_states, _other_ports(known, newest)),
         networks=networks,
         allow=_allowed(service, ports, find),
         internal=all(network in internal_networks for network in networks),
@@ -68,7 +68,16 @@ def sources_of(service: pb.Service) -> frozenset[str]:
     return frozenset(networking.qualified(getattr(rule, "from"), service.meta.namespace) for rule in service.spec.allow)
 
 
-def _endpoints(members: Iterable[pb.Task], node_states: Mapping[str, int]) -> list[wire.Endpoint]:
+def _other_ports(known: Iterable[pb.Revision], newest: pb.Revision) -> dict[str, Sequence[pb.Port]]:
+    """By revision, where they are others than the newest has. Its tasks go on with them until they are replaced."""
+    present = [*newest.template.container.ports]
+    older = {revision.meta.id: [*revision.template.container.ports] for revision in known}
+    return {name: ports for name, ports in older.items() if ports != present}
+
+
+def _endpoints(
+    members: Iterable[pb.Task], node_states: Mapping[str, int], other_ports: Mapping[str, Sequence[pb.Port]]
+) -> list[wire.Endpoint]:
     listed = [task for task in members if task.status.address and not states.is_terminal(task.status.state)]
     serving = [task for task in listed if tasks.is_ready(task)]
     certain = {task.meta.id for task in serving if node_states.get(task.node_id) == pb.NODE_STATE_READY}
@@ -80,6 +89,7 @@ def _endpoints(members: Iterable[pb.Task], node_states: Mapping[str, int]) -> li
             node_id=task.node_id,
             address=task.status.address,
             ready=task.meta.id in ready,
+            ports=other_ports.get(task.revision_id),
         )
         for task in sorted(listed, key=lambda task: (task.slot, task.meta.id))
     ]

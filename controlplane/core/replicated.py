@@ -27,6 +27,8 @@ class Situation:
     draining: frozenset[str]
     """Ids of the nodes whose tasks have to leave."""
     now_ms: int
+    refuge: bool = False
+    """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
     trouble: str = ""
@@ -47,7 +49,8 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     surplus = [task for members in by_slot.values() for task in members]
     changes: list[plan.Change | None] = [plan.Write(value=revision, why="the template changed")] if is_new else []
     changes += [tasks.stop(task, pb.DESIRED_STATE_REMOVE, "more replicas than wanted", now_ms) for task in surplus]
-    changes += [change for slot in wanted for change in _clean(slot, situation)]
+    leaving = _leaving(wanted, situation)
+    changes += [change for slot in wanted for change in _clean(slot, leaving, now_ms)]
     filling, wake_at = _fill(wanted, revision, situation, suffixes)
     changes += filling
     changes.append(_replace_one(wanted, revision, situation))
@@ -56,12 +59,26 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     return plan.Plan(changes=made, wake_at=wake_at)
 
 
-def _clean(slot: slots.Slot, situation: Situation) -> Iterator[plan.Change | None]:
+def _leaving(wanted: list[slots.Slot], situation: Situation) -> frozenset[str]:
+    """The tasks that leave the nodes that are drained now.
+
+    A service of several replicas keeps the last one that does its work until another does, when there is a node for it.
+    Example: of two replicas both are on n1. n1 is drained → slot 1 leaves; when it works on n2, slot 2 leaves.
+    """
+    alive = [slot.task for slot in wanted if slot.task is not None]
+    leaving = [task for task in alive if task.node_id in situation.draining]
+    working = [task for task in alive if tasks.is_ready(task)]
+    others_work = any(task.node_id not in situation.draining for task in working)
+    if working and not others_work and situation.refuge and len(wanted) > 1:
+        leaving.remove(working[-1])
+    return frozenset(task.meta.id for task in leaving)
+
+
+def _clean(slot: slots.Slot, leaving: frozenset[str], now_ms: int) -> Iterator[plan.Change | None]:
     """Doubles stop, tasks of a node that is drained leave, and what was lost is not wanted back."""
-    now_ms = situation.now_ms
     for double in slot.live[1:]:
         yield tasks.stop(double, pb.DESIRED_STATE_SHUTDOWN, "the slot has a better task", now_ms)
-    if slot.task is not None and slot.task.node_id in situation.draining:
+    if slot.task is not None and slot.task.meta.id in leaving:
         yield tasks.stop(slot.task, pb.DESIRED_STATE_SHUTDOWN, "its node is drained", now_ms)
     for ended in slot.ended:
         if ended.status.state == states.ORPHANED:

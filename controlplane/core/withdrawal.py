@@ -8,8 +8,9 @@ sent, and a task is *withdrawn* once all of them are at a list that does not hav
     told to stop ──► list 7 goes out without it ──► n1 at 7, n2 at 7, n3 at 6 ──► n3 at 7: withdrawn
                                                                           └── after `BOUND_MS` in any case
 
-Only nodes that are READY and hold a session are waited for: one that is gone sends nothing, and one that comes begins
-with the newest list. A leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
+Nodes that are DOWN are not waited for. One whose session was lost a moment ago is: mostly its agent is being started
+again, and meanwhile its kernel goes on sending where it was told to last. A node that comes begins with the newest
+list. A leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
 """
 
 from collections.abc import Iterable, Mapping

@@ -83,12 +83,13 @@ class Withdrawals:
 
     def _applied(self) -> dict[str, int]:
         """Of the nodes that are waited for. One whose session has not begun yet, or has just ended, is at nothing."""
-        sessions = {node.meta.id: self._sessions.get(node.meta.id) for node in self._ready_nodes()}
+        sessions = {node.meta.id: self._sessions.get(node.meta.id) for node in self._sending_nodes()}
         return {node_id: live.applied if live is not None else 0 for node_id, live in sessions.items()}
 
-    def _ready_nodes(self) -> Iterable[pb.Node]:
+    def _sending_nodes(self) -> Iterable[pb.Node]:
+        """Those that may send connections: a kernel does without an agent, too."""
         nodes = self._snapshot().all(pb.Node).values()
-        return (node for node in nodes if node.status.state == pb.NODE_STATE_READY)
+        return (node for node in nodes if node.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED})
 
     def _look_at(self, task: pb.Task) -> None:
         name = task.meta.id

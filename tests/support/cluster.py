@@ -14,7 +14,8 @@ from pathlib import Path
 
 from deploy import hello
 from deploy.local import cluster, nodes, plan, processes, tasks
-from protos.orch.v1 import objects_pb2
+from orchctl import client
+from protos.orch.v1 import control_pb2, objects_pb2
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -84,6 +85,19 @@ class LocalCluster:
 
     def task(self, name: str) -> objects_pb2.Task:
         return next(task for task in self.tasks("") if task.meta.name == name)
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Without a command's start in between. Does not wait."""
+        with client.connect(self.plan.server) as control:
+            reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
+            control.Scale(
+                control_pb2.ScaleRequest(reference=reference, replicas=replicas), timeout=client.CALL_TIMEOUT_S
+            )
+
+    def service(self, name: str) -> objects_pb2.Service:
+        with client.connect(self.plan.server) as control:
+            reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
+            return control.Get(control_pb2.GetRequest(reference=reference), timeout=client.CALL_TIMEOUT_S).service
 
     def nodes(self) -> dict[str, nodes.Node]:
         """By name."""

@@ -459,12 +459,17 @@ class Endpoint(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     slot: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     ready: _builtins.bool
     """It takes new connections: it is ready, and not to stop."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Port]:
+        """The ports of its own revision, when that is an older one with other ports than the service has now."""
+
     def __init__(
         self,
         *,
@@ -473,10 +478,11 @@ class Endpoint(_message.Message):
         node_id: _builtins.str = ...,
         address: _builtins.str = ...,
         ready: _builtins.bool = ...,
+        ports: _abc.Iterable[_objects_pb2.Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "ready", b"ready", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "ports", b"ports", "ready", b"ready", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

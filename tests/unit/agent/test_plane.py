@@ -289,6 +289,28 @@ def test_what_is_no_address_is_left_out() -> None:
     assert "10.113.0.1 . 0 : 10.112.1.4" in text
 
 
+@pytest.mark.parametrize(
+    ("own", "target"),
+    [
+        (pb.Port(target=79, published=8080), "10.112.1.1 . 79"),
+        (pb.Port(target=79, name="http"), "10.112.1.1 . 79"),
+        (pb.Port(target=80), "10.112.1.1 . 80"),
+        (pb.Port(target=79, published=8081), None),
+        (pb.Port(target=80, published=8080, protocol=pb.PROTOCOL_UDP), None),
+    ],
+    ids=["its number", "its name", "its target", "it does not know it", "another protocol"],
+)
+def test_a_task_of_an_older_revision_is_led_to_its_own_port(own: pb.Port, target: str | None) -> None:
+    """What comes to a published port reaches the program that listens there, whichever revision it is."""
+    older, newer = endpoint("10.112.1.1"), endpoint("10.112.1.2")
+    older.ports.append(own)
+    port = pb.Port(target=80, published=8080, mode=pb.PUBLISH_MODE_INGRESS, name="http")
+    kernel = Kernel()
+    kernel.take(plane(service("web", older, newer, ports=(port,))).transaction())
+    led = [value for (name, _), value in kernel.elements.items() if name == "outside-tcp"]
+    assert sorted(led) == sorted(filter(None, [target, "10.112.1.2 . 80"]))
+
+
 def test_udp_targets_that_go_are_told() -> None:
     """Those of TCP are not: their connections go on."""
     both = service("web", endpoint("10.112.1.2"), endpoint("10.112.1.3"), ports=(TCP, UDP))

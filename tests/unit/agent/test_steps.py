@@ -155,12 +155,12 @@ TABLE = [
     ("with ports it leaves the endpoints before that", running(), LEAVE, "leave the endpoints"),
     (
         "as long as a node may send it new connections",
-        leaving(ago=4_999),
+        leaving(ago=9_999),
         LEAVE,
         "wait: other nodes may send it connections",
     ),
     ("which none does once they have said so", leaving(ago=3), WITHDRAWN, "drain connections"),
-    ("and it does not wait for ever for one that is away", leaving(ago=5_000), LEAVE, "drain connections"),
+    ("and it does not wait for ever for one that is away", leaving(ago=10_000), LEAVE, "drain connections"),
     (
         "then what it has may end",
         leaving(ago=9_000, draining_ago=1_999),

@@ -68,6 +68,21 @@ def test_a_service_is_told_with_its_defaults() -> None:
     )
 
 
+def test_a_task_of_an_older_revision_is_told_with_its_own_ports() -> None:
+    """It goes on with them until it is replaced."""
+    service = web()
+    older = build.revision(service)
+    service.spec.template.container.ports[0].target = 81
+    newer = build.revision(service, number=2)
+    tasks = [running(1, revision_id=older.meta.id), running(2, revision_id=newer.meta.id)]
+    value = endpoints.network_service(
+        service, [older, newer], tasks, node_states={"n1": READY}, internal_networks=(), find=lambda *_: None
+    )
+    assert value is not None
+    assert [port.target for port in value.ports] == [81]
+    assert [[port.target for port in one.ports] for one in value.endpoints] == [[80], []]
+
+
 def test_a_service_without_a_revision_is_not_told_of() -> None:
     value = endpoints.network_service(
         web(), [], [], node_states={}, internal_networks=(), find=lambda _namespace, _name: None
