@@ -1,6 +1,7 @@
 """`orchctl network`, as a process, against a control plane in memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 
@@ -62,3 +63,18 @@ def test_a_refusal_is_told(fake: FakeControl, run: Run) -> None:
     result = run("network", "check", "n9")
     assert result.code == 1
     assert "there is no node 'n9'" in result.err
+
+
+def test_networks_go_after_what_is_in_them(run: Run, fake: FakeControl, tmp_path: Path) -> None:
+    """The files of a folder are read by name, so a network may stand before or after its services."""
+    of_service = "kind: Service\nmeta: {name: %s}\nspec: {networks: [back], template: {container: {image: hello}}}\n"
+    for file, text in {
+        "api": of_service % "api",
+        "networks": "kind: Network\nmeta: {name: back}\n",
+        "web": of_service % "web",
+    }.items():
+        (tmp_path / f"{file}.yaml").write_text(text)
+    assert run("apply", "-f", str(tmp_path)).code == 0
+    assert run("delete", "-f", str(tmp_path)).code == 0
+    order = [request.reference.name for request in fake.asked(control.DeleteRequest)]
+    assert order == ["web", "api", "back"]
