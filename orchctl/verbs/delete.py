@@ -68,7 +68,8 @@ def _in_files(paths: tuple[str, ...], settings: options.Settings) -> Iterable[co
 
     Services name networks, whichever of the files comes first.
     """
-    objects = sorted(reversed(apply.read(paths, settings)), key=lambda value: kinds.of(value).name == "network")
+    objects = list(reversed(apply.read(paths, settings)))
+    objects.sort(key=lambda value: kinds.of(value).name == "network")
     return [_reference(kinds.of(value), value.meta.name, value.meta.namespace) for value in objects]
 
 

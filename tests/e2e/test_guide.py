@@ -1,4 +1,4 @@
-"""docs/network.md does what it says: its commands succeed, its manifests are taken, its refusals are worded like that."""
+"""docs/network.md does what it says: commands succeed, manifests are taken, refusals are worded like that."""
 
 import re
 import subprocess
