@@ -14,7 +14,6 @@ from pathlib import Path
 from tests.bench import _server
 from tests.support.netlab import Place
 
-HERE = Path("/proc/self/ns/net")
 CONNECTIONS, SECONDS = 16, 1
 _PAUSE_S = 0.001
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -36,7 +35,9 @@ def run(place: Path, address: str, port: int, *, new_connections: bool = False) 
     command = [wrk, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{SECONDS}s", "--latency"]
     command += ["--header", "Connection: close"] if new_connections else []
     command = ["nsenter", f"--net={place}", *command, f"http://{address}:{port}{_server.PATH}"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + 20, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + 20, check=False)
+    said = done.stdout
+    assert done.returncode == 0, f"{command}: {said}{done.stderr}"
     assert "Non-2xx" not in said, said
     assert not re.search(r"Socket errors: connect [1-9]", said), said
     return Load(

@@ -23,7 +23,7 @@ from tests.support import cluster, swarm
 from tests.support.waiting import until
 
 PUBLISHED = 18070
-ROUNDS, CHANGES = 11, 7
+ROUNDS, CHANGES = 7, 5
 MARK = 1 / 0.95  # of the time that a request to the task itself takes
 SOON_MS = 200
 SETTLE_S = 1.0
@@ -70,7 +70,7 @@ class Ours:
         up.orchctl("apply", "-f", "-", text=MANIFEST % ("changing", 0, ""))
         (self._task,) = up.await_whole("server", 1)
         clients = up.await_whole("client", 2)
-        self._places = {task.node_id: Path(f"/proc/{up.container_pid(task.meta.name)}/ns/net") for task in clients}
+        self._places = {task.node_id: _namespace(up.container_pid(task.meta.name)) for task in clients}
         assert len(self._places) == 2, "the clients are on one node"
         self._addresses = {node.id: node.address for node in up.nodes().values()}
 
@@ -92,9 +92,10 @@ class Ours:
         return found
 
     def from_outside(self, docker: str) -> list[Case]:
-        """A published port beside Docker's, asked by this machine."""
-        ours = _wrk(_load.HERE, self._addresses[self._task.node_id], PUBLISHED)
-        peer = _wrk(_load.HERE, docker, PUBLISHED) if docker else None
+        """A published port beside Docker's, asked by the control plane's machine, which is no node."""
+        outside = _namespace(self._up.process("cp1").pid)
+        ours = _wrk(outside, self._addresses[self._task.node_id], PUBLISHED)
+        peer = _wrk(outside, docker, PUBLISHED) if docker else None
         return _compared("outside", ours, peer, "docker -p", mark=1.0)
 
     def changes(self) -> list[Case]:
@@ -175,7 +176,7 @@ def _docker(stack: contextlib.ExitStack, up: cluster.LocalCluster) -> str:
     engine = stack.enter_context(swarm.running(bridge=True))
     segment = ipaddress.ip_network(up.plan.lan.network)
     address = str(segment[DOCKERS_PLACE])
-    lan, inside = (Path(f"/proc/{pid}/ns/net") for pid in (up.process("cp1").pid, engine.daemon_pid))
+    lan, inside = _namespace(up.process("cp1").pid), _namespace(engine.daemon_pid)
     with lan.open() as there, network.inside(there.fileno()):
         network.ip(f"link add docker type veth peer name eth0 netns {engine.daemon_pid}")
         network.ip(f"link set docker master {network.BRIDGE} up")
@@ -193,8 +194,13 @@ def _docker(stack: contextlib.ExitStack, up: cluster.LocalCluster) -> str:
     }
     container = engine.ask("POST", "/containers/create", wanted)["Id"]
     engine.ask("POST", f"/containers/{container}/start")
-    until(lambda: "docker" in cluster.get(address, port=PUBLISHED, path=_server.PATH), what="docker's answers")
+    with lan.open() as there, network.inside(there.fileno()):
+        until(lambda: "docker" in cluster.get(address, port=PUBLISHED, path=_server.PATH), what="docker's answers")
     return address
+
+
+def _namespace(pid: int) -> Path:
+    return Path(f"/proc/{pid}/ns/net")
 
 
 Run = Callable[[], _load.Load]
