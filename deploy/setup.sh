@@ -26,11 +26,13 @@ TEST_PACKAGES=(
   dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
   iptables  # docker's daemon will not start without it
+  lighttpd  # the server that the network's benchmark asks
   podman    # a peer of the image store
   qemu-system-x86 # machines with control groups of version 2 alone, and with systemd
   qemu-user-static # executes what is made for other processors
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
+  wrk       # asks it
 )
 VENV=.venv
 STAMP=$VENV/.made-from

@@ -6,13 +6,23 @@ cannot have it asks: `ORCH_TEST_SKIP=root,etcd make test`.
 
 import os
 import shutil
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 REMEDIES = {
     "root": "run it as root, or ask with ORCH_TEST_SKIP=root to skip",
     "etcd": "apt-get install etcd-server, or ask with ORCH_TEST_SKIP=etcd to skip",
+}
+ROWS = {
+    "containers": (
+        "tests/integration/images/",
+        "tests/integration/runtime/",
+        "tests/integration/runtime_cli/",
+        "tests/vm/",
+    ),
+    "nodes": ("tests/contract/agent/", "tests/e2e/", "tests/integration/agent/", "tests/integration/deploy/"),
 }
 _running: set[str] = set()
 
@@ -28,12 +38,21 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"ORCH_TEST_SKIP names {', '.join(sorted(unknown))}; it may name root and etcd")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests as root share the machine's two cores and its kernel's tables: those of one folder run one by one."""
-    for item in items:
-        if item.get_closest_marker("root") is not None:
-            folder = "e2e" if "e2e" in Path(item.path).parts else "root"
-            item.add_marker(pytest.mark.xdist_group(folder))
+class Rows(LoadScopeScheduling):
+    """Tests as root share the machine's two cores and its kernel's tables: two rows of them, and all others one by one.
+
+    By the folder: marks of groups do not reach the scheduler (pytest-xdist 3.8 with pytest 9).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The row of a test, by its name."""
+        return next((row for row, folders in ROWS.items() if nodeid.startswith(folders)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rows:
+    """Whatever `--dist` says."""
+    return Rows(config, log)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

@@ -64,8 +64,12 @@ def _named(what: tuple[str, ...], settings: options.Settings) -> Iterable[contro
 
 
 def _in_files(paths: tuple[str, ...], settings: options.Settings) -> Iterable[control.ObjectReference]:
-    """In the reverse order of the files: what came last may need what came first."""
-    objects = reversed(apply.read(paths, settings))
+    """In the reverse order of the files, because what came last may need what came first; networks after all others.
+
+    Services name networks, whichever of the files comes first.
+    """
+    objects = list(reversed(apply.read(paths, settings)))
+    objects.sort(key=lambda value: kinds.of(value).name == "network")
     return [_reference(kinds.of(value), value.meta.name, value.meta.namespace) for value in objects]
 
 

@@ -188,13 +188,13 @@ def import_images(up: LocalCluster, path: Path) -> None:
     up.orchctl("image", "import", str(path / "busybox.tar"), "--name", "busybox", "--cmd", "/bin/sh")
 
 
-def get(address: str, *, port: int = hello.PORT) -> str:
+def get(address: str, *, port: int = hello.PORT, path: str = "/") -> str:
     """The body of the answer, once somebody listens."""
 
     def ask() -> str | None:
         connection = http.client.HTTPConnection(address, port, timeout=5)
         try:
-            connection.request("GET", "/")
+            connection.request("GET", path)
             return connection.getresponse().read().decode()
         except ConnectionRefusedError:
             return None

@@ -115,11 +115,11 @@ def available() -> bool:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Swarm]:
-    """A swarm with the image `hello`."""
+def running(*, bridge: bool = False) -> Iterator[Swarm]:
+    """A swarm with the image `hello`, and with Docker's bridge for published ports when that is asked for."""
     with tempfile.TemporaryDirectory(prefix="orch-swarm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        process = _start(folder)
+        process = _start(folder, bridge=bridge)
         try:
             swarm = Swarm(folder, process)
             until(lambda: _answers(swarm, process, folder), what="dockerd answers", timeout_s=START_TIMEOUT_S)
@@ -133,12 +133,12 @@ def running() -> Iterator[Swarm]:
             sweep.remove_cgroups(CGROUP)
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, *, bridge: bool) -> subprocess.Popen[bytes]:
     # Its links, rules, mounts and containers are inside namespaces that end with process 1.
     inside = (
         f"ip link set lo up; exec dockerd --config-file {folder}/daemon.json "
         f"--data-root {folder}/data --exec-root {folder}/exec --pidfile {folder}/pid "
-        f"--host unix://{folder}/docker.sock --cgroup-parent {CGROUP} --bridge none "
+        f"--host unix://{folder}/docker.sock --cgroup-parent {CGROUP} {'' if bridge else '--bridge none'}"
     )
     unshare = ["unshare", "--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
     (folder / "daemon.json").write_text("{}")

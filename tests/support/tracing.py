@@ -5,10 +5,13 @@ import errno
 import os
 from typing import Final
 
+from tests.support.waiting import until
+
 _SEIZE: Final = 0x4206
 _INTERRUPT: Final = 0x4207
 _DETACH: Final = 17
 _GET_FILTER: Final = 0x420C
+_ALL_CHILDREN: Final = 0x40000000  # __WALL
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -23,11 +26,14 @@ def _ptrace(request: int, pid: int, address: int = 0, data: object = None) -> in
 
 
 def filters(pid: int) -> list[bytes]:
-    """Their programs, the latest first; for a process that is no child of ours and waits in a system call."""
+    """Their programs, the latest first; for a process that has one thread, waits, and is no child of ours.
+
+    A thread that is about to be replaced, as another one executes a program, never stops.
+    """
     _ptrace(_SEIZE, pid)
     try:
         _ptrace(_INTERRUPT, pid)
-        os.waitpid(pid, 0x40000000)  # __WALL
+        until(lambda: os.waitpid(pid, _ALL_CHILDREN | os.WNOHANG)[0] == pid, what=f"process {pid} stands still")
         return _read(pid)
     finally:
         _ptrace(_DETACH, pid)

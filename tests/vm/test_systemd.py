@@ -9,7 +9,6 @@ from tests.vm import machine
 # Not beside other tests that take the machine's processors, or measure their own.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("root"),
     pytest.mark.timeout(machine.TIMEOUT_S + 60),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the virtual machine is an x86_64"),
 ]

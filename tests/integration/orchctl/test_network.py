@@ -1,10 +1,12 @@
 """`orchctl network`, as a process, against a control plane in memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 
 from protos.orch.v1 import control_pb2 as control
+from tests.support import samples
 from tests.support.fake_control import FakeControl
 from tests.support.orchctl import Result
 
@@ -62,3 +64,16 @@ def test_a_refusal_is_told(fake: FakeControl, run: Run) -> None:
     result = run("network", "check", "n9")
     assert result.code == 1
     assert "there is no node 'n9'" in result.err
+
+
+def test_networks_go_after_what_is_in_them(run: Run, fake: FakeControl, tmp_path: Path) -> None:
+    """The files of a folder are read by name, so a network may stand before or after its services."""
+    network = "kind: Network\nmeta: {name: back}\n"
+    service = "kind: Service\nmeta: {name: %s}\nspec: {networks: [back], template: {container: {image: hello}}}\n"
+    for name, text in {"api": service % "api", "networks": network, "web": service % "web"}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for value in (samples.service("api"), samples.network("back"), samples.service("web")):
+        fake.put(value)
+    assert run("delete", "-f", str(tmp_path)).code == 0
+    order = [request.reference.name for request in fake.asked(control.DeleteRequest)]
+    assert order == ["web", "api", "back"]

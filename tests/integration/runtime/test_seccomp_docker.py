@@ -16,6 +16,7 @@ from runtime import defaults, seccompprofile
 from runtime.seccomp import library, newer
 from tests.integration.runtime.conftest import Box
 from tests.support import seccomp, swarm, tracing
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -73,6 +74,8 @@ def dockers_filter(docker: swarm.Swarm, **host: Any) -> bytes:
     try:
         docker.ask("POST", f"/containers/{container}/start", {})
         (pid,) = (int(path.parent.name) for path in _cgroup_files() if container in _text(path))
+        # The call may return while runc, which has several threads, still executes the program.
+        until(lambda: _text(Path(f"/proc/{pid}/comm")) == "sleep\n", what="the program runs")
         (found,) = tracing.filters(pid)
         return found
     finally:

@@ -46,7 +46,7 @@ def test_an_example_is_still_right_with_its_defaults(path: Path) -> None:
 def test_an_example_uses_images_that_the_demo_brings(path: Path) -> None:
     """An example that needs a registry would fail for a newcomer."""
     services = [value for value in read(path).objects if isinstance(value, pb.Service)]
-    assert services
+    assert services or path.parent != FOLDER, "a file that stands alone shows something that runs"
     for value in services:
         assert value.spec.template.container.image in {"hello", "busybox"}
 
