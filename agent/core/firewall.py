@@ -188,6 +188,16 @@ def _nat(network: dpb.NodeNetwork) -> str:
   }}"""
 
 
+_REFUSALS = """\
+  chain refused {
+    meta l4proto tcp reject with tcp reset
+    reject with icmp type port-unreachable
+  }
+  chain prohibited {
+    reject with icmp type admin-prohibited
+  }"""
+
+
 def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
     services = network.service_range
@@ -196,13 +206,7 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     through_port = f"ct original ip daddr != {services}" if services else ""
     let_in = f"ip saddr {{ {', '.join(trusted)} }} accept" if trusted else ""
     return f"""\
-  chain refused {{
-    meta l4proto tcp reject with tcp reset
-    reject with icmp type port-unreachable
-  }}
-  chain prohibited {{
-    reject with icmp type admin-prohibited
-  }}
+{_REFUSALS}
   chain input {{
     type filter hook input priority filter; policy accept;
     # What is inside would have passed every rule of the node that it claims to come from.
