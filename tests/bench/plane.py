@@ -33,6 +33,8 @@ def cases() -> Iterator[Sequence[Case]]:
         for name in ("ours", "peer"):
             new_namespace(folder / name)
             stack.callback(remove_namespace, folder / name)
+        # a node insists on having its own address, whether or not anybody is beside it
+        Place(folder / "ours").run("ip", "address", "add", "192.0.2.1/24", "dev", "lo")
         node = LabNode(folder / "ours", folder / "state", number=1)
         stack.callback(node.close)
         ours, peer = Ours(node), Chains(Place(folder / "peer"))
