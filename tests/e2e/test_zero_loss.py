@@ -127,8 +127,8 @@ def lose_the_leader(local: LocalCluster) -> None:
 
 def lose_an_agent(local: LocalCluster) -> None:
     """Its kernel goes on sending where it was told to, and does not hear of the change before the next agent does."""
+    # At once: the next one is there within a second, and a leader that is new calls no node lost.
     os.kill(local.agent_pid("n1"), signal.SIGKILL)
-    until(lambda: local.nodes()["n1"].state == "disconnected", what="the leader misses it")
     local.scale("web", 4)
 
 
