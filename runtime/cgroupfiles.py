@@ -60,7 +60,7 @@ def make_folder(folder: str) -> None:
 def remove_empty(folder: str) -> None:
     """Remove a folder, and those in it, where nobody is in them; the others stay."""
     for path, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(FileNotFoundError, OSError):
+        with contextlib.suppress(OSError):
             os.rmdir(path)
 
 

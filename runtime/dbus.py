@@ -128,7 +128,10 @@ class Connection:
         return self._buffer[:size]
 
     def _receive(self) -> None:
-        data = self._socket.recv(65536)
+        try:
+            data = self._socket.recv(65536)
+        except TimeoutError:
+            raise errors.ProtocolError(f"D-Bus: nothing was heard for {TIMEOUT_S:.0f} s") from None
         if not data:
             raise errors.PeerGone("D-Bus: the other end hung up")
         self._buffer += data

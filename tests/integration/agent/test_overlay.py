@@ -338,6 +338,7 @@ def test_a_wider_route_through_a_gateway_is_no_conflict(three: list[Machine]) ->
     first = three[0]
     first.ip(f"route add 10.0.0.0/8 via {three[2].address}")
     first.configure(*three, mode=AUTO)
+    assert first.leftovers() != [], "there is a way to the others"
 
 
 def test_an_address_that_the_node_does_not_have_is_named(three: list[Machine]) -> None:

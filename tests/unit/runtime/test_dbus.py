@@ -159,6 +159,16 @@ def test_who_does_not_speak_it(tmp_path: Path, first: bytes, words: str) -> None
     thread.join()
 
 
+def test_who_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for without end, and the error says what was."""
+    monkeypatch.setattr(dbus, "TIMEOUT_S", 0.05)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        with pytest.raises(errors.ProtocolError, match="nothing was heard"):
+            dbus.Connection(str(tmp_path / "s"))
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
