@@ -32,13 +32,88 @@ class _ServiceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceMo
     SERVICE_MODE_UNSPECIFIED: _ServiceMode.ValueType  # 0
     SERVICE_MODE_REPLICATED: _ServiceMode.ValueType  # 1
     """A number of replicas, spread over the nodes."""
+    SERVICE_MODE_GLOBAL: _ServiceMode.ValueType  # 2
+    """One task on each node that fits: those that its constraints let through, new ones as they join."""
 
 class ServiceMode(_ServiceMode, metaclass=_ServiceModeEnumTypeWrapper): ...
 
 SERVICE_MODE_UNSPECIFIED: ServiceMode.ValueType  # 0
 SERVICE_MODE_REPLICATED: ServiceMode.ValueType  # 1
 """A number of replicas, spread over the nodes."""
+SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 2
+"""One task on each node that fits: those that its constraints let through, new ones as they join."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
+
+class _UpdateOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_ORDER_UNSPECIFIED: _UpdateOrder.ValueType  # 0
+    UPDATE_ORDER_START_FIRST: _UpdateOrder.ValueType  # 1
+    """The new task is ready before the old one is told to stop."""
+    UPDATE_ORDER_STOP_FIRST: _UpdateOrder.ValueType  # 2
+    """The old task has ended before the new one is made."""
+
+class UpdateOrder(_UpdateOrder, metaclass=_UpdateOrderEnumTypeWrapper): ...
+
+UPDATE_ORDER_UNSPECIFIED: UpdateOrder.ValueType  # 0
+UPDATE_ORDER_START_FIRST: UpdateOrder.ValueType  # 1
+"""The new task is ready before the old one is told to stop."""
+UPDATE_ORDER_STOP_FIRST: UpdateOrder.ValueType  # 2
+"""The old task has ended before the new one is made."""
+Global___UpdateOrder: _TypeAlias = UpdateOrder  # noqa: Y015
+
+class _UpdateFailureAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateFailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateFailureAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_FAILURE_ACTION_UNSPECIFIED: _UpdateFailureAction.ValueType  # 0
+    UPDATE_FAILURE_ACTION_PAUSE: _UpdateFailureAction.ValueType  # 1
+    """It stays as it is, until somebody says `resume`, `undo` or `abort`, or applies something else."""
+    UPDATE_FAILURE_ACTION_CONTINUE: _UpdateFailureAction.ValueType  # 2
+    """It goes on."""
+    UPDATE_FAILURE_ACTION_ROLLBACK: _UpdateFailureAction.ValueType  # 3
+    """The revision before takes its place again. That is not rolled back in its turn."""
+
+class UpdateFailureAction(_UpdateFailureAction, metaclass=_UpdateFailureActionEnumTypeWrapper): ...
+
+UPDATE_FAILURE_ACTION_UNSPECIFIED: UpdateFailureAction.ValueType  # 0
+UPDATE_FAILURE_ACTION_PAUSE: UpdateFailureAction.ValueType  # 1
+"""It stays as it is, until somebody says `resume`, `undo` or `abort`, or applies something else."""
+UPDATE_FAILURE_ACTION_CONTINUE: UpdateFailureAction.ValueType  # 2
+"""It goes on."""
+UPDATE_FAILURE_ACTION_ROLLBACK: UpdateFailureAction.ValueType  # 3
+"""The revision before takes its place again. That is not rolled back in its turn."""
+Global___UpdateFailureAction: _TypeAlias = UpdateFailureAction  # noqa: Y015
+
+class _DependencyCondition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DependencyConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DependencyCondition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPENDENCY_CONDITION_UNSPECIFIED: _DependencyCondition.ValueType  # 0
+    DEPENDENCY_CONDITION_READY: _DependencyCondition.ValueType  # 1
+    """Every task that it is to have is ready."""
+    DEPENDENCY_CONDITION_STARTED: _DependencyCondition.ValueType  # 2
+    """Every task that it is to have runs."""
+    DEPENDENCY_CONDITION_COMPLETED: _DependencyCondition.ValueType  # 3
+    """Its tasks have ended, well."""
+
+class DependencyCondition(_DependencyCondition, metaclass=_DependencyConditionEnumTypeWrapper): ...
+
+DEPENDENCY_CONDITION_UNSPECIFIED: DependencyCondition.ValueType  # 0
+DEPENDENCY_CONDITION_READY: DependencyCondition.ValueType  # 1
+"""Every task that it is to have is ready."""
+DEPENDENCY_CONDITION_STARTED: DependencyCondition.ValueType  # 2
+"""Every task that it is to have runs."""
+DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.ValueType  # 3
+"""Its tasks have ended, well."""
+Global___DependencyCondition: _TypeAlias = DependencyCondition  # noqa: Y015
 
 class _EndpointMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -102,6 +177,31 @@ EXTERNAL_TRAFFIC_POLICY_CLUSTER: ExternalTrafficPolicy.ValueType  # 1
 EXTERNAL_TRAFFIC_POLICY_LOCAL: ExternalTrafficPolicy.ValueType  # 2
 """Only ready tasks of the node that was asked, which see the client's address; a node without one refuses."""
 Global___ExternalTrafficPolicy: _TypeAlias = ExternalTrafficPolicy  # noqa: Y015
+
+class _TaintEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaintEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaintEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAINT_EFFECT_UNSPECIFIED: _TaintEffect.ValueType  # 0
+    TAINT_EFFECT_NO_SCHEDULE: _TaintEffect.ValueType  # 1
+    """The node takes no tasks that do not tolerate it."""
+    TAINT_EFFECT_PREFER_NO_SCHEDULE: _TaintEffect.ValueType  # 2
+    """The node takes such tasks only when no other does."""
+    TAINT_EFFECT_NO_EXECUTE: _TaintEffect.ValueType  # 3
+    """The node takes no such tasks, and those that it has leave it."""
+
+class TaintEffect(_TaintEffect, metaclass=_TaintEffectEnumTypeWrapper): ...
+
+TAINT_EFFECT_UNSPECIFIED: TaintEffect.ValueType  # 0
+TAINT_EFFECT_NO_SCHEDULE: TaintEffect.ValueType  # 1
+"""The node takes no tasks that do not tolerate it."""
+TAINT_EFFECT_PREFER_NO_SCHEDULE: TaintEffect.ValueType  # 2
+"""The node takes such tasks only when no other does."""
+TAINT_EFFECT_NO_EXECUTE: TaintEffect.ValueType  # 3
+"""The node takes no such tasks, and those that it has leave it."""
+Global___TaintEffect: _TypeAlias = TaintEffect  # noqa: Y015
 
 class _UserNamespace:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -487,32 +587,81 @@ Global___Service: _TypeAlias = Service  # noqa: Y015
 class ServiceSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DependsOnEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: Global___DependencyCondition.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DependencyCondition.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODE_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     ON_NODE_LOSS_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    DISRUPTION_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
     SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
     EXTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _builtins.int
     ALLOW_FIELD_NUMBER: _builtins.int
+    REVISION_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    RESTARTED_AT_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
-    """How many tasks there are, and where. Number 2, one task on each eligible node, is taken by `global`."""
+    """How many tasks there are, and where."""
     replicas: _builtins.int
-    """How many replicas run. When it is left out, a new service gets one and an existing one keeps its number."""
+    """How many replicas run. When it is left out, a new service gets one and an existing one keeps its number. Says nothing
+    of a global service.
+    """
     endpoint_mode: Global___EndpointMode.ValueType
     """What its name leads to: its virtual address, or the addresses of its tasks."""
     session_affinity: Global___SessionAffinity.ValueType
     """Which task a client gets."""
     external_traffic_policy: Global___ExternalTrafficPolicy.ValueType
     """Which tasks take what comes in through a published port of a node."""
+    revision_history_limit: _builtins.int
+    """How many revisions are kept that no task runs, for `orchctl rollout history` and `undo`."""
+    priority: _builtins.int
+    """When a node has no room for a task, tasks of services with a lower priority make way, as few as possible."""
+    stopped: _builtins.bool
+    """Set by `orchctl stop`, taken away by `orchctl start`: the service keeps its number of replicas and runs none of them."""
+    restarted_at: _builtins.int
+    """Set by `orchctl restart`: tasks of before are replaced, as by a new revision."""
+    ttl: _builtins.int
+    """The service is deleted this long after it was made. When it is left out, never."""
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
-        """What each task runs. A change makes a new revision, and tasks are replaced one after another."""
+        """What each task runs. A change makes a new revision, and tasks are replaced as `update` says."""
 
     @_builtins.property
     def on_node_loss(self) -> Global___NodeLossPolicy:
         """What happens to tasks whose node is lost."""
+
+    @_builtins.property
+    def update(self) -> Global___UpdatePolicy:
+        """How tasks are replaced by those of a new revision."""
+
+    @_builtins.property
+    def disruption(self) -> Global___DisruptionPolicy:
+        """How many of its tasks may be taken away at a time by what can wait: drains, rebalancing and preemption."""
 
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -524,6 +673,16 @@ class ServiceSpec(_message.Message):
     def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowRule]:
         """Who may reach single ports of it from networks that it is not in."""
 
+    @_builtins.property
+    def rollout(self) -> Global___RolloutControl:
+        """What was asked of its rollouts by `orchctl rollout pause`, `promote` and `abort`."""
+
+    @_builtins.property
+    def depends_on(self) -> _containers.ScalarMap[_builtins.str, Global___DependencyCondition.ValueType]:
+        """Services of this namespace that its tasks wait for before they start, and that stop after it:
+        `{database: ready, migration: completed}`.
+        """
+
     def __init__(
         self,
         *,
@@ -531,21 +690,168 @@ class ServiceSpec(_message.Message):
         replicas: _builtins.int | None = ...,
         template: Global___TaskTemplate | None = ...,
         on_node_loss: Global___NodeLossPolicy | None = ...,
+        update: Global___UpdatePolicy | None = ...,
+        disruption: Global___DisruptionPolicy | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         endpoint_mode: Global___EndpointMode.ValueType = ...,
         session_affinity: Global___SessionAffinity.ValueType = ...,
         external_traffic_policy: Global___ExternalTrafficPolicy.ValueType = ...,
         allow: _abc.Iterable[Global___AllowRule] | None = ...,
+        revision_history_limit: _builtins.int | None = ...,
+        priority: _builtins.int = ...,
+        stopped: _builtins.bool = ...,
+        restarted_at: _builtins.int = ...,
+        rollout: Global___RolloutControl | None = ...,
+        depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
+        ttl: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "template", b"template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "allow", b"allow", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "session_affinity", b"session_affinity", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__revision_history_limit: _TypeAlias = _typing.Literal["revision_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__revision_history_limit: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit"]  # noqa: Y015
+    _WhichOneofReturnType__ttl: _TypeAlias = _typing.Literal["ttl"]  # noqa: Y015
+    _WhichOneofArgType__ttl: _TypeAlias = _typing.Literal["_ttl", b"_ttl"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision_history_limit) -> _WhichOneofReturnType__revision_history_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___ServiceSpec: _TypeAlias = ServiceSpec  # noqa: Y015
+
+@_typing.final
+class UpdatePolicy(_message.Message):
+    """How tasks of an old revision are replaced by those of a new one. `parallelism` and `order` are one way to say how many
+    at a time; `maxSurge` and `maxUnavailable` the other, and take their place.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARALLELISM_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    MONITOR_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_FAILURE_RATIO_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    parallelism: _builtins.int
+    """How many tasks are replaced at a time. 0: all of them; with `order: start-first` the old ones stay until every new
+    one is ready (blue/green).
+    """
+    delay: _builtins.int
+    """The wait after a task was replaced, before the next one."""
+    order: Global___UpdateOrder.ValueType
+    """Which comes first. When it is left out, `start-first`; where the tasks take ports of their nodes, `stop-first`."""
+    monitor: _builtins.int
+    """How long after its start a new task that ends or is restarted counts as failed."""
+    progress_deadline: _builtins.int
+    """A rollout in which no further task became ready for this long has failed."""
+    max_failure_ratio: _builtins.str
+    """Which part of the new tasks may fail before the rollout has failed, from 0 to 1."""
+    on_failure: Global___UpdateFailureAction.ValueType
+    """What becomes of a rollout that has failed."""
+    canary: _builtins.int
+    """So many tasks are replaced first; the rest waits for `orchctl rollout promote`."""
+    max_surge: _builtins.str
+    """How many tasks there may be beyond the replicas: a number, or a part of them such as `25%`, rounded up."""
+    max_unavailable: _builtins.str
+    """How many of the replicas may be missing: a number, or a part of them such as `25%`, rounded down."""
+    def __init__(
+        self,
+        *,
+        parallelism: _builtins.int | None = ...,
+        delay: _builtins.int = ...,
+        order: Global___UpdateOrder.ValueType = ...,
+        monitor: _builtins.int | None = ...,
+        progress_deadline: _builtins.int | None = ...,
+        max_failure_ratio: _builtins.str = ...,
+        on_failure: Global___UpdateFailureAction.ValueType = ...,
+        canary: _builtins.int = ...,
+        max_surge: _builtins.str = ...,
+        max_unavailable: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monitor", b"_monitor", "_parallelism", b"_parallelism", "_progress_deadline", b"_progress_deadline", "monitor", b"monitor", "parallelism", b"parallelism", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monitor", b"_monitor", "_parallelism", b"_parallelism", "_progress_deadline", b"_progress_deadline", "canary", b"canary", "delay", b"delay", "max_failure_ratio", b"max_failure_ratio", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "monitor", b"monitor", "on_failure", b"on_failure", "order", b"order", "parallelism", b"parallelism", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monitor: _TypeAlias = _typing.Literal["monitor"]  # noqa: Y015
+    _WhichOneofArgType__monitor: _TypeAlias = _typing.Literal["_monitor", b"_monitor"]  # noqa: Y015
+    _WhichOneofReturnType__parallelism: _TypeAlias = _typing.Literal["parallelism"]  # noqa: Y015
+    _WhichOneofArgType__parallelism: _TypeAlias = _typing.Literal["_parallelism", b"_parallelism"]  # noqa: Y015
+    _WhichOneofReturnType__progress_deadline: _TypeAlias = _typing.Literal["progress_deadline"]  # noqa: Y015
+    _WhichOneofArgType__progress_deadline: _TypeAlias = _typing.Literal["_progress_deadline", b"_progress_deadline"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monitor) -> _WhichOneofReturnType__monitor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallelism) -> _WhichOneofReturnType__parallelism | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_deadline) -> _WhichOneofReturnType__progress_deadline | None: ...
+
+Global___UpdatePolicy: _TypeAlias = UpdatePolicy  # noqa: Y015
+
+@_typing.final
+class DisruptionPolicy(_message.Message):
+    """Exactly one of the two. When neither is said, `maxUnavailable: 1`, and a service of one replica is moved start-first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MIN_AVAILABLE_FIELD_NUMBER: _builtins.int
+    max_unavailable: _builtins.str
+    """How many of its tasks may be missing: a number, or a part such as `25%`, rounded down."""
+    min_available: _builtins.str
+    """How many of its tasks stay ready: a number, or a part such as `75%`, rounded up."""
+    def __init__(
+        self,
+        *,
+        max_unavailable: _builtins.str = ...,
+        min_available: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_unavailable", b"max_unavailable", "min_available", b"min_available"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisruptionPolicy: _TypeAlias = DisruptionPolicy  # noqa: Y015
+
+@_typing.final
+class RolloutControl(_message.Message):
+    """The wishes of people about rollouts, which are no part of the manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PROMOTED_REVISION_ID_FIELD_NUMBER: _builtins.int
+    ABORTED_REVISION_ID_FIELD_NUMBER: _builtins.int
+    paused: _builtins.bool
+    """Nothing is replaced while it is set."""
+    promoted_revision_id: _builtins.str
+    """The id of the revision whose canary was found good."""
+    aborted_revision_id: _builtins.str
+    """The id of the revision that is not wanted any more, although the spec asks for it: the one before takes its place."""
+    def __init__(
+        self,
+        *,
+        paused: _builtins.bool = ...,
+        promoted_revision_id: _builtins.str = ...,
+        aborted_revision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted_revision_id", b"aborted_revision_id", "paused", b"paused", "promoted_revision_id", b"promoted_revision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutControl: _TypeAlias = RolloutControl  # noqa: Y015
 
 @_typing.final
 class AllowRule(_message.Message):
@@ -718,9 +1024,12 @@ class TaskTemplate(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CONTAINER_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    SIDECARS_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     STOP_GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     stop_grace_period: _builtins.int
     """How long the end of a task may take: after the stop signal it gets this long before it is killed."""
@@ -733,6 +1042,14 @@ class TaskTemplate(_message.Message):
         """The main container."""
 
     @_builtins.property
+    def init(self) -> _containers.RepeatedCompositeFieldContainer[Global___Container]:
+        """Containers that run before the others, one after the other, each to a good end. They share the task's network."""
+
+    @_builtins.property
+    def sidecars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Container]:
+        """Containers beside the main one, which start before it, in order, and stop after it. They share its network."""
+
+    @_builtins.property
     def restart(self) -> Global___RestartPolicy:
         """What happens when the container ends."""
 
@@ -740,18 +1057,25 @@ class TaskTemplate(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that the tasks get."""
 
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """On which nodes it may run, and on which it had better."""
+
     def __init__(
         self,
         *,
         container: Global___Container | None = ...,
+        init: _abc.Iterable[Global___Container] | None = ...,
+        sidecars: _abc.Iterable[Global___Container] | None = ...,
         restart: Global___RestartPolicy | None = ...,
         stop_grace_period: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        placement: Global___Placement | None = ...,
         drain_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "placement", b"placement", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "labels", b"labels", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "init", b"init", "labels", b"labels", "placement", b"placement", "restart", b"restart", "sidecars", b"sidecars", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
     _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
@@ -878,6 +1202,8 @@ class Container(_message.Message):
     SHM_SIZE_FIELD_NUMBER: _builtins.int
     OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -917,6 +1243,8 @@ class Container(_message.Message):
     """The size of `/dev/shm`, the memory that its processes share."""
     oom_score_adj: _builtins.int
     """How soon it is killed when its node has no memory left: the more, the sooner; 0 is as anybody else."""
+    name: _builtins.str
+    """What it is called in its task. Init containers and sidecars need a name; the main one is `main`."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entry point."""
@@ -968,6 +1296,10 @@ class Container(_message.Message):
     def probes(self) -> Global___Probes:
         """How the agent finds out how it is."""
 
+    @_builtins.property
+    def lifecycle(self) -> Global___Lifecycle:
+        """What is done right after its start and right before its end."""
+
     def __init__(
         self,
         *,
@@ -997,14 +1329,255 @@ class Container(_message.Message):
         shm_size: _builtins.int = ...,
         oom_score_adj: _builtins.int = ...,
         probes: Global___Probes | None = ...,
+        name: _builtins.str = ...,
+        lifecycle: Global___Lifecycle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "lifecycle", b"lifecycle", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "logs", b"logs", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
+
+@_typing.final
+class Lifecycle(_message.Message):
+    """Two hooks of a container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_START_FIELD_NUMBER: _builtins.int
+    PRE_STOP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def post_start(self) -> Global___Hook:
+        """Right after the container's start. Until it has ended well the container is not ready; when it fails, the container is
+        restarted.
+        """
+
+    @_builtins.property
+    def pre_stop(self) -> Global___Hook:
+        """Before the stop signal. It is part of the time that `stopGracePeriod` gives."""
+
+    def __init__(
+        self,
+        *,
+        post_start: Global___Hook | None = ...,
+        pre_stop: Global___Hook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["post_start", b"post_start", "pre_stop", b"pre_stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["post_start", b"post_start", "pre_stop", b"pre_stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lifecycle: _TypeAlias = Lifecycle  # noqa: Y015
+
+@_typing.final
+class Hook(_message.Message):
+    """What a hook does. Exactly one of `exec`, `http` and `sleep`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    SLEEP_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    sleep: _builtins.int
+    """Nothing, for so long."""
+    timeout: _builtins.int
+    """How long it may take."""
+    @_builtins.property
+    def exec(self) -> Global___ExecProbe:
+        """A command in the container; exit code 0 is well."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpProbe:
+        """A GET request; a status from 200 to 399 is well."""
+
+    def __init__(
+        self,
+        *,
+        exec: Global___ExecProbe | None = ...,
+        http: Global___HttpProbe | None = ...,
+        sleep: _builtins.int = ...,
+        timeout: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "http", b"http"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "http", b"http", "sleep", b"sleep", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hook: _TypeAlias = Hook  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Where tasks may run, and where they had better."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
+    MAX_PER_NODE_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    max_per_node: _builtins.int
+    """The most of its tasks that one node takes. 0: any number."""
+    @_builtins.property
+    def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What every node has to fulfil that takes a task. Each is an attribute and a comparison: `node.labels.zone == a`,
+        `node.name != n1`, `node.labels.disk in (ssd, nvme)`, `node.labels.disk not in (hdd)`, `node.labels.gpu exists`,
+        `node.labels.gpu not exists`, `node.platform == linux/amd64`.
+        """
+
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preference]:
+        """What a node had better fulfil."""
+
+    @_builtins.property
+    def spread(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spread]:
+        """Over what tasks are spread evenly, the most important first."""
+
+    @_builtins.property
+    def near(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]:
+        """Services that it runs near to."""
+
+    @_builtins.property
+    def apart(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]:
+        """Services that it runs apart from. Its own name keeps its replicas apart from each other."""
+
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]:
+        """Taints of nodes that it stands."""
+
+    def __init__(
+        self,
+        *,
+        constraints: _abc.Iterable[_builtins.str] | None = ...,
+        preferences: _abc.Iterable[Global___Preference] | None = ...,
+        spread: _abc.Iterable[Global___Spread] | None = ...,
+        near: _abc.Iterable[Global___Affinity] | None = ...,
+        apart: _abc.Iterable[Global___Affinity] | None = ...,
+        max_per_node: _builtins.int = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "constraints", b"constraints", "max_per_node", b"max_per_node", "near", b"near", "preferences", b"preferences", "spread", b"spread", "tolerations", b"tolerations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Preference(_message.Message):
+    """A wish that nodes are compared by: the sum of the weights of those that a node fulfils."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """As a constraint is written."""
+    weight: _builtins.int
+    """How much it counts. Negative: rather not."""
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    MAX_SKEW_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """The attribute whose values are the parts, such as `node.labels.zone`."""
+    max_skew: _builtins.int
+    """How many tasks more than the emptiest part any part may have. 0: as even as can be, but never refused."""
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        max_skew: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "max_skew", b"max_skew"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
+
+@_typing.final
+class Affinity(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The service, of this namespace."""
+    by: _builtins.str
+    """Near means: with the same value of this attribute."""
+    weight: _builtins.int
+    """A wish that nodes are compared by, as a preference of this weight. 0: a node that does not fulfil it refuses the task."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        by: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "service", b"service", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    """A taint that tasks stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The taint's key. Left out: every taint."""
+    value: _builtins.str
+    """The taint's value. Left out: every value."""
+    effect: Global___TaintEffect.ValueType
+    """The taint's effect. Left out: every effect."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
 class Probes(_message.Message):
@@ -1434,21 +2007,55 @@ Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
 class ResourceReservations(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class GenericEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    GENERIC_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
     """Processors, at most its limit."""
     memory: _builtins.int
     """Memory, at most its limit."""
+    pids: _builtins.int
+    """Processes and threads, at most its limit."""
+    disk: _builtins.int
+    """Room on the node's disk for what it writes."""
+    @_builtins.property
+    def generic(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Things that a node has a number of, such as `{gpu: 2}`. Which ones it got is in `ORCH_RESOURCE_GPU=0,1`."""
+
     def __init__(
         self,
         *,
         cpu: _builtins.int = ...,
         memory: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        disk: _builtins.int = ...,
+        generic: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "disk", b"disk", "generic", b"generic", "memory", b"memory", "pids", b"pids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1530,6 +2137,27 @@ class Task(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class GrantedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GrantedResources: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GrantedResources | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     META_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     REVISION_ID_FIELD_NUMBER: _builtins.int
@@ -1538,6 +2166,8 @@ class Task(_message.Message):
     DESIRED_STATE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -1548,12 +2178,18 @@ class Task(_message.Message):
     desired_state: Global___DesiredState.ValueType
     failures: _builtins.int
     """How many tasks before it failed in this slot, one after another: the longer the row, the longer the wait."""
+    target_node_id: _builtins.str
+    """The only node that takes it: a task of a global service belongs to its node."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`."""
 
     @_builtins.property
     def status(self) -> Global___TaskStatus: ...
+    @_builtins.property
+    def granted(self) -> _containers.MessageMap[_builtins.str, Global___GrantedResources]:
+        """Which of the node's generic resources it got, by their name. Set with `node_id`."""
+
     def __init__(
         self,
         *,
@@ -1565,14 +2201,38 @@ class Task(_message.Message):
         desired_state: Global___DesiredState.ValueType = ...,
         status: Global___TaskStatus | None = ...,
         failures: _builtins.int = ...,
+        target_node_id: _builtins.str = ...,
+        granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class GrantedResources(_message.Message):
+    """Some of the things of one name that a node has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantedResources: _TypeAlias = GrantedResources  # noqa: Y015
 
 @_typing.final
 class TaskStatus(_message.Message):
@@ -1730,20 +2390,54 @@ class NodeSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
     """Whether it takes tasks, and keeps those that it has."""
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
+        """What keeps tasks away that do not tolerate it."""
+
     def __init__(
         self,
         *,
         availability: Global___Availability.ValueType = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeSpec: _TypeAlias = NodeSpec  # noqa: Y015
+
+@_typing.final
+class Taint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What it is about, such as `gpu`."""
+    value: _builtins.str
+    """More about it, or nothing."""
+    effect: Global___TaintEffect.ValueType
+    """What it does."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taint: _TypeAlias = Taint  # noqa: Y015
 
 @_typing.final
 class NodeStatus(_message.Message):
@@ -1837,23 +2531,58 @@ Global___NodeDescription: _TypeAlias = NodeDescription  # noqa: Y015
 class NodeCapacity(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class GenericEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GrantedResources: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GrantedResources | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    GENERIC_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
     memory: _builtins.int
     tasks: _builtins.int
     """How many tasks fit."""
+    pids: _builtins.int
+    """Processes and threads. 0: the node does not say."""
+    disk: _builtins.int
+    """Room on the disk that containers write to. 0: the node does not say."""
+    @_builtins.property
+    def generic(self) -> _containers.MessageMap[_builtins.str, Global___GrantedResources]:
+        """Things that it has a number of, by name, with the ids of each: `{gpu: [0, 1]}`."""
+
     def __init__(
         self,
         *,
         cpu: _builtins.int = ...,
         memory: _builtins.int = ...,
         tasks: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        disk: _builtins.int = ...,
+        generic: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "disk", b"disk", "generic", b"generic", "memory", b"memory", "pids", b"pids", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

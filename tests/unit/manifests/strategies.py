@@ -33,6 +33,8 @@ _LABEL_VALUES = st.from_regex(r"([A-Za-z0-9]([A-Za-z0-9._/:@+-]{0,10}[A-Za-z0-9]
 _LABELS = st.dictionaries(_LABEL_NAMES, _LABEL_VALUES, max_size=3)
 _REFERENCES = st.sampled_from(["web", "back-end", "other/web", "a/b"])
 _PORTS = st.integers(1, 65_535).map(str)
+_ATTRIBUTES = st.sampled_from(["node.name", "node.labels.zone"])
+_CONSTRAINTS = st.sampled_from(["node.labels.zone == a", "node.name != n1", "node.labels.disk in (ssd, nvme)"])
 
 # Fields with rules that their options do not tell.
 _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
@@ -56,6 +58,17 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.HttpProbe.port": _PORTS,
     "orch.v1.TcpProbe.port": _PORTS,
     "orch.v1.GrpcProbe.port": _PORTS,
+    "orch.v1.ServiceSpec.depends_on": st.dictionaries(
+        st.sampled_from(["database", "cache"]), st.sampled_from([pb.DEPENDENCY_CONDITION_READY])
+    ),
+    "orch.v1.ResourceReservations.generic": st.dictionaries(
+        st.sampled_from(["gpu", "licence"]), st.integers(1, 8), max_size=2
+    ),
+    "orch.v1.Placement.constraints": st.lists(_CONSTRAINTS, max_size=2),
+    "orch.v1.Preference.expression": _CONSTRAINTS,
+    "orch.v1.Spread.by": _ATTRIBUTES,
+    "orch.v1.Affinity.by": _ATTRIBUTES,
+    "orch.v1.Affinity.service": st.sampled_from(["web", "database"]),
 }
 _KEYS: Mapping[str, st.SearchStrategy[str]] = {
     "orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS)),
