@@ -43,6 +43,8 @@ class World:
         return wire.NodeNetwork(
             cluster_range=self.ranges.cluster,
             service_range=self.ranges.services,
+            cluster_range6=self.ranges.cluster6,
+            service_range6=self.ranges.services6,
             mode=self.network_mode,
             mtu=self.network_mtu,
         )
@@ -55,7 +57,7 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(),
-        services.Services(world.suffixes, world.ranges.services),
+        services.Services(world.suffixes, world.ranges.services, world.ranges.services6),
         services.Garbage(),
         scheduling.Scheduling(),
         reports,

@@ -7,32 +7,31 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
-import ipaddress
 import random
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import structlog
 
 from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
+from controlplane.core import ranges
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
 from images import errors as image_errors
 from protos import running
+from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 
-SUBNET_BITS = 24
-"""Each node gets a /24 of the cluster's range: 253 tasks."""
-
-LONGEST_SERVICE_PREFIX = 29
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
     "routes": wire.NETWORK_MODE_ROUTES,
@@ -45,6 +44,8 @@ SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
 
 _log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class CannotStart(Exception):  # noqa: N818 - named after what happened
@@ -123,7 +124,7 @@ def _world(options: argparse.Namespace) -> World:
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=Ranges(cluster=options.cluster_range, subnet_bits=SUBNET_BITS, services=options.service_range),
+        ranges=_ranges(options),
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
     )
@@ -179,15 +180,24 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster-range",
         default="10.112.0.0/16",
         type=_range,
-        metavar="RANGE",
-        help="where tasks get their addresses from; each node gets a /24 of it (default: %(default)s)",
+        metavar="RANGE[,RANGE]",
+        help="where tasks get their addresses from, of IPv4, of IPv6, or of both (default: %(default)s)",
     )
+    for family in FAMILIES:
+        default = ranges.DEFAULT_SUBNET_PREFIXES[family]
+        parser.add_argument(
+            f"--subnet-prefix{family.suffix}",
+            default=default,
+            type=functools.partial(_subnet_prefix, family=family),
+            metavar="BITS",
+            help=f"each node gets a part of the {family.label} range, with a prefix so long (default: {default})",
+        )
     parser.add_argument(
         "--service-range",
         default="10.201.0.0/16",
         type=_services_range,
-        metavar="RANGE",
-        help="where services get their virtual addresses from (default: %(default)s)",
+        metavar="RANGE[,RANGE]",
+        help="where services get their virtual addresses from, of the same families (default: %(default)s)",
     )
     parser.add_argument(
         "--network-mode",
@@ -225,27 +235,23 @@ def _endpoint(text: str) -> str:
     return _address(parts.netloc)
 
 
-def _range(text: str) -> str:
-    network = _network(text)
-    if network.prefixlen >= SUBNET_BITS:
-        raise argparse.ArgumentTypeError(f"{text} is too small: each node gets a /{SUBNET_BITS} of it")
-    return str(network)
+def _range(text: str) -> ranges.Parsed:
+    return _checked(ranges.parse, text)
 
 
-def _services_range(text: str) -> str:
-    network = _network(text)
-    if network.prefixlen > LONGEST_SERVICE_PREFIX:
-        raise argparse.ArgumentTypeError(
-            f"{text} is too small: a range of services is a /{LONGEST_SERVICE_PREFIX} or more"
-        )
-    return str(network)
+def _services_range(text: str) -> ranges.Parsed:
+    return _checked(ranges.services, text)
 
 
-def _network(text: str) -> ipaddress.IPv4Network:
+def _subnet_prefix(text: str, family: Family) -> int:
+    return _checked(lambda given: ranges.subnet_prefix(given, family), text)
+
+
+def _checked(read: Callable[[str], T], text: str) -> T:
     try:
-        return ipaddress.IPv4Network(text)
+        return read(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range of IPv4 addresses: {error}") from error
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _mtu(text: str) -> int:
@@ -259,8 +265,19 @@ def _mtu(text: str) -> int:
 
 def _check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """An address has one meaning."""
-    tasks, services = ipaddress.IPv4Network(options.cluster_range), ipaddress.IPv4Network(options.service_range)
-    if tasks.overlaps(services):
-        parser.error(
-            f"--service-range {services} overlaps --cluster-range {tasks}; tasks and services need ranges apart"
-        )
+    prefixes = {V4: options.subnet_prefix, V6: options.subnet_prefix6}
+    problem = ranges.problem(options.cluster_range, options.service_range, prefixes)
+    if problem is not None:
+        parser.error(problem)
+
+
+def _ranges(options: argparse.Namespace) -> Ranges:
+    cluster, services = options.cluster_range, options.service_range
+    return Ranges(
+        cluster=str(cluster.get(V4, "")),
+        subnet_bits=options.subnet_prefix,
+        services=str(services.get(V4, "")),
+        cluster6=str(cluster.get(V6, "")),
+        subnet_bits6=options.subnet_prefix6,
+        services6=str(services.get(V6, "")),
+    )

@@ -12,12 +12,15 @@ from protos.orch.v1 import objects_pb2 as pb
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
     """Where addresses come from. `cluster`, of the tasks, is cut into subnets with a prefix of `subnet_bits`.
-    `services` has the virtual addresses.
+    `services` has the virtual addresses. What is empty is of a family that the cluster does not have.
     """
 
     cluster: str
     subnet_bits: int
     services: str
+    cluster6: str = ""
+    subnet_bits6: int = 64
+    services6: str = ""
 
 
 class NodeRecords:
@@ -45,6 +48,8 @@ class NodeRecords:
             snapshot.get(pb.Cluster, addresses.CLUSTER),
             cluster_range=self._ranges.cluster,
             subnet_bits=self._ranges.subnet_bits,
+            cluster_range6=self._ranges.cluster6,
+            subnet_bits6=self._ranges.subnet_bits6,
             grace_until=self._grace_until,
             now_ms=now_ms,
         )

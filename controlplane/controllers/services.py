@@ -1,10 +1,11 @@
 """Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.core import addresses, garbage, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
-from protos import kinds, schema, states
+from protos import families, kinds, schema, states
+from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -13,9 +14,9 @@ class Services:
 
     name = "services"
 
-    def __init__(self, suffixes: Iterator[str], address_range: str) -> None:
+    def __init__(self, suffixes: Iterator[str], address_range: str, address_range6: str = "") -> None:
         self._suffixes = suffixes
-        self._address_range = address_range
+        self._ranges = {family: text for family, text in ((V4, address_range), (V6, address_range6)) if text}
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         node = change.after or change.before
@@ -39,24 +40,32 @@ class Services:
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
         draining = _draining(snapshot)
         given = self._give_addresses(snapshot, keys)
-        made = plan.join(self._plan_one(snapshot, key, draining, given.get(key), now_ms) for key in sorted(keys))
+        made = plan.join(
+            self._plan_one(
+                snapshot, key, draining, {family: got[key] for family, got in given.items() if key in got}, now_ms
+            )
+            for key in sorted(keys)
+        )
         record = snapshot.get(pb.Cluster, addresses.CLUSTER)
-        last = next((address for address in reversed(given.values()) if address), "")
-        remembered = addresses.remember(record, now_ms=now_ms, service_address=last)
+        last = [next((address for address in reversed(got.values()) if address), "") for got in given.values()]
+        remembered = addresses.remember(record, now_ms=now_ms, service_addresses=last)
         return plan.Plan(changes=(*remembered, *made.changes), wake_at=made.wake_at)
 
-    def _give_addresses(self, snapshot: Snapshot, keys: frozenset[str]) -> dict[str, str]:
+    def _give_addresses(self, snapshot: Snapshot, keys: frozenset[str]) -> dict[Family, dict[str, str]]:
         """A virtual address for each of the services that is to get one, in this order; empty for who gets none."""
-        wanting = [key for key in sorted(keys) if (one := _find(snapshot, key)) and addresses.wanted(one)]
+        return {family: self._give_of(family, snapshot, keys) for family in self._ranges}
+
+    def _give_of(self, family: Family, snapshot: Snapshot, keys: frozenset[str]) -> dict[str, str]:
+        wanting = [key for key in sorted(keys) if (one := _find(snapshot, key)) and addresses.wanted(one, family)]
         if not wanting:
             return {}
-        taken = {service.status.address for service in snapshot.all(pb.Service).values()}
+        taken = {family.get(service.status, "address") for service in snapshot.all(pb.Service).values()}
         record = snapshot.get(pb.Cluster, addresses.CLUSTER)
-        pool = addresses.service_addresses(self._address_range, taken, record)
+        pool = addresses.service_addresses(self._ranges[family], taken, record)
         return {key: pool.take() for key in wanting}
 
     def _plan_one(
-        self, snapshot: Snapshot, key: str, draining: frozenset[str], address: str | None, now_ms: int
+        self, snapshot: Snapshot, key: str, draining: frozenset[str], given: Mapping[Family, str], now_ms: int
     ) -> plan.Plan:
         service = _find(snapshot, key)
         if service is None:
@@ -69,14 +78,17 @@ class Services:
             draining=draining,
             now_ms=now_ms,
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
-            address=address or "",
-            trouble="; ".join(self._troubles(service, snapshot, has_none_left=address == "")),
+            address=given.get(V4, ""),
+            address6=given.get(V6, ""),
+            trouble="; ".join(
+                self._troubles(service, snapshot, without=[family for family, got in given.items() if not got])
+            ),
         )
         return replicated.reconcile(situation, self._suffixes)
 
-    def _troubles(self, service: pb.Service, snapshot: Snapshot, *, has_none_left: bool) -> Iterator[str]:
-        if has_none_left:
-            yield f"no virtual address: the range {self._address_range} has none left"
+    def _troubles(self, service: pb.Service, snapshot: Snapshot, *, without: Iterable[Family]) -> Iterator[str]:
+        for family in without:
+            yield f"no virtual address: the range {self._ranges[family]} has none left"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
         if found is not None:
             (protocol, number), holder = found
@@ -156,9 +168,14 @@ def _find(snapshot: Snapshot, key: str) -> pb.Service | None:
 
 def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:
     """When a service goes, others may have been waiting for the address that it had."""
-    if change.after is not None or not isinstance(change.before, pb.Service) or not change.before.status.address:
+    if change.after is not None or not isinstance(change.before, pb.Service):
         return []
-    return [_key(service) for service in snapshot.all(pb.Service).values() if addresses.wanted(service)]
+    had = families.told(change.before.status, "address")
+    return [
+        _key(service)
+        for service in (snapshot.all(pb.Service).values() if had else ())
+        if any(addresses.wanted(service, family) for family in had)
+    ]
 
 
 def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:

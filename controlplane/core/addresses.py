@@ -13,10 +13,12 @@ A record that is missing (the cluster is older than it) counts as one of the hig
 """
 
 import ipaddress
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from controlplane.core import plan
+from protos import families
+from protos.families import V4, Family
 from protos.orch.v1 import objects_pb2 as pb
 
 CLUSTER: Final = "cluster"
@@ -55,53 +57,58 @@ class _Parts:
     """The parts of a range that can be given, by number from 0 on; `spared` ones at either end cannot."""
 
     def __init__(self, range_: str, prefix: int, *, spared: int) -> None:
-        self._network = ipaddress.IPv4Network(range_)
+        self._network = ipaddress.ip_network(range_)
+        self._bits = self._network.max_prefixlen
         self._prefix = prefix
-        self._step = 1 << (32 - prefix)
+        self._step = 1 << (self._bits - prefix)
         self._spared = spared
         self.size = max(self._network.num_addresses // self._step - 2 * spared, 0)
 
     def text(self, number: int) -> str:
-        first = ipaddress.IPv4Address(int(self._network.network_address) + (number + self._spared) * self._step)
-        return str(first) if self._prefix == 32 else f"{first}/{self._prefix}"
+        first = self._network.network_address + (number + self._spared) * self._step
+        return str(first) if self._prefix == self._bits else f"{first}/{self._prefix}"
 
     def number(self, text: str) -> int | None:
         """None for what is no part of this range, such as one of a range that was configured before."""
         if not text:
             return None
-        network = ipaddress.IPv4Network(text)
+        network = ipaddress.ip_network(text)
+        if network.version != self._network.version:
+            return None
         number = (int(network.network_address) - int(self._network.network_address)) // self._step - self._spared
         return number if network.prefixlen == self._prefix and 0 <= number < self.size else None
 
 
 def service_addresses(range_: str, taken: Collection[str], record: pb.Cluster | None) -> Pool:
     """Virtual addresses. The first and the last of the range are spared: programs take them for something else."""
-    last = record.status.last_service_address if record is not None else ""
-    return Pool(_Parts(range_, 32, spared=1), taken, last)
+    family = families.of(range_)
+    last = family.get(record.status, "last_service_address") if record is not None else ""
+    return Pool(_Parts(range_, family.bits, spared=1), taken, last)
 
 
 def subnets(range_: str, prefix: int, taken: Collection[str], record: pb.Cluster | None) -> Pool:
     """Ranges of `prefix` for nodes."""
-    return Pool(_Parts(range_, prefix, spared=0), taken, record.status.last_subnet if record is not None else "")
+    last = families.of(range_).get(record.status, "last_subnet") if record is not None else ""
+    return Pool(_Parts(range_, prefix, spared=0), taken, last)
 
 
 def remember(
-    record: pb.Cluster | None, *, now_ms: int, service_address: str = "", subnet: str = ""
+    record: pb.Cluster | None, *, now_ms: int, service_addresses: Iterable[str] = (), subnets: Iterable[str] = ()
 ) -> Sequence[plan.Change]:
     """Writes down what was given last, when that is new. Goes into the plan before what it was given to."""
-    if not (service_address or subnet):
+    given = [("last_service_address", text) for text in service_addresses if text]
+    given += [("last_subnet", text) for text in subnets if text]
+    if not given:
         return []
     changed = plan.copy(record) if record is not None else _new(now_ms)
-    if service_address:
-        changed.status.last_service_address = service_address
-    if subnet:
-        changed.status.last_subnet = subnet
+    for name, text in given:
+        families.of(text).set(changed.status, name, text)
     return [plan.Write(value=changed, why="addresses were given")]
 
 
-def wanted(service: pb.Service) -> bool:
-    """Whether a service is to have a virtual address. One that it has once it keeps until it is deleted."""
-    if service.meta.deleted_at or service.status.address:
+def wanted(service: pb.Service, family: Family = V4) -> bool:
+    """Whether a service is to get a virtual address. One that it has once it keeps until it is deleted."""
+    if service.meta.deleted_at or family.get(service.status, "address"):
         return False
     return stands_for_tasks(service.spec, service.spec.template.container.ports)
 

@@ -6,11 +6,15 @@ The rest of its status is the agent's own affair, so a change there is not sent 
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from controlplane.core.endpoint_table import Difference
-from protos import states
+from protos import families, states
+from protos.families import Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
+
+_Subnets = TypeVar("_Subnets", wire.NetworkPeer, wire.NodeNetwork)
 
 Seen = tuple[int, bool]
 """What an agent was told of a task: its desired state, and whether the leader counts it as ended."""
@@ -102,11 +106,23 @@ def _of_work(told: Told, work: Work) -> tuple[wire.Assignment, Told]:
 
 def network_of(node: pb.Node, known: Collection[pb.Node], settings: wire.NodeNetwork) -> wire.NodeNetwork:
     """What a node needs to know to reach the tasks of the others. `settings`: what is the same for all nodes."""
+    had = families.told(settings, "cluster_range")
     peers = [
-        wire.NetworkPeer(node_id=other.meta.id, address=other.status.description.address, subnet=other.status.subnet)
+        _with_subnets(
+            wire.NetworkPeer(node_id=other.meta.id, address=other.status.description.address), other.status, had
+        )
         for other in sorted(known, key=lambda other: other.meta.id)
-        if other.meta.id != node.meta.id and other.status.subnet and other.status.description.address
+        if other.meta.id != node.meta.id
+        and any(family.get(other.status, "subnet") for family in had)
+        and other.status.description.address
     ]
-    network = wire.NodeNetwork(subnet=node.status.subnet, node_id=node.meta.id, peers=peers)
+    network = _with_subnets(wire.NodeNetwork(node_id=node.meta.id, peers=peers), node.status, had)
     network.MergeFrom(settings)
     return network
+
+
+def _with_subnets(message: _Subnets, status: pb.NodeStatus, had: Collection[Family]) -> _Subnets:
+    """A node keeps a subnet of a family that the cluster has no longer, and nobody is told of it."""
+    for family in had:
+        family.set(message, "subnet", family.get(status, "subnet"))
+    return message

@@ -247,10 +247,16 @@ def _shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.En
         ),
         status=pb.EndpointsStatus(
             address=value.address,
+            address6=value.address6,
             ports=value.ports,
             tasks=[
                 pb.EndpointTask(
-                    id=one.task_id, slot=one.slot, node_id=one.node_id, address=one.address, ready=one.ready
+                    id=one.task_id,
+                    slot=one.slot,
+                    node_id=one.node_id,
+                    address=one.address,
+                    address6=one.address6,
+                    ready=one.ready,
                 )
                 for one in value.endpoints
             ],

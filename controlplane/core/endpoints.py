@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from controlplane.core import addresses, published, revisions, tasks
 from manifests import networking
-from protos import states
+from protos import families, states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -48,11 +48,13 @@ def network_service(
     ports = newest.template.container.ports
     spec = service.spec
     networks = networking.networks_of(service)
+    stands = addresses.stands_for_tasks(spec, ports)
     return wire.NetworkService(
         id=service.meta.id,
         namespace=service.meta.namespace,
         name=service.meta.name,
-        address=service.status.address if addresses.stands_for_tasks(spec, ports) else "",
+        address=service.status.address if stands else "",
+        address6=service.status.address6 if stands else "",
         ports=published.without(ports, lost) if lost else ports,
         session_affinity=spec.session_affinity or pb.SESSION_AFFINITY_NONE,
         external_traffic_policy=spec.external_traffic_policy or pb.EXTERNAL_TRAFFIC_POLICY_CLUSTER,
@@ -78,7 +80,7 @@ def _other_ports(known: Iterable[pb.Revision], newest: pb.Revision) -> dict[str,
 def _endpoints(
     members: Iterable[pb.Task], node_states: Mapping[str, int], other_ports: Mapping[str, Sequence[pb.Port]]
 ) -> list[wire.Endpoint]:
-    listed = [task for task in members if task.status.address and not states.is_terminal(task.status.state)]
+    listed = [task for task in members if families.every(task.status) and not states.is_terminal(task.status.state)]
     serving = [task for task in listed if tasks.is_ready(task)]
     certain = {task.meta.id for task in serving if node_states.get(task.node_id) == pb.NODE_STATE_READY}
     ready = certain or {task.meta.id for task in serving if node_states.get(task.node_id) == pb.NODE_STATE_DISCONNECTED}
@@ -88,6 +90,7 @@ def _endpoints(
             slot=task.slot,
             node_id=task.node_id,
             address=task.status.address,
+            address6=task.status.address6,
             ready=task.meta.id in ready,
             ports=other_ports.get(task.revision_id),
         )

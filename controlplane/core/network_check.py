@@ -69,6 +69,7 @@ def _tried(service: wire.NetworkService) -> wire.NetworkService | None:
         namespace=service.namespace,
         name=service.name,
         address=service.address,
+        address6=service.address6,
         ports=service.ports,
         endpoints=ready,
     )

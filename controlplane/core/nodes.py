@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from controlplane.core import addresses, garbage, plan
 from manifests import defaults
 from protos import states
+from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
 DOWN_AFTER_MS = 5_000
@@ -39,43 +40,59 @@ def observe(
     *,
     cluster_range: str,
     subnet_bits: int,
+    cluster_range6: str = "",
+    subnet_bits6: int = 64,
     grace_until: int,
     now_ms: int,
 ) -> plan.Plan:
     """Brings the records of the nodes `node_ids` up to date with the sessions, both by node id.
 
-    `record`: the cluster's, which says what was given last. Every node of the cluster is in `known`.
+    `record`: the cluster's, which says what was given last. Every node of the cluster is in `known`. A range that is
+    empty is one of a family that the cluster does not have.
     `grace_until`: until then a new leader calls no node lost, since they are still on their way to it.
     """
-    subnets = addresses.subnets(cluster_range, subnet_bits, {node.status.subnet for node in known.values()}, record)
+    ranges = {V4: (cluster_range, subnet_bits), V6: (cluster_range6, subnet_bits6)}
+    pools = {
+        family: addresses.subnets(text, bits, {family.get(node.status, "subnet") for node in known.values()}, record)
+        for family, (text, bits) in ranges.items()
+        if text
+    }
     changes: list[plan.Change] = []
     wakes: list[int] = []
     for node_id in sorted(node_ids):
         node, session = known.get(node_id), sessions.get(node_id)
         change, wake_at = None, None
         if session is not None:
-            change = _present(node, session, subnets, now_ms)
+            change = _present(node, session, pools, now_ms)
         elif node is not None:
             change, wake_at = _absent(node, grace_until, now_ms)
         changes += [change] if change is not None else []
         wakes += [wake_at] if wake_at is not None else []
-    given = addresses.remember(record, now_ms=now_ms, subnet=subnets.given)
+    given = addresses.remember(record, now_ms=now_ms, subnets=[pool.given for pool in pools.values()])
     return plan.Plan(changes=(*given, *changes), wake_at=plan.earliest(wakes))
 
 
-def _present(node: pb.Node | None, session: Session, subnets: addresses.Pool, now_ms: int) -> plan.Change | None:
+def _present(
+    node: pb.Node | None, session: Session, pools: Mapping[Family, addresses.Pool], now_ms: int
+) -> plan.Change | None:
     fresh = node is None
     changed = plan.copy(node) if node is not None else _new(session, now_ms)
-    if not changed.status.subnet:
-        changed.status.subnet = subnets.take()
+    for family, pool in pools.items():
+        if not family.get(changed.status, "subnet"):
+            family.set(changed.status, "subnet", pool.take())
+    without = [family for family in pools if not family.get(changed.status, "subnet")]
     changed.status.description.CopyFrom(session.description)
     if changed.status.state != pb.NODE_STATE_READY:
         changed.status.state = pb.NODE_STATE_READY
         changed.status.since = now_ms
-    changed.status.message = "" if changed.status.subnet else "the cluster's range has no subnet left for it"
+    changed.status.message = "; ".join(map(_none_left, without))
     if changed == node:
         return None
     return plan.Write(value=changed, why="joined the cluster" if fresh else "its agent holds a session")
+
+
+def _none_left(family: Family) -> str:
+    return f"the cluster's {'IPv6 ' if family is V6 else ''}range has no subnet left for it"
 
 
 def _new(session: Session, now_ms: int) -> pb.Node:

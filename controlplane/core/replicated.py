@@ -31,6 +31,8 @@ class Situation:
     """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
+    address6: str = ""
+    """The same for IPv6."""
     trouble: str = ""
     """What the network does not give it, for its status."""
 
@@ -132,6 +134,7 @@ def _replace_one(wanted: list[slots.Slot], revision: pb.Revision, situation: Sit
 def _status(situation: Situation, wanted: list[slots.Slot], revision: pb.Revision) -> plan.Change | None:
     status = status_of.of(situation.service, wanted, revision, situation.tasks)
     status.address = situation.service.status.address or situation.address
+    status.address6 = situation.service.status.address6 or situation.address6
     if situation.trouble:
         status.message += f"; {situation.trouble}"
     if status == situation.service.status:

@@ -393,6 +393,7 @@ class NetworkService(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
     EXTERNAL_TRAFFIC_POLICY_FIELD_NUMBER: _builtins.int
@@ -405,6 +406,8 @@ class NetworkService(_message.Message):
     name: _builtins.str
     address: _builtins.str
     """Its virtual address. Empty: it has none, and its name leads to its tasks."""
+    address6: _builtins.str
+    """The same for IPv6."""
     session_affinity: _objects_pb2.SessionAffinity.ValueType
     external_traffic_policy: _objects_pb2.ExternalTrafficPolicy.ValueType
     internal: _builtins.bool
@@ -432,6 +435,7 @@ class NetworkService(_message.Message):
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
         ports: _abc.Iterable[_objects_pb2.Port] | None = ...,
         session_affinity: _objects_pb2.SessionAffinity.ValueType = ...,
         external_traffic_policy: _objects_pb2.ExternalTrafficPolicy.ValueType = ...,
@@ -442,7 +446,7 @@ class NetworkService(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "allow", b"allow", "endpoints", b"endpoints", "external_traffic_policy", b"external_traffic_policy", "id", b"id", "internal", b"internal", "name", b"name", "namespace", b"namespace", "networks", b"networks", "ports", b"ports", "session_affinity", b"session_affinity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "allow", b"allow", "endpoints", b"endpoints", "external_traffic_policy", b"external_traffic_policy", "id", b"id", "internal", b"internal", "name", b"name", "namespace", b"namespace", "networks", b"networks", "ports", b"ports", "session_affinity", b"session_affinity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,12 +462,15 @@ class Endpoint(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     slot: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
+    address6: _builtins.str
+    """Of IPv6, when it has one."""
     ready: _builtins.bool
     """It takes new connections: it is ready, and not to stop."""
     @_builtins.property
@@ -477,12 +484,13 @@ class Endpoint(_message.Message):
         slot: _builtins.int = ...,
         node_id: _builtins.str = ...,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
         ready: _builtins.bool = ...,
         ports: _abc.Iterable[_objects_pb2.Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "ports", b"ports", "ready", b"ready", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "node_id", b"node_id", "ports", b"ports", "ready", b"ready", "slot", b"slot", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,7 +524,9 @@ Global___AllowedSource: _TypeAlias = AllowedSource  # noqa: Y015
 
 @_typing.final
 class NodeNetwork(_message.Message):
-    """What a node needs to know of the network."""
+    """What a node needs to know of the network. Of a family of addresses that the cluster does not have, ranges and subnets
+    are empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -527,6 +537,9 @@ class NodeNetwork(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     MTU_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_RANGE6_FIELD_NUMBER: _builtins.int
+    SUBNET6_FIELD_NUMBER: _builtins.int
+    SERVICE_RANGE6_FIELD_NUMBER: _builtins.int
     cluster_range: _builtins.str
     """The range that all tasks of the cluster have addresses from."""
     subnet: _builtins.str
@@ -539,6 +552,10 @@ class NodeNetwork(_message.Message):
     """The largest packet of a task, in bytes. 0: worked out from the node's device and the mode."""
     node_id: _builtins.str
     """The id of this node."""
+    cluster_range6: _builtins.str
+    """The ranges for IPv6."""
+    subnet6: _builtins.str
+    service_range6: _builtins.str
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkPeer]: ...
     def __init__(
@@ -551,10 +568,13 @@ class NodeNetwork(_message.Message):
         mode: Global___NetworkMode.ValueType = ...,
         mtu: _builtins.int = ...,
         node_id: _builtins.str = ...,
+        cluster_range6: _builtins.str = ...,
+        subnet6: _builtins.str = ...,
+        service_range6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "mode", b"mode", "mtu", b"mtu", "node_id", b"node_id", "peers", b"peers", "service_range", b"service_range", "subnet", b"subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "cluster_range6", b"cluster_range6", "mode", b"mode", "mtu", b"mtu", "node_id", b"node_id", "peers", b"peers", "service_range", b"service_range", "service_range6", b"service_range6", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,21 +587,25 @@ class NetworkPeer(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
+    SUBNET6_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
-    """The address of the node itself."""
+    """The address of the node itself, of either family."""
     subnet: _builtins.str
     """The range of its tasks."""
+    subnet6: _builtins.str
+    """The same for IPv6."""
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         address: _builtins.str = ...,
         subnet: _builtins.str = ...,
+        subnet6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "subnet", b"subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

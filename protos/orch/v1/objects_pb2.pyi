@@ -913,6 +913,7 @@ class ServiceStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """The generation of the spec that this status tells of."""
     replicas: _builtins.int
@@ -931,6 +932,8 @@ class ServiceStatus(_message.Message):
     """Whether everything that was asked for is there."""
     address: _builtins.str
     """Its virtual address, which it keeps until it is deleted. Empty while it has none."""
+    address6: _builtins.str
+    """The same for IPv6, in a cluster that has it. In one of IPv6 alone it is the only one."""
     def __init__(
         self,
         *,
@@ -943,10 +946,11 @@ class ServiceStatus(_message.Message):
         message: _builtins.str = ...,
         settled: _builtins.bool = ...,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2245,6 +2249,7 @@ class TaskStatus(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     OOM_KILLED_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
@@ -2264,6 +2269,8 @@ class TaskStatus(_message.Message):
     """How often the container was restarted in place."""
     address: _builtins.str
     """The task's own address in the cluster's network."""
+    address6: _builtins.str
+    """Its IPv6 address, in a cluster that has IPv6. In one of IPv6 alone it is the only one."""
     exit_code: _builtins.int
     """The exit code of the container that ended last; 128 + n after signal n."""
     oom_killed: _builtins.bool
@@ -2290,6 +2297,7 @@ class TaskStatus(_message.Message):
         ready: _builtins.bool = ...,
         restarts: _builtins.int = ...,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
         oom_killed: _builtins.bool = ...,
         started_at: _builtins.int = ...,
@@ -2299,7 +2307,7 @@ class TaskStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "exit_code", b"exit_code", "root_id", b"root_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "address6", b"address6", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -2448,12 +2456,15 @@ class NodeStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
+    SUBNET6_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
     message: _builtins.str
     subnet: _builtins.str
     """The range of addresses that its tasks get, such as `10.200.3.0/24`."""
+    subnet6: _builtins.str
+    """The same for IPv6, such as `fd00:112:0:3::/64`. In a cluster of IPv6 alone it is the only one."""
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
     def __init__(
@@ -2464,10 +2475,11 @@ class NodeStatus(_message.Message):
         message: _builtins.str = ...,
         description: Global___NodeDescription | None = ...,
         subnet: _builtins.str = ...,
+        subnet6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2738,6 +2750,7 @@ class EndpointsStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
@@ -2745,6 +2758,8 @@ class EndpointsStatus(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Its virtual address. Empty: it has none, and its name leads to its tasks."""
+    address6: _builtins.str
+    """The same for IPv6."""
     internal: _builtins.bool
     """All of them are internal: its tasks reach nothing outside the cluster."""
     @_builtins.property
@@ -2765,6 +2780,7 @@ class EndpointsStatus(_message.Message):
         self,
         *,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
         ports: _abc.Iterable[Global___Port] | None = ...,
         tasks: _abc.Iterable[Global___EndpointTask] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
@@ -2773,7 +2789,7 @@ class EndpointsStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "allowed", b"allowed", "internal", b"internal", "networks", b"networks", "ports", b"ports", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "allowed", b"allowed", "internal", b"internal", "networks", b"networks", "ports", b"ports", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2787,11 +2803,14 @@ class EndpointTask(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     slot: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
+    address6: _builtins.str
+    """Of IPv6, when it has one."""
     ready: _builtins.bool
     """It gets new connections."""
     def __init__(
@@ -2801,11 +2820,12 @@ class EndpointTask(_message.Message):
         slot: _builtins.int = ...,
         node_id: _builtins.str = ...,
         address: _builtins.str = ...,
+        address6: _builtins.str = ...,
         ready: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "node_id", b"node_id", "ready", b"ready", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "id", b"id", "node_id", b"node_id", "ready", b"ready", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2872,21 +2892,28 @@ class ClusterStatus(_message.Message):
 
     LAST_SERVICE_ADDRESS_FIELD_NUMBER: _builtins.int
     LAST_SUBNET_FIELD_NUMBER: _builtins.int
+    LAST_SERVICE_ADDRESS6_FIELD_NUMBER: _builtins.int
+    LAST_SUBNET6_FIELD_NUMBER: _builtins.int
     last_service_address: _builtins.str
     """The virtual address that was given to a service last. The next one comes after it, so that an address that became
     free is not given again before all the others were.
     """
     last_subnet: _builtins.str
     """The range of addresses that was given to a node last. The next one comes after it, for the same reason."""
+    last_service_address6: _builtins.str
+    """The same for IPv6."""
+    last_subnet6: _builtins.str
     def __init__(
         self,
         *,
         last_service_address: _builtins.str = ...,
         last_subnet: _builtins.str = ...,
+        last_service_address6: _builtins.str = ...,
+        last_subnet6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_service_address", b"last_service_address", "last_subnet", b"last_subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_service_address", b"last_service_address", "last_service_address6", b"last_service_address6", "last_subnet", b"last_subnet", "last_subnet6", b"last_subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,10 +57,10 @@ def test_subnets_fill_the_whole_range() -> None:
 
 def test_what_was_given_is_remembered_and_nothing_else_is_written() -> None:
     assert addresses.remember(None, now_ms=1) == []
-    (made,) = addresses.remember(None, now_ms=1, subnet="10.112.0.0/24")
+    (made,) = addresses.remember(None, now_ms=1, subnets=["10.112.0.0/24"])
     assert isinstance(made.value, pb.Cluster)
     assert made.value.meta.name == "cluster"
-    (changed,) = addresses.remember(made.value, now_ms=2, service_address="10.201.0.1")
+    (changed,) = addresses.remember(made.value, now_ms=2, service_addresses=["10.201.0.1"])
     assert isinstance(changed.value, pb.Cluster)
     assert changed.value.status == pb.ClusterStatus(last_service_address="10.201.0.1", last_subnet="10.112.0.0/24")
 
