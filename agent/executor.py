@@ -12,7 +12,7 @@ from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
 from agent.core.steps import Desired, Life, Observed
 from agent.errors import StartFailed
-from protos import states
+from protos import families, states
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -64,9 +64,9 @@ class Executor:
                 chosen = users.choose(self._task, desired.template.container, tools.users, tools.node.machine.no_users)
                 return _with_record(observed, root_id=chosen)
             case steps.TakeAddress():
-                address = self._tools.networking.reserve(self._id, published_ports(desired.template))
-                await self._tools.disk.save_last_address(address)
-                return _with_record(observed, address=address)
+                given = self._tools.networking.reserve(self._id, published_ports(desired.template))
+                await self._tools.disk.save_last_address(" ".join(families.every(given)))
+                return _with_record(observed, address=given.address, address6=given.address6)
             case steps.AttachNetwork():
                 return await self._attach(observed, desired)
             case steps.StartContainer():
@@ -87,9 +87,8 @@ class Executor:
                 await self._tools.runtime.delete(self._id)
                 return dataclasses.replace(observed, life=Life.NONE, exit=None, stop_asked_at=0, kill_asked_at=0)
             case steps.DetachNetwork():
-                published = published_ports(desired.template)
-                await self._tools.networking.detach(self._id, record.address, published)
-                return dataclasses.replace(_with_record(observed, address=""), network_ready=False)
+                await self._tools.networking.detach(self._attachment(observed, desired))
+                return dataclasses.replace(_with_record(observed, address="", address6=""), network_ready=False)
             case steps.FreeUsers():
                 self._tools.users.free(self._id)
                 return _with_record(observed, root_id=None)
@@ -101,15 +100,18 @@ class Executor:
         assert_never(step)
 
     async def _attach(self, observed: Observed, desired: Desired) -> Observed:
-        attachment = Attachment(
+        await self._tools.networking.attach(self._attachment(observed, desired))
+        return dataclasses.replace(observed, network_ready=True)
+
+    def _attachment(self, observed: Observed, desired: Desired) -> Attachment:
+        return Attachment(
             task_id=self._id,
             address=observed.record.address,
+            address6=observed.record.address6,
             ports=published_ports(desired.template),
             root_id=observed.record.root_id or 0,
             service=service_of(self._task),
         )
-        await self._tools.networking.attach(attachment)
-        return dataclasses.replace(observed, network_ready=True)
 
     async def _prepare_image(self, step: steps.PrepareImage, observed: Observed) -> Observed:
         self._image = await self._tools.images.prepare(step.reference, observed.record.image_digest)
@@ -132,6 +134,7 @@ class Executor:
             image=self._image,
             node=self._tools.node,
             address=record.address,
+            address6=record.address6,
             resolving=self._tools.names.resolving(),
             network_namespace=self._tools.networking.namespace_of(self._id),
             user_namespace=self._tools.networking.users_of(self._id),

@@ -18,8 +18,10 @@ from agent import ports
 from agent.core import retry
 from agent.core.addresses import AddressPool, PortTable
 from agent.core.assignments import Assignments
-from agent.core.network import Attachment, PublishedPort
+from agent.core.network import Addresses, Attachment, PublishedPort
 from agent.errors import AgentError, Temporary
+from protos import families
+from protos.families import V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 log = structlog.get_logger()
@@ -50,7 +52,7 @@ class NodeNetworking:
         self._now_ms = now_ms
         self._chance = chance
         self._on_ready = on_ready
-        self._pool: AddressPool | None = None
+        self._pools: dict[Family, AddressPool] = {}
         self._ports = PortTable()
         self._attached: dict[str, Attachment] = {}
         self._wanted: _Wanted | None = None
@@ -63,18 +65,18 @@ class NodeNetworking:
 
     def restore(self, attachment: Attachment, *, attached: bool) -> None:
         """Note what a task of an earlier agent has. Comes after the first `want`."""
-        task_id, address = attachment.task_id, attachment.address
-        if self._pool is not None and address:
-            self._pool.claim(address, task_id)
-        if address or attached:  # one that has ended gave back its ports with its address
+        task_id, addresses = attachment.task_id, families.every(attachment)
+        self._claim(attachment)
+        if addresses or attached:  # one that has ended gave back its ports with its address
             self._ports.take(_keys(attachment.ports), task_id)
-        if attached and address:
+        if attached and addresses:
             self._attached[task_id] = attachment
 
     def resume(self, last_address: str) -> None:
         """The address that an earlier agent gave last. Comes after the first `want`, before `restore`."""
-        if self._pool is not None:
-            self._pool.resume(last_address)
+        for address in last_address.split():
+            if families.of(address) in self._pools:
+                self._pools[families.of(address)].resume(address)
 
     def begin_session(self) -> None:
         """Numbers of assignments start anew."""
@@ -85,16 +87,29 @@ class NodeNetworking:
     def want(self, assigned: Assignments) -> None:
         """What the leader says of the network and the services."""
         network = assigned.network
-        if network is None:
+        if network is None or not families.told(network, "subnet"):
             return
-        if self._pool is None or str(self._pool.subnet) != network.subnet:
-            self._pool = AddressPool(network.subnet)
-            for attachment in self._attached.values():
-                self._pool.claim(attachment.address, attachment.task_id)
+        self._renew_pools(network)
         self._wanted = _Wanted(
             network=network, services=assigned.services, session=self._session, sequence=assigned.sequence
         )
         self._changed.set()
+
+    def _renew_pools(self, network: dpb.NodeNetwork) -> None:
+        subnets = {family: family.get(network, "subnet") for family in families.told(network, "subnet")}
+        if subnets == {family: str(pool.subnet) for family, pool in self._pools.items()}:
+            return
+        self._pools = {
+            family: known if (known := self._pools.get(family)) and str(known.subnet) == subnet else AddressPool(subnet)
+            for family, subnet in subnets.items()
+        }
+        for attachment in self._attached.values():
+            self._claim(attachment)
+
+    def _claim(self, attachment: Attachment) -> None:
+        for family, pool in self._pools.items():
+            if address := family.get(attachment, "address"):
+                pool.claim(address, attachment.task_id)
 
     async def applied(self) -> int:
         """Wait until another assignment of this session is applied; returns its number."""
@@ -154,18 +169,23 @@ class NodeNetworking:
             self._applied = wanted.sequence
             self._has_applied.set()
 
-    def reserve(self, task_id: str, published: tuple[PublishedPort, ...]) -> str:
-        """Give the task an address, and the ports it publishes; returns the address. Raises Temporary."""
-        if self._pool is None or self._configured is None:
+    def reserve(self, task_id: str, published: tuple[PublishedPort, ...]) -> Addresses:
+        """Give the task an address of each family, and the ports it publishes. Raises Temporary."""
+        if not self._pools or self._configured is None:
             raise Temporary(self._problem, reason="NetworkNotReady")
         taken = self._ports.take(_keys(published), task_id)
         if taken is not None:
             port, owner = taken
             raise Temporary(f"port {port} of this node is taken by task {owner}", reason="PortTaken")
-        address = self._pool.take(task_id)
-        if address is None:
-            raise Temporary(f"all addresses of {self._pool.subnet} are taken", reason="NoAddress")
-        return address
+        given: dict[Family, str] = {}
+        for family, pool in self._pools.items():
+            address = pool.take(task_id)
+            if address is None:
+                for earlier, text in given.items():
+                    self._pools[earlier].free(text, task_id)
+                raise Temporary(f"all addresses of {pool.subnet} are taken", reason="NoAddress")
+            given[family] = address
+        return Addresses(address=given.get(V4, ""), address6=given.get(V6, ""))
 
     async def attach(self, attachment: Attachment) -> None:
         """Attach the task with the address and the users that it was given. Raises Temporary."""
@@ -174,13 +194,13 @@ class NodeNetworking:
         self._attached[attachment.task_id] = attachment
         await self._network.attach(attachment)
 
-    async def detach(self, task_id: str, address: str, published: tuple[PublishedPort, ...]) -> None:
-        """Detach the task and take back its address and ports."""
-        await self._network.detach(Attachment(task_id=task_id, address=address, ports=published))
-        self._attached.pop(task_id, None)
-        self._ports.free(task_id)
-        if self._pool is not None and address:
-            self._pool.free(address, task_id)
+    async def detach(self, attachment: Attachment) -> None:
+        """Detach the task and take back its addresses and ports."""
+        await self._network.detach(attachment)
+        self._attached.pop(attachment.task_id, None)
+        self._ports.free(attachment.task_id)
+        for family, pool in self._pools.items():
+            pool.free(family.get(attachment, "address"), attachment.task_id)
 
     def namespace_of(self, task_id: str) -> str:
         """The path by which a container joins the task's network."""

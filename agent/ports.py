@@ -197,7 +197,7 @@ class Memory:
 
     assignment: dpb.SavedAssignment
     records: Mapping[str, Record]
-    last_address: str = ""  # that a task was given
+    last_address: str = ""  # that a task was given; of both families with a space between them
 
 
 class Disk(Protocol):

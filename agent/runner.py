@@ -146,7 +146,9 @@ class TaskRunner:
             was_ready=record.ready,
         )
         self._fresh = False
-        target = probes.Target(task_id=self.task.meta.id, address=record.address, container=container)
+        target = probes.Target(
+            task_id=self.task.meta.id, address=record.address or record.address6, container=container
+        )
         probing = Probing(target, health, age_ms=age_ms, prober=self._tools.prober, tell=self._judge)
         self._probing = group.create_task(probing.run())
 

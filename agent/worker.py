@@ -26,7 +26,7 @@ from agent.executor import Tools
 from agent.networking import NodeNetworking
 from agent.outbox import Outbox
 from agent.runner import TaskRunner, life_of, stray
-from protos import states
+from protos import families, states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -148,8 +148,10 @@ class Worker:
     def task_at(self, address: str) -> pb.Task | None:
         """The task that has an address. What is kept for the next time is true or looked up again."""
         holder = self._holders.get(address)
-        if holder is None or holder.observed.record.address != address:
-            self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
+        if holder is None or address not in families.every(holder.observed.record):
+            self._holders = {
+                held: runner for runner in self._runners.values() for held in families.every(runner.observed.record)
+            }
             holder = self._holders.get(address)
         return holder.task if holder is not None else None
 
@@ -225,6 +227,7 @@ class Worker:
         attachment = Attachment(
             task_id=task_id,
             address=observed.record.address,
+            address6=observed.record.address6,
             ports=published_ports(desired.template),
             root_id=observed.record.root_id or 0,
             service=service_of(task),

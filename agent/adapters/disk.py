@@ -79,7 +79,8 @@ class FileDisk:
 
     def _last_address(self) -> str:
         try:
-            return str(ipaddress.IPv4Address(self._layout.last_address.read_text().strip()))
+            words = self._layout.last_address.read_text().split()
+            return " ".join(str(ipaddress.ip_address(word)) for word in words)
         except FileNotFoundError:
             return ""
         except ValueError as error:

@@ -5,19 +5,24 @@ cached answer meant for a task that has gone reaches nobody rather than a strang
 """
 
 import ipaddress
+from typing import Final
+
+MOST_ADDRESSES: Final = 1 << 14
+"""Of a larger subnet no more are used: they are sixteen times what a node has tasks, so that a freed one rests."""
 
 
 class AddressPool:
-    """The addresses of the node's subnet. The first one is the gateway's."""
+    """The addresses of the node's subnet, of either family. The first one is the gateway's."""
 
     def __init__(self, subnet: str) -> None:
-        self.subnet = ipaddress.IPv4Network(subnet)
+        self.subnet = ipaddress.ip_network(subnet)
         if self.subnet.num_addresses < 4:
-            raise ValueError(f"the subnet {subnet} has no room for tasks; it needs a prefix of /30 or shorter")
+            longest = self.subnet.max_prefixlen - 2
+            raise ValueError(f"the subnet {subnet} has no room for tasks; it needs a prefix of /{longest} or shorter")
         self.gateway = str(self.subnet[1])
         self._owner: dict[str, str] = {}
-        self._freed: dict[str, None] = {}  # in the order in which they were freed
-        self._next = 2
+        self._freed: dict[int, None] = {}  # numbers in the subnet, in the order in which they were freed
+        self._next, self._end = 2, min(self.subnet.num_addresses - 1, MOST_ADDRESSES)
 
     def __len__(self) -> int:
         return len(self._owner)
@@ -26,38 +31,35 @@ class AddressPool:
         """Go on behind the address that an earlier pool gave last, since those below it may have just been freed.
         Comes before the first `claim`.
         """
-        if not last or ipaddress.IPv4Address(last) not in self.subnet:
+        number = self._number(last) if last else 0
+        if not 2 <= number < self._end:
             return
-        number, end = int(ipaddress.IPv4Address(last)) - int(self.subnet.network_address), self.subnet.num_addresses - 1
-        self._freed = {str(self.subnet[each]): None for each in (*range(number + 1, end), *range(2, number + 1))}
-        self._next = end
+        self._freed = dict.fromkeys((*range(number + 1, self._end), *range(2, number + 1)))
+        self._next = self._end
 
     def take(self, task_id: str) -> str | None:
         """An address for the task; None when all are taken."""
-        while self._next < self.subnet.num_addresses - 1:
-            address = str(self.subnet[self._next])
+        while self._next < self._end:
+            number = self._next
             self._next += 1
-            if address not in self._owner and address not in self._freed:
-                self._owner[address] = task_id
-                return address
+            if number not in self._freed and self._text(number) not in self._owner:
+                return self._give(number, task_id)
         if not self._freed:
             return None
-        address = next(iter(self._freed))
-        del self._freed[address]
-        self._owner[address] = task_id
-        return address
+        number = next(iter(self._freed))
+        del self._freed[number]
+        return self._give(number, task_id)
 
     def claim(self, address: str, task_id: str) -> bool:
         """Note that the task has this address already. False when another one does, or it is not of this subnet."""
-        usable = ipaddress.IPv4Address(address) in self.subnet and address != self.gateway
-        if not usable or self._owner.setdefault(address, task_id) != task_id:
+        number = self._number(address)
+        if not 2 <= number < self._end or self._owner.setdefault(address, task_id) != task_id:
             return False
-        self._freed.pop(address, None)
+        self._freed.pop(number, None)
         # What lies below may have been in use not long ago: fresh addresses are looked for above, these come later.
-        number = int(ipaddress.IPv4Address(address)) - int(self.subnet.network_address)
         for below in range(self._next, number):
-            if str(self.subnet[below]) not in self._owner:
-                self._freed[str(self.subnet[below])] = None
+            if self._text(below) not in self._owner:
+                self._freed[below] = None
         self._next = max(self._next, number + 1)
         return True
 
@@ -65,7 +67,20 @@ class AddressPool:
         """Take the address back. Nothing happens when the task does not hold it."""
         if self._owner.get(address) == task_id:
             del self._owner[address]
-            self._freed[address] = None
+            self._freed[self._number(address)] = None
+
+    def _give(self, number: int, task_id: str) -> str:
+        address = self._text(number)
+        self._owner[address] = task_id
+        return address
+
+    def _number(self, address: str) -> int:
+        """Its place in the subnet; one that is not of the subnet has none, which is 0."""
+        given = ipaddress.ip_address(address)
+        return int(given) - int(self.subnet.network_address) if given in self.subnet else 0
+
+    def _text(self, number: int) -> str:
+        return str(self.subnet[number])
 
 
 class PortTable:

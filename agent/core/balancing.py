@@ -8,16 +8,21 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 
 from agent.core import firewall
 from agent.core.firewall import Element, Part
-from agent.core.network import Attachment
+from agent.core.network import Attachment, PublishedPort
+from protos import families
+from protos.families import V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
 _PROTOCOLS = {pb.PROTOCOL_UNSPECIFIED: "tcp", pb.PROTOCOL_TCP: "tcp", pb.PROTOCOL_UDP: "udp"}
-_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+_ADDRESS = {
+    V4: re.compile(r"\d{1,3}(?:\.\d{1,3}){3}"),
+    V6: re.compile(r"[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +34,27 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the families of addresses that the node has."""
+
+    family: Family
+    subnet: families.Network
+    ready: tuple[str, ...] = ()  # as `arrange` has put them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """A service as this node sees it."""
 
     service: dpb.NetworkService | None  # None: the leader does not tell of it
     attached: tuple[Attachment, ...] = ()  # its tasks here
-    ready: tuple[str, ...] = ()  # as `arrange` has put them
-    subnet: IPv4Network
+    sides: tuple[Side, ...]
     watched: Watched = Watched()
 
 
-def ready_addresses(service: dpb.NetworkService) -> list[str]:
+def ready_addresses(service: dpb.NetworkService, family: Family = V4) -> list[str]:
     """The addresses that take new connections."""
-    return [
-        endpoint.address for endpoint in service.endpoints if endpoint.ready and _ADDRESS.fullmatch(endpoint.address)
-    ]
+    return [address for endpoint in service.endpoints if endpoint.ready and (address := _address(endpoint, family))]
 
 
 def arrange(before: Iterable[str], ready: Iterable[str], *, by_client: bool) -> tuple[str, ...]:
@@ -72,17 +83,27 @@ def arrange(before: Iterable[str], ready: Iterable[str], *, by_client: bool) -> 
 def part_of(view: View) -> Part:
     """Everything that the service contributes."""
     made = _Part()
-    for attachment in view.attached:
-        _host_ports(made, attachment)
-        made.add("hairpin", f"{attachment.address} . {attachment.address}")
-        if view.service is None or view.service.internal:  # what nobody knows anything of reaches nothing outside
-            made.add("internal", attachment.address)
+    for side in view.sides:
+        _attached(made, view, side)
+        if view.service is not None:
+            _virtual_address(made, view.service, side)
+            _published_ports(made, view.service, side)
+            _members(made, view.service, view, side)
     if view.service is not None:
-        _virtual_address(made, view.service, view.ready)
-        _published_ports(made, view.service, view)
-        _members(made, view.service, view)
         _doors(made, view.service, view)
     return made.part()
+
+
+def _attached(made: "_Part", view: View, side: Side) -> None:
+    s = side.family.suffix
+    for attachment in view.attached:
+        address = _address(attachment, side.family)
+        if not address:
+            continue
+        _host_ports(made, attachment, address, side.family)
+        made.add(f"hairpin{s}", f"{address} . {address}")
+        if view.service is None or view.service.internal:  # what nobody knows anything of reaches nothing outside
+            made.add(f"internal{s}", address)
 
 
 def watched_by(services: Iterable[dpb.NetworkService]) -> Watched:
@@ -94,14 +115,14 @@ def watched_by(services: Iterable[dpb.NetworkService]) -> Watched:
     )
 
 
-def members_set(network: str) -> str:
+def members_set(network: str, family: Family = V4) -> str:
     """The set of all addresses in a network: names of networks are longer than nft takes."""
-    return f"net-{_digest(network)}"
+    return f"net{family.suffix}-{_digest(network)}"
 
 
-def source_set(service_id: str) -> str:
+def source_set(service_id: str, family: Family = V4) -> str:
     """The set of all addresses of a service."""
-    return f"from-{_digest(service_id)}"
+    return f"from{family.suffix}-{_digest(service_id)}"
 
 
 def door_chain(service: str) -> str:
@@ -139,32 +160,35 @@ class _Part:
         )
 
 
-def _virtual_address(made: _Part, service: dpb.NetworkService, ready: tuple[str, ...]) -> None:
-    if not service.address or not _ADDRESS.fullmatch(service.address):
+def _virtual_address(made: _Part, service: dpb.NetworkService, side: Side) -> None:
+    address, ready, s = _address(service, side.family), side.ready, side.family.suffix
+    if not address:
         return
     for name in ("addresses", "requests", "traffic"):
-        made.add(name, service.address)
-    for place, address in enumerate(ready):
-        made.add("endpoints", f"{service.address} . {place}", address)
+        made.add(f"{name}{s}", address)
+    for place, endpoint in enumerate(ready):
+        made.add(f"endpoints{s}", f"{address} . {place}", endpoint)
     for port in service.ports if ready else ():
-        goto = made.balance("endpoints", len(ready), by_client=_by_client(service))
-        made.add("services", f"{service.address} . {_PROTOCOLS[port.protocol]} . {port.target}", goto)
+        goto = made.balance(f"endpoints{s}", len(ready), by_client=_by_client(service))
+        made.add(f"services{s}", f"{address} . {_PROTOCOLS[port.protocol]} . {port.target}", goto)
+        if port.protocol == pb.PROTOCOL_UDP:
+            made.udp_targets.update((endpoint, False) for endpoint in ready)
+
+
+def _published_ports(made: _Part, service: dpb.NetworkService, side: Side) -> None:
+    published = [port for port in service.ports if port.published and port.mode == pb.PUBLISH_MODE_INGRESS]
+    if not published:
+        return
+    ready = side.ready
+    if service.external_traffic_policy == pb.EXTERNAL_TRAFFIC_POLICY_LOCAL:
+        ready = tuple(address for address in ready if ip_address(address) in side.subnet)
+    own = {side.family.get(endpoint, "address"): endpoint.ports for endpoint in service.endpoints}
+    for port in published:
+        found = ((address, _target(port, own.get(address) or service.ports)) for address in ready)
+        targets = [f"{address} . {target}" for address, target in found if target]
+        _open(made, port, targets, side.family, by_client=_by_client(service))
         if port.protocol == pb.PROTOCOL_UDP:
             made.udp_targets.update((address, False) for address in ready)
-
-
-def _published_ports(made: _Part, service: dpb.NetworkService, view: View) -> None:
-    ready = view.ready
-    if service.external_traffic_policy == pb.EXTERNAL_TRAFFIC_POLICY_LOCAL:
-        ready = tuple(address for address in ready if IPv4Address(address) in view.subnet)
-    own = {endpoint.address: endpoint.ports for endpoint in service.endpoints}
-    for port in service.ports:
-        if port.published and port.mode == pb.PUBLISH_MODE_INGRESS:
-            found = ((address, _target(port, own.get(address) or service.ports)) for address in ready)
-            targets = [f"{address} . {target}" for address, target in found if target]
-            _open(made, port.protocol, port.published, targets, by_client=_by_client(service))
-            if port.protocol == pb.PROTOCOL_UDP:
-                made.udp_targets.update((address, False) for address in ready)
 
 
 def _target(port: pb.Port, own: Iterable[pb.Port]) -> int:
@@ -178,36 +202,39 @@ def _target(port: pb.Port, own: Iterable[pb.Port]) -> int:
     return next(iter([*by_number, *by_name, *by_target]), 0)
 
 
-def _host_ports(made: _Part, attachment: Attachment) -> None:
+def _host_ports(made: _Part, attachment: Attachment, address: str, family: Family) -> None:
     for port in attachment.ports:
-        _open(made, port.protocol, port.published, [f"{attachment.address} . {port.target}"], by_client=False)
+        _open(made, port, [f"{address} . {port.target}"], family, by_client=False)
         if port.protocol == pb.PROTOCOL_UDP:
-            made.udp_targets.add((attachment.address, True))
+            made.udp_targets.add((address, True))
 
 
-def _open(made: _Part, protocol: pb.Protocol.ValueType, published: int, targets: list[str], *, by_client: bool) -> None:
+def _open(made: _Part, port: pb.Port | PublishedPort, targets: list[str], family: Family, *, by_client: bool) -> None:
     """Lead a port of the node to the targets; to none: refuse."""
-    key = f"{_PROTOCOLS[protocol]} . {published}"
+    protocol, published, s = _PROTOCOLS[port.protocol], port.published, family.suffix
+    key = f"{protocol} . {published}"
     made.add("published-requests", key)
-    made.add(f"published-traffic-{_PROTOCOLS[protocol]}", str(published))
+    made.add(f"published-traffic-{protocol}", str(published))
     if not targets:
-        made.add("closed", key)
+        made.add(f"closed{s}", key)
         return
-    source = f"outside-{_PROTOCOLS[protocol]}"
-    made.add("published", key, made.balance(source, len(targets), by_client=by_client))
+    source = f"outside-{protocol}{s}"
+    made.add(f"published{s}", key, made.balance(source, len(targets), by_client=by_client))
     for place, target in enumerate(targets):
         made.add(source, f"{published} . {place}", target)
-    if protocol == pb.PROTOCOL_UDP:
+    if port.protocol == pb.PROTOCOL_UDP:
         made.udp_ports.add(published)
 
 
-def _members(made: _Part, service: dpb.NetworkService, view: View) -> None:
+def _members(made: _Part, service: dpb.NetworkService, view: View, side: Side) -> None:
     """Its addresses, where this node has to know them."""
-    addresses = {endpoint.address for endpoint in service.endpoints if _ADDRESS.fullmatch(endpoint.address)}
-    addresses.update(attachment.address for attachment in view.attached)
-    names = ["known", *(members_set(network) for network in service.networks if network in view.watched.networks)]
-    if service.id in view.watched.sources:
-        names.append(source_set(service.id))
+    family, watched = side.family, view.watched
+    addresses = {address for endpoint in service.endpoints if (address := _address(endpoint, family))}
+    addresses.update(address for attachment in view.attached if (address := _address(attachment, family)))
+    names = [f"known{family.suffix}"]
+    names += [members_set(network, family) for network in service.networks if network in watched.networks]
+    if service.id in watched.sources:
+        names.append(source_set(service.id, family))
     for name in names:
         for address in addresses:
             made.elements[name, address] = ""
@@ -218,22 +245,32 @@ def _doors(made: _Part, service: dpb.NetworkService, view: View) -> None:
     if not view.attached:
         return
     name = door_chain(view.attached[0].service)
-    made.chains[name] = tuple(_door_rules(service))
-    made.sets.update(members_set(network) for network in service.networks)
-    made.sets.update(source_set(allowed.service_id) for allowed in service.allow)
-    for attachment in view.attached:
-        made.add("tasks", attachment.address, f"goto {name}")
+    made.chains[name] = tuple(_door_rules(service, view.sides))
+    for side in view.sides:
+        made.sets.update(members_set(network, side.family) for network in service.networks)
+        made.sets.update(source_set(allowed.service_id, side.family) for allowed in service.allow)
+        for attachment in view.attached:
+            if address := _address(attachment, side.family):
+                made.add(f"tasks{side.family.suffix}", address, f"goto {name}")
 
 
-def _door_rules(service: dpb.NetworkService) -> Iterable[str]:
-    for network in service.networks:
-        yield f"ip saddr @{members_set(network)} accept"
-    for allowed in service.allow:
-        ports = [f"{_PROTOCOLS[port.protocol]} . {port.target}" for port in allowed.ports or service.ports]
-        if ports:
-            listed = ", ".join(dict.fromkeys(ports))
-            yield f"ip saddr @{source_set(allowed.service_id)} meta l4proto . th dport {{ {listed} }} accept"
+def _door_rules(service: dpb.NetworkService, sides: Iterable[Side]) -> Iterable[str]:
+    for side in sides:
+        ip = f"ip{side.family.suffix}"
+        for network in service.networks:
+            yield f"{ip} saddr @{members_set(network, side.family)} accept"
+        for allowed in service.allow:
+            ports = [f"{_PROTOCOLS[port.protocol]} . {port.target}" for port in allowed.ports or service.ports]
+            if ports:
+                listed, source = ", ".join(dict.fromkeys(ports)), source_set(allowed.service_id, side.family)
+                yield f"{ip} saddr @{source} meta l4proto . th dport {{ {listed} }} accept"
     yield "goto stranger"
+
+
+def _address(holder: dpb.NetworkService | dpb.Endpoint | Attachment, family: Family) -> str:
+    """Its address of that family; empty when it has none, or something that is none."""
+    address = holder.address if family is V4 else holder.address6
+    return address if _ADDRESS[family].fullmatch(address) else ""
 
 
 def _by_client(service: dpb.NetworkService) -> bool:

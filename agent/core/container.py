@@ -69,6 +69,7 @@ def request(
     image: PreparedImage,
     node: NodeContext,
     address: str,
+    address6: str = "",
     network_namespace: str,
     resolving: Resolving = hostfiles.NOBODY,
     user_namespace: str = "",
@@ -80,7 +81,7 @@ def request(
     With a `root_id`, the node's id of its root, it has the users of the `user_namespace` at that path; else the node's.
     Raises Refused when there is no program to run, or the node cannot give what is asked for.
     """
-    spec = template.container
+    spec, held = template.container, tuple(filter(None, (address, address6)))
     user = spec.user or image.user or "0"
     config = copy.deepcopy(dict(node.base))
     config["hostname"] = hostname(task, spec)
@@ -88,7 +89,7 @@ def request(
     config["process"] = {
         **config.get("process", {}),
         "args": arguments(spec, image),
-        "env": environment(task, spec, image, node_name=node.name, address=address),
+        "env": environment(task, spec, image, node_name=node.name, address=address, address6=address6),
         "cwd": spec.working_dir or image.working_dir or "/",
         "user": {"username": user},
         "terminal": spec.tty,
@@ -116,7 +117,7 @@ def request(
         layers=image.layers,
         log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
         log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
-        files=hostfiles.files(task, hostname=hostname(task, spec), address=address, resolving=resolving),
+        files=hostfiles.files(task, hostname=hostname(task, spec), addresses=held, resolving=resolving),
     )
 
 
@@ -160,7 +161,9 @@ def arguments(spec: pb.Container, image: PreparedImage) -> list[str]:
     return args
 
 
-def environment(task: pb.Task, spec: pb.Container, image: PreparedImage, *, node_name: str, address: str) -> list[str]:
+def environment(
+    task: pb.Task, spec: pb.Container, image: PreparedImage, *, node_name: str, address: str, address6: str = ""
+) -> list[str]:
     """NAME=value: the image's, then the template's, then who and where the task is."""
     variables = {"PATH": _PATH}
     if spec.tty:
@@ -176,8 +179,10 @@ def environment(task: pb.Task, spec: pb.Container, image: PreparedImage, *, node
         ORCH_NAMESPACE=task.meta.namespace,
         ORCH_SLOT=str(task.slot),
         ORCH_NODE=node_name,
-        ORCH_ADDRESS=address,
+        ORCH_ADDRESS=address or address6,
     )
+    if address6:
+        variables["ORCH_ADDRESS6"] = address6
     return [f"{name}={value}" for name, value in variables.items()]
 
 

@@ -18,28 +18,22 @@ elements, and costs the same whether there are ten services or ten thousand.
     invalid     what belongs to no connection, or to no moment of it, is not translated either. It is dropped: answered
                 with a reset, by whoever it seems to be for, it would end the connection that it was a late part of
 
+A cluster with IPv6 has the twins of these sets and maps, with a 6 at the ends of their names, and the same chains: a
+rule for each family stands where there is one for IPv4. The fixed part is in `fixedrules`.
+
 In nft's own language: nftables 1.0.6 crashes on the JSON form of a map whose values have two parts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 
-from agent.core import overlay
-from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.families import V4, V6, Family
 
 TABLE = "orch"
 FAMILY = "inet"
 HASH_SEED = 0x6F726368
 """The same on every node and after every start, so that a client keeps its endpoint."""
-
-LINKS = "orch-*"
-DNS_PORT = 53
-ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
-"""An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
-
-TUNNELLED = f"udp dport {overlay.PORT} @th,96,24 {overlay.VNI:#x}"
-"""A packet of the tunnel between nodes: its network identifier comes after 8 bytes of UDP and 4 of VXLAN."""
 
 Element = tuple[str, str]
 """The name of a set or map, and a key in it."""
@@ -69,26 +63,10 @@ def balancer(source: str, count: int, *, by_client: bool) -> str:
 def balancer_rule(name: str) -> str:
     """outside-tcp-client-3 → dnat ip to tcp dport . jhash ip saddr mod 3 … map @outside-tcp"""
     source, kind, count = name.rsplit("-", 2)
-    place = f"numgen random mod {count}" if kind == "any" else f"jhash ip saddr mod {count} seed {HASH_SEED:#x}"
-    key = {"endpoints": "ip daddr", "outside-tcp": "tcp dport", "outside-udp": "udp dport"}[source]
-    return f"dnat ip to {key} . {place} map @{source}"
-
-
-def table(network: dpb.NodeNetwork, trusted: Sequence[str] = ()) -> str:
-    """The fixed part. Whatever the table held before is replaced in the same transaction.
-
-    `trusted`: ranges outside the cluster that reach tasks by their own addresses.
-    """
-    return f"""\
-table {FAMILY} {TABLE}
-delete table {FAMILY} {TABLE}
-table {FAMILY} {TABLE} {{
-{_SETS}
-{_nat(network)}
-{_filter(network, trusted)}
-{_INBOUND_ENDS}
-}}
-"""
+    ip = "ip6" if source.endswith("6") else "ip"
+    place = f"numgen random mod {count}" if kind == "any" else f"jhash {ip} saddr mod {count} seed {HASH_SEED:#x}"
+    key = {"endpoints": f"{ip} daddr", "outside-tcp": "tcp dport", "outside-udp": "udp dport"}[source.removesuffix("6")]
+    return f"dnat {ip} to {key} . {place} map @{source}"
 
 
 def elements(verb: str, changed: Iterable[tuple[Element, str | None]]) -> Iterator[str]:
@@ -114,8 +92,9 @@ def no_chain(name: str) -> Iterator[str]:
 
 
 def address_set(name: str) -> str:
-    """A set of addresses."""
-    return f"add set {FAMILY} {TABLE} {name} {{ type ipv4_addr; }}"
+    """A set of addresses, such as `net-…`, or `net6-…` for IPv6."""
+    family = V6 if name.partition("-")[0].endswith(V6.suffix) else V4
+    return f"add set {FAMILY} {TABLE} {name} {{ type {address_type(family)}; }}"
 
 
 def no_set(name: str) -> str:
@@ -125,141 +104,9 @@ def no_set(name: str) -> str:
 
 def gateway(subnet: str) -> str:
     """The node's own address among its tasks: the first one of their range."""
-    return str(IPv4Network(subnet)[1])
+    return str(ip_network(subnet)[1])
 
 
-_SETS = """\
-  map services { type ipv4_addr . inet_proto . inet_service : verdict; }
-  map endpoints { typeof ip daddr . numgen random mod 65536 : ip daddr; }
-  map published { type inet_proto . inet_service : verdict; }
-  map outside-tcp { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
-  map outside-udp { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
-  set closed { type inet_proto . inet_service; }
-  set addresses { type ipv4_addr; }
-  set requests { type ipv4_addr; counter; }
-  set traffic { type ipv4_addr; counter; }
-  set published-requests { type inet_proto . inet_service; counter; }
-  set published-traffic-tcp { type inet_service; counter; }
-  set published-traffic-udp { type inet_service; counter; }
-  map tasks { type ipv4_addr : verdict; }
-  set hairpin { type ipv4_addr . ipv4_addr; }
-  set internal { type ipv4_addr; }
-  set known { type ipv4_addr; }
-  set gateways { type ipv4_addr; }
-  set nodes { type ipv4_addr; }"""
-
-
-def _nat(network: dpb.NodeNetwork) -> str:
-    own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
-    services = network.service_range
-    to_virtual = f"ip daddr {services} goto virtual" if services else ""
-    through_port = f"ct original ip daddr != {services}" if services else ""
-    return f"""\
-  chain virtual {{
-    icmp type echo-request ip daddr @addresses dnat ip to {own}
-    ip daddr @requests
-    ip daddr . meta l4proto . th dport vmap @services
-  }}
-  chain published_ports {{
-    # The node's answers to its tasks' questions for names come from here, whatever is published.
-    ip daddr {own} th dport {DNS_PORT} return
-    meta l4proto . th dport @published-requests
-    meta l4proto . th dport vmap @published
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-    {to_virtual}
-    fib daddr type local goto published_ports
-  }}
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    {to_virtual}
-    fib daddr type local goto published_ports
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    # A task that was led to itself would answer itself, untranslated.
-    ip saddr . ip daddr @hairpin snat ip to {own}
-    ip saddr 127.0.0.0/8 ip daddr {cluster} snat ip to {own}
-    # The answer of a task of another node has to come back this way.
-    ip saddr != {cluster} ip daddr {cluster} ip daddr != {here} snat ip to {own}
-    ct status dnat {through_port} ip daddr {cluster} ip daddr != {here} snat ip to {own}
-    ip saddr {here} ip daddr != {cluster} masquerade
-  }}"""
-
-
-_REFUSALS = """\
-  chain refused {
-    meta l4proto tcp reject with tcp reset
-    reject with icmp type port-unreachable
-  }
-  chain prohibited {
-    reject with icmp type admin-prohibited
-  }"""
-
-
-def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
-    own, cluster, here = gateway(network.subnet), network.cluster_range, network.subnet
-    services = network.service_range
-    refuse_virtual = f"ip daddr {services} goto refused" if services else ""
-    drop_virtual = f"ct state invalid ip daddr {services} drop" if services else ""
-    through_port = f"ct original ip daddr != {services}" if services else ""
-    let_in = f"ip saddr {{ {', '.join(trusted)} }} accept" if trusted else ""
-    return f"""\
-{_REFUSALS}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    # What is inside would have passed every rule of the node that it claims to come from.
-    {TUNNELLED} ip saddr != @nodes drop
-    # route_localnet makes the node's 127.0.0.1 reachable from outside; only answers may come that way.
-    iifname != "lo" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop
-    iifname "{LINKS}" meta nfproto ipv6 drop
-    ct state invalid ip saddr {cluster} drop
-    ct state invalid fib daddr type local meta l4proto . th dport @published-requests drop
-    ct state new ip daddr {own} th dport {DNS_PORT} accept
-    ct state new fib daddr type local meta l4proto . th dport @closed goto refused
-    ct state new ip saddr @internal ip daddr != {own} goto prohibited
-  }}
-  chain refuse_own {{
-    type filter hook output priority filter; policy accept;
-    # While the agent is started again nobody listens there. Silence makes whoever asks ask again, a refusal give up.
-    ip saddr {own} icmp type destination-unreachable icmp code port-unreachable {ABOUT_DNS} drop
-    {drop_virtual}
-    {refuse_virtual}
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    # A task's own packets leave with the node's address: other nodes would take this for a tunnel's.
-    iifname "{LINKS}" {TUNNELLED} drop
-    ct status dnat ct original ip daddr @traffic
-    ct status dnat {through_port} meta l4proto tcp ct original proto-dst @published-traffic-tcp
-    ct status dnat {through_port} meta l4proto udp ct original proto-dst @published-traffic-udp
-    ct state established,related accept
-    ct state invalid ip saddr {cluster} drop
-    {drop_virtual}
-    iifname "{LINKS}" meta nfproto ipv6 drop
-    oifname "{LINKS}" meta nfproto ipv6 drop
-    {refuse_virtual}
-    ip saddr @internal ip daddr != {cluster} goto prohibited
-    ip daddr {here} goto inbound
-    # To tasks of other nodes: they know whom they let in. Nobody outside is led there but by a published port.
-    ip daddr {cluster} ct status dnat accept
-    {let_in}
-    ip daddr {cluster} ip saddr != {cluster} goto prohibited
-  }}
-  chain inbound {{
-    ct status dnat {through_port} accept
-    ip saddr @gateways accept
-    {let_in}
-    ip saddr != {cluster} goto prohibited
-    ip daddr vmap @tasks
-    goto prohibited
-  }}"""
-
-
-_INBOUND_ENDS = """\
-  chain stranger {
-    # Of a task that nobody has told this node of yet, the next attempt may be let in: it is not told to give up.
-    ip saddr @known goto prohibited
-    drop
-  }"""
+def address_type(family: Family) -> str:
+    """What nft calls an address."""
+    return f"ipv{family.version}_addr"

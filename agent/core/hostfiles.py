@@ -30,31 +30,29 @@ ff02::2 ip6-allrouters
 class Resolving:
     """Who answers the names of this node's tasks, and where the node itself looks for names."""
 
-    server: str = ""
+    servers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
 
 
 NOBODY: Final = Resolving()
 
 
-def files(task: pb.Task, *, hostname: str, address: str, resolving: Resolving) -> Mapping[str, str]:
+def files(task: pb.Task, *, hostname: str, addresses: tuple[str, ...], resolving: Resolving) -> Mapping[str, str]:
     """What stands in them, by path."""
     return {
         HOSTNAME: f"{hostname}\n",
-        HOSTS: hosts(task, hostname=hostname, address=address),
+        HOSTS: hosts(task, hostname=hostname, addresses=addresses),
         RESOLV_CONF: resolv_conf(task.meta.namespace, resolving),
     }
 
 
-def hosts(task: pb.Task, *, hostname: str, address: str) -> str:
+def hosts(task: pb.Task, *, hostname: str, addresses: tuple[str, ...]) -> str:
     """The first name is the one that `hostname --fqdn` says: the one that everybody else finds it by, too."""
-    if not address:
-        return _LOCAL
     names = [hostname, hostname.partition(".")[0], task.meta.name]
     if task.slot:
         member = f"{task.service}-{task.slot}"
         names = [f"{member}.{task.service}.{task.meta.namespace}.{zone.DOMAIN}", *names, member]
-    return f"{_LOCAL}{address} {' '.join(dict.fromkeys(names))}\n"
+    return _LOCAL + "".join(f"{address} {' '.join(dict.fromkeys(names))}\n" for address in addresses)
 
 
 def resolv_conf(namespace: str, resolving: Resolving) -> str:
@@ -64,5 +62,5 @@ def resolv_conf(namespace: str, resolving: Resolving) -> str:
         if len(search) == MAX_SEARCH or len(" ".join([*search, domain])) > MAX_SEARCH_CHARACTERS:
             break
         search.append(domain)
-    lines = [f"nameserver {resolving.server}"] if resolving.server else []
+    lines = [f"nameserver {server}" for server in resolving.servers]
     return "\n".join([*lines, f"search {' '.join(search)}", "options ndots:1", ""])

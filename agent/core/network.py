@@ -15,11 +15,20 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """What a task has. Empty: not of that family."""
+
+    address: str = ""
+    address6: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """A task's address, what is published of it, whose the network is, and which service it belongs to."""
+    """A task's addresses, what is published of it, whose the network is, and which service it belongs to."""
 
     task_id: str
     address: str
+    address6: str = ""
     ports: tuple[PublishedPort, ...] = ()
     root_id: int = 0  # of the users that the network belongs to; 0: the node's
     service: str = ""  # `namespace/name`; empty when nobody knows

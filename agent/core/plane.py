@@ -6,13 +6,15 @@ transaction is asked for; and whoever asks for a transaction carries it out, or 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 
-from agent.core import balancing, firewall
-from agent.core.balancing import View, Watched
+from agent.core import balancing, firewall, fixedrules
+from agent.core.balancing import Side, View, Watched
 from agent.core.elements import Elements
-from agent.core.firewall import NOTHING, Part
+from agent.core.firewall import NOTHING, Element, Part
 from agent.core.network import Attachment
+from protos import families
+from protos.families import V4, Family
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -33,14 +35,17 @@ class Transaction:
 class Plane:
     """What should be in the node's table. Nothing is asked of it before `configure`."""
 
-    def __init__(self, trusted: Sequence[str] = ()) -> None:
+    def __init__(self, trusted: Sequence[str] = (), *, outer: Family = V4) -> None:
+        """`outer`: the family by which nodes reach each other."""
         self._trusted = trusted
+        self._outer = outer
         self._network: dpb.NodeNetwork | None = None
         self._services: Mapping[str, dpb.NetworkService] = {}
         self._by_name: dict[str, dpb.NetworkService] = {}
         self._attached: dict[str, Attachment] = {}
         self._here: dict[str, dict[str, Attachment]] = {}  # by service and task
-        self._ready: dict[str, tuple[str, ...]] = {}
+        self._sides: tuple[Side, ...] = ()
+        self._ready: dict[tuple[str, Family], tuple[str, ...]] = {}
         self._watched = Watched()
         self._stale: set[str] = set()
         self._elements = Elements()
@@ -50,13 +55,25 @@ class Plane:
     def configure(self, network: dpb.NodeNetwork) -> None:
         """The network of the node. A peer that comes or goes is an element; anything else makes everything anew."""
         self._network = network
-        fixed = firewall.table(network, self._trusted)
+        self._sides = tuple(
+            Side(family=family, subnet=ip_network(family.get(network, "subnet")))
+            for family in families.told(network, "subnet")
+        )
+        fixed = fixedrules.table(network, self._trusted, outer=self._outer)
         if fixed != self._fixed:
             self._fixed, self._lost = fixed, True
             self._stale.update(self._by_name, self._here)
-        gateways = {("gateways", firewall.gateway(peer.subnet)): "" for peer in network.peers if peer.subnet}
-        nodes = {("nodes", peer.address): "" for peer in network.peers if peer.address}
-        self._elements.put(_PEERS, Part(elements=gateways | nodes))
+        gateways = {
+            (f"gateways{side.family.suffix}", firewall.gateway(subnet)): ""
+            for peer in network.peers
+            for side in self._sides
+            if (subnet := side.family.get(peer, "subnet"))
+        }
+        self._elements.put(_PEERS, Part(elements=gateways | self._nodes(network)))
+
+    def _nodes(self, network: dpb.NodeNetwork) -> dict[Element, str]:
+        named = [peer.address for peer in network.peers if peer.address]
+        return {(f"nodes{self._outer.suffix}", each): "" for each in named if families.of(each) is self._outer}
 
     def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
         """All services that there are, by id."""
@@ -101,7 +118,7 @@ class Plane:
         """What the kernel has to be told now. Counts as told."""
         if self._network is None:
             return Transaction(text="", whole=False)
-        self._freshen(IPv4Network(self._network.subnet))
+        self._freshen()
         whole, self._lost = self._lost, False
         text = self._fixed + self._elements.everything() if whole else self._elements.difference()
         gone, opened = self._elements.take_udp()
@@ -113,13 +130,13 @@ class Plane:
         if service is not None and service.id not in self._services and name not in self._here:
             del self._by_name[name]
 
-    def _freshen(self, subnet: IPv4Network) -> None:
+    def _freshen(self) -> None:
         watched = balancing.watched_by(self._by_name[name] for name in self._here if name in self._by_name)
         if watched != self._watched:
             self._stale.update(self._concerned(watched))
             self._watched = watched
         for name in sorted(self._stale):
-            self._elements.put(name, self._part(name, subnet))
+            self._elements.put(name, self._part(name))
         self._stale.clear()
 
     def _concerned(self, watched: Watched) -> Iterable[str]:
@@ -130,19 +147,22 @@ class Plane:
             if service.id in sources or not networks.isdisjoint(service.networks):
                 yield name
 
-    def _part(self, name: str, subnet: IPv4Network) -> Part:
+    def _part(self, name: str) -> Part:
         service, attached = self._by_name.get(name), tuple(self._here.get(name, {}).values())
         if service is None:
-            self._ready.pop(name, None)
-            return balancing.part_of(View(service=None, attached=attached, subnet=subnet)) if attached else NOTHING
-        ready = balancing.arrange(
-            self._ready.get(name, ()),
-            balancing.ready_addresses(service),
+            for family in families.FAMILIES:
+                self._ready.pop((name, family), None)
+            return balancing.part_of(View(service=None, attached=attached, sides=self._sides)) if attached else NOTHING
+        sides = tuple(self._arranged(name, service, side) for side in self._sides)
+        return balancing.part_of(View(service=service, attached=attached, sides=sides, watched=self._watched))
+
+    def _arranged(self, name: str, service: dpb.NetworkService, side: Side) -> Side:
+        ready = self._ready[name, side.family] = balancing.arrange(
+            self._ready.get((name, side.family), ()),
+            balancing.ready_addresses(service, side.family),
             by_client=service.session_affinity == pb.SESSION_AFFINITY_CLIENT_IP,
         )
-        self._ready[name] = ready
-        view = View(service=service, attached=attached, ready=ready, subnet=subnet, watched=self._watched)
-        return balancing.part_of(view)
+        return Side(family=side.family, subnet=side.subnet, ready=ready)
 
 
 def _remains(service: dpb.NetworkService) -> dpb.NetworkService:

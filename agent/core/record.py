@@ -40,6 +40,7 @@ class Record:
     message: str = ""
     reason: str = ""
     address: str = ""
+    address6: str = ""
     root_id: int | None = None  # the node's id of the container's root; 0: it has the node's users; None: not decided
     image_digest: str = ""  # of the manifest: a restart uses the very same image
     stop_signal: str = "SIGTERM"  # the template's, else the image's

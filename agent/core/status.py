@@ -19,6 +19,7 @@ def status_of(observed: Observed, *, unwanted: bool = False) -> pb.TaskStatus:
         ready=runs and record.ready and not record.unhealthy and not unwanted,
         restarts=record.restarts,
         address=record.address,
+        address6=record.address6,
         started_at=record.started_at,
     )
     if record.root_id is not None:

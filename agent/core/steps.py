@@ -18,7 +18,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from agent.core.record import Exit, Record
-from protos import states
+from protos import families, states
 from protos.orch.v1 import objects_pb2 as pb
 from protos.states import State
 
@@ -305,7 +305,7 @@ def _prepare(observed: Observed, desired: Desired) -> Step | None:
         return PrepareImage(reference=desired.template.container.image)
     if observed.record.root_id is None:
         return TakeUsers()
-    if not observed.record.address:
+    if not families.every(observed.record):
         return TakeAddress()
     if not observed.network_ready:
         return AttachNetwork()
@@ -380,7 +380,7 @@ def _after_the_end(observed: Observed, desired: Desired, now_ms: int) -> Step:
 def _clean_up(observed: Observed) -> Step | None:
     if observed.life is not Life.NONE:
         return DeleteContainer()
-    if observed.network_ready or observed.record.address:
+    if observed.network_ready or families.every(observed.record):
         return DetachNetwork()
     if observed.record.root_id is not None:
         return FreeUsers()
