@@ -5,13 +5,14 @@ tried again with it.
 """
 
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from agent.adapters import dns, dnsupstream
+from agent.core import firewall
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.core.hostfiles import Resolving
+from protos import families
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -31,7 +32,7 @@ class Naming:
         upstream_port: int = dnsupstream.PORT,
     ) -> None:
         self._task_at = task_at
-        self._gateway = ""
+        self._gateways: tuple[str, ...] = ()
         self._zone = Zone()
         self._servers = dnsupstream.NodeServers(resolv_conf, port=upstream_port)
         self._server = dns.DnsServer(self._zone, self._servers, self._asker_of, port=port)
@@ -42,22 +43,24 @@ class Naming:
 
     def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
         """What the leader says now. A service that is the same object as before has not changed."""
-        if network is not None and network.subnet:
-            self._gateway = self._servers.own_address = str(IPv4Network(network.subnet)[1])
-            self._zone.configure(ranges=(network.cluster_range, network.service_range), address=self._gateway)
+        subnets = families.every(network, "subnet") if network is not None else ()
+        if subnets:
+            self._gateways = self._servers.own_addresses = tuple(map(firewall.gateway, subnets))
+            ranges = [*families.every(network, "cluster_range"), *families.every(network, "service_range")]
+            self._zone.configure(ranges=ranges, addresses=self._gateways)
         self._zone.update(services)
 
     async def serve(self) -> None:
-        """Listen at the gateway's address, which is there. Raises Temporary."""
-        await self._server.listen(self._gateway)
+        """Listen at the gateway's addresses, which are there. Raises Temporary."""
+        await self._server.listen(*self._gateways)
 
     def resolving(self) -> Resolving:
-        """What a container's resolv.conf must say."""
-        return Resolving(server=self._gateway, search=self._servers.search)
+        """What a container's resolv.conf must say: one server, at the first address, which all tasks here reach."""
+        return Resolving(servers=self._gateways[:1], search=self._servers.search)
 
     def _asker_of(self, address: str) -> Asker:
         task = self._task_at(address)
         if task is not None:
             outside = not self._zone.is_internal(task.meta.namespace, task.service)
             return Asker(served=True, namespace=task.meta.namespace, outside=outside)
-        return _NODE if address == self._gateway else _STRANGER
+        return _NODE if address in self._gateways else _STRANGER

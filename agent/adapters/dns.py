@@ -1,4 +1,4 @@
-"""The name server of a node: UDP and TCP at one address, for the tasks of this node.
+"""The name server of a node: UDP and TCP at an address of each family, for the tasks of this node.
 
 Three rules: what the cluster knows is answered without waiting; what waits for somebody else is bounded, in all and for
 each client, and what comes beyond that is dropped or refused; and a client's mistake is the client's alone.
@@ -13,13 +13,15 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from agent.adapters.dnsupstream import NodeServers
 from agent.core.dns import respond, wire
 from agent.core.dns.respond import Asker, Forward
 from agent.core.dns.zone import Zone
 from agent.errors import Temporary
+from protos import families
+from protos.families import V6
 
 PORT: Final = 53
 BATCH: Final = 64
@@ -34,6 +36,9 @@ MAX_CLIENTS: Final = 256
 MAX_CLIENTS_OF_ONE: Final = 32
 IDLE_S: Final = 10.0
 _LENGTH: Final = struct.Struct("!H")
+
+Client: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""The address and the port come first."""
 
 
 class DnsServer:
@@ -57,9 +62,9 @@ class DnsServer:
         self._port = port
         self._idle_s = idle_s
         self._shuffle = random.Random().shuffle  # noqa: S311 - it spreads load
-        self._address = ""
-        self._udp: socket.socket | None = None
-        self._tcp: asyncio.Server | None = None
+        self._addresses: tuple[str, ...] = ()
+        self._udp: list[socket.socket] = []
+        self._tcp: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._waiting: Counter[str] = Counter()
         self._clients: dict[asyncio.StreamWriter, str] = {}
@@ -72,40 +77,42 @@ class DnsServer:
             finally:
                 self.close()
 
-    async def listen(self, address: str) -> None:
-        """Answer at this address from now on, and at no other. Raises Temporary."""
-        if address == self._address:
+    async def listen(self, *addresses: str) -> None:
+        """Answer at these addresses from now on, and at no others. Raises Temporary."""
+        if addresses == self._addresses:
             return
         self.close()
-        try:
-            self._udp = _bound(address, self._port)
-            self._tcp = await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES)
-        except OSError as error:
-            self.close()
-            raise _deaf(address, self._port, error) from error
-        asyncio.get_running_loop().add_reader(self._udp, self._readable)
-        self._address = address
+        for address in addresses:
+            try:
+                await self._listen(address)
+            except OSError as error:
+                self.close()
+                raise _deaf(address, self._port, error) from error
+        self._addresses = addresses
+
+    async def _listen(self, address: str) -> None:
+        opened = _bound(address, self._port)
+        self._udp.append(opened)
+        self._tcp.append(await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES))
+        asyncio.get_running_loop().add_reader(opened, self._readable, opened)
 
     def close(self) -> None:
         """Listen nowhere."""
-        self._address = ""
-        if self._udp is not None:
-            asyncio.get_running_loop().remove_reader(self._udp)
-            self._udp.close()
-            self._udp = None
-        if self._tcp is not None:
-            self._tcp.close()
-            self._tcp = None
+        self._addresses = ()
+        for opened in self._udp:
+            asyncio.get_running_loop().remove_reader(opened)
+            opened.close()
+        self._udp.clear()
+        for server in self._tcp:
+            server.close()
+        self._tcp.clear()
         for writer in self._clients:
             writer.close()
 
     # UDP: the socket itself and not a transport, which has one packet a turn of the loop
 
-    def _readable(self) -> None:
-        opened = self._udp
+    def _readable(self, opened: socket.socket) -> None:
         for _ in range(BATCH):
-            if opened is None:
-                return
             try:
                 packet, client = opened.recvfrom(RECEIVE_BYTES)
             except BlockingIOError:
@@ -118,14 +125,14 @@ class DnsServer:
             elif answer is not None:
                 _send(opened, answer, client)
 
-    def _forward(self, opened: socket.socket, asked: Forward, client: tuple[str, int]) -> None:
+    def _forward(self, opened: socket.socket, asked: Forward, client: Client) -> None:
         """Over the limit it is dropped: the client asks again, and has the next turn."""
         full = self._waiting.total() >= MAX_WAITING or self._waiting[client[0]] >= MAX_WAITING_OF_ONE
         if not full and self._group is not None:
             self._waiting[client[0]] += 1
             self._group.create_task(self._ask(opened, asked, client))
 
-    async def _ask(self, opened: socket.socket, asked: Forward, client: tuple[str, int]) -> None:
+    async def _ask(self, opened: socket.socket, asked: Forward, client: Client) -> None:
         try:
             answer = await self._servers.ask(asked.upstream, tcp=False)
         finally:
@@ -180,7 +187,8 @@ def _deaf(address: str, port: int, error: OSError) -> Temporary:
 
 
 def _bound(address: str, port: int) -> socket.socket:
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if families.of(address) is V6 else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         opened.bind((address, port))
@@ -190,6 +198,6 @@ def _bound(address: str, port: int) -> socket.socket:
     return opened
 
 
-def _send(opened: socket.socket, answer: bytes, client: tuple[str, int]) -> None:
+def _send(opened: socket.socket, answer: bytes, client: Client) -> None:
     with contextlib.suppress(OSError):  # it has gone, or the network is full: then it asks again
         opened.sendto(answer, client)

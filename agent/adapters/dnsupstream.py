@@ -47,7 +47,7 @@ class NodeServers:
         self._asked: dict[tuple[Upstream, bool], asyncio.Future[Answer]] = {}
         self._cache = Cache()
         self._chance = random.SystemRandom()
-        self.own_address = ""
+        self.own_addresses: tuple[str, ...] = ()
         """Where this node answers itself, which is nobody to ask."""
 
     @property
@@ -88,7 +88,7 @@ class NodeServers:
 
     def _in_order(self) -> Sequence[str]:
         """Those that answered before those that did not a short while ago."""
-        servers = [server for server in self._read().servers if server != self.own_address]
+        servers = [server for server in self._read().servers if server not in self.own_addresses]
         if len(servers) == 1:
             return servers * ATTEMPTS
         late = time.monotonic() - AVOIDED_S

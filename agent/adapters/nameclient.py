@@ -3,13 +3,15 @@
 import asyncio
 import os
 import socket
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from agent.core.dns import names, wire
+from protos import families
+from protos.families import V6
 
 PORT = 53
 _PACKET_BYTES = 65_535
-_ADDRESS_BYTES = 4
+_ADDRESS_BYTES = {wire.A: 4, wire.AAAA: 16}
 
 
 async def ask(server: tuple[str, int], name: str, kind: int, *, timeout_s: float) -> wire.Answer:
@@ -17,7 +19,8 @@ async def ask(server: tuple[str, int], name: str, kind: int, *, timeout_s: float
     question = wire.Question(names.from_text(name), kind)
     number = int.from_bytes(os.urandom(2), "big")
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+    family = socket.AF_INET6 if families.of(server[0]) is V6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
         asking.connect(server)
         async with asyncio.timeout(timeout_s):
             await loop.sock_sendall(asking, wire.write_query(number, question, flags=wire.RD, edns=None))
@@ -28,6 +31,5 @@ async def ask(server: tuple[str, int], name: str, kind: int, *, timeout_s: float
 
 
 def addresses(answer: wire.Answer) -> set[str]:
-    """The IPv4 addresses in it."""
-    found = (record.data for record in answer.answers if record.kind == wire.A)
-    return {str(IPv4Address(data)) for data in found if len(data) == _ADDRESS_BYTES}
+    """The addresses in it, of both families."""
+    return {str(ip_address(one.data)) for one in answer.answers if len(one.data) == _ADDRESS_BYTES.get(one.kind)}

@@ -19,7 +19,7 @@ from agent import ports
 from agent.core import probes
 from agent.core.probes import Answer, Target
 from agent.errors import AgentError
-from protos import units
+from protos import families, units
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -76,7 +76,8 @@ class NodeProber:
 
 async def _connect(address: str, port: int) -> Answer:
     """Without a transport: that would cost more than the connection."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
         code = connection.connect_ex((address, port))
         if code == errno.EINPROGRESS:
             code = await _outcome(connection)
@@ -142,7 +143,12 @@ async def _skip_headers(reader: asyncio.StreamReader) -> None:
 
 
 def _headers(address: str, port: int, wanted: Mapping[str, str]) -> dict[str, str]:
-    given = {"Host": f"{address}:{port}", "User-Agent": "orch-probe", "Accept": "*/*", "Connection": "close"}
+    given = {
+        "Host": f"{families.bracketed(address)}:{port}",
+        "User-Agent": "orch-probe",
+        "Accept": "*/*",
+        "Connection": "close",
+    }
     names = {name.title(): name for name in given}
     return {**given, **{names.get(name.title(), name): value for name, value in wanted.items()}}
 
@@ -168,7 +174,7 @@ async def _check(address: str, port: int, probe: pb.GrpcProbe, *, timeout_ms: in
     on the wire they are the wrappers of those.
     """
     options = (*_GRPC_OPTIONS, (_GIVE_UP_CONNECTING, timeout_ms))
-    async with grpc.aio.insecure_channel(f"{address}:{port}", options=options) as channel:
+    async with grpc.aio.insecure_channel(f"{families.bracketed(address)}:{port}", options=options) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=wrappers_pb2.StringValue.SerializeToString,

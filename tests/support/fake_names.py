@@ -20,4 +20,4 @@ class FakeNames:
         assert self.network is not None, "names are answered at the gateway's address"
 
     def resolving(self) -> Resolving:
-        return Resolving(server="10.112.1.1", search=("example.com",))
+        return Resolving(servers=("10.112.1.1",), search=("example.com",))

@@ -4,9 +4,11 @@ One rule: a task that is not ready has its own name all the same, so that those 
 in the service's own answers it does not occur.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from agent.core.dns import names
+from protos import families
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -23,32 +25,32 @@ class Members:
         self._prefix = labels[0] + b"-"
 
     @cached_property
-    def address(self) -> bytes:
-        """The virtual one; empty when there is none."""
-        return _packed(self.service.address) if self.service.address else b""
+    def addresses(self) -> tuple[bytes, ...]:
+        """The virtual ones; empty when there is none."""
+        return _all(self.service)
 
     @cached_property
     def ready(self) -> tuple[bytes, ...]:
         """The addresses of tasks that take new connections."""
-        return tuple(_packed(each.address) for each in self.service.endpoints if each.ready and each.address)
+        return tuple(address for each in self.service.endpoints if each.ready for address in _all(each))
 
     @cached_property
     def _tasks(self) -> dict[bytes, tuple[bytes, ...]]:
         slots: dict[int, dict[bool, list[bytes]]] = {}
         found: dict[bytes, tuple[bytes, ...]] = {}
         for endpoint in self.service.endpoints:
-            if not endpoint.address:
+            addresses = _all(endpoint)
+            if not addresses:
                 continue
-            address = _packed(endpoint.address)
-            found[endpoint.task_id.lower().encode()] = (address,)
-            slots.setdefault(endpoint.slot, {}).setdefault(endpoint.ready, []).append(address)
+            found[endpoint.task_id.lower().encode()] = addresses
+            slots.setdefault(endpoint.slot, {}).setdefault(endpoint.ready, []).extend(addresses)
         for slot, by_ready in slots.items():
             if slot:
                 found[self._prefix + str(slot).encode()] = tuple(by_ready.get(True) or by_ready[False])
         return found
 
     def tasks_of(self, label: bytes) -> tuple[bytes, ...]:
-        """The address of the task of that id, or in that slot; while a slot changes hands, of both that are in it."""
+        """The addresses of the task of that id, or in that slot; while a slot changes hands, of both that are in it."""
         return self._tasks.get(label, ())
 
     @cached_property
@@ -66,15 +68,16 @@ class Members:
         return frozenset(protocol for _, protocol in self.ports)
 
     @cached_property
-    def port_targets(self) -> tuple[tuple[bytes, bytes], ...]:
+    def port_targets(self) -> Mapping[bytes, tuple[bytes, ...]]:
         """Where its ports are, names and addresses: itself with a virtual address, else each ready task."""
-        if self.address:
-            return ((self.name, self.address),)
-        return tuple(
-            (self.name_of(each), _packed(each.address))
-            for each in self.service.endpoints
-            if each.ready and each.address
-        )
+        if self.addresses:
+            return {self.name: self.addresses}
+        found: dict[bytes, tuple[bytes, ...]] = {}
+        for each in self.service.endpoints:
+            if each.ready and (addresses := _all(each)):
+                name = self.name_of(each)
+                found[name] = (*found.get(name, ()), *addresses)
+        return found
 
     def name_of(self, endpoint: dpb.Endpoint) -> bytes:
         """A task's own name: its slot's, or its id's when it is in none."""
@@ -84,5 +87,7 @@ class Members:
         return bytes((len(label),)) + label + self.name
 
 
-def _packed(address: str) -> bytes:
-    return bytes(map(int, address.split(".")))
+def _all(holder: dpb.NetworkService | dpb.Endpoint) -> tuple[bytes, ...]:
+    """Its addresses, of both families."""
+    first = (bytes(map(int, holder.address.split("."))),) if holder.address else ()
+    return (*first, families.packed(holder.address6)) if holder.address6 else first

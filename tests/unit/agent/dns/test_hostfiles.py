@@ -23,7 +23,7 @@ def made(*, hostname: str = "") -> hostfiles.Mapping[str, str]:
         node=NODE,
         address="10.1.0.5",
         network_namespace="/ns",
-        resolving=Resolving(server="10.1.0.1", search=("corp.example",)),
+        resolving=Resolving(servers=("10.1.0.1",), search=("corp.example",)),
     )
     assert request.config["hostname"] == request.files[hostfiles.HOSTNAME].strip()
     return request.files
@@ -62,7 +62,7 @@ def test_names_are_looked_for_near_first() -> None:
 )
 def test_the_list_of_domains_is_bounded(domains: list[str], kept: int) -> None:
     """Six, and 256 characters; none twice."""
-    text = hostfiles.resolv_conf("shop", Resolving(server="10.1.0.1", search=tuple(domains)))
+    text = hostfiles.resolv_conf("shop", Resolving(servers=("10.1.0.1",), search=tuple(domains)))
     words = text.splitlines()[1].split()[1:]
     assert words[:2] == ["shop.orch", "orch"]
     assert len(words) == 2 + kept
@@ -71,6 +71,6 @@ def test_the_list_of_domains_is_bounded(domains: list[str], kept: int) -> None:
 
 def test_a_task_without_an_address_or_a_slot() -> None:
     """There is less to say, and nothing wrong."""
-    assert hostfiles.hosts(TASK, hostname="x", address="").splitlines()[-1] == "ff02::2 ip6-allrouters"
+    assert hostfiles.hosts(TASK, hostname="x", addresses=()).splitlines()[-1] == "ff02::2 ip6-allrouters"
     alone = pb.Task(meta=pb.Meta(name="job-a", namespace="shop"))
-    assert hostfiles.hosts(alone, hostname="job-a", address="10.1.0.5").endswith("\n10.1.0.5 job-a\n")
+    assert hostfiles.hosts(alone, hostname="job-a", addresses=("10.1.0.5",)).endswith("\n10.1.0.5 job-a\n")

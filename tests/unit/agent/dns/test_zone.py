@@ -59,7 +59,7 @@ def services(*extra: dpb.NetworkService) -> dict[str, dpb.NetworkService]:
 @pytest.fixture
 def zone() -> Zone:
     made = Zone()
-    made.configure(ranges=("10.0.0.0/12", "10.96.0.0/16"), address="10.1.0.1")
+    made.configure(ranges=("10.0.0.0/12", "10.96.0.0/16"), addresses=("10.1.0.1",))
     made.update(services())
     return made
 
@@ -334,7 +334,7 @@ def test_a_service_that_is_made_anew(zone: Zone) -> None:
 def test_whatever_is_asked_is_answered_or_passed_on(labels: list[bytes], kind: int) -> None:
     """Names of any bytes, in which parts of ours occur; and what ends in our domain is never passed on."""
     made = Zone()
-    made.configure(ranges=("10.0.0.0/12", "10.96.0.0/16"), address="10.1.0.1")
+    made.configure(ranges=("10.0.0.0/12", "10.96.0.0/16"), addresses=("10.1.0.1",))
     made.update(services())
     packet = wire.write_query(7, wire.Question(names.from_labels(labels), kind), flags=wire.RD, edns=None)
     answer = respond.respond(packet, made, Asker(served=True, namespace="default"), random.shuffle, udp=True)
@@ -361,7 +361,7 @@ def test_any_order_of_changes_leads_to_the_same_zone(data: st.DataObject) -> Non
     fresh = Zone()
     fresh.update(now)
     for zone in (walked, fresh):
-        zone.configure(ranges=("10.0.0.0/8",), address="10.1.0.1")
+        zone.configure(ranges=("10.0.0.0/8",), addresses=("10.1.0.1",))
     for service in pool:
         for name, kind in (
             (f"{service.name}.{service.namespace}.orch", "A"),
