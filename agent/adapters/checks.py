@@ -18,6 +18,8 @@ from agent.adapters.echo import Echo
 from agent.adapters.netlink import Netlink
 from agent.core.dns import wire
 from agent.core.overlay import Impossible, gateway
+from protos import families
+from protos.families import V4, Family
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -49,7 +51,7 @@ class NetworkChecks:
         nodes, names, services = await asyncio.gather(
             self._nodes(request.network, request.timeout / 1000),
             self._names(request),
-            _all(_connections(request.services, request.timeout / 1000)),
+            _all(_connections(request.services, families.told(request.network, "subnet"), request.timeout / 1000)),
         )
         return [*nodes, *names, *services]
 
@@ -58,13 +60,20 @@ class NetworkChecks:
             mtu = await asyncio.to_thread(self._mtu, network)
         except (Impossible, OSError) as error:
             return [cpb.NetworkFinding(target="this node", what="its network", problem=str(error))]
-        source = gateway(network.subnet)
-        peers = [peer for peer in network.peers if peer.subnet]
+        had = families.told(network, "subnet")
+        ways = [
+            (peer.node_id, gateway(family.get(network, "subnet")), gateway(subnet))
+            for peer in network.peers
+            for family in had
+            if (subnet := family.get(peer, "subnet"))
+        ]
 
-        def reaching(peer: dpb.NetworkPeer) -> Awaitable[Findings]:
-            return _tried(peer.node_id, f"packets of {mtu} bytes", lambda: _reach(peer, source, mtu, timeout_s))
+        def reaching(way: tuple[str, str, str]) -> Awaitable[Findings]:
+            node_id, source, target = way
+            what = f"{'IPv6 ' if ':' in target and len(had) > 1 else ''}packets of {mtu} bytes"
+            return _tried(node_id, what, lambda: _reach(target, source, mtu, timeout_s))
 
-        return await _all(map(reaching, peers))
+        return await _all(map(reaching, ways))
 
     def _mtu(self, network: dpb.NodeNetwork) -> int:
         with Netlink() as netlink:
@@ -72,11 +81,15 @@ class NetworkChecks:
 
     async def _names(self, request: dpb.NetworkCheckRequest) -> Findings:
         """Without a server no name needs to be asked for."""
-        server, timeout_s = (gateway(request.network.subnet), self._name_port), request.timeout / 1000
+        had = families.told(request.network, "subnet")
+        if not had:
+            return []
+        server = gateway(families.every(request.network, "subnet")[0]), self._name_port
+        timeout_s = request.timeout / 1000
 
         def asking(service: dpb.NetworkService) -> Awaitable[Findings]:
             name = f"{service.name}.{service.namespace}.{ZONE}"
-            return _tried(_label(service), f"name {name}", lambda: _resolve(server, name, service, timeout_s))
+            return _tried(_label(service), f"name {name}", lambda: _resolve(server, name, service, had, timeout_s))
 
         first = await _tried("names", f"name server {server[0]}", lambda: _greet(server, timeout_s))
         return first if first[0].problem else [*first, *await _all(map(asking, request.services))]
@@ -109,9 +122,8 @@ async def _tried(target: str, what: str, attempt: Attempt) -> Findings:
 # What is tried ------------------------------------------------------------------------------------------------------
 
 
-async def _reach(peer: dpb.NetworkPeer, source: str, mtu: int, timeout_s: float) -> float:
+async def _reach(target: str, source: str, mtu: int, timeout_s: float) -> float:
     """When small packets pass and large ones do not, the size that passes says which device or tunnel is in the way."""
-    target = gateway(peer.subnet)
     echo = Echo(source)
     try:
         answered: dict[int, float] = {}
@@ -133,15 +145,25 @@ async def _greet(server: tuple[str, int], timeout_s: float) -> float:
     return time.monotonic() - began
 
 
-async def _resolve(server: tuple[str, int], name: str, service: dpb.NetworkService, timeout_s: float) -> float:
+async def _resolve(
+    server: tuple[str, int], name: str, service: dpb.NetworkService, had: Iterable[Family], timeout_s: float
+) -> float:
+    """Of both families, when there are two: the time of the slower one."""
+    return max([await _resolve_one(server, name, service, family, timeout_s) for family in had])
+
+
+async def _resolve_one(
+    server: tuple[str, int], name: str, service: dpb.NetworkService, family: Family, timeout_s: float
+) -> float:
     began = time.monotonic()
-    answer = await _question(server, name, wire.A, timeout_s)
+    answer = await _question(server, name, wire.A if family is V4 else wire.AAAA, timeout_s)
     took_s = time.monotonic() - began
-    expected = {service.address} if service.address else {one.address for one in service.endpoints}
+    stands = families.every(service)
+    expected = {family.get(one, "address") for one in ((service,) if stands else service.endpoints)} - {""}
     got = nameclient.addresses(answer)
     if answer.code != wire.NOERROR:
         raise Broken(f"the name server answers with code {answer.code} instead of {_listed(expected)}")
-    if not got or not got <= expected:
+    if bool(got) != bool(expected) or not got <= expected:
         raise Broken(f"the name server answers {_listed(got)} instead of {_listed(expected)}")
     return took_s
 
@@ -158,16 +180,23 @@ async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: fl
     raise AssertionError("the last try returns or raises")
 
 
-def _connections(services: Iterable[dpb.NetworkService], timeout_s: float) -> Iterator[Awaitable[Findings]]:
+def _connections(
+    services: Iterable[dpb.NetworkService], had: Iterable[Family], timeout_s: float
+) -> Iterator[Awaitable[Findings]]:
+    """A service none of whose tasks has an address of a family is not reached by it."""
     for service in services:
-        for port in service.ports:
-            if service.address and (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
-                yield _connection(service, port.target, timeout_s)
+        for family in had:
+            address, reached = (
+                family.get(service, "address"),
+                any(family.get(one, "address") for one in service.endpoints),
+            )
+            for port in service.ports:
+                if address and reached and (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
+                    yield _connection(service, address, port.target, timeout_s)
 
 
-async def _connection(service: dpb.NetworkService, port: int, timeout_s: float) -> Findings:
-    what = f"port {port} at {service.address}"
-    return await _tried(_label(service), what, lambda: _connect(service.address, port, timeout_s))
+async def _connection(service: dpb.NetworkService, address: str, port: int, timeout_s: float) -> Findings:
+    return await _tried(_label(service), f"port {port} at {address}", lambda: _connect(address, port, timeout_s))
 
 
 async def _connect(address: str, port: int, timeout_s: float) -> float:

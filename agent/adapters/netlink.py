@@ -9,17 +9,19 @@ the namespace by a moment's setns(2) of the calling thread, and stays there.
 `routes.py` and `vxlan.py` hold what the way to other nodes needs.
 """
 
+import contextlib
 import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Self
 
 from agent.adapters.netlink_format import attribute as _attribute
 from agent.adapters.netlink_format import attributes as _attributes
+from agent.adapters.netlink_format import family_of
 from runtime import syscalls
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -31,8 +33,11 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 18, 28
+IFLA_AF_SPEC, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 26, 8, 1
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_F_NODAD = 0x02
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC = 1, 4, 5, 7
 NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 IFF_UP = 1
@@ -104,13 +109,18 @@ class Netlink:
         return next((link for link in self.links() if link.name == name), None)
 
     def addresses(self) -> dict[str, int]:
-        """IPv4 addresses, and the index of the device that has each."""
-        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
-        found = {}
+        """Addresses of both families, and the index of the device that has each."""
+        return dict(self.address_pairs())
+
+    def address_pairs(self) -> list[tuple[str, int]]:
+        """The same; several devices may have the same link-local address."""
+        body = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        found = []
         for reply in self._request(RTM_GETADDR, NLM_F_DUMP, body, what="list addresses"):
-            local = dict(_attributes(reply[_ADDRESS.size :])).get(IFA_LOCAL)
+            attributes = dict(_attributes(reply[_ADDRESS.size :]))
+            local = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS)  # IPv6 has no other
             if local is not None:
-                found[str(IPv4Address(local))] = _ADDRESS.unpack_from(reply)[4]
+                found.append((str(ip_address(local)), _ADDRESS.unpack_from(reply)[4]))
         return found
 
     def add_veth(
@@ -155,21 +165,22 @@ class Netlink:
                 raise
 
     def add_address(self, index: int, address: str, prefix_length: int) -> None:
-        """Give a device an address; it may have it already."""
-        packed = IPv4Address(address).packed
-        broadcast = IPv4Network((address, prefix_length), strict=False).broadcast_address.packed
+        """Give a device an address, at once and without asking who else has it; it may have it already."""
+        packed = ip_address(address).packed
         body = (
-            _ADDRESS.pack(socket.AF_INET, prefix_length, 0, RT_SCOPE_UNIVERSE, index)
+            _ADDRESS.pack(family_of(packed), prefix_length, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
             + _attribute(IFA_LOCAL, packed)
             + _attribute(IFA_ADDRESS, packed)
-            + _attribute(IFA_BROADCAST, broadcast)
         )
+        if len(packed) == 4:
+            broadcast = IPv4Network((address, prefix_length), strict=False).broadcast_address.packed
+            body += _attribute(IFA_BROADCAST, broadcast)
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWADDR, flags, body, what=f"add address {address}/{prefix_length}")
 
     def set_route(self, destination: str, gateway: str) -> None:
         """Reach a range through a gateway; replaces the route that is there."""
-        body = _route(destination) + _attribute(RTA_GATEWAY, IPv4Address(gateway).packed)
+        body = _route(destination) + _attribute(RTA_GATEWAY, ip_address(gateway).packed)
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWROUTE, flags, body, what=f"set route {destination} via {gateway}")
 
@@ -194,8 +205,9 @@ class Netlink:
 
     def delete_address(self, index: int, address: str, prefix_length: int) -> None:
         """Take an address from a device."""
-        body = _ADDRESS.pack(socket.AF_INET, prefix_length, 0, RT_SCOPE_UNIVERSE, index)
-        body += _attribute(IFA_LOCAL, IPv4Address(address).packed)
+        packed = ip_address(address).packed
+        body = _ADDRESS.pack(family_of(packed), prefix_length, 0, RT_SCOPE_UNIVERSE, index)
+        body += _attribute(IFA_LOCAL, packed)
         self._request(RTM_DELADDR, NLM_F_ACK, body, what=f"delete address {address}/{prefix_length}")
 
     def set_device_route(self, destination: str, index: int, *, source: str = "") -> None:
@@ -203,7 +215,7 @@ class Netlink:
         body = _route(destination, protocol=DEVICE_ROUTE_PROTOCOL, scope=RT_SCOPE_LINK)
         body += _attribute(RTA_OIF, struct.pack("=I", index))
         if source:
-            body += _attribute(RTA_PREFSRC, IPv4Address(source).packed)
+            body += _attribute(RTA_PREFSRC, ip_address(source).packed)
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWROUTE, flags, body, what=f"set route {destination} to a device")
 
@@ -215,14 +227,16 @@ class Netlink:
 
     def device_routes(self) -> list[tuple[str, int]]:
         """Destination and device of every route that the two calls above have set; 0: unreachable."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        body = _ROUTE.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
         found = []
         for reply in self._request(RTM_GETROUTE, NLM_F_DUMP, body, what="list routes"):
-            _, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(reply)
+            family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(reply)
+            if protocol != DEVICE_ROUTE_PROTOCOL or table != RT_TABLE_MAIN or family not in FAMILIES:
+                continue
             attributes = dict(_attributes(reply[_ROUTE.size :]))
-            if protocol == DEVICE_ROUTE_PROTOCOL and table == RT_TABLE_MAIN and RTA_DST in attributes:
+            if RTA_DST in attributes:
                 index = struct.unpack("=I", attributes[RTA_OIF])[0] if kind == RTN_UNICAST else 0
-                found.append((f"{IPv4Address(attributes[RTA_DST])}/{length}", index))
+                found.append((f"{ip_address(attributes[RTA_DST])}/{length}", index))
         return found
 
     def delete_device_route(self, destination: str, index: int) -> None:
@@ -239,10 +253,17 @@ class Netlink:
 
     def set_neighbour(self, index: int, address: str, hardware_address: bytes) -> None:
         """Who has an address on a device, once and for all: nobody is asked, and nobody can claim it."""
-        body = _NEIGHBOUR.pack(socket.AF_INET, index, NUD_PERMANENT, 0, 0)
-        body += _attribute(NDA_DST, IPv4Address(address).packed) + _attribute(NDA_LLADDR, hardware_address)
+        packed = ip_address(address).packed
+        body = _NEIGHBOUR.pack(family_of(packed), index, NUD_PERMANENT, 0, 0)
+        body += _attribute(NDA_DST, packed) + _attribute(NDA_LLADDR, hardware_address)
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(RTM_NEWNEIGH, flags, body, what=f"set neighbour {address}")
+
+    def set_no_own_addresses(self, index: int) -> None:
+        """The kernel gives a device no IPv6 address by itself. Comes before the device is up."""
+        modes = _attribute(socket.AF_INET6, _attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE])))
+        body = _LINK.pack(0, 0, index, 0, 0) + _attribute(IFLA_AF_SPEC, modes)
+        self._request(RTM_NEWLINK, NLM_F_ACK, body, what="keep a link without IPv6 addresses of its own")
 
     def _make(self, kind: int, body: bytes, *, what: str) -> None:
         self._request(kind, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, what=what)
@@ -274,7 +295,14 @@ def _socket() -> socket.socket:
 
 
 def _socket_in(namespace: str) -> socket.socket:
-    """A socket belongs to the namespace that it was made in. Nothing else runs in this thread between the two setns."""
+    """A socket belongs to the namespace that it was made in."""
+    with entered(namespace):
+        return _socket()
+
+
+@contextlib.contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """This thread is in another network namespace. Nothing else may run in it meanwhile: do not wait inside."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
@@ -283,7 +311,7 @@ def _socket_in(namespace: str) -> socket.socket:
         finally:
             os.close(there)
         try:
-            return _socket()
+            yield
         finally:
             syscalls.setns(home, syscalls.CLONE_NEWNET)
     finally:
@@ -293,10 +321,10 @@ def _socket_in(namespace: str) -> socket.socket:
 def _route(
     destination: str, *, protocol: int = ROUTE_PROTOCOL, scope: int = RT_SCOPE_UNIVERSE, kind: int = RTN_UNICAST
 ) -> bytes:
-    network = IPv4Network(destination)
+    network = ip_network(destination)
     fixed = (0, 0, RT_TABLE_MAIN, protocol, scope, kind, 0)
-    header = _ROUTE.pack(socket.AF_INET, network.prefixlen, *fixed)
-    return header + _attribute(RTA_DST, network.network_address.packed)
+    packed = network.network_address.packed
+    return _ROUTE.pack(family_of(packed), network.prefixlen, *fixed) + _attribute(RTA_DST, packed)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -3,6 +3,7 @@
 attribute = length, type, bytes, padded to four
 """
 
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -22,3 +23,8 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & 0x3FFF, data[offset + 4 : offset + size]
         offset += size + -size % 4
+
+
+def family_of(packed: bytes) -> int:
+    """The family of an address, by its length."""
+    return socket.AF_INET if len(packed) == 4 else socket.AF_INET6

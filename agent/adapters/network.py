@@ -1,14 +1,14 @@
 """The node's part of the network: a veth pair and a namespace a task, and the routes that lead to them.
 
-    task   eth0  its address/32, everything goes to the node's end
+    task   eth0  its address/32 (of IPv6 /128), everything goes to the node's end
              │
     node   orch-…   no address, no bridge: the route `address/32 dev orch-…` leads there
-           orch0    a device that leads nowhere; it has the gateway's address, the first of the node's subnet
+           orch0    a device that leads nowhere; it has the gateway's addresses, the first ones of the node's subnets
 
 Two rules: everything is made inside the agent's own network namespace and is recognisable as ours (device `orch0`,
 links `orch-…`, routes with protocol numbers of ours, nftables table `orch`); and nobody is asked who has an address:
 both ends are told, hardware addresses are computed from IP addresses, and packets from a task with any source but
-its own are dropped (rp_filter).
+its own are dropped (rp_filter; for IPv6, which has none, a rule of the node's table).
 """
 
 import asyncio
@@ -16,24 +16,27 @@ import hashlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 
 from agent.adapters import overlay, rules
 from agent.adapters.layout import Layout
-from agent.adapters.netlink import Netlink
+from agent.adapters.netlink import Netlink, entered
 from agent.adapters.rules import Rules
 from agent.adapters.ways import Ways
 from agent.core.network import Attachment
-from agent.core.overlay import hardware_address
+from agent.core.overlay import gateway, hardware_address
 from agent.core.plane import Plane
 from agent.errors import Temporary
+from protos import families
+from protos.families import V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 DEVICE = "orch0"
 LINK_PREFIX = "orch-"
 INSIDE = "eth0"
+_ANYWHERE = {V4: "0.0.0.0/0", V6: "::/0"}
 
 
 class Namespaces(Protocol):
@@ -52,9 +55,9 @@ class RoutedNetwork:
     ) -> None:
         self._layout = layout
         self._namespaces = namespaces
-        self._subnet: IPv4Network | None = None
+        self._gateways: Mapping[Family, str] = {}
         self._ways = Ways(node_address)
-        self._plane = Plane(trusted)
+        self._plane = Plane(trusted, outer=families.of(node_address))
         self._rules = Rules(self._plane)
 
     async def run(self) -> None:
@@ -126,47 +129,55 @@ class RoutedNetwork:
     # In a thread
 
     def _configure(self, network: dpb.NodeNetwork) -> None:
-        subnet = IPv4Network(network.subnet)
+        had = families.told(network, "subnet")
+        gateways = {family: gateway(family.get(network, "subnet")) for family in had}
         with Netlink() as netlink:
-            _write_sysctl("net/ipv4/ip_forward", "1")
-            # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
-            _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
-            _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
-            index = _make_device(netlink, str(subnet[1]))
+            if V4 in gateways:
+                _write_sysctl("net/ipv4/ip_forward", "1")
+                # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
+                _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
+                _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
+            if V6 in gateways:
+                _forward_ipv6()
+            index = _make_device(netlink, tuple(gateways.values()))
             _set_device_routes(netlink, index, network)
-            self._subnet = subnet
+            self._gateways = gateways
             self._ways.make(netlink, network)
 
     def _connect(self, attachment: Attachment, namespace: str) -> None:
         """The pair of links, the task's end of it ready and the node's end still down."""
-        name, gateway, mine = link_name(attachment.task_id), self._gateway(), hardware_address(attachment.address)
+        name, addresses = link_name(attachment.task_id), _addresses(attachment)
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as netlink:
                 netlink.add_veth(
                     name,
-                    hardware_address=hardware_address(gateway),
+                    hardware_address=self._card(),
                     mtu=self._ways.mtu,
                     peer=INSIDE,
                     peer_namespace_fd=fd,
-                    peer_address=mine,
+                    peer_address=_card(attachment),
                 )
+                if V6 in addresses:
+                    netlink.set_no_own_addresses(socket.if_nametoindex(name))
         finally:
             os.close(fd)
         _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
-        _connect_inside(namespace, attachment.address, gateway)
+        _connect_inside(namespace, addresses, self._gateways, gateway_card=self._card())
 
     def _open(self, attachment: Attachment) -> None:
         """From here on the task sends and receives."""
         index = socket.if_nametoindex(link_name(attachment.task_id))
         with Netlink() as netlink:
             netlink.set_up(index)
-            netlink.set_neighbour(index, attachment.address, hardware_address(attachment.address))
-            netlink.set_device_route(f"{attachment.address}/32", index, source=self._gateway())
+            for family, address in _addresses(attachment).items():
+                netlink.set_neighbour(index, address, _card(attachment))
+                netlink.set_device_route(f"{address}/{family.bits}", index, source=self._gateways.get(family, ""))
 
-    def _gateway(self) -> str:
-        assert self._subnet is not None, "the node's network is made first"
-        return str(self._subnet[1])
+    def _card(self) -> bytes:
+        """The hardware address of the node's end of every link."""
+        assert self._gateways, "the node's network is made first"
+        return hardware_address(next(iter(self._gateways.values())))
 
 
 def leave() -> None:
@@ -197,17 +208,28 @@ def _delete_link(name: str) -> None:
         netlink.delete_link(name)
 
 
-def _make_device(netlink: Netlink, gateway: str) -> int:
-    """The device that has the gateway's address, and no other; returns its index."""
+def _addresses(attachment: Attachment) -> dict[Family, str]:
+    return {family: family.get(attachment, "address") for family in families.told(attachment, "address")}
+
+
+def _card(attachment: Attachment) -> bytes:
+    """The hardware address of a task."""
+    return hardware_address(families.every(attachment)[0])
+
+
+def _make_device(netlink: Netlink, gateways: Sequence[str]) -> int:
+    """The device that has the gateway's addresses, and no others but link-local ones; returns its index."""
     device = netlink.link(DEVICE)
     if device is None:
-        netlink.add_dead_end(DEVICE, hardware_address=hardware_address(gateway))
+        netlink.add_dead_end(DEVICE, hardware_address=hardware_address(gateways[0]))
         device = netlink.link(DEVICE)
     assert device is not None, "the device that was just made"
-    for address, index in netlink.addresses().items():
-        if index == device.index and address != gateway:
-            netlink.delete_address(index, address, 32)
-    netlink.add_address(device.index, gateway, 32)
+    for address, index in netlink.address_pairs():
+        given = ip_address(address)
+        if index == device.index and address not in gateways and not given.is_link_local:
+            netlink.delete_address(index, address, given.max_prefixlen)
+    for address in gateways:
+        netlink.add_address(device.index, address, ip_address(address).max_prefixlen)
     return device.index
 
 
@@ -215,24 +237,52 @@ def _set_device_routes(netlink: Netlink, index: int, network: dpb.NodeNetwork) -
     """Addresses of the subnet that no task has lead to nobody, rather than out of the node and back; virtual addresses
     lead to the device, so that what the firewall has not translated comes to be refused.
     """
-    wanted = {network.subnet, network.service_range} - {""}
+    had = families.told(network, "subnet")
+    wanted = {family.get(network, name) for family in had for name in ("subnet", "service_range")}
     for destination, device in netlink.device_routes():
         if destination not in wanted and device in (0, index):
             netlink.delete_device_route(destination, device)
-    netlink.set_unreachable(network.subnet)
-    if network.service_range:
-        netlink.set_device_route(network.service_range, index, source=str(IPv4Network(network.subnet)[1]))
+    for family in had:
+        subnet, services = family.get(network, "subnet"), family.get(network, "service_range")
+        netlink.set_unreachable(subnet)
+        if services:
+            netlink.set_device_route(services, index, source=gateway(subnet))
 
 
-def _connect_inside(namespace: str, address: str, gateway: str) -> None:
+def _connect_inside(
+    namespace: str, addresses: Mapping[Family, str], gateways: Mapping[Family, str], *, gateway_card: bytes
+) -> None:
     with Netlink(namespace) as inside:
         device = inside.link(INSIDE)
         assert device is not None, "the device that was just made"
-        inside.add_address(device.index, address, 32)
+        if V6 in addresses:
+            inside.set_no_own_addresses(device.index)
+            _refuse_advertisements(namespace)
+        for family, address in addresses.items():
+            inside.add_address(device.index, address, family.bits)
         inside.set_up(device.index)
-        inside.set_neighbour(device.index, gateway, hardware_address(gateway))
-        inside.set_device_route(f"{gateway}/32", device.index)
-        inside.set_route("0.0.0.0/0", gateway)
+        for family in addresses:
+            inside.set_neighbour(device.index, gateways[family], gateway_card)
+            inside.set_device_route(f"{gateways[family]}/{family.bits}", device.index)
+            inside.set_route(_ANYWHERE[family], gateways[family])
+
+
+def _refuse_advertisements(namespace: str) -> None:
+    """Nobody tells a task of ways and addresses but this node."""
+    with entered(namespace):
+        _write_sysctl(f"net/ipv6/conf/{INSIDE}/accept_ra", "0")
+
+
+def _forward_ipv6() -> None:
+    """A machine that forwards hears no advertisements any more, by which it may have its own way out. One that heard
+    them until now goes on: 2 means also while it forwards.
+    """
+    if Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text().strip() == "1":
+        return
+    for folder in Path("/proc/sys/net/ipv6/conf").iterdir():
+        if folder.name != "all" and (folder / "accept_ra").read_text().strip() == "1":
+            (folder / "accept_ra").write_text("2")
+    _write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def _write_sysctl(name: str, value: str) -> None:

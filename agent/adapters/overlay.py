@@ -9,7 +9,7 @@ need them; what is not wanted any more goes after them.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 import structlog
 
@@ -18,9 +18,12 @@ from agent.adapters.netlink import Netlink
 from agent.core import overlay
 from agent.core.overlay import Plan, Route, Tunnel, Underlay
 from agent.errors import Temporary
+from protos import families
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 log = structlog.get_logger()
+
+_LINK_LOCAL_BITS = 64
 
 
 class Overlay:
@@ -40,6 +43,7 @@ class Overlay:
         except overlay.Impossible as error:
             raise Temporary(str(error), reason="NetworkImpossible") from error
         self._complain(plan)
+        _set_link_local(netlink, plan)
         present = {found.route for found in routes.read(netlink) if found.is_ours}
         if plan.tunnel is None:
             _set_routes(netlink, present, plan.routes)
@@ -75,13 +79,13 @@ def plan_of(netlink: Netlink, network: dpb.NodeNetwork, node_address: str) -> Pl
         for peer in network.peers
         if peer.address and (device := routes.segment_of(netlink, peer.address)) is not None
     }
-    gateway = overlay.gateway(network.subnet)
+    gateways = [overlay.gateway(subnet) for subnet in families.every(network, "subnet")]
     return overlay.plan(
         network,
         node_address,
         Underlay(name=names[index], mtu=links[index].mtu),
         segments,
-        source=gateway if gateway in addresses else "",
+        sources=[gateway for gateway in gateways if gateway in addresses],
     )
 
 
@@ -89,7 +93,12 @@ def _refuse_conflict(
     netlink: Netlink, network: dpb.NodeNetwork, addresses: Mapping[str, int], names: Mapping[int, str]
 ) -> None:
     """Raises Impossible."""
-    ranges = {"cluster's range": network.cluster_range, "services' range": network.service_range}
+    ranges = {
+        "cluster's range": network.cluster_range,
+        "services' range": network.service_range,
+        "cluster's IPv6 range": network.cluster_range6,
+        "services' IPv6 range": network.service_range6,
+    }
     foreign = {
         found.route.destination: (names.get(found.route.device, "-"), bool(found.route.gateway))
         for found in routes.read(netlink)
@@ -130,15 +139,15 @@ def _set_table(netlink: Netlink, device: int, tunnel: Tunnel) -> None:
     """Both tables: what is missing or wrong is set, what is not wanted goes."""
     _equalise(
         vxlan.forwarding(netlink, device),
-        {key: IPv4Address(node).packed for key, node in tunnel.forwarding.items()},
+        {key: families.packed(node) for key, node in tunnel.forwarding.items()},
         remove=lambda entry: vxlan.delete_forwarding(netlink, device, entry),
-        add=lambda key, value: vxlan.set_forwarding(netlink, device, key, str(IPv4Address(value))),
+        add=lambda key, value: vxlan.set_forwarding(netlink, device, key, str(ip_address(value))),
     )
     _equalise(
         vxlan.neighbours(netlink, device),
-        {IPv4Address(address).packed: hardware for address, hardware in tunnel.neighbours.items()},
+        {families.packed(address): hardware for address, hardware in tunnel.neighbours.items()},
         remove=lambda entry: vxlan.delete_neighbour(netlink, device, entry),
-        add=lambda key, value: vxlan.set_neighbour(netlink, device, str(IPv4Address(key)), value),
+        add=lambda key, value: vxlan.set_neighbour(netlink, device, str(ip_address(key)), value),
     )
 
 
@@ -173,8 +182,25 @@ def _set_routes(netlink: Netlink, present: set[Route], wanted: tuple[Route, ...]
             netlink.delete_route(route.destination)
 
 
+def _set_link_local(netlink: Netlink, plan: Plan) -> None:
+    """Before the routes, which others have to us and we have to them."""
+    wanted = {(plan.link_local, device) for device in plan.link_local_devices}
+    present = set(_link_locals(netlink))
+    for address, device in present - wanted:
+        netlink.delete_address(device, address, _LINK_LOCAL_BITS)
+    for address, device in wanted - present:
+        netlink.add_address(device, address, _LINK_LOCAL_BITS)
+
+
+def _link_locals(netlink: Netlink) -> list[tuple[str, int]]:
+    """Those of ours, with their devices."""
+    return [pair for pair in netlink.address_pairs() if families.packed(pair[0]).startswith(overlay.LINK_LOCAL)]
+
+
 def leave(netlink: Netlink) -> None:
     """Take everything of the way to other nodes away. Raises OSError."""
+    for address, device in _link_locals(netlink):
+        netlink.delete_address(device, address, _LINK_LOCAL_BITS)
     for found in routes.read(netlink):
         if found.is_ours:
             netlink.delete_route(found.route.destination)

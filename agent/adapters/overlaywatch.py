@@ -14,12 +14,15 @@ from agent.adapters import netlink as rtnetlink
 from agent.adapters import vxlan
 from agent.adapters.netlink import DEVICE_ROUTE_PROTOCOL
 from agent.adapters.netlink_format import attributes
-from agent.core.overlay import DEVICE, OUR_DEVICES
+from agent.core.overlay import DEVICE, LINK_LOCAL, OUR_DEVICES
 
 RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_ROUTE = 0x1, 0x4, 0x40
+RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE = 0x100, 0x400
+RTPROT_KERNEL = 2
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst and src length, tos, table, protocol, scope, type, flags
 _RECEIVE_BYTES = 1 << 17
@@ -33,7 +36,8 @@ class OverlayWatch:
         self._device = 0
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE))
+        groups = RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE
+        self._socket.bind((0, groups))
 
     def close(self) -> None:
         self._socket.close()
@@ -74,7 +78,12 @@ class OverlayWatch:
                 _, index, _, _, _ = _NEIGHBOUR.unpack_from(body)
                 return bool(index == self._device)
             case rtnetlink.RTM_NEWROUTE | rtnetlink.RTM_DELROUTE:
-                _, _, _, _, table, protocol, _, _, _ = _ROUTE.unpack_from(body)
+                family, _, _, _, table, protocol, _, _, _ = _ROUTE.unpack_from(body)
+                if family == socket.AF_INET6 and protocol == RTPROT_KERNEL:  # each device that comes up has some
+                    return False
                 return bool(table == rtnetlink.RT_TABLE_MAIN and protocol != DEVICE_ROUTE_PROTOCOL)
+            case rtnetlink.RTM_DELADDR:
+                address = dict(attributes(body[_ADDRESS.size :])).get(rtnetlink.IFA_ADDRESS, b"")
+                return address.startswith(LINK_LOCAL)
             case _:
                 return False

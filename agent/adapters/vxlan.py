@@ -9,15 +9,16 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from agent.adapters import netlink as rtnetlink
 from agent.adapters.netlink import Netlink
-from agent.adapters.netlink_format import attribute
+from agent.adapters.netlink_format import attribute, family_of
 from agent.adapters.netlink_format import attributes as read_attributes
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 IFLA_VXLAN_ID, IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 2, 3, 4, 7
+IFLA_VXLAN_GROUP6, IFLA_VXLAN_LOCAL6 = 16, 17
 IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA, IFLA_VXLAN_DF = 15, 25, 29
 VXLAN_DF_SET = 1
 NDA_DST, NDA_LLADDR = 1, 2
@@ -89,7 +90,7 @@ def add(netlink: Netlink, name: str, settings: Settings, *, mtu: int) -> None:
     """Make a device that is up."""
     data = (
         attribute(IFLA_VXLAN_ID, struct.pack("=I", settings.vni))
-        + attribute(IFLA_VXLAN_LOCAL, IPv4Address(settings.local).packed)
+        + _local(settings.local)
         + attribute(IFLA_VXLAN_PORT, struct.pack(">H", settings.port))
         + attribute(IFLA_VXLAN_LEARNING, b"\0")
         + attribute(IFLA_VXLAN_DF, bytes([VXLAN_DF_SET]))
@@ -109,7 +110,7 @@ def add(netlink: Netlink, name: str, settings: Settings, *, mtu: int) -> None:
 
 def neighbours(netlink: Netlink, device: int) -> list[Entry]:
     """Address → hardware address, of one device."""
-    return [_entry(reply, NDA_DST, NDA_LLADDR) for reply in _dump(netlink, socket.AF_INET, device)]
+    return [_entry(reply, NDA_DST, NDA_LLADDR) for reply in _dump(netlink, socket.AF_UNSPEC, device)]
 
 
 def forwarding(netlink: Netlink, device: int) -> list[Entry]:
@@ -119,21 +120,22 @@ def forwarding(netlink: Netlink, device: int) -> list[Entry]:
 
 def set_neighbour(netlink: Netlink, device: int, address: str, hardware_address: bytes) -> None:
     """Write down the hardware address of an address."""
-    body = _NEIGHBOUR.pack(socket.AF_INET, device, NUD_PERMANENT, 0, 0)
-    body += attribute(NDA_DST, IPv4Address(address).packed) + attribute(NDA_LLADDR, hardware_address)
+    packed = ip_address(address).packed
+    body = _NEIGHBOUR.pack(family_of(packed), device, NUD_PERMANENT, 0, 0)
+    body += attribute(NDA_DST, packed) + attribute(NDA_LLADDR, hardware_address)
     netlink.request(RTM_NEWNEIGH, _REPLACE, body, what=f"set neighbour {address}")
 
 
 def set_forwarding(netlink: Netlink, device: int, hardware_address: bytes, node: str) -> None:
     """Write down which node has a hardware address."""
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, device, NUD_PERMANENT, NTF_SELF, 0)
-    body += attribute(NDA_LLADDR, hardware_address) + attribute(NDA_DST, IPv4Address(node).packed)
+    body += attribute(NDA_LLADDR, hardware_address) + attribute(NDA_DST, ip_address(node).packed)
     netlink.request(RTM_NEWNEIGH, _REPLACE, body, what=f"forward {hardware_address.hex(':')} to {node}")
 
 
 def delete_neighbour(netlink: Netlink, device: int, entry: Entry) -> None:
     """Forget a neighbour."""
-    _delete(netlink, _NEIGHBOUR.pack(socket.AF_INET, device, 0, 0, 0), entry)
+    _delete(netlink, _NEIGHBOUR.pack(family_of(entry.key), device, 0, 0, 0), entry)
 
 
 def delete_forwarding(netlink: Netlink, device: int, entry: Entry) -> None:
@@ -154,7 +156,7 @@ def _dump(netlink: Netlink, family: int, device: int) -> Iterable[bytes]:
     body = _NEIGHBOUR.pack(family, 0, 0, 0, 0)
     for reply in netlink.request(RTM_GETNEIGH, rtnetlink.NLM_F_DUMP, body, what="list neighbours"):
         _, index, state, _, _ = _NEIGHBOUR.unpack_from(reply)
-        is_multicast = family == socket.AF_INET and state & NUD_NOARP  # the kernel's own
+        is_multicast = family != socket.AF_BRIDGE and state & NUD_NOARP  # the kernel's own
         if index == device and not is_multicast:
             yield reply
 
@@ -171,16 +173,21 @@ def _entry(reply: bytes, key: int, value: int) -> Entry:
     )
 
 
+def _local(address: str) -> bytes:
+    packed = ip_address(address).packed
+    return attribute(IFLA_VXLAN_LOCAL if len(packed) == 4 else IFLA_VXLAN_LOCAL6, packed)
+
+
 def _settings(attributes: dict[int, bytes]) -> Settings:
     info = dict(read_attributes(attributes.get(rtnetlink.IFLA_LINKINFO, b"")))
     data = dict(read_attributes(info.get(rtnetlink.IFLA_INFO_DATA, b"")))
     is_vxlan = info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") == b"vxlan"
-    open_ways = {IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK} & data.keys()
+    open_ways = {IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, IFLA_VXLAN_LINK} & data.keys()
     flags = (data.get(kind, b"") for kind in (IFLA_VXLAN_LEARNING, IFLA_VXLAN_COLLECT_METADATA))
     return Settings(
         vni=int.from_bytes(data.get(IFLA_VXLAN_ID, b""), sys.byteorder),
         port=int.from_bytes(data.get(IFLA_VXLAN_PORT, b""), "big"),
-        local=str(IPv4Address(data.get(IFLA_VXLAN_LOCAL, bytes(4)))),
+        local=str(ip_address(data.get(IFLA_VXLAN_LOCAL6) or data.get(IFLA_VXLAN_LOCAL, bytes(4)))),
         hardware_address=attributes.get(rtnetlink.IFLA_ADDRESS, b""),
         is_closed=is_vxlan
         and not open_ways

@@ -15,7 +15,7 @@ SEGMENTS = {NEAR.address: 7}
 
 def plan(mode: dpb.NetworkMode.ValueType, *peers: dpb.NetworkPeer, mtu: int = 0, card: Underlay = CARD) -> Plan:
     network = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24", peers=peers, mode=mode, mtu=mtu)
-    return overlay.plan(network, "192.0.2.11", card, SEGMENTS, source="10.112.1.1")
+    return overlay.plan(network, "192.0.2.11", card, SEGMENTS, sources=["10.112.1.1"])
 
 
 def test_a_tunnelled_peer_has_a_route_a_neighbour_and_a_forwarding_entry() -> None:
