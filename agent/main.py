@@ -185,7 +185,7 @@ def _ids(text: str) -> users.Ids:
 
 def _range(text: str) -> str:
     try:
-        return str(ipaddress.IPv4Network(text))
+        return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

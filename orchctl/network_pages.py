@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from orchctl import phrases, tables
 from orchctl.pages import facts, head, section
 from orchctl.tables import View
+from protos import families
 from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT = "default"
@@ -17,7 +18,7 @@ def endpoints(value: pb.Endpoints, view: View) -> list[str]:
     return [
         *head(value, view),
         *facts(
-            ("Address", status.address),
+            ("Address", families.shown(status)),
             ("Ports", phrases.ports(status.ports)),
             ("Ready", phrases.ready_of_all(status.tasks)),
             ("Networks", ", ".join(status.networks)),
@@ -72,7 +73,10 @@ def cluster(value: pb.Cluster, view: View) -> list[str]:
     status = value.status
     return [
         *head(value, view),
-        *facts(("Last address", status.last_service_address), ("Last subnet", status.last_subnet)),
+        *facts(
+            ("Last address", families.shown(status, "last_service_address")),
+            ("Last subnet", families.shown(status, "last_subnet")),
+        ),
     ]
 
 
@@ -80,7 +84,7 @@ def _services(members: Iterable[pb.Endpoints]) -> list[str]:
     rows = [
         [
             f"{one.meta.namespace}/{one.meta.name}",
-            one.status.address or "-",
+            families.shown(one.status) or "-",
             phrases.ports(one.status.ports) or "-",
             phrases.ready_of_all(one.status.tasks),
         ]
@@ -91,7 +95,7 @@ def _services(members: Iterable[pb.Endpoints]) -> list[str]:
 
 def _tasks(members: Iterable[pb.Endpoints], view: View) -> list[str]:
     rows = [
-        [task.id, view.node(task.node_id), task.address, phrases.yes_no(yes=task.ready)]
+        [task.id, view.node(task.node_id), families.shown(task), phrases.yes_no(yes=task.ready)]
         for one in members
         for task in one.status.tasks
     ]

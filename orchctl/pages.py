@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from orchctl import health, phrases, safety, tables, terminal
 from orchctl.tables import View
-from protos import kinds, schema, units
+from protos import families, kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
@@ -26,7 +26,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Status", phrases.service_status(value)),
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
-            ("Address", status.address),
+            ("Address", families.shown(status)),
             ("Networks", ", ".join(value.spec.networks) or "default"),
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
@@ -52,7 +52,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
             ("Ready", phrases.yes_no(yes=status.ready)),
             ("Message", status.message),
             ("Reason", status.reason),
-            ("Address", status.address),
+            ("Address", families.shown(status)),
             ("Users", safety.users(value, revision_.template.container if revision_ else None)),
             ("Restarts", str(status.restarts)),
             ("Exit code", phrases.exit_code(value)),
@@ -74,7 +74,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Message", status.message),
             ("Availability", phrases.availability(value)),
             ("Address", description.address),
-            ("Subnet", status.subnet),
+            ("Subnet", families.shown(status, "subnet")),
             ("Host name", description.hostname),
             ("System", ", ".join(filter(None, (description.os, description.kernel, description.platform)))),
             ("Control groups", description.cgroup_mode),

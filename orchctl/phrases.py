@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import Message
 
-from protos import schema, states, units
+from protos import families, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def ready_of_all(tasks: Collection[pb.EndpointTask]) -> str:
 
 def ready_addresses(tasks: Iterable[pb.EndpointTask]) -> str:
     """Where new connections go: the first few."""
-    addresses = [task.address for task in tasks if task.ready]
+    addresses = [address for task in tasks if task.ready for address in families.every(task)]
     more = f" and {len(addresses) - MAX_ADDRESSES} more" if len(addresses) > MAX_ADDRESSES else ""
     return ", ".join(addresses[:MAX_ADDRESSES]) + more
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from orchctl import phrases, terminal
-from protos import kinds, units
+from protos import families, kinds, units
 from protos.orch.v1 import objects_pb2 as pb
 
 T = TypeVar("T", bound=kinds.StoredObject)
@@ -52,7 +52,7 @@ _SERVICE: tuple[Column[pb.Service], ...] = (
     Column(title="AGE", cell=lambda service, view: view.age(service.meta.created_at)),
     Column(title="UPDATED", cell=lambda service, _: str(service.status.updated), wide=True),
     Column(title="REVISION", cell=lambda service, _: service.status.revision_id, wide=True),
-    Column(title="ADDRESS", cell=lambda service, _: service.status.address, wide=True),
+    Column(title="ADDRESS", cell=lambda service, _: families.shown(service.status), wide=True),
     Column(title="PORTS", cell=lambda service, _: phrases.ports(service.spec.template.container.ports), wide=True),
     Column(title="STATUS", cell=lambda service, _: phrases.service_status(service)),
 )
@@ -63,8 +63,9 @@ _TASK: tuple[Column[pb.Task], ...] = (
     Column(title="STATE", cell=lambda task, _: phrases.task_state(task)),
     Column(title="READY", cell=lambda task, _: phrases.yes_no(yes=task.status.ready)),
     Column(title="RESTARTS", cell=lambda task, _: str(task.status.restarts)),
-    Column(title="ADDRESS", cell=lambda task, _: task.status.address),
+    Column(title="ADDRESS", cell=lambda task, _: task.status.address or task.status.address6),
     Column(title="AGE", cell=lambda task, view: view.age(task.meta.created_at)),
+    Column(title="ADDRESSES", cell=lambda task, _: families.shown(task.status), wide=True),
     Column(title="DESIRED", cell=lambda task, _: phrases.desired(task), wide=True),
     Column(title="REVISION", cell=lambda task, _: task.revision_id, wide=True),
     Column(title="EXIT", cell=lambda task, _: phrases.exit_code(task), wide=True),
@@ -80,7 +81,7 @@ _NODE: tuple[Column[pb.Node], ...] = (
     Column(title="TASKS", cell=lambda node, view: str(view.tasks_by_node.get(node.meta.id, 0))),
     Column(title="AGE", cell=lambda node, view: view.age(node.meta.created_at)),
     Column(title="ID", cell=lambda node, _: node.meta.id, wide=True),
-    Column(title="SUBNET", cell=lambda node, _: node.status.subnet, wide=True),
+    Column(title="SUBNET", cell=lambda node, _: families.shown(node.status, "subnet"), wide=True),
     Column(title="OS", cell=lambda node, _: node.status.description.os, wide=True),
     Column(title="KERNEL", cell=lambda node, _: node.status.description.kernel, wide=True),
     Column(title="AGENT", cell=lambda node, _: node.status.description.agent_version, wide=True),
@@ -113,7 +114,7 @@ _NETWORK: tuple[Column[pb.Network], ...] = (
 
 _ENDPOINTS: tuple[Column[pb.Endpoints], ...] = (
     Column(title="SERVICE", cell=lambda one, _: one.meta.name),
-    Column(title="ADDRESS", cell=lambda one, _: one.status.address),
+    Column(title="ADDRESS", cell=lambda one, _: families.shown(one.status)),
     Column(title="PORTS", cell=lambda one, _: phrases.ports(one.status.ports)),
     Column(title="READY/ALL", cell=lambda one, _: phrases.ready_of_all(one.status.tasks)),
     Column(title="NETWORKS", cell=lambda one, _: " ".join(one.status.networks), wide=True),
@@ -122,8 +123,8 @@ _ENDPOINTS: tuple[Column[pb.Endpoints], ...] = (
 
 _CLUSTER: tuple[Column[pb.Cluster], ...] = (
     Column(title="NAME", cell=lambda cluster, _: cluster.meta.name),
-    Column(title="LAST ADDRESS", cell=lambda cluster, _: cluster.status.last_service_address),
-    Column(title="LAST SUBNET", cell=lambda cluster, _: cluster.status.last_subnet),
+    Column(title="LAST ADDRESS", cell=lambda cluster, _: families.shown(cluster.status, "last_service_address")),
+    Column(title="LAST SUBNET", cell=lambda cluster, _: families.shown(cluster.status, "last_subnet")),
 )
 
 

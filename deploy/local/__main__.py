@@ -44,6 +44,7 @@ def _up(options: argparse.Namespace, folder: Path) -> None:
         nodes=options.nodes,
         owner=options.owner_pid,
         network_mode=options.network_mode,
+        addresses=options.addresses,
     )
     the_record = cluster.up(wanted, say=print)
     print(status.table(the_record))
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=plan.NETWORK_MODES,
         default="auto",
         help="how nodes reach each other's tasks (default: auto, which is routes on the one segment that there is)",
+    )
+    up.add_argument(
+        "--addresses",
+        choices=plan.ADDRESSES,
+        default="ipv4",
+        help="which families tasks and services have addresses of (default: ipv4)",
     )
     up.add_argument("--owner-pid", type=int, default=0, help="take it down when this process ends, however it ends")
     verbs.add_parser("status", parents=[common], help="its processes, nodes and addresses")

@@ -37,6 +37,7 @@ class Options:
     nodes: int = 3
     owner: int = 0
     network_mode: str = "auto"
+    addresses: str = "ipv4"
 
 
 def default_folder(name: str) -> Path:
@@ -123,6 +124,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         lan=plan.choose_lan(network.taken()),
         config=str(path.absolute()),
         network_mode=options.network_mode,
+        addresses=options.addresses,
     )
     for name in (*the_plan.node_names, "cp1", "etcd"):
         (options.folder / name).mkdir(mode=0o700)
@@ -161,7 +163,9 @@ def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node
     ready = nodes.wait_until_ready(
         plan_.server, names, timeout_s=_READY_TIMEOUT_S, still_up=lambda: record.is_locked(Path(plan_.folder))
     )
-    network.ip(*(f"route replace {node.subnet} via {node.address} dev {plan_.host_link}" for node in ready))
+    ways = [(node.subnet, plan_.node_address(node.name)) for node in ready]
+    ways += [(node.subnet6, plan_.node_address6(node.name)) for node in ready]
+    network.ip(*(f"route replace {subnet} via {way} dev {plan_.host_link}" for subnet, way in ways if subnet))
     return ready
 
 

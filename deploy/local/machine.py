@@ -30,10 +30,13 @@ _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """`address` has a prefix length; `tasks` holds the tasks' writable layers, `run` what no reboot keeps."""
+    """`address` has a prefix length, and so has `address6` unless it is empty; `tasks` holds the tasks' writable
+    layers, `run` what no reboot keeps.
+    """
 
     name: str
     address: str
+    address6: str
     tasks: Path
     run: Path
     command: Sequence[str]
@@ -44,11 +47,12 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m deploy.local.machine", description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--address", required=True)
+    parser.add_argument("--address6", default="")
     parser.add_argument("--tasks", required=True, type=Path)
     parser.add_argument("--run", required=True, type=Path)
     parser.add_argument("command", nargs="+")
     machine = Machine(**vars(parser.parse_args()))
-    network.plug_in(machine.name, machine.address)
+    network.plug_in(machine.name, machine.address, machine.address6)
     syscalls.unshare(
         syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC,
     )

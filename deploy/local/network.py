@@ -45,12 +45,14 @@ def make_lan(the_plan: plan.Plan) -> int:
             "link set lo up",
             f"link add {BRIDGE} address {hardware_address(the_plan.lan.server)} type bridge",
             f"addr add {the_plan.lan.server}/{length} dev {BRIDGE}",
+            *([f"addr add {the_plan.lan.server6}/64 dev {BRIDGE} nodad"] if the_plan.has_ipv6 else []),
             f"link set {BRIDGE} up",
             f"link add host0 type veth peer name {the_plan.host_link} netns /proc/{os.getpid()}/fd/{host}",
             f"link set host0 master {BRIDGE} up",
         )
     ip(
         f"addr add {the_plan.lan.host}/{length} dev {the_plan.host_link}",
+        *([f"addr add {the_plan.lan.host6}/64 dev {the_plan.host_link} nodad"] if the_plan.has_ipv6 else []),
         f"link set {the_plan.host_link} up",
     )
     os.close(host)
@@ -68,7 +70,7 @@ def _new_namespace() -> int:
     return new
 
 
-def plug_in(name: str, address: str) -> None:
+def plug_in(name: str, address: str, address6: str = "") -> None:
     """Called in the LAN: move to a network namespace of one's own, with `eth0` on the LAN's bridge."""
     lan = own_namespace()
     if exists(name):  # the kernel clears the namespace of a machine that died a little later
@@ -79,6 +81,7 @@ def plug_in(name: str, address: str) -> None:
         "link set lo up",
         f"link add eth0 address {hardware_address(address)} type veth peer name {peer}",
         f"addr add {address} dev eth0",
+        *([f"addr add {address6} dev eth0 nodad"] if address6 else []),
         "link set eth0 up",
     )
     with inside(lan):

@@ -15,17 +15,18 @@ _PAUSE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """`state` as people write it: `ready`; `subnet` is the range of its tasks' addresses."""
+    """`state` as people write it: `ready`; `subnet` and `subnet6` are the ranges of its tasks' addresses."""
 
     id: str
     name: str
     state: str
     address: str
     subnet: str
+    subnet6: str = ""
 
     @property
     def usable(self) -> bool:
-        return self.state == "ready" and bool(self.subnet)
+        return self.state == "ready" and bool(self.subnet or self.subnet6)
 
 
 def ask(server: str) -> list[Node]:
@@ -81,4 +82,5 @@ def _read(node: objects_pb2.Node) -> Node:
         state=state,
         address=node.status.description.address,
         subnet=node.status.subnet,
+        subnet6=node.status.subnet6,
     )

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local import errors
+from protos import families
 
 MAX_NODES: Final = 200
 """So that the last node's address, .210, stays clear of the host's, .254."""
 API_PORT: Final = 7400
 NETWORK_MODES: Final = ("auto", "routes", "vxlan")
+ADDRESSES: Final = ("ipv4", "dual", "ipv6")
 _FIRST_NODE: Final = 11
 _CANDIDATES: Final = range(111, 250, 10)
 _FIRST_ID: Final = 0x3000_0000
@@ -52,6 +54,35 @@ class Lan:
         return self._address(_FIRST_NODE + number - 1)
 
     @property
+    def network6(self) -> str:
+        """The same for IPv6, in a cluster that has it: fd6f:7263:6f:… with the second number of the network above."""
+        return f"{self._prefix6(0)}/64"
+
+    @property
+    def tasks6(self) -> str:
+        """A /48, as `tasks` is a /16."""
+        return f"{self._prefix6(1)}/48"
+
+    @property
+    def services6(self) -> str:
+        """A /112, as `services` is a /16."""
+        return f"{self._prefix6(2)}/112"
+
+    @property
+    def server6(self) -> str:
+        """The bridge's."""
+        return self._address6(1)
+
+    @property
+    def host6(self) -> str:
+        """The person's machine's."""
+        return self._address6(254)
+
+    def node6(self, number: int) -> str:
+        """The n-th node's."""
+        return self._address6(_FIRST_NODE + number - 1)
+
+    @property
     def second_octet(self) -> int:
         return ipaddress.ip_network(self.network).network_address.packed[1]
 
@@ -62,6 +93,12 @@ class Lan:
     def _address(self, last: int) -> str:
         return str(ipaddress.ip_network(self.network)[last])
 
+    def _address6(self, last: int) -> str:
+        return str(ipaddress.ip_network(self.network6)[last])
+
+    def _prefix6(self, further: int) -> str:
+        return f"fd6f:7263:{self.second_octet + further:x}::"
+
 
 def choose_lan(taken: Iterable[str]) -> Lan:
     """The first three ranges that overlap with none of the networks that the host has an address or a route in.
@@ -70,11 +107,12 @@ def choose_lan(taken: Iterable[str]) -> Lan:
     on.
     """
     used = [ipaddress.ip_network(network, strict=False) for network in taken]
-    used = [network for network in used if network.version == 4 and network.prefixlen > 0]  # a default route is no hit
+    used = [network for network in used if network.prefixlen > 0]  # a default route is no hit
     for second in _CANDIDATES:
         lan = Lan(network=f"10.{second}.0.0/24", tasks=f"10.{second + 1}.0.0/16", services=f"10.{second + 2}.0.0/16")
-        wanted = [ipaddress.ip_network(range_) for range_ in (lan.network, lan.tasks, lan.services)]
-        if not any(network.overlaps(range_) for network in used for range_ in wanted):
+        ranges = (lan.network, lan.tasks, lan.services, lan.network6, lan.tasks6, lan.services6)
+        wanted = [ipaddress.ip_network(range_) for range_ in ranges]
+        if not any(families.overlapping([network, range_]) for network in used for range_ in wanted):
             return lan
     raise errors.LocalError(
         "no free range of addresses for a cluster: the host has routes to all of 10.111.0.0/16 … 10.243.0.0/16",
@@ -95,6 +133,13 @@ class Plan:
     """The file with the contexts of `orchctl`."""
     network_mode: str = "auto"
     """How its nodes reach each other's tasks."""
+    addresses: str = "ipv4"
+    """Which families its tasks and services have."""
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether its machines have addresses of IPv6."""
+        return self.addresses != "ipv4"
 
     @property
     def server(self) -> str:
@@ -115,6 +160,13 @@ class Plan:
 
     def node_address(self, name: str) -> str:
         return self.lan.node(int(name.removeprefix("n")))
+
+    def node_address6(self, name: str) -> str:
+        return self.lan.node6(int(name.removeprefix("n")))
+
+    def ranges(self, ipv4: str, ipv6: str) -> str:
+        """As the control plane takes them."""
+        return {"ipv4": ipv4, "dual": f"{ipv4},{ipv6}", "ipv6": ipv6}[self.addresses]
 
     def node_ids(self, name: str) -> str:
         """FIRST:COUNT, which no other node of any cluster on this machine has: their containers see the same kernel.
@@ -162,21 +214,24 @@ def control_plane_command(plan: Plan) -> list[str]:
         *(sys.executable, "-m", "controlplane", "--name", "cp1"),
         *("--listen", plan.server, "--advertise", plan.server),
         *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
-        *("--cluster-range", plan.lan.tasks, "--service-range", plan.lan.services),
+        *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
+        *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),
     ]
 
 
 def machine_command(plan: Plan, node: str) -> list[str]:
-    """The machine, which then runs the agent."""
-    address = plan.node_address(node)
+    """The machine, which then runs the agent. In a cluster of IPv6 alone, nodes reach each other by it, too."""
+    address = plan.node_address6(node) if plan.addresses == "ipv6" else plan.node_address(node)
     folder = str(plan.node_folder(node))
     return [
         *(sys.executable, "-m", "deploy.local.machine", "--name", node),
-        *("--address", f"{address}/{plan.lan.prefix_length}"),
+        *("--address", f"{plan.node_address(node)}/{plan.lan.prefix_length}"),
+        *(("--address6", f"{plan.node_address6(node)}/64") if plan.has_ipv6 else ()),
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
         *("--trusted", f"{plan.lan.host}/32"),
+        *(("--trusted", f"{plan.lan.host6}/128") if plan.has_ipv6 else ()),
         *("--ids", plan.node_ids(node)),
     ]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from deploy.local import nodes, record
 from orchctl.errors import OrchctlError
+from protos import families
 
 
 def table(the_record: record.Record) -> str:
@@ -34,6 +35,6 @@ def _rows(the_record: record.Record, known: dict[str, nodes.Node]) -> Iterator[S
             str(process.pid) if process is not None and alive else "-",
             state,
             plan.node_address(name) if name in plan.node_names else addresses.get(name, "-"),
-            node.subnet if node is not None else "-",
+            families.shown(node, "subnet") if node is not None else "-",
             str(plan.log("supervisor" if name == "sweeper" else name)),
         )

@@ -25,6 +25,7 @@ def command() -> None:
     \b
     Examples:
       orchctl cluster up --nodes 3
+      orchctl cluster up --ipv6
       orchctl cluster status
       orchctl cluster down
     """
@@ -39,12 +40,17 @@ def command() -> None:
     show_default=True,
     help="How nodes reach each other's tasks.",
 )
+@click.option("--ipv6", "addresses", flag_value="dual", help="Tasks and services have IPv6 addresses, too.")
+@click.option("--ipv6-only", "addresses", flag_value="ipv6", help="They have no others.")
 @click.option("--owner-pid", type=click.IntRange(min=1), help="Go down when this process ends, however it ends.")
 @_which
-def up(nodes: int, network_mode: str, owner_pid: int | None, name: str, state: Path | None) -> None:
+def up(
+    nodes: int, network_mode: str, addresses: str | None, owner_pid: int | None, name: str, state: Path | None
+) -> None:
     """Start it, wait until its nodes are ready, and make it the current context."""
     owner = [f"--owner-pid={owner_pid}"] if owner_pid else []
-    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *owner)
+    which = [f"--addresses={addresses}"] if addresses else []
+    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *which, *owner)
 
 
 @command.command()

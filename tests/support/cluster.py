@@ -161,7 +161,7 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(*, nodes: int = 3, network_mode: str = "auto") -> Iterator[LocalCluster]:
+def running(*, nodes: int = 3, network_mode: str = "auto", addresses: str = "ipv4") -> Iterator[LocalCluster]:
     """A cluster with the images `hello` and `busybox`; it does not outlive this process."""
     with folder() as path:
         os.environ["ORCH_CONFIG"] = str(path / "config.yaml")
@@ -169,7 +169,14 @@ def running(*, nodes: int = 3, network_mode: str = "auto") -> Iterator[LocalClus
         name = f"t{secrets.token_hex(3)}"
         try:
             record = cluster.up(
-                cluster.Options(name=name, folder=state, nodes=nodes, owner=os.getpid(), network_mode=network_mode),
+                cluster.Options(
+                    name=name,
+                    folder=state,
+                    nodes=nodes,
+                    owner=os.getpid(),
+                    network_mode=network_mode,
+                    addresses=addresses,
+                ),
                 say=lambda _text: None,
             )
             up = LocalCluster(plan=record.plan)
