@@ -2,6 +2,9 @@
 
 A socket belongs to the namespace that it was made in, so servers and clients live in this process; a node's event loop
 runs in a thread that has moved to the node's namespace, and so do the threads and processes that it starts.
+
+Tests write addresses of IPv4. In a lab with IPv6 each stands for its twin (`twins`), in what is asked and in the
+answers, so that the same test is one of the other family.
 """
 
 import asyncio
@@ -22,14 +25,21 @@ from typing import Any, TypeVar
 import pytest
 
 from agent.adapters.disk import FileDisk
+from agent.adapters.echo import Echo
 from agent.adapters.layout import Layout
 from agent.adapters.network import RoutedNetwork
 from agent.core.network import Attachment, PublishedPort
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import syscalls
+from tests.support import twins
 
 T = TypeVar("T")
+M = TypeVar("M", dpb.NodeNetwork, dpb.NetworkService)
+
+IPV4, DUAL, IPV6 = "ipv4", "dual", "ipv6"
+EVERY_KIND = pytest.mark.parametrize("lab", [IPV4, DUAL, IPV6], indirect=True)
+ONLY_IPV4 = pytest.mark.parametrize("lab", [IPV4], indirect=True)
 
 CLUSTER_RANGE, SERVICE_RANGE = "10.112.0.0/16", "10.113.0.0/16"
 OUTSIDE, TRUSTED = "192.0.2.100", "192.0.2.200"
@@ -53,10 +63,14 @@ class Answer:
 
 
 class Place:
-    """A network namespace."""
+    """A network namespace. With `six`, addresses stand for their twins."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, six: bool = False) -> None:
+        self.path, self.six = path, six
+
+    def at(self, address: str) -> str:
+        """As it is here."""
+        return twins.twin(address) if self.six else address
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -74,25 +88,43 @@ class Place:
     def open(self, kind: socket.SocketKind = socket.SOCK_STREAM, *, source: str = "") -> socket.socket:
         """A socket there."""
         with self.entered():
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(socket.AF_INET6 if self.six else socket.AF_INET, kind)
         made.settimeout(2)
         if source:
-            made.bind((source, 0))
+            made.bind((self.at(source), 0))
         return made
 
     def ask(self, host: str, port: int, *, source: str = "") -> Answer:
         """One TCP connection. Raises OSError."""
         with self.open(source=source) as client:
-            client.connect((host, port))
+            client.connect((self.at(host), port))
             return _answer(client.recv(1000))
 
     def ask_udp(self, host: str, port: int, client: socket.socket | None = None) -> Answer:
         """One datagram and its answer, with a new socket unless one is given. Raises OSError."""
         with contextlib.ExitStack() as stack:
             asking = client or stack.enter_context(self.open(socket.SOCK_DGRAM))
-            asking.connect((host, port))
+            asking.connect((self.at(host), port))
             asking.send(b"?")
             return _answer(asking.recv(1000))
+
+    def pings(self, host: str) -> bool:
+        """Whether it answers."""
+
+        async def ask() -> bool:
+            with self.entered():
+                echo = Echo(self.at("0.0.0.0"))
+            try:
+                return bool(await echo.ask(self.at(host), [64], timeout_s=1))
+            finally:
+                echo.close()
+
+        return asyncio.run(ask())
+
+    def ip(self, *words: str) -> str:
+        """What ip(8) says there, with the addresses as they are here."""
+        nodad = ["nodad"] if self.six and words[:2] == ("addr", "add") else []
+        return self.run("ip", "-6" if self.six else "-4", *map(self.at, words), *nodad)
 
     def run(self, *command: str) -> str:
         """What a command says there."""
@@ -117,7 +149,7 @@ class Servers:
         for kind, numbers in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
             for number in numbers:
                 listening = place.open(kind)
-                listening.bind(("0.0.0.0", number))
+                listening.bind((place.at("0.0.0.0"), number))
                 if kind == socket.SOCK_STREAM:
                     listening.listen(100)
                 self._selector.register(listening, selectors.EVENT_READ, name)
@@ -145,13 +177,14 @@ class Servers:
 class LabNode(Place):
     """A node with the agent's network in it."""
 
-    def __init__(self, path: Path, folder: Path, *, number: int) -> None:
-        super().__init__(path)
-        self.number = number
+    def __init__(self, path: Path, folder: Path, *, number: int, kind: str) -> None:
+        super().__init__(path, six=kind != IPV4)
+        self.number, self.kind = number, kind
         self.address = f"192.0.2.{number}"
         self.gateway = f"10.112.{number}.1"
-        self.described = dpb.NodeNetwork(
-            cluster_range=CLUSTER_RANGE, subnet=f"10.112.{number}.0/24", service_range=SERVICE_RANGE
+        assert self.at(self.gateway), "its twin is known from here on"
+        self.described = self.of_kind(
+            dpb.NodeNetwork(cluster_range=CLUSTER_RANGE, subnet=f"10.112.{number}.0/24", service_range=SERVICE_RANGE)
         )
         self.services: dict[str, dpb.NetworkService] = {}
         self.attached: dict[str, Attachment] = {}
@@ -162,11 +195,27 @@ class LabNode(Place):
         self._thread.start()
         self.start()
 
+    def of_kind(self, message: M) -> M:
+        """A message as the leader of such a cluster would write it."""
+        if self.kind == IPV4:
+            return message
+        return twins.message(message, alone=self.kind == IPV6)
+
+    @property
+    def underlay(self) -> str:
+        """By which other nodes reach it."""
+        return twins.twin(self.address) if self.kind == IPV6 else self.address
+
+    def place(self, name: str) -> Place:
+        """Where a task is."""
+        return Place(Path(self.network.namespace_of(name)), six=self.six)
+
     def start(self) -> None:
         """A new agent: it knows nothing."""
         layout = Layout(self._folder)
         FileDisk(layout)
-        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address, trusted=[f"{TRUSTED}/32"])
+        trusted = [f"{TRUSTED}/32", twins.twin(f"{TRUSTED}/32")]
+        self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.underlay, trusted=trusted)
         self.call(self._begin())
 
     def stop(self) -> None:
@@ -184,7 +233,7 @@ class LabNode(Place):
 
     def serve(self, *services: dpb.NetworkService, gone: tuple[str, ...] = ()) -> None:
         """Have these services, too."""
-        self.services = {**self.services, **{service.id: service for service in services}}
+        self.services = {**self.services, **{service.id: self.of_kind(service) for service in services}}
         for service_id in gone:
             del self.services[service_id]
         self.call(self.network.serve(self.services))
@@ -192,11 +241,17 @@ class LabNode(Place):
     def attach(self, name: str, number: int, service: str, *ports: PublishedPort) -> Place:
         """A task with the address of that number."""
         address = f"10.112.{self.number}.{number}"
-        attachment = Attachment(task_id=name, address=address, ports=ports, service=f"default/{service}")
+        attachment = Attachment(
+            task_id=name,
+            address="" if self.kind == IPV6 else address,
+            address6=twins.twin(address) if self.six else "",
+            ports=ports,
+            service=f"default/{service}",
+        )
         Layout(self._folder).task(name).mkdir(parents=True, exist_ok=True)
         self.call(self.network.attach(attachment))
         self.attached[name] = attachment
-        return Place(Path(self.network.namespace_of(name)))
+        return self.place(name)
 
     def detach(self, name: str) -> None:
         """It has gone."""
@@ -229,21 +284,34 @@ class LabNode(Place):
 
 
 class Lab:
-    """Two nodes that know each other, and a machine outside."""
+    """Two nodes that know each other, and a machine outside.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `kind`: DUAL nodes have both families, and reach each other by IPv4; IPV6 ones have nothing else. Both are asked by
+    IPv6.
+    """
+
+    def __init__(self, folder: Path, kind: str = IPV4) -> None:
+        self._folder, self._kind = folder, kind
+        self.loopbacks = ("127.0.0.1",) if kind == IPV4 else ()
+        """Where a published port is at the node itself: for ::1 the kernel has no way back."""
         self._places: list[Path] = []
         self.servers = Servers()
         lan = Place(self._namespace("lan"))
         lan.run("sh", "-ec", "ip link add lan0 type bridge && ip link set lan0 up")
-        self.outside = Place(self._namespace("outside"))
+        self.outside = Place(self._namespace("outside"), six=kind != IPV4)
         self._join(lan, self.outside, OUTSIDE)
         self.nodes = [self._node(lan, number) for number in (1, 2)]
         for node in self.nodes:
             for other in self.nodes:
                 if other is not node:
-                    node.described.peers.add(node_id="x", address=other.address, subnet=other.described.subnet)
+                    node.described.peers.append(
+                        dpb.NetworkPeer(
+                            node_id="x",
+                            address=other.underlay,
+                            subnet=other.described.subnet,
+                            subnet6=other.described.subnet6,
+                        )
+                    )
             node.configure()
 
     def serve(self, *services: dpb.NetworkService) -> None:
@@ -274,7 +342,7 @@ class Lab:
     def _node(self, lan: Place, number: int) -> LabNode:
         path = self._namespace(f"n{number}")
         self._join(lan, Place(path), f"192.0.2.{number}")
-        return LabNode(path, self._folder / f"state{number}", number=number)
+        return LabNode(path, self._folder / f"state{number}", number=number, kind=self._kind)
 
     def _join(self, lan: Place, place: Place, address: str) -> None:
         name = f"to-{place.path.name}"
@@ -283,7 +351,13 @@ class Lab:
             script += f" && ip link set {name} master lan0 up"
             argv = ["nsenter", f"--net={lan.path}", "sh", "-ec", script]
             subprocess.run(argv, check=True, pass_fds=[peer.fileno()], timeout=LIMIT_S)
-        place.run("sh", "-ec", f"ip addr add {address}/24 dev lan && ip link set lan up")
+        # Otherwise a machine speaks IPv6 to no other for a second or two.
+        place.run("sh", "-ec", "echo 0 >/proc/sys/net/ipv6/conf/lan/accept_dad")
+        place.run("ip", "link", "set", "lan", "up")
+        if self._kind != IPV6:
+            place.run("ip", "addr", "add", f"{address}/24", "dev", "lan")
+        if self._kind != IPV4:
+            place.run("ip", "addr", "add", f"{twins.twin(address)}/64", "dev", "lan", "nodad")
 
 
 class _Namespaces:
@@ -312,9 +386,9 @@ def refused(place: Place, host: str, port: int) -> None:
 
 
 def prohibited(place: Place, host: str, port: int = 80) -> None:
-    """At once, and said to be so."""
+    """At once, and said to be so; of IPv6 the kernel has another word for the same answer."""
     began = time.monotonic()
-    with pytest.raises(OSError, match="No route to host"):
+    with pytest.raises(OSError, match="Permission denied" if place.six else "No route to host"):
         place.ask(host, port)
     assert time.monotonic() - began < 1
 
@@ -354,4 +428,4 @@ def _serve_one(listening: socket.socket, name: str) -> None:
 
 def _answer(data: bytes) -> Answer:
     name, _, client = data.decode().partition(" ")
-    return Answer(name=name, client=client)
+    return Answer(name=name, client=twins.plain(client))

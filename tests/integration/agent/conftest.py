@@ -19,7 +19,7 @@ from images.store import ImageStore
 from runtime import cgroups, client
 from tests.support.aio import until
 from tests.support.fake_leader import FakeLeader
-from tests.support.netlab import Lab, LabNode
+from tests.support.netlab import IPV4, Lab, LabNode
 
 REPOSITORY = Path(__file__).parents[3]
 BUSYBOX = Path("/bin/busybox")
@@ -155,10 +155,10 @@ def node(nodes: list[Node]) -> Node:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes with the agent's network, and a machine outside."""
     with structlog.testing.capture_logs() as logged:
-        made = Lab(tmp_path)
+        made = Lab(tmp_path, getattr(request, "param", IPV4))
         try:
             yield made
         finally:

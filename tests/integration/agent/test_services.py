@@ -7,6 +7,7 @@ import pytest
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.fake_leader import endpoint, service
 from tests.support.netlab import (
+    EVERY_KIND,
     INGRESS,
     INGRESS_UDP,
     LOCAL,
@@ -15,7 +16,6 @@ from tests.support.netlab import (
     VIRTUAL,
     Lab,
     LabNode,
-    Place,
     names,
     prohibited,
     refused,
@@ -23,7 +23,7 @@ from tests.support.netlab import (
     udp,
 )
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, EVERY_KIND]
 
 
 def test_a_virtual_address_stands_for_all_ready_tasks(lab: Lab, one: LabNode, two: LabNode) -> None:
@@ -62,7 +62,7 @@ def test_without_a_ready_task_everybody_is_refused_at_once(lab: Lab, one: LabNod
         with pytest.raises((ConnectionRefusedError, PermissionError)):  # the latter is what a node's own process gets
             place.ask_udp(VIRTUAL, 80)
     lab.servers.add(two, "a process of the node", tcp=(8080,))  # it does not get what was meant for the service
-    for place, host in ((lab.outside, two.address), (one, "127.0.0.1"), (client, one.address)):
+    for place, host in ((lab.outside, two.address), (one, one.address), (client, one.address)):
         refused(place, host, 8080)
         with pytest.raises(ConnectionRefusedError):
             place.ask_udp(host, 8080)
@@ -92,22 +92,9 @@ def test_a_virtual_address_answers_a_ping(lab: Lab, one: LabNode) -> None:
     """As long as its service is there."""
     client = lab.task(one, "client-1", 9, "client")
     lab.serve(service("web", ports=PORTS), service("client", endpoint("10.112.1.9"), number=2))
-    assert ping(client, VIRTUAL)
-    assert ping(one, VIRTUAL)
-    assert not ping(client, "10.113.0.77")
-
-
-def ping(place: Place, host: str) -> bool:
-    with place.entered():
-        asking = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    with asking:
-        asking.settimeout(1)
-        asking.connect((host, 0))
-        asking.send(bytes.fromhex("0800f7ff00000000"))
-        try:
-            return asking.recv(100)[20] == 0
-        except OSError:
-            return False
+    assert client.pings(VIRTUAL)
+    assert one.pings(VIRTUAL)
+    assert not client.pings("10.113.0.77")
 
 
 def test_an_ingress_port_is_on_every_node(lab: Lab, one: LabNode, two: LabNode) -> None:
@@ -119,9 +106,9 @@ def test_an_ingress_port_is_on_every_node(lab: Lab, one: LabNode, two: LabNode) 
     assert lab.outside.ask_udp(one.address, 8080).client == OUTSIDE
     assert lab.outside.ask_udp(two.address, 8080).client == two.gateway
     for node in (one, two):
-        for host in ("127.0.0.1", node.address, node.gateway):
+        for host in (*lab.loopbacks, node.address, node.gateway):
             assert node.ask(host, 8080).name == "web-1", (node.number, host)
-        assert node.ask_udp("127.0.0.1", 8080).name == "web-1"
+            assert node.ask_udp(host, 8080).name == "web-1"
     assert one.ask(two.address, 8080).name == "web-1"
     lab.task(two, "web-2", 2)
     lab.serve(service("web", endpoint("10.112.1.2"), endpoint("10.112.2.2"), ports=(INGRESS, INGRESS_UDP)))
@@ -150,7 +137,8 @@ def test_policy_local_serves_where_the_task_is(lab: Lab, one: LabNode, two: LabN
     lab.serve(service("web", endpoint("10.112.1.2"), ports=(INGRESS,), external_traffic_policy=LOCAL))
     assert lab.outside.ask(one.address, 8080).client == OUTSIDE
     refused(lab.outside, two.address, 8080)
-    refused(two, "127.0.0.1", 8080)
+    for host in (*lab.loopbacks, two.address):
+        refused(two, host, 8080)
 
 
 def test_a_host_port_is_on_the_tasks_node_alone(lab: Lab, one: LabNode, two: LabNode) -> None:
@@ -159,11 +147,13 @@ def test_a_host_port_is_on_the_tasks_node_alone(lab: Lab, one: LabNode, two: Lab
     lab.task(one, "web-1", 2, "web", tcp(8080), udp(8080))
     assert lab.outside.ask(one.address, 8080).client == OUTSIDE
     assert lab.outside.ask_udp(one.address, 8080).client == OUTSIDE
-    assert one.ask("127.0.0.1", 8080).name == "web-1"
+    for host in (*lab.loopbacks, one.gateway):
+        assert one.ask(host, 8080).name == "web-1"
     refused(lab.outside, two.address, 8080)
     one.detach("web-1")
     refused(lab.outside, one.address, 8080)
-    refused(one, "127.0.0.1", 8080)
+    for host in (*lab.loopbacks, one.gateway):
+        refused(one, host, 8080)
 
 
 def test_a_udp_port_is_opened_for_clients_that_were_there_before(lab: Lab, one: LabNode) -> None:
