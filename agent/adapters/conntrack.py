@@ -59,7 +59,9 @@ def _answered_by(opened: socket.socket, source: bytes) -> Iterator[dict[int, byt
     family, kind = family_of(source), _SOURCES[family_of(source)]
     wanted = _nest(_CTA_TUPLE_IP, attribute(kind, source))
     wanted += _nest(_CTA_TUPLE_PROTO, attribute(_CTA_PROTO_NUM, _UDP))
-    flags = attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _SOURCE | _PROTOCOL))
+    # By addresses of IPv6 the kernel passes on those that are not the one (seen with 6.18), so it is not asked to.
+    by_source = _SOURCE if family == socket.AF_INET else 0
+    flags = attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", by_source | _PROTOCOL))
     for flow in _ask(opened, _GET, NLM_F_DUMP, _nest(_CTA_TUPLE_REPLY, wanted) + _nest(_CTA_FILTER, flags), family):
         found = dict(parsed(flow))
         ends, protocol = _ends(found.get(_CTA_TUPLE_REPLY, b""))
