@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from protos import families
 from tests.support import webimage
 from tests.support.cluster import LocalCluster
 from tests.support.waiting import until
@@ -103,11 +104,12 @@ def outside(targets: list[str], *, fresh: int = 2, kept: int = 2) -> Iterator[To
 
 
 @contextlib.contextmanager
-def load(local: LocalCluster, *, virtual: str, published: int) -> Iterator[Clients]:
-    """Clients of both kinds while the block runs."""
+def load(local: LocalCluster, *, virtual: str, published: int, addresses: Sequence[str] = ()) -> Iterator[Clients]:
+    """Clients of both kinds while the block runs. `addresses`: those to ask from outside, unless it is all nodes'."""
     words = json.dumps([*webimage.LOAD, *command([virtual], fresh=2, kept=2)])
     local.orchctl("apply", "-f", "-", text=INSIDE.format(command=words))
     local.await_whole("clients", 1)
-    with outside([f"{node.address}:{published}" for node in local.nodes().values()]) as told:
+    nodes = addresses or [node.address for node in local.nodes().values()]
+    with outside([f"{families.bracketed(address)}:{published}" for address in nodes]) as told:
         yield Clients(local=local, outside=told)
     local.orchctl("delete", "service", "clients")

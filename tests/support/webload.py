@@ -131,7 +131,7 @@ class Load:
 
 async def _connect(target: str) -> Streams:
     address, _, port = target.rpartition(":")
-    return await asyncio.open_connection(address, int(port))
+    return await asyncio.open_connection(address.strip("[]"), int(port))
 
 
 async def run(targets: list[str], *, fresh: int, kept: int, pause_s: float) -> None:

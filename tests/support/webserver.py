@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 
 PORT = 8080
@@ -78,7 +79,11 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         ports = {PORT, int(os.environ.get(ALSO, PORT))}
-        servers = [await asyncio.start_server(self.serve, "0.0.0.0", port, backlog=256) for port in ports]
+        sockets = [
+            socket.create_server(("::", port), family=socket.AF_INET6, backlog=256, dualstack_ipv6=True)
+            for port in ports
+        ]
+        servers = [await asyncio.start_server(self.serve, sock=each) for each in sockets]
         print("listens", flush=True)
         await self.stopping.wait()
         for server in servers:
