@@ -1,12 +1,13 @@
 """Which addresses and ports are given, and which are not given yet."""
 
+import ipaddress
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.addresses import AddressPool, PortTable
+from agent.core.addresses import MOST_ADDRESSES, AddressPool, PortTable
 from agent.core.network import PublishedPort, published_ports
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.fake_leader import template
@@ -76,3 +77,45 @@ def test_only_published_ports_are_published() -> None:
     made.container.ports.add(target=80, published=8080)
     made.container.ports.add(target=81)
     assert published_ports(made) == (PublishedPort(protocol=pb.PROTOCOL_TCP, published=8080, target=80),)
+
+
+@given(
+    seed=st.integers(0, 2**32), subnet=st.sampled_from(["10.0.0.0/28", "fd00::/124", "fd00:0:0:1::/64", "10.0.0.0/8"])
+)
+def test_whatever_happens_addresses_are_of_the_subnet_and_nobody_elses(seed: int, subnet: str) -> None:
+    """Of either family, also when an earlier pool's last address and claims come first."""
+    chance, pool = random.Random(seed), AddressPool(subnet)
+    held: dict[str, str] = {}
+    if chance.random() < 0.5:
+        pool.resume(str(pool.subnet[chance.randrange(2, 14)]))
+    for number in range(chance.randrange(60)):
+        owner = f"t{number}"
+        match chance.randrange(3):
+            case 0 if held:
+                gone = chance.choice(list(held))
+                pool.free(held.pop(gone), gone)
+            case 1:
+                claimed = str(pool.subnet[chance.randrange(0, 16)])
+                if pool.claim(claimed, owner):
+                    held[owner] = claimed
+            case _:
+                if (taken := pool.take(owner)) is not None:
+                    held[owner] = taken
+        assert len(set(held.values())) == len(held) == len(pool)
+        assert all(ipaddress.ip_address(address) in pool.subnet for address in held.values())
+        assert not {pool.gateway, str(pool.subnet[0])} & set(held.values())
+
+
+def test_a_large_subnet_is_used_in_part() -> None:
+    """A freed address rests for as long as that part has others, and a pool that goes on costs no more than that."""
+    pool = AddressPool("fd00:112:0:1::/64")
+    pool.resume(str(pool.subnet[MOST_ADDRESSES - 2]))
+    assert pool.take("a") == str(pool.subnet[MOST_ADDRESSES - 1])
+    assert pool.take("b") == "fd00:112:0:1::2"
+    pool.free("fd00:112:0:1::2", "b")
+    assert pool.take("c") == "fd00:112:0:1::3"
+
+
+def test_a_subnet_of_ipv6_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a prefix of /126 or shorter"):
+        AddressPool("fd00::/127")

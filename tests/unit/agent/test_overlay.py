@@ -1,6 +1,10 @@
 """What there should be of the way to other nodes, as values."""
 
+from ipaddress import IPv6Address
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.core import overlay
 from agent.core.overlay import Impossible, Plan, Route, Underlay
@@ -123,3 +127,100 @@ def test_what_the_node_uses_itself_is_a_conflict(
 ) -> None:
     found = overlay.conflict({"range": "10.112.0.0/16"}, addresses, routes)
     assert found is None if why is None else why in (found or "")
+
+
+BOTH = {"cluster_range": "10.112.0.0/16", "cluster_range6": "fd00:112::/48", "subnet6": "fd00:112:0:1::/64"}
+NEAR_BOTH = dpb.NetworkPeer(node_id="near", address="192.0.2.12", subnet="10.112.2.0/24", subnet6="fd00:112:0:2::/64")
+NEAR_SIX = dpb.NetworkPeer(node_id="near", address="2001:db8::12", subnet6="fd00:112:0:2::/64")
+SOURCES = ("10.112.1.1", "fd00:112:0:1::1")
+
+
+def dual(mode: dpb.NetworkMode.ValueType, *peers: dpb.NetworkPeer, address: str = "192.0.2.11", mtu: int = 0) -> Plan:
+    network = dpb.NodeNetwork(subnet="10.112.1.0/24", peers=peers, mode=mode, mtu=mtu, **BOTH)
+    return overlay.plan(network, address, CARD, {"192.0.2.12": 7, "2001:db8::12": 8}, sources=SOURCES)
+
+
+def test_a_plain_route_of_ipv6_between_nodes_of_ipv4_leads_through_a_link_local_address() -> None:
+    """Which is computed from the peer's own; this node has one of the same kind on that device."""
+    made = dual(ROUTES, NEAR_BOTH)
+    assert made.routes == (
+        Route(destination="10.112.2.0/24", gateway="192.0.2.12", device=7, source="10.112.1.1"),
+        Route(destination="fd00:112:0:2::/64", gateway="fe80::6f72:6368:c000:20c", device=7, source="fd00:112:0:1::1"),
+    )
+    assert (made.link_local, made.link_local_devices) == ("fe80::6f72:6368:c000:20b", {7})
+
+
+def test_a_plain_route_between_nodes_of_ipv6_needs_no_other_address() -> None:
+    """For either family."""
+    peer = dpb.NetworkPeer(node_id="near", address="2001:db8::12", subnet="10.112.2.0/24", subnet6="fd00:112:0:2::/64")
+    made = dual(ROUTES, peer, address="2001:db8::11")
+    assert {route.gateway for route in made.routes} == {"2001:db8::12"}
+    assert (made.link_local, made.link_local_devices) == ("", frozenset())
+
+
+def test_in_the_tunnel_a_node_has_one_hardware_address_for_both_families() -> None:
+    tunnel = dual(VXLAN, NEAR_BOTH).tunnel
+    assert tunnel is not None
+    card = bytes.fromhex("026f0a700201")
+    assert tunnel.neighbours == {"10.112.2.1": card, "fd00:112:0:2::1": card}
+    assert tunnel.forwarding == {card: "192.0.2.12"}
+    assert [route.destination for route in tunnel.routes] == ["10.112.2.0/24", "fd00:112:0:2::/64"]
+    assert [route.source for route in tunnel.routes] == list(SOURCES)
+
+
+def test_a_peer_that_has_no_subnet_of_ipv6_yet_is_reached_by_ipv4() -> None:
+    """While a cluster becomes one of both families."""
+    for mode in (ROUTES, VXLAN):
+        made = dual(mode, NEAR)
+        routes = made.tunnel.routes if made.tunnel is not None else made.routes
+        assert [route.destination for route in routes] == [NEAR.subnet]
+
+
+def test_nodes_of_different_families_are_not_reached() -> None:
+    """In words; the others are."""
+    for mode in (ROUTES, VXLAN, AUTO):
+        made = dual(mode, NEAR_SIX, NEAR_BOTH)
+        (why,) = made.unreachable
+        assert "near at 2001:db8::12 and this one (192.0.2.11) have addresses of different families" in why
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "asked", "mtu"),
+    [
+        ("192.0.2.11", VXLAN, 0, 1450),
+        ("2001:db8::11", VXLAN, 0, 1430),
+        ("2001:db8::11", ROUTES, 0, 1500),
+        ("192.0.2.11", VXLAN, 1280, 1280),
+    ],
+)
+def test_the_size_of_packets_with_ipv6(address: str, mode: dpb.NetworkMode.ValueType, asked: int, mtu: int) -> None:
+    """Its header has 20 bytes more."""
+    assert dual(mode, address=address, mtu=asked).mtu == mtu
+
+
+def test_ipv6_has_a_larger_least_size() -> None:
+    with pytest.raises(Impossible, match="an MTU of 1279 bytes is too small: the least is 1280"):
+        dual(VXLAN, mtu=1279)
+
+
+@given(
+    prefix=st.integers(32, 96),
+    numbers=st.tuples(st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1)).filter(lambda pair: pair[0] != pair[1]),
+)
+def test_no_two_subnets_of_a_range_have_the_same_hardware_address(prefix: int, numbers: tuple[int, int]) -> None:
+    """Wherever in the address their numbers stand."""
+    start, shift = int(IPv6Address("fd00::")), 128 - prefix - 16
+    found = {overlay.hardware_address(str(IPv6Address(start + (number << shift) + 1))) for number in numbers}
+    assert len(found) == 2
+
+
+def test_what_of_the_node_lies_inside_a_range_of_ipv6() -> None:
+    ranges = {"cluster's IPv6 range": "fd00:112::/48"}
+    assert overlay.conflict(ranges, {"fe80::1": "eth0", "10.0.0.1": "eth0"}, {"::/0": ("eth0", True)}) is None
+    assert overlay.conflict(ranges, {}, {"fd00::/8": ("eth0", True), "0.0.0.0/1": ("eth0", False)}) is None
+    assert overlay.conflict(ranges, {"fd00:112::9": "eth0"}, {}) == (
+        "device eth0 has the address fd00:112::9, which lies in the cluster's IPv6 range fd00:112::/48"
+    )
+    assert overlay.conflict(ranges, {}, {"fd00:112:0:5::/64": ("eth0", True)}) == (
+        "the route to fd00:112:0:5::/64 on device eth0 overlaps the cluster's IPv6 range fd00:112::/48"
+    )

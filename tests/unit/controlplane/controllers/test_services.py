@@ -18,9 +18,9 @@ SMALL = "10.201.0.0/29"
 class World:
     """A store that the planner writes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, range_: str = SMALL, range6: str = "") -> None:
         self._editor = Editor()
-        self.planner = Services(build.suffixes(), SMALL)
+        self.planner = Services(build.suffixes(), range_, range6)
 
     def put(self, value: kinds.StoredObject) -> None:
         key = kinds.key(value)
@@ -138,3 +138,37 @@ def test_who_does_not_get_a_port_says_who_has_it_and_gets_it_in_the_end() -> Non
     assert "default/young" in here.remove("old")
     here.decide("young")
     assert told not in here.service("young").status.message
+
+
+@pytest.mark.parametrize(
+    ("range_", "range6", "given"),
+    [
+        (SMALL, "", ("10.201.0.1", "")),
+        (SMALL, "fd00:201::/112", ("10.201.0.1", "fd00:201::1")),
+        ("", "fd00:201::/112", ("", "fd00:201::1")),
+    ],
+)
+def test_addresses_are_of_the_families_that_the_cluster_has(range_: str, range6: str, given: tuple[str, str]) -> None:
+    here = World(range_, range6)
+    here.put(with_port("a"))
+    here.decide("a")
+    status = here.service("a").status
+    assert (status.address, status.address6) == given
+    assert here.decide("a") == plan.NOTHING
+
+
+def test_a_service_gets_its_second_address_when_the_cluster_has_both_families() -> None:
+    """It keeps the first one; one range that is full does not keep the other from giving."""
+    here = world("a")
+    here.decide("a")
+    here.planner = Services(build.suffixes(), SMALL, "fd00:201::/125")
+    here.decide("a")
+    assert (here.address("a"), here.service("a").status.address6) == ("10.201.0.1", "fd00:201::1")
+    names = [f"s{number}" for number in range(7)]
+    for name in names:
+        here.put(with_port(name))
+    here.decide(*names)
+    last = here.service("s6").status
+    assert (last.address, last.address6) == ("", "")
+    assert "the range 10.201.0.0/29 has none left" in last.message
+    assert "the range fd00:201::/125 has none left" in last.message

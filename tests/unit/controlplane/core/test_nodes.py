@@ -26,6 +26,7 @@ def observe(
     grace_until: int = 0,
     bits: int = 24,
     record: pb.Cluster | None = None,
+    range6: str = "",
 ) -> plan.Plan:
     return nodes.observe(
         {node.meta.id: node for node in known},
@@ -34,6 +35,7 @@ def observe(
         record,
         cluster_range="10.112.0.0/16",
         subnet_bits=bits,
+        cluster_range6=range6,
         grace_until=grace_until,
         now_ms=now_ms,
     )
@@ -125,3 +127,24 @@ def test_when_more_than_half_vanish_together_nothing_is_given_up(
 def test_tasks_of_a_node_that_was_removed_end() -> None:
     made = garbage.orphans([build.task(1), build.task(2, states.FAILED)], NOW_MS)
     assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]
+
+
+def test_a_node_that_was_there_before_ipv6_gets_a_subnet_of_it() -> None:
+    """And keeps the one that it has."""
+    known = build.node("n1")
+    known.status.subnet = "10.112.7.0/24"
+    old, new = written(observe([known], ["n1", "n2"], range6="fd00:112::/48"))
+    assert (old.status.subnet, old.status.subnet6) == ("10.112.7.0/24", "fd00:112::/64")
+    assert (new.status.subnet, new.status.subnet6) == ("10.112.8.0/24", "fd00:112:0:1::/64")
+
+
+def test_a_range_of_ipv6_without_a_free_subnet_is_told_in_the_node() -> None:
+    known = build.node("n1")
+    known.status.subnet6 = "fd00:112::/64"
+    other = build.node("n2")
+    other.status.subnet6 = "fd00:112:0:1::/64"
+    found = {
+        node.meta.id: node for node in written(observe([known, other], ["n1", "n2", "n3"], range6="fd00:112::/63"))
+    }
+    assert found["n3"].status.message == "the cluster's IPv6 range has no subnet left for it"
+    assert found["n3"].status.subnet
