@@ -74,3 +74,9 @@ def test_a_task_without_an_address_or_a_slot() -> None:
     assert hostfiles.hosts(TASK, hostname="x", addresses=()).splitlines()[-1] == "ff02::2 ip6-allrouters"
     alone = pb.Task(meta=pb.Meta(name="job-a", namespace="shop"))
     assert hostfiles.hosts(alone, hostname="job-a", addresses=("10.1.0.5",)).endswith("\n10.1.0.5 job-a\n")
+
+
+def test_a_task_with_two_addresses_has_a_line_for_each() -> None:
+    alone = pb.Task(meta=pb.Meta(name="job-a"))
+    lines = hostfiles.hosts(alone, hostname="job-a", addresses=("10.1.0.5", "fd00::5")).splitlines()
+    assert lines[-2:] == ["10.1.0.5 job-a", "fd00::5 job-a"]
