@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import _server
-from tests.support.netlab import Place
+from tests.support.places import Place
 
 CONNECTIONS, SECONDS = 16, 1
 _PAUSE_S = 0.001

@@ -19,7 +19,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.bench.measure import Case
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import LabNode, Place, new_namespace, remove_namespace
+from tests.support.netlab import LabNode, new_namespace, remove_namespace
+from tests.support.places import Place
 
 SERVICES, ENDPOINTS = 1000, 10
 CHANGES, PER_MINUTE = 500, 5000

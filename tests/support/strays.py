@@ -4,7 +4,7 @@ import socket
 import struct
 import sys
 
-from tests.support.netlab import Place
+from tests.support.places import Place
 
 _REPAIR, _QUEUE, _SEQUENCE = 19, 20, 21  # TCP_REPAIR, TCP_REPAIR_QUEUE and TCP_QUEUE_SEQ of linux/tcp.h
 _RECEIVED, _SENT = 1, 2

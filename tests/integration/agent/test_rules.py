@@ -6,15 +6,8 @@ import pytest
 
 from agent.adapters import rules
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import (
-    INGRESS,
-    PORTS,
-    TCP,
-    VIRTUAL,
-    Lab,
-    LabNode,
-    names,
-)
+from tests.support.netlab import INGRESS, PORTS, TCP, Lab, LabNode
+from tests.support.places import VIRTUAL, names
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root

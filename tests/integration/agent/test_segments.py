@@ -8,19 +8,8 @@ import pytest
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import (
-    EVERY_KIND,
-    INGRESS,
-    ONLY_IPV4,
-    OUTSIDE,
-    PORTS,
-    TCP,
-    TRUSTED,
-    VIRTUAL,
-    Lab,
-    LabNode,
-    prohibited,
-)
+from tests.support.netlab import EVERY_KIND, INGRESS, ONLY_IPV4, OUTSIDE, PORTS, TCP, TRUSTED, Lab, LabNode
+from tests.support.places import VIRTUAL, prohibited
 
 pytestmark = pytest.mark.root
 

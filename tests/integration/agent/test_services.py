@@ -6,22 +6,8 @@ import pytest
 
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import (
-    EVERY_KIND,
-    INGRESS,
-    INGRESS_UDP,
-    LOCAL,
-    OUTSIDE,
-    PORTS,
-    VIRTUAL,
-    Lab,
-    LabNode,
-    names,
-    prohibited,
-    refused,
-    tcp,
-    udp,
-)
+from tests.support.netlab import EVERY_KIND, INGRESS, INGRESS_UDP, LOCAL, OUTSIDE, PORTS, Lab, LabNode, tcp, udp
+from tests.support.places import VIRTUAL, names, prohibited, refused
 
 pytestmark = [pytest.mark.root, EVERY_KIND]
 

@@ -5,7 +5,8 @@ import pytest
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import strays
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import VIRTUAL, Lab, LabNode
+from tests.support.netlab import Lab, LabNode
+from tests.support.places import VIRTUAL
 
 pytestmark = pytest.mark.root
 

@@ -16,7 +16,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from tests.integration.agent.conftest import Node, led
 from tests.support.aio import bounded
 from tests.support.fake_leader import task, template
-from tests.support.netlab import Lab, LabNode, Place
+from tests.support.netlab import Lab, LabNode
+from tests.support.places import Place
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root

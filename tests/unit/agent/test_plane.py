@@ -7,98 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import balancing, firewall, fixedrules
+from agent.core import balancing, firewall
 from agent.core.network import Attachment, PublishedPort
-from agent.core.plane import Plane, Transaction
-from protos.families import V6
+from agent.core.plane import Plane
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import goldenrules, twins
+from tests.support import twins
 from tests.support.fake_leader import endpoint, service
+from tests.support.planes import ALONE, BOTH, NETWORK, Kernel, plane
 
-NETWORK = dpb.NodeNetwork(cluster_range="10.112.0.0/16", subnet="10.112.1.0/24", service_range="10.113.0.0/16")
 TCP = pb.Port(target=80, protocol=pb.PROTOCOL_TCP)
 UDP = pb.Port(target=53, protocol=pb.PROTOCOL_UDP)
 INGRESS = pb.Port(target=80, protocol=pb.PROTOCOL_TCP, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
 
 
-def plane(
-    *services: dpb.NetworkService, attached: tuple[Attachment, ...] = (), network: dpb.NodeNetwork = NETWORK
-) -> Plane:
-    made = Plane()
-    made.configure(network)
-    for attachment in attached:
-        made.attach(attachment)
-    made.serve({each.id: each for each in services})
-    return made
-
-
 def web(*addresses: str, **more: object) -> dpb.NetworkService:
     return service("web", *map(endpoint, addresses), ports=(TCP,), **more)
-
-
-BOTH = dpb.NodeNetwork(
-    cluster_range="10.112.0.0/16",
-    subnet="10.112.1.0/24",
-    service_range="10.113.0.0/16",
-    cluster_range6="fd00:112::/48",
-    subnet6="fd00:112:0:1::/64",
-    service_range6="fd00:113::/112",
-)
-ALONE = dpb.NodeNetwork(cluster_range6="fd00:112::/48", subnet6="fd00:112:0:1::/64", service_range6="fd00:113::/112")
-
-
-class Kernel:
-    """A table that does what nft is told, and refuses what nft would refuse."""
-
-    def __init__(self) -> None:
-        self.elements: dict[tuple[str, str], str] = {}
-        self.chains: dict[str, list[str]] = {}
-        self.sets: set[str] = set()
-
-    def take(self, transaction: Transaction) -> None:
-        lines = transaction.text.splitlines()
-        if transaction.whole:
-            self.__init__()  # type: ignore[misc]  # as if there had been nothing
-            fixed = lines.index("}") + 1
-            self.sets.update(re.findall(r"^  (?:set|map) (\S+) ", "\n".join(lines[:fixed]), re.MULTILINE))
-            lines = lines[fixed:]
-        for line in lines:
-            self._do(line)
-
-    def _do(self, line: str) -> None:  # noqa: C901 - one case a command
-        verb, what, _, _, name, *rest = line.split(" ", 5)
-        match verb, what:
-            case "add", "set":
-                assert name not in self.sets, line
-                self.sets.add(name)
-            case "delete", "set":
-                assert not any(f"@{name} " in rule for rules in self.chains.values() for rule in rules), line
-                assert not any(held == name for held, _ in self.elements), line
-                self.sets.remove(name)
-            case "add", "chain":
-                assert name not in self.chains, line
-                self.chains[name] = []
-            case "flush", "chain":
-                self.chains[name].clear()
-            case "delete", "chain":
-                assert not any(value == f"goto {name}" for value in self.elements.values()), line
-                assert self.chains.pop(name) == [], line
-            case "add", "rule":
-                for used in re.findall(r"@(\S+)", rest[0]):
-                    assert used in self.sets, line
-                self.chains[name].append(rest[0])
-            case "add", "element":
-                assert name in self.sets, line
-                for entry in rest[0].strip("{ }").split(", "):
-                    key, _, value = entry.partition(" : ")
-                    assert self.elements.setdefault((name, key), value) == value, line
-                    assert not value.startswith("goto ") or value.removeprefix("goto ") in self.chains, line
-            case "delete", "element":
-                for key in rest[0].strip("{ }").split(", "):
-                    del self.elements[name, key]
-            case _:
-                raise AssertionError(line)
 
 
 @given(seed=st.integers(0, 2**32), network=st.sampled_from([NETWORK, BOTH, ALONE]))
@@ -349,77 +273,3 @@ def test_the_rule_of_a_chooser() -> None:
     assert firewall.balancer_rule(firewall.balancer("outside-tcp", 3, by_client=True)) == (
         "dnat ip to tcp dport . jhash ip saddr mod 3 seed 0x6f726368 map @outside-tcp"
     )
-
-
-def test_ipv6_is_twins_of_what_ipv4_has() -> None:
-    """In the same chains; a service without a ready task of one family refuses there alone."""
-    port = pb.Port(target=80, protocol=pb.PROTOCOL_TCP, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
-    both, old = endpoint("10.112.1.2"), endpoint("10.112.1.3")
-    both.address6 = "fd00:112:0:1::2"
-    made = service("web", both, old, ports=(port,))
-    made.address6 = "fd00:113::1"
-    member = Attachment(task_id="t", address="10.112.1.2", address6="fd00:112:0:1::2", service="default/web")
-    kernel = Kernel()
-    kernel.take(plane(made, attached=(member,), network=BOTH).transaction())
-    door = balancing.door_chain("default/web")
-    assert {key: value for key, value in kernel.elements.items() if key[0].endswith("6")} == {
-        ("addresses6", "fd00:113::1"): "",
-        ("requests6", "fd00:113::1"): "",
-        ("traffic6", "fd00:113::1"): "",
-        ("endpoints6", "fd00:113::1 . 0"): "fd00:112:0:1::2",
-        ("services6", "fd00:113::1 . tcp . 80"): "goto endpoints6-any-1",
-        ("published6", "tcp . 8080"): "goto outside-tcp6-any-1",
-        ("outside-tcp6", "8080 . 0"): "fd00:112:0:1::2 . 80",
-        ("hairpin6", "fd00:112:0:1::2 . fd00:112:0:1::2"): "",
-        ("known6", "fd00:112:0:1::2"): "",
-        ("tasks6", "fd00:112:0:1::2"): f"goto {door}",
-    }
-    assert kernel.elements["services", "10.113.0.1 . tcp . 80"] == "goto endpoints-any-2"
-    net = balancing.members_set("default/default").partition("-")[2]
-    assert kernel.chains[door] == [f"ip saddr @net-{net} accept", f"ip6 saddr @net6-{net} accept", "goto stranger"]
-    assert kernel.chains["outside-tcp6-any-1"] == ["dnat ip6 to tcp dport . numgen random mod 1 map @outside-tcp6"]
-
-
-def test_without_a_task_of_a_family_a_port_is_closed_for_it() -> None:
-    port = pb.Port(target=80, protocol=pb.PROTOCOL_TCP, published=8080, mode=pb.PUBLISH_MODE_INGRESS)
-    kernel = Kernel()
-    kernel.take(plane(service("web", endpoint("10.112.1.2"), ports=(port,)), network=BOTH).transaction())
-    assert ("closed6", "tcp . 8080") in kernel.elements
-    assert ("closed", "tcp . 8080") not in kernel.elements
-
-
-def test_what_is_no_address_of_ipv6_is_left_out_too() -> None:
-    bad = endpoint("10.112.1.2")
-    bad.address6 = "fd00::1 }; flush ruleset"
-    text = plane(service("web", bad, ports=(TCP,)), network=BOTH).transaction().text
-    assert "flush" not in text
-
-
-def test_a_cluster_of_ipv4_alone_has_nothing_of_ipv6() -> None:
-    """Whatever its services and tasks would have; but that tasks must not speak it."""
-    made = service("web", endpoint("10.112.1.2"), ports=(INGRESS,))
-    made.address6 = made.endpoints[0].address6 = "fd00::9"
-    member = Attachment(task_id="t", address="10.112.1.2", address6="fd00::9", service="default/web")
-    text = plane(made, attached=(member,)).transaction().text
-    left = [line for line in text.splitlines() if re.search(r"ip6|ipv6|icmpv6|icmpx|fd00|6 [{]", line)]
-    assert [line.strip() for line in left] == [
-        'iifname "orch-*" meta nfproto ipv6 drop',
-        'iifname "orch-*" meta nfproto ipv6 drop',
-        'oifname "orch-*" meta nfproto ipv6 drop',
-    ]
-
-
-def test_a_cluster_of_ipv6_alone_has_nothing_of_ipv4() -> None:
-    made = service("web", endpoint("10.112.1.2"), ports=(INGRESS,))
-    made.endpoints[0].address6 = "fd00:112:0:1::2"
-    text = plane(made, network=ALONE).transaction().text
-    fixed = fixedrules.table(ALONE, outer=V6)
-    assert not re.search(r"\bip [sd]addr|ipv4_addr|\bicmp type", fixed)
-    assert "10.112." not in text
-    assert fixed.count("meta nfproto ipv4 drop") == 3
-
-
-@pytest.mark.parametrize("name", goldenrules.KINDS)
-def test_the_fixed_rules_as_they_are(name: str) -> None:
-    """Written down in full, so that a change is seen; `python -m tests.support.goldenrules` writes them anew."""
-    assert goldenrules.path(name).read_text() == goldenrules.text(name)
