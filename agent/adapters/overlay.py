@@ -19,6 +19,7 @@ from agent.core import overlay
 from agent.core.overlay import Plan, Route, Tunnel, Underlay
 from agent.errors import Temporary
 from protos import families
+from protos.families import V6
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
 log = structlog.get_logger()
@@ -173,8 +174,12 @@ def _on(device: int, some: tuple[Route, ...]) -> tuple[Route, ...]:
 
 
 def _set_routes(netlink: Netlink, present: set[Route], wanted: tuple[Route, ...]) -> None:
+    held = {route.destination for route in present}
     for route in wanted:
         if route not in present:
+            if route.destination in held and families.of(route.destination) is V6:
+                # The kernel would hold the new next hop against the old route, which leads to it by another device.
+                netlink.delete_route(route.destination)
             routes.add(netlink, route)
     kept = {route.destination for route in wanted}
     for route in present:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from protos import kinds
+from protos.families import FAMILIES, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End
@@ -58,15 +59,16 @@ class NetworkRules:
         """Something was written. Raises Violation."""
         match after or before:
             case pb.Service() as service if after is not None:
-                self._check_address(before, service)
+                for family in FAMILIES:
+                    self._check_address(before, service, family)
             case pb.Node() as node:
                 self._nodes[node.meta.name] = node if after is not None else pb.Node()
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())
 
-    def _check_address(self, before: kinds.StoredObject | None, service: pb.Service) -> None:
-        had = before.status.address if isinstance(before, pb.Service) else ""
-        address = service.status.address
+    def _check_address(self, before: kinds.StoredObject | None, service: pb.Service, family: Family) -> None:
+        had = family.get(before.status, "address") if isinstance(before, pb.Service) else ""
+        address = family.get(service.status, "address")
         if had and had != address and before is not None and before.meta.id == service.meta.id:
             raise Violation("an address stays", f"service {service.meta.name} had {had} and has {address or 'none'}")
         owner = self._owners.setdefault(address, service.meta.id) if address else service.meta.id

@@ -32,7 +32,15 @@ from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
 
-RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
+RANGES = Ranges(
+    cluster="10.112.0.0/16",
+    subnet_bits=24,
+    services="10.201.0.0/16",
+    cluster6="fd00:112::/48",
+    subnet_bits6=64,
+    services6="fd00:201::/112",
+)
+"""Of both families: what must hold of an address holds of each."""
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"

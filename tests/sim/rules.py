@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
+from protos.families import FAMILIES
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
@@ -57,7 +58,8 @@ class Rules:
         if pb.Task in touched:
             self._check_tasks()
         if pb.Node in touched:
-            _check_unique("subnet", {node.meta.id: node.status.subnet for node in self.nodes()})
+            for family in FAMILIES:
+                _check_unique("subnet", {node.meta.id: family.get(node.status, "subnet") for node in self.nodes()})
 
     def nodes(self) -> list[pb.Node]:
         return [one for one in self.objects.values() if isinstance(one, pb.Node)]
@@ -159,7 +161,8 @@ class Rules:
             if count > 1:
                 names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)
                 raise Violation("one task a slot", f"{count} tasks of slot {slot} have not ended: {', '.join(names)}")
-        _check_unique("address", {task.meta.id: task.status.address for task in alive})
+        for family in FAMILIES:
+            _check_unique("address", {task.meta.id: family.get(task.status, "address") for task in alive})
         _check_capacity(self.nodes(), alive, self._templates())
 
 

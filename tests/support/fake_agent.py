@@ -16,6 +16,7 @@ from agent.core.record import Exit, Record
 from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
 from agent.ports import ContainerState, Exec, Memory, Usage
+from protos import families
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -152,7 +153,8 @@ class FakeNetwork:
         await asyncio.sleep(self._machine.delay_s)
         for other in self._machine.attached.values():
             same = other.task_id == attachment.task_id
-            assert same or other.address != attachment.address, f"{attachment.address} is given twice"
+            shared = set(families.every(other)) & set(families.every(attachment))
+            assert same or not shared, f"{shared} is given twice"
             assert same or not attachment.root_id or other.root_id != attachment.root_id, "users are given twice"
         self._machine.attached[attachment.task_id] = attachment
 

@@ -65,12 +65,12 @@ class Space:
         made.settimeout(TIMEOUT_S)
         return made
 
-    def echo(self, address: str, *, size: int = 64, timeout_s: float = 1) -> bool:
+    def echo(self, address: str, *, size: int = 64, timeout_s: float = 1, source: str = "0.0.0.0") -> bool:
         """Whether a packet of that size, which nobody may cut, is answered."""
 
         async def ask() -> bool:
             with network.inside(self.fd):
-                echo = Echo("0.0.0.0")
+                echo = Echo(source)
             try:
                 return bool(await echo.ask(address, [size], timeout_s=timeout_s))
             finally:

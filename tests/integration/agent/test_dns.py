@@ -15,6 +15,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 
 from agent.adapters.dns import MAX_CLIENTS_OF_ONE, MAX_WAITING_OF_ONE, DnsServer
@@ -36,6 +37,8 @@ class World:
 
     ours: DnsServer
     port: int
+    outside: int
+    """The port that other servers are asked at."""
     first: NameServer
     second: NameServer
     resolv_conf: Path
@@ -82,7 +85,15 @@ async def _world(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World
     async with serving(FIRST, outside) as first, serving(SECOND, outside) as second, asyncio.TaskGroup() as group:
         running = group.create_task(ours.run())
         await ours.listen("127.0.0.1")
-        world = World(ours=ours, port=port, first=first, second=second, resolv_conf=resolv_conf, strangers=strangers)
+        world = World(
+            ours=ours,
+            port=port,
+            outside=outside,
+            first=first,
+            second=second,
+            resolv_conf=resolv_conf,
+            strangers=strangers,
+        )
         world.use(FIRST)
         try:
             yield world
@@ -383,3 +394,30 @@ async def test_an_end_leaves_nothing(worlds: Worlds) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", world.port))
         assert again.getsockname()[1] == world.port
+
+
+@bounded(20)
+async def test_it_answers_at_an_address_of_each_family(worlds: Worlds) -> None:
+    """Over UDP and TCP, whoever asks."""
+    async with worlds() as world:
+        await world.ours.listen("127.0.0.1", "::1")
+        for host in ("127.0.0.1", "::1"):
+            for send in (dns.asyncquery.udp, dns.asyncquery.tcp):
+                query = dns.message.make_query("web.default.orch", "A")
+                assert texts(await send(query, host, timeout=5, port=world.port)) == {"10.96.0.7"}
+
+
+@bounded(20)
+async def test_a_server_of_ipv6_is_asked(worlds: Worlds) -> None:
+    """As any other."""
+    async with worlds() as world:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as outside:
+            outside.setblocking(False)
+            outside.bind(("::1", world.outside))
+            world.use("::1")
+            asking = asyncio.create_task(world.ask("there.example"))
+            question, client = await asyncio.get_running_loop().sock_recvfrom(outside, 1000)
+            answer = dns.message.make_response(dns.message.from_wire(question))
+            answer.answer.append(dns.rrset.from_text("there.example.", 60, "IN", "A", "192.0.2.7"))
+            outside.sendto(answer.to_wire(), client)
+            assert texts(await asking) == {"192.0.2.7"}
