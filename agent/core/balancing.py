@@ -182,7 +182,8 @@ def _published_ports(made: _Part, service: dpb.NetworkService, side: Side) -> No
     ready = side.ready
     if service.external_traffic_policy == pb.EXTERNAL_TRAFFIC_POLICY_LOCAL:
         ready = tuple(address for address in ready if ip_address(address) in side.subnet)
-    own = {side.family.get(endpoint, "address"): endpoint.ports for endpoint in service.endpoints}
+    name = f"address{side.family.suffix}"
+    own = {getattr(endpoint, name): endpoint.ports for endpoint in service.endpoints}
     for port in published:
         found = ((address, _target(port, own.get(address) or service.ports)) for address in ready)
         targets = [f"{address} . {target}" for address, target in found if target]

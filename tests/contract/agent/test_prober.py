@@ -326,3 +326,24 @@ async def test_a_thousand_probes_a_second_are_cheap() -> None:
     print(f"{cpu_us:.0f} µs a probe")
     await until(lambda: len(asyncio.all_tasks()) == 1, what="nothing is left")
     assert cpu_us < 400, "twice what is promised: this machine may be slow, but not everything may be"
+
+
+@bounded(20)
+async def test_a_task_of_ipv6_is_asked_like_any_other() -> None:
+    """Its address stands in brackets where a port follows it."""
+    heard = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.read(1000)).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "::1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        one = Target(task_id="web", address="::1", container=pb.Container())
+        assert (await prober().ask(one, pb.Probe(timeout=2_000, http=http(port)))).good
+        assert f"Host: [::1]:{port}\r\n" in heard[0]
+        assert (await prober().ask(one, pb.Probe(timeout=2_000, tcp=pb.TcpProbe(port=str(port))))).good
+    refused = await prober().ask(one, pb.Probe(timeout=2_000, tcp=pb.TcpProbe(port=str(port))))
+    assert (refused.good, refused.message) == (False, "connection refused")
