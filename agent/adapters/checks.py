@@ -11,7 +11,7 @@ it knows where to look.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 from agent.adapters import nameclient, overlay
 from agent.adapters.echo import Echo
@@ -181,18 +181,15 @@ async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: fl
 
 
 def _connections(
-    services: Iterable[dpb.NetworkService], had: Iterable[Family], timeout_s: float
+    services: Iterable[dpb.NetworkService], had: Collection[Family], timeout_s: float
 ) -> Iterator[Awaitable[Findings]]:
-    """A service none of whose tasks has an address of a family is not reached by it."""
+    """A family that none of a service's tasks has is not tried: the service refuses there."""
     for service in services:
-        for family in had:
-            address, reached = (
-                family.get(service, "address"),
-                any(family.get(one, "address") for one in service.endpoints),
-            )
-            for port in service.ports:
-                if address and reached and (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
-                    yield _connection(service, address, port.target, timeout_s)
+        for family in families.told(service, "address"):
+            has_it = any(family.get(one, "address") for one in service.endpoints) or not service.endpoints
+            for port in service.ports if has_it and (family in had or not had) else ():
+                if (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
+                    yield _connection(service, family.get(service, "address"), port.target, timeout_s)
 
 
 async def _connection(service: dpb.NetworkService, address: str, port: int, timeout_s: float) -> Findings:

@@ -182,12 +182,13 @@ def _settings(attributes: dict[int, bytes]) -> Settings:
     info = dict(read_attributes(attributes.get(rtnetlink.IFLA_LINKINFO, b"")))
     data = dict(read_attributes(info.get(rtnetlink.IFLA_INFO_DATA, b"")))
     is_vxlan = info.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0") == b"vxlan"
+    local = data.get(IFLA_VXLAN_LOCAL6) or data.get(IFLA_VXLAN_LOCAL) if is_vxlan else None
     open_ways = {IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, IFLA_VXLAN_LINK} & data.keys()
     flags = (data.get(kind, b"") for kind in (IFLA_VXLAN_LEARNING, IFLA_VXLAN_COLLECT_METADATA))
     return Settings(
         vni=int.from_bytes(data.get(IFLA_VXLAN_ID, b""), sys.byteorder),
         port=int.from_bytes(data.get(IFLA_VXLAN_PORT, b""), "big"),
-        local=str(ip_address(data.get(IFLA_VXLAN_LOCAL6) or data.get(IFLA_VXLAN_LOCAL, bytes(4)))),
+        local=str(ip_address(local)) if local else "",
         hardware_address=attributes.get(rtnetlink.IFLA_ADDRESS, b""),
         is_closed=is_vxlan
         and not open_ways

@@ -3,6 +3,8 @@
 The machines of a cluster of both families reach each other by IPv4, those of one of IPv6 alone by IPv6.
 """
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +166,21 @@ def test_no_request_is_lost_when_tasks_leave(up: LocalCluster, tmp_path: Path) -
         assert clients.failures() == []
         assert all(count > 50 for count in clients.answered().values()), clients.answered()
     up.orchctl("delete", "service", "loaded")
+
+
+def test_an_agent_that_is_started_again_keeps_its_tasks(up: LocalCluster) -> None:
+    """With their addresses, which nobody else gets; and it goes on giving others."""
+    before = {task.meta.id: (task.status.address6, task.status.started_at) for task in up.tasks("web")}
+    agent = up.agent_pid("n1")
+    os.kill(agent, signal.SIGKILL)
+    until(lambda: up.agent_pid("n1") != agent, what="the agent is started again")
+    up.scale("web", 6)
+    after = up.await_whole("web", 6, timeout_s=30)
+    found = {task.meta.id: (task.status.address6, task.status.started_at) for task in after}
+    assert before.items() <= found.items()
+    assert len({address for address, _ in found.values()}) == 6
+    up.scale("web", 3)
+    until(lambda: len(up.tasks("web")) == 3, what="the others have gone", timeout_s=20)
 
 
 def test_nothing_of_ipv4_is_there_that_was_not_asked_for(up: LocalCluster) -> None:
