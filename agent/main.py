@@ -147,7 +147,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="orch-agent", description="Keeps the containers of one node running.")
     parser.add_argument("--name", required=True, help="the node's name")
     parser.add_argument("--server", required=True, help="addresses of the control plane, HOST:PORT[,HOST:PORT…]")
-    parser.add_argument("--address", required=True, help="the address at which other nodes reach this one")
+    parser.add_argument(
+        "--address",
+        required=True,
+        type=_address,
+        help="the address at which other nodes reach this one, of IPv4 or IPv6, as all nodes have it",
+    )
     parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
     parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
@@ -179,6 +184,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _ids(text: str) -> users.Ids:
     try:
         return users.Ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

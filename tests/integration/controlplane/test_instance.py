@@ -336,6 +336,8 @@ async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]
             2,
             "--service-range 10.112.128.0/17 overlaps --cluster-range 10.112.0.0/16",
         ),
+        ({"--cluster-range": "10.112.0.0/16,fd00:112::/48"}, 2, "--service-range 10.201.0.0/16 has no range of IPv6"),
+        ({"--subnet-prefix6": "127"}, 2, "'127' is not the prefix of a subnet of IPv6, a number from 1 to 126"),
         ({"--network-mode": "bridge"}, 2, "invalid choice: 'bridge'"),
         ({"--network-mtu": "68"}, 2, "'68' is not a packet's size in bytes"),
         ({"--listen": "192.0.2.1:7400"}, 1, "cannot listen on 192.0.2.1:7400"),
