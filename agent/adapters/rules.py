@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +20,7 @@ from agent.adapters.netlink import NETLINK_NETFILTER
 from agent.core import firewall
 from agent.core.plane import Plane, Transaction
 from agent.errors import Temporary
+from protos.families import V4, Family
 
 log = structlog.get_logger()
 
@@ -33,8 +35,6 @@ _RECEIVE_BUFFER_BYTES = 8 << 20
 _SO_RCVBUFFORCE = 33
 _NFGENMSG_BYTES = 4
 _COUNTED = {
-    "requests": "",
-    "traffic": "",
     "published-requests": "",
     "published-traffic-tcp": "tcp ",
     "published-traffic-udp": "udp ",
@@ -212,11 +212,13 @@ class _Watch:
             self._seen.update(_ports_about_us(data))
 
 
-def counters() -> dict[str, Traffic]:
-    """What has gone through virtual addresses (`10.201.0.5`) and published ports (`tcp 8080`)."""
+def counters(had: Iterable[Family] = (V4,)) -> dict[str, Traffic]:
+    """What has gone through virtual addresses (`10.201.0.5`) of these families, and published ports (`tcp 8080`)."""
     found = {name: _listed(name, prefix) for name, prefix in _COUNTED.items()}
-    requests = {**found["requests"], **found["published-requests"]}
-    passed = {**found["traffic"], **found["published-traffic-tcp"], **found["published-traffic-udp"]}
+    requests, passed = found["published-requests"], {**found["published-traffic-tcp"], **found["published-traffic-udp"]}
+    for family in had:
+        requests.update(_listed(f"requests{family.suffix}", ""))
+        passed.update(_listed(f"traffic{family.suffix}", ""))
     return {
         key: Traffic(requests=counter.get("packets", 0), bytes=passed.get(key, {}).get("bytes", 0))
         for key, counter in requests.items()

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.adapters import rules
 from agent.adapters.netlink import Netlink
+from protos.families import FAMILIES
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from tests.support import twins
 from tests.support.fake_leader import endpoint, service
 from tests.support.machines import Lan, Machine
-from tests.support.netlab import DUAL, IPV4, PORTS, Lab, LabNode
-from tests.support.places import VIRTUAL, Place
+from tests.support.netlab import DUAL, INGRESS, IPV4, PORTS, TCP, Lab, LabNode
+from tests.support.places import VIRTUAL, Place, names
 
 pytestmark = pytest.mark.root
 
@@ -78,6 +80,21 @@ def test_a_machine_that_is_a_node_no_more_has_nothing_of_ipv6(lab: Lab, one: Lab
     assert "6f72:6368" not in left
     assert "2001:db8::1" in left
     one.start()
+
+
+@pytest.mark.parametrize("lab", [DUAL], indirect=True)
+def test_traffic_of_both_families_is_counted(lab: Lab, one: LabNode) -> None:
+    """By virtual address; a published port has one counter for both."""
+    lab.task(one, "web-1", 2)
+    lab.serve(service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS)))
+    names(one, times=3)
+    names(lab.outside, one.address, 8080, times=2)
+    names(Place(lab.outside.path), one.address, 8080, times=2)
+    with one.entered():
+        found = rules.counters(FAMILIES)
+    assert found[twins.twin(VIRTUAL)].requests == 3
+    assert found[VIRTUAL].requests == 0
+    assert found["tcp 8080"].requests == 4
 
 
 class DualMachine(Machine):
