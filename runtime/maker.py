@@ -38,7 +38,7 @@ class Maker:
         self.proc = rootfs.detached_procfs()
         self._layout = cgroups.current_layout()
 
-    def make(self, message: protocol.Message, report: int, monitors: socket.SocketType) -> bool:
+    def make(self, message: protocol.Message, report: monitor.Reporter, monitors: socket.SocketType) -> bool:
         """Make the container of a `create` request with a monitor. False: it is not made, and nothing is left."""
         mask = os.umask(0)  # what is made has the modes that are asked for
         try:
@@ -49,8 +49,8 @@ class Maker:
             os.umask(mask)
         return True
 
-    def _make(self, message: protocol.Message, report: int, monitors: socket.SocketType) -> None:
-        request = monitor.parse(message.body, self._root, message.fds, report)
+    def _make(self, message: protocol.Message, report: monitor.Reporter, monitors: socket.SocketType) -> None:
+        request = monitor.parse(message.body, self._root, message.fds)
         wanted = spec.parse(request.config)
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
         wanted = values.replace(wanted, cgroups_path=path)
@@ -60,7 +60,7 @@ class Maker:
         with birth.place(
             request.root, request.container, request.config, wanted, bundle=request.bundle, layout=self._layout
         ) as place:
-            _Making(self, message, request, wanted, place, monitors).make()
+            _Making(self, message, request, report, wanted, place, monitors).make()
         os.close(place.lock)
 
 
@@ -72,17 +72,18 @@ class _Making:
         of: Maker,
         message: protocol.Message,
         request: monitor.Request,
+        report: monitor.Reporter,
         wanted: spec.Spec,
         place: birth.Place,
         monitors: socket.SocketType,
     ) -> None:
         self._of = of
         self._request = request
+        self._report = report
         self._spec = wanted
         self._place = place
         self._monitors = monitors
         self._script = steps.Script(of.memory.address)
-        self._given = outside.Given(script=self._script)
         group, body = place.group, message.body
         self._made = scripted.Made(
             request={"bundle": "", **{name: value for name, value in body.items() if name != "config"}},
@@ -96,26 +97,26 @@ class _Making:
 
     def make(self) -> None:
         """Raises what keeps it from being begun; whatever comes then is the monitor's to undo."""
-        with contextlib.closing(self._given):
+        with contextlib.closing(outside.Given(script=self._script)) as given:
             self._place.group.apply(self._spec.resources)
             found = outside.find(
                 self._spec,
                 self._place.group,
                 outside.Streams.of(self._request.stdio, logged=self._request.log is not None),
-                self._given,
+                given,
                 memory=self._of.memory,
                 proc=self._of.proc,
                 state_root=self._request.root,
             )
             writer = start.Writer(self._script, found.before)
-            self._begin(writer)
+            self._begin(writer, given)
             try:
                 with descriptors.nothing_left_after_failure():
                     self._go_on(writer, found)
             except _FAILURES:
                 self._give_up()
 
-    def _begin(self, writer: start.Writer) -> None:
+    def _begin(self, writer: start.Writer, given: outside.Given) -> None:
         request, born = self._request, writer.begin()
         begun = scripted.Begun(
             own_pids=self._spec.makes("pid"),
@@ -124,26 +125,28 @@ class _Making:
             stdio=len(request.stdio),
             log=monitor.log_options(request.log),
         )
-        scripted.begin(self._monitors, begun, self._script.part(), [*request.stdio, *self._given.take()])
+        scripted.begin(self._monitors, begun, self._script.part(), [*request.stdio, *given.fds])
 
     def _go_on(self, writer: start.Writer, found: outside.Found) -> None:
         folder, first = self._place.folder, self._script.next_cell
+        given = outside.Given(script=self._script)
         tree = rootfs.Tree(
             spec=self._spec,
             overlay=self._request.overlay,
             stage=folder,
             cgroup_folders=cgroups.visible_folders(self._place.group),
         )
-        ready = writer.go_on(outside.prepare(tree, found, self._given))
+        ready = writer.go_on(outside.prepare(tree, found, given))
         state.reserve(os.path.join(folder, state.EXIT_FILE))
         with protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
             made = self._made._replace(given=first, ready=ready.number)
-            fds = [self._request.report, self._place.lock, listener.fileno(), *self._given.take()]
+            fds = [*self._report, self._place.lock, listener.fileno(), *given.fds]
             scripted.go_on(self._monitors, made, self._script.part(), fds)
+        given.close()
 
     def _give_up(self) -> None:
         try:
-            scripted.give_up(self._monitors, self._made, [self._request.report, self._place.lock])
+            scripted.give_up(self._monitors, self._made, [*self._report, self._place.lock])
         except errors.PeerGone:
             self._place.group.kill_all()  # what the monitor had begun dies with it
             raise

@@ -32,7 +32,7 @@ def run(times: int) -> None:
     packet = protocol.encode(request)
     for _ in range(times):
         body = protocol.decode(packet)
-        monitor.parse(body, "/", (), -1)
+        monitor.parse(body, "/", ())
         wanted = spec.parse(body["config"])
         group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
         cgroups.visible_folders(group)
@@ -84,7 +84,7 @@ def _supervise(folder: str, memory: machine.Memory) -> None:
         scripted.begin(ours, begun, script.part(), [])
         made = made._replace(given=script.next_cell, ready=script.answer("umask", 0o022).number)
         script.call("exit_group", 0)
-        fds = [theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
+        fds = [theirs.fileno(), theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
         scripted.go_on(ours, made, script.part(), fds)
         prepared = supervisor.prepare()
         container = scripted.Container(*protocol.receive_packet(theirs), theirs, memory)

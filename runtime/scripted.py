@@ -5,7 +5,7 @@
     a beginning [stdio …, what it is given …] ──►
     the script's first part                 ──► into its memory; clone            ──►
     makes the rest                                                                   enters namespaces and cgroup, waits
-    what was made [report, lock, listener, …] ──►
+    what was made [reporter, lock, listener, …] ──►
     the script's second part                ──► into its memory; wake             ──►
                                             ◄── a byte: it has descriptors of its own
                                                                                      the other steps
@@ -69,12 +69,12 @@ def begin(monitors: socket.SocketType, begun: Begun, pieces: Sequence[machine.Pi
 
 
 def go_on(monitors: socket.SocketType, made: Made, pieces: Sequence[machine.Piece], fds: Sequence[int]) -> None:
-    """Pass the rest on, with [report, lock, listener, what the second part is given …]."""
+    """Pass the rest on, with [reporter, lock, listener, what the second part is given …]."""
     _send(monitors, made, pieces, fds)
 
 
 def give_up(monitors: socket.SocketType, made: Made, fds: Sequence[int]) -> None:
-    """Have the monitor undo what was made, and make the container by itself, with [report, lock]."""
+    """Have the monitor undo what was made, and make the container by itself, with [reporter, lock]."""
     _send(monitors, made._replace(ready=0), (), fds)
 
 
@@ -121,7 +121,7 @@ class Container:
     """A container that is begun, and the descriptors that came with it."""
 
     made: Made
-    report: int
+    report: monitor.Reporter
 
     def __init__(self, packet: bytes, fds: list[int], channel: socket.SocketType, memory: machine.Memory) -> None:
         """Begin with what a packet says."""
@@ -166,7 +166,8 @@ class Container:
             return False
         fields, places = marshal.loads(packet[len(KIND) :])  # noqa: S302 - as before
         self.made = Made(*fields)
-        self.report, self._lock, *rest = fds
+        client, launcher, self._lock, *rest = fds
+        self.report = monitor.Reporter(client, launcher)
         if self.made.ready:
             self._listener, *given = rest
             self._memory.receive(channel, places)
@@ -291,7 +292,7 @@ class Container:
         state.remove_folder(self.made.folder)
         os.close(self._lock)
         body = {**self.made.request, "config": config}
-        return monitor.create(monitor.parse(body, root, tuple(self._stdio), self.report))
+        return monitor.create(monitor.parse(body, root, tuple(self._stdio)), self.report)
 
 
 def _configured(folder: str, pid: int) -> execs.Configured:

@@ -28,26 +28,20 @@ class NotPlainError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Given:
-    """Descriptors that are passed on, in the order of the cells in which the script finds them."""
+    """Descriptors that one part of a script is given, in the order of the cells in which it finds them."""
 
     script: Script
-    _fds: list[int] = field(default_factory=list)
-    _passed: int = 0
+    fds: list[int] = field(default_factory=list)
 
     def give(self, fd: int) -> Cell:
         """Pass on a descriptor, and close it in the end."""
-        self._fds.append(fd)
+        self.fds.append(fd)
         return self.script.given()
-
-    def take(self) -> list[int]:
-        """Those that were not taken yet, to be passed on now."""
-        passed, self._passed = self._passed, len(self._fds)
-        return self._fds[passed:]
 
     def close(self) -> None:
         """Close them here."""
-        while self._fds:
-            os.close(self._fds.pop())
+        while self.fds:
+            os.close(self.fds.pop())
 
 
 @frozen
