@@ -341,6 +341,36 @@ def test_a_launcher_goes_on_without_the_monitor_that_stands_by(box: Box) -> None
         assert state.load(box.root, name).status == "running"
 
 
+BEGIN = """
+import os, socket, sys, time
+from runtime import scripted, standby
+from runtime.script import machine, steps
+from tests.support import processes, waiting
+
+memory = machine.Memory()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+monitor = os.fork()
+if monitor == 0:
+    ours.close()
+    standby.run(theirs.fileno(), sys.argv[1], memory)
+theirs.close()
+script = steps.Script(memory.address)
+wake, told = script.given(), script.given()
+script.call("read", wake, script.room(8), 8)
+scripted.begin(ours, scripted.Begun(own_pids=True, born=0, opened=(), stdio=0, log=None), script.part(), [])
+(first,) = waiting.until(lambda: processes.living(processes.children(monitor)), what="it is begun")
+ours.close()
+print(os.waitpid(monitor, 0)[1], os.path.exists(f"/proc/{first}"))
+"""
+
+
+def test_what_is_begun_ends_with_the_launcher(tmp_path: Path) -> None:
+    """When the rest does not come any more, its monitor takes it along."""
+    command = [sys.executable, "-c", BEGIN, tmp_path]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "0 False\n", ran.stderr
+
+
 def _standing_by(box: Box, zygote: int) -> list[int]:
     known = {each.monitor_pid for each in client.list_containers(box.root)}
     return [pid for pid in processes.living(processes.children(zygote)) if pid not in known]
