@@ -27,6 +27,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
+from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
@@ -104,6 +105,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             runtime=runtime,
             logs=FileLogs(layout),
             checks=NetworkChecks(options.address),
+            meter=NodeMeter(runtime, lambda: worker.running),
             over=worker.over,
         ),
         servers=options.server.split(","),

@@ -228,6 +228,14 @@ class Checks(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Whoever reads what this node, its tasks and services use and carry."""
+
+    async def read(self, request: dpb.NodeUsageRequest) -> dpb.NodeCounters:
+        """What was counted until now. Raises Temporary."""
+        ...
+
+
 class Connector(Protocol):
     """The way to the control plane. Raises LinkLost when there is none."""
 

@@ -19,7 +19,7 @@ from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Record
-from agent.core.steps import Desired, Observed
+from agent.core.steps import Desired, Life, Observed
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
@@ -157,6 +157,11 @@ class Worker:
     def observed(self) -> Mapping[str, Observed]:
         """What there is of each task."""
         return {task_id: runner.observed for task_id, runner in self._runners.items()}
+
+    @property
+    def running(self) -> list[str]:
+        """Tasks whose container runs."""
+        return [task_id for task_id, runner in self._runners.items() if runner.observed.life is Life.RUNNING]
 
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)

@@ -134,14 +134,16 @@ _SETS = """\
   map published { type inet_proto . inet_service : verdict; }
   map outside-tcp { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
   map outside-udp { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
-  set closed { type inet_proto . inet_service; }
+  set closed { type inet_proto . inet_service; counter; }
   set addresses { type ipv4_addr; }
   set requests { type ipv4_addr; counter; }
+  set refusals { type ipv4_addr; counter; }
   set traffic { type ipv4_addr; counter; }
   set published-requests { type inet_proto . inet_service; counter; }
   set published-traffic-tcp { type inet_service; counter; }
   set published-traffic-udp { type inet_service; counter; }
   map tasks { type ipv4_addr : verdict; }
+  set barred { type ipv4_addr; counter; }
   set hairpin { type ipv4_addr . ipv4_addr; }
   set internal { type ipv4_addr; }
   set known { type ipv4_addr; }
@@ -190,6 +192,7 @@ def _nat(network: dpb.NodeNetwork) -> str:
 
 _REFUSALS = """\
   chain refused {
+    ip daddr @refusals
     meta l4proto tcp reject with tcp reset
     reject with icmp type port-unreachable
   }
@@ -259,6 +262,7 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
 
 _INBOUND_ENDS = """\
   chain stranger {
+    ip daddr @barred
     # Of a task that nobody has told this node of yet, the next attempt may be let in: it is not told to give up.
     ip saddr @known goto prohibited
     drop

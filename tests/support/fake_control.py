@@ -35,6 +35,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.log_batches: list[control.LogsResponse] = []
         self.findings: list[control.NetworkFinding] = []
         """What a check of the network finds."""
+        self.looks: list[list[control.NodeUsage]] = []
+        """What nodes use, look by look; after the last one they are refused."""
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
         self.imported = b""
@@ -165,6 +167,14 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self._only_leader(context)
         for finding in self.findings:
             yield control.CheckNetworkResponse(findings=[finding])
+
+    def Usage(self, request: control.UsageRequest, context: Any) -> Iterator[control.UsageResponse]:
+        self._enter("Usage", request, context)
+        self._only_leader(context)
+        if not self.looks:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "nothing more to tell")
+        for usage in self.looks.pop(0):
+            yield control.UsageResponse(usage=usage)
 
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)

@@ -14,6 +14,8 @@ from tests.support.netlab import (
     Lab,
     LabNode,
     names,
+    prohibited,
+    refused,
 )
 from tests.support.waiting import until
 
@@ -90,6 +92,32 @@ def test_traffic_is_counted(lab: Lab, one: LabNode) -> None:
     assert found[VIRTUAL].bytes > 3 * 200
     assert found["tcp 8080"].requests == 2
     assert found["tcp 8080"].bytes > 2 * 200
+
+
+def test_who_is_refused_is_counted(lab: Lab, one: LabNode) -> None:
+    """Where no task is ready, at a port that there is not, and where a task's networks do not let them in."""
+    lab.task(one, "web-1", 2)
+    client, stranger = lab.task(one, "client-1", 9, "client"), lab.task(one, "stranger-1", 8, "stranger")
+    web = service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS))
+    known = service("client", endpoint("10.112.1.9"), number=2)
+    elsewhere = service("stranger", endpoint("10.112.1.8"), number=3, networks=("default/other",))
+    lab.serve(web, known, elsewhere)
+    refused(client, VIRTUAL, 81)
+    prohibited(stranger, VIRTUAL, 80)
+    names(client, times=2)
+    with one.entered():
+        found = rules.counters()
+    assert found[VIRTUAL].requests == 4
+    assert found[VIRTUAL].refused == 1
+    assert found["10.112.1.2"].refused == 1
+    assert found[VIRTUAL].packets > 4
+    lab.serve(service("web", endpoint("10.112.1.2", ready=False), ports=(TCP, INGRESS)), known, elsewhere)
+    refused(client, VIRTUAL, 80)
+    refused(lab.outside, one.address, 8080)
+    with one.entered():
+        found = rules.counters()
+    assert found[VIRTUAL].refused == 2
+    assert found["tcp 8080"].refused == 1
 
 
 def test_a_new_agent_takes_everything_over(lab: Lab, one: LabNode) -> None:
