@@ -9,6 +9,7 @@ STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resol
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's
+STATE/kernel-parameters.json    what parameters of the kernel were before the agent changed them
 STATE/images/                   the image store
 RUN/ID/                         the runtime's own state, which means nothing after a reboot
 
@@ -37,6 +38,10 @@ class Layout:
     @property
     def last_address(self) -> Path:
         return self.state / "last-address"
+
+    @property
+    def kernel(self) -> Path:
+        return self.state / "kernel-parameters.json"
 
     @property
     def tasks(self) -> Path:

@@ -148,11 +148,15 @@ def test_a_machine_that_is_a_node_no_more(lab: Lab, one: LabNode) -> None:
     lab.serve(service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS)))
     assert "orch" in one.run("ip", "link")
     one.stop()
-    one.run(sys.executable, "-m", "agent.leave")
+    one.run(sys.executable, "-m", "agent.leave", f"--state={one.folder}", "--cgroup-parent=/orch-is-not-there")
     left = one.run("ip", "route") + one.run("ip", "link")
     assert "orch" not in left
     assert "10.112." not in left
     assert "dev lan" in left
+    assert one.run("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/all/route_localnet").split() == [
+        "0",
+        "0",
+    ]
     assert one.run("nft", "list", "tables").split() == ["table", "inet", "mine"]
     one.start()
 
