@@ -1025,6 +1025,7 @@ class NetworkFinding(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The name of the node that has tried it."""
     target: _builtins.str
@@ -1035,6 +1036,8 @@ class NetworkFinding(_message.Message):
     """What is wrong. Empty: it works."""
     microseconds: _builtins.int
     """How long it took. 0 when it does not work."""
+    unknown: _builtins.str
+    """Why it cannot be told whether it works. Then there is no problem, and no time."""
     def __init__(
         self,
         *,
@@ -1043,10 +1046,11 @@ class NetworkFinding(_message.Message):
         what: _builtins.str = ...,
         problem: _builtins.str = ...,
         microseconds: _builtins.int = ...,
+        unknown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "unknown", b"unknown", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
