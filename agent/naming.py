@@ -55,6 +55,11 @@ class Naming:
         """What a container's resolv.conf must say."""
         return Resolving(server=self._gateway, search=self._servers.search)
 
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Questions that were dropped because their task asked too many, by its address."""
+        return self._server.refused
+
     def _asker_of(self, address: str) -> Asker:
         task = self._task_at(address)
         if task is not None:

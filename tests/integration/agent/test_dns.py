@@ -5,6 +5,8 @@ import contextlib
 import random
 import socket
 import struct
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import pytest
 
 from agent.adapters.dns import MAX_CLIENTS_OF_ONE, MAX_WAITING_OF_ONE, DnsServer
 from agent.adapters.dnsupstream import NodeServers
+from agent.core.dns.budget import Budget
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.errors import Temporary
@@ -62,7 +65,7 @@ def worlds(tmp_path: Path) -> Worlds:
 
 
 @contextlib.asynccontextmanager
-async def _world(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World]:
+async def _world(resolv_conf: Path, *, idle_s: float = 5, budget: Budget | None = None) -> AsyncIterator[World]:
     outside, port = _free_port(FIRST, SECOND), _free_port("127.0.0.1")
     zone, strangers = Zone(), set[str]()
     endpoints = [dpb.Endpoint(task_id=f"big-{n}-a", slot=n, address=f"10.1.0.{n}", ready=True) for n in range(1, 201)]
@@ -78,6 +81,7 @@ async def _world(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World
         lambda address: Asker(served=address not in strangers, namespace="default"),
         port=port,
         idle_s=idle_s,
+        budget=budget,
     )
     async with serving(FIRST, outside) as first, serving(SECOND, outside) as second, asyncio.TaskGroup() as group:
         running = group.create_task(ours.run())
@@ -383,3 +387,50 @@ async def test_an_end_leaves_nothing(worlds: Worlds) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", world.port))
         assert again.getsockname()[1] == world.port
+
+
+@bounded(60)
+async def test_a_task_that_asks_too_much_starves_nobody(worlds: Worlds) -> None:
+    """A thread sends as fast as it can. What is too much is dropped and counted; others are answered within the time in
+    which a person notices nothing.
+    """
+    async with worlds(budget=Budget(rate=1_000, burst=1_000)) as world:
+        ended = threading.Event()
+        flood = threading.Thread(target=_flood, args=(world.port, ended))
+        flood.start()
+        try:
+            await until(lambda: world.ours.refused["127.0.0.2"] > 1_000, what="questions are dropped", timeout_s=20)
+            took = []
+            for _ in range(20):
+                began = time.monotonic()
+                assert texts(await world.ask("web", source="127.0.0.3")) == {"10.96.0.7"}
+                took.append(time.monotonic() - began)
+        finally:
+            ended.set()
+            flood.join(10)
+        print(f"answers beside a flood: median {sorted(took)[10] * 1000:.1f} ms, at most {max(took) * 1000:.1f} ms")
+        assert sorted(took)[10] < 0.5
+        assert world.ours.refused["127.0.0.3"] == 0
+
+
+def _flood(port: int, ended: threading.Event) -> None:
+    question = dns.message.make_query("web", "A").to_wire()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.bind(("127.0.0.2", 0))
+        asking.connect(("127.0.0.1", port))
+        asking.setblocking(False)
+        while not ended.is_set():
+            for _ in range(100):
+                with contextlib.suppress(OSError):
+                    asking.send(question)
+
+
+@bounded(20)
+async def test_over_tcp_a_task_waits_for_its_turn(worlds: Worlds) -> None:
+    """Nothing is dropped: the connection tells the client to wait."""
+    async with worlds(budget=Budget(rate=20, burst=1)) as world:
+        began = time.monotonic()
+        for _ in range(5):
+            assert texts(await world.ask("web", tcp=True)) == {"10.96.0.7"}
+        assert time.monotonic() - began >= 0.19
+        assert not world.ours.refused
