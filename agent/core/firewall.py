@@ -35,6 +35,9 @@ HASH_SEED = 0x6F726368
 
 LINKS = "orch-*"
 DNS_PORT = 53
+QUESTIONS = "limit rate over 20000/second burst 20000 packets"
+"""Of each asker. The agent reads and drops some hundred thousand a second."""
+
 ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
 """An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
 
@@ -147,6 +150,7 @@ _SETS = """\
   set hairpin { type ipv4_addr . ipv4_addr; }
   set internal { type ipv4_addr; }
   set known { type ipv4_addr; }
+  set askers { type ipv4_addr; size 4096; flags dynamic, timeout; timeout 10s; }
   set gateways { type ipv4_addr; }
   set nodes { type ipv4_addr; }"""
 
@@ -219,6 +223,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     iifname "{LINKS}" meta nfproto ipv6 drop
     ct state invalid ip saddr {cluster} drop
     ct state invalid fib daddr type local meta l4proto . th dport @published-requests drop
+    # Questions wait in one line, which nobody may fill: the agent has its own, narrower limit for each task.
+    ip daddr {own} udp dport {DNS_PORT} update @askers {{ ip saddr {QUESTIONS} }} counter drop
     ct state new ip daddr {own} th dport {DNS_PORT} accept
     ct state new fib daddr type local meta l4proto . th dport @closed goto refused
     ct state new ip saddr @internal ip daddr != {own} goto prohibited
