@@ -48,6 +48,9 @@ class Names(Protocol):
     async def serve(self) -> None:
         """Answer at the gateway's address, which is there by now. Raises Temporary."""
 
+    async def resume(self) -> None:
+        """Answer at the gateway's address, if an earlier agent has left it there. Comes after the first `update`."""
+
     def resolving(self) -> Resolving:
         """What a container must know to ask."""
         ...

@@ -63,6 +63,7 @@ class Worker:
         self._network = network
         self._names = names
         self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
+        self._remembered: Mapping[str, pb.Task] = {}  # by address, until everything is restored
         self._tools = Tools(
             runtime=runtime,
             prober=prober,
@@ -151,7 +152,7 @@ class Worker:
         if holder is None or holder.observed.record.address != address:
             self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
             holder = self._holders.get(address)
-        return holder.task if holder is not None else None
+        return holder.task if holder is not None else self._remembered.get(address)
 
     @property
     def observed(self) -> Mapping[str, Observed]:
@@ -193,15 +194,18 @@ class Worker:
     async def _restore(self) -> None:
         memory = await self._tools.disk.load()
         self._assigned = assignments.from_saved(memory.assignment)
+        self._names.update(self._assigned.network, self._assigned.services)
+        self._remembered = _by_address(memory.records, self._assigned)
+        await self._names.resume()
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
         self._networking.resume(memory.last_address)
-        self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(
                 task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
             )
+        self._remembered = {}
         if self._runners:
             log.info("restored", tasks=len(self._runners), containers=len(containers))
 
@@ -270,6 +274,12 @@ class Worker:
             async with self._saved:
                 self._saved_version = version
                 self._saved.notify_all()
+
+
+def _by_address(records: Mapping[str, Record], assigned: Assignments) -> dict[str, pb.Task]:
+    """Who may ask for names while containers are still looked at."""
+    known = ((record.address, assigned.tasks.get(task_id)) for task_id, record in records.items())
+    return {address: task for address, task in known if address and task is not None}
 
 
 def _desired(task: pb.Task, assigned: Assignments) -> Desired:

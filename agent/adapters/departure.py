@@ -23,7 +23,7 @@ ROUNDS = 10
 """Mounts lie on one another; more than a few such layers are nobody's plan."""
 
 AT_ONCE = 16
-OWN = ("tasks", "images", "run", "node.json", "assignment.pb", "last-address", "lock")
+OWN = ("tasks", "images", "run", "node.json", "assignment.pb", "last-address", "names-at", "lock")
 _SUFFIX = ".new"
 
 

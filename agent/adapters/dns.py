@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from agent import early as early_start
 from agent.adapters.dnsupstream import NodeServers
 from agent.core.dns import respond, wire
 from agent.core.dns.budget import Budget
@@ -28,13 +29,12 @@ from agent.errors import Temporary
 
 log = structlog.get_logger()
 
-PORT: Final = 53
+PORT: Final = early_start.PORT
 BATCH: Final = 64
 """Packets that are answered before the rest of the agent has its turn: about 2 ms."""
 READ: Final = 512
 """Packets that are read in a turn. What is read and dropped costs a tenth, and makes room for those of others."""
 RECEIVE_BYTES: Final = 4096
-BUFFER_BYTES: Final = 1 << 20
 MAX_WAITING: Final = 1024
 """Packets whose answer comes from somebody else."""
 MAX_WAITING_OF_ONE: Final = 128
@@ -60,7 +60,9 @@ class DnsServer:
         port: int = PORT,
         idle_s: float = IDLE_S,
         budget: Budget | None = None,
+        early: socket.socket | None = None,
     ) -> None:
+        """`early`: a socket that was bound before, and may hold questions already."""
         self._zone = zone
         self._servers = servers
         self._asker_of = asker_of
@@ -71,6 +73,7 @@ class DnsServer:
         self._shuffle = random.Random().shuffle  # noqa: S311 - it spreads load
         self._address = ""
         self._udp: socket.socket | None = None
+        self._early = early
         self._tcp: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
         self._waiting: Counter[str] = Counter()
@@ -95,13 +98,20 @@ class DnsServer:
             return
         self.close()
         try:
-            self._udp = _bound(address, self._port)
+            self._udp = self._take_early(address) or early_start.bound(address, self._port)
             self._tcp = await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES)
         except OSError as error:
             self.close()
             raise _deaf(address, self._port, error) from error
         asyncio.get_running_loop().add_reader(self._udp, self._readable)
         self._address = address
+
+    def _take_early(self, address: str) -> socket.socket | None:
+        opened, self._early = self._early, None
+        if opened is None or opened.getsockname() == (address, self._port):
+            return opened
+        opened.close()
+        return None
 
     def close(self) -> None:
         """Listen nowhere."""
@@ -207,17 +217,6 @@ def _deaf(address: str, port: int, error: OSError) -> Temporary:
     remedy = taken if error.errno == errno.EADDRINUSE else ""
     why = os.strerror(error.errno) if error.errno else str(error)
     return Temporary(f"names cannot be answered at {address} port {port}: {why}{remedy}", reason="NetworkFailed")
-
-
-def _bound(address: str, port: int) -> socket.socket:
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-        opened.bind((address, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
 
 
 def _send(opened: socket.socket, answer: bytes, client: tuple[str, int]) -> None:

@@ -12,12 +12,16 @@ class FakeNames:
     def __init__(self) -> None:
         self.network: dpb.NodeNetwork | None = None
         self.services: Mapping[str, dpb.NetworkService] = {}
+        self.resumed = False
 
     def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
         self.network, self.services = network, services
 
     async def serve(self) -> None:
         assert self.network is not None, "names are answered at the gateway's address"
+
+    async def resume(self) -> None:
+        self.resumed = self.network is not None
 
     def resolving(self) -> Resolving:
         return Resolving(server="10.112.1.1", search=("example.com",))
