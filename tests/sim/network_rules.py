@@ -14,7 +14,7 @@ from tests.sim.net import End
 from tests.sim.violation import Violation
 
 BOUND_S = 3.0
-"""For so long, and no longer, a task that is to stop waits for nodes that do not answer."""
+"""For so long, and no longer, a task that is to stop waits for nodes that do not answer, and for one that was lost."""
 A_MOMENT_S = 0.005
 
 
@@ -50,6 +50,7 @@ class NetworkRules:
         self._owners: dict[str, str] = {}
         """Of virtual addresses, for ever: a range of 65,534 lasts longer than any run."""
         self._nodes: dict[str, pb.Node] = {}
+        self._away_since: dict[str, float] = {}
         self._told_to_stop: dict[str, float] = {}
         self._lists: dict[tuple[str, str], _Lists] = {}
         """By the names of the leader and of the node."""
@@ -60,9 +61,16 @@ class NetworkRules:
             case pb.Service() as service if after is not None:
                 self._check_address(before, service)
             case pb.Node() as node:
-                self._nodes[node.meta.name] = node if after is not None else pb.Node()
+                self._note_node(node if after is not None else pb.Node(meta=node.meta))
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())
+
+    def _note_node(self, node: pb.Node) -> None:
+        self._nodes[node.meta.name] = node
+        if node.status.state == pb.NODE_STATE_DISCONNECTED:
+            self._away_since.setdefault(node.meta.name, _now_s())
+        else:
+            self._away_since.pop(node.meta.name, None)
 
     def _check_address(self, before: kinds.StoredObject | None, service: pb.Service) -> None:
         had = before.status.address if isinstance(before, pb.Service) else ""
@@ -102,7 +110,11 @@ class NetworkRules:
     def _of_leader(self, leader: str) -> Iterator[tuple[str, _Lists]]:
         for (owner, node), lists in self._lists.items():
             state = self._nodes.get(node, pb.Node()).status.state
-            if owner == leader and state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:
+            lost_s = _now_s() - self._away_since.get(node, _now_s())
+            is_there = state == pb.NODE_STATE_READY
+            if owner == leader and (
+                is_there or (state == pb.NODE_STATE_DISCONNECTED and lost_s < BOUND_S - A_MOMENT_S)
+            ):
                 yield node, lists
 
 
