@@ -6,7 +6,7 @@ tried again with it.
 
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -47,12 +47,14 @@ class Naming:
         """Answer; ends only by being cancelled."""
         await self._server.run()
 
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
-        """What the leader says now. A service that is the same object as before has not changed."""
+    def update(
+        self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
+    ) -> None:
+        """What the leader says now. `touched`: the services that are others than at the last call."""
         if network is not None and network.subnet:
             self._gateway = self._servers.own_address = str(IPv4Network(network.subnet)[1])
             self._zone.configure(ranges=(network.cluster_range, network.service_range), address=self._gateway)
-        self._zone.update(services)
+        self._zone.update(services, touched)
 
     async def serve(self) -> None:
         """Listen at the gateway's address, which is there. Raises Temporary."""

@@ -4,7 +4,7 @@ Everything here may be called again after a failure (idempotent), raises nothing
 may be cancelled at any await.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,8 +42,10 @@ class Devices(Protocol):
 class Names(Protocol):
     """Who answers the names of the cluster for this node's tasks."""
 
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
-        """What the leader says now. A service that is the same object as before has not changed."""
+    def update(
+        self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
+    ) -> None:
+        """What the leader says now. `touched`: ids of the services that are others than at the last call."""
 
     async def serve(self) -> None:
         """Answer at the gateway's address, which is there by now. Raises Temporary."""
@@ -70,8 +72,10 @@ class Network(Protocol):
     ) -> None:
         """Make the node's device, the routes to the peers and the firewall; the `attached` keep what they have."""
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        """New connections go where these services, by id, say. Raises Temporary."""
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str]) -> None:
+        """New connections go where these services, by id, say. `touched`: those that are others than at the last call
+        that succeeded, of this or of `configure`. Raises Temporary.
+        """
 
     async def attach(self, attachment: Attachment) -> None:
         """Make the task's network namespace with its address and ports, and with a root id the user namespace that it

@@ -117,7 +117,7 @@ class Worker:
             self._urgent.set()
         self._unsaved.set()
         self._networking.want(after)
-        self._names.update(after.network, after.services)
+        self._names.update(after.network, after.services, after.touched)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
@@ -194,7 +194,7 @@ class Worker:
     async def _restore(self) -> None:
         memory = await self._tools.disk.load()
         self._assigned = assignments.from_saved(memory.assignment)
-        self._names.update(self._assigned.network, self._assigned.services)
+        self._names.update(self._assigned.network, self._assigned.services, self._assigned.touched)
         self._remembered = _by_address(memory.records, self._assigned)
         await self._names.resume()
         containers = await self._tools.runtime.containers()

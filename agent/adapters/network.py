@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -80,8 +80,8 @@ class RoutedNetwork:
         self._plane.configure(network)
         await self._rules.settled(self._rules.note())
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        self._plane.serve(services)
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
+        self._plane.serve(services, touched)
         await self._rules.settled(self._rules.note())
 
     async def attach(self, attachment: Attachment) -> None:

@@ -1,6 +1,6 @@
 """Whoever answers names, in a simulation or a unit test: it is told, and nobody asks it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from agent.core.hostfiles import Resolving
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -14,7 +14,12 @@ class FakeNames:
         self.services: Mapping[str, dpb.NetworkService] = {}
         self.resumed = False
 
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
+    def update(
+        self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
+    ) -> None:
+        before = self.services
+        others = {key for key in before.keys() | services.keys() if before.get(key) is not services.get(key)}
+        assert others <= set(touched), "whatever is other than before is said to be"
         self.network, self.services = network, services
 
     async def serve(self) -> None:

@@ -76,13 +76,20 @@ def test_services_are_replaced_added_and_removed() -> None:
     two = assignments.apply(one, increment(2, services=[changed], removed_services=["a", "never"]))
     assert isinstance(two, Assignments)
     assert dict(two.services) == {"b": changed}
+    assert two.touched == {"a", "b"}
     three = assignments.apply(two, increment(3))
     assert isinstance(three, Assignments)
     assert three.services is two.services
+    assert three.touched == set()
     assert assignments.from_saved(assignments.to_saved(three)).services == {"b": changed}
     anew = assignments.apply(assignments.of_new_session(three), complete(9, "c"))
     assert isinstance(anew, Assignments)
     assert sorted(anew.services) == ["c"]
+    assert anew.touched == {"b", "c"}
+    same = assignments.apply(assignments.of_new_session(anew), complete(1, "c", "d"))
+    assert isinstance(same, Assignments)
+    assert same.services["c"] is anew.services["c"]
+    assert same.touched == {"d"}, "what is told again, and is the same, has not changed"
 
 
 @virtual
