@@ -14,6 +14,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
+from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
@@ -47,8 +49,8 @@ log = structlog.get_logger()
 MAX_DESCRIPTORS = 16_384
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run an agent until it is told to end."""
+def main(arguments: list[str] | None = None, *, early_names: socket.socket | None = None) -> None:
+    """Run an agent until it is told to end. `early_names`: the socket at which names are asked for already."""
     options = _options(arguments)
     _log_to_stderr(options.log_level)
     _allow_descriptors()
@@ -66,10 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)
     if no_users:
         log.warning("containers get the users of this node, unless they insist on their own", reason=no_users)
-    asyncio.run(run(options, layout, disk, no_users))
+    asyncio.run(run(options, layout, disk, no_users, early_names))
 
 
-async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str) -> None:
+async def run(
+    options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: socket.socket | None
+) -> None:
     """Make everything, and live until a signal comes."""
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
@@ -77,6 +81,8 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
+        note=layout.names,
+        early=early_names,
     )
     worker = Worker(
         runtime=runtime,
@@ -104,15 +110,11 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             runtime=runtime,
             logs=FileLogs(layout),
             checks=NetworkChecks(options.address),
+            meter=NodeMeter(runtime, lambda: worker.running),
             over=worker.over,
         ),
         servers=options.server.split(","),
-        register=dpb.Register(
-            node_id=disk.node_id(),
-            node_name=options.name,
-            description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
-            labels=dict(label.split("=", 1) for label in options.label),
-        ),
+        register=_register(options, disk.node_id(), no_users),
         chance=chance,
     )
     # What is alive now lives as long as the agent does; collections need not look at it.
@@ -128,6 +130,16 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     finally:
         await server.close()
         await runtime.close()
+
+
+def _register(options: argparse.Namespace, node_id: str, no_users: str) -> dpb.Register:
+    """What the node says of itself."""
+    return dpb.Register(
+        node_id=node_id,
+        node_name=options.name,
+        description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
+        labels=dict(label.split("=", 1) for label in options.label),
+    )
 
 
 def now_ms() -> int:

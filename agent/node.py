@@ -35,11 +35,16 @@ def describe(*, address: str, containers: int, no_users: str) -> pb.NodeDescript
 
 def memory_total(meminfo: str) -> int:
     """Bytes in the line `MemTotal:       16384 kB` of proc_meminfo(5)."""
-    for line in meminfo.splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemTotal":
-            return int(rest.split()[0]) * 1024
-    raise ValueError("/proc/meminfo has no line MemTotal")
+    total = memory_of(meminfo).get("MemTotal")
+    if total is None:
+        raise ValueError("/proc/meminfo has no line MemTotal")
+    return total
+
+
+def memory_of(meminfo: str) -> dict[str, int]:
+    """Bytes, by what they are for, of the lines of proc_meminfo(5) that tell sizes."""
+    lines = (line.partition(":") for line in meminfo.splitlines())
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in lines if rest.endswith(" kB")}
 
 
 def _os_name(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, and what it reaches.
+"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, what it
+reaches, and what it uses.
 
 Two rules: the agent opens each stream itself, and says on it why something cannot be had; and a stream's end lets go
 of whatever was opened for it.
@@ -32,6 +33,7 @@ class Streams:
         runtime: ports.Runtime,
         logs: ports.Logs,
         checks: ports.Checks,
+        meter: ports.Meter,
         over: Callable[[str], "asyncio.Future[None]"],
     ) -> None:
         """`over` tells when a task has ended for good, and raises NoSuchTask."""
@@ -40,6 +42,7 @@ class Streams:
         self._runtime = runtime
         self._logs = logs
         self._checks = checks
+        self._meter = meter
 
     async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
         """Open the stream and serve it until it ends. Never raises: a stream's trouble is not the session's."""
@@ -68,6 +71,9 @@ class Streams:
                     await self._serve_exec(link, request.exec)
                 case "network_check":
                     await self._serve_check(link, request.network_check)
+                case "usage":
+                    counters = await self._meter.read(request.usage)
+                    await link.send(dpb.StreamFrame(counters=counters))
                 case unknown:
                     await _refuse(link, f"this agent does not know how to serve {unknown}")
         except StartFailed as error:

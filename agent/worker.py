@@ -19,7 +19,7 @@ from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Record
-from agent.core.steps import Desired, Observed
+from agent.core.steps import Desired, Life, Observed
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
@@ -63,6 +63,7 @@ class Worker:
         self._network = network
         self._names = names
         self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
+        self._remembered: Mapping[str, pb.Task] = {}  # by address, until everything is restored
         self._tools = Tools(
             runtime=runtime,
             prober=prober,
@@ -116,7 +117,7 @@ class Worker:
             self._urgent.set()
         self._unsaved.set()
         self._networking.want(after)
-        self._names.update(after.network, after.services)
+        self._names.update(after.network, after.services, after.touched)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
@@ -151,12 +152,17 @@ class Worker:
         if holder is None or holder.observed.record.address != address:
             self._holders = {runner.observed.record.address: runner for runner in self._runners.values()}
             holder = self._holders.get(address)
-        return holder.task if holder is not None else None
+        return holder.task if holder is not None else self._remembered.get(address)
 
     @property
     def observed(self) -> Mapping[str, Observed]:
         """What there is of each task."""
         return {task_id: runner.observed for task_id, runner in self._runners.items()}
+
+    @property
+    def running(self) -> list[str]:
+        """Tasks whose container runs."""
+        return [task_id for task_id, runner in self._runners.items() if runner.observed.life is Life.RUNNING]
 
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)
@@ -188,15 +194,18 @@ class Worker:
     async def _restore(self) -> None:
         memory = await self._tools.disk.load()
         self._assigned = assignments.from_saved(memory.assignment)
+        self._names.update(self._assigned.network, self._assigned.services, self._assigned.touched)
+        self._remembered = _by_address(memory.records, self._assigned)
+        await self._names.resume()
         containers = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
         self._networking.resume(memory.last_address)
-        self._names.update(self._assigned.network, self._assigned.services)
         for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
             self._restore_task(
                 task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
             )
+        self._remembered = {}
         if self._runners:
             log.info("restored", tasks=len(self._runners), containers=len(containers))
 
@@ -265,6 +274,12 @@ class Worker:
             async with self._saved:
                 self._saved_version = version
                 self._saved.notify_all()
+
+
+def _by_address(records: Mapping[str, Record], assigned: Assignments) -> dict[str, pb.Task]:
+    """Who may ask for names while containers are still looked at."""
+    known = ((record.address, assigned.tasks.get(task_id)) for task_id, record in records.items())
+    return {address: task for address, task in known if address and task is not None}
 
 
 def _desired(task: pb.Task, assigned: Assignments) -> Desired:

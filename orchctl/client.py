@@ -1,7 +1,7 @@
 """The connection to a control plane. The one place where `orchctl` builds channels: TLS comes in here.
 
 Inside `connect(...)` every failed call becomes an error of ours: `Unreachable` when nobody answered, else what the
-server said in its `Error` message.
+server said in its `Error` message. And none waits in silence: see `patience`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from orchctl import errors
+from orchctl import errors, patience
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 
@@ -56,7 +56,7 @@ def translated(server: str) -> Iterator[None]:
 def connect(server: str) -> Iterator["ControlStub"]:
     """The server's `Control` service, for blocking calls."""
     with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        yield control_pb2_grpc.ControlStub(channel)
+        yield control_pb2_grpc.ControlStub(grpc.intercept_channel(channel, patience.Impatient(server)))
 
 
 @contextlib.asynccontextmanager

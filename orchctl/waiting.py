@@ -6,10 +6,11 @@ breaks is opened again and begins with everything that is there, so nothing is m
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from orchctl import client, errors, screen, terminal
+from orchctl import client, errors, patience, screen, terminal
 from orchctl.progress import Phase, Progress, Target, going, identity, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
@@ -32,6 +33,7 @@ class View:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], kinds.StoredObject] = {}
         self.synced = False
+        self.begun_s = math.inf  # on the loop's clock, while the first whole view of a watch has not come
         self.problem = ""
         self._incoming: dict[tuple[str, str], kinds.StoredObject] | None = None
         self._changed = asyncio.Event()
@@ -39,6 +41,7 @@ class View:
     def begin(self) -> None:
         """A watch was opened: what comes until `synced` replaces everything."""
         self._incoming = {}
+        self.begun_s = asyncio.get_running_loop().time()
 
     def broken(self, why: str) -> None:
         self.problem = why
@@ -54,17 +57,20 @@ class View:
                 into.pop(_key(kinds.unwrap(event.deleted)), None)
             case "synced":
                 self.objects, self._incoming = into, None
-                self.synced, self.problem = True, ""
+                self.synced, self.problem, self.begun_s = True, "", math.inf
             case None:
                 pass  # a kind of event that this version does not know
         self._changed.set()
 
-    async def change(self) -> None:
-        """Returns when something has changed, or after a tick."""
+    async def change(self, server: str) -> None:
+        """Returns when something has changed, or after a tick. Says when the server says nothing."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), TICK_S)
             await asyncio.sleep(COALESCE_S)
         self._changed.clear()
+        if asyncio.get_running_loop().time() - self.begun_s >= patience.PATIENCE_S:
+            self.begun_s = math.inf
+            self.problem = patience.told(server, "Watch")
 
     def service(self, target: Target) -> pb.Service | None:
         value = self.objects.get((target.kind, target.id))
@@ -111,7 +117,7 @@ def _wait(
 
     def look(view: View, elapsed_s: float) -> bool:
         if view.problem:
-            shown.tell(f"{view.problem}; trying again")
+            shown.tell(view.problem)
             view.problem = ""
         if not view.synced:
             return False
@@ -166,7 +172,7 @@ async def _watch(
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
             follower = group.create_task(_follow(server, selections, view))
             while not look(view, clock() - start):
-                await view.change()
+                await view.change(server)
             follower.cancel()
     except TimeoutError:
         return False
@@ -185,9 +191,9 @@ async def _follow(server: str, selections: Sequence[control.ListRequest], view: 
                 async for event in stub.Watch(control.WatchRequest(selections=selections)):
                     view.take(event)
                     retry_s = RETRY_FIRST_S
-            view.broken(f"the control plane at {server} ended the watch")
+            view.broken(f"the control plane at {server} ended the watch; trying again")
         except errors.Unreachable as error:
-            view.broken(error.message)
+            view.broken(f"{error.message}; trying again")
         await asyncio.sleep(retry_s)
         retry_s = min(retry_s * 2, RETRY_MOST_S)
 

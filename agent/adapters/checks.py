@@ -1,15 +1,18 @@
 """Tries the ways from this node to the others, to names and to services.
 
-Two rules: every try ends within its time; and a finding names what was tried and what came of it, so that whoever reads
-it knows where to look.
+Three rules: every try ends within its time; a finding names what was tried and what came of it, so that whoever reads
+it knows where to look; and what cannot be known is said to be unknown, neither good nor bad.
 
-    nodes      a packet as large as tasks may send, from this node's gateway address to the other's, in one piece
+    nodes      a packet as large as tasks may send, from this node's gateway address to the other's, in one piece; and a
+               question to the other's name server by UDP, which answers everybody, if only that it does not serve them
     names      the name server of this node, then the name of each service
-    services   a connection to each TCP port of each service that has an address
+    services   a connection to each TCP port of each service that has an address, and an empty datagram to each UDP port
 """
 
 import asyncio
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
@@ -33,6 +36,10 @@ Attempt = Callable[[], Awaitable[float]]
 """Answers with the seconds that it took. Raises Broken."""
 
 
+class Unknown(Exception):  # noqa: N818 - named after what is so
+    """It cannot be told whether something works; the text says why."""
+
+
 class Broken(Exception):  # noqa: N818 - named after what is so
     """Something does not work; the text says what came of it."""
 
@@ -49,7 +56,7 @@ class NetworkChecks:
         nodes, names, services = await asyncio.gather(
             self._nodes(request.network, request.timeout / 1000),
             self._names(request),
-            _all(_connections(request.services, request.timeout / 1000)),
+            _all(_ports(request.services, request.timeout / 1000)),
         )
         return [*nodes, *names, *services]
 
@@ -64,7 +71,11 @@ class NetworkChecks:
         def reaching(peer: dpb.NetworkPeer) -> Awaitable[Findings]:
             return _tried(peer.node_id, f"packets of {mtu} bytes", lambda: _reach(peer, source, mtu, timeout_s))
 
-        return await _all(map(reaching, peers))
+        def by_udp(peer: dpb.NetworkPeer) -> Awaitable[Findings]:
+            server = (gateway(peer.subnet), self._name_port)
+            return _tried(peer.node_id, "UDP, a question to its name server", lambda: _greet(server, timeout_s))
+
+        return await _all([*map(reaching, peers), *map(by_udp, peers)])
 
     def _mtu(self, network: dpb.NodeNetwork) -> int:
         with Netlink() as netlink:
@@ -99,6 +110,8 @@ async def _tried(target: str, what: str, attempt: Attempt) -> Findings:
     finding = cpb.NetworkFinding(target=target, what=what)
     try:
         finding.microseconds = max(1, round(await attempt() * 1_000_000))
+    except Unknown as unknown:
+        finding.unknown = str(unknown)
     except Broken as broken:
         finding.problem = str(broken)
     except OSError as error:
@@ -158,16 +171,24 @@ async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: fl
     raise AssertionError("the last try returns or raises")
 
 
-def _connections(services: Iterable[dpb.NetworkService], timeout_s: float) -> Iterator[Awaitable[Findings]]:
+def _ports(services: Iterable[dpb.NetworkService], timeout_s: float) -> Iterator[Awaitable[Findings]]:
     for service in services:
-        for port in service.ports:
-            if service.address and (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
-                yield _connection(service, port.target, timeout_s)
+        for port in service.ports if service.address else ():
+            if port.protocol == pb.PROTOCOL_UDP:
+                yield _port(service, f"UDP port {port.target}", port.target, timeout_s, _send)
+            else:
+                yield _port(service, f"port {port.target}", port.target, timeout_s, _connect)
 
 
-async def _connection(service: dpb.NetworkService, port: int, timeout_s: float) -> Findings:
-    what = f"port {port} at {service.address}"
-    return await _tried(_label(service), what, lambda: _connect(service.address, port, timeout_s))
+async def _port(
+    service: dpb.NetworkService,
+    what: str,
+    port: int,
+    timeout_s: float,
+    attempt: Callable[[str, int, float], Awaitable[float]],
+) -> Findings:
+    label = f"{what} at {service.address}"
+    return await _tried(_label(service), label, lambda: attempt(service.address, port, timeout_s))
 
 
 async def _connect(address: str, port: int, timeout_s: float) -> float:
@@ -180,6 +201,22 @@ async def _connect(address: str, port: int, timeout_s: float) -> float:
     took_s = time.monotonic() - began
     writer.transport.abort()
     return took_s
+
+
+async def _send(address: str, port: int, timeout_s: float) -> float:
+    """An empty datagram. An answer is good, a refusal is bad, and silence is what most servers have for such a
+    question: it may be on its way, lost, or with a task that does not care.
+    """
+    loop, began = asyncio.get_running_loop(), time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+        asking.connect((address, port))
+        for _ in range(TRIES):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s / TRIES):
+                    await loop.sock_sendall(asking, b"")
+                    await loop.sock_recv(asking, 1)
+                    return time.monotonic() - began
+    raise Unknown(f"not refused, and no answer within {timeout_s:g} s, which UDP does not promise")
 
 
 def _label(service: dpb.NetworkService) -> str:

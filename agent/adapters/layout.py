@@ -9,6 +9,8 @@ STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resol
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's
+STATE/names-at                  the address at which names are answered
+STATE/kernel-parameters.json    what parameters of the kernel were before the agent changed them
 STATE/images/                   the image store
 RUN/ID/                         the runtime's own state, which means nothing after a reboot
 
@@ -17,6 +19,8 @@ RUN is STATE/run unless told otherwise. On a tmpfs, such as below /run, a contai
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent import early
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Layout:
     @property
     def last_address(self) -> Path:
         return self.state / "last-address"
+
+    @property
+    def names(self) -> Path:
+        return self.state / early.NOTE
+
+    @property
+    def kernel(self) -> Path:
+        return self.state / "kernel-parameters.json"
 
     @property
     def tasks(self) -> Path:

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from agent.adapters import overlay, rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink
 from agent.adapters.rules import Rules
+from agent.adapters.sysctls import Parameters
 from agent.adapters.ways import Ways
 from agent.core.network import Attachment
 from agent.core.overlay import hardware_address
@@ -56,6 +57,7 @@ class RoutedNetwork:
         self._ways = Ways(node_address)
         self._plane = Plane(trusted)
         self._rules = Rules(self._plane)
+        self._parameters = Parameters(layout.kernel)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -78,8 +80,8 @@ class RoutedNetwork:
         self._plane.configure(network)
         await self._rules.settled(self._rules.note())
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        self._plane.serve(services)
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
+        self._plane.serve(services, touched)
         await self._rules.settled(self._rules.note())
 
     async def attach(self, attachment: Attachment) -> None:
@@ -128,10 +130,10 @@ class RoutedNetwork:
     def _configure(self, network: dpb.NodeNetwork) -> None:
         subnet = IPv4Network(network.subnet)
         with Netlink() as netlink:
-            _write_sysctl("net/ipv4/ip_forward", "1")
+            self._parameters.set("net/ipv4/ip_forward", "1")
             # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
-            _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
-            _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
+            self._parameters.set("net/ipv4/ip_forward_use_pmtu", "1")
+            self._parameters.set("net/ipv4/conf/all/route_localnet", "1")
             index = _make_device(netlink, str(subnet[1]))
             _set_device_routes(netlink, index, network)
             self._subnet = subnet
@@ -153,7 +155,7 @@ class RoutedNetwork:
                 )
         finally:
             os.close(fd)
-        _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+        Path("/proc/sys/net/ipv4/conf", name, "rp_filter").write_text("1")
         _connect_inside(namespace, attachment.address, gateway)
 
     def _open(self, attachment: Attachment) -> None:
@@ -179,7 +181,6 @@ def leave() -> None:
         for destination, index in netlink.device_routes():
             netlink.delete_device_route(destination, index)
         overlay.leave(netlink)
-    _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 
 def link_name(task_id: str) -> str:
@@ -233,9 +234,3 @@ def _connect_inside(namespace: str, address: str, gateway: str) -> None:
         inside.set_neighbour(device.index, gateway, hardware_address(gateway))
         inside.set_device_route(f"{gateway}/32", device.index)
         inside.set_route("0.0.0.0/0", gateway)
-
-
-def _write_sysctl(name: str, value: str) -> None:
-    path = Path("/proc/sys", name)
-    if path.read_text().strip() != value:
-        path.write_text(value)

@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -32,13 +33,9 @@ _NFT_MSG_NEWGEN = 15
 _RECEIVE_BUFFER_BYTES = 8 << 20
 _SO_RCVBUFFORCE = 33
 _NFGENMSG_BYTES = 4
-_COUNTED = {
-    "requests": "",
-    "traffic": "",
-    "published-requests": "",
-    "published-traffic-tcp": "tcp ",
-    "published-traffic-udp": "udp ",
-}
+_REQUESTS = {"requests": "", "published-requests": ""}
+_REFUSALS = {"refusals": "", "closed": "", "barred": ""}
+_TRAFFIC = {"traffic": "", "published-traffic-tcp": "tcp ", "published-traffic-udp": "udp "}
 """The sets with counters, and what their keys lack."""
 
 
@@ -46,8 +43,10 @@ _COUNTED = {
 class Traffic:
     """What went through an address or a published port since its counter was made."""
 
-    requests: int  # connections, or flows
-    bytes: int  # of both directions, as far as they were forwarded
+    requests: int = 0  # connections, or flows, whether or not they were let in
+    refused: int = 0  # attempts
+    packets: int = 0  # of both directions, as far as they were forwarded
+    bytes: int = 0
 
 
 class Rules:
@@ -213,13 +212,18 @@ class _Watch:
 
 
 def counters() -> dict[str, Traffic]:
-    """What has gone through virtual addresses (`10.201.0.5`) and published ports (`tcp 8080`)."""
-    found = {name: _listed(name, prefix) for name, prefix in _COUNTED.items()}
-    requests = {**found["requests"], **found["published-requests"]}
-    passed = {**found["traffic"], **found["published-traffic-tcp"], **found["published-traffic-udp"]}
+    """What has gone through virtual addresses (`10.201.0.5`) and published ports (`tcp 8080`), and what was not let in
+    to tasks of this node (`10.112.1.2`). Raises OSError.
+    """
+    requests, refusals, passed = _all_listed(_REQUESTS), _all_listed(_REFUSALS), _all_listed(_TRAFFIC)
     return {
-        key: Traffic(requests=counter.get("packets", 0), bytes=passed.get(key, {}).get("bytes", 0))
-        for key, counter in requests.items()
+        key: Traffic(
+            requests=requests.get(key, {}).get("packets", 0),
+            refused=refusals.get(key, {}).get("packets", 0),
+            packets=passed.get(key, {}).get("packets", 0),
+            bytes=passed.get(key, {}).get("bytes", 0),
+        )
+        for key in {**requests, **refusals, **passed}
     }
 
 
@@ -268,6 +272,10 @@ def _run(command: list[str], *, text: str = "") -> str:
     if done.returncode != 0:
         raise OSError(f"nft failed: {_first_line(done.stderr)}")
     return done.stdout
+
+
+def _all_listed(sets: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    return {key: counter for name, prefix in sets.items() for key, counter in _listed(name, prefix).items()}
 
 
 def _listed(name: str, prefix: str) -> dict[str, dict[str, int]]:

@@ -142,7 +142,7 @@ class _Part:
 def _virtual_address(made: _Part, service: dpb.NetworkService, ready: tuple[str, ...]) -> None:
     if not service.address or not _ADDRESS.fullmatch(service.address):
         return
-    for name in ("addresses", "requests", "traffic"):
+    for name in ("addresses", "requests", "refusals", "traffic"):
         made.add(name, service.address)
     for place, address in enumerate(ready):
         made.add("endpoints", f"{service.address} . {place}", address)
@@ -223,6 +223,7 @@ def _doors(made: _Part, service: dpb.NetworkService, view: View) -> None:
     made.sets.update(source_set(allowed.service_id) for allowed in service.allow)
     for attachment in view.attached:
         made.add("tasks", attachment.address, f"goto {name}")
+        made.add("barred", attachment.address)
 
 
 def _door_rules(service: dpb.NetworkService) -> Iterable[str]:

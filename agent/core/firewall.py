@@ -35,6 +35,9 @@ HASH_SEED = 0x6F726368
 
 LINKS = "orch-*"
 DNS_PORT = 53
+QUESTIONS = "limit rate over 20000/second burst 20000 packets"
+"""Of each asker. The agent reads and drops some hundred thousand a second."""
+
 ABOUT_DNS = f"@th,240,16 {DNS_PORT}"
 """An ICMP error has 8 bytes of its own, then the packet's header with 20, then 2 for the port that it came from."""
 
@@ -134,17 +137,20 @@ _SETS = """\
   map published { type inet_proto . inet_service : verdict; }
   map outside-tcp { typeof tcp dport . numgen random mod 65536 : ip daddr . tcp dport; }
   map outside-udp { typeof udp dport . numgen random mod 65536 : ip daddr . udp dport; }
-  set closed { type inet_proto . inet_service; }
+  set closed { type inet_proto . inet_service; counter; }
   set addresses { type ipv4_addr; }
   set requests { type ipv4_addr; counter; }
+  set refusals { type ipv4_addr; counter; }
   set traffic { type ipv4_addr; counter; }
   set published-requests { type inet_proto . inet_service; counter; }
   set published-traffic-tcp { type inet_service; counter; }
   set published-traffic-udp { type inet_service; counter; }
   map tasks { type ipv4_addr : verdict; }
+  set barred { type ipv4_addr; counter; }
   set hairpin { type ipv4_addr . ipv4_addr; }
   set internal { type ipv4_addr; }
   set known { type ipv4_addr; }
+  set askers { type ipv4_addr; size 4096; flags dynamic, timeout; timeout 10s; }
   set gateways { type ipv4_addr; }
   set nodes { type ipv4_addr; }"""
 
@@ -190,6 +196,7 @@ def _nat(network: dpb.NodeNetwork) -> str:
 
 _REFUSALS = """\
   chain refused {
+    ip daddr @refusals
     meta l4proto tcp reject with tcp reset
     reject with icmp type port-unreachable
   }
@@ -216,6 +223,8 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
     iifname "{LINKS}" meta nfproto ipv6 drop
     ct state invalid ip saddr {cluster} drop
     ct state invalid fib daddr type local meta l4proto . th dport @published-requests drop
+    # Questions wait in one line, which nobody may fill: the agent has its own, narrower limit for each task.
+    ip daddr {own} udp dport {DNS_PORT} update @askers {{ ip saddr {QUESTIONS} }} counter drop
     ct state new ip daddr {own} th dport {DNS_PORT} accept
     ct state new fib daddr type local meta l4proto . th dport @closed goto refused
     ct state new ip saddr @internal ip daddr != {own} goto prohibited
@@ -259,6 +268,7 @@ def _filter(network: dpb.NodeNetwork, trusted: Sequence[str]) -> str:
 
 _INBOUND_ENDS = """\
   chain stranger {
+    ip daddr @barred
     # Of a task that nobody has told this node of yet, the next attempt may be let in: it is not told to give up.
     ip saddr @known goto prohibited
     drop

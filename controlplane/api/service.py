@@ -14,6 +14,7 @@ from controlplane.api import watch as watching
 from controlplane.api.log_session import LogSession
 from controlplane.api.network_check import Check
 from controlplane.api.reads import Reads
+from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
 from controlplane.images import ClusterImages
@@ -104,6 +105,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
         parts = self._parts
         check = Check(state=self._reads.state(), streams=parts.streams, network=parts.network, send=context.write)
         await check.run(request)
+
+    async def Usage(self, request: pb.UsageRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+        self._check_leading("what nodes use")
+        parts = self._parts
+        usage = Usage(state=self._reads.state(), streams=parts.streams, network=parts.network)
+        await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

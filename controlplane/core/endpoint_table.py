@@ -230,11 +230,11 @@ def endpoints_of(snapshot: snapshots.Snapshot) -> dict[str, pb.Endpoints]:
     table = Table()
     table.rebuild(snapshot)
     by_id = {service.meta.id: service for service in snapshot.all(pb.Service).values()}
-    shown = (_shown(one, by_id) for one in table.everything().changed)
-    return {kinds.key(one): one for one in shown}
+    return {kinds.key(one): one for one in (shown(each, by_id) for each in table.everything().changed)}
 
 
-def _shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.Endpoints:
+def shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.Endpoints:
+    """What people are shown of one service; `by_id`: all that there are."""
     meta = by_id[value.id].meta
     return pb.Endpoints(
         meta=pb.Meta(

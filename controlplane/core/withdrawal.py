@@ -8,9 +8,10 @@ sent, and a task is *withdrawn* once all of them are at a list that does not hav
     told to stop ──► list 7 goes out without it ──► n1 at 7, n2 at 7, n3 at 6 ──► n3 at 7: withdrawn
                                                                           └── after `BOUND_MS` in any case
 
-Nodes that are DOWN are not waited for. One whose session was lost a moment ago is: mostly its agent is being started
-again, and meanwhile its kernel goes on sending where it was told to last. A node that comes begins with the newest
-list. A leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
+Nodes that are DOWN are not waited for. One whose session was lost is, for `BOUND_MS` after that: mostly its agent is
+being started again, and meanwhile its kernel goes on sending where it was told to last. One that has been away for
+longer is dead, or cut off for who knows how long, and holds nobody up. A node that comes begins with the newest list. A
+leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,13 +42,17 @@ class Decision:
     look_again_ms: int | None
 
 
-def decide(leaving: Iterable[Leaving], applied: Mapping[str, int], now_ms: int) -> Decision:
-    """`applied`: the number of the list that each node is at, of those that are waited for.
+def decide(
+    leaving: Iterable[Leaving], applied: Mapping[str, int], now_ms: int, away_since_ms: Mapping[str, int] | None = None
+) -> Decision:
+    """`applied`: the number of the list that each node is at; `away_since_ms`: when sessions of nodes were lost.
 
     Example: the list is at 7 on n1 and at 6 on n2. A task that left it with 6 is withdrawn; one that left it with 7
-    waits for n2, but no longer than 3 s.
+    waits for n2, but no longer than 3 s. When n2 was lost 2 s ago, it waits for 1 s.
     """
-    everywhere = min(applied.values(), default=None)
+    given_up = {name: since + BOUND_MS for name, since in (away_since_ms or {}).items() if name in applied}
+    patient = [moment for moment in given_up.values() if moment > now_ms]
+    everywhere = min((at for name, at in applied.items() if given_up.get(name, now_ms + 1) > now_ms), default=None)
     withdrawn: set[str] = set()
     waiting: list[int] = []
     for one in leaving:
@@ -56,4 +61,6 @@ def decide(leaving: Iterable[Leaving], applied: Mapping[str, int], now_ms: int) 
             withdrawn.add(one.task_id)
         else:
             waiting.append(bound)
-    return Decision(withdrawn=frozenset(withdrawn), look_again_ms=plan.earliest(waiting))
+    return Decision(
+        withdrawn=frozenset(withdrawn), look_again_ms=plan.earliest([*waiting, *patient] if waiting else [])
+    )

@@ -1,12 +1,12 @@
 """`orchctl cluster`: a cluster on this machine. A door to `python -m deploy.local`, which does the work."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
+
+from orchctl import door
 
 T = TypeVar("T")
 
@@ -71,11 +71,5 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 
 
 def _run(verb: str, name: str, state: Path | None, *arguments: str) -> NoReturn:
-    """Becomes the other program: signals, output and exit code need no passing on."""
-    root = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    environ = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
     where = [f"--state={state}"] if state else []
-    sys.stdout.flush()
-    command_line = [sys.executable, "-m", "deploy.local", verb, f"--name={name}", *where, *arguments]
-    os.execve(sys.executable, command_line, environ)
+    door.become("deploy.local", verb, f"--name={name}", *where, *arguments)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from orchctl import client, complete, errors, options, output, terminal
+from orchctl import client, complete, door, errors, options, output, terminal
 from orchctl.verbs import describe, get
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -21,6 +21,7 @@ def command() -> None:
       orchctl node ls
       orchctl node drain n2
       orchctl node label n1 disk=ssd zone-
+      orchctl node leave --state /var/lib/orch
     """
 
 
@@ -74,6 +75,22 @@ def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> No
     set_labels, removed = parse_changes(changes)
     _update(settings, control.UpdateNodeRequest(node=name, set_labels=set_labels, remove_labels=removed))
     terminal.say(f"node/{name} labelled")
+
+
+@command.command()
+@click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
+@click.option("--run-dir", type=click.Path(), help="The runtime's folder, if the agent was given one.")
+@click.option("--cgroup-parent", default="/orch", show_default=True, help="The cgroup that the agent was given.")
+@click.option("--stop-agent", is_flag=True, help="End the agent if it runs.")
+@click.option("--kill-tasks", is_flag=True, help="Kill the tasks that run here.")
+def leave(state: str, run_dir: str | None, cgroup_parent: str, stop_agent: bool, kill_tasks: bool) -> None:
+    """Take the node off this machine: containers, network, control groups and files. As root, on the machine itself.
+
+    Refuses while the agent or a task runs, unless told what to do. May be run again. Have the node drained first.
+    """
+    said = {"--stop-agent": stop_agent, "--kill-tasks": kill_tasks}
+    where = [f"--state={state}", f"--cgroup-parent={cgroup_parent}", *([f"--run-dir={run_dir}"] if run_dir else [])]
+    door.become("agent.leave", *where, *(option for option, is_said in said.items() if is_said))
 
 
 def parse_changes(changes: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:

@@ -27,7 +27,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.fake_checks import FakeChecks
+from tests.support.fake_checks import FakeChecks, FakeMeter
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -187,6 +187,7 @@ class Agent:
                 runtime=runtime,
                 logs=fake_agent.FakeLogs(),
                 checks=FakeChecks(),
+                meter=FakeMeter(),
                 over=worker.over,
             ),
             servers=self._world.control_plane_names,

@@ -6,7 +6,7 @@ death on a real node (disk, containers, network) lives in `FakeMachine`, which o
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
@@ -142,10 +142,13 @@ class FakeNetwork:
         self._machine.network = network
         self._machine.services = dict(services)
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str]) -> None:
         await asyncio.sleep(self._machine.delay_s)
         if self._machine.network_failure is not None:
             raise self._machine.network_failure
+        before = self._machine.services
+        others = {key for key in before.keys() | services.keys() if before.get(key) != services.get(key)}
+        assert others <= set(touched), "whatever is other than before is said to be"
         self._machine.services = dict(services)
 
     async def attach(self, attachment: Attachment) -> None:

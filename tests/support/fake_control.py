@@ -35,6 +35,11 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.log_batches: list[control.LogsResponse] = []
         self.findings: list[control.NetworkFinding] = []
         """What a check of the network finds."""
+        self.silent: set[str] = set()
+        """Names of calls that get no answer before `speak`."""
+        self._speaks = threading.Event()
+        self.looks: list[list[control.NodeUsage]] = []
+        """What nodes use, look by look; after the last one they are refused."""
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
         self.imported = b""
@@ -65,6 +70,11 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         with self._lock:
             found = (value for value in self._objects.values() if _is(value, kind, namespace, name))
             return next(found, None)
+
+    def speak(self) -> None:
+        """Answer at last what was silent."""
+        self.silent.clear()
+        self._speaks.set()
 
     def wait_for_watchers(self, number: int = 1, timeout_s: float = 10) -> None:
         """Until so many watches were opened."""
@@ -166,6 +176,14 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         for finding in self.findings:
             yield control.CheckNetworkResponse(findings=[finding])
 
+    def Usage(self, request: control.UsageRequest, context: Any) -> Iterator[control.UsageResponse]:
+        self._enter("Usage", request, context)
+        self._only_leader(context)
+        if not self.looks:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "nothing more to tell")
+        for usage in self.looks.pop(0):
+            yield control.UsageResponse(usage=usage)
+
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)
         options = next(request).options
@@ -192,6 +210,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
     def _enter(self, call: str, request: Any, context: Any) -> None:
         self.requests.append(request)
+        if call in self.silent:
+            self._speaks.wait(60)
         if call in self.refuses:
             _refuse(context, *self.refuses[call])
 

@@ -155,7 +155,7 @@ class LabNode(Place):
         )
         self.services: dict[str, dpb.NetworkService] = {}
         self.attached: dict[str, Attachment] = {}
-        self._folder = folder
+        self.folder = folder
         self._loop = asyncio.new_event_loop()
         self._running: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -164,7 +164,7 @@ class LabNode(Place):
 
     def start(self) -> None:
         """A new agent: it knows nothing."""
-        layout = Layout(self._folder)
+        layout = Layout(self.folder)
         FileDisk(layout)
         self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.address, trusted=[f"{TRUSTED}/32"])
         self.call(self._begin())
@@ -193,7 +193,7 @@ class LabNode(Place):
         """A task with the address of that number."""
         address = f"10.112.{self.number}.{number}"
         attachment = Attachment(task_id=name, address=address, ports=ports, service=f"default/{service}")
-        Layout(self._folder).task(name).mkdir(parents=True, exist_ok=True)
+        Layout(self.folder).task(name).mkdir(parents=True, exist_ok=True)
         self.call(self.network.attach(attachment))
         self.attached[name] = attachment
         return Place(Path(self.network.namespace_of(name)))
@@ -232,7 +232,7 @@ class Lab:
     """Two nodes that know each other, and a machine outside."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._places: list[Path] = []
         self.servers = Servers()
         lan = Place(self._namespace("lan"))
@@ -263,10 +263,10 @@ class Lab:
         self.servers.close()
         for path in self._places:
             subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _namespace(self, name: str) -> Path:
-        path = self._folder / name
+        path = self.folder / name
         new_namespace(path)
         self._places.append(path)
         return path
@@ -274,7 +274,7 @@ class Lab:
     def _node(self, lan: Place, number: int) -> LabNode:
         path = self._namespace(f"n{number}")
         self._join(lan, Place(path), f"192.0.2.{number}")
-        return LabNode(path, self._folder / f"state{number}", number=number)
+        return LabNode(path, self.folder / f"state{number}", number=number)
 
     def _join(self, lan: Place, place: Place, address: str) -> None:
         name = f"to-{place.path.name}"

@@ -1025,6 +1025,7 @@ class NetworkFinding(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The name of the node that has tried it."""
     target: _builtins.str
@@ -1035,6 +1036,8 @@ class NetworkFinding(_message.Message):
     """What is wrong. Empty: it works."""
     microseconds: _builtins.int
     """How long it took. 0 when it does not work."""
+    unknown: _builtins.str
+    """Why it cannot be told whether it works. Then there is no problem, and no time."""
     def __init__(
         self,
         *,
@@ -1043,11 +1046,196 @@ class NetworkFinding(_message.Message):
         what: _builtins.str = ...,
         problem: _builtins.str = ...,
         microseconds: _builtins.int = ...,
+        unknown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "unknown", b"unknown", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkFinding: _TypeAlias = NetworkFinding  # noqa: Y015
+
+@_typing.final
+class UsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    services: _builtins.bool
+    """What services carry."""
+    tasks: _builtins.bool
+    """What tasks use."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what these nodes tell, by name or id. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        services: _builtins.bool = ...,
+        tasks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRequest: _TypeAlias = UsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> Global___NodeUsage: ...
+    def __init__(
+        self,
+        *,
+        usage: Global___NodeUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageResponse: _TypeAlias = UsageResponse  # noqa: Y015
+
+@_typing.final
+class NodeUsage(_message.Message):
+    """What a node has counted until now. Two of them, and the time between, make a rate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    CPU_NS_FIELD_NUMBER: _builtins.int
+    PROCESSORS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The node's name."""
+    problem: _builtins.str
+    """Why it does not tell. Empty: it does."""
+    at_ns: _builtins.int
+    """When it was counted, in nanoseconds on a clock of the node that never goes back."""
+    cpu_ns: _builtins.int
+    """How long its processors have been busy since it was started, all together."""
+    processors: _builtins.int
+    memory: _builtins.int
+    """What is in use and cannot be had without taking it from somebody."""
+    memory_total: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]: ...
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceTraffic]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        at_ns: _builtins.int = ...,
+        cpu_ns: _builtins.int = ...,
+        processors: _builtins.int = ...,
+        memory: _builtins.int = ...,
+        memory_total: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___TaskUsage] | None = ...,
+        services: _abc.Iterable[Global___ServiceTraffic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "cpu_ns", b"cpu_ns", "memory", b"memory", "memory_total", b"memory_total", "node", b"node", "problem", b"problem", "processors", b"processors", "services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsage: _TypeAlias = NodeUsage  # noqa: Y015
+
+@_typing.final
+class TaskUsage(_message.Message):
+    """What a task's container uses now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CPU_NS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    name: _builtins.str
+    """What the task is called. Empty when the control plane does not know it any more."""
+    namespace: _builtins.str
+    service: _builtins.str
+    cpu_ns: _builtins.int
+    """Since the container was started."""
+    memory: _builtins.int
+    processes: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        service: _builtins.str = ...,
+        cpu_ns: _builtins.int = ...,
+        memory: _builtins.int = ...,
+        processes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ns", b"cpu_ns", "memory", b"memory", "name", b"name", "namespace", b"namespace", "processes", b"processes", "service", b"service", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskUsage: _TypeAlias = TaskUsage  # noqa: Y015
+
+@_typing.final
+class ServiceTraffic(_message.Message):
+    """What has gone to a service's virtual address and published ports through one node, since that node counts it. The count
+    begins anew when the node's rules are made anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    namespace: _builtins.str
+    connections: _builtins.int
+    """Connections and flows that were asked for, whether or not they were let in."""
+    refused: _builtins.int
+    """Attempts that were refused: no task is ready, there is no such port, or whoever asked may not."""
+    packets: _builtins.int
+    """In both directions, as far as the node forwarded them: not what its own processes sent."""
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "connections", b"connections", "namespace", b"namespace", "packets", b"packets", "refused", b"refused", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceTraffic: _TypeAlias = ServiceTraffic  # noqa: Y015

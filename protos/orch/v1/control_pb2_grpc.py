@@ -90,6 +90,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
                 _registered_method=True)
+        self.Usage = channel.unary_stream(
+                '/orch.v1.Control/Usage',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.VersionRequest.SerializeToString,
@@ -180,6 +185,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Usage(self, request, context):
+        """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+        unless this is called. Answered by the leader, as Logs; one response a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Who answers, who leads, and how the store is.
         """
@@ -244,6 +257,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.CheckNetwork,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.SerializeToString,
+            ),
+            'Usage': grpc.unary_stream_rpc_method_handler(
+                    servicer.Usage,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -548,6 +566,33 @@ class Control:
             '/orch.v1.Control/CheckNetwork',
             protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Usage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orch.v1.Control/Usage',
+            protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,10 @@ class ControlStub:
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
     """
+    Usage: _grpc.UnaryStreamMultiCallable[_control_pb2.UsageRequest, _control_pb2.UsageResponse]
+    """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+    unless this is called. Answered by the leader, as Logs; one response a node.
+    """
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -97,6 +101,10 @@ class ControlAsyncStub(ControlStub):
     CheckNetwork: _aio.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]  # type: ignore[assignment]
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
+    """
+    Usage: _aio.UnaryStreamMultiCallable[_control_pb2.UsageRequest, _control_pb2.UsageResponse]  # type: ignore[assignment]
+    """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+    unless this is called. Answered by the leader, as Logs; one response a node.
     """
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
@@ -194,6 +202,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_control_pb2.CheckNetworkResponse], _abc.AsyncIterator[_control_pb2.CheckNetworkResponse]]:
         """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
         is sent when its node has finished.
+        """
+
+    @_abc_1.abstractmethod
+    def Usage(
+        self,
+        request: _control_pb2.UsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.UsageResponse], _abc.AsyncIterator[_control_pb2.UsageResponse]]:
+        """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+        unless this is called. Answered by the leader, as Logs; one response a node.
         """
 
     @_abc_1.abstractmethod

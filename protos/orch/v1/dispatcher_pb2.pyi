@@ -704,6 +704,7 @@ class OpenStream(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     EXEC_FIELD_NUMBER: _builtins.int
     NETWORK_CHECK_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
@@ -711,6 +712,8 @@ class OpenStream(_message.Message):
     def exec(self) -> Global___TaskExecRequest: ...
     @_builtins.property
     def network_check(self) -> Global___NetworkCheckRequest: ...
+    @_builtins.property
+    def usage(self) -> Global___NodeUsageRequest: ...
     def __init__(
         self,
         *,
@@ -718,12 +721,13 @@ class OpenStream(_message.Message):
         logs: Global___TaskLogsRequest | None = ...,
         exec: Global___TaskExecRequest | None = ...,
         network_check: Global___NetworkCheckRequest | None = ...,
+        usage: Global___NodeUsageRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -814,6 +818,88 @@ class NetworkCheckRequest(_message.Message):
 Global___NetworkCheckRequest: _TypeAlias = NetworkCheckRequest  # noqa: Y015
 
 @_typing.final
+class NodeUsageRequest(_message.Message):
+    """What the node is to count. Answered with counters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    services: _builtins.bool
+    tasks: _builtins.bool
+    def __init__(
+        self,
+        *,
+        services: _builtins.bool = ...,
+        tasks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsageRequest: _TypeAlias = NodeUsageRequest  # noqa: Y015
+
+@_typing.final
+class NodeCounters(_message.Message):
+    """What a node has counted. Which names belong to it the leader knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> _control_pb2.NodeUsage: ...
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficCounter]: ...
+    def __init__(
+        self,
+        *,
+        usage: _control_pb2.NodeUsage | None = ...,
+        traffic: _abc.Iterable[Global___TrafficCounter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeCounters: _TypeAlias = NodeCounters  # noqa: Y015
+
+@_typing.final
+class TrafficCounter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """A virtual address (`10.201.0.5`), a published port (`tcp 8080`) or the address of a task of this node."""
+    connections: _builtins.int
+    refused: _builtins.int
+    packets: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "connections", b"connections", "key", b"key", "packets", b"packets", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficCounter: _TypeAlias = TrafficCounter  # noqa: Y015
+
+@_typing.final
 class StreamOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -837,7 +923,7 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class StreamFrame(_message.Message):
-    """Agent to leader: open, logs, output, findings, end. Leader to agent: input."""
+    """Agent to leader: open, logs, output, findings, counters, end. Leader to agent: input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -848,6 +934,7 @@ class StreamFrame(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -864,6 +951,8 @@ class StreamFrame(_message.Message):
 
     @_builtins.property
     def findings(self) -> _control_pb2.CheckNetworkResponse: ...
+    @_builtins.property
+    def counters(self) -> Global___NodeCounters: ...
     def __init__(
         self,
         *,
@@ -874,12 +963,13 @@ class StreamFrame(_message.Message):
         error: _control_pb2.Error | None = ...,
         end: _builtins.bool = ...,
         findings: _control_pb2.CheckNetworkResponse | None = ...,
+        counters: Global___NodeCounters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -19,6 +19,7 @@ import pytest
 
 from agent.adapters.dns import MAX_CLIENTS_OF_ONE, MAX_WAITING_OF_ONE, DnsServer
 from agent.adapters.dnsupstream import NodeServers
+from agent.core.dns.budget import Budget
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.errors import Temporary
@@ -62,7 +63,7 @@ def worlds(tmp_path: Path) -> Worlds:
 
 
 @contextlib.asynccontextmanager
-async def _world(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World]:
+async def _world(resolv_conf: Path, *, idle_s: float = 5, budget: Budget | None = None) -> AsyncIterator[World]:
     outside, port = _free_port(FIRST, SECOND), _free_port("127.0.0.1")
     zone, strangers = Zone(), set[str]()
     endpoints = [dpb.Endpoint(task_id=f"big-{n}-a", slot=n, address=f"10.1.0.{n}", ready=True) for n in range(1, 201)]
@@ -78,6 +79,7 @@ async def _world(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World
         lambda address: Asker(served=address not in strangers, namespace="default"),
         port=port,
         idle_s=idle_s,
+        budget=budget,
     )
     async with serving(FIRST, outside) as first, serving(SECOND, outside) as second, asyncio.TaskGroup() as group:
         running = group.create_task(ours.run())

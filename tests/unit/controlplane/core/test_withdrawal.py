@@ -67,3 +67,19 @@ def test_every_task_is_withdrawn_in_the_end(leaving: list[Leaving], applied: dic
         assert decision.look_again_ms > now_ms
         now_ms = decision.look_again_ms
     assert not leaving
+
+
+@pytest.mark.parametrize(
+    ("away_for_ms", "withdrawn", "look_again_ms"),
+    [(0, False, NOW_MS + BOUND_MS), (2_000, False, NOW_MS + 1_000), (BOUND_MS, True, None), (60_000, True, None)],
+)
+def test_a_node_that_was_lost_is_waited_for_for_a_while(
+    away_for_ms: int, *, withdrawn: bool, look_again_ms: int | None
+) -> None:
+    """Counted from its loss, not anew for each task that is to stop: its agent is back soon, or it is dead."""
+    leaving = Leaving(task_id="web-1", unlisted=7, since_ms=NOW_MS)
+    decision = withdrawal.decide([leaving], {"n1": 8, "n2": 0}, NOW_MS, {"n2": NOW_MS - away_for_ms, "gone": 0})
+    assert decision.withdrawn == (frozenset({"web-1"}) if withdrawn else frozenset())
+    assert decision.look_again_ms == look_again_ms
+    busy = withdrawal.decide([leaving], {"n1": 6, "n2": 0}, NOW_MS, {"n2": 0})
+    assert not busy.withdrawn, "of the others each is waited for as ever"

@@ -1,0 +1,46 @@
+"""The socket that names are asked at, opened before anything else is done.
+
+An agent that is started again needs most of a second to import what it is made of and to look at what runs. A question
+that comes meanwhile is kept by the kernel if there is a socket, and answered then; without one it is lost, and C
+libraries ask again only after 2.5 or 5 seconds.
+
+One rule: nothing is imported here that takes time.
+"""
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+NOTE = "names-at"
+"""In the state folder: the address at which an agent answered last."""
+PORT = 53
+BUFFER_BYTES = 1 << 20
+
+
+def opened(arguments: Sequence[str]) -> socket.socket | None:
+    """Where an earlier agent with this command line answered. None when there was none, or its address is not there."""
+    with contextlib.suppress(OSError, ValueError):
+        return bound(Path(_state(arguments), NOTE).read_text(encoding="ascii").strip(), PORT)
+    return None
+
+
+def bound(address: str, port: int) -> socket.socket:
+    """A UDP socket. Raises OSError."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _state(arguments: Sequence[str]) -> str:
+    """What `--state` says; argparse, which knows it all, is among what takes time. Raises ValueError."""
+    for number, argument in enumerate(arguments):
+        name, sign, value = argument.partition("=")
+        if name == "--state":
+            return value if sign else "".join(arguments[number + 1 : number + 2])
+    raise ValueError("no state folder is named")
