@@ -6,7 +6,7 @@ Nothing is kept in memory that a new leader would miss. It begins by looking at 
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -37,7 +37,7 @@ class World:
     network_mode: wire.NetworkMode.ValueType = wire.NETWORK_MODE_AUTO
     network_mtu: int = 0
     """0: each node works it out."""
-    events: Limits = Limits()
+    events: Limits = field(default_factory=Limits)
 
     @property
     def network(self) -> wire.NodeNetwork:

@@ -91,7 +91,7 @@ class Events:
             yield Happening(about=_CLUSTER, reason="EventsLeftOut", message=text, warning=True)
 
     def _note_event(self, change: Change) -> Iterable[str]:
-        """Keeps count, whoever has written it; the counting is put right with every snapshot that is looked at whole."""
+        """Keeps count, whoever has written it. What it is off by is put right when it seems to be too much."""
         event = change.after or change.before
         assert event is not None, "a change is of an object"
         self._counts[event.meta.namespace] += (change.after is not None) - (change.before is not None)
