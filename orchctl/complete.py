@@ -42,10 +42,26 @@ def kind_then_names(context: click.Context, parameter: click.Parameter, start: s
     given = context.params.get(parameter.name or "") or ()
     if not given:
         return [word for word in words.choices() if word.startswith(start)]
+    if "/" in given[0]:
+        return references(context, parameter, start)
     try:
         return _names(context, words.kind(given[0]).name, start)
     except errors.InvalidInput:
         return []
+
+
+def references(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """`KIND/NAME`: the kind first, then names of that kind."""
+    from orchctl import words
+
+    word, slash, name = start.partition("/")
+    if not slash:
+        return [f"{kind}/" for kind in words.choices() if kind.startswith(start)]
+    try:
+        kind = words.kind(word).name
+    except errors.InvalidInput:
+        return []
+    return [f"{word}/{found}" for found in _names(context, kind, name)]
 
 
 def explained(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

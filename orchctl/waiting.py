@@ -6,10 +6,11 @@ breaks is opened again and begins with everything that is there, so nothing is m
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from orchctl import client, errors, screen, terminal
+from orchctl import client, conditions, errors, screen, terminal
+from orchctl.conditions import Condition
 from orchctl.progress import Phase, Progress, Target, going, identity, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
@@ -99,6 +100,17 @@ def until_gone(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
         return going(is_there=(target.kind, target.id) in view.objects, tasks=view.tasks(target))
 
     _wait(server, targets, timeout_ms, stand, "still there")
+
+
+def until(server: str, asked: Mapping[Target, Condition], timeout_ms: int, condition: str) -> None:
+    """Returns when each target meets its condition. NotDone when the time is over, or when that can never be."""
+
+    def stand(view: View, target: Target) -> Progress:
+        value = view.objects.get((target.kind, target.id))
+        now = conditions.Now(value=value, tasks=view.tasks(target), now_ms=terminal.now_ms())
+        return asked[target](target, now)
+
+    _wait(server, list(asked), timeout_ms, stand, f"not {condition}")
 
 
 def _wait(
