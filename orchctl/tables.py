@@ -46,9 +46,9 @@ class Column(Generic[T]):
     """What rows are sorted by where the cell's text is no good for it."""
 
 
-LABELS = Column[kinds.StoredObject](title="LABELS", cell=lambda value, _: phrases.labels(value.meta.labels))
+LABELS: Column[kinds.StoredObject] = Column(title="LABELS", cell=lambda value, _: phrases.labels(value.meta.labels))
 
-_AGE = Column[Any](
+_AGE: Column[Any] = Column(
     title="AGE",
     cell=lambda value, view: view.age(value.meta.created_at),
     order=lambda value: -value.meta.created_at,
