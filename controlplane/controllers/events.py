@@ -6,6 +6,7 @@ too much happens at once it says how much it leaves out. And it says nothing abo
 come to rest.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -30,7 +31,8 @@ class Events:
     def __init__(self, leader: str, limits: events.Limits, now_ms: Callable[[], int]) -> None:
         self._limits = limits
         self._now_ms = now_ms
-        self._waiting: list[Happening] = [_elected(leader)]
+        self._last_ms = 0
+        self._waiting: list[Happening] = [_elected(leader, self._moment())]
         self._planned = 0
         """How many of the first in the queue are in the plan that is being stored."""
         self._left_out = 0
@@ -43,7 +45,7 @@ class Events:
             return self._note_event(change)
         told = list(happenings.of_change(change.before, change.after, lambda node_id: _node_name(snapshot, node_id)))
         for one in told:
-            self._take(one)
+            self._take(dataclasses.replace(one, at_ms=self._moment()))
         return [KEY] if told else []
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
@@ -61,7 +63,7 @@ class Events:
         if now_ms < self._due_ms and not too_many:
             return plan.Plan(wake_at=self._due_ms)
         self._planned, self._lack_planned = min(len(self._waiting), MOST_AT_ONCE), self._left_out
-        writes = events.record([*self._waiting[: self._planned], *self._lack()], known, now_ms)
+        writes = events.record([*self._waiting[: self._planned], *self._lack(now_ms)], known)
         written = {write.key for write in writes}
         removals = [one for one in events.trim(known, self._limits, now_ms) if one.key not in written]
         more = len(self._waiting) > self._planned
@@ -85,10 +87,15 @@ class Events:
             self._due_ms = self._now_ms() + GATHER_MS
         self._waiting.append(told)
 
-    def _lack(self) -> Iterable[Happening]:
+    def _moment(self) -> int:
+        """Now; never the same twice, so that events can be put into the order in which they were noticed."""
+        self._last_ms = max(self._now_ms(), self._last_ms + 1)
+        return self._last_ms
+
+    def _lack(self, now_ms: int) -> Iterable[Happening]:
         if self._left_out:
             text = f"{self._left_out} events were not recorded: too much happened at once"
-            yield Happening(about=_CLUSTER, reason="EventsLeftOut", message=text, warning=True)
+            yield Happening(about=_CLUSTER, reason="EventsLeftOut", message=text, warning=True, at_ms=now_ms)
 
     def _note_event(self, change: Change) -> Iterable[str]:
         """Keeps count, whoever has written it. What it is off by is put right when it seems to be too much."""
@@ -101,8 +108,8 @@ class Events:
 _CLUSTER = pb.EventObject(kind="cluster", name="cluster")
 
 
-def _elected(leader: str) -> Happening:
-    return Happening(about=_CLUSTER, reason="LeaderElected", message=f"{leader} leads")
+def _elected(leader: str, now_ms: int) -> Happening:
+    return Happening(about=_CLUSTER, reason="LeaderElected", message=f"{leader} leads", at_ms=now_ms)
 
 
 def _node_name(snapshot: Snapshot, node_id: str) -> str:

@@ -45,18 +45,18 @@ def of_person(
     value: kinds.StoredObject, reason: str, message: str, *, actor: str, suffix: str, now_ms: int
 ) -> pb.Event:
     """What a person did to an object. Each has an id of its own: who did what is not counted together."""
-    told = Happening(about=happenings.about(value), reason=reason, message=happenings.cut(message))
-    return _new(told, f"{told.about.name}.{suffix}", actor, now_ms)
+    told = Happening(about=happenings.about(value), reason=reason, message=happenings.cut(message), at_ms=now_ms)
+    return _new(told, f"{told.about.name}.{suffix}", actor)
 
 
-def record(told: Iterable[Happening], known: Mapping[str, pb.Event], now_ms: int) -> tuple[plan.Write, ...]:
+def record(told: Iterable[Happening], known: Mapping[str, pb.Event]) -> tuple[plan.Write, ...]:
     """The events to write for what has happened, in order. `known`: those that are there, by key."""
     written: dict[str, pb.Event] = {}
     for one in told:
-        fresh = _new(one, f"{one.about.name}.{_digest(one)}", "", now_ms)
+        fresh = _new(one, f"{one.about.name}.{_digest(one)}", "")
         key = kinds.key(fresh)
         before = written.get(key) or known.get(key)
-        written[key] = _counted(before, fresh, now_ms) if before is not None else fresh
+        written[key] = _counted(before, fresh) if before is not None else fresh
     return tuple(plan.Write(value=event, why=event.status.reason) for event in written.values())
 
 
@@ -87,29 +87,29 @@ def _digest(told: Happening) -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 
-def _new(told: Happening, name: str, actor: str, now_ms: int) -> pb.Event:
+def _new(told: Happening, name: str, actor: str) -> pb.Event:
     return pb.Event(
-        meta=pb.Meta(id=name, name=name, namespace=namespace_of(told.about), generation=1, created_at=now_ms),
+        meta=pb.Meta(id=name, name=name, namespace=namespace_of(told.about), generation=1, created_at=told.at_ms),
         status=pb.EventStatus(
             about=told.about,
             type=pb.EVENT_TYPE_WARNING if told.warning else pb.EVENT_TYPE_NORMAL,
             reason=told.reason,
             message=told.message,
             count=1,
-            first_seen=now_ms,
-            last_seen=now_ms,
+            first_seen=told.at_ms,
+            last_seen=told.at_ms,
             actor=actor,
         ),
     )
 
 
-def _counted(before: pb.Event, fresh: pb.Event, now_ms: int) -> pb.Event:
+def _counted(before: pb.Event, fresh: pb.Event) -> pb.Event:
     """Once more the same; from one on when the last time was long ago."""
     again = plan.copy(before)
-    if now_ms - before.status.last_seen > WINDOW_MS:
+    if fresh.status.last_seen - before.status.last_seen > WINDOW_MS:
         again.status.CopyFrom(fresh.status)
     else:
         again.status.count += 1
         # Another leader's clock may be behind.
-        again.status.last_seen = max(now_ms, before.status.last_seen)
+        again.status.last_seen = max(fresh.status.last_seen, before.status.last_seen)
     return again

@@ -13,6 +13,9 @@ from protos.orch.v1 import objects_pb2 as pb
 MAX_MESSAGE = 400
 """Characters of a sentence."""
 
+RESTARTING = "Restarting"
+"""The reason of a task whose container has ended: that is told once it is started again."""
+
 _NOBODY = pb.Task()
 NodeName = Callable[[str], str]
 """What people call the node of an id."""
@@ -26,6 +29,8 @@ class Happening:
     reason: str
     message: str
     warning: bool = False
+    at_ms: int = 0
+    """When it was noticed."""
 
 
 def about(value: kinds.StoredObject) -> pb.EventObject:
@@ -86,7 +91,7 @@ def _of_readiness(before: pb.Task, after: pb.Task) -> Iterator[Happening]:
         return
     if after.status.ready:
         yield _normal(after, "Ready", "it is ready")
-    elif after.status.restarts == before.status.restarts and after.status.message:
+    elif after.status.reason != RESTARTING and after.status.restarts == before.status.restarts and after.status.message:
         yield _warning(after, after.status.reason or "NotReady", after.status.message)
 
 

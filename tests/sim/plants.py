@@ -15,8 +15,23 @@ from typing import Any
 from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
+from controlplane.api import writes
+from controlplane.controllers import events as recording
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core import (
+    addresses,
+    events,
+    filters,
+    garbage,
+    happenings,
+    nodes,
+    plan,
+    prune,
+    reports,
+    slots,
+    tasks,
+    withdrawal,
+)
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -96,6 +111,20 @@ def _ready_nodes(self: withdrawals.Withdrawals) -> list[pb.Node]:
 def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
     """Nodes are believed to have heard of it as soon as they were told."""
     return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
+
+
+def _tell_of_events(self: recording.Events, change: snapshots.Change) -> list[str]:
+    """An event is something that has happened, too."""
+    value = change.after or change.before
+    assert isinstance(value, pb.Event)
+    self._take(happenings.Happening(about=happenings.about(value), reason="Told", message="it was told", at_ms=1))
+    return [recording.KEY]
+
+
+def _missing_in_the_namespace(there: Iterable[Any], wanted: Collection[Any]) -> list[Any]:
+    """What is not in the files goes, whatever stack it is of."""
+    kept = {one.meta.name for one in wanted}
+    return [one for one in there if isinstance(one, pb.Service) and one.meta.name not in kept]
 
 
 # The agent ------------------------------------------------------------------------------------------------------------
@@ -216,6 +245,30 @@ PLANTS = (
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
         hint=84,
+    ),
+    Plant(
+        name="old events are never cleared away",
+        bug=_instead(events, "trim", lambda *_: ()),
+        caught_by=frozenset({"whole at rest", "events are bounded"}),
+        hint=1,
+    ),
+    Plant(
+        name="events are told as events",
+        bug=_instead(recording.Events, "_note_event", _tell_of_events),
+        caught_by=frozenset({"idle is idle", "events hold up nothing", "life goes on"}),
+        hint=1,
+    ),
+    Plant(
+        name="what people do is not told",
+        bug=_instead(writes, "_fitting", lambda *_: ()),
+        caught_by=frozenset({"told with the change"}),
+        hint=1,
+    ),
+    Plant(
+        name="a prune takes what is in no stack",
+        bug=_instead(prune, "missing", _missing_in_the_namespace),
+        caught_by=frozenset({"only a stack is pruned"}),
+        hint=1,
     ),
     Plant(
         name="the agent takes assignments over a gap",

@@ -12,6 +12,7 @@ from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import told
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -21,9 +22,6 @@ Slot = tuple[str, str]
 TOGETHER_MS = 30_000
 PACE, PACE_S = 12, 10.0
 """So many tasks, and no more, may be made for one slot within so many seconds."""
-MOST_EVENTS = 40 + 5 + 100 + 50
-"""What is kept in all, what is let in beyond it, what comes in one commit before the oldest go, and what people do
-while a leader is missing."""
 DOUBLE_S = 25.0
 """How long two containers of one slot may run side by side while everybody can reach everybody: stopping takes up to
 ten seconds, a lost assignment is noticed after two heartbeats."""
@@ -44,6 +42,7 @@ class Rules:
     def check(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """Called by the store with each commit. Raises Violation."""
         touched: set[type] = set()
+        spoken = told.Commit(people=fence is None)
         for event in events:
             kind = kinds.kind_of_key(event.key)
             if kind is None:
@@ -53,29 +52,18 @@ class Rules:
             after = typed.decode(event.key, event.value, revision) if event.value is not None else None
             self._story.tell(kind, event.key, before, after)
             _check_writer(event.key, before, after, fence)
+            spoken.note(before, after)
             self._check_task(before, after)
             self.network.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
             self._check_tasks()
+        spoken.check()
         if pb.Event in touched:
-            self._check_events(touched, fence)
+            told.check_kept([one for one in self.objects.values() if isinstance(one, pb.Event)])
         if pb.Node in touched:
             _check_unique("subnet", {node.meta.id: node.status.subnet for node in self.nodes()})
-
-    def _check_events(self, touched: Iterable[type], fence: api.Fence | None) -> None:
-        """They are bounded, and the leader writes nothing else together with them, so that they hold up nothing."""
-        if fence is not None and set(touched) != {pb.Event}:
-            raise Violation("events hold up nothing", "the leader wrote events together with something else")
-        kept = [one for one in self.objects.values() if isinstance(one, pb.Event)]
-        if len(kept) > MOST_EVENTS:
-            raise Violation("events are bounded", f"{len(kept)} are kept, and {MOST_EVENTS} are the most")
-        for one in kept:
-            if one.status.about.kind == "event":
-                raise Violation("events hold up nothing", f"event {one.meta.id} is about an event")
-            if not one.status.count or one.status.first_seen > one.status.last_seen:
-                raise Violation("events are counted", f"event {one.meta.id} was seen {one.status.count} times")
 
     def nodes(self) -> list[pb.Node]:
         return [one for one in self.objects.values() if isinstance(one, pb.Node)]

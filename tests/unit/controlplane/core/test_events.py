@@ -1,5 +1,6 @@
 """How events are counted and kept."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -22,7 +23,7 @@ def happening(message: str = "failed", *, name: str = "web-1-x", namespace: str 
 def stored(told: Sequence[Happening], known: dict[str, pb.Event], now_ms: int = NOW_MS) -> dict[str, pb.Event]:
     """What is there after these were recorded."""
     result = dict(known)
-    for write in events.record(told, known, now_ms):
+    for write in events.record([dataclasses.replace(one, at_ms=now_ms) for one in told], known):
         assert isinstance(write.value, pb.Event)
         result[write.key] = write.value
     return result
@@ -53,7 +54,7 @@ def test_what_differs_is_not_counted_together() -> None:
 def test_what_was_known_is_not_touched() -> None:
     known = stored([happening()], {})
     before = {key: value.SerializeToString() for key, value in known.items()}
-    events.record([happening()], known, NOW_MS + 1)
+    events.record([happening()], known)
     assert {key: value.SerializeToString() for key, value in known.items()} == before
 
 

@@ -70,6 +70,7 @@ READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STA
             [f"!Restarted: its container used more memory than its limit; {AGAIN}"],
         ),
         (RUNS, task(states.RUNNING, reason="NotReady", message="status 503"), ["!NotReady: status 503"]),
+        (RUNS, task(states.RUNNING, reason="Restarting", message="restart 1 is next"), []),
         (task(states.RUNNING), RUNS, ["Ready: it is ready"]),
         (RUNS, RUNS, []),
         (RUNS, task(states.FAILED, exit_code=2), ["!Failed: its container ended with exit code 2"]),
