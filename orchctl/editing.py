@@ -43,7 +43,7 @@ class Draft:
 
     def edit(self, remarks: Sequence[str]) -> str:
         """Opens the text with remarks above it; what the person has made of it."""
-        before = "".join(f"# {line}\n" for line in (*HEAD, *remarks)) + self.text
+        before = "".join(f"# {line}".rstrip() + "\n" for line in (*HEAD, *remarks)) + self.text
         self.path.write_text(before)
         _open(self.path)
         after = self.path.read_text()

@@ -155,24 +155,27 @@ def test_lists_are_sorted(run: Run) -> None:
     assert names(run, "services", "--sort-by", "NAME") == ["service/web-2", "service/web-9", "service/web-10"]
     assert names(run, "services", "--sort-by", "-spec.replicas") == ["service/web-10", "service/web-9", "service/web-2"]
     assert names(run, "services", "--sort-by", "age") == ["service/web-9", "service/web-10", "service/web-2"]
+    assert run("get", "services", "-l", "==").code == 2
     for wrong in ("size", "spec.replicass", "spec.template"):
         refused = run("get", "services", "--sort-by", wrong)
         assert refused.code == 2, refused
         assert "hint: " in refused.err
 
 
-def sed(*scripts: str) -> str:
+def sed(folder: Path, *scripts: str) -> str:
     """An editor that replaces, once by each script in turn; then it leaves the text as it is."""
     steps = " ; ".join(
         f"elif [ $n = {number} ]; then sed -i -E {shlex.quote(one)} $1" for number, one in enumerate(scripts)
     )
-    count = "n=$(cat $1.n 2>/dev/null || echo 0); echo $((n + 1)) > $1.n"
+    file = folder / f"edits-{len(list(folder.glob('edits-*')))}"
+    file.write_text("0")
+    count = f"n=$(cat {file}); echo $((n + 1)) > {file}"
     return f"sh -c {shlex.quote(f'{count}; if false; then : ; {steps} ; fi')} editor"
 
 
-def test_an_object_is_edited(run: Run) -> None:
+def test_an_object_is_edited(run: Run, tmp_path: Path) -> None:
     apply(run, BACK, WEB)
-    changed = run("edit", "service", "web", "--detach", editor=sed("s/replicas: 2/replicas: 4/"))
+    changed = run("edit", "service", "web", "--detach", editor=sed(tmp_path, "s/replicas: 2/replicas: 4/"))
     assert (changed.code, changed.out) == (0, "  spec.replicas: 2 → 4\nservice/web changed\n"), changed
     assert run("edit", "service", "web", editor="true").out == "service/web unchanged\n"
     failed = run("edit", "service", "web", editor="false")
@@ -180,7 +183,7 @@ def test_an_object_is_edited(run: Run) -> None:
     assert run("edit", "task", "web", editor="true").code == 2
 
 
-def test_a_mistake_opens_the_editor_again_with_the_reason(run: Run) -> None:
+def test_a_mistake_opens_the_editor_again_with_the_reason(run: Run, tmp_path: Path) -> None:
     """The reason stands above the text; giving up keeps it."""
     apply(run, BACK, WEB)
     corrected = run(
@@ -188,10 +191,10 @@ def test_a_mistake_opens_the_editor_again_with_the_reason(run: Run) -> None:
         "service",
         "web",
         "--detach",
-        editor=sed("s/replicas: 2/replicas: many/", "s/^  replicas: many/  replicas: 3/"),
+        editor=sed(tmp_path, "s/replicas: 2/replicas: many/", "s/^  replicas: many/  replicas: 3/"),
     )
     assert corrected.out == "  spec.replicas: 2 → 3\nservice/web changed\n", corrected
-    given_up = run("edit", "service", "web", editor=sed("s/replicas: 3/replicas: many/"))
+    given_up = run("edit", "service", "web", editor=sed(tmp_path, "s/replicas: 3/replicas: many/"))
     assert given_up.code == 1
     assert "it was refused, and not changed since" in given_up.err
     kept = Path(given_up.err.split("your text is in ")[1].strip())

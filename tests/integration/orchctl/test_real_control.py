@@ -56,7 +56,6 @@ STORY: Sequence[tuple[str, int, str]] = (
     ("label service hello tier=front", 0, r"service/hello labelled\n"),
     ("get svc --show-labels -l tier=front,!old", 0, r"NAME .* LABELS\nhello .* tier=front\n"),
     ("get svc -l tier!=front", 0, ""),
-    ("get svc -l ==", 2, ""),
     ("annotate service hello owner=Ann", 0, r"service/hello annotated\n"),
     ("wait service hello --for=meta.labels.tier=front", 0, r"service/hello in story: .*\n"),
     ("wait service nope", 1, ""),
