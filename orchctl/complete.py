@@ -64,6 +64,20 @@ def references(context: click.Context, _parameter: click.Parameter, start: str) 
     return [f"{word}/{found}" for found in _names(context, kind, name)]
 
 
+def columns(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Titles of the columns of the kind that is listed."""
+    from orchctl import tables, words
+
+    given = context.params.get("what") or ()
+    try:
+        kind = words.kind(given[0].partition("/")[0]) if given else None
+    except errors.InvalidInput:
+        return []
+    titles = [column.title for column in tables.columns(kind, wide=True, with_namespace=True)] if kind else []
+    sign, typed = ("-", start[1:]) if start.startswith("-") else ("", start)
+    return [sign + title for title in titles if title.lower().startswith(typed.lower())]
+
+
 def explained(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """Paths of the schema, one step at a time."""
     from protos import kinds, schema

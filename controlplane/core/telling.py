@@ -47,6 +47,11 @@ def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     return "Labelled", "its labels were changed"
 
 
+def of_change(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
+    """Whatever it was."""
+    return "Changed", _changes(diff.changes(before, after)) or "it was changed"
+
+
 def of_meta(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
     changes = _changes(diff.changes(before, after))
     return ("Labelled" if before.meta.labels != after.meta.labels else "Annotated"), changes

@@ -48,6 +48,7 @@ class Query:
     default="",
     metavar="FIELD",
     help="A column, or a field like meta.createdAt; - before it turns the order round.",
+    shell_complete=complete.columns,
 )
 @click.option("--show-labels", is_flag=True, help="Show the labels in a column of their own.")
 @options.all_namespaces
