@@ -18,6 +18,7 @@ from protos.orch.v1 import objects_pb2 as pb
 
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
+MOST_SERVICES = 16
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
 RETRY_FIRST_S = 0.2
@@ -164,8 +165,16 @@ def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
     services = [target for target in targets if target.kind == "service"]
     return [
         *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
+        *_of_tasks(services),
     ]
+
+
+def _of_tasks(services: Sequence[Target]) -> list[control.ListRequest]:
+    """Service by service while they are few; else whole namespaces: a watch takes so many selections only."""
+    if len(services) <= MOST_SERVICES:
+        return [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    namespaces = dict.fromkeys(each.namespace for each in services)
+    return [control.ListRequest(kind="task", namespace=namespace) for namespace in namespaces]
 
 
 async def _watch(

@@ -172,13 +172,13 @@ PLANTS = (
         name="an old report lets a state fall",
         bug=_instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
-        hint=1,
+        hint=11,
     ),
     Plant(
         name="the leader writes without its fence",
         bug=_instead(writer, "write", _write_without_fence),
         caught_by=frozenset({"one writer"}),
-        hint=1,
+        hint=8,
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
@@ -196,7 +196,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=235,
+        hint=32,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -214,7 +214,7 @@ PLANTS = (
         name="tasks are given up although most nodes vanished together",
         bug=_instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=7,
+        hint=4,
     ),
     Plant(
         name="garbage collection does not wait for the end",
@@ -226,7 +226,7 @@ PLANTS = (
         name="a task is let go before the nodes have heard that it leaves",
         bug=_instead(withdrawal, "decide", _let_go_at_once),
         caught_by=frozenset({"let go last"}),
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="a node whose agent is away is not waited for",
@@ -238,13 +238,13 @@ PLANTS = (
         name="the lowest free address is given, whoever had it a moment ago",
         bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=3,
+        hint=4,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=84,
+        hint=24,
     ),
     Plant(
         name="old events are never cleared away",
@@ -292,7 +292,7 @@ PLANTS = (
         name="the agent forgets what was not acknowledged",
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=201,
+        hint=45,
     ),
     Plant(
         name="connections are not drained",
@@ -304,7 +304,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=_instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=1,
+        hint=9,
     ),
     Plant(
         name="the agent starts without looking at what runs",

@@ -222,6 +222,15 @@ def test_a_change_by_somebody_else_is_shown_in_the_editor(
     assert "spec.replicas: 7 → 2" in edited.out, "the text that was saved is what counts"
 
 
+def test_many_objects_are_waited_for_together(run: Run) -> None:
+    """More than a watch takes selections."""
+    many = [WEB.replace("web", f"web-{number}") for number in range(40)]
+    apply(run, BACK, *many)
+    gone = run("delete", "-f", "-", "--timeout", "30s", stdin="---\n".join([BACK, *many]))
+    assert gone.code == 0, gone
+    assert names(run, "services,networks") == []
+
+
 def test_waiting_for_conditions(run: Run) -> None:
     """No node is there: some things are so at once, and some never."""
     apply(run, BACK, WEB)
