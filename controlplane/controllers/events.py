@@ -16,7 +16,7 @@ from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
 
 KEY = "events"
-GATHER_MS = 500
+GATHER_MS = 1_000
 """How long is waited for more after the first."""
 MOST_AT_ONCE = 100
 MOST_WAITING = 1_000
@@ -43,10 +43,11 @@ class Events:
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         if change.kind.message is pb.Event:
             return self._note_event(change)
-        told = list(happenings.of_change(change.before, change.after, lambda node_id: _node_name(snapshot, node_id)))
-        for one in told:
+        resting = not self._waiting
+        for one in happenings.of_change(change.before, change.after, lambda node_id: _node_name(snapshot, node_id)):
             self._take(dataclasses.replace(one, at_ms=self._moment()))
-        return [KEY] if told else []
+        # While others wait, a moment for all of them is set already: a look at each would be for nothing.
+        return [KEY] if resting and self._waiting else []
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
         self._counts = events.count(snapshot.all(pb.Event).values())
@@ -66,8 +67,8 @@ class Events:
         writes = events.record([*self._waiting[: self._planned], *self._lack(now_ms)], known)
         written = {write.key for write in writes}
         removals = [one for one in events.trim(known, self._limits, now_ms) if one.key not in written]
-        more = len(self._waiting) > self._planned
-        return plan.Plan(changes=(*writes, *removals), wake_at=now_ms + GATHER_MS if more else None)
+        # More may come while this is stored.
+        return plan.Plan(changes=(*writes, *removals), wake_at=now_ms + GATHER_MS)
 
     def done(self, keys: frozenset[str]) -> None:  # noqa: ARG002 - there is one key
         """What was planned is stored: forget it."""

@@ -64,7 +64,7 @@ def test_it_waits_for_more_before_it_writes() -> None:
     waiting = world.decide()
     assert (waiting.changes, waiting.wake_at) == ((), world.now_ms + GATHER_MS)
     world.now_ms += GATHER_MS // 2
-    assert world.change(None, node(2))
+    assert not world.change(None, node(2)), "one look is enough"
     world.now_ms += GATHER_MS // 2
     assert len(world.decide().changes) == 2
 
