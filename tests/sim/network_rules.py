@@ -51,6 +51,8 @@ class NetworkRules:
         """Of virtual addresses, for ever: a range of 65,534 lasts longer than any run."""
         self._nodes: dict[str, pb.Node] = {}
         self._told_to_stop: dict[str, float] = {}
+        self._decided_without: dict[str, frozenset[str]] = {}
+        """By the name of a node that was DOWN: tasks that were told to stop before it returned did not wait for it."""
         self._lists: dict[tuple[str, str], _Lists] = {}
         """By the names of the leader and of the node."""
 
@@ -60,6 +62,8 @@ class NetworkRules:
             case pb.Service() as service if after is not None:
                 self._check_address(before, service)
             case pb.Node() as node:
+                if self._nodes.get(node.meta.name, pb.Node()).status.state == pb.NODE_STATE_DOWN:
+                    self._decided_without[node.meta.name] = frozenset(self._told_to_stop)
                 self._nodes[node.meta.name] = node if after is not None else pb.Node()
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())
@@ -95,7 +99,7 @@ class NetworkRules:
         if _now_s() - self._told_to_stop.get(task_id, 0.0) >= BOUND_S - A_MOMENT_S:
             return
         for node, lists in self._of_leader(leader):
-            if task_id in lists.applied:
+            if task_id in lists.applied and task_id not in self._decided_without.get(node, ()):
                 text = f"{leader} let task {task_id} go while {node} sends it connections, for all that {leader} knows"
                 raise Violation("let go last", text)
 
