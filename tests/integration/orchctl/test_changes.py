@@ -4,8 +4,10 @@ There is no node in it: services stay as they are asked for, and nothing runs.
 """
 
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,6 +83,32 @@ def test_a_stack_loses_what_its_files_do_not_have(run: Run) -> None:
     until(lambda: names(run, "services") == ["service/other", "service/web"], what="the service goes", timeout_s=20)
     assert names(run, "networks") == []
     assert apply(run, alone, options=(*stack, "--prune")).out == "service/web unchanged\n", "nothing to ask about"
+
+
+def test_a_person_is_asked_before_something_is_pruned(
+    run: Run, tmp_path: Path, address: str, request: pytest.FixtureRequest
+) -> None:
+    """At a terminal: `n` changes nothing, `y` does."""
+    apply(run, BACK, API, options=("--stack", "shop"))
+    (tmp_path / "back.yaml").write_text(BACK)
+    line = ("apply", "-f", str(tmp_path / "back.yaml"), "--stack", "shop", "--prune", "--detach")
+    for answer, code, left in (("n", 1, ["service/api"]), ("y", 0, [])):
+        master, slave = os.openpty()
+        os.write(master, f"{answer}\n".encode())
+        asked = subprocess.run(
+            orchctl.command("-n", namespace_of(request), *line),
+            env=orchctl.environment(tmp_path, address),
+            stdin=slave,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        os.close(master)
+        os.close(slave)
+        assert asked.returncode == code, asked
+        assert "to be deleted:\n  service/api\nDelete them? [y/N]: " in asked.stderr
+        until(lambda left=left: names(run, "services") == left, what="what was agreed to is so", timeout_s=20)  # type: ignore[misc]  # the default binds it
 
 
 def test_a_prune_that_cannot_be_whole_changes_nothing(run: Run) -> None:

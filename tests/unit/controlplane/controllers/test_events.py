@@ -35,6 +35,7 @@ class World:
         for change in made.changes:
             before = self.events().get(change.key)
             assert isinstance(change.value, pb.Event)
+            change.value.meta.version += 1
             self.change(before, change.value if isinstance(change, plan.Write) else None)
         self.planner.done(frozenset())
 
