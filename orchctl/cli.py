@@ -34,12 +34,18 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "apply": Verb(module="apply", section="Objects", summary="Make or change what the manifests describe."),
+    "apply": Verb(module="apply", section="Manifests", summary="Make or change what the manifests describe."),
+    "diff": Verb(module="diff", section="Manifests", summary="Show what an apply would change."),
+    "edit": Verb(module="edit", section="Manifests", summary="Change an object in an editor."),
+    "explain": Verb(module="explain", section="Manifests", summary="Tell what a field of a manifest means."),
     "get": Verb(module="get", section="Objects", summary="List objects."),
     "describe": Verb(module="describe", section="Objects", summary="Show one object in full, and why it is so."),
+    "events": Verb(module="events", section="Objects", summary="Show what has happened, and who did it."),
+    "wait": Verb(module="wait", section="Objects", summary="Wait until objects are as they should be."),
+    "label": Verb(module="label", section="Objects", summary="Set and remove labels."),
+    "annotate": Verb(module="annotate", section="Objects", summary="Set and remove annotations."),
     "scale": Verb(module="scale", section="Objects", summary="Change the number of replicas of services."),
     "delete": Verb(module="delete", section="Objects", summary="Delete objects."),
-    "explain": Verb(module="explain", section="Objects", summary="Tell what a field of a manifest means."),
     "logs": Verb(module="logs", section="Tasks", summary="Show what a service or a task printed."),
     "exec": Verb(module="exec", section="Tasks", summary="Run a command inside a task."),
     "top": Verb(module="top", section="Cluster", summary="Show what services, tasks and nodes carry and use now."),

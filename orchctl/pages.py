@@ -9,6 +9,7 @@ from protos import kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
+_EVENT_TITLES = ("LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "BY", "MESSAGE")
 _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 
 
@@ -109,6 +110,31 @@ def image(value: pb.Image, view: View) -> list[str]:
     ]
 
 
+def event(value: pb.Event, view: View) -> list[str]:
+    """Something that has happened."""
+    status = value.status
+    return [
+        *head(value, view),
+        *facts(
+            ("Object", phrases.event_object(status.about)),
+            ("Type", phrases.event_type(value)),
+            ("Reason", status.reason),
+            ("Message", status.message),
+            ("Count", str(status.count)),
+            ("First seen", phrases.timestamp(status.first_seen, view.now_ms)),
+            ("Last seen", phrases.timestamp(status.last_seen, view.now_ms)),
+            ("By", status.actor),
+        ),
+    ]
+
+
+def events(values: Sequence[pb.Event], view: View) -> list[str]:
+    """A table of what has happened, the newest last."""
+    kind = kinds.by_name("event")
+    assert kind is not None, "events are a kind"
+    return _table(kind, values, _EVENT_TITLES, view)
+
+
 def head(value: kinds.StoredObject, view: View) -> list[str]:
     """What every object has."""
     meta = value.meta
@@ -150,10 +176,12 @@ def _template(template: pb.TaskTemplate) -> list[str]:
 def _tasks(tasks: Iterable[pb.Task], view: View) -> list[str]:
     kind = kinds.by_name("task")
     assert kind is not None, "tasks are a kind"
-    shown = [
-        column for column in tables.columns(kind, wide=False, with_namespace=False) if column.title in _TASK_TITLES
-    ]
-    rows = [tables.row(task, shown, view) for task in sorted(tasks, key=tables.sort_key)]
+    return _table(kind, sorted(tasks, key=tables.sort_key), _TASK_TITLES, view)
+
+
+def _table(kind: kinds.Kind, values: Sequence[kinds.StoredObject], titles: Sequence[str], view: View) -> list[str]:
+    shown = [column for column in tables.columns(kind, wide=False, with_namespace=False) if column.title in titles]
+    rows = [tables.row(value, shown, view) for value in values]
     return tables.table([column.title for column in shown], rows) if rows else []
 
 

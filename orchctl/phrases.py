@@ -169,6 +169,15 @@ def availability(node: pb.Node) -> str:
     return _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
 
 
+def event_type(event: pb.Event) -> str:
+    return _word(event.status, "type", pb.EVENT_TYPE_NORMAL)
+
+
+def event_object(about: pb.EventObject) -> str:
+    """`task/web-1-k7x2m9q4`."""
+    return f"{about.kind}/{about.name}"
+
+
 def labels(pairs: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(pairs.items()))
 

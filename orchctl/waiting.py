@@ -7,10 +7,11 @@ breaks is opened again and begins with everything that is there, so nothing is m
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from orchctl import client, errors, patience, screen, terminal
+from orchctl import client, conditions, errors, patience, screen, terminal
+from orchctl.conditions import Condition
 from orchctl.progress import Phase, Progress, Target, going, identity, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
@@ -18,6 +19,7 @@ from protos.orch.v1 import objects_pb2 as pb
 
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
+MOST_SERVICES = 16
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
 RETRY_FIRST_S = 0.2
@@ -107,6 +109,17 @@ def until_gone(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
     _wait(server, targets, timeout_ms, stand, "still there")
 
 
+def until(server: str, asked: Mapping[Target, Condition], timeout_ms: int, condition: str) -> None:
+    """Returns when each target meets its condition. NotDone when the time is over, or when that can never be."""
+
+    def stand(view: View, target: Target) -> Progress:
+        value = view.objects.get((target.kind, target.id))
+        now = conditions.Now(value=value, tasks=view.tasks(target), now_ms=terminal.now_ms())
+        return asked[target](target, now)
+
+    _wait(server, list(asked), timeout_ms, stand, f"not {condition}")
+
+
 def _wait(
     server: str, targets: Sequence[Target], timeout_ms: int, stand: Callable[[View, Target], Progress], lacking: str
 ) -> None:
@@ -158,8 +171,16 @@ def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
     services = [target for target in targets if target.kind == "service"]
     return [
         *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
+        *_of_tasks(services),
     ]
+
+
+def _of_tasks(services: Sequence[Target]) -> list[control.ListRequest]:
+    """Service by service while they are few; else whole namespaces: a watch takes so many selections only."""
+    if len(services) <= MOST_SERVICES:
+        return [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    namespaces = dict.fromkeys(each.namespace for each in services)
+    return [control.ListRequest(kind="task", namespace=namespace) for namespace in namespaces]
 
 
 async def _watch(

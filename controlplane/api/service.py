@@ -23,6 +23,9 @@ from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
 
+ACTOR_KEY = "orch-actor"
+"""The metadata of a request that says who makes it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -47,7 +50,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Apply(self, request: pb.ApplyRequest, context: rpc.Context) -> pb.ApplyResponse:
         self._reads.state()
-        return await self._parts.writes.apply(request)
+        return await self._parts.writes.apply(request, _actor(context))
 
     async def Get(self, request: pb.GetRequest, context: rpc.Context) -> objects_pb2.Object:
         return self._reads.get(request)
@@ -60,18 +63,22 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: rpc.Context) -> pb.DeleteResponse:
         self._reads.state()
-        deleted = await self._parts.writes.delete(request)
+        deleted = await self._parts.writes.delete(request, _actor(context))
         if isinstance(deleted, objects_pb2.Image):
             await self._parts.images.forget(deleted.meta.name)
         return pb.DeleteResponse(object=kinds.wrap(deleted))
 
     async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
         self._reads.state()
-        return await self._parts.writes.scale(request)
+        return await self._parts.writes.scale(request, _actor(context))
+
+    async def UpdateMeta(self, request: pb.UpdateMetaRequest, context: rpc.Context) -> pb.UpdateMetaResponse:
+        self._reads.state()
+        return await self._parts.writes.update_meta(request, _actor(context))
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
         self._reads.state()
-        return await self._parts.writes.update_node(request)
+        return await self._parts.writes.update_node(request, _actor(context))
 
     async def Logs(self, request: pb.LogsRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
         parts = self._parts
@@ -127,6 +134,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         leader = self._parts.election.leader()
         if not leader.here:
             raise errors.NotLeader(what, leader.address)
+
+
+def _actor(context: rpc.Context) -> str:
+    """Who the caller says that it is. Nobody has verified it."""
+    for key, value in context.invocation_metadata() or ():
+        if key == ACTOR_KEY:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:

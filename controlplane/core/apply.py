@@ -24,6 +24,9 @@ from protos.orch.v1 import objects_pb2 as pb
 MAX_CHANGES = store.MAX_OPERATIONS
 
 DEFAULT_NAMESPACE = "default"
+OUTDATED_HINT = (
+    "get the object again and repeat the change on it, or take meta.version out of the file; --force applies it anyway"
+)
 
 Identity: TypeAlias = tuple[str, str, str]
 """Kind, namespace (empty where there is none) and name."""
@@ -48,11 +51,11 @@ class Decision:
     @property
     def changes(self) -> tuple[plan.Write, ...]:
         """One for each object that is new or different."""
-        return tuple(
-            plan.Write(value=result.after, why="applied")
-            for result in self.results
-            if result.action != api.APPLY_ACTION_UNCHANGED
-        )
+        return tuple(plan.Write(value=result.after, why="applied") for result in self.different())
+
+    def different(self) -> tuple[Result, ...]:
+        """Those that something is written for."""
+        return tuple(result for result in self.results if result.action != api.APPLY_ACTION_UNCHANGED)
 
 
 def identity(value: kinds.StoredObject) -> Identity:
@@ -61,10 +64,16 @@ def identity(value: kinds.StoredObject) -> Identity:
     return kind.name, value.meta.namespace if kind.namespaced else "", value.meta.name
 
 
-def prepare(wanted: Sequence[kinds.StoredObject]) -> tuple[kinds.StoredObject, ...]:
-    """Copies of the objects with their namespace filled in. Raises Invalid with every mistake that they have."""
-    prepared = tuple(_with_namespace(value) for value in wanted)
+def prepare(
+    wanted: Sequence[kinds.StoredObject], *, stack: str = "", force: bool = False
+) -> tuple[kinds.StoredObject, ...]:
+    """Copies of the objects with their namespace and stack filled in. Raises Invalid with every mistake that they have.
+
+    `force`: whatever version they were made from.
+    """
+    prepared = tuple(_with_place(value, stack, force=force) for value in wanted)
     mistakes = [mistake for value in prepared for mistake in _mistakes(value)]
+    mistakes += [mistake for value in prepared for mistake in _other_stack(value, stack)]
     mistakes += _duplicates(prepared)
     if mistakes:
         raise errors.of_mistakes(errors.Invalid, mistakes)
@@ -89,7 +98,7 @@ def decide(
         raise _of_refusals(refusals)
     results = tuple(_result(existing.get(identity(value)), value, now_ms=now_ms, new_id=new_id) for value in wanted)
     decision = Decision(results=results)
-    _check_size(decision.changes)
+    check_size(decision.changes)
     return decision
 
 
@@ -104,7 +113,8 @@ def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: in
     return stamped
 
 
-def _check_size(changes: Sequence[plan.Write]) -> None:
+def check_size(changes: Sequence[plan.Change]) -> None:
+    """Raises Invalid for more than the store can write all or nothing."""
     size_bytes = sum(len(change.key) + change.value.ByteSize() for change in changes)
     for number, most, what in ((len(changes), MAX_CHANGES, "objects"), (size_bytes, store.MAX_COMMIT_BYTES, "bytes")):
         if number > most:
@@ -114,10 +124,13 @@ def _check_size(changes: Sequence[plan.Write]) -> None:
             )
 
 
-def _with_namespace(value: kinds.StoredObject) -> kinds.StoredObject:
+def _with_place(value: kinds.StoredObject, stack: str, *, force: bool) -> kinds.StoredObject:
     prepared = plan.copy(value)
-    if kinds.of(value).namespaced and not value.meta.namespace:
-        prepared.meta.namespace = DEFAULT_NAMESPACE
+    if kinds.of(value).namespaced:
+        prepared.meta.namespace = value.meta.namespace or DEFAULT_NAMESPACE
+        prepared.meta.stack = value.meta.stack or stack
+    if force:
+        prepared.meta.version = 0
     return prepared
 
 
@@ -134,6 +147,12 @@ def _mistakes(value: kinds.StoredObject) -> Iterator[errors.Mistake]:
     for problem in rules.validate(value):
         text = f"{problem.message}; {problem.hint}" if problem.hint else problem.message
         yield errors.Mistake(object=kinds.label(value), path=problem.path, message=text)
+
+
+def _other_stack(value: kinds.StoredObject, stack: str) -> Iterator[errors.Mistake]:
+    if stack and kinds.of(value).namespaced and value.meta.stack != stack:
+        text = f"it is of the stack {value.meta.stack}, and not of {stack}"
+        yield errors.Mistake(object=kinds.label(value), path="meta.stack", message=text)
 
 
 def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mistake]:
@@ -166,10 +185,10 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         return relations.Refusal(error=error, mistake=mistake, hint=hint)
 
     version = before.meta.version if before else 0
-    if wanted.meta.version not in {0, version}:
+    if wanted.meta.version not in {0, version} and not _is_same_wish(before, wanted):
         there = f"is at version {version} now" if before else "is gone"
         message = f"the object {there}, and the change was made to version {wanted.meta.version}"
-        yield refusal(errors.Outdated, "meta.version", message, "get the object again and repeat the change on it")
+        yield refusal(errors.Outdated, "meta.version", message, OUTDATED_HINT)
     if before is None:
         if isinstance(wanted, pb.Node):
             hint = "start an agent on the machine; `orchctl node ls` lists the nodes that have joined"
@@ -180,6 +199,20 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         yield refusal(errors.NotNow, "", "the object is being deleted", hint)
     for problem in rules.validate_change(defaults.resolve(before), defaults.resolve(wanted)):
         yield refusal(errors.NotNow, problem.path, problem.message, problem.hint)
+
+
+def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> bool:
+    """Nothing would be overwritten: what people say has not changed since, or it is what is wanted already.
+
+    Versions also rise when the system writes a status, which takes nothing away from anybody. The generation tells
+    whether the spec has changed since; labels and annotations raise none, and have to be the same.
+    """
+    if before is None:
+        return False
+    if not diff.changes(before, _merged(before, wanted)):
+        return True
+    spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
+    return spoken and wanted.meta.generation == before.meta.generation
 
 
 # Results ----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""Decides the small changes: delete, scale, and a node's labels and availability.
+"""Decides the small changes: delete, scale, labels and annotations, and a node's availability.
 
 Each function is given the object as it is stored and answers with how it should be stored, or refuses. An object that
 is returned as it came needs no write.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from controlplane.core import apply, plan, relations
@@ -13,7 +14,20 @@ from manifests import rules
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
-ObjectT = TypeVar("ObjectT", pb.Service, pb.Node)
+ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What becomes of the labels, or of the annotations, of an object."""
+
+    add: Mapping[str, str]
+    remove: Collection[str]
+
+    def apply(self, present: MutableMapping[str, str]) -> None:
+        for key in self.remove:
+            present.pop(key, None)
+        present.update(self.add)
 
 
 def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
@@ -43,6 +57,28 @@ def update_node(
     return _checked(node, updated, now_ms)
 
 
+def update_meta(
+    value: kinds.StoredObject, *, labels: Words, annotations: Words, overwrite: bool, now_ms: int
+) -> pb.Service | pb.Node | pb.Network:
+    """The object with other labels and annotations. What is there already gets another value only with `overwrite`."""
+    if not isinstance(value, pb.Service | pb.Node | pb.Network):
+        raise errors.Invalid(
+            f"{kinds.label(value)}: the system makes these, with their labels",
+            hint="services, nodes and networks can be labelled and annotated",
+        )
+    updated: pb.Service | pb.Node | pb.Network = plan.copy(value)
+    for what, words, present in (
+        ("label", labels, updated.meta.labels),
+        ("annotation", annotations, updated.meta.annotations),
+    ):
+        taken = sorted(key for key, text in words.add.items() if present.get(key, text) != text)
+        if taken and not overwrite:
+            text = f"{kinds.label(value)} has the {what} {taken[0]}={present[taken[0]]} already"
+            raise errors.NotNow(text, hint="--overwrite gives it another value")
+        words.apply(present)
+    return _checked(value, updated, now_ms)
+
+
 def mark_deleted(service: pb.Service, *, now_ms: int) -> pb.Service:
     """The service with the wish that it should go. Its controller ends its tasks and removes it then."""
     if service.meta.deleted_at:
@@ -58,6 +94,8 @@ def check_removable(value: kinds.StoredObject, services: Iterable[pb.Service]) -
         relations.check_unused(value, services)
     if isinstance(value, pb.Cluster):
         raise errors.Invalid("the cluster's record is the leader's memory, and stays")
+    if isinstance(value, pb.Event):
+        raise errors.Invalid("events go by themselves, the oldest first")
     if isinstance(value, pb.Task | pb.Revision):
         _refuse_owned(value)
     if isinstance(value, pb.Node) and value.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:

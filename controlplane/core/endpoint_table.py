@@ -118,7 +118,7 @@ class Table:
                 yield from self._concerned_by_node(node, snapshot, gone=change.after is None)
             case pb.Network() as network:
                 yield from self._concerned_by_network(network, snapshot, gone=change.after is None)
-            case pb.Image() | pb.Endpoints() | pb.Cluster() | None:
+            case pb.Image() | pb.Event() | pb.Endpoints() | pb.Cluster() | None:
                 pass
 
     def _concerned_by_node(self, node: pb.Node, snapshot: snapshots.Snapshot, *, gone: bool) -> Iterator[str]:

@@ -7,7 +7,7 @@ only one begins so. What is not found is answered with the nearest names.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from controlplane.core import endpoint_table, image_names
+from controlplane.core import endpoint_table, image_names, selectors
 from controlplane.core import request_errors as errors
 from controlplane.store import snapshots
 from manifests import suggest
@@ -134,10 +134,13 @@ class Selection:
     def __init__(self, request: api.ListRequest) -> None:
         self.kind = kind(request.kind)
         self._request = request
+        self._fits = selectors.parse(request.selector)
         if request.service and self.kind.message not in {pb.Task, pb.Revision}:
             raise errors.Invalid(f"{self.kind.name}s cannot be selected by service", hint="tasks and revisions can")
         if request.node and self.kind.message is not pb.Task:
             raise errors.Invalid(f"{self.kind.name}s cannot be selected by node", hint="tasks can")
+        if request.HasField("about") and self.kind.message is not pb.Event:
+            raise errors.Invalid(f"{self.kind.name}s are about nothing", hint="events can be selected like this")
 
     def take(
         self, state: snapshots.Snapshot, endpoints_of: EndpointsOf = endpoint_table.endpoints_of
@@ -157,6 +160,10 @@ class Selection:
             return False
         if isinstance(value, pb.Task) and request.node and not self._is_on(state, value):
             return False
+        if isinstance(value, pb.Event) and request.HasField("about") and not _is_about(value, request.about):
+            return False
+        if not self._fits(value.meta.labels):
+            return False
         return all(value.meta.labels.get(key) == wanted for key, wanted in request.labels.items())
 
     def _is_on(self, state: snapshots.Snapshot, value: pb.Task) -> bool:
@@ -170,3 +177,13 @@ class Selection:
             yield from group(namespace, of_service).values()
         else:
             yield from _all(state, self.kind, endpoints_of).values()
+
+
+def _is_about(event: pb.Event, wanted: api.ObjectReference) -> bool:
+    """About the object itself, or about a task of the service."""
+    about = event.status.about
+    if about.namespace != wanted.namespace:
+        return False
+    if wanted.kind == "service" and about.service == wanted.name:
+        return True
+    return about.kind == wanted.kind and wanted.name in {about.name, about.id}

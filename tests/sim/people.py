@@ -14,6 +14,7 @@ from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
 
 SERVICES = ("api", "db", "web")
+STACK = "shop"
 PATIENCE_S = 10.0
 READINESS_PORT, LIVENESS_PORT = "80", "9"
 
@@ -28,10 +29,14 @@ class People:
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
-        return [self._apply, self._apply, self._scale, self._delete, self._set_availability]
+        often = [self._apply, self._apply, self._scale, self._delete, self._set_availability]
+        return [*often, self._apply_stack, self._label]
 
     async def _apply(self) -> None:
         name = self._chance.choice(SERVICES)
+        await self.apply(name, self._spec(name))
+
+    def _spec(self, name: str) -> pb.ServiceSpec:
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**28]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
@@ -49,7 +54,7 @@ class People:
             spec.template.restart.attempts = self._chance.randint(0, 2)
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
-        await self.apply(name, spec)
+        return spec
 
     def _add_probes(self, container: pb.Container) -> None:
         """Ports alone make tasks drain; the questions are told from each other by their port."""
@@ -68,6 +73,27 @@ class People:
         request = api.ApplyRequest(objects=[kinds.wrap(service)])
         what = f"apply {name}: {spec.replicas} of {spec.template.container.image}"
         return await self._ask(what, lambda plane: plane.writes.apply(request))
+
+    async def _apply_stack(self) -> None:
+        """One or two services as a stack; what else is in it goes, once that was looked at."""
+        names = self._chance.sample(SERVICES, self._chance.randint(1, 2))
+        metas = [pb.Meta(name=name, namespace="default") for name in names]
+        objects = [kinds.wrap(pb.Service(meta=meta, spec=self._spec(meta.name))) for meta in metas]
+        request = api.ApplyRequest(objects=objects, stack=STACK, prune=True)
+
+        async def look_and_apply(plane: ControlPlane) -> None:
+            look = await plane.writes.apply(api.ApplyRequest(objects=objects, stack=STACK, prune=True, dry_run=True))
+            doomed = [one.object.service for one in look.results if one.action == api.APPLY_ACTION_PRUNED]
+            request.agreed.extend(one.meta.id for one in doomed)
+            await plane.writes.apply(request)
+
+        await self._ask(f"apply stack {STACK}: {', '.join(names)}", look_and_apply)
+
+    async def _label(self) -> None:
+        reference = api.ObjectReference(kind="service", namespace="default", name=self._chance.choice(SERVICES))
+        request = api.UpdateMetaRequest(reference=reference, overwrite=True)
+        request.set_labels["mood"] = self._chance.choice(["good", "bad"])
+        await self._ask(f"label {reference.name}", lambda plane: plane.writes.update_meta(request))
 
     async def activate(self, node: str) -> bool:
         """Whether the cluster took it."""

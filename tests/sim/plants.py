@@ -15,8 +15,23 @@ from typing import Any
 from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
+from controlplane.api import writes
+from controlplane.controllers import events as recording
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core import (
+    addresses,
+    events,
+    filters,
+    garbage,
+    happenings,
+    nodes,
+    plan,
+    prune,
+    reports,
+    slots,
+    tasks,
+    withdrawal,
+)
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -98,6 +113,20 @@ def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdr
     return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
 
 
+def _tell_of_events(self: recording.Events, change: snapshots.Change) -> list[str]:
+    """An event is something that has happened, too."""
+    value = change.after or change.before
+    assert isinstance(value, pb.Event)
+    self._take(happenings.Happening(about=happenings.about(value), reason="Told", message="it was told", at_ms=1))
+    return [recording.KEY]
+
+
+def _missing_in_the_namespace(there: Iterable[Any], wanted: Collection[Any]) -> list[Any]:
+    """What is not in the files goes, whatever stack it is of."""
+    kept = {one.meta.name for one in wanted}
+    return [one for one in there if isinstance(one, pb.Service) and one.meta.name not in kept]
+
+
 # The agent ------------------------------------------------------------------------------------------------------------
 
 
@@ -143,13 +172,13 @@ PLANTS = (
         name="an old report lets a state fall",
         bug=_instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
-        hint=1,
+        hint=11,
     ),
     Plant(
         name="the leader writes without its fence",
         bug=_instead(writer, "write", _write_without_fence),
         caught_by=frozenset({"one writer"}),
-        hint=1,
+        hint=8,
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
@@ -167,7 +196,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=235,
+        hint=32,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -185,7 +214,7 @@ PLANTS = (
         name="tasks are given up although most nodes vanished together",
         bug=_instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=7,
+        hint=4,
     ),
     Plant(
         name="garbage collection does not wait for the end",
@@ -197,7 +226,7 @@ PLANTS = (
         name="a task is let go before the nodes have heard that it leaves",
         bug=_instead(withdrawal, "decide", _let_go_at_once),
         caught_by=frozenset({"let go last"}),
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="a node whose agent is away is not waited for",
@@ -209,13 +238,37 @@ PLANTS = (
         name="the lowest free address is given, whoever had it a moment ago",
         bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=3,
+        hint=4,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=84,
+        hint=24,
+    ),
+    Plant(
+        name="old events are never cleared away",
+        bug=_instead(events, "trim", lambda *_: ()),
+        caught_by=frozenset({"whole at rest", "events are bounded"}),
+        hint=1,
+    ),
+    Plant(
+        name="events are told as events",
+        bug=_instead(recording.Events, "_note_event", _tell_of_events),
+        caught_by=frozenset({"idle is idle", "events hold up nothing", "life goes on"}),
+        hint=1,
+    ),
+    Plant(
+        name="what people do is not told",
+        bug=_instead(writes, "_fitting", lambda *_: ()),
+        caught_by=frozenset({"told with the change"}),
+        hint=1,
+    ),
+    Plant(
+        name="a prune takes what is in no stack",
+        bug=_instead(prune, "missing", _missing_in_the_namespace),
+        caught_by=frozenset({"only a stack is pruned"}),
+        hint=1,
     ),
     Plant(
         name="the agent takes assignments over a gap",
@@ -239,7 +292,7 @@ PLANTS = (
         name="the agent forgets what was not acknowledged",
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=201,
+        hint=45,
     ),
     Plant(
         name="connections are not drained",
@@ -251,7 +304,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=_instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=1,
+        hint=9,
     ),
     Plant(
         name="the agent starts without looking at what runs",

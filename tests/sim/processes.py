@@ -20,6 +20,7 @@ from agent.worker import Worker
 from controlplane import instance, leader
 from controlplane.api.writes import Writes
 from controlplane.controllers.nodes import Ranges
+from controlplane.core.events import Limits
 from controlplane.store import memory
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -33,6 +34,8 @@ from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
 
 RANGES = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
+EVENTS = Limits(per_namespace=30, in_all=40, slack=5)
+"""Few enough that they are reached in each run."""
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
@@ -92,6 +95,7 @@ class ControlPlane:
                 random=random.Random(world.chance.random()),
                 suffixes=self._suffixes(),
                 ranges=RANGES,
+                events=EVENTS,
             ),
             new_id=self._new_id,
         )

@@ -1,15 +1,18 @@
 """What must hold at rest: after the faults have ended and time has passed, the store and the machines agree."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
 
 def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
     """What is not as it should be. `running`: the containers that run, by node id."""
-    return [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
+    wrong = [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
+    return [*wrong, *_too_many_events(rules)]
 
 
 def _unsettled(rules: Rules) -> Iterator[str]:
@@ -52,3 +55,12 @@ def _left_over(rules: Rules) -> Iterator[str]:
     for task in rules.tasks():
         if (task.meta.namespace, task.service) not in services:
             yield f"task {task.meta.id} is left of a service that is gone"
+
+
+def _too_many_events(rules: Rules) -> Iterator[str]:
+    events = [one for one in rules.objects.values() if isinstance(one, pb.Event)]
+    if len(events) > EVENTS.in_all + EVENTS.slack:
+        yield f"{len(events)} events are kept, not {EVENTS.in_all} and {EVENTS.slack} more"
+    for namespace, number in Counter(event.meta.namespace for event in events).items():
+        if number > EVENTS.per_namespace + EVENTS.slack:
+            yield f"{number} events are kept in {namespace}, not {EVENTS.per_namespace} and {EVENTS.slack} more"

@@ -12,6 +12,7 @@ from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import told
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -41,6 +42,7 @@ class Rules:
     def check(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """Called by the store with each commit. Raises Violation."""
         touched: set[type] = set()
+        spoken = told.Commit(people=fence is None)
         for event in events:
             kind = kinds.kind_of_key(event.key)
             if kind is None:
@@ -50,12 +52,16 @@ class Rules:
             after = typed.decode(event.key, event.value, revision) if event.value is not None else None
             self._story.tell(kind, event.key, before, after)
             _check_writer(event.key, before, after, fence)
+            spoken.note(before, after)
             self._check_task(before, after)
             self.network.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
             self._check_tasks()
+        spoken.check()
+        if pb.Event in touched:
+            told.check_kept([one for one in self.objects.values() if isinstance(one, pb.Event)])
         if pb.Node in touched:
             _check_unique("subnet", {node.meta.id: node.status.subnet for node in self.nodes()})
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from controlplane.core import selectors
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
@@ -143,6 +144,18 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.put(service)
         return control.ScaleResponse(service=service, before=before)
 
+    def UpdateMeta(self, request: control.UpdateMetaRequest, context: Any) -> control.UpdateMetaResponse:
+        self._enter("UpdateMeta", request, context)
+        value = self._existing(request.reference, context)
+        value.meta.labels.update(request.set_labels)
+        value.meta.annotations.update(request.set_annotations)
+        for key in request.remove_labels:
+            value.meta.labels.pop(key, None)
+        for key in request.remove_annotations:
+            value.meta.annotations.pop(key, None)
+        self.put(value)
+        return control.UpdateMetaResponse(object=kinds.wrap(value), changed=True)
+
     def UpdateNode(self, request: control.UpdateNodeRequest, context: Any) -> control.UpdateNodeResponse:
         self._enter("UpdateNode", request, context)
         node = self._existing(control.ObjectReference(kind="node", name=request.node), context)
@@ -245,8 +258,9 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def _apply(self, wanted: kinds.StoredObject, *, dry_run: bool) -> control.ApplyResult:
         assert isinstance(wanted, pb.Service | pb.Node), "people write these only"
         before = self.find(kinds.of(wanted).name, wanted.meta.namespace, wanted.meta.name)
+        there = kinds.wrap(before) if before is not None else None
         if isinstance(before, pb.Service | pb.Node) and before.spec == wanted.spec:
-            return control.ApplyResult(object=kinds.wrap(before), action=control.APPLY_ACTION_UNCHANGED)
+            return control.ApplyResult(object=there, action=control.APPLY_ACTION_UNCHANGED, before=there)
         self._ids += 1
         wanted.meta.id = before.meta.id if before else f"id{self._ids}"
         wanted.meta.generation = (before.meta.generation if before else 0) + 1
@@ -256,7 +270,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
             self.put(wanted)
         action = control.APPLY_ACTION_CHANGED if before else control.APPLY_ACTION_CREATED
         changes = ["spec: changed"] if before else []
-        return control.ApplyResult(object=kinds.wrap(wanted), action=action, changes=changes)
+        return control.ApplyResult(object=kinds.wrap(wanted), action=action, changes=changes, before=there)
 
     def _settle(self, value: kinds.StoredObject) -> None:
         if self.settles and isinstance(value, pb.Service):
@@ -318,4 +332,4 @@ def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool
         return False
     if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
         return False
-    return all(value.meta.labels.get(key) == wanted for key, wanted in selection.labels.items())
+    return selectors.parse(selection.selector)(value.meta.labels)

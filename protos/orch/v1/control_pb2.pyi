@@ -34,6 +34,8 @@ class _ApplyActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApplyActi
     APPLY_ACTION_CREATED: _ApplyAction.ValueType  # 1
     APPLY_ACTION_CHANGED: _ApplyAction.ValueType  # 2
     APPLY_ACTION_UNCHANGED: _ApplyAction.ValueType  # 3
+    APPLY_ACTION_PRUNED: _ApplyAction.ValueType  # 4
+    """It is not among the applied objects, and goes with its stack's last version."""
 
 class ApplyAction(_ApplyAction, metaclass=_ApplyActionEnumTypeWrapper): ...
 
@@ -41,6 +43,8 @@ APPLY_ACTION_UNSPECIFIED: ApplyAction.ValueType  # 0
 APPLY_ACTION_CREATED: ApplyAction.ValueType  # 1
 APPLY_ACTION_CHANGED: ApplyAction.ValueType  # 2
 APPLY_ACTION_UNCHANGED: ApplyAction.ValueType  # 3
+APPLY_ACTION_PRUNED: ApplyAction.ValueType  # 4
+"""It is not among the applied objects, and goes with its stack's last version."""
 Global___ApplyAction: _TypeAlias = ApplyAction  # noqa: Y015
 
 class _LogStream:
@@ -158,19 +162,37 @@ class ApplyRequest(_message.Message):
 
     OBJECTS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    PRUNE_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Check and compare, but write nothing."""
+    force: _builtins.bool
+    """Put these objects over what is there, whatever version they were made from."""
+    stack: _builtins.str
+    """The stack that all of them belong to. Empty: what their meta says."""
+    prune: _builtins.bool
+    """End the services and networks of the stack that are not among these objects, in the namespaces of these objects."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Object]: ...
+    @_builtins.property
+    def agreed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of those whose end was agreed to. When others would have to go, everything is refused. A dry run needs none."""
+
     def __init__(
         self,
         *,
         objects: _abc.Iterable[_objects_pb2.Object] | None = ...,
         dry_run: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        stack: _builtins.str = ...,
+        prune: _builtins.bool = ...,
+        agreed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "dry_run", b"dry_run", "force", b"force", "objects", b"objects", "prune", b"prune", "stack", b"stack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,6 +206,7 @@ class ApplyResult(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     action: Global___ApplyAction.ValueType
     @_builtins.property
     def object(self) -> _objects_pb2.Object:
@@ -197,6 +220,10 @@ class ApplyResult(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is allowed but probably not meant."""
 
+    @_builtins.property
+    def before(self) -> _objects_pb2.Object:
+        """The object as it was. Not there when it is new."""
+
     def __init__(
         self,
         *,
@@ -204,10 +231,11 @@ class ApplyResult(_message.Message):
         action: Global___ApplyAction.ValueType = ...,
         changes: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        before: _objects_pb2.Object | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "object", b"object", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "changes", b"changes", "object", b"object", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,7 +251,7 @@ class ApplyResponse(_message.Message):
     """The store's revision after the change."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyResult]:
-        """In the order of the request."""
+        """In the order of the request; then what was pruned."""
 
     def __init__(
         self,
@@ -288,6 +316,8 @@ class ListRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     namespace: _builtins.str
     """Empty: all namespaces."""
@@ -295,9 +325,15 @@ class ListRequest(_message.Message):
     """Only tasks and revisions of this service. Empty: all."""
     node: _builtins.str
     """Only tasks on this node (name or id). Empty: all."""
+    selector: _builtins.str
+    """Only objects whose labels fit, such as `app=web,tier!=test,zone in (a, b),gpu,!old`."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only objects that carry these labels."""
+
+    @_builtins.property
+    def about(self) -> Global___ObjectReference:
+        """Only events about this object; about a service: those about its tasks, too."""
 
     def __init__(
         self,
@@ -307,10 +343,12 @@ class ListRequest(_message.Message):
         service: _builtins.str = ...,
         node: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        selector: _builtins.str = ...,
+        about: Global___ObjectReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "labels", b"labels", "namespace", b"namespace", "node", b"node", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "kind", b"kind", "labels", b"labels", "namespace", b"namespace", "node", b"node", "selector", b"selector", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +528,110 @@ class ScaleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScaleResponse: _TypeAlias = ScaleResponse  # noqa: Y015
+
+@_typing.final
+class UpdateMetaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SetAnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SET_LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_LABELS_FIELD_NUMBER: _builtins.int
+    SET_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    REMOVE_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    OVERWRITE_FIELD_NUMBER: _builtins.int
+    overwrite: _builtins.bool
+    """Give another value to what is there already. Else that is refused."""
+    @_builtins.property
+    def reference(self) -> Global___ObjectReference: ...
+    @_builtins.property
+    def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove_annotations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        reference: Global___ObjectReference | None = ...,
+        set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_labels: _abc.Iterable[_builtins.str] | None = ...,
+        set_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_annotations: _abc.Iterable[_builtins.str] | None = ...,
+        overwrite: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overwrite", b"overwrite", "reference", b"reference", "remove_annotations", b"remove_annotations", "remove_labels", b"remove_labels", "set_annotations", b"set_annotations", "set_labels", b"set_labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetaRequest: _TypeAlias = UpdateMetaRequest  # noqa: Y015
+
+@_typing.final
+class UpdateMetaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Something was written."""
+    @_builtins.property
+    def object(self) -> _objects_pb2.Object: ...
+    def __init__(
+        self,
+        *,
+        object: _objects_pb2.Object | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "object", b"object"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetaResponse: _TypeAlias = UpdateMetaResponse  # noqa: Y015
 
 @_typing.final
 class UpdateNodeRequest(_message.Message):

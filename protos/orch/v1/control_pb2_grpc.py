@@ -65,6 +65,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.FromString,
                 _registered_method=True)
+        self.UpdateMeta = channel.unary_unary(
+                '/orch.v1.Control/UpdateMeta',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
+                _registered_method=True)
         self.UpdateNode = channel.unary_unary(
                 '/orch.v1.Control/UpdateNode',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
@@ -142,6 +147,13 @@ class ControlServicer:
 
     def Scale(self, request, context):
         """Changes a service's number of replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMeta(self, request, context):
+        """Changes labels and annotations of a service, a node or a network. What is so already is not written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +244,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Scale,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.SerializeToString,
+            ),
+            'UpdateMeta': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMeta,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.SerializeToString,
             ),
             'UpdateNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNode,
@@ -431,6 +448,33 @@ class Control:
             '/orch.v1.Control/Scale',
             protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMeta(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/UpdateMeta',
+            protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class ControlStub:
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]
     """Changes a service's number of replicas."""
+    UpdateMeta: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]
+    """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
     """Changes a node's availability or labels."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
@@ -86,6 +88,8 @@ class ControlAsyncStub(ControlStub):
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]  # type: ignore[assignment]
     """Changes a service's number of replicas."""
+    UpdateMeta: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]  # type: ignore[assignment]
+    """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
     """Changes a node's availability or labels."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
@@ -157,6 +161,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ScaleResponse, _abc.Awaitable[_control_pb2.ScaleResponse]]:
         """Changes a service's number of replicas."""
+
+    @_abc_1.abstractmethod
+    def UpdateMeta(
+        self,
+        request: _control_pb2.UpdateMetaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.UpdateMetaResponse, _abc.Awaitable[_control_pb2.UpdateMetaResponse]]:
+        """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
 
     @_abc_1.abstractmethod
     def UpdateNode(

@@ -438,6 +438,27 @@ NODE_STATE_DOWN: NodeState.ValueType  # 3
 """It has been out of reach for long enough that its tasks may be replaced."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _EventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
+    EVENT_TYPE_NORMAL: _EventType.ValueType  # 1
+    """As it should be."""
+    EVENT_TYPE_WARNING: _EventType.ValueType  # 2
+    """Something that somebody may have to look at."""
+
+class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
+
+EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
+EVENT_TYPE_NORMAL: EventType.ValueType  # 1
+"""As it should be."""
+EVENT_TYPE_WARNING: EventType.ValueType  # 2
+"""Something that somebody may have to look at."""
+Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
 @_typing.final
 class Meta(_message.Message):
     """What every object has."""
@@ -2893,10 +2914,123 @@ class ClusterStatus(_message.Message):
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
 @_typing.final
+class Event(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Event
+
+    Something worth telling that has happened to an object. What a person did is told together with the change itself;
+    what became of it is told by the leader, as well as it can. The oldest ones go when there are too many.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """Its id and its name are the same. Those about objects of the whole cluster are in the namespace `_`."""
+
+    @_builtins.property
+    def status(self) -> Global___EventStatus: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        status: Global___EventStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class EventStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOUT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    type: Global___EventType.ValueType
+    reason: _builtins.str
+    """One word for programs, such as `Placed` or `Failed`."""
+    message: _builtins.str
+    """One sentence for people."""
+    count: _builtins.int
+    """How often it happened, from `first_seen` to `last_seen`."""
+    first_seen: _builtins.int
+    last_seen: _builtins.int
+    actor: _builtins.str
+    """Who did it: what a client says of itself, such as `ann@laptop`, which nobody has verified. Empty: the leader saw it."""
+    @_builtins.property
+    def about(self) -> Global___EventObject:
+        """The object that it is about, as it was called then. It may be gone."""
+
+    def __init__(
+        self,
+        *,
+        about: Global___EventObject | None = ...,
+        type: Global___EventType.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        count: _builtins.int = ...,
+        first_seen: _builtins.int = ...,
+        last_seen: _builtins.int = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "actor", b"actor", "count", b"count", "first_seen", b"first_seen", "last_seen", b"last_seen", "message", b"message", "reason", b"reason", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventStatus: _TypeAlias = EventStatus  # noqa: Y015
+
+@_typing.final
+class EventObject(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind in small letters, such as `task`."""
+    namespace: _builtins.str
+    """Empty for objects of the whole cluster."""
+    name: _builtins.str
+    id: _builtins.str
+    service: _builtins.str
+    """The service that a task belongs to."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        id: _builtins.str = ...,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventObject: _TypeAlias = EventObject  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """---------------------------------------------------------------------------------------------------- envelope
 
-    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume and Event.
+    Any object. Numbers up to 15 are kept for Job, Secret, Config and Volume.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2907,6 +3041,7 @@ class Object(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -2922,6 +3057,8 @@ class Object(_message.Message):
     @_builtins.property
     def network(self) -> Global___Network: ...
     @_builtins.property
+    def event(self) -> Global___Event: ...
+    @_builtins.property
     def endpoints(self) -> Global___Endpoints: ...
     @_builtins.property
     def cluster(self) -> Global___Cluster: ...
@@ -2934,14 +3071,15 @@ class Object(_message.Message):
         node: Global___Node | None = ...,
         image: Global___Image | None = ...,
         network: Global___Network | None = ...,
+        event: Global___Event | None = ...,
         endpoints: Global___Endpoints | None = ...,
         cluster: Global___Cluster | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "event", b"event", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "event", b"event", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "endpoints", "cluster"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "event", "endpoints", "cluster"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
