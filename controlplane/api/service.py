@@ -68,6 +68,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._reads.state()
         return await self._parts.writes.scale(request)
 
+    async def Rollout(self, request: pb.RolloutRequest, context: rpc.Context) -> pb.RolloutResponse:
+        self._reads.state()
+        return await self._parts.writes.rollout(request)
+
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
         self._reads.state()
         return await self._parts.writes.update_node(request)

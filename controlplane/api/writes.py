@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from controlplane.core import apply as deciding
-from controlplane.core import edits, lookup, warnings
+from controlplane.core import edits, lookup, rollout_edits, warnings
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -27,6 +27,7 @@ MAX_OBJECTS = 1_000
 """Objects of one apply; at most 128 of them may differ from what is there."""
 
 CONCURRENT_READS = 16
+MAX_NAME = 128
 
 _log = structlog.get_logger()
 
@@ -60,7 +61,12 @@ class Writes:
         for _ in range(ATTEMPTS):
             existing = await self._existing(wanted)
             decision = deciding.decide(
-                existing, wanted, others=self._others(), now_ms=self._now_ms(), new_id=self._new_id
+                existing,
+                wanted,
+                others=self._others(),
+                now_ms=self._now_ms(),
+                new_id=self._new_id,
+                asked_by=_shortened(request.asked_by),
             )
             changes = [typed.put(change.value) for change in decision.changes]
             if request.dry_run or not changes:
@@ -127,6 +133,27 @@ class Writes:
         assert isinstance(written.before, objects_pb2.Service), "checked by the edit"
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
+
+    async def rollout(self, request: pb.RolloutRequest) -> pb.RolloutResponse:
+        said = ""
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            nonlocal said
+            if not isinstance(value, objects_pb2.Service):
+                raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
+            known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
+            wish = rollout_edits.Wish(
+                known=known,
+                revision=request.revision,
+                asked_by=_shortened(request.asked_by),
+                now_ms=self._now_ms(),
+            )
+            changed, said = rollout_edits.change(value, request.action, wish)
+            return changed
+
+        after = (await self._change(request.reference, edit)).after
+        assert isinstance(after, objects_pb2.Service), "checked by the edit"
+        return pb.RolloutResponse(service=after, message=said)
 
     async def update_node(self, request: pb.UpdateNodeRequest) -> pb.UpdateNodeResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
@@ -245,6 +272,11 @@ def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     except ValueError as error:
         hint = "is the client newer than the control plane?"
         raise errors.Invalid("the apply has an object of no kind that is known here", hint=hint) from error
+
+
+def _shortened(name: str) -> str:
+    """Who asks, as one short line, whatever a client says."""
+    return " ".join(name.split())[:MAX_NAME]
 
 
 def _busy(what: str) -> errors.Outdated:

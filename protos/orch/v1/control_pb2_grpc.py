@@ -65,6 +65,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.FromString,
                 _registered_method=True)
+        self.Rollout = channel.unary_unary(
+                '/orch.v1.Control/Rollout',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
         self.UpdateNode = channel.unary_unary(
                 '/orch.v1.Control/UpdateNode',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
@@ -137,6 +142,13 @@ class ControlServicer:
 
     def Scale(self, request, context):
         """Changes a service's number of replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollout(self, request, context):
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +231,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Scale,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.SerializeToString,
+            ),
+            'Rollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollout,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
             ),
             'UpdateNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNode,
@@ -413,6 +430,33 @@ class Control:
             '/orch.v1.Control/Scale',
             protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Rollout',
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class ControlStub:
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]
     """Changes a service's number of replicas."""
+    Rollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
     """Changes a node's availability or labels."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
@@ -82,6 +84,8 @@ class ControlAsyncStub(ControlStub):
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]  # type: ignore[assignment]
     """Changes a service's number of replicas."""
+    Rollout: _aio.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
     """Changes a node's availability or labels."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
@@ -149,6 +153,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ScaleResponse, _abc.Awaitable[_control_pb2.ScaleResponse]]:
         """Changes a service's number of replicas."""
+
+    @_abc_1.abstractmethod
+    def Rollout(
+        self,
+        request: _control_pb2.RolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
 
     @_abc_1.abstractmethod
     def UpdateNode(
