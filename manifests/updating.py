@@ -6,7 +6,6 @@ from manifests.paths import Path
 from manifests.problems import Problem
 from protos.orch.v1 import objects_pb2 as pb
 
-
 DEFAULT = 1
 """Of `parallelism`: resolved policies have it, whatever else they say."""
 
@@ -18,7 +17,10 @@ def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
     ]
     if not other_way:
         return
-    for word, said in (("parallelism", update.parallelism not in {0, DEFAULT} or _is_all(update)), ("order", update.order != 0)):
+    for word, said in (
+        ("parallelism", update.parallelism not in {0, DEFAULT} or _is_all(update)),
+        ("order", update.order != 0),
+    ):
         if said:
             hint = (
                 f"write either parallelism and order, or maxSurge and maxUnavailable; remove {word} or {other_way[0]}"

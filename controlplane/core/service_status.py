@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from controlplane.core import replacing, rollout, slots, tasks
-from protos import states
+from protos import crashes, states
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -64,7 +64,8 @@ def _trouble(course: replacing.Course) -> str:
 def _reason(slot: slots.Slot, revision: pb.Revision) -> str:
     task = slot.new or slot.task
     if task is not None and not tasks.is_ready(task):
-        return task.status.message if task.status.reason or task.status.refusals else ""
+        loop = "crash loop: " if crashes.is_looping(task) else ""
+        return loop + task.status.message if task.status.reason or task.status.refusals else ""
     if task is None and slot.last is not None and tasks.failed(slot.last) and not slots.is_done(slot, revision):
-        return slot.last.status.message
+        return ("crash loop: " if crashes.is_looping(slot.last) else "") + slot.last.status.message
     return ""

@@ -3,7 +3,7 @@
 import click
 
 from manifests import reader
-from orchctl import client, errors, options, sources, terminal, waiting, words
+from orchctl import asker, client, errors, options, sources, terminal, waiting, words
 from orchctl.progress import Target
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
@@ -46,7 +46,7 @@ def command(settings: options.Settings, paths: tuple[str, ...], dry_run: bool, d
     objects = read(paths, settings)
     if not objects:
         raise errors.InvalidInput("there is no object in these files")
-    request = control.ApplyRequest(objects=map(kinds.wrap, objects), dry_run=dry_run)
+    request = control.ApplyRequest(objects=map(kinds.wrap, objects), dry_run=dry_run, asked_by=asker.name())
     with client.connect(settings.server) as stub:
         response = stub.Apply(request, timeout=APPLY_TIMEOUT_S)
     for result in response.results:
