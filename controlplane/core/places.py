@@ -4,7 +4,8 @@ The rule: a place is named by what is stored in its tasks (`slot` and `target_no
 same tasks in it.
 
 A place on a node that takes no tasks at the moment (paused, or out of reach) is *held*: what is there stays as it is,
-and nothing new is made for it.
+and nothing new is made for it. A node that is out of reach hears of nothing, so what it is not to have any more is
+told to stop when it is back.
 """
 
 from collections.abc import Collection, Iterable
@@ -54,12 +55,15 @@ def wanted(
         return []
     if service.spec.mode != pb.SERVICE_MODE_GLOBAL:
         return [Place(number=number, word=str(number)) for number in range(1, service.spec.replicas + 1)]
-    fitting = [node for node in nodes if eligibility.eligible(service, template, node)]
-    places = [_on(node) for node in sorted(fitting, key=lambda node: (node.meta.name, node.meta.id))]
-    return [place for place in places if not place.held or place.node_id in occupied]
+    ordered = sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
+    fitting = [node for node in ordered if not _is_ready(node) or eligibility.eligible(service, template, node)]
+    return [place for place in map(_on, fitting) if not place.held or place.node_id in occupied]
 
 
 def _on(node: pb.Node) -> Place:
-    ready = node.status.state == pb.NODE_STATE_READY
-    held = not ready or node.spec.availability == pb.AVAILABILITY_PAUSE
+    held = not _is_ready(node) or node.spec.availability == pb.AVAILABILITY_PAUSE
     return Place(node_id=node.meta.id, word=node.meta.name, held=held)
+
+
+def _is_ready(node: pb.Node) -> bool:
+    return node.status.state == pb.NODE_STATE_READY

@@ -94,7 +94,7 @@ class Course:
         """
         if self.stands_still:
             return [], [], None
-        quota = self.most_new() - sum(map(_has_new, self.members))
+        quota = self._quota()
         plain = [slot for slot in self.members if slot.old and slot.new is None and not slot.place.held]
         plain = [
             slot for slot in plain if slot.old[0].meta.id not in self.leaving and not slots.is_done(slot, self.goal)
@@ -113,6 +113,11 @@ class Course:
         working = [slot for slot in plain if tasks.is_ready(slot.old[0])]
         return self._take(sorted(working, key=self._turn), quota)
 
+    def _quota(self) -> int:
+        """How many more slots may get the new revision. A free one that is to get it counts, however long it waits."""
+        promised = sum(one.meta.id == self.goal.meta.id for one in self.revisions_of_free().values())
+        return self.most_new() - promised - sum(slot.new is not None for slot in self.members)
+
     def _is_to_change(self, slot: slots.Slot) -> bool:
         """It has an old task only, which does not leave anyway."""
         if slot.new is not None or not slot.old or slot.place.held or slots.is_done(slot, self.goal):
@@ -121,7 +126,7 @@ class Course:
 
     def _take(self, working: Sequence[slots.Slot], quota: int) -> tuple[list[pb.Task], list[slots.Slot], int | None]:
         room = min(self.policy.surge + self.policy.missing - sum(map(self._is_under_way, self.members)), quota)
-        able = [slot for slot in working if not slot.stopping]
+        able = [slot for slot in working if len(slot.live) == 1 and not slot.stopping]
         moments = {slot.place.key: slots.ready_at(slot, self.goal.meta.id) for slot in able}
         due = [slot for slot in able if moments[slot.place.key] <= self.now_ms]
         beside = self.policy.surge - sum(bool(slot.new and slot.old) for slot in self.members)

@@ -116,7 +116,7 @@ def _leaving(members: Sequence[slots.Slot], situation: Situation) -> frozenset[s
     A service of several replicas keeps the last one that does its work until another does, when there is a node for it.
     Example: of two replicas both are on n1. n1 is drained → slot 1 leaves; when it works on n2, slot 2 leaves.
     """
-    alive = [task for slot in members for task in slot.live]
+    alive = [task for slot in members if not slot.place.held for task in slot.live]
     leaving = [task for task in alive if task.node_id in situation.draining]
     working = [task for task in alive if tasks.is_ready(task)]
     others_work = any(task.node_id not in situation.draining for task in working)

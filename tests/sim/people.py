@@ -14,7 +14,22 @@ from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
 
 SERVICES = ("api", "db", "web")
+EVERYWHERE = "each"
+"""The global one."""
 PATIENCE_S = 10.0
+ACTIONS = (
+    api.ROLLOUT_ACTION_PAUSE,
+    api.ROLLOUT_ACTION_RESUME,
+    api.ROLLOUT_ACTION_RESUME,
+    api.ROLLOUT_ACTION_PROMOTE,
+    api.ROLLOUT_ACTION_ABORT,
+    api.ROLLOUT_ACTION_ABORT,
+    api.ROLLOUT_ACTION_UNDO,
+    api.ROLLOUT_ACTION_RESTART,
+    api.ROLLOUT_ACTION_STOP,
+    api.ROLLOUT_ACTION_START,
+    api.ROLLOUT_ACTION_START,
+)
 READINESS_PORT, LIVENESS_PORT = "80", "9"
 
 
@@ -28,16 +43,29 @@ class People:
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
-        return [self._apply, self._apply, self._scale, self._delete, self._set_availability]
+        return [
+            self._apply,
+            self._apply,
+            self._apply,
+            self._scale,
+            self._delete,
+            self._set_availability,
+            self._roll,
+            self._roll,
+        ]
 
     async def _apply(self) -> None:
-        name = self._chance.choice(SERVICES)
+        name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**28]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
-        if self._chance.random() < 0.3:
+        self._add_update(spec.update)
+        if name == EVERYWHERE:
+            spec.mode = pb.SERVICE_MODE_GLOBAL
+            spec.ClearField("replicas")
+        elif self._chance.random() < 0.3:
             published = 8000 + SERVICES.index(name)
             spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
             spec.replicas = min(spec.replicas, 3)
@@ -49,6 +77,8 @@ class People:
             spec.template.restart.attempts = self._chance.randint(0, 2)
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
+        if self._chance.random() < 0.15:
+            await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
         await self.apply(name, spec)
 
     def _add_probes(self, container: pb.Container) -> None:
@@ -61,6 +91,44 @@ class People:
         if self._chance.random() < 0.3:
             container.probes.liveness.http.port = LIVENESS_PORT
             container.probes.liveness.interval = 1_000
+
+    def _add_update(self, update: pb.UpdatePolicy) -> None:
+        """Every way in which a new revision can go in."""
+        if self._chance.random() < 0.5:
+            update.parallelism = self._chance.choice([0, 1, 2])
+        update.order = self._chance.choice([0, 0, pb.UPDATE_ORDER_START_FIRST, pb.UPDATE_ORDER_STOP_FIRST])
+        update.on_failure = self._chance.choice(
+            [pb.UPDATE_FAILURE_ACTION_PAUSE, pb.UPDATE_FAILURE_ACTION_ROLLBACK, pb.UPDATE_FAILURE_ACTION_CONTINUE]
+        )
+        update.monitor = self._chance.choice([1, 5_000])
+        update.canary = self._chance.choice([0, 0, 0, 1])
+        update.delay = self._chance.choice([0, 0, 3_000])
+        update.max_failure_ratio = self._chance.choice(["", "0.5"])
+        update.progress_deadline = self._chance.choice([10_000, 60_000])
+
+    async def _roll(self) -> None:
+        """Anything that can be asked of a rollout; most of it makes no sense at most times, and is refused."""
+        name = self._chance.choice([*SERVICES, EVERYWHERE])
+        await self.roll(name, self._chance.choice(ACTIONS))
+
+    async def roll(self, name: str, action: api.RolloutAction.ValueType) -> bool:
+        """Whether the cluster took it."""
+        reference = api.ObjectReference(kind="service", namespace="default", name=name)
+        request = api.RolloutRequest(reference=reference, action=action)
+        what = f"{api.RolloutAction.Name(action).removeprefix('ROLLOUT_ACTION_').lower()} {name}"
+        return await self._ask(what, lambda plane: plane.writes.rollout(request))
+
+    async def let_go_on(self, service: pb.Service) -> None:
+        """What waits for a word gets it: at rest every service is to be what its spec says."""
+        name, state = service.meta.name, service.status.rollout.state
+        if service.spec.stopped:
+            await self.roll(name, api.ROLLOUT_ACTION_START)
+        elif service.spec.rollout.paused or state == pb.ROLLOUT_STATE_PAUSED:
+            await self.roll(name, api.ROLLOUT_ACTION_RESUME)
+        elif state == pb.ROLLOUT_STATE_WAITING:
+            await self.roll(name, api.ROLLOUT_ACTION_PROMOTE)
+        elif state == pb.ROLLOUT_STATE_ROLLED_BACK:
+            await self.roll(name, api.ROLLOUT_ACTION_UNDO)
 
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""

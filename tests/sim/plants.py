@@ -16,11 +16,24 @@ from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core import (
+    addresses,
+    filters,
+    garbage,
+    nodes,
+    plan,
+    replacing,
+    reports,
+    rollout,
+    slots,
+    tasks,
+    withdrawal,
+)
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import rollout_plants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +150,7 @@ async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
 _right_next_batch = outbox.Outbox.next_batch
 
 REST = frozenset({"whole at rest"})
+LOST = frozenset({"nothing is lost"})
 
 PLANTS = (
     Plant(
@@ -174,6 +188,36 @@ PLANTS = (
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
         hint=5,
+    ),
+    Plant(
+        name="an old task goes before the new one works",
+        bug=_instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
+        caught_by=LOST,
+        hint=2,
+    ),
+    Plant(
+        name="more is begun at a time than was allowed",
+        bug=_instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
+        caught_by=frozenset({"no more at a time"}),
+        hint=12,
+    ),
+    Plant(
+        name="what was paused goes on",
+        bug=_instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
+        caught_by=frozenset({"paused is paused"}),
+        hint=3,
+    ),
+    Plant(
+        name="what was rolled back is tried again",
+        bug=_instead(rollout, "follow", rollout_plants.begin_again),
+        caught_by=frozenset({"rollouts go one way"}),
+        hint=13,
+    ),
+    Plant(
+        name="a refused revision is made all the same",
+        bug=_instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
+        caught_by=frozenset({"what was refused stays refused", "life goes on"}),
+        hint=13,
     ),
     Plant(
         name="every node gets the first subnet",

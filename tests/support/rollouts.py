@@ -131,8 +131,8 @@ class World:
         if not tasks.is_live(task):
             self._move(task, states.SHUTDOWN)
             return
-        image = next(one for one in self.shelf.all(pb.Revision) if one.meta.id == task.revision_id).template.container.image
-        kind = image.partition(":")[0]
+        revision = next(one for one in self.shelf.all(pb.Revision) if one.meta.id == task.revision_id)
+        kind = revision.template.container.image.partition(":")[0]
         if task.status.state != states.RUNNING:
             state = states.FAILED if kind == "broken" else states.RUNNING
             self._move(task, state, ready=kind in {"good", "crashing"})
