@@ -26,10 +26,15 @@ def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
                 f"write either parallelism and order, or maxSurge and maxUnavailable; remove {word} or {other_way[0]}"
             )
             yield Problem(keys=(*path, word), message=f"{other_way[0]} takes its place", hint=hint)
-    if not any(int(said.rstrip("%")) for said in (update.max_surge or "0", update.max_unavailable or "0")):
+    if all(_is_nothing(said) for said in (update.max_surge, update.max_unavailable)):
         message = "with neither a task more nor one less, nothing can be replaced"
         yield Problem(keys=(*path, other_way[0]), message=message, hint="write maxSurge: 1 or maxUnavailable: 1")
 
 
 def _is_all(update: pb.UpdatePolicy) -> bool:
     return update.HasField("parallelism") and update.parallelism == 0
+
+
+def _is_nothing(said: str) -> bool:
+    """`0`, `0%`, or not said."""
+    return not said.removesuffix("%").strip("0")

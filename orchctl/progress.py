@@ -100,8 +100,8 @@ def _phase(service: pb.Service, *, steady: bool) -> Phase:
             return Phase.IMPOSSIBLE
         case pb.ROLLOUT_STATE_WAITING:
             return Phase.DONE
-        case pb.ROLLOUT_STATE_ROLLING if service.status.settled:
-            return Phase.WAITING  # what was replaced is watched for a moment
+        case pb.ROLLOUT_STATE_ROLLING if service.status.settled and service.status.rollout.stable_revision_id:
+            return Phase.WAITING  # what was replaced is watched for a moment; the first revision has replaced nothing
         case _:
             return Phase.DONE if service.status.settled and steady else Phase.WAITING
 
@@ -132,7 +132,7 @@ def _rollout(service: pb.Service) -> str:
     """What does not go without saying of the rollout."""
     rollout = service.status.rollout
     if rollout.state == pb.ROLLOUT_STATE_ROLLING:
-        return "watched for a moment" if service.status.settled else ""
+        return "watched for a moment" if service.status.settled and rollout.stable_revision_id else ""
     return "" if rollout.state == pb.ROLLOUT_STATE_COMPLETED else rollout.message
 
 

@@ -44,12 +44,12 @@ class Course:
         What has the new one keeps it, whatever the rollout does: a task that fails is tried again. The others get it
         while replacing goes on, and else go back to the last good one.
         """
-        left = 0 if self.stands_still else self.most_new() - sum(map(_has_new, self.members))
+        left = 0 if self.stands_still else self.most_new() - sum(map(slots.has_new, self.members))
         chosen: dict[places.Key, pb.Revision] = {}
         for slot in self.members:
             if slot.live:
                 continue
-            if _has_new(slot):
+            if slots.has_new(slot):
                 chosen[slot.place.key] = self.goal
             elif left > 0 or self.stable is None:
                 left -= 1
@@ -159,10 +159,3 @@ class Course:
         if self.status.state == rollout.ROLLING:
             return any(slot.old for slot in self.members)
         return self.status.state != rollout.COMPLETED
-
-
-def _has_new(slot: slots.Slot) -> bool:
-    """Its task, or the last one that it had, is of the new revision."""
-    if slot.new is not None:
-        return True
-    return not slot.live and slot.last is not None and slot.last.revision_id == slot.goal_id

@@ -91,7 +91,8 @@ def annotated(
     for other in revisions:
         if other.meta.id != target.meta.id and other.outcome == pb.REVISION_OUTCOME_ROLLING:
             superseded = plan.copy(other)
-            superseded.outcome = pb.REVISION_OUTCOME_SUPERSEDED
+            good = other.meta.id == status.stable_revision_id
+            superseded.outcome = pb.REVISION_OUTCOME_COMPLETED if good else pb.REVISION_OUTCOME_SUPERSEDED
             yield superseded
 
 

@@ -74,12 +74,12 @@ def can_go_back(status: pb.RolloutStatus) -> bool:
 
 def _begin(service: pb.Service, target_id: str, now_ms: int) -> pb.RolloutStatus:
     before = service.status
-    # A service of a time without rollouts: what stood there in good order is what can be gone back to.
-    known = before.rollout.revision_id != "" or not before.settled
+    # What stood there in good order a moment ago is good, even if it was not watched to the end.
+    good = before.revision_id if before.settled else before.rollout.stable_revision_id
     return pb.RolloutStatus(
         state=ROLLING,
         revision_id=target_id,
-        stable_revision_id=before.rollout.stable_revision_id if known else before.revision_id,
+        stable_revision_id=good,
         began_at=now_ms,
         progressed_at=now_ms,
         counted_from=now_ms,
@@ -113,18 +113,21 @@ def judge(
         after.state = ROLLED_BACK
     if status.state not in {ROLLING, WAITING}:
         return after, None
-    after.replaced = min(status.replaced, len(members))
+    first, goes_on = is_first(status, members), policy.on_failure == pb.UPDATE_FAILURE_ACTION_CONTINUE
+    # What is not judged is watched from when it is whole: a task that crashes again and again was ready in between.
+    after.replaced = min(status.replaced, good if first else len(members))
     if good > after.replaced:
         after.replaced = good
         after.progressed_at = now_ms
-    first, goes_on = is_first(status, members), policy.on_failure == pb.UPDATE_FAILURE_ACTION_CONTINUE
     troubles = _failures(status, policy, members)
     after.failed = max(len(troubles), status.failed)
     if not first and not goes_on and policy.is_failure(after.failed, len(members)):
         why = f"; {troubles[0]}" if troubles else ""
         _fail(after, policy, f"{after.failed} of {len(members)} tasks failed{why}")
-    elif whole:
-        return _finish(after, policy, now_ms, at_once=first or not members)
+    elif whole and (members or after.state == ROLLING):
+        return _finish(after, policy, now_ms, at_once=not members)
+    elif after.state == WAITING and members and not any(map(slots.has_new, members)):
+        after.state, after.progressed_at = ROLLING, now_ms  # the canary was stopped with its service
     elif _canary_is_there(after, policy, control, members):
         after.state = WAITING
     elif after.state == ROLLING and not first and not goes_on:
@@ -181,8 +184,15 @@ def _failures(status: pb.RolloutStatus, policy: update_policy.Policy, members: S
         bad = [task for task in bad if task.meta.created_at >= status.counted_from and _has_failed(task, policy)]
         worst = tasks.newest(bad)
         if worst is not None:
-            found.append(f"{worst.meta.name}: {worst.status.message or states.word(worst.status.state)}")
+            found.append(f"{worst.meta.name}: {_what_happened(worst.status)}")
     return found
+
+
+def _what_happened(status: pb.TaskStatus) -> str:
+    """In words; a container that was restarted may run again, and have nothing to say."""
+    if status.message:
+        return status.message
+    return f"ended with exit code {status.exit_code}" if status.HasField("exit_code") else "was restarted"
 
 
 def _has_failed(task: pb.Task, policy: update_policy.Policy) -> bool:

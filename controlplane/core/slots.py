@@ -124,3 +124,10 @@ def next_moment(slot: Slot, now_ms: int) -> int:
     the last, the new one's failure for nothing, and the slot would be filled again and again without a pause.
     """
     return max([now_ms, *(task.meta.created_at + 1 for task in slot.ended)])
+
+
+def has_new(slot: Slot) -> bool:
+    """Its task, or the last one that it had, is of the new revision."""
+    if slot.new is not None:
+        return True
+    return not slot.live and slot.last is not None and slot.last.revision_id == slot.goal_id

@@ -34,7 +34,9 @@ READINESS_PORT, LIVENESS_PORT = "80", "9"
 
 
 class People:
-    """Their wishes are ones that four healthy nodes can fulfil; a wrong image is put right in the end."""
+    """Their wishes are ones that four healthy nodes can fulfil, also while every task is doubled; a wrong image is put
+    right in the end.
+    """
 
     def __init__(self, cluster: Cluster, chance: random.Random, story: Story) -> None:
         self._cluster = cluster
@@ -56,7 +58,7 @@ class People:
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
-        reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**28]), cpu=100)
+        reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
@@ -65,10 +67,13 @@ class People:
         if name == EVERYWHERE:
             spec.mode = pb.SERVICE_MODE_GLOBAL
             spec.ClearField("replicas")
+            resources.reservations.memory = 0  # no node is to be too full for it
+            spec.template.container.resources.CopyFrom(resources)
         elif self._chance.random() < 0.3:
             published = 8000 + SERVICES.index(name)
             spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
             spec.replicas = min(spec.replicas, 3)
+            spec.update.order = pb.UPDATE_ORDER_UNSPECIFIED  # four nodes have no room for two of each
         else:
             published = 9000 if name == "web" else 0
             spec.template.container.ports.add(target=80, published=published)

@@ -84,7 +84,12 @@ def test_a_whole_service_that_says_so_needs_nothing() -> None:
     service.status.CopyFrom(status)
     assert status.settled
     assert status.message == "2 of 2 ready"
-    assert reconcile(service, members, written(first, pb.Revision)) == plan.NOTHING
+    service.status.rollout.state = pb.ROLLOUT_STATE_COMPLETED
+    service.status.rollout.stable_revision_id = service.status.revision_id
+    service.status.rollout.message = "revision 1 is rolled out"
+    (revision,) = written(first, pb.Revision)
+    revision.outcome = pb.REVISION_OUTCOME_COMPLETED
+    assert reconcile(service, members, [revision]) == plan.NOTHING
 
 
 @pytest.mark.parametrize("state", [states.FAILED, states.REJECTED, states.ORPHANED, states.SHUTDOWN, states.COMPLETE])

@@ -157,6 +157,20 @@ def test_resume_tries_again_and_forgets_what_had_failed() -> None:
     world.until(PAUSED)
 
 
+def test_a_first_revision_that_crashes_again_and_again_is_never_good() -> None:
+    """It is tried again and again, for there is no other; but nobody ever goes back to it."""
+    world = World(replicas=1, update=pb.UpdatePolicy(on_failure=ROLLBACK))
+    for _ in range(20):
+        world.step()
+        for task in filter(tasks.is_ready, world.tasks):
+            world.end(task, states.FAILED)
+    assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
+    world.apply("good:2")
+    world.until(COMPLETED)
+    assert world.images() == ["good:2"]
+    assert world.revision(1).outcome == pb.REVISION_OUTCOME_SUPERSEDED
+
+
 def test_pause_and_resume() -> None:
     world = whole()
     world.ask(api.ROLLOUT_ACTION_PAUSE)
@@ -184,6 +198,20 @@ def test_a_canary_waits_for_a_word() -> None:
     world.ask(api.ROLLOUT_ACTION_PROMOTE)
     world.until(COMPLETED)
     assert world.images() == ["good:2"] * 6
+
+
+def test_a_canary_is_not_promoted_by_stop_and_start() -> None:
+    """It is made again, and waits again."""
+    world = whole(canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    world.ask(api.ROLLOUT_ACTION_STOP)
+    world.steps(3)
+    assert world.images() == []
+    world.ask(api.ROLLOUT_ACTION_START)
+    world.steps(6)
+    assert world.rollout.state == WAITING
+    assert sorted(world.images()) == ["good:1", "good:1", "good:2"]
 
 
 def test_a_canary_that_fails_is_no_canary() -> None:
