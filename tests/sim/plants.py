@@ -106,7 +106,7 @@ def _ready_nodes(self: withdrawals.Withdrawals) -> list[pb.Node]:
     return [node for node in nodes if node.status.state == pb.NODE_STATE_READY]
 
 
-def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
+def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object, **__: object) -> withdrawal.Decision:
     """Nodes are believed to have heard of it as soon as they were told."""
     return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
 
