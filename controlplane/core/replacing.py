@@ -95,23 +95,20 @@ class Course:
         if self.stands_still:
             return [], [], None
         quota = self._quota()
-        plain = [slot for slot in self.members if slot.old and slot.new is None and not slot.place.held]
-        plain = [
-            slot for slot in plain if slot.old[0].meta.id not in self.leaving and not slots.is_done(slot, self.goal)
-        ]
+        plain = list(filter(self._is_to_change, self.members))
         idle = [slot for slot in plain if not tasks.is_ready(slot.old[0])][: max(quota, 0)]
         if idle:
             return [slot.old[0] for slot in idle], [], None
-        rests_until = self.status.progressed_at + self.policy.delay_ms
-        if (
-            self.status.state == rollout.ROLLING
-            and self.policy.delay_ms
-            and self.status.replaced
-            and self.now_ms < rests_until
-        ):
+        rests_until = self._rests_until()
+        if self.now_ms < rests_until:
             return [], [], rests_until
         working = [slot for slot in plain if tasks.is_ready(slot.old[0])]
         return self._take(sorted(working, key=self._turn), quota)
+
+    def _rests_until(self) -> int:
+        """The delay after a task was replaced. Going back knows none."""
+        rests = self.status.state == rollout.ROLLING and self.policy.delay_ms and self.status.replaced
+        return self.status.progressed_at + self.policy.delay_ms if rests else 0
 
     def _quota(self) -> int:
         """How many more slots may get the new revision. A free one that is to get it counts, however long it waits."""
