@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, isolation, networking, quoting, suggest, words
+from manifests import checks, diff, isolation, networking, quoting, suggest, updating, words
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import kinds, schema, units
@@ -172,6 +172,7 @@ _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
         (pb.Meta, _meta),
         (pb.Network, networking.network_problems),
         (pb.ServiceSpec, networking.service_problems),
+        (pb.UpdatePolicy, updating.problems),
         (pb.TaskTemplate, _template),
         (pb.Container, _container),
         (pb.Port, _port),

@@ -1,7 +1,8 @@
 """The pages of `describe`: what an object is, how it stands and why. Pure: objects in, clean lines out."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from orchctl import health, phrases, safety, tables, terminal
 from orchctl.tables import View
@@ -13,8 +14,14 @@ _EVENT_TITLES = ("LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "BY", "MESSAG
 _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 
 
-def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.Revision], view: View) -> list[str]:
-    """A service with its tasks and revisions."""
+def service(
+    value: pb.Service,
+    tasks: Sequence[pb.Task],
+    revisions: Sequence[pb.Revision],
+    view: View,
+    last_words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[str]:
+    """A service with its tasks and revisions. `last_words`: the end of what tasks printed that crash, by their name."""
     status = value.status
     present = [task for task in tasks if task.revision_id == status.revision_id]
     newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
@@ -27,6 +34,7 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Status", phrases.service_status(value)),
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
+            ("Rollout", status.rollout.message),
             ("Address", status.address),
             ("Networks", ", ".join(value.spec.networks) or "default"),
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
@@ -36,16 +44,17 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
         *_template(value.spec.template),
         *section("Revisions", _revisions(revisions, view)),
         *section("Tasks", _tasks(tasks, view)),
+        *(line for name, lines in last_words.items() for line in section(f"{name} printed last", lines)),
     ]
 
 
-def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]:
-    """A task: where it stands, and why."""
+def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: Sequence[str] = ()) -> list[str]:
+    """A task: where it stands, and why. `last_words`: the end of what it printed."""
     status = value.status
     return [
         *head(value, view),
         *facts(
-            ("Service", f"{value.service}, slot {value.slot}"),
+            ("Service", f"{value.service}, slot {value.slot}" if value.slot else f"{value.service}, one on each node"),
             ("Revision", f"{revision_.number} ({value.revision_id})" if revision_ else value.revision_id),
             ("Node", view.node(value.node_id)),
             ("State", _since(phrases.task_state(value), status.at, view)),
@@ -61,6 +70,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
             ("Finished", phrases.timestamp(status.finished_at, view.now_ms)),
         ),
         *section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
+        *section("It printed last", last_words),
         *(_template(revision_.template) if revision_ else []),
     ]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import Message
 
-from protos import schema, states, units
+from protos import crashes, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ def mode(service: pb.Service) -> str:
 
 def asked(service: pb.Service) -> int:
     """How many replicas the service's owner asks for now."""
-    return 0 if service.meta.deleted_at else service.spec.replicas if service.spec.HasField("replicas") else 1
+    if service.meta.deleted_at or service.spec.stopped:
+        return 0
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+        return service.status.replicas
+    return service.spec.replicas if service.spec.HasField("replicas") else 1
 
 
 def replicas(service: pb.Service) -> str:
@@ -83,7 +87,7 @@ def service_status(service: pb.Service) -> str:
     if service.meta.deleted_at:
         return "deleting"
     if is_settled(service):
-        return "ready"
+        return "stopped" if service.spec.stopped else "ready"
     return service.status.message or ("in progress" if is_observed(service) else "waiting for the leader")
 
 
@@ -123,6 +127,8 @@ def task_state(task: pb.Task) -> str:
     """`RUNNING`; `STOPPING` while it is told to stop and still lives."""
     if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN and not states.is_terminal(task.status.state):
         return "STOPPING"
+    if crashes.is_looping(task):
+        return "CRASH LOOP"
     return state_word(task.status.state)
 
 

@@ -157,11 +157,12 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
         for target, stand in missing.items()
         for line in (f"{target.label}: {stand.summary}", *(f"  {trouble}" for trouble in stand.troubles))
     ]
-    first = next(iter(missing))
+    first, stand = next(iter(missing.items()))
+    tells = f"`orchctl describe {first.kind} {first.name}` tells more"
     raise errors.NotDone(
         f"{', '.join(target.label for target in missing)}: {lacking}",
         details=details,
-        hint=f"the cluster goes on trying; `orchctl describe {first.kind} {first.name}` tells more",
+        hint=tells if stand.phase is Phase.IMPOSSIBLE else f"the cluster goes on trying; {tells}",
     )
 
 

@@ -50,6 +50,7 @@ class Record:
     leaving_since: int = 0  # when a task with ports was told to stop: from then on it leaves the endpoints, ms
     draining_since: int = 0  # when it had left them on every node, ms
     restarts: int = 0
+    first_run_ms: int = 0  # how long the first container ran, once there was a restart
     restart_times: tuple[int, ...] = ()  # those that may still be within the policy's window, oldest first
     quick_exits: int = 0  # exits in a row without a minute of health between them
     restart_at: int = 0  # when the next container may be started; 0: at once

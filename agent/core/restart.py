@@ -53,8 +53,15 @@ def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms:
 
 def restarted(record: Record, *, now_ms: int) -> Record:
     """The record when another container is about to be started in place of the one that ended."""
+    first_run_ms = record.first_run_ms
+    if record.restarts == 0 and record.exit is not None and record.started_at:
+        first_run_ms = max(record.exit.finished_at - record.started_at, 0)
     return dataclasses.replace(
-        record, restarts=record.restarts + 1, restart_times=(*record.restart_times, now_ms), restart_at=0
+        record,
+        first_run_ms=first_run_ms,
+        restarts=record.restarts + 1,
+        restart_times=(*record.restart_times, now_ms),
+        restart_at=0,
     )
 
 

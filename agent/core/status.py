@@ -20,6 +20,7 @@ def status_of(observed: Observed, *, unwanted: bool = False) -> pb.TaskStatus:
         restarts=record.restarts,
         address=record.address,
         started_at=record.started_at,
+        first_run=record.first_run_ms,
     )
     if record.root_id is not None:
         status.root_id = record.root_id

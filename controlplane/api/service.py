@@ -76,6 +76,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._reads.state()
         return await self._parts.writes.update_meta(request, _actor(context))
 
+    async def Rollout(self, request: pb.RolloutRequest, context: rpc.Context) -> pb.RolloutResponse:
+        self._reads.state()
+        return await self._parts.writes.rollout(request, _actor(context))
+
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
         self._reads.state()
         return await self._parts.writes.update_node(request, _actor(context))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from controlplane.core import apply as deciding
-from controlplane.core import edits, events, lookup, plan, prune, telling, warnings
+from controlplane.core import edits, events, lookup, plan, prune, rollout_edits, telling, warnings
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -61,8 +61,14 @@ class Writes:
         for _ in range(ATTEMPTS):
             existing = await self._existing(wanted)
             pruning = await self._pruning(request, wanted)
-            others = pruning.others(self._others())
-            decision = deciding.decide(existing, wanted, others=others, now_ms=self._now_ms(), new_id=self._new_id)
+            decision = deciding.decide(
+                existing,
+                wanted,
+                others=pruning.others(self._others()),
+                now_ms=self._now_ms(),
+                new_id=self._new_id,
+                asked_by=telling.actor(actor),
+            )
             changes: Sequence[plan.Change] = (*decision.changes, *pruning.changes)
             deciding.check_size(changes)
             results = (*decision.results, *pruning.results())
@@ -164,6 +170,27 @@ class Writes:
 
         written = await self._change(request.reference, edit, telling.of_meta, actor)
         return pb.UpdateMetaResponse(object=kinds.wrap(written.after), changed=written.after is not written.before)
+
+    async def rollout(self, request: pb.RolloutRequest, actor: str = "") -> pb.RolloutResponse:
+        said = ""
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            nonlocal said
+            if not isinstance(value, objects_pb2.Service):
+                raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
+            known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
+            wish = rollout_edits.Wish(
+                known=known, revision=request.revision, asked_by=telling.actor(actor), now_ms=self._now_ms()
+            )
+            changed, said = rollout_edits.change(value, request.action, wish)
+            return changed
+
+        def told(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
+            return telling.of_rollout(request.action, said)
+
+        after = (await self._change(request.reference, edit, told, actor)).after
+        assert isinstance(after, objects_pb2.Service), "checked by the edit"
+        return pb.RolloutResponse(service=after, message=said)
 
     async def update_node(self, request: pb.UpdateNodeRequest, actor: str = "") -> pb.UpdateNodeResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
-from controlplane.core import addresses, garbage, plan, published, replicated
+from controlplane.core import addresses, garbage, image_names, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import kinds, schema, states
 from protos.orch.v1 import objects_pb2 as pb
 
 
 class Services:
-    """Replicated services: tasks for their slots, their revisions and their status."""
+    """Replicated and global services: tasks for their places, their revisions and their status."""
 
     name = "services"
 
@@ -22,9 +22,8 @@ class Services:
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
             concerned = {node.meta.id, *_draining(snapshot)}
-            return {
-                f"{task.meta.namespace}/{task.service}" for one in concerned for task in snapshot.tasks_on(one).values()
-            }
+            tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
+            return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
             return []
         return [
@@ -68,8 +67,10 @@ class Services:
             tasks=snapshot.tasks_of(namespace, name).values(),
             draining=draining,
             now_ms=now_ms,
+            nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=address or "",
+            digest=_digest(snapshot, service.spec.template.container.image),
             trouble="; ".join(self._troubles(service, snapshot, has_none_left=address == "")),
         )
         return replicated.reconcile(situation, self._suffixes)
@@ -109,7 +110,7 @@ class Garbage:
         return garbage.collect(
             snapshot.tasks_of(namespace, name).values(),
             snapshot.revisions_of(namespace, name).values(),
-            service_exists=snapshot.get(pb.Service, name, namespace=namespace) is not None,
+            snapshot.get(pb.Service, name, namespace=namespace),
         )
 
     def done(self, keys: frozenset[str]) -> None:
@@ -139,6 +140,20 @@ def service_keys(change: Change) -> Iterable[str]:
 def _draining(snapshot: Snapshot) -> frozenset[str]:
     nodes = snapshot.all(pb.Node).values()
     return frozenset(node.meta.id for node in nodes if node.spec.availability == pb.AVAILABILITY_DRAIN)
+
+
+def _global_keys(snapshot: Snapshot) -> set[str]:
+    """The services that any node may get a task of."""
+    services = snapshot.all(pb.Service).values()
+    return {_key(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
+
+
+def _digest(snapshot: Snapshot, image: str) -> str:
+    """Of an image that the cluster has, or that is named by its digest."""
+    if not image_names.is_reference(image):
+        return ""
+    found = snapshot.get(pb.Image, image_names.canonical(image))
+    return image_names.digest_of(image) or (found.status.digest if found is not None else "")
 
 
 def _takes_tasks(node: pb.Node) -> bool:

@@ -87,8 +87,10 @@ def decide(
     others: Iterable[kinds.StoredObject] = (),
     now_ms: int,
     new_id: Callable[[], str],
+    asked_by: str = "",
 ) -> Decision:
     """What to do about each of the prepared objects, given those that are there under their names, and all others.
+    `asked_by`: who applies them, for the history of rollouts.
 
     Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
     """
@@ -96,7 +98,8 @@ def decide(
     refusals += relations.refusals(wanted, relations.Surroundings.after(others, wanted))
     if refusals:
         raise _of_refusals(refusals)
-    results = tuple(_result(existing.get(identity(value)), value, now_ms=now_ms, new_id=new_id) for value in wanted)
+    merged = [_merged(existing.get(identity(value)), value, asked_by) for value in wanted]
+    results = tuple(_result(existing.get(identity(one)), one, now_ms=now_ms, new_id=new_id) for one in merged)
     decision = Decision(results=results)
     check_size(decision.changes)
     return decision
@@ -209,7 +212,7 @@ def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject)
     """
     if before is None:
         return False
-    if not diff.changes(before, _merged(before, wanted)):
+    if not diff.changes(before, _merged(before, wanted, "")):
         return True
     spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
     return spoken and wanted.meta.generation == before.meta.generation
@@ -219,11 +222,11 @@ def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject)
 
 
 def _result(
-    before: kinds.StoredObject | None, wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]
+    before: kinds.StoredObject | None, merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]
 ) -> Result:
     if before is None:
-        return Result(before=None, after=_new(wanted, now_ms=now_ms, new_id=new_id), action=api.APPLY_ACTION_CREATED)
-    after = changed(before, _merged(before, wanted), now_ms=now_ms)
+        return Result(before=None, after=_new(merged, now_ms=now_ms, new_id=new_id), action=api.APPLY_ACTION_CREATED)
+    after = changed(before, merged, now_ms=now_ms)
     if after is before:
         return Result(before=before, after=before, action=api.APPLY_ACTION_UNCHANGED)
     return Result(
@@ -231,24 +234,35 @@ def _result(
     )
 
 
-def _new(wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
-    made = _merged(type(wanted)(), wanted)
+def _new(merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
+    made = plan.copy(merged)
     made.meta.id = new_id()
     made.meta.generation = 1
     made.meta.created_at = made.meta.updated_at = now_ms
-    if isinstance(made, pb.Service) and not made.spec.HasField("replicas"):
+    replicated = isinstance(made, pb.Service) and made.spec.mode != pb.SERVICE_MODE_GLOBAL
+    if isinstance(made, pb.Service) and replicated and not made.spec.HasField("replicas"):
         made.spec.replicas = 1
     return made
 
 
-def _merged(before: kinds.StoredObject, wanted: kinds.StoredObject) -> kinds.StoredObject:
-    """The user's fields of `wanted` with the system's of `before`."""
-    after = plan.copy(wanted)
+def _merged(there: kinds.StoredObject | None, wanted: kinds.StoredObject, asked_by: str) -> kinds.StoredObject:
+    """The user's fields of `wanted` with the system's of what is there."""
+    after, before = plan.copy(wanted), there if there is not None else type(wanted)()
     _take_system_fields(after, before)
     _take_system_fields(after.meta, before.meta)
     if isinstance(before, pb.Service) and isinstance(after, pb.Service):
+        _take_system_fields(after.spec, before.spec)
         _keep_replicas(after.spec, before.spec)
+        if after.spec.template != before.spec.template:
+            ask_anew(after.spec, asked_by)
     return after
+
+
+def ask_anew(spec: pb.ServiceSpec, asked_by: str) -> None:
+    """Notes who asks for another template. What was said about the rollout of the one before counts no more."""
+    spec.rollout.asked_by = asked_by
+    spec.rollout.ClearField("promoted_revision_id")
+    spec.rollout.ClearField("aborted_revision_id")
 
 
 def _keep_replicas(after: pb.ServiceSpec, before: pb.ServiceSpec) -> None:

@@ -34,6 +34,9 @@ def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
     """The service with another number of replicas."""
     if service.meta.deleted_at:
         raise errors.NotNow(f"{kinds.label(service)} is being deleted and cannot be scaled")
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+        hint = "its constraints, and the availability of nodes, decide where it runs"
+        raise errors.Invalid(f"{kinds.label(service)} is global: it has one task on each node that fits", hint=hint)
     scaled = plan.copy(service)
     scaled.spec.replicas = replicas
     return _checked(service, scaled, now_ms)

@@ -174,7 +174,8 @@ class Table:
         """Notes the ports that a service claims; the services that this concerns."""
         namespace, _, name = key.partition("/")
         service = snapshot.get(pb.Service, name, namespace=namespace)
-        newest = revisions.latest(snapshot.revisions_of(namespace, name).values())
+        known = snapshot.revisions_of(namespace, name).values()
+        newest = revisions.present(service, known) if service is not None else None
         if service is None or newest is None:
             return self._claims.replace(key, frozenset(), (0, ""))
         ports = published.on_every_node(newest.template.container.ports)

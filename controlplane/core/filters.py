@@ -95,9 +95,9 @@ FILTERS = (
 )
 
 
-def passing(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
-    """The nodes that every filter lets through."""
-    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
+def passing(fleet: fleets.Fleet, template: pb.TaskTemplate, target: str = "") -> fleets.Mask:
+    """The nodes that every filter lets through, or the only one that is asked for."""
+    mask = _asked_for(fleet, target)
     for one in FILTERS:
         mask &= one.passes(fleet, template)
     return mask
@@ -114,11 +114,16 @@ def takes(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> bool:
     )
 
 
-def explain(fleet: fleets.Fleet, template: pb.TaskTemplate) -> list[pb.Refusal]:
+def _asked_for(fleet: fleets.Fleet, target: str) -> fleets.Mask:
+    """All nodes; with a target that node only."""
+    return np.array([target in {"", node.meta.id} for node in fleet.nodes], dtype=np.bool_)
+
+
+def explain(fleet: fleets.Fleet, template: pb.TaskTemplate, target: str = "") -> list[pb.Refusal]:
     """Why no node takes the template: reasons with the number of nodes, most frequent first."""
     examples: dict[tuple[str, str], list[str]] = {}
     counts: Counter[tuple[str, str]] = Counter()
-    undecided = np.ones(len(fleet.nodes), dtype=np.bool_)
+    undecided = _asked_for(fleet, target)
     for one in FILTERS:
         refused = undecided & ~one.passes(fleet, template)
         undecided &= ~refused

@@ -60,10 +60,10 @@ class _History:
 
 
 def _groups(waiting: Collection[pb.Task]) -> Iterator[list[pb.Task]]:
-    """Tasks of one revision, oldest revision's first task first; within a group by slot."""
-    groups: dict[str, list[pb.Task]] = {}
+    """Equal tasks: of one revision, and for one node where they have a target; oldest first, in a group by slot."""
+    groups: dict[tuple[str, str], list[pb.Task]] = {}
     for task in sorted(waiting, key=lambda task: (task.meta.created_at, task.service, task.slot, task.meta.id)):
-        groups.setdefault(task.revision_id, []).append(task)
+        groups.setdefault((task.revision_id, task.target_node_id), []).append(task)
     return iter(groups.values())
 
 
@@ -79,7 +79,7 @@ def _place(
             yield _assign(task, ships.nodes[row], now_ms)
             continue
         if refusals is None:
-            refusals = filters.explain(ships, template)
+            refusals = filters.explain(ships, template, task.target_node_id)
         waits = _wait(task, refusals, now_ms)
         if waits is not None:
             yield waits
@@ -87,7 +87,7 @@ def _place(
 
 def _heap(ships: fleet.Fleet, template: pb.TaskTemplate, task: pb.Task, history: _History) -> list[Score]:
     heap: list[Score] = []
-    for row in np.flatnonzero(filters.passing(ships, template)).tolist():
+    for row in np.flatnonzero(filters.passing(ships, template, task.target_node_id)).tolist():
         node_id = ships.nodes[row].meta.id
         failures = history.failures[task.revision_id, node_id]
         present = history.present[task.meta.namespace, task.service, node_id]

@@ -20,6 +20,17 @@ _AVAILABILITY = {
     pb.AVAILABILITY_DRAIN: ("Drained", "its tasks are replaced on other nodes"),
 }
 
+_ROLLOUT_REASONS = {
+    api.ROLLOUT_ACTION_PAUSE: "RolloutPaused",
+    api.ROLLOUT_ACTION_RESUME: "RolloutResumed",
+    api.ROLLOUT_ACTION_PROMOTE: "RolloutPromoted",
+    api.ROLLOUT_ACTION_ABORT: "RolloutAborted",
+    api.ROLLOUT_ACTION_UNDO: "RolloutUndone",
+    api.ROLLOUT_ACTION_RESTART: "Restarted",
+    api.ROLLOUT_ACTION_STOP: "Stopped",
+    api.ROLLOUT_ACTION_START: "Started",
+}
+
 
 def actor(said: str) -> str:
     """Who a client says that it is: one short printable word."""
@@ -35,6 +46,11 @@ def of_apply(result: Result) -> tuple[str, str]:
             return "Pruned", f"it is not in the files of stack {result.after.meta.stack} any more"
         case _:
             return "Changed", _changes(result.changes)
+
+
+def of_rollout(action: api.RolloutAction.ValueType, said: str) -> tuple[str, str]:
+    """Such as `RolloutPaused`; `said` is what was answered."""
+    return _ROLLOUT_REASONS.get(action, "RolloutChanged"), said
 
 
 def of_scale(before: pb.Service, after: pb.Service) -> tuple[str, str]:

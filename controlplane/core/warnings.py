@@ -24,6 +24,7 @@ def warnings(
         *_ports(value, nodes),
         *_missing_sources(value, services),
         *_privileged(container),
+        *_not_rolled_out(value),
     )
 
 
@@ -57,6 +58,17 @@ def _missing_sources(service: pb.Service, services: Collection[str]) -> Iterator
         if source not in services:
             meant = suggest.did_you_mean(source, services)
             yield f"there is no service {source} that `allow` could let in{f'; {meant}' if meant else ' yet'}"
+
+
+def _not_rolled_out(service: pb.Service) -> Iterator[str]:
+    """What people said about it earlier, and may have forgotten; and numbers that count for nothing."""
+    name = service.meta.name
+    if service.spec.stopped:
+        yield f"it is stopped, and runs nothing until `orchctl start {name}`"
+    if service.spec.rollout.paused:
+        yield f"its rollouts are paused: nothing is replaced until `orchctl rollout resume {name}`"
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL and service.spec.HasField("replicas"):
+        yield "it is global: it has one task on each node that fits, and `replicas` says nothing"
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:

@@ -79,7 +79,9 @@ class Withdrawals:
             look_again_ms = self._look()
 
     def _look(self) -> int | None:
-        decision = withdrawal.decide(self._leaving.values(), self._applied(), _now_ms(), self._away())
+        applied = self._applied()
+        away = {name for name in self._leaving if self._node_of[name] not in applied}
+        decision = withdrawal.decide(self._leaving.values(), applied, _now_ms(), self._away(), away=away)
         homes = {self._node_of[task_id] for task_id in decision.withdrawn}
         for task_id in decision.withdrawn:
             del self._leaving[task_id]

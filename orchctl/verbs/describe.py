@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import client, complete, network_pages, options, output, pages, queries, tables, terminal, words
+from orchctl import (
+    client,
+    complete,
+    last_words,
+    network_pages,
+    options,
+    output,
+    pages,
+    queries,
+    tables,
+    terminal,
+    words,
+)
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -41,23 +53,25 @@ def show(settings: options.Settings, what: Sequence[str]) -> None:
                 terminal.say()
             namespace = settings.namespace if kind.namespaced else ""
             value = queries.find(stub, kind, name, namespace)
-            output.print_lines([*_page(stub, value), *_events(stub, value)])
+            output.print_lines([*_page(settings.server, stub, value), *_events(stub, value)])
 
 
-def _page(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
+def _page(server: str, stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
     view = queries.view(stub, {"task"}, terminal.now_ms())
     namespace = value.meta.namespace
     match value:
         case pb.Service():
             tasks = control.ListRequest(kind="task", namespace=namespace, service=value.meta.name)
             revisions = control.ListRequest(kind="revision", namespace=namespace, service=value.meta.name)
-            return pages.service(value, _tasks(stub, tasks), _revisions(stub, revisions), view)
+            mine = _tasks(stub, tasks)
+            return pages.service(value, mine, _revisions(stub, revisions), view, last_words.of_crashing(server, mine))
         case pb.Node():
             return pages.node(value, _tasks(stub, control.ListRequest(kind="task", node=value.meta.id)), view)
         case pb.Task():
             revisions = control.ListRequest(kind="revision", namespace=namespace, service=value.service)
-            mine = [each for each in _revisions(stub, revisions) if each.meta.id == value.revision_id]
-            return pages.task(value, mine[0] if mine else None, view)
+            known = [each for each in _revisions(stub, revisions) if each.meta.id == value.revision_id]
+            words_ = last_words.of(server, value) if last_words.are_worth_telling(value) else ()
+            return pages.task(value, known[0] if known else None, view, words_)
         case pb.Revision():
             return pages.revision(value, view)
         case pb.Image():

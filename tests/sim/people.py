@@ -15,12 +15,29 @@ from tests.sim.story import Story
 
 SERVICES = ("api", "db", "web")
 STACK = "shop"
+EVERYWHERE = "each"
+"""The global one."""
 PATIENCE_S = 10.0
+ACTIONS = (
+    api.ROLLOUT_ACTION_PAUSE,
+    api.ROLLOUT_ACTION_RESUME,
+    api.ROLLOUT_ACTION_RESUME,
+    api.ROLLOUT_ACTION_PROMOTE,
+    api.ROLLOUT_ACTION_ABORT,
+    api.ROLLOUT_ACTION_ABORT,
+    api.ROLLOUT_ACTION_UNDO,
+    api.ROLLOUT_ACTION_RESTART,
+    api.ROLLOUT_ACTION_STOP,
+    api.ROLLOUT_ACTION_START,
+    api.ROLLOUT_ACTION_START,
+)
 READINESS_PORT, LIVENESS_PORT = "80", "9"
 
 
 class People:
-    """Their wishes are ones that four healthy nodes can fulfil; a wrong image is put right in the end."""
+    """Their wishes are ones that four healthy nodes can fulfil, also while every task is doubled; a wrong image is put
+    right in the end.
+    """
 
     def __init__(self, cluster: Cluster, chance: random.Random, story: Story) -> None:
         self._cluster = cluster
@@ -29,23 +46,33 @@ class People:
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
-        often = [self._apply, self._apply, self._scale, self._delete, self._set_availability]
-        return [*often, self._apply_stack, self._label]
+        often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
+        return [*often, self._roll, self._roll, self._apply_stack, self._label]
 
     async def _apply(self) -> None:
-        name = self._chance.choice(SERVICES)
-        await self.apply(name, self._spec(name))
+        name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
+        spec = self._spec(name)
+        if self._chance.random() < 0.15:
+            await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
+        await self.apply(name, spec)
 
     def _spec(self, name: str) -> pb.ServiceSpec:
-        reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**28]), cpu=100)
+        reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
-        if self._chance.random() < 0.3:
+        self._add_update(spec.update)
+        if name == EVERYWHERE:
+            spec.mode = pb.SERVICE_MODE_GLOBAL
+            spec.ClearField("replicas")
+            resources.reservations.memory = 0  # no node is to be too full for it
+            spec.template.container.resources.CopyFrom(resources)
+        elif self._chance.random() < 0.3:
             published = 8000 + SERVICES.index(name)
             spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
             spec.replicas = min(spec.replicas, 3)
+            spec.update.order = pb.UPDATE_ORDER_UNSPECIFIED  # four nodes have no room for two of each
         else:
             published = 9000 if name == "web" else 0
             spec.template.container.ports.add(target=80, published=published)
@@ -66,6 +93,44 @@ class People:
         if self._chance.random() < 0.3:
             container.probes.liveness.http.port = LIVENESS_PORT
             container.probes.liveness.interval = 1_000
+
+    def _add_update(self, update: pb.UpdatePolicy) -> None:
+        """Every way in which a new revision can go in."""
+        if self._chance.random() < 0.5:
+            update.parallelism = self._chance.choice([0, 1, 2])
+        update.order = self._chance.choice([0, 0, pb.UPDATE_ORDER_START_FIRST, pb.UPDATE_ORDER_STOP_FIRST])
+        update.on_failure = self._chance.choice(
+            [pb.UPDATE_FAILURE_ACTION_PAUSE, pb.UPDATE_FAILURE_ACTION_ROLLBACK, pb.UPDATE_FAILURE_ACTION_CONTINUE]
+        )
+        update.monitor = self._chance.choice([1, 5_000])
+        update.canary = self._chance.choice([0, 0, 0, 1])
+        update.delay = self._chance.choice([0, 0, 3_000])
+        update.max_failure_ratio = self._chance.choice(["", "0.5"])
+        update.progress_deadline = self._chance.choice([10_000, 60_000])
+
+    async def _roll(self) -> None:
+        """Anything that can be asked of a rollout; most of it makes no sense at most times, and is refused."""
+        name = self._chance.choice([*SERVICES, EVERYWHERE])
+        await self.roll(name, self._chance.choice(ACTIONS))
+
+    async def roll(self, name: str, action: api.RolloutAction.ValueType) -> bool:
+        """Whether the cluster took it."""
+        reference = api.ObjectReference(kind="service", namespace="default", name=name)
+        request = api.RolloutRequest(reference=reference, action=action)
+        what = f"{api.RolloutAction.Name(action).removeprefix('ROLLOUT_ACTION_').lower()} {name}"
+        return await self._ask(what, lambda plane: plane.writes.rollout(request))
+
+    async def let_go_on(self, service: pb.Service) -> None:
+        """What waits for a word gets it: at rest every service is to be what its spec says."""
+        name, state = service.meta.name, service.status.rollout.state
+        if service.spec.stopped:
+            await self.roll(name, api.ROLLOUT_ACTION_START)
+        elif service.spec.rollout.paused or state == pb.ROLLOUT_STATE_PAUSED:
+            await self.roll(name, api.ROLLOUT_ACTION_RESUME)
+        elif state == pb.ROLLOUT_STATE_WAITING:
+            await self.roll(name, api.ROLLOUT_ACTION_PROMOTE)
+        elif state == pb.ROLLOUT_STATE_ROLLED_BACK:
+            await self.roll(name, api.ROLLOUT_ACTION_UNDO)
 
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""

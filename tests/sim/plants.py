@@ -27,7 +27,9 @@ from controlplane.core import (
     nodes,
     plan,
     prune,
+    replacing,
     reports,
+    rollout,
     slots,
     tasks,
     withdrawal,
@@ -36,6 +38,7 @@ from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import rollout_plants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ def _ready_nodes(self: withdrawals.Withdrawals) -> list[pb.Node]:
     return [node for node in nodes if node.status.state == pb.NODE_STATE_READY]
 
 
-def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
+def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object, **__: object) -> withdrawal.Decision:
     """Nodes are believed to have heard of it as soon as they were told."""
     return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
 
@@ -166,6 +169,7 @@ async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
 _right_next_batch = outbox.Outbox.next_batch
 
 REST = frozenset({"whole at rest"})
+LOST = frozenset({"nothing is lost"})
 
 PLANTS = (
     Plant(
@@ -203,6 +207,36 @@ PLANTS = (
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
         hint=5,
+    ),
+    Plant(
+        name="an old task goes before the new one works",
+        bug=_instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
+        caught_by=LOST,
+        hint=2,
+    ),
+    Plant(
+        name="more is begun at a time than was allowed",
+        bug=_instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
+        caught_by=frozenset({"no more at a time"}),
+        hint=12,
+    ),
+    Plant(
+        name="what was paused goes on",
+        bug=_instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
+        caught_by=frozenset({"paused is paused"}),
+        hint=3,
+    ),
+    Plant(
+        name="what was rolled back is tried again",
+        bug=_instead(rollout, "follow", rollout_plants.begin_again),
+        caught_by=frozenset({"rollouts go one way"}),
+        hint=13,
+    ),
+    Plant(
+        name="a refused revision is made all the same",
+        bug=_instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
+        caught_by=frozenset({"what was refused stays refused", "life goes on"}),
+        hint=13,
     ),
     Plant(
         name="every node gets the first subnet",

@@ -25,18 +25,25 @@ def _unsettled(rules: Rules) -> Iterator[str]:
 
 def _not_whole(rules: Rules) -> Iterator[str]:
     """What the service's status says is not asked here: the slots are counted, and the templates compared."""
-    templates = {one.meta.id: one.written for one in rules.objects.values() if isinstance(one, pb.Revision)}
+    known = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
+    templates = {one.meta.id: (one.written, one.restarted_at) for one in known}
+    nodes = sorted(node.meta.id for node in rules.nodes())
     for service in rules.services():
         serving = [
-            task.slot
+            (task.slot, task.target_node_id)
             for task in rules.tasks()
             if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
             and task.status.state == states.RUNNING
             and task.desired_state == pb.DESIRED_STATE_RUNNING
-            and templates[task.revision_id] == service.spec.template
+            and templates[task.revision_id] == (service.spec.template, service.spec.restarted_at)
         ]
-        if sorted(serving) != list(range(1, service.spec.replicas + 1)):
-            yield f"{kinds.label(service)} wants {service.spec.replicas} replicas; slots {sorted(serving)} serve"
+        wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
+        if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+            wanted = [(0, node) for node in nodes]
+        if sorted(serving) != wanted:
+            yield f"{kinds.label(service)} wants {wanted}; {sorted(serving)} serve"
+        if service.status.rollout.state != pb.ROLLOUT_STATE_COMPLETED:
+            yield f"{kinds.label(service)}: its rollout is not completed: {service.status.rollout.message}"
 
 
 def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import told
+from tests.sim import rollout_rules, told
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -23,8 +23,8 @@ TOGETHER_MS = 30_000
 PACE, PACE_S = 12, 10.0
 """So many tasks, and no more, may be made for one slot within so many seconds."""
 DOUBLE_S = 25.0
-"""How long two containers of one slot may run side by side while everybody can reach everybody: stopping takes up to
-ten seconds, a lost assignment is noticed after two heartbeats."""
+"""How long two containers of one slot and revision may run side by side while everybody can reach everybody: stopping
+takes up to ten seconds, a lost assignment is noticed after two heartbeats."""
 
 
 class Rules:
@@ -54,6 +54,7 @@ class Rules:
             _check_writer(event.key, before, after, fence)
             spoken.note(before, after)
             self._check_task(before, after)
+            rollout_rules.check(self.objects, before, after)
             self.network.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
@@ -82,8 +83,9 @@ class Rules:
 
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
-        slots = Counter(_slot_of(name) for names in running.values() for name in names)
-        double = {slot for slot, count in slots.items() if count > 1} if in_order else set()
+        revisions = {task.meta.id: task.revision_id for task in self.tasks()}
+        slots = Counter((_slot_of(name), revisions.get(name)) for names in running.values() for name in names)
+        double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
         for slot, since_s in self._double_since.items():
             if now_s - since_s > DOUBLE_S:
@@ -156,15 +158,7 @@ class Rules:
 
     def _check_tasks(self) -> None:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
-        slots = Counter(
-            (task.meta.namespace, task.service, task.slot)
-            for task in alive
-            if task.desired_state < pb.DESIRED_STATE_REMOVE
-        )
-        for slot, count in slots.items():
-            if count > 1:
-                names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)
-                raise Violation("one task a slot", f"{count} tasks of slot {slot} have not ended: {', '.join(names)}")
+        rollout_rules.check_places(alive)
         _check_unique("address", {task.meta.id: task.status.address for task in alive})
         _check_capacity(self.nodes(), alive, self._templates())
 

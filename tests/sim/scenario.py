@@ -195,6 +195,8 @@ class _Run:
         problems = ["it has not been looked at"]
         while problems and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(2)
+            for service in self._rules.services():
+                await self._people.let_go_on(service)
             problems = unrest(self._rules, self._cluster.running())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))

@@ -156,6 +156,17 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.put(value)
         return control.UpdateMetaResponse(object=kinds.wrap(value), changed=True)
 
+    def Rollout(self, request: control.RolloutRequest, context: Any) -> control.RolloutResponse:
+        """Notes the wish, and settles as it was told to."""
+        self._enter("Rollout", request, context)
+        service = self._existing(request.reference, context)
+        assert isinstance(service, pb.Service), "only services roll out"
+        service.spec.stopped = request.action == control.ROLLOUT_ACTION_STOP
+        service.meta.generation += 1
+        self._settle(service)
+        self.put(service)
+        return control.RolloutResponse(service=service, message=control.RolloutAction.Name(request.action).lower())
+
     def UpdateNode(self, request: control.UpdateNodeRequest, context: Any) -> control.UpdateNodeResponse:
         self._enter("UpdateNode", request, context)
         node = self._existing(control.ObjectReference(kind="node", name=request.node), context)

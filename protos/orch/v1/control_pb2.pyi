@@ -47,6 +47,51 @@ APPLY_ACTION_PRUNED: ApplyAction.ValueType  # 4
 """It is not among the applied objects, and goes with its stack's last version."""
 Global___ApplyAction: _TypeAlias = ApplyAction  # noqa: Y015
 
+class _RolloutAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_ACTION_UNSPECIFIED: _RolloutAction.ValueType  # 0
+    ROLLOUT_ACTION_PAUSE: _RolloutAction.ValueType  # 1
+    """Nothing is replaced until `resume`."""
+    ROLLOUT_ACTION_RESUME: _RolloutAction.ValueType  # 2
+    """Goes on with what was paused or has failed."""
+    ROLLOUT_ACTION_PROMOTE: _RolloutAction.ValueType  # 3
+    """The canary is good: the rest follows."""
+    ROLLOUT_ACTION_ABORT: _RolloutAction.ValueType  # 4
+    """The last good revision takes the place of the one that goes in. The spec stays."""
+    ROLLOUT_ACTION_UNDO: _RolloutAction.ValueType  # 5
+    """The spec gets the template of an older revision."""
+    ROLLOUT_ACTION_RESTART: _RolloutAction.ValueType  # 6
+    """Every task is replaced by an equal one, as `update` says."""
+    ROLLOUT_ACTION_STOP: _RolloutAction.ValueType  # 7
+    """The service runs nothing, and keeps its number of replicas."""
+    ROLLOUT_ACTION_START: _RolloutAction.ValueType  # 8
+    """Takes `stop` back."""
+
+class RolloutAction(_RolloutAction, metaclass=_RolloutActionEnumTypeWrapper): ...
+
+ROLLOUT_ACTION_UNSPECIFIED: RolloutAction.ValueType  # 0
+ROLLOUT_ACTION_PAUSE: RolloutAction.ValueType  # 1
+"""Nothing is replaced until `resume`."""
+ROLLOUT_ACTION_RESUME: RolloutAction.ValueType  # 2
+"""Goes on with what was paused or has failed."""
+ROLLOUT_ACTION_PROMOTE: RolloutAction.ValueType  # 3
+"""The canary is good: the rest follows."""
+ROLLOUT_ACTION_ABORT: RolloutAction.ValueType  # 4
+"""The last good revision takes the place of the one that goes in. The spec stays."""
+ROLLOUT_ACTION_UNDO: RolloutAction.ValueType  # 5
+"""The spec gets the template of an older revision."""
+ROLLOUT_ACTION_RESTART: RolloutAction.ValueType  # 6
+"""Every task is replaced by an equal one, as `update` says."""
+ROLLOUT_ACTION_STOP: RolloutAction.ValueType  # 7
+"""The service runs nothing, and keeps its number of replicas."""
+ROLLOUT_ACTION_START: RolloutAction.ValueType  # 8
+"""Takes `stop` back."""
+Global___RolloutAction: _TypeAlias = RolloutAction  # noqa: Y015
+
 class _LogStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -632,6 +677,59 @@ class UpdateMetaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateMetaResponse: _TypeAlias = UpdateMetaResponse  # noqa: Y015
+
+@_typing.final
+class RolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    action: Global___RolloutAction.ValueType
+    revision: _builtins.int
+    """For `undo`: the number of the revision. 0: the one before."""
+    @_builtins.property
+    def reference(self) -> Global___ObjectReference: ...
+    def __init__(
+        self,
+        *,
+        reference: Global___ObjectReference | None = ...,
+        action: Global___RolloutAction.ValueType = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "reference", b"reference", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutRequest: _TypeAlias = RolloutRequest  # noqa: Y015
+
+@_typing.final
+class RolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """What was done, in words."""
+    @_builtins.property
+    def service(self) -> _objects_pb2.Service:
+        """The service as it is stored now."""
+
+    def __init__(
+        self,
+        *,
+        service: _objects_pb2.Service | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutResponse: _TypeAlias = RolloutResponse  # noqa: Y015
 
 @_typing.final
 class UpdateNodeRequest(_message.Message):

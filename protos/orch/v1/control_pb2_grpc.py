@@ -70,6 +70,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
                 _registered_method=True)
+        self.Rollout = channel.unary_unary(
+                '/orch.v1.Control/Rollout',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
         self.UpdateNode = channel.unary_unary(
                 '/orch.v1.Control/UpdateNode',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
@@ -154,6 +159,13 @@ class ControlServicer:
 
     def UpdateMeta(self, request, context):
         """Changes labels and annotations of a service, a node or a network. What is so already is not written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollout(self, request, context):
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +261,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.UpdateMeta,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.SerializeToString,
+            ),
+            'Rollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollout,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
             ),
             'UpdateNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNode,
@@ -475,6 +492,33 @@ class Control:
             '/orch.v1.Control/UpdateMeta',
             protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Rollout',
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

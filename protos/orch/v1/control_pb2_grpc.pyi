@@ -50,6 +50,8 @@ class ControlStub:
     """Changes a service's number of replicas."""
     UpdateMeta: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]
     """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+    Rollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
     """Changes a node's availability or labels."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
@@ -90,6 +92,8 @@ class ControlAsyncStub(ControlStub):
     """Changes a service's number of replicas."""
     UpdateMeta: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]  # type: ignore[assignment]
     """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+    Rollout: _aio.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
     """Changes a node's availability or labels."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
@@ -169,6 +173,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.UpdateMetaResponse, _abc.Awaitable[_control_pb2.UpdateMetaResponse]]:
         """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+
+    @_abc_1.abstractmethod
+    def Rollout(
+        self,
+        request: _control_pb2.RolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
 
     @_abc_1.abstractmethod
     def UpdateNode(

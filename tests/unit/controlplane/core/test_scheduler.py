@@ -159,3 +159,15 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
         change.value.meta.id: change.value.node_id for change in made.changes if isinstance(change.value, pb.Task)
     }
     assert chosen == {"web-1-x": "n1", "web-2-x": "n2", "web-3-x": "n3", "web-4-x": "n1"}
+
+
+def test_a_task_with_a_target_goes_there_or_waits() -> None:
+    """Equal tasks for different nodes are looked at one by one, and the reason is that of the one node."""
+    waiting = [build.task(0, states.NEW, ident=f"web-n{number}-x") for number in (1, 2, 3)]
+    for number, task in enumerate(waiting, start=1):
+        task.target_node_id = f"n{number}"
+    nodes = [build.node("n1"), build.node("n2", availability=pb.AVAILABILITY_PAUSE), build.node("n3")]
+    made = scheduler.schedule(nodes, [], waiting, {REVISION: template()}, NOW_MS)
+    placed = {change.value.meta.id: change.value for change in made.changes if isinstance(change.value, pb.Task)}
+    assert [placed[f"web-n{number}-x"].node_id for number in (1, 2, 3)] == ["n1", "", "n3"]
+    assert placed["web-n2-x"].status.message == "no node takes it: 1 node (n2): the node is paused"

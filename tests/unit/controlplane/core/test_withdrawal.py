@@ -40,6 +40,16 @@ def test_when_a_task_is_withdrawn(
     assert decision.look_again_ms == look_again_ms
 
 
+def test_a_node_that_is_away_is_waited_for_by_its_own_tasks_only() -> None:
+    """It may be back in a moment, and still send where it was told to last."""
+    both = [Leaving(task_id=name, unlisted=7, since_ms=NOW_MS) for name in ("here-1", "away-1")]
+    decision = withdrawal.decide(both, {"n1": 7}, NOW_MS, away=frozenset({"away-1"}))
+    assert decision.withdrawn == {"here-1"}
+    assert decision.look_again_ms == NOW_MS + BOUND_MS
+    later = withdrawal.decide(both, {"n1": 7}, NOW_MS + BOUND_MS, away=frozenset({"away-1"}))
+    assert later.withdrawn == {"here-1", "away-1"}
+
+
 LEAVING = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * BOUND_MS)), max_size=6).map(
     lambda rows: [Leaving(task_id=f"t{n}", unlisted=row[0], since_ms=row[1]) for n, row in enumerate(rows)]
 )
