@@ -12,11 +12,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core import addresses, filters, fleet, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core.ask import Ask
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -80,6 +83,11 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
             continue
         self._planner.done(keys)
         self._set_timers(keys, made.wake_at)
+
+
+def _room_of_a_node_that_is_empty(ships: fleet.Fleet, ask: Ask) -> fleet.Amounts:
+    """Who passes the filters once is believed to take any number."""
+    return np.where(filters.passing(ships, ask), 1_000, 0)
 
 
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
@@ -153,7 +161,7 @@ PLANTS = (
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
-        bug=_instead(filters, "takes", lambda *_: True),
+        bug=_instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
         hint=1,
     ),

@@ -8,7 +8,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from controlplane.core import fleet
+from controlplane.core import demand
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
@@ -219,7 +219,7 @@ def _check_capacity(
             raise Violation("capacity", f"node {node.meta.name} was given more than it has")
         if len(here) > capacity.tasks:
             raise Violation("capacity", f"node {node.meta.name} was given {len(here)} tasks and takes {capacity.tasks}")
-        ports = Counter(port for one in here for port in fleet.host_ports(one))
+        ports = Counter(port for one in here for port in demand.of(one).ports)
         if ports and max(ports.values()) > 1:
             raise Violation(
                 "nothing is given twice", f"node {node.meta.name}: a published port was given twice: {ports}"
