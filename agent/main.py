@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -45,6 +46,9 @@ from runtime import defaults, userprobe
 log = structlog.get_logger()
 
 MAX_DESCRIPTORS = 16_384
+RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""The name of a generic resource, as manifests write it."""
+RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,7 +114,13 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
         register=dpb.Register(
             node_id=disk.node_id(),
             node_name=options.name,
-            description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
+            description=node.describe(
+                address=options.address,
+                containers=options.ids.ranges,
+                no_users=no_users,
+                disk=layout.state,
+                generic=dict(options.resource),
+            ),
             labels=dict(label.split("=", 1) for label in options.label),
         ),
         chance=chance,
@@ -172,6 +182,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "all others reach published ports alone",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        type=_resource,
+        help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
 
@@ -198,6 +215,14 @@ def _check_ids(ids: users.Ids) -> None:
 
 
 _ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
+
+
+def _resource(text: str) -> tuple[str, list[str]]:
+    name, _, ids = text.partition("=")
+    listed = ids.split(",")
+    if not RESOURCE.fullmatch(name) or not all(map(RESOURCE_ID.fullmatch, listed)) or len(set(listed)) < len(listed):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=ID[,ID…] without an id twice, such as gpu=0,1")
+    return name, listed
 
 
 def _label(text: str) -> str:

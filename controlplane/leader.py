@@ -13,6 +13,7 @@ import structlog
 from controlplane.controllers import nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
+from controlplane.core import scheduler
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import Session
 from controlplane.store import api
@@ -36,6 +37,8 @@ class World:
     network_mode: wire.NetworkMode.ValueType = wire.NETWORK_MODE_AUTO
     network_mtu: int = 0
     """0: each node works it out."""
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    """What the scheduler does with nodes that are as good as each other."""
 
     @property
     def network(self) -> wire.NodeNetwork:
@@ -57,7 +60,7 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
         nodes.NodeLoss(),
         services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
-        scheduling.Scheduling(),
+        scheduling.Scheduling(world.strategy),
         reports,
     )
     loops = {planner.name: Loop(planner, pen, world.now_ms, world.random) for planner in planners}

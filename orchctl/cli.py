@@ -42,6 +42,7 @@ VERBS: Mapping[str, Verb] = {
     "explain": Verb(module="explain", section="Objects", summary="Tell what a field of a manifest means."),
     "logs": Verb(module="logs", section="Tasks", summary="Show what a service or a task printed."),
     "exec": Verb(module="exec", section="Tasks", summary="Run a command inside a task."),
+    "why": Verb(module="why", section="Tasks", summary="Tell why a task is on its node, or on none."),
     "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
     "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
     "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),

@@ -114,6 +114,11 @@ class Chooser:
             return self._take_head(cells[()]) if () in cells else None
         return self._best_in_order(cells) if self._alike else self._best_of_all(cells)
 
+    def ranking(self) -> list[int]:
+        """All nodes that would take a task now, the best first."""
+        open_rows = [row for row, room in enumerate(self._room) if room > 0 and self._is_open(self._cell_of(row))]
+        return sorted(open_rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
+
     # Cells ------------------------------------------------------------------------------------------------------------
 
     def _cell_of(self, row: int) -> tuple[int, ...]:

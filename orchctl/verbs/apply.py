@@ -3,7 +3,7 @@
 import click
 
 from manifests import reader
-from orchctl import client, errors, options, sources, terminal, waiting, words
+from orchctl import client, errors, options, output, planned, sources, terminal, waiting, words
 from orchctl.progress import Target
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
@@ -51,6 +51,7 @@ def command(settings: options.Settings, paths: tuple[str, ...], dry_run: bool, d
         response = stub.Apply(request, timeout=APPLY_TIMEOUT_S)
     for result in response.results:
         _print(result, dry_run=dry_run)
+    output.print_lines(planned.page(response.placements))
     if not dry_run and not detach:
         waiting.until_settled(settings.server, _targets(response), timeout_ms)
 

@@ -49,7 +49,7 @@ class ControlStub:
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]
     """Changes a service's number of replicas."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -64,6 +64,8 @@ class ControlStub:
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
     """
+    Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -83,7 +85,7 @@ class ControlAsyncStub(ControlStub):
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]  # type: ignore[assignment]
     """Changes a service's number of replicas."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -98,6 +100,8 @@ class ControlAsyncStub(ControlStub):
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
     """
+    Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
 
@@ -156,7 +160,7 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.UpdateNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.UpdateNodeResponse, _abc.Awaitable[_control_pb2.UpdateNodeResponse]]:
-        """Changes a node's availability or labels."""
+        """Changes a node's availability, labels or taints."""
 
     @_abc_1.abstractmethod
     def Logs(
@@ -195,6 +199,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
         is sent when its node has finished.
         """
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _control_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.WhyResponse, _abc.Awaitable[_control_pb2.WhyResponse]]:
+        """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
 
     @_abc_1.abstractmethod
     def Version(
