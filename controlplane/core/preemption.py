@@ -23,6 +23,8 @@ from protos.orch.v1 import objects_pb2 as pb
 
 MOST_AT_ONCE = 64
 """Tasks that others are stopped for in one pass; when the victims have ended, the next ones follow."""
+REASON = "Preempted"
+"""Why a victim ended, whatever its agent says of its end."""
 COMPARED = 64
 """Tasks of a node among which every pair is tried."""
 
@@ -210,6 +212,8 @@ def stops(way: Way, task: pb.Task, now_ms: int) -> Iterator[plan.Write]:
     for victim in way.victims:
         stop = tasks.stop(victim, pb.DESIRED_STATE_SHUTDOWN, why, now_ms)
         if stop is not None:
+            assert isinstance(stop.value, pb.Task), "a stopped task is a task"
+            stop.value.status.reason, stop.value.status.message = REASON, why
             yield stop
 
 

@@ -18,8 +18,21 @@ from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, fleet, garbage, nodes, plan, reports, slots, tasks, withdrawal
-from controlplane.core.ask import Ask
+from controlplane.core import (
+    addresses,
+    choosing,
+    filters,
+    fleet,
+    garbage,
+    nodes,
+    plan,
+    preemption,
+    reports,
+    slots,
+    tasks,
+    withdrawal,
+)
+from controlplane.core.ask import Ask, stands
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -164,6 +177,30 @@ PLANTS = (
         bug=_instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
         hint=1,
+    ),
+    Plant(
+        name="what was granted before is free again",
+        bug=_instead(fleet._Booking, "_remove_granted", lambda _: None),
+        caught_by=frozenset({"nothing is given twice"}),
+        hint=1,
+    ),
+    Plant(
+        name="the parts of a spread are counted once for many tasks",
+        bug=_instead(choosing._Tie, "take", lambda *_: False),
+        caught_by=frozenset({"placement"}),
+        hint=6,
+    ),
+    Plant(
+        name="taints keep only those away that tolerate them",
+        bug=_instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
+        caught_by=frozenset({"placement", "pace"}) | REST,
+        hint=1,
+    ),
+    Plant(
+        name="others make way for a task of the same priority",
+        bug=_instead(preemption.Preemption, "_may_go", lambda *_: True),
+        caught_by=frozenset({"placement", "pace", "idle is idle"}),
+        hint=30,
     ),
     Plant(
         name="a stopping task does not hold its slot",
