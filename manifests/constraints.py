@@ -126,9 +126,11 @@ def _value(text: str) -> str:
 
 def _meant(attribute: str) -> str:
     head, dot, rest = attribute.partition(".")
-    if dot and head == "node" and (label := rest.partition("."))[1]:
-        nearest = suggest.nearest(label[0], ["labels"])
-        return f'did you mean "{LABELS}{label[2]}"?' if nearest else ""
-    if not dot:
-        return suggest.did_you_mean(f"node.{attribute}", FIXED) or f'did you mean "{LABELS}{attribute}"?'
-    return suggest.did_you_mean(attribute, FIXED)
+    bare = rest if dot else head
+    label, _, key = bare.partition(".")
+    if dot and key:
+        return f'did you mean "{LABELS}{key}"?' if suggest.nearest(label, ["labels"]) else ""
+    meant = suggest.nearest(bare, [known.removeprefix("node.") for known in FIXED])
+    if meant:
+        return f'did you mean "node.{meant}"?'
+    return "" if dot else f'did you mean "{LABELS}{attribute}"?'

@@ -2,15 +2,16 @@
 
 The naive way filters and compares all nodes for each task. It is right, and costs nodes × tasks. Here nodes are sorted
 into cells: those that have the same values of whatever the group is spread over, near to or apart from itself by.
-Inside a cell only the node that was taken changes its score, so a heap keeps the order; a cell's own share in the score
-is the same for all of its nodes. Example: `spread` over three zones → three heaps, and each task compares three heads.
+Inside a cell only the node that was taken changes its score, so its nodes are sorted once, and a heap keeps those that
+have been taken; a cell's own share in the score is the same for all of its nodes. Example: `spread` over three zones →
+three cells, and each task compares three heads.
 
 The rule: it answers exactly as the naive way would (a test compares them), as long as nobody else books meanwhile.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from operator import add
 
@@ -39,7 +40,7 @@ class _Tie:
 
     kind: _Kind
     by: str
-    codes: Sequence[int]
+    codes: fleets.Amounts
     counts: list[int]
     hard: bool
     limit: int = 0
@@ -69,13 +70,25 @@ class _Tie:
 
     def take(self, row: int) -> bool:
         """Counts one more on a node; whether the emptiest part has more now than before."""
-        code = self.codes[row]
+        code = int(self.codes[row])
         self.counts[code] += 1
         if self.kind is not _Kind.SPREAD or self.counts[code] != self.least + 1 or code not in self.among:
             return False
         least = neighbourhood.least_of(self.counts, self.among)
         risen, self.least = least > self.least, least
         return risen
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cell:
+    """Nodes that differ in nothing that ties the group's tasks to each other."""
+
+    rows: list[int]
+    """By their scores before any of them was taken; those before `at` have been."""
+    at: int = 0
+    heap: list[Score] = field(default_factory=list)
+    """The nodes that were taken and have room, and the next of the others when `has_next`."""
+    has_next: bool = False
 
 
 class Chooser:
@@ -93,8 +106,8 @@ class Chooser:
         if scores.alone(ask):
             present = fleet.rows_of(fleet.neighbours(ask.key).present)
             room = np.minimum(room, np.where(present > 0, 0, 1))
-        self._room: list[int] = room.tolist()
-        self._cells: dict[tuple[int, ...], list[Score]] | None = None
+        self._room = room
+        self._cells: dict[tuple[int, ...], _Cell] | None = None
         self._order: list[tuple[Score, tuple[int, ...]]] = []
         self._parked: list[tuple[int, ...]] = []
         self._alike = len({tie.by for tie in self._ties}) <= 1
@@ -116,26 +129,51 @@ class Chooser:
 
     def ranking(self) -> list[int]:
         """All nodes that would take a task now, the best first."""
-        open_rows = [row for row, room in enumerate(self._room) if room > 0 and self._is_open(self._cell_of(row))]
-        return sorted(open_rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
+        rows = [row for row in np.flatnonzero(self._room > 0).tolist() if self._is_open(self._cell_of(row))]
+        return sorted(rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
 
     # Cells ------------------------------------------------------------------------------------------------------------
 
     def _cell_of(self, row: int) -> tuple[int, ...]:
-        return tuple(tie.codes[row] for tie in self._ties)
+        return tuple(int(tie.codes[row]) for tie in self._ties)
 
-    def _sorted_cells(self) -> dict[tuple[int, ...], list[Score]]:
+    def _sorted_cells(self) -> dict[tuple[int, ...], _Cell]:
         if self._cells is None:
-            self._cells = {}
-            for row, room in enumerate(self._room):
-                if room > 0:
-                    score = self._scoring.of(row, self.taken.get(row, 0))
-                    self._cells.setdefault(self._cell_of(row), []).append(score)
-            for cell in self._cells.values():
-                heapq.heapify(cell)
-            self._order = [(self._full(cell, heap[0]), cell) for cell, heap in self._cells.items()]
-            heapq.heapify(self._order)
+            rows = self._scoring.in_order(np.flatnonzero(self._room > 0))
+            self._cells = {self._cell_of(part[0]): _Cell(rows=part) for part in self._split(rows)}
+            if self._ties and self._alike:
+                self._order = [
+                    (self._full(name, head), name) for name, cell in self._cells.items() if (head := self._head(cell))
+                ]
+                heapq.heapify(self._order)
         return self._cells
+
+    def _split(self, rows: fleets.Amounts) -> list[list[int]]:
+        """The rows of each cell, in their order."""
+        if not self._ties or not rows.size:
+            return [rows.tolist()] if rows.size else []
+        codes = np.stack([tie.codes[rows] for tie in self._ties])
+        by_cell = np.lexsort(codes)
+        borders = np.flatnonzero((codes[:, by_cell[1:]] != codes[:, by_cell[:-1]]).any(axis=0)) + 1
+        return [part.tolist() for part in np.split(rows[by_cell], borders)]
+
+    def _head(self, cell: _Cell) -> Score | None:
+        """The best score in a cell of a node with room."""
+        while True:
+            if not cell.has_next and cell.at < len(cell.rows):
+                heapq.heappush(cell.heap, self._scoring.of(cell.rows[cell.at], self.taken.get(cell.rows[cell.at], 0)))
+                cell.has_next = True
+            if not cell.heap:
+                return None
+            if self._room[cell.heap[0][-1]] > 0:
+                return cell.heap[0]
+            self._pass_on(cell, heapq.heappop(cell.heap)[-1])
+
+    def _pass_on(self, cell: _Cell, row: int) -> None:
+        """The head was taken or is full: if it was the next of those that are untouched, another follows."""
+        if cell.has_next and cell.rows[cell.at] == row:
+            cell.at += 1
+            cell.has_next = False
 
     def _is_open(self, cell: tuple[int, ...]) -> bool:
         return all(tie.is_open(code) for tie, code in zip(self._ties, cell, strict=True))
@@ -147,55 +185,50 @@ class Chooser:
             tie.add_to(offset, code)
         return tuple(map(add, score, offset))
 
-    def _best_of_all(self, cells: dict[tuple[int, ...], list[Score]]) -> int | None:
+    def _best_of_all(self, cells: dict[tuple[int, ...], _Cell]) -> int | None:
         """Compares the heads of all cells: several attributes tie cells to each other in many ways."""
         chosen, lowest = None, None
-        for cell, heap in cells.items():
-            self._drop_full(heap)
-            if heap and self._is_open(cell):
-                full = self._full(cell, heap[0])
+        for name, cell in cells.items():
+            head = self._head(cell)
+            if head is not None and self._is_open(name):
+                full = self._full(name, head)
                 if lowest is None or full < lowest:
-                    chosen, lowest = heap, full
+                    chosen, lowest = cell, full
         return self._take_head(chosen) if chosen is not None else None
 
-    def _best_in_order(self, cells: dict[tuple[int, ...], list[Score]]) -> int | None:
+    def _best_in_order(self, cells: dict[tuple[int, ...], _Cell]) -> int | None:
         """With one attribute a task changes the score of its own cell alone, so the cells stand in a heap themselves.
 
         Cells that are closed are set aside until the emptiest part has got a task: nothing else opens them again.
         """
         while self._order:
-            _, cell = heapq.heappop(self._order)
-            heap = cells[cell]
-            self._drop_full(heap)
-            if not heap:
+            _, name = heapq.heappop(self._order)
+            if self._head(cells[name]) is None:
                 continue
-            if not self._is_open(cell):
-                self._parked.append(cell)
+            if not self._is_open(name):
+                self._parked.append(name)
                 continue
-            row = self._take_head(heap)
-            again = [cell, *self._parked] if self._opened else [cell]
+            row = self._take_head(cells[name])
+            again = [name, *self._parked] if self._opened else [name]
             if self._opened:
                 self._parked = []
             for one in again:
-                if cells[one]:
-                    heapq.heappush(self._order, (self._full(one, cells[one][0]), one))
+                if (head := self._head(cells[one])) is not None:
+                    heapq.heappush(self._order, (self._full(one, head), one))
             return row
         return None
 
-    def _drop_full(self, heap: list[Score]) -> None:
-        while heap and self._room[heap[0][-1]] <= 0:
-            heapq.heappop(heap)
-
-    def _take_head(self, heap: list[Score]) -> int | None:
-        self._drop_full(heap)
-        if not heap:
+    def _take_head(self, cell: _Cell) -> int | None:
+        head = self._head(cell)
+        if head is None:
             return None
-        row = heap[0][-1]
+        row = head[-1]
         self._take(row)
+        self._pass_on(cell, row)
         if self._room[row] > 0:
-            heapq.heapreplace(heap, self._scoring.after(heap[0], self.taken[row]))
+            heapq.heapreplace(cell.heap, self._scoring.after(head, self.taken[row]))
         else:
-            heapq.heappop(heap)
+            heapq.heappop(cell.heap)
         return row
 
     _opened = False
@@ -241,7 +274,7 @@ def _ties(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> Iterable[_Tie
             yield _Tie(
                 kind=_Kind.SPREAD,
                 by=by,
-                codes=fleet.column(by).codes.tolist(),
+                codes=fleet.column(by).codes,
                 counts=counts,
                 hard=skew > 0,
                 limit=skew,
@@ -256,7 +289,7 @@ def _ties(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> Iterable[_Tie
                 yield _Tie(
                     kind=kind,
                     by=one.by,
-                    codes=fleet.column(one.by).codes.tolist(),
+                    codes=fleet.column(one.by).codes,
                     counts=neighbourhood.counts(fleet, one.by, rows),
                     hard=not one.weight,
                     weight=one.weight,

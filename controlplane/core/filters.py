@@ -93,7 +93,10 @@ def _refuses(taint: pb.Taint, ask: Ask) -> bool:
 
 
 def _taints_stood(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
-    return np.array([_refusing(node, ask) is None for node in fleet.nodes], dtype=np.bool_)
+    mask = everywhere(fleet)
+    for row in fleet.tainted:
+        mask[row] = _refusing(fleet.nodes[row], ask) is None
+    return mask
 
 
 def taint_words(taint: pb.Taint) -> str:

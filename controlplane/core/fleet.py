@@ -67,6 +67,8 @@ class Fleet:
     row_of: Mapping[str, int]
     ready: Mask
     active: Mask
+    tainted: Sequence[int]
+    """The rows of nodes that have taints: mostly few."""
     has_cpu: Amounts
     has_memory: Amounts
     free_cpu: Amounts
@@ -124,6 +126,24 @@ class Fleet:
         self.load[row] += count
         if demand.ports:
             self.ports[row].update(dict.fromkeys(demand.ports, holder))
+
+    def take_all(self, counts: Mapping[int, int], ask: asking.Ask, holder: str) -> None:
+        """Books the tasks of a group: how many on which row."""
+        rows, each = np.array(list(counts), dtype=np.int64), np.array(list(counts.values()), dtype=np.int64)
+        demand = ask.demand
+        self.free_cpu[rows] -= demand.cpu * each
+        self.free_memory[rows] -= demand.memory * each
+        self.free_pids[rows] -= demand.pids * each
+        self.free_disk[rows] -= demand.disk * each
+        self.free_tasks[rows] -= each
+        self.load[rows] += each
+        neighbours = self.services.setdefault(ask.key, Neighbours())
+        neighbours.present.update(counts)
+        neighbours.wanted.update(counts)
+        apart = [one for one in ask.apart if not one.weight]
+        for row, count in counts.items() if apart or demand.ports else ():
+            self.ports[row].update(dict.fromkeys(demand.ports, holder))
+            self.repel(row, ask.key, apart, count)
 
     def settle(self, row: int, ask: asking.Ask, count: int = 1) -> None:
         """Counts tasks among the neighbours on a node."""
@@ -195,6 +215,7 @@ def _empty(ordered: Sequence[pb.Node], everywhere: Mapping[HostPort, str]) -> Fl
     return Fleet(
         nodes=ordered,
         row_of={node.meta.id: row for row, node in enumerate(ordered)},
+        tainted=[row for row, node in enumerate(ordered) if node.spec.taints],
         ready=np.array([node.status.state == pb.NODE_STATE_READY for node in ordered], dtype=np.bool_),
         active=np.array([node.spec.availability in _ACTIVE for node in ordered], dtype=np.bool_),
         has_cpu=amounts(capacity.cpu for capacity in capacities),

@@ -95,8 +95,10 @@ class Preemption:
     def _way(self, row: int, ask: Ask) -> Way | None:
         here = self._on.get(row, [])
         ending = [task for task in here if not tasks.is_live(task) or task.meta.id in self._gone]
+        ending.sort(key=lambda task: (self._priority(_key(task)), -task.meta.created_at, task.meta.id))
         if self._fits(row, ask, ending):
-            return Way(row=row, victims=(), ending=ending)
+            awaited = self._fewest(ending, lambda chosen: self._fits(row, ask, chosen))
+            return Way(row=row, victims=(), ending=awaited or ())
         if self._made >= MOST_AT_ONCE:
             return None
         lower = [task for task in here if self._may_go(task, ask)]

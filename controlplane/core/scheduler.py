@@ -108,9 +108,7 @@ class _Pass:
             else:
                 granted = ships.grant(row, ask.demand.generic) if ask.demand.generic else None
                 changes.append(_assign(task, ships.nodes[row], granted, self._now_ms))
-        for row, count in chooser.taken.items():
-            ships.take(row, ask.demand, fleet.holder(first), count)
-            ships.settle(row, ask, count)
+        ships.take_all(chooser.taken, ask, fleet.holder(first))
         return [*changes, *self._place_none(left, ask)]
 
     def _choose(self, chooser: choosing.Chooser, task: pb.Task) -> int | None:

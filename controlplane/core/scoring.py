@@ -11,7 +11,7 @@
 Example: web has tasks on n1 and n2, n3 is empty but for a database → n3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import TypeAlias
 
@@ -46,10 +46,9 @@ class Scoring:
         mine = fleet.neighbours(ask.key)
         self._fleet, self._ask, self._strategy = fleet, ask, strategy
         self._failures = failures
-        self._taints = [_avoided(node, ask) for node in fleet.nodes]
-        self._wishes: list[int] = _wishes(fleet, ask).tolist()
+        self._taints = {row: _avoided(fleet.nodes[row], ask) for row in fleet.tainted}
+        self._wishes = _wishes(fleet, ask)
         self._present, self._wanted = mine.present, mine.wanted
-        self._load: list[int] = fleet.load.tolist()
         self._single = [by in placement.ONE_NODE and not skew for by, skew in ask.spread]
         self._own = [
             (-one.weight if near else one.weight, near)
@@ -65,12 +64,34 @@ class Scoring:
         wishes = sum(weight for weight, near in self._own if (wanted if near else present))
         return (
             self._failures.get(row, 0),
-            self._taints[row],
-            wishes - self._wishes[row],
+            self._taints.get(row, 0),
+            wishes - int(self._wishes[row]),
             *(wanted if single else 0 for single in self._single),
             *self._last(row, present, taken),
             row,
         )
+
+    def in_order(self, rows: fleets.Amounts) -> fleets.Amounts:
+        """The rows by their scores before any task was given, as `of` says them; rows come in ascending order."""
+        parts = [column[rows] for column in self._columns()]
+        telling = [part for part in parts if part.size and (part != part[0]).any()]
+        return rows[np.lexsort(telling[::-1])] if telling else rows
+
+    def _columns(self) -> Iterator[fleets.Amounts]:
+        """The parts of the scores as arrays, the most important first; those that are 0 everywhere are left out."""
+        rows_of = self._fleet.rows_of
+        if self._failures:
+            yield rows_of(self._failures)
+        if self._taints:
+            yield rows_of(self._taints)
+        present, wanted = rows_of(self._present), rows_of(self._wanted)
+        own = sum((weight * ((wanted if near else present) > 0) for weight, near in self._own), start=0 * present)
+        yield own - self._wishes
+        yield from (wanted for single in self._single if single)
+        if self._strategy is Strategy.SPREAD:
+            yield from (present, self._fleet.load)
+        else:
+            yield from (-self._fullnesses(), -self._fleet.load)
 
     def after(self, score: Score, taken: int) -> Score:
         """The score of the same node after one more task."""
@@ -83,31 +104,30 @@ class Scoring:
         score = self.of(row, 0)
         said = [f"{score[0]} recent failures"] if score[0] else []
         said += [f"{score[1]} taints that ask to be avoided"] if score[1] else []
-        said += [f"wishes {-score[2]:+d}"] if score[2] or any(self._wishes) or self._own else []
+        said += [f"wishes {-score[2]:+d}"] if score[2] or self._wishes.any() or self._own else []
         for by, _ in self._ask.spread:
             counts = neighbourhood.counts(self._fleet, by, self._wanted)
             column = self._fleet.column(by)
             said.append(f"{counts[int(column.codes[row])]} of its tasks in {by} {column.value(row) or 'none'}")
         if self._strategy is Strategy.BINPACK:
-            return [*said, f"{-score[-3] / 10:.1f}% full with it", f"{self._load[row]} tasks there"]
-        return [*said, f"{self._present[row]} of its tasks there", f"{self._load[row]} tasks there"]
+            return [*said, f"{-score[-3] / 10:.1f}% full with it", f"{self._fleet.load[row]} tasks there"]
+        return [*said, f"{self._present[row]} of its tasks there", f"{self._fleet.load[row]} tasks there"]
 
     def _last(self, row: int, present: int, taken: int) -> tuple[int, int]:
-        load = self._load[row] + taken
+        load = int(self._fleet.load[row]) + taken
         if self._strategy is Strategy.SPREAD:
             return present, load
-        return -self._fullness(row, taken + 1), -load
+        return -max(int(part[row]) for part in self._parts(taken + 1)), -load
 
-    def _fullness(self, row: int, taken: int) -> int:
-        """The greater part of processors and memory that is reserved then, in thousandths."""
+    def _fullnesses(self) -> fleets.Amounts:
+        return np.maximum(*self._parts(1))
+
+    def _parts(self, taken: int) -> tuple[fleets.Amounts, fleets.Amounts]:
+        """Which parts of processors and memory are reserved after so many tasks, in thousandths."""
         fleet, demand = self._fleet, self._ask.demand
-        parts = []
-        for has, free, needed in (
-            (int(fleet.has_cpu[row]), int(fleet.free_cpu[row]), demand.cpu),
-            (int(fleet.has_memory[row]), int(fleet.free_memory[row]), demand.memory),
-        ):
-            parts.append((has - free + needed * taken) * 1000 // has if has else 0)
-        return max(parts)
+        cpu = (fleet.has_cpu - fleet.free_cpu + demand.cpu * taken) * 1000 // np.maximum(fleet.has_cpu, 1)
+        memory = fleet.has_memory - fleet.free_memory + demand.memory * taken
+        return cpu, memory // np.maximum(fleet.has_memory // 1000, 1)
 
 
 def alone(ask: Ask) -> bool:

@@ -197,3 +197,29 @@ def test_what_stands_already_counts_as_what_is_placed_now(
     for node in machines:
         given_ids = [each for one in placed if one.node_id == node.meta.id for each in one.granted["gpu"].ids]
         assert len(given_ids) == len(set(given_ids)), "an id was granted twice"
+
+
+@settings(max_examples=150, deadline=None)
+@given(nodes(), templates(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)))
+def test_many_at_once_go_where_one_after_the_other_would(
+    machines: list[pb.Node], made: pb.TaskTemplate, replicas: int, strategy: scheduler.Strategy
+) -> None:
+    """Whatever nodes are compared by: each pass looks at everything anew."""
+    of, rules = {"web": made}, scheduler.Rules(strategy=strategy)
+    waiting = waiting_tasks([("web", replicas)], of)
+    placed: list[pb.Task] = []
+    expected: dict[str, str] = {}
+    for task in waiting:
+        alone = scheduler.schedule(machines, placed, [task], of, NOW_MS, rules)
+        expected |= chosen(alone)
+        placed += [one.value for one in alone.changes if isinstance(one.value, pb.Task) and one.value.node_id]
+    assert chosen(scheduler.schedule(machines, [], waiting, of, NOW_MS, rules)) == expected
+
+
+def test_filling_up_uses_as_few_nodes_as_it_can() -> None:
+    """Each node takes four of these; spreading would use all five."""
+    machines = [build.node(f"n{number}", cpu=1000) for number in range(5)]
+    of = {"web": build.template(resources=pb.Resources(reservations=pb.ResourceReservations(cpu=250)))}
+    rules = scheduler.Rules(strategy=scheduler.Strategy.BINPACK)
+    made = scheduler.schedule(machines, [], waiting_tasks([("web", 8)], of), of, NOW_MS, rules)
+    assert sorted(chosen(made).values()) == ["n0"] * 4 + ["n1"] * 4
