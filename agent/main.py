@@ -111,18 +111,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             over=worker.over,
         ),
         servers=options.server.split(","),
-        register=dpb.Register(
-            node_id=disk.node_id(),
-            node_name=options.name,
-            description=node.describe(
-                address=options.address,
-                containers=options.ids.ranges,
-                no_users=no_users,
-                disk=layout.state,
-                generic=dict(options.resource),
-            ),
-            labels=dict(label.split("=", 1) for label in options.label),
-        ),
+        register=_register(options, layout, disk.node_id(), no_users),
         chance=chance,
     )
     # What is alive now lives as long as the agent does; collections need not look at it.
@@ -138,6 +127,19 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     finally:
         await server.close()
         await runtime.close()
+
+
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+    """How the node presents itself."""
+    description = node.describe(
+        address=options.address,
+        containers=options.ids.ranges,
+        no_users=no_users,
+        disk=layout.state,
+        generic=dict(options.resource),
+    )
+    labels = dict(label.split("=", 1) for label in options.label)
+    return dpb.Register(node_id=node_id, node_name=options.name, description=description, labels=labels)
 
 
 def now_ms() -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchctl import tables, terminal
 from protos.orch.v1 import control_pb2 as control
 
-TITLES = ("SERVICE", "SLOT", "NODE", "")
+TITLES = ("SERVICE", "SLOT", "NODE", "REMARK")
 
 
 def page(placements: Sequence[control.PlannedTask]) -> list[str]:

@@ -25,6 +25,8 @@ MOST_AT_ONCE = 64
 """Tasks that others are stopped for in one pass; when the victims have ended, the next ones follow."""
 REASON = "Preempted"
 """Why a victim ended, whatever its agent says of its end."""
+MOST_WAYS = 100
+"""Nodes that are compared for one task; in a larger cluster the fewest victims are the fewest among so many nodes."""
 COMPARED = 64
 """Tasks of a node among which every pair is tried."""
 
@@ -39,7 +41,7 @@ class Way:
 
 
 class Preemption:
-    """For one pass of the scheduler. `priority_of` and `service_of` by namespace and name of a service."""
+    """For one pass of the scheduler. `placed`: every task that has a node."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Preemption:
             mask &= one.passes(self._fleet, ask)
         rows = [row for row in np.flatnonzero(mask).tolist() if only_row in {None, row}]
         ways = (way for row in rows if (way := self._way(row, ask)) is not None)
-        best = min(ways, key=self._cost, default=None)
+        best = min(itertools.islice(ways, MOST_WAYS), key=self._cost, default=None)
         if best is not None:
             self._book(best, ask)
         return best
@@ -107,7 +109,7 @@ class Preemption:
         def is_enough(chosen: Sequence[pb.Task]) -> bool:
             return self._within_budgets(chosen) and self._fits(row, ask, [*ending, *chosen])
 
-        victims = self._fewest(lower, is_enough)
+        victims = self._fewest(lower, is_enough) if self._fits(row, ask, [*ending, *lower]) else None
         return None if victims is None else Way(row=row, victims=victims, ending=ending)
 
     def _may_go(self, task: pb.Task, ask: Ask) -> bool:
@@ -120,8 +122,6 @@ class Preemption:
 
         Exact up to two. Beyond that a smaller set may exist: to look for it costs more than it is worth.
         """
-        if not lower:
-            return None
         sizes = (1, 2) if len(lower) <= COMPARED else (1,)
         for chosen in itertools.chain.from_iterable(itertools.combinations(lower, size) for size in sizes):
             if is_enough(chosen):

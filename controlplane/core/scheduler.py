@@ -91,6 +91,8 @@ class _Pass:
         self._placed, self._templates, self._now_ms, self._rules = placed, templates, now_ms, rules
         self._ships = fleet.survey(nodes, placed, templates, rules.everywhere)
         self._failures = failures_on(self._ships, placed)
+        # Of tasks whose service is gone, the priority is 0.
+        self._lowest = min([0, *(service.spec.priority for service in rules.services.values())])
         self._preemption: preemption.Preemption | None = None
 
     def place(self, group: Sequence[pb.Task], template: pb.TaskTemplate) -> list[plan.Change]:
@@ -137,6 +139,8 @@ class _Pass:
                 yield waits
 
     def _make_way(self, task: pb.Task, ask: asking.Ask) -> preemption.Way | None:
+        if ask.priority <= self._lowest:
+            return None
         if self._preemption is None:
             self._preemption = preemption.Preemption(self._ships, self._placed, self._templates, self._rules.services)
         if not self._preemption.may_help(ask):
@@ -147,8 +151,8 @@ class _Pass:
     def _explain_target(self, task: pb.Task, ask: asking.Ask) -> list[pb.Refusal]:
         row = self._ships.row_of.get(task.target_node_id)
         if row is None:
-            detail = f"the only node that it is for, {task.target_node_id}, is not there any more"
-            return [pb.Refusal(filter="target", detail=detail, nodes=0)]
+            detail = "it is the only node for the task, and not there any more"
+            return [pb.Refusal(filter="target", detail=detail, nodes=1, examples=[task.target_node_id])]
         return filters.explain(self._ships, ask, [row])
 
 
@@ -157,7 +161,8 @@ def _for_whom(way: preemption.Way, ships: fleet.Fleet) -> str:
     names = sorted(task.meta.name for task in (*way.victims, *way.ending))
     shown = ", ".join(names[: filters.MAX_EXAMPLES])
     more = f" and {len(names) - filters.MAX_EXAMPLES} more" if len(names) > filters.MAX_EXAMPLES else ""
-    return f"waits for room on node {ships.nodes[way.row].meta.name}, until {shown}{more} have ended"
+    verb = "has" if len(names) == 1 else "have"
+    return f"waits for room on node {ships.nodes[way.row].meta.name}, until {shown}{more} {verb} ended"
 
 
 def _assign(task: pb.Task, node: pb.Node, granted: Mapping[str, Sequence[str]] | None, now_ms: int) -> plan.Write:

@@ -109,9 +109,11 @@ class Scoring:
             counts = neighbourhood.counts(self._fleet, by, self._wanted)
             column = self._fleet.column(by)
             said.append(f"{counts[int(column.codes[row])]} of its tasks in {by} {column.value(row) or 'none'}")
+        load = int(self._fleet.load[row])
+        others = f"{load} task{'s' if load != 1 else ''} there"
         if self._strategy is Strategy.BINPACK:
-            return [*said, f"{-score[-3] / 10:.1f}% full with it", f"{self._fleet.load[row]} tasks there"]
-        return [*said, f"{self._present[row]} of its tasks there", f"{self._fleet.load[row]} tasks there"]
+            return [*said, f"{-score[-3] / 10:.1f}% full with it", others]
+        return [*said, f"{self._present[row]} of its tasks there", others]
 
     def _last(self, row: int, present: int, taken: int) -> tuple[int, int]:
         load = int(self._fleet.load[row]) + taken

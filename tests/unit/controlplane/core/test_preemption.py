@@ -68,7 +68,7 @@ def test_the_fewest_make_way_and_the_urgent_one_follows_when_they_have_ended() -
     world.schedule()
     assert world.stopped() == ["low-1"], "one is enough on n1, two would have to go on n2"
     assert world.tasks["low-1"].status.reason == "Preempted"
-    assert world.tasks[urgent].status.message == "waits for room on node n1, until low-1 have ended"
+    assert world.tasks[urgent].status.message == "waits for room on node n1, until low-1 has ended"
     assert world.schedule() == plan.NOTHING, "nobody else is stopped meanwhile, and nothing is written again"
     world.end("low-1")
     world.schedule()
