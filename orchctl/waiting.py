@@ -21,6 +21,8 @@ COALESCE_S = 0.01
 """Events that come together are looked at together."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
+MOST_SERVICES = 16
+"""Services whose tasks are watched one by one."""
 
 
 class View:
@@ -147,13 +149,18 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
 
 
 def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
-    """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
+    """All objects of the targets' kinds and namespaces, and the tasks of the services among them.
+
+    A watch takes so many selections and no more; of many services, all tasks of their namespaces are looked at.
+    """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
-    return [
-        *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
-    ]
+    if len(services) > MOST_SERVICES:
+        spaces = dict.fromkeys(each.namespace for each in services)
+        tasks = [control.ListRequest(kind="task", namespace=namespace) for namespace in spaces]
+    else:
+        tasks = [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    return [*(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole), *tasks]
 
 
 async def _watch(

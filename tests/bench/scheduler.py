@@ -1,6 +1,7 @@
 """The pure scheduler alone: how long it takes to give many tasks to many nodes, the changes of its plan included.
 
-The figure is the processor's time that a decision takes: nothing is waited for, and others may use the machine. The marks are 50,000 decisions a second with no wishes, 10,000 with any.
+The figure is the processor's time that a decision takes: nothing is waited for, and others may use the
+machine. The marks are 50,000 decisions a second with no wishes, 10,000 with any.
 """
 
 import contextlib
