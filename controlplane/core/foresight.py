@@ -7,7 +7,7 @@ as where they are.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controlplane.core import revisions, scheduler, tasks
+from controlplane.core import filters, revisions, scheduler, tasks
 from manifests import defaults
 from protos import states
 from protos.orch.v1 import control_pb2 as api
@@ -50,7 +50,7 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     told += [
         _goes(change.value, names)
         for change in made.changes
-        if isinstance(change.value, pb.Task) and change.value.revision_id.startswith(_THOUGHT)
+        if isinstance(change.value, pb.Task) and _is_told(change.value)
     ]
     order = {_name(service): number for number, service in enumerate(wanted)}
     return sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
@@ -90,6 +90,15 @@ def _thought(service: pb.Service, slot: int, now_ms: int, *, target: str = "") -
         desired_state=pb.DESIRED_STATE_RUNNING,
         status=pb.TaskStatus(state=states.NEW),
     )
+
+
+def _is_told(task: pb.Task) -> bool:
+    """Those that were thought of; of a global service those whose node is one for it, whether it has room or not."""
+    refused = task.target_node_id and any(reason.filter in _NOT_ELIGIBLE for reason in task.status.refusals)
+    return task.revision_id.startswith(_THOUGHT) and not refused
+
+
+_NOT_ELIGIBLE = frozenset(one.name for one in filters.STILL)
 
 
 def _stays(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:

@@ -1,5 +1,7 @@
 """Others make way for the more urgent: as few as possible, never in vain, never for ever, and within their limits."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from controlplane.core import disruption, plan, scheduler, tasks
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import build
+from tests.support import build, golden
 from tests.support.build import NOW_MS
 
 
@@ -131,6 +133,41 @@ def test_room_that_is_promised_is_not_given_to_a_lesser_one() -> None:
     world.end("low-2")
     world.schedule()
     assert world.tasks[urgent].node_id == "n1"
+
+
+def test_the_story_of_a_full_cluster() -> None:
+    """What every pass of the scheduler decides while urgent tasks arrive and victims end, one after the other."""
+    services = {
+        "batch": (service("batch", -5, replicas=4, max_unavailable="2"), 500),
+        "shop": (service("shop", 0, replicas=1, max_unavailable="1"), 500),
+        "urgent": (service("urgent", 10), 1000),
+    }
+    world = World([build.node("n1", cpu=1000), build.node("n2", cpu=1500)], services)
+    lines: list[str] = []
+
+    def look(what: str) -> None:
+        lines.extend(["", f"# {what}", *(f"  {line}" for line in world.schedule().describe().splitlines())])
+
+    for slot in (1, 2, 3, 4):
+        world.add("batch", slot)
+    look("a batch of four is the first to come")
+    world.add("shop", 1)
+    look("the shop takes what is left")
+    for name, task in world.tasks.items():
+        task.status.state, task.status.ready = states.RUNNING, True
+        assert task.node_id, f"{name} has a node"
+    world.add("urgent", 1)
+    look("an urgent task needs a whole node")
+    world.add("urgent", 2)
+    look("another one: the batch may not lose more than two")
+    first, second = world.stopped()
+    world.end(first)
+    world.add("batch", 5)
+    look(f"{first} has ended and is replaced: its room is promised")
+    world.end(second)
+    look(f"{second} has ended, too")
+    look("nothing happens any more")
+    golden.check(Path(__file__).parent / "preemption.txt", "\n".join(lines[1:]) + "\n")
 
 
 @settings(max_examples=150, deadline=None)

@@ -107,6 +107,16 @@ def test_a_forecast_of_another_template_begins_anew() -> None:
     assert forecast(service, machines, there, [build.revision(service, image="hello:1")]) == [(1, "n1", False)]
 
 
+def test_a_forecast_of_a_global_service_tells_of_the_nodes_that_are_for_it() -> None:
+    """n1 is not, n2 has no room."""
+    service = build.service()
+    service.spec.mode = pb.SERVICE_MODE_GLOBAL
+    service.spec.template.placement.constraints.append("node.name != n1")
+    service.spec.template.container.resources.reservations.cpu = 500
+    machines = [build.node("n1"), build.node("n2", cpu=100), build.node("n3")]
+    assert forecast(service, machines, [], []) == [(2, "", False), (3, "n3", False)]
+
+
 def test_a_forecast_tells_what_fits_nowhere() -> None:
     service = build.service(replicas=1)
     service.spec.template.placement.constraints.append("node.name == n9")
