@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -47,6 +48,9 @@ from runtime import defaults, userprobe
 log = structlog.get_logger()
 
 MAX_DESCRIPTORS = 16_384
+RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""The name of a generic resource, as manifests write it."""
+RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 
 
 def main(arguments: list[str] | None = None, *, early_names: socket.socket | None = None) -> None:
@@ -114,7 +118,7 @@ async def run(
             over=worker.over,
         ),
         servers=options.server.split(","),
-        register=_register(options, disk.node_id(), no_users),
+        register=_register(options, layout, disk.node_id(), no_users),
         chance=chance,
     )
     # What is alive now lives as long as the agent does; collections need not look at it.
@@ -132,14 +136,17 @@ async def run(
         await runtime.close()
 
 
-def _register(options: argparse.Namespace, node_id: str, no_users: str) -> dpb.Register:
-    """What the node says of itself."""
-    return dpb.Register(
-        node_id=node_id,
-        node_name=options.name,
-        description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
-        labels=dict(label.split("=", 1) for label in options.label),
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+    """How the node presents itself."""
+    description = node.describe(
+        address=options.address,
+        containers=options.ids.ranges,
+        no_users=no_users,
+        disk=layout.state,
+        generic=dict(options.resource),
     )
+    labels = dict(label.split("=", 1) for label in options.label)
+    return dpb.Register(node_id=node_id, node_name=options.name, description=description, labels=labels)
 
 
 def now_ms() -> int:
@@ -184,6 +191,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "all others reach published ports alone",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        type=_resource,
+        help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
 
@@ -210,6 +224,14 @@ def _check_ids(ids: users.Ids) -> None:
 
 
 _ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
+
+
+def _resource(text: str) -> tuple[str, list[str]]:
+    name, _, ids = text.partition("=")
+    listed = ids.split(",")
+    if not RESOURCE.fullmatch(name) or not all(map(RESOURCE_ID.fullmatch, listed)) or len(set(listed)) < len(listed):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=ID[,ID…] without an id twice, such as gpu=0,1")
+    return name, listed
 
 
 def _label(text: str) -> str:

@@ -13,6 +13,7 @@ import structlog
 from controlplane.controllers import events, nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
+from controlplane.core import scheduler
 from controlplane.core.events import Limits
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import Session
@@ -38,6 +39,8 @@ class World:
     network_mtu: int = 0
     """0: each node works it out."""
     events: Limits = field(default_factory=Limits)
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    """What the scheduler does with nodes that are as good as each other."""
 
     @property
     def network(self) -> wire.NodeNetwork:
@@ -63,7 +66,7 @@ async def lead(
         nodes.NodeLoss(),
         services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
-        scheduling.Scheduling(),
+        scheduling.Scheduling(world.strategy),
         reports,
     )
     loops = {planner.name: Loop(planner, pen, world.now_ms, world.random) for planner in planners}

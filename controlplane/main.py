@@ -21,6 +21,7 @@ import structlog
 
 from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
+from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
@@ -85,6 +86,7 @@ async def _run(options: argparse.Namespace) -> None:
         images=options.state / "images",
         now_ms=now_ms,
         new_id=new_id,
+        strategy=scheduler.Strategy(options.placement),
     )
     try:
         async with server.serving(edge, instance, store), asyncio.TaskGroup() as group:
@@ -126,6 +128,7 @@ def _world(options: argparse.Namespace) -> World:
         ranges=Ranges(cluster=options.cluster_range, subnet_bits=SUBNET_BITS, services=options.service_range),
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
+        strategy=scheduler.Strategy(options.placement),
     )
 
 
@@ -201,6 +204,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_mtu,
         metavar="BYTES",
         help="the largest packet of a task (default: each node works it out)",
+    )
+    parser.add_argument(
+        "--placement",
+        default=scheduler.Strategy.SPREAD.value,
+        choices=[one.value for one in scheduler.Strategy],
+        help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
+        "binpack to the fullest (default: %(default)s); the same for every instance",
     )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser

@@ -10,12 +10,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, isolation, networking, quoting, suggest, updating, words
+from manifests import checks, diff, isolation, networking, placement, quoting, suggest, updating, words
 from manifests.paths import Path
 from manifests.problems import Problem
-from protos import kinds, schema, units
+from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
-from protos.orch.v1 import options_pb2 as options
 
 __all__ = ["Problem", "validate", "validate_change"]
 
@@ -154,17 +153,6 @@ def _ulimit(ulimit: pb.Ulimit, path: Path) -> Iterator[Problem]:
         yield Problem(keys=(*path, "soft"), message=f"{ulimit.soft} is more than hard, {ulimit.hard}")
 
 
-def _resources(resources: pb.Resources, path: Path) -> Iterator[Problem]:
-    limits, reservations = resources.limits, resources.reservations
-    for field, unit, limit, reserved in (
-        ("cpu", options.UNIT_CPU, limits.cpu, reservations.cpu),
-        ("memory", options.UNIT_BYTES, limits.memory, reservations.memory),
-    ):
-        if limit and reserved > limit:
-            message = f"{units.format(unit, reserved)} is more than the limit, {units.format(unit, limit)}"
-            yield Problem(keys=(*path, "reservations", field), message=message)
-
-
 _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
     message.DESCRIPTOR.full_name: rule
     for message, rule in (
@@ -177,6 +165,10 @@ _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
         (pb.Container, _container),
         (pb.Port, _port),
         (pb.Ulimit, _ulimit),
-        (pb.Resources, _resources),
+        (pb.Resources, placement.resource_problems),
+        (pb.Placement, placement.problems),
+        (pb.Toleration, placement.toleration_problems),
+        (pb.NodeSpec, placement.node_problems),
+        (pb.Taint, placement.taint_problems),
     )
 }

@@ -53,6 +53,7 @@ VERBS: Mapping[str, Verb] = {
     "logs": Verb(module="logs", section="Tasks", summary="Show what a service or a task printed."),
     "exec": Verb(module="exec", section="Tasks", summary="Run a command inside a task."),
     "top": Verb(module="top", section="Cluster", summary="Show what services, tasks and nodes carry and use now."),
+    "why": Verb(module="why", section="Tasks", summary="Tell why a task is on its node, or on none."),
     "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
     "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
     "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),

@@ -57,6 +57,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: 
             ("Service", f"{value.service}, slot {value.slot}" if value.slot else f"{value.service}, one on each node"),
             ("Revision", f"{revision_.number} ({value.revision_id})" if revision_ else value.revision_id),
             ("Node", view.node(value.node_id)),
+            ("Granted", phrases.granted(value.granted)),
             ("State", _since(phrases.task_state(value), status.at, view)),
             ("Desired", phrases.desired(value)),
             ("Ready", phrases.yes_no(yes=status.ready)),
@@ -92,6 +93,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Users", safety.users_of_node(description)),
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
+            ("Taints", ", ".join(map(phrases.taint, value.spec.taints))),
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]
@@ -234,7 +236,10 @@ def _resources(cpu: int, memory: int, pids: int) -> str:
 
 def _capacity(capacity: pb.NodeCapacity) -> str:
     tasks = f", {capacity.tasks} tasks" if capacity.tasks else ""
-    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}"
+    pids = f", {capacity.pids} processes" if capacity.pids else ""
+    disk = f", {phrases.size(capacity.disk)} disk" if capacity.disk else ""
+    generic = "".join(f", {len(one.ids)} {name}" for name, one in sorted(capacity.generic.items()))
+    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}{pids}{disk}{generic}"
 
 
 def _duration(message: pb.NodeLossPolicy, field: str) -> str:

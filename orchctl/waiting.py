@@ -19,11 +19,12 @@ from protos.orch.v1 import objects_pb2 as pb
 
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
-MOST_SERVICES = 16
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
+MOST_SERVICES = 16
+"""Services whose tasks are watched one by one."""
 
 
 class View:
@@ -167,7 +168,10 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
 
 
 def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
-    """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
+    """All objects of the targets' kinds and namespaces, and the tasks of the services among them.
+
+    A watch takes so many selections and no more; of many services, all tasks of their namespaces are looked at.
+    """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
     return [

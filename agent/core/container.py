@@ -177,8 +177,14 @@ def environment(task: pb.Task, spec: pb.Container, image: PreparedImage, *, node
         ORCH_SLOT=str(task.slot),
         ORCH_NODE=node_name,
         ORCH_ADDRESS=address,
+        **{resource_variable(name): ",".join(one.ids) for name, one in sorted(task.granted.items())},
     )
     return [f"{name}={value}" for name, value in variables.items()]
+
+
+def resource_variable(name: str) -> str:
+    """`ORCH_RESOURCE_FAST_DISK` for `fast-disk`: which ones of its node it got."""
+    return f"ORCH_RESOURCE_{name.upper().replace('-', '_')}"
 
 
 def resources(wanted: pb.Resources) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from controlplane import rpc
-from controlplane.api import exec_session, ports
+from controlplane.api import exec_session, placement, ports
 from controlplane.api import watch as watching
 from controlplane.api.log_session import LogSession
 from controlplane.api.network_check import Check
@@ -17,6 +17,7 @@ from controlplane.api.reads import Reads
 from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
+from controlplane.core import scheduler
 from controlplane.images import ClusterImages
 from controlplane.store.cache import Cache
 from protos import kinds
@@ -39,6 +40,7 @@ class Parts:
     election: ports.Election
     version: str
     instance: str
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -122,6 +124,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
         parts = self._parts
         usage = Usage(state=self._reads.state(), streams=parts.streams, network=parts.network)
         await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
+
+    async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
+        return placement.answer(self._reads.state(), request, self._parts.strategy)
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

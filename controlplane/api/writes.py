@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from controlplane.api import placement
 from controlplane.core import apply as deciding
-from controlplane.core import edits, events, lookup, plan, prune, rollout_edits, telling, warnings
+from controlplane.core import edits, events, foresight, lookup, plan, prune, rollout_edits, scheduler, telling, warnings
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -43,12 +44,19 @@ class Writes:
     """What changes the objects. `new_id` makes ids that are never used again."""
 
     def __init__(
-        self, store: api.Store, known: cache.Cache, *, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self,
+        store: api.Store,
+        known: cache.Cache,
+        *,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
     ) -> None:
         self._store = store
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
+        self._strategy = strategy
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
@@ -73,7 +81,10 @@ class Writes:
             deciding.check_size(changes)
             results = (*decision.results, *pruning.results())
             if request.dry_run or not changes:
-                return self._applied(results, self._cache.revision)
+                applied = self._applied(results, self._cache.revision)
+                if request.dry_run:
+                    applied.placements.extend(self._placements(decision))
+                return applied
             with contextlib.suppress(store_errors.Conflict):
                 told = [
                     self._told(one.after, *telling.of_apply(one), actor)
@@ -140,6 +151,11 @@ class Writes:
             revision=revision,
         )
 
+    def _placements(self, decision: deciding.Decision) -> Iterable[pb.PlannedTask]:
+        services = [one.after for one in decision.results if isinstance(one.after, objects_pb2.Service)]
+        there = placement.present(self._cache.snapshot(), self._strategy)
+        return foresight.placements(services, there, self._now_ms())
+
     # One object ---------------------------------------------------------------------------------------------------
 
     async def scale(self, request: pb.ScaleRequest, actor: str = "") -> pb.ScaleResponse:
@@ -200,6 +216,8 @@ class Writes:
                 availability=request.availability,
                 set_labels=request.set_labels,
                 remove_labels=request.remove_labels,
+                set_taints=request.set_taints,
+                remove_taints=request.remove_taints,
                 now_ms=self._now_ms(),
             )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from controlplane.core import addresses, garbage, image_names, plan, published, replicated
+from controlplane.core import addresses, ask, garbage, image_names, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import kinds, schema, states
 from protos.orch.v1 import objects_pb2 as pb
@@ -21,7 +21,7 @@ class Services:
         node = change.after or change.before
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
-            concerned = {node.meta.id, *_draining(snapshot)}
+            concerned = {node.meta.id, *_draining(snapshot), *_tainted(snapshot)}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
             return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
@@ -61,6 +61,7 @@ class Services:
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
+        draining |= _repelled(service, snapshot)
         situation = replicated.Situation(
             service=service,
             revisions=snapshot.revisions_of(namespace, name).values(),
@@ -154,6 +155,26 @@ def _digest(snapshot: Snapshot, image: str) -> str:
         return ""
     found = snapshot.get(pb.Image, image_names.canonical(image))
     return image_names.digest_of(image) or (found.status.digest if found is not None else "")
+
+
+def _tainted(snapshot: Snapshot) -> frozenset[str]:
+    """The nodes that some tasks have to leave."""
+    nodes = snapshot.all(pb.Node).values()
+    return frozenset(node.meta.id for node in nodes if any(map(_drives_out, node.spec.taints)))
+
+
+def _repelled(service: pb.Service, snapshot: Snapshot) -> frozenset[str]:
+    """The nodes that tasks of the service have to leave, since it does not stand a `no-execute` taint of theirs."""
+    tolerations = service.spec.template.placement.tolerations
+    return frozenset(
+        node.meta.id
+        for node in snapshot.all(pb.Node).values()
+        if any(_drives_out(taint) and not ask.stands(tolerations, taint) for taint in node.spec.taints)
+    )
+
+
+def _drives_out(taint: pb.Taint) -> bool:
+    return ask.effect_of(taint) == pb.TAINT_EFFECT_NO_EXECUTE
 
 
 def _takes_tasks(node: pb.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Decides the small changes: delete, scale, labels and annotations, and a node's availability.
+"""Decides the small changes: delete, scale, labels and annotations, and a node's taints and availability.
 
 Each function is given the object as it is stored and answers with how it should be stored, or refuses. An object that
 is returned as it came needs no write.
@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, plan, relations
+from controlplane.core import apply, ask, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import kinds
+from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
 
 ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
@@ -48,15 +48,21 @@ def update_node(
     availability: pb.Availability.ValueType,
     set_labels: Mapping[str, str],
     remove_labels: Iterable[str],
+    set_taints: Iterable[pb.Taint] = (),
+    remove_taints: Iterable[str] = (),
     now_ms: int,
 ) -> pb.Node:
-    """The node with other labels or another availability; UNSPECIFIED leaves it as it is."""
+    """The node with other labels or taints, or another availability; UNSPECIFIED leaves it as it is."""
     updated = plan.copy(node)
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
     for key in remove_labels:
         updated.meta.labels.pop(key, None)
     updated.meta.labels.update(set_labels)
+    taints = taints_after(updated.spec.taints, set_taints, remove_taints)
+    if taints != list(updated.spec.taints):
+        del updated.spec.taints[:]
+        updated.spec.taints.extend(taints)
     return _checked(node, updated, now_ms)
 
 
@@ -80,6 +86,18 @@ def update_meta(
             raise errors.NotNow(text, hint="--overwrite gives it another value")
         words.apply(present)
     return _checked(value, updated, now_ms)
+
+
+def taints_after(before: Iterable[pb.Taint], setting: Iterable[pb.Taint], removed: Iterable[str]) -> list[pb.Taint]:
+    """The taints of a node without those of `removed` (`key` or `key:effect`), and with those that are set."""
+
+    def mark(taint: pb.Taint) -> tuple[str, str]:
+        return taint.key, schema.enum_word(pb.TaintEffect.DESCRIPTOR, ask.effect_of(taint))
+
+    gone = set(removed)
+    kept = {mark(one): one for one in before if one.key not in gone and ":".join(mark(one)) not in gone}
+    kept.update({mark(one): one for one in setting})
+    return list(kept.values())
 
 
 def mark_deleted(service: pb.Service, *, now_ms: int) -> pb.Service:

@@ -3,9 +3,9 @@
 The rule: a place is named by what is stored in its tasks (`slot` and `target_node_id`), so that every leader finds the
 same tasks in it.
 
-A place on a node that takes no tasks at the moment (paused, or out of reach) is *held*: what is there stays as it is,
-and nothing new is made for it. A node that is out of reach hears of nothing, so what it is not to have any more is
-told to stop when it is back.
+A place on a node that takes no tasks at the moment (paused, tainted, or out of reach) is *held*: what is there stays as
+it is, and nothing new is made for it. A node that is out of reach hears of nothing, so what it is not to have any more
+is told to stop when it is back.
 """
 
 from collections.abc import Collection, Iterable
@@ -56,12 +56,13 @@ def wanted(
     if service.spec.mode != pb.SERVICE_MODE_GLOBAL:
         return [Place(number=number, word=str(number)) for number in range(1, service.spec.replicas + 1)]
     ordered = sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
-    fitting = [node for node in ordered if not _is_ready(node) or eligibility.eligible(service, template, node)]
-    return [place for place in map(_on, fitting) if not place.held or place.node_id in occupied]
+    fitting = [node for node in ordered if not _is_ready(node) or eligibility.eligible(template, node)]
+    on_nodes = [_on(template, node) for node in fitting]
+    return [place for place in on_nodes if not place.held or place.node_id in occupied]
 
 
-def _on(node: pb.Node) -> Place:
-    held = not _is_ready(node) or node.spec.availability == pb.AVAILABILITY_PAUSE
+def _on(template: pb.TaskTemplate, node: pb.Node) -> Place:
+    held = not _is_ready(node) or not eligibility.takes_new(template, node)
     return Place(node_id=node.meta.id, word=node.meta.name, held=held)
 
 

@@ -25,7 +25,7 @@ class Situation:
     revisions: Collection[pb.Revision]
     tasks: Collection[pb.Task]
     draining: frozenset[str]
-    """Ids of the nodes whose tasks have to leave."""
+    """Ids of the nodes whose tasks have to leave: drained, or with a taint that drives them out."""
     now_ms: int
     nodes: Collection[pb.Node] = ()
     """All of them, for a global service."""

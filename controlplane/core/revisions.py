@@ -31,6 +31,12 @@ def order(revision: pb.Revision) -> tuple[int, int]:
     return revision.rolled_out_at, revision.number
 
 
+def existing(spec: pb.ServiceSpec, revisions: Collection[pb.Revision]) -> pb.Revision | None:
+    """The revision that the spec asks for, if it was made before."""
+    equal = [one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at]
+    return max(equal, key=order, default=None)
+
+
 def current(
     service: pb.Service, revisions: Collection[pb.Revision], now_ms: int, digest: str = ""
 ) -> tuple[pb.Revision, bool]:
@@ -39,9 +45,9 @@ def current(
     What the user wrote is compared, not what it resolves to: an upgrade that changes a default replaces no task.
     """
     spec = service.spec
-    equal = [one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at]
-    if equal:
-        return max(equal, key=order), False
+    there = existing(spec, revisions)
+    if there is not None:
+        return there, False
     number = max((revision.number for revision in revisions), default=0) + 1
     name = f"{service.meta.name}-{number}"
     meta = pb.Meta(

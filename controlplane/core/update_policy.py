@@ -11,7 +11,7 @@ counts at once.
 from dataclasses import dataclass
 from fractions import Fraction
 
-from controlplane.core import fleet
+from controlplane.core import demand
 from manifests import defaults
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -59,7 +59,7 @@ def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrd
     """Two tasks cannot have one port of a node, so those that take one stop first."""
     if update.order != pb.UPDATE_ORDER_UNSPECIFIED:
         return update.order
-    return pb.UPDATE_ORDER_STOP_FIRST if fleet.host_ports(template) else pb.UPDATE_ORDER_START_FIRST
+    return pb.UPDATE_ORDER_STOP_FIRST if demand.of(template).ports else pb.UPDATE_ORDER_START_FIRST
 
 
 def _amounts(update: pb.UpdatePolicy, template: pb.TaskTemplate, number: int) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """What is allowed but probably not meant: told with an apply's result, and never a reason to refuse it."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from controlplane.core import image_names
-from manifests import networking, suggest
+from controlplane.core import ask, filters, fleet, image_names
+from manifests import defaults, networking, suggest
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -23,6 +24,8 @@ def warnings(
         *_missing_image(container, images),
         *_ports(value, nodes),
         *_missing_sources(value, services),
+        *_missing_company(value, services),
+        *_fits_nowhere(value, nodes),
         *_privileged(container),
         *_not_rolled_out(value),
     )
@@ -69,6 +72,31 @@ def _not_rolled_out(service: pb.Service) -> Iterator[str]:
         yield f"its rollouts are paused: nothing is replaced until `orchctl rollout resume {name}`"
     if service.spec.mode == pb.SERVICE_MODE_GLOBAL and service.spec.HasField("replicas"):
         yield "it is global: it has one task on each node that fits, and `replicas` says nothing"
+
+
+def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+    """A wish to be near to a service that is not there keeps its tasks waiting; one to be apart is easily fulfilled."""
+    for field, listed in (
+        ("near", service.spec.template.placement.near),
+        ("apart", service.spec.template.placement.apart),
+    ):
+        for one in listed:
+            key = networking.qualified(one.service, service.meta.namespace)
+            if key not in services:
+                meant = suggest.did_you_mean(key, services)
+                yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
+
+
+def _fits_nowhere(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
+    """What no node could take if it were empty."""
+    template: pb.TaskTemplate = defaults.resolve(service.spec.template)
+    task = pb.Task(meta=pb.Meta(namespace=service.meta.namespace), service=service.meta.name)
+    asked = replace(ask.read(task, template), near=(), apart=(), spread=())
+    empty = fleet.survey(nodes, (), {}, {})
+    empty.ready[:] = empty.active[:] = True  # those that are away or paused come back
+    if nodes and not filters.passing(empty, asked).any():
+        told = filters.sentence(filters.explain(empty, asked))
+        yield f"its tasks stay pending, even if every node were empty: {told}"
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:

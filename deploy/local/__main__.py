@@ -44,6 +44,7 @@ def _up(options: argparse.Namespace, folder: Path) -> None:
         nodes=options.nodes,
         owner=options.owner_pid,
         network_mode=options.network_mode,
+        resources=plan.resources_of(options.resource, nodes=options.nodes),
     )
     the_record = cluster.up(wanted, say=print)
     print(status.table(the_record))
@@ -66,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=plan.NETWORK_MODES,
         default="auto",
         help="how nodes reach each other's tasks (default: auto, which is routes on the one segment that there is)",
+    )
+    up.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NODE:NAME=ID[,ID…]",
+        help="things that a node has a number of, such as n1:gpu=0,1",
     )
     up.add_argument("--owner-pid", type=int, default=0, help="take it down when this process ends, however it ends")
     verbs.add_parser("status", parents=[common], help="its processes, nodes and addresses")

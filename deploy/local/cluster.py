@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,7 @@ class Options:
     nodes: int = 3
     owner: int = 0
     network_mode: str = "auto"
+    resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def default_folder(name: str) -> Path:
@@ -123,6 +124,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         lan=plan.choose_lan(network.taken()),
         config=str(path.absolute()),
         network_mode=options.network_mode,
+        resources=options.resources,
     )
     for name in (*the_plan.node_names, "cp1", "etcd"):
         (options.folder / name).mkdir(mode=0o700)

@@ -5,8 +5,8 @@ The plan is made once by `up`, written to `cluster.json`, and read by everybody 
 
 import ipaddress
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +95,8 @@ class Plan:
     """The file with the contexts of `orchctl`."""
     network_mode: str = "auto"
     """How its nodes reach each other's tasks."""
+    resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What each node has a number of, by the node's name: `gpu=0,1`, as its agent is told."""
 
     @property
     def server(self) -> str:
@@ -133,6 +135,19 @@ class Plan:
     def log(self, process: str) -> Path:
         """Where a process's output goes: `etcd`, `cp1`, `n1`, …, `supervisor`."""
         return Path(self.folder) / f"{process}.log"
+
+
+def resources_of(texts: Iterable[str], *, nodes: int) -> dict[str, list[str]]:
+    """`n1:gpu=0,1` → `{"n1": ["gpu=0,1"]}`. The agent checks what comes after the name."""
+    found: dict[str, list[str]] = {}
+    known = {f"n{number}" for number in range(1, nodes + 1)}
+    for text in texts:
+        node, _, resource = text.partition(":")
+        if node not in known or "=" not in resource:
+            hint = f"write it like n1:gpu=0,1 ; nodes are n1 to n{nodes}"
+            raise errors.LocalError(f"not a node and what it has: {text!r}", hint=hint)
+        found.setdefault(node, []).append(resource)
+    return found
 
 
 def host_link(name: str) -> str:
@@ -179,4 +194,5 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
         *("--trusted", f"{plan.lan.host}/32"),
         *("--ids", plan.node_ids(node)),
+        *(word for resource in plan.resources.get(node, ()) for word in ("--resource", resource)),
     ]

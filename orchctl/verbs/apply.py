@@ -3,7 +3,7 @@
 import click
 
 from manifests import reader
-from orchctl import client, differences, errors, options, pruning, sources, terminal, waiting, words
+from orchctl import client, differences, errors, options, output, planned, pruning, sources, terminal, waiting, words
 from orchctl.progress import Target
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
@@ -74,6 +74,7 @@ def command(
         response = stub.Apply(request, timeout=APPLY_TIMEOUT_S, metadata=client.actor())
     for result in response.results:
         _print(result, dry_run=dry_run)
+    output.print_lines(planned.page(response.placements))
     if not dry_run and not detach:
         waiting.until_settled(settings.server, _targets(response), timeout_ms)
         waiting.until_gone(settings.server, _pruned(response), timeout_ms)

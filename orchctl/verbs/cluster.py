@@ -39,12 +39,22 @@ def command() -> None:
     show_default=True,
     help="How nodes reach each other's tasks.",
 )
+@click.option(
+    "--resource",
+    "resources",
+    metavar="NODE:NAME=ID[,ID…]",
+    multiple=True,
+    help="Things that a node has a number of, such as n1:gpu=0,1. May be repeated.",
+)
 @click.option("--owner-pid", type=click.IntRange(min=1), help="Go down when this process ends, however it ends.")
 @_which
-def up(nodes: int, network_mode: str, owner_pid: int | None, name: str, state: Path | None) -> None:
+def up(
+    nodes: int, network_mode: str, resources: tuple[str, ...], owner_pid: int | None, name: str, state: Path | None
+) -> None:
     """Start it, wait until its nodes are ready, and make it the current context."""
+    given = [f"--resource={resource}" for resource in resources]
     owner = [f"--owner-pid={owner_pid}"] if owner_pid else []
-    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *owner)
+    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *given, *owner)
 
 
 @command.command()

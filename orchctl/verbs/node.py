@@ -6,6 +6,7 @@ import click
 
 from orchctl import client, complete, door, errors, options, output, terminal
 from orchctl.verbs import describe, get
+from protos import schema
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -22,6 +23,7 @@ def command() -> None:
       orchctl node drain n2
       orchctl node label n1 disk=ssd zone-
       orchctl node leave --state /var/lib/orch
+      orchctl node taint n1 gpu=a100:no-schedule
     """
 
 
@@ -91,6 +93,45 @@ def leave(state: str, run_dir: str | None, cgroup_parent: str, stop_agent: bool,
     said = {"--stop-agent": stop_agent, "--kill-tasks": kill_tasks}
     where = [f"--state={state}", f"--cgroup-parent={cgroup_parent}", *([f"--run-dir={run_dir}"] if run_dir else [])]
     door.become("agent.leave", *where, *(option for option, is_said in said.items() if is_said))
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.nodes)
+@click.argument("changes", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT…|KEY[:EFFECT]-…")
+@options.with_settings
+def taint(settings: options.Settings, name: str, changes: tuple[str, ...]) -> None:
+    """Keep tasks away that do not tolerate it, or remove taints with a minus behind them.
+
+    EFFECT is no-schedule (no new tasks), prefer-no-schedule (only when no other node takes them) or no-execute (those
+    that are there leave, too).
+
+    \b
+    Examples:
+      orchctl node taint n1 gpu=a100:no-schedule
+      orchctl node taint n1 gpu-
+    """
+    set_taints, removed = parse_taints(changes)
+    _update(settings, control.UpdateNodeRequest(node=name, set_taints=set_taints, remove_taints=removed))
+    terminal.say(f"node/{name} tainted")
+
+
+def parse_taints(changes: Sequence[str]) -> tuple[Sequence[pb.Taint], Sequence[str]]:
+    """`gpu=a100:no-schedule old-` → the taints to set, and what names those to remove."""
+    effects = schema.enum_words(pb.TaintEffect.DESCRIPTOR)
+    set_taints, removed = [], []
+    for change in changes:
+        if change.endswith("-") and len(change) > 1 and "=" not in change:
+            removed.append(change[:-1])
+            continue
+        mark, colon, effect = change.rpartition(":")
+        key, _, value = mark.partition("=")
+        if not colon or not key or effect not in effects:
+            raise errors.InvalidInput(
+                f"not a change of a taint: {change!r}",
+                hint=f"write it like gpu=a100:no-schedule or gpu- ; effects are {', '.join(effects)}",
+            )
+        set_taints.append(pb.Taint(key=key, value=value, effect=effects[effect]))  # type: ignore[arg-type]  # its number
+    return set_taints, removed
 
 
 def parse_changes(changes: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:

@@ -47,7 +47,7 @@ class People:
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
-        return [*often, self._roll, self._roll, self._apply_stack, self._label]
+        return [*often, self._roll, self._roll, self._apply_apart, self._taint, self._apply_stack, self._label]
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
@@ -81,6 +81,7 @@ class People:
             spec.template.restart.attempts = self._chance.randint(0, 2)
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
+        self._add_wishes(spec)
         return spec
 
     def _add_probes(self, container: pb.Container) -> None:
@@ -132,6 +133,38 @@ class People:
         elif state == pb.ROLLOUT_STATE_ROLLED_BACK:
             await self.roll(name, api.ROLLOUT_ACTION_UNDO)
 
+    def _add_wishes(self, spec: pb.ServiceSpec) -> None:
+        """Where its tasks are to run. What has to be is so little that four nodes can do it, whatever else they run."""
+        wishes, reserved = spec.template.placement, spec.template.container.resources.reservations
+        spec.priority = self._chance.choice([0, 0, -1, 5])
+        match self._chance.randint(0, 7):
+            case 0:
+                wishes.constraints.append("node.labels.zone == b" if not _on_the_host(spec) else "node.name != n9")
+                spec.replicas = min(spec.replicas, 3)
+            case 1:
+                wishes.spread.add(by="node.labels.zone", max_skew=self._chance.choice([0, 1, 2]))
+            case 2:
+                spec.template.placement.apart.add(service=self._chance.choice(SERVICES), weight=5)
+                wishes.near.add(service=self._chance.choice(SERVICES), by="node.labels.zone", weight=2)
+            case 3:
+                reserved.generic["gpu"], reserved.pids, reserved.disk = 1, 100, 2**20
+                spec.replicas = min(spec.replicas, 1)  # three services, four cards
+            case 4:
+                wishes.max_per_node = 2
+                wishes.preferences.add(expression="node.labels.zone == a", weight=3)
+            case _:
+                pass
+        if self._chance.random() < 0.2:
+            wishes.tolerations.add(key="spare")
+
+    async def _apply_apart(self) -> None:
+        """A service whose replicas have to be on nodes of their own."""
+        name = self._chance.choice(SERVICES)
+        spec = pb.ServiceSpec(replicas=3, template=pb.TaskTemplate(container=pb.Container(image=IMAGES[0])))
+        spec.template.placement.apart.add(service=name)
+        spec.template.placement.spread.add(by="node.labels.zone", max_skew=1)
+        await self.apply(name, spec)
+
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""
         service = pb.Service(meta=pb.Meta(name=name, namespace="default"), spec=spec)
@@ -178,8 +211,18 @@ class People:
         choices = [pb.AVAILABILITY_ACTIVE, pb.AVAILABILITY_DRAIN, pb.AVAILABILITY_PAUSE]
         await self._set("n4", self._chance.choice(choices))
 
+    async def _taint(self) -> None:
+        effect = self._chance.choice([1, 2, 3])
+        taint = pb.Taint(key="spare", effect=effect)  # type: ignore[arg-type]  # its number
+        request = api.UpdateNodeRequest(node="n4", set_taints=[taint])
+        if self._chance.random() < 0.5:
+            request = api.UpdateNodeRequest(node="n4", remove_taints=["spare"])
+        await self._ask(f"taint n4: {request}".replace("\n", " "), lambda plane: plane.writes.update_node(request))
+
     async def _set(self, node: str, availability: pb.Availability.ValueType) -> bool:
         request = api.UpdateNodeRequest(node=node, availability=availability)
+        if availability == pb.AVAILABILITY_ACTIVE:
+            request.remove_taints.append("spare")
         word = pb.Availability.Name(availability)
         return await self._ask(f"set {node} to {word}", lambda plane: plane.writes.update_node(request))
 
@@ -201,3 +244,8 @@ class People:
         except* (request_errors.RequestError, errors.StoreError, TimeoutError) as refusals:
             self._story.say(f"person: {what} was refused: {running.leaf(refusals)}")
         return taken
+
+
+def _on_the_host(spec: pb.ServiceSpec) -> bool:
+    """Each of its tasks needs a node of its own."""
+    return any(port.mode == pb.PUBLISH_MODE_HOST for port in spec.template.container.ports)

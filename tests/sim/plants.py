@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import probes, steps
@@ -20,12 +22,15 @@ from controlplane.controllers import events as recording
 from controlplane.controllers import loop
 from controlplane.core import (
     addresses,
+    choosing,
     events,
     filters,
+    fleet,
     garbage,
     happenings,
     nodes,
     plan,
+    preemption,
     prune,
     replacing,
     reports,
@@ -34,6 +39,7 @@ from controlplane.core import (
     tasks,
     withdrawal,
 )
+from controlplane.core.ask import Ask, stands
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -98,6 +104,11 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
             continue
         self._planner.done(keys)
         self._set_timers(keys, made.wake_at)
+
+
+def _room_of_a_node_that_is_empty(ships: fleet.Fleet, ask: Ask) -> fleet.Amounts:
+    """Who passes the filters once is believed to take any number."""
+    return np.where(filters.passing(ships, ask), 1_000, 0)
 
 
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
@@ -186,9 +197,33 @@ PLANTS = (
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
-        bug=_instead(filters, "takes", lambda *_: True),
+        bug=_instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
+        hint=5,
+    ),
+    Plant(
+        name="what was granted before is free again",
+        bug=_instead(fleet._Booking, "_remove_granted", lambda _: None),
+        caught_by=frozenset({"nothing is given twice"}),
+        hint=15,
+    ),
+    Plant(
+        name="the parts of a spread are counted once for many tasks",
+        bug=_instead(choosing._Tie, "take", lambda *_: False),
+        caught_by=frozenset({"placement"}),
+        hint=6,
+    ),
+    Plant(
+        name="taints keep only those away that tolerate them",
+        bug=_instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
+        caught_by=frozenset({"placement", "pace"}) | REST,
         hint=1,
+    ),
+    Plant(
+        name="others make way for a task of the same priority",
+        bug=_instead(preemption.Preemption, "_may_go", lambda *_: True),
+        caught_by=frozenset({"placement", "pace", "idle is idle"}),
+        hint=30,
     ),
     Plant(
         name="a stopping task does not hold its slot",
@@ -200,13 +235,13 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=32,
+        hint=39,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=5,
+        hint=2,
     ),
     Plant(
         name="an old task goes before the new one works",
@@ -266,13 +301,13 @@ PLANTS = (
         name="a node whose agent is away is not waited for",
         bug=_instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
         caught_by=frozenset({"let go last"}),
-        hint=4,
+        hint=1,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
         bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=4,
+        hint=5,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
@@ -320,13 +355,13 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=26,
+        hint=21,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
         bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=45,
+        hint=13,
     ),
     Plant(
         name="connections are not drained",
@@ -338,7 +373,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=_instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=9,
+        hint=24,
     ),
     Plant(
         name="the agent starts without looking at what runs",

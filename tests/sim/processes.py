@@ -204,9 +204,11 @@ class Agent:
 
     def _register(self) -> wire.Register:
         number = int(self.name.strip("n"))
-        capacity = pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=20)
+        capacity = pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=20, pids=2_000, disk=2**30)
+        capacity.generic["gpu"].ids.append("0")
         description = pb.NodeDescription(hostname=self.name, address=f"192.0.2.{number}", capacity=capacity)
-        return wire.Register(node_id=self.node_id, node_name=self.name, description=description)
+        labels = {"zone": "a" if number <= 2 else "b"}
+        return wire.Register(node_id=self.node_id, node_name=self.name, description=description, labels=labels)
 
 
 class _Connector:

@@ -8,11 +8,10 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from controlplane.core import fleet
 from controlplane.store import api, typed
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import rollout_rules, told
+from tests.sim import placement_rules, rollout_rules, told
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -34,6 +33,7 @@ class Rules:
         self.objects: dict[str, kinds.StoredObject] = {}
         self.commits = 0
         self.network = NetworkRules()
+        self.placement = placement_rules.PlacementRules()
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
@@ -56,6 +56,7 @@ class Rules:
             self._check_task(before, after)
             rollout_rules.check(self.objects, before, after)
             self.network.note(before, after)
+            self.placement.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
@@ -129,6 +130,7 @@ class Rules:
         if isinstance(before, pb.Task) and isinstance(after, pb.Task):
             _check_rise(before, after)
             self._note_stop(before, after)
+            self.placement.check(before, after, self)
             if before.status.state != after.status.state == states.ORPHANED:
                 self._check_loss(after)
         elif isinstance(after, pb.Task):
@@ -160,7 +162,7 @@ class Rules:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
         rollout_rules.check_places(alive)
         _check_unique("address", {task.meta.id: task.status.address for task in alive})
-        _check_capacity(self.nodes(), alive, self._templates())
+        placement_rules.check_capacity(self.nodes(), alive, self._templates())
 
 
 def _slot_of(task_id: str) -> Slot:
@@ -206,21 +208,3 @@ def _check_unique(what: str, values: Mapping[str, str]) -> None:
         if value and value in owners:
             raise Violation("nothing is given twice", f"{what} {value} was given to {owners[value]} and to {owner}")
         owners[value] = owner
-
-
-def _check_capacity(
-    nodes: Sequence[pb.Node], alive: Sequence[pb.Task], templates: Mapping[str, pb.TaskTemplate]
-) -> None:
-    for node in nodes:
-        here = [templates[task.revision_id] for task in alive if task.node_id == node.meta.id]
-        reserved = [one.container.resources.reservations for one in here]
-        capacity = node.status.description.capacity
-        if sum(one.cpu for one in reserved) > capacity.cpu or sum(one.memory for one in reserved) > capacity.memory:
-            raise Violation("capacity", f"node {node.meta.name} was given more than it has")
-        if len(here) > capacity.tasks:
-            raise Violation("capacity", f"node {node.meta.name} was given {len(here)} tasks and takes {capacity.tasks}")
-        ports = Counter(port for one in here for port in fleet.host_ports(one))
-        if ports and max(ports.values()) > 1:
-            raise Violation(
-                "nothing is given twice", f"node {node.meta.name}: a published port was given twice: {ports}"
-            )

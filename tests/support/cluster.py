@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy import hello
 from deploy.local import cluster, nodes, plan, processes, tasks
@@ -166,7 +167,9 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(*, nodes: int = 3, network_mode: str = "auto") -> Iterator[LocalCluster]:
+def running(
+    *, nodes: int = 3, network_mode: str = "auto", resources: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Iterator[LocalCluster]:
     """A cluster with the images `hello` and `busybox`; it does not outlive this process."""
     with folder() as path:
         os.environ["ORCH_CONFIG"] = str(path / "config.yaml")
@@ -174,7 +177,14 @@ def running(*, nodes: int = 3, network_mode: str = "auto") -> Iterator[LocalClus
         name = f"t{secrets.token_hex(3)}"
         try:
             record = cluster.up(
-                cluster.Options(name=name, folder=state, nodes=nodes, owner=os.getpid(), network_mode=network_mode),
+                cluster.Options(
+                    name=name,
+                    folder=state,
+                    nodes=nodes,
+                    owner=os.getpid(),
+                    network_mode=network_mode,
+                    resources=dict(resources),
+                ),
                 say=lambda _text: None,
             )
             up = LocalCluster(plan=record.plan)

@@ -292,25 +292,68 @@ class ApplyResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision after the change."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyResult]:
         """In the order of the request; then what was pruned."""
 
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTask]:
+        """With `dry_run`: where every task of the services would go, by what is seen now."""
+
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ApplyResult] | None = ...,
         revision: _builtins.int = ...,
+        placements: _abc.Iterable[Global___PlannedTask] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "results", b"results", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
+
+@_typing.final
+class PlannedTask(_message.Message):
+    """Where a task would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The service, as `namespace/name`."""
+    slot: _builtins.int
+    node: _builtins.str
+    """The node's name. Empty: nowhere."""
+    stays: _builtins.bool
+    """It is there already, and stays."""
+    message: _builtins.str
+    """Why it would go nowhere."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        node: _builtins.str = ...,
+        stays: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node", b"node", "service", b"service", "slot", b"slot", "stays", b"stays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedTask: _TypeAlias = PlannedTask  # noqa: Y015
 
 @_typing.final
 class GetRequest(_message.Message):
@@ -759,6 +802,8 @@ class UpdateNodeRequest(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     SET_LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
+    SET_TAINTS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _objects_pb2.Availability.ValueType
@@ -767,6 +812,14 @@ class UpdateNodeRequest(_message.Message):
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_taints(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Taint]:
+        """Taints that take the place of those with the same key and effect."""
+
+    @_builtins.property
+    def remove_taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`key`: every taint of that key; `key:no-schedule`: that one."""
+
     def __init__(
         self,
         *,
@@ -774,10 +827,12 @@ class UpdateNodeRequest(_message.Message):
         availability: _objects_pb2.Availability.ValueType = ...,
         set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
+        set_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
+        remove_taints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "set_labels", b"set_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1154,6 +1209,131 @@ class ImportImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportImageResponse: _TypeAlias = ImportImageResponse  # noqa: Y015
+
+@_typing.final
+class WhyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    """A task, by its name or the beginning of it, or a service."""
+    node: _builtins.str
+    """Only this node, by name or id, with every filter. Empty: all nodes, each with the first filter that refuses."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyRequest: _TypeAlias = WhyRequest  # noqa: Y015
+
+@_typing.final
+class WhyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task. Empty: a service was asked about."""
+    service: _builtins.str
+    """The service."""
+    summary: _builtins.str
+    """The answer in one line."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]:
+        """Those that take it, the best first; then the others by name."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        service: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___NodeVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "service", b"service", "summary", b"summary", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyResponse: _TypeAlias = WhyResponse  # noqa: Y015
+
+@_typing.final
+class NodeVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    TAKES_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The node's name."""
+    here: _builtins.bool
+    """The task is there."""
+    takes: _builtins.bool
+    """It would take it now."""
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterVerdict]:
+        """What was asked of it."""
+
+    @_builtins.property
+    def score(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is compared by, the most important first."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        here: _builtins.bool = ...,
+        takes: _builtins.bool = ...,
+        filters: _abc.Iterable[Global___FilterVerdict] | None = ...,
+        score: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "here", b"here", "node", b"node", "score", b"score", "takes", b"takes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeVerdict: _TypeAlias = NodeVerdict  # noqa: Y015
+
+@_typing.final
+class FilterVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Such as `cpu`."""
+    refusal: _builtins.str
+    """Why it refuses. Empty: it lets the task through."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterVerdict: _TypeAlias = FilterVerdict  # noqa: Y015
 
 @_typing.final
 class VersionRequest(_message.Message):

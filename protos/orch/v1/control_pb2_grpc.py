@@ -105,6 +105,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
                 _registered_method=True)
+        self.Why = channel.unary_unary(
+                '/orch.v1.Control/Why',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.VersionRequest.SerializeToString,
@@ -172,7 +177,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNode(self, request, context):
-        """Changes a node's availability or labels.
+        """Changes a node's availability, labels or taints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +217,13 @@ class ControlServicer:
     def Usage(self, request, context):
         """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
         unless this is called. Answered by the leader, as Logs; one response a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Why(self, request, context):
+        """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,6 +308,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Usage,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.SerializeToString,
+            ),
+            'Why': grpc.unary_unary_rpc_method_handler(
+                    servicer.Why,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -681,6 +698,33 @@ class Control:
             '/orch.v1.Control/Usage',
             protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Why(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Why',
+            protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
             options,
             channel_credentials,
             insecure,

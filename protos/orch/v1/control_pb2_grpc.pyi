@@ -53,7 +53,7 @@ class ControlStub:
     Rollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]
     """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -72,6 +72,8 @@ class ControlStub:
     """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
     unless this is called. Answered by the leader, as Logs; one response a node.
     """
+    Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -95,7 +97,7 @@ class ControlAsyncStub(ControlStub):
     Rollout: _aio.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
     """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -114,6 +116,8 @@ class ControlAsyncStub(ControlStub):
     """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
     unless this is called. Answered by the leader, as Logs; one response a node.
     """
+    Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
 
@@ -188,7 +192,7 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.UpdateNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.UpdateNodeResponse, _abc.Awaitable[_control_pb2.UpdateNodeResponse]]:
-        """Changes a node's availability or labels."""
+        """Changes a node's availability, labels or taints."""
 
     @_abc_1.abstractmethod
     def Logs(
@@ -237,6 +241,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
         unless this is called. Answered by the leader, as Logs; one response a node.
         """
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _control_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.WhyResponse, _abc.Awaitable[_control_pb2.WhyResponse]]:
+        """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
 
     @_abc_1.abstractmethod
     def Version(

@@ -60,4 +60,4 @@ def test_a_node_that_cannot_run_the_template_is_none_of_them(
     service, node = build.service(), build.node("n1")
     service.spec.template.container.userns = userns
     node.status.description.no_users = no_users
-    assert eligibility.eligible(service, service.spec.template, node) == fits
+    assert eligibility.eligible(service.spec.template, node) == fits

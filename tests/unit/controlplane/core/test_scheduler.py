@@ -107,7 +107,14 @@ def test_a_published_port_takes_one_task_a_node() -> None:
 def test_a_port_that_a_service_publishes_on_every_node_is_free_on_none() -> None:
     waiting = [build.task(1, states.NEW, ident="web-1-x")]
     everywhere = {(pb.PROTOCOL_TCP, 8080): "Service default/front"}
-    made = scheduler.schedule([build.node("n1")], [], waiting, {REVISION: template(published=8080)}, NOW_MS, everywhere)
+    made = scheduler.schedule(
+        [build.node("n1")],
+        [],
+        waiting,
+        {REVISION: template(published=8080)},
+        NOW_MS,
+        scheduler.Rules(everywhere=everywhere),
+    )
     (change,) = made.changes
     assert isinstance(change.value, pb.Task)
     assert change.value.status.message == "no node takes it: 1 node (n1): port 8080 is taken by Service default/front"
