@@ -19,6 +19,8 @@ TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
+MOST_SELECTIONS = 32
+"""A watch takes no more; where there are many services, all tasks of their namespaces are watched."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 
@@ -151,10 +153,12 @@ def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
     """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
-    return [
-        *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
-    ]
+    objects = [control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole]
+    tasks = [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    if len(objects) + len(tasks) > MOST_SELECTIONS:
+        spaces = dict.fromkeys(each.namespace for each in services)
+        tasks = [control.ListRequest(kind="task", namespace=namespace) for namespace in spaces]
+    return [*objects, *tasks]
 
 
 async def _watch(
