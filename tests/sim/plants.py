@@ -259,13 +259,13 @@ PLANTS = (
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=84,
+        hint=40,
     ),
     Plant(
         name="the agent takes assignments over a gap",
         bug=_instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=35,
+        hint=9,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
@@ -277,7 +277,7 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=26,
+        hint=9,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
@@ -295,7 +295,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=_instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=1,
+        hint=9,
     ),
     Plant(
         name="the agent starts without looking at what runs",
