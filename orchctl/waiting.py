@@ -21,10 +21,10 @@ TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
+MOST_SELECTIONS = 32
+"""A watch takes no more; where there are many services, all tasks of their namespaces are watched."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
-MOST_SERVICES = 16
-"""Services whose tasks are watched one by one."""
 
 
 class View:
@@ -174,18 +174,12 @@ def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
     """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
-    return [
-        *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *_of_tasks(services),
-    ]
-
-
-def _of_tasks(services: Sequence[Target]) -> list[control.ListRequest]:
-    """Service by service while they are few; else whole namespaces: a watch takes so many selections only."""
-    if len(services) <= MOST_SERVICES:
-        return [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
-    namespaces = dict.fromkeys(each.namespace for each in services)
-    return [control.ListRequest(kind="task", namespace=namespace) for namespace in namespaces]
+    objects = [control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole]
+    tasks = [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    if len(objects) + len(tasks) > MOST_SELECTIONS:
+        spaces = dict.fromkeys(each.namespace for each in services)
+        tasks = [control.ListRequest(kind="task", namespace=namespace) for namespace in spaces]
+    return [*objects, *tasks]
 
 
 async def _watch(

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Collection
 
 from controlplane.core import ask
-from controlplane.core.fleet import attribute_of
+from controlplane.core.attributes import attribute_of
 from manifests import constraints
 from protos.orch.v1 import objects_pb2 as pb
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from controlplane.core import ask as asking
 from controlplane.core import demand as demands
 from controlplane.core import tasks as knowing
+from controlplane.core.attributes import attribute_of
 from controlplane.core.demand import HostPort
-from manifests import constraints
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -170,21 +170,6 @@ class Fleet:
             assert len(free) >= count, f"{name} is given twice on {self.nodes[row].meta.name}"
             granted[name], self.generic[row][name] = free[:count], free[count:]
         return granted
-
-
-def attribute_of(node: pb.Node, attribute: str) -> str | None:
-    """The value of an attribute as constraints name it; None when the node has none."""
-    match attribute:
-        case "node.name":
-            return node.meta.name
-        case "node.id":
-            return node.meta.id
-        case "node.hostname":
-            return node.status.description.hostname or None
-        case "node.platform":
-            return node.status.description.platform or None
-        case _:
-            return node.meta.labels.get(attribute.removeprefix(constraints.LABELS))
 
 
 def holder(task: pb.Task) -> str:

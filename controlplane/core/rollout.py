@@ -236,5 +236,7 @@ def sentence(status: pb.RolloutStatus, goal: pb.Revision, target: pb.Revision, n
             return f"rolled back from {news} to revision {goal.number}: {status.reason}"
         case pb.ROLLOUT_STATE_COMPLETED:
             return f"{news} is rolled out"
+        case _ if target.number == 1 and not status.stable_revision_id:
+            return f"starting {news}: {min(status.replaced, number)} of {number} ready"
         case _:
             return f"updating to {news}: {share}{failed}"

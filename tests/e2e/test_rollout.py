@@ -12,6 +12,9 @@ pytestmark = pytest.mark.root
 
 CRASHES = "command: [sh, -c, 'echo no database; exit 3']"
 
+ASKED = "probes: {readiness: {tcp: {port: 8080}, interval: 200ms}}"
+"""Without a probe, what runs counts as ready, if only for a moment."""
+
 
 def manifest(name: str, *, update: str = "{monitor: 1s}", container: str = "", spec: str = "replicas: 3") -> str:
     """A service of the image `hello`; more for its container, and its spec."""
@@ -48,9 +51,10 @@ def test_history_and_undo(local: LocalCluster) -> None:
 def test_what_fails_is_rolled_back_and_nothing_is_lost(local: LocalCluster) -> None:
     """A container that crashes never takes the place of one that works."""
     update = "{monitor: 2s, onFailure: rollback}"
-    local.orchctl("apply", "-f", "-", text=manifest("safe", update=update))
+    local.orchctl("apply", "-f", "-", text=manifest("safe", update=update, container=ASKED))
     before = names_of(local.await_whole("safe", 3))
-    local.orchctl("apply", "-f", "-", text=manifest("safe", update=update, container=CRASHES), code=1)
+    broken = manifest("safe", update=update, container=f"{ASKED}\n      {CRASHES}")
+    local.orchctl("apply", "-f", "-", text=broken, code=1)
     assert names_of(local.await_whole("safe", 3)) == before
     assert all(get(task.status.address) for task in live(local, "safe"))
     assert "rolled back from revision 2 to revision 1" in local.orchctl("describe", "service", "safe")

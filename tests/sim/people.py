@@ -15,6 +15,8 @@ from tests.sim.story import Story
 
 SERVICES = ("api", "db", "web")
 STACK = "shop"
+ON_NODES = ("api", "db")
+"""Those that sometimes take a port of their nodes."""
 EVERYWHERE = "each"
 """The global one."""
 PATIENCE_S = 10.0
@@ -68,11 +70,14 @@ class People:
             spec.ClearField("replicas")
             resources.reservations.memory = 0  # no node is to be too full for it
             spec.template.container.resources.CopyFrom(resources)
-        elif self._chance.random() < 0.3:
-            published = 8000 + SERVICES.index(name)
-            spec.template.container.ports.add(target=80, published=published, mode=pb.PUBLISH_MODE_HOST)
+        elif name in ON_NODES:
+            # Four nodes have room for three of each, one after the other; also when it goes back to a port of nodes.
             spec.replicas = min(spec.replicas, 3)
-            spec.update.order = pb.UPDATE_ORDER_UNSPECIFIED  # four nodes have no room for two of each
+            if spec.update.order == pb.UPDATE_ORDER_START_FIRST:
+                spec.update.order = pb.UPDATE_ORDER_UNSPECIFIED
+            mode = pb.PUBLISH_MODE_HOST if self._chance.random() < 0.5 else pb.PUBLISH_MODE_UNSPECIFIED
+            published = 8000 + SERVICES.index(name) if mode else 0
+            spec.template.container.ports.add(target=80, published=published, mode=mode)
         else:
             published = 9000 if name == "web" else 0
             spec.template.container.ports.add(target=80, published=published)

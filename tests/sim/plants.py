@@ -229,7 +229,7 @@ PLANTS = (
         name="a stopping task does not hold its slot",
         bug=_instead(tasks, "holds_its_slot", lambda _: False),
         caught_by=frozenset({"one task a slot"}),
-        hint=1,
+        hint=10,
     ),
     Plant(
         name="a loop forgets its keys after a conflict",
@@ -253,25 +253,25 @@ PLANTS = (
         name="more is begun at a time than was allowed",
         bug=_instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
         caught_by=frozenset({"no more at a time"}),
-        hint=12,
+        hint=2,
     ),
     Plant(
         name="what was paused goes on",
         bug=_instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
         caught_by=frozenset({"paused is paused"}),
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="what was rolled back is tried again",
         bug=_instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=13,
+        hint=3,
     ),
     Plant(
         name="a refused revision is made all the same",
         bug=_instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
         caught_by=frozenset({"what was refused stays refused", "life goes on"}),
-        hint=13,
+        hint=3,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -343,7 +343,7 @@ PLANTS = (
         name="the agent takes assignments over a gap",
         bug=_instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=35,
+        hint=9,
     ),
     Plant(
         name="the agent counts assignments on from the last session",

@@ -148,6 +148,15 @@ class World:
         self.shelf.put(changed)
 
 
+def whole(*, replicas: int = 3, **update: object) -> World:
+    """A service whose first revision is rolled out. `update`: fields of its policy."""
+    update.setdefault("monitor", 1_000)
+    world = World(replicas=replicas, update=pb.UpdatePolicy(**update))  # type: ignore[arg-type]  # fields by name
+    world.until(pb.ROLLOUT_STATE_COMPLETED)
+    world.steps(2)
+    return world
+
+
 def _set_image(spec: pb.ServiceSpec, image: str) -> None:
     spec.template.container.image = image
 

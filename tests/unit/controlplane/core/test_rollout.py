@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from controlplane.core import plan, request_errors, tasks
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import build, golden
-from tests.support.rollouts import World
+from tests.support.rollouts import World, whole
 
 HERE = Path(__file__).parent / "rollouts"
 
@@ -19,15 +16,6 @@ COMPLETED, PAUSED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_PAUSED
 ROLLED_BACK, WAITING = pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_WAITING
 ROLLBACK = pb.UPDATE_FAILURE_ACTION_ROLLBACK
 STOP_FIRST = pb.UPDATE_ORDER_STOP_FIRST
-
-
-def whole(*, replicas: int = 3, **update: object) -> World:
-    """A service whose first revision is rolled out. `update`: fields of its policy."""
-    update.setdefault("monitor", 1_000)
-    world = World(replicas=replicas, update=pb.UpdatePolicy(**update))  # type: ignore[arg-type]  # fields by name
-    world.until(COMPLETED)
-    world.steps(2)
-    return world
 
 
 def peaks(world: World, steps: int = 60) -> tuple[int, int]:
@@ -393,193 +381,3 @@ def test_pausing_twice_and_restarting_what_is_stopped() -> None:
     for action, said in ((api.ROLLOUT_ACTION_STOP, "stopped already"), (api.ROLLOUT_ACTION_RESTART, "is stopped")):
         with pytest.raises(request_errors.NotNow, match=said):
             world.ask(action)
-
-
-# Global services ------------------------------------------------------------------------------------------------------
-
-
-def everywhere(nodes: int = 3, **update: object) -> World:
-    """A global service on that many nodes."""
-    world = World(replicas=0, update=pb.UpdatePolicy(monitor=1, **update))  # type: ignore[arg-type]  # fields by name
-    changed = plan.copy(world.service)
-    changed.spec.mode = pb.SERVICE_MODE_GLOBAL
-    world.shelf.put(changed)
-    for number in range(1, nodes + 1):
-        world.shelf.put(build.node(f"n{number}"))
-    world.steps(4)
-    return world
-
-
-def homes(world: World) -> list[str]:
-    return sorted(task.node_id for task in world.tasks if tasks.is_ready(task))
-
-
-def change_node(world: World, name: str, **fields: int) -> None:
-    node = plan.copy(next(one for one in world.shelf.all(pb.Node) if one.meta.name == name))
-    node.spec.availability = fields.get("availability", node.spec.availability)  # type: ignore[assignment]
-    node.status.state = fields.get("state", node.status.state)  # type: ignore[assignment]
-    world.shelf.put(node)
-
-
-def test_one_task_on_each_node_and_on_those_that_join() -> None:
-    world = everywhere()
-    assert homes(world) == ["n1", "n2", "n3"]
-    assert {task.meta.name.rsplit("-", 1)[0] for task in world.tasks} == {"web-n1", "web-n2", "web-n3"}
-    assert world.service.status.message == "3 of 3 ready"
-    world.shelf.put(build.node("n4"))
-    world.steps(2)
-    assert homes(world) == ["n1", "n2", "n3", "n4"]
-
-
-def test_a_drained_node_loses_its_task_and_a_paused_one_keeps_it() -> None:
-    world = everywhere()
-    change_node(world, "n1", availability=pb.AVAILABILITY_DRAIN)
-    change_node(world, "n2", availability=pb.AVAILABILITY_PAUSE)
-    world.apply("good:2")
-    world.steps(12)
-    assert homes(world) == ["n2", "n3"]
-    assert world.images() == ["good:1", "good:2"], "a paused node gets no new task"
-    assert world.rollout.state == COMPLETED
-    change_node(world, "n2", availability=pb.AVAILABILITY_ACTIVE)
-    world.steps(6)
-    assert world.images() == ["good:2", "good:2"]
-
-
-def test_what_a_lost_node_had_is_not_made_anywhere_else() -> None:
-    world = everywhere()
-    lost = next(task for task in world.tasks if task.node_id == "n1")
-    change_node(world, "n1", state=pb.NODE_STATE_DOWN)
-    world.end(lost, states.ORPHANED)
-    world.steps(5)
-    assert homes(world) == ["n2", "n3"]
-    assert world.service.status.settled
-    change_node(world, "n1", state=pb.NODE_STATE_READY)
-    world.steps(3)
-    assert homes(world) == ["n1", "n2", "n3"]
-
-
-# Transcripts ----------------------------------------------------------------------------------------------------------
-
-
-def test_transcript_of_a_start_first_update() -> None:
-    world = whole(replicas=2)
-    world.transcript.clear()
-    world.apply("good:2")
-    world.steps(6)
-    golden.check(HERE / "start_first.txt", "\n".join(world.transcript) + "\n")
-
-
-def test_transcript_of_a_rollback() -> None:
-    world = whole(replicas=3, order=STOP_FIRST, on_failure=ROLLBACK)
-    world.transcript.clear()
-    world.apply("broken:2")
-    world.steps(8)
-    golden.check(HERE / "rollback.txt", "\n".join(world.transcript) + "\n")
-
-
-def test_transcript_of_a_canary() -> None:
-    world = whole(replicas=3, canary=1)
-    world.transcript.clear()
-    world.apply("good:2")
-    world.steps(4)
-    world.ask(api.ROLLOUT_ACTION_PROMOTE)
-    world.steps(8)
-    golden.check(HERE / "canary.txt", "\n".join(world.transcript) + "\n")
-
-
-# Properties -----------------------------------------------------------------------------------------------------------
-
-POLICIES = st.builds(
-    pb.UpdatePolicy,
-    parallelism=st.integers(0, 3),
-    order=st.sampled_from([0, 1, 2]),
-    canary=st.sampled_from([0, 0, 1, 2]),
-    on_failure=st.sampled_from([1, 2, 3]),
-    max_failure_ratio=st.sampled_from(["0", "0.5", "100%"]),
-    monitor=st.sampled_from([1, 3_000]),
-    delay=st.sampled_from([0, 0, 2_000]),
-    progress_deadline=st.just(20_000),
-)
-ACTIONS = st.sampled_from(
-    [
-        ("apply", "good:1"),
-        ("apply", "good:2"),
-        ("apply", "good:3"),
-        ("apply", "slow:4"),
-        ("apply", "broken:5"),
-        ("apply", "crashing:6"),
-        ("scale", "1"),
-        ("scale", "4"),
-        ("wait", "1"),
-        ("wait", "5"),
-        *(("ask", str(action)) for action in range(1, 9)),
-    ]
-)
-
-
-def act(world: World, what: str, how: str) -> None:
-    """What a person may do; a refusal is an answer like any other."""
-    try:
-        match what:
-            case "apply":
-                world.apply(how)
-            case "scale":
-                world.scale(int(how))
-            case "ask":
-                world.ask(int(how))  # type: ignore[arg-type]  # the number of an action
-            case _:
-                world.steps(int(how))
-    except request_errors.RequestError:
-        world.step()
-
-
-def check_slots(world: World) -> None:
-    """Never more than two tasks in a slot that have not ended, and of the live ones never two of one revision."""
-    places: dict[int, list[pb.Task]] = {}
-    for task in world.unended:
-        if task.desired_state < pb.DESIRED_STATE_REMOVE:
-            places.setdefault(task.slot, []).append(task)
-    for members in places.values():
-        assert len(members) <= 2, [task.meta.id for task in members]
-        live = [task.revision_id for task in members if tasks.is_live(task)]
-        assert len(live) == len(set(live)), "two live tasks of one revision in a slot"
-
-
-@settings(max_examples=60, deadline=None)
-@given(POLICIES, st.lists(ACTIONS, max_size=12))
-def test_whatever_people_do_it_ends_where_they_wanted(policy: pb.UpdatePolicy, actions: list[tuple[str, str]]) -> None:
-    """Safe all the way; and once a template that works is asked for and nothing holds it, it is everywhere."""
-    world = World(update=policy)
-    for what, how in actions:
-        act(world, what, how)
-        world.step()
-        check_slots(world)
-    world.apply("good:9")
-    for action in (api.ROLLOUT_ACTION_START, api.ROLLOUT_ACTION_RESUME):
-        act(world, "ask", str(action))
-    world.steps(60)
-    act(world, "ask", str(api.ROLLOUT_ACTION_PROMOTE))
-    for _ in range(120):
-        world.step()
-        check_slots(world)
-    assert world.images() == ["good:9"] * world.service.spec.replicas
-    assert world.rollout.state == COMPLETED
-    assert world.look() == plan.NOTHING, "a service at rest is left alone"
-
-
-@settings(max_examples=40, deadline=None)
-@given(POLICIES, st.lists(ACTIONS, max_size=8))
-def test_a_good_service_stays_up_whatever_comes_after(policy: pb.UpdatePolicy, actions: list[tuple[str, str]]) -> None:
-    """Start-first, one at a time: none of it ever takes a task away before another does its work."""
-    policy.order, policy.parallelism = pb.UPDATE_ORDER_START_FIRST, 1
-    policy.on_failure, policy.max_failure_ratio = ROLLBACK, "0"
-    world = World(update=policy)
-    world.until(COMPLETED)
-    for what, how in actions:
-        if what == "scale" or how in {str(api.ROLLOUT_ACTION_STOP), "crashing:6"}:
-            continue
-        act(world, what, how)
-        for _ in range(6):
-            world.step()
-            slots = {task.slot for task in filter(tasks.is_ready, world.tasks)}
-            assert slots == {1, 2, 3}, world.transcript[-20:]
