@@ -1,6 +1,6 @@
 """What people say of an object, without what the system sets."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 import manifests
 from manifests import wish
@@ -18,6 +18,8 @@ def test_what_the_system_sets_is_left_out() -> None:
     assert "replicas: 3" in text
 
 
+# A whole service is a lot to draw for a machine that does other things as well.
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.services())
 def test_the_wish_of_an_object_says_all_that_people_say(service: pb.Service) -> None:
     """Reading it back loses nothing, and nothing is different from the object itself."""

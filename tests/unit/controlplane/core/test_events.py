@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core import events, happenings
@@ -94,6 +94,7 @@ def test_old_ones_go_whatever_their_number() -> None:
     assert len(events.trim(known, LIMITS, NOW_MS + LIMITS.age_ms + 1)) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 50), st.integers(0, 3_000)), max_size=60))
 def test_what_is_left_is_bounded_and_the_newest(drawn: list[tuple[str, int, int]]) -> None:
     known: dict[str, pb.Event] = {}
@@ -110,6 +111,7 @@ def test_what_is_left_is_bounded_and_the_newest(drawn: list[tuple[str, int, int]
     assert events.trim(left, LIMITS, NOW_MS + 3_000_000) == (), "once is enough"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=30))
 def test_no_happening_is_lost_in_the_counts(messages: list[str]) -> None:
     known: dict[str, pb.Event] = {}

@@ -1,7 +1,7 @@
 """Label selectors: what each form asks, and what is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core import request_errors as errors
@@ -48,6 +48,7 @@ def test_what_makes_no_sense_is_shown_with_the_form(text: str) -> None:
     assert "zone in (a, b)" in raised.value.hint
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_understood_or_refused(text: str) -> None:
     """Never anything else, however it looks."""
@@ -58,6 +59,7 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
     assert answer in {True, False}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz")), st.sampled_from("abc"), st.sampled_from("xyz"))
 def test_a_form_and_its_opposite_share_the_world(labels: dict[str, str], key: str, value: str) -> None:
     def fits(text: str) -> bool:
