@@ -7,7 +7,7 @@ for the control plane to say.
 import re
 from collections.abc import Iterator, Mapping
 
-from manifests import constraints, quoting, suggest
+from manifests import constraints, defaults, quoting, suggest
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import units
@@ -16,6 +16,9 @@ from protos.orch.v1 import options_pb2 as options
 
 ONE_NODE = frozenset({"node.id", "node.name"})
 """Attributes that no two nodes share."""
+
+MAX_GENERIC = 10_000
+"""Things of one name that a task may ask for."""
 
 _RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _TAINT_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?", re.ASCII)
@@ -67,7 +70,7 @@ def resource_problems(resources: pb.Resources, path: Path) -> Iterator[Problem]:
     for field, unit, limit, reserved in (
         ("cpu", options.UNIT_CPU, limits.cpu, reservations.cpu),
         ("memory", options.UNIT_BYTES, limits.memory, reservations.memory),
-        ("pids", options.UNIT_NONE, limits.pids, reservations.pids),
+        ("pids", options.UNIT_NONE, limits.pids or _pids_limit(), reservations.pids),
     ):
         if limit and reserved > limit:
             message = f"{units.format(unit, reserved)} is more than the limit, {units.format(unit, limit)}"
@@ -81,7 +84,11 @@ def resource_problems(resources: pb.Resources, path: Path) -> Iterator[Problem]:
             yield Problem(keys=where, message=f"{count} is too big, the most is {MAX_GENERIC}")
 
 
-MAX_GENERIC = 10_000
+def _pids_limit() -> int:
+    """What holds where a manifest says nothing."""
+    limit = defaults.default(pb.ResourceLimits.DESCRIPTOR.fields_by_name["pids"])
+    assert isinstance(limit, int), "the limit of processes has a default"
+    return limit
 
 
 def _constraints(placement: pb.Placement, path: Path) -> Iterator[Problem]:

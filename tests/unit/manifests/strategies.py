@@ -69,6 +69,21 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.Spread.by": _ATTRIBUTES,
     "orch.v1.Affinity.by": _ATTRIBUTES,
     "orch.v1.Affinity.service": st.sampled_from(["web", "database"]),
+    "orch.v1.Placement.spread": st.lists(
+        st.builds(pb.Spread, by=_ATTRIBUTES, max_skew=st.integers(0, 9)), max_size=2, unique_by=lambda one: one.by
+    ),
+    "orch.v1.Placement.near": st.lists(
+        st.builds(pb.Affinity, service=st.just("near"), by=_ATTRIBUTES, weight=st.integers(0, 9)), max_size=2
+    ),
+    "orch.v1.Placement.tolerations": st.lists(
+        st.sampled_from([pb.Toleration(), pb.Toleration(key="gpu", value="a100"), pb.Toleration(effect=1)]), max_size=2
+    ),
+    "orch.v1.ResourceReservations.pids": st.integers(0, 1),
+    "orch.v1.NodeSpec.taints": st.lists(
+        st.builds(pb.Taint, key=_LABEL_NAMES, value=st.sampled_from(["", "a100"]), effect=st.integers(1, 3)),
+        max_size=2,
+        unique_by=lambda one: one.key,
+    ),
 }
 _KEYS: Mapping[str, st.SearchStrategy[str]] = {
     "orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS)),
