@@ -92,6 +92,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             cgroup_parent=options.cgroup_parent,
             base=defaults.config(["-"], cgroups_path="/-"),
             machine=machine(no_users=no_users),
+            address=options.address,
         ),
         now_ms=now_ms,
         chance=chance,

@@ -23,6 +23,7 @@ class Assignments:
     network: dpb.NodeNetwork | None = None
     services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
     withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # the node's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         network=message.network if message.HasField("network") else current.network,
         services=_services(base.services, message),
         withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
+        labels=dict(message.node.labels) if message.HasField("node") else current.labels,
     )
 
 
@@ -78,6 +80,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         network=current.network,
         services=current.services.values(),
         withdrawn_tasks=sorted(current.withdrawn),
+        node=dpb.NodeFacts(labels=current.labels),
     )
 
 
@@ -89,6 +92,7 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         network=saved.network if saved.HasField("network") else None,
         services={service.id: service for service in saved.services},
         withdrawn=frozenset(saved.withdrawn_tasks),
+        labels=dict(saved.node.labels),
     )
 
 

@@ -2168,6 +2168,7 @@ class Task(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2180,6 +2181,8 @@ class Task(_message.Message):
     """How many tasks before it failed in this slot, one after another: the longer the row, the longer the wait."""
     target_node_id: _builtins.str
     """The only node that takes it: a task of a global service belongs to its node."""
+    waits_for: _builtins.str
+    """What it waits for while it is held at READY, for people: `database to be ready`."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`."""
@@ -2203,10 +2206,11 @@ class Task(_message.Message):
         failures: _builtins.int = ...,
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

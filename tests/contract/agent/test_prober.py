@@ -37,7 +37,7 @@ def prober(runtime: ports.Runtime | None = None) -> NodeProber:
 
 
 def target(port: int = 0) -> Target:
-    return Target(task_id="web", address=HOST, container=pb.Container(ports=[pb.Port(name="http", target=port)]))
+    return Target(container_id="web", address=HOST, container=pb.Container(ports=[pb.Port(name="http", target=port)]))
 
 
 async def ask(port: int, *, timeout_ms: int = 2_000, **how: object) -> Answer:
@@ -287,7 +287,7 @@ async def test_exec_is_bounded(runtimes: RuntimeMaker, container: Container) -> 
         assert "not" in (await run("/no/such")).message
         assert not (
             await prober(runtime).ask(
-                Target(task_id="gone", address=HOST, container=pb.Container()),
+                Target(container_id="gone", address=HOST, container=pb.Container()),
                 pb.Probe(timeout=500, exec=pb.ExecProbe(command=["true"])),
             )
         ).good

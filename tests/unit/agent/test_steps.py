@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core import restart, steps
-from agent.core.record import Exit, Record
+from agent.core.record import ContainerRecord, Exit, Record
 from agent.core.status import status_of
-from agent.core.steps import Desired, Failure, Life, Observed
+from agent.core.steps import Desired, Failure, Life, Observed, Sight
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -18,6 +18,14 @@ NOW = 1_000_000
 TEMPLATE = pb.TaskTemplate(
     container=pb.Container(image="hello:1"),
     restart=pb.RestartPolicy(condition=pb.RESTART_CONDITION_ANY, attempts=5, window=300_000),
+    stop_grace_period=10_000,
+)
+HOOKED = pb.Lifecycle(pre_stop=pb.Hook(sleep=1_000))
+CROWD = pb.TaskTemplate(
+    container=pb.Container(image="hello:1", lifecycle=HOOKED),
+    init=[pb.Container(name="fetch", image="tool:1"), pb.Container(name="migrate", image="tool:2")],
+    sidecars=[pb.Container(name="proxy", image="proxy:1"), pb.Container(name="logger", image="logger:1")],
+    restart=TEMPLATE.restart,
     stop_grace_period=10_000,
 )
 RUN = Desired(state=pb.DESIRED_STATE_RUNNING, template=TEMPLATE)
@@ -234,6 +242,178 @@ TABLE = [
 ]
 
 
+WELL = ContainerRecord(ending=states.COMPLETE, exit=Exit(code=0, finished_at=NOW - 10), started_at=NOW - 20)
+INITS = {"fetch": Sight(record=WELL, image_ready=True), "migrate": Sight(record=WELL, image_ready=True)}
+UP = Sight(record=ContainerRecord(started_at=NOW - 9), life=Life.RUNNING, image_ready=True)
+ALL_RUN = Desired(state=pb.DESIRED_STATE_RUNNING, template=CROWD)
+ALL_STOP = Desired(state=pb.DESIRED_STATE_SHUTDOWN, template=CROWD)
+
+
+def crowd(state: int = states.STARTING, **others: Sight) -> Observed:
+    """A task with its network and images, in which nothing runs but what is told."""
+    record = Record(state=state, address="10.0.0.2", root_id=0)  # type: ignore[arg-type]
+    there = {name: Sight(image_ready=True) for name in ("fetch", "migrate", "proxy", "logger")}
+    return Observed(record=record, image_ready=True, network_ready=True, others={**there, **others})
+
+
+def up(state: int = states.RUNNING, *, main: object = None, **others: Sight) -> Observed:
+    """The same with everything up."""
+    made = crowd(state, **{**INITS, "proxy": UP, "logger": UP, **others})
+    record = dataclasses.replace(made.record, started_at=NOW - 5)
+    return dataclasses.replace(made, **{"life": Life.RUNNING, "record": record, **(main or {})})  # type: ignore[call-overload]
+
+
+def ended(sight: Sight, code: int) -> Sight:
+    return dataclasses.replace(sight, life=Life.STOPPED, exit=Exit(code=code, finished_at=NOW))
+
+
+LATER = dataclasses.replace(UP.record, exit=EXIT, restart_at=NOW + 900)
+CROWDED = [
+    ("every image is there before READY", at(states.PREPARING), ALL_RUN, "prepare image tool:1"),
+    (
+        "a task that is held starts nothing",
+        crowd(states.READY),
+        dataclasses.replace(HOLD, template=CROWD),
+        "wait: held",
+    ),
+    ("the first init container comes first", crowd(), ALL_RUN, "start container fetch"),
+    ("the next one waits for it", crowd(fetch=UP), ALL_RUN, "wait: init container fetch (1 of 2) runs"),
+    ("its end is noted", crowd(fetch=ended(UP, 0)), ALL_RUN, "note exit code 0 of container fetch"),
+    (
+        "it makes way",
+        crowd(fetch=dataclasses.replace(INITS["fetch"], life=Life.STOPPED)),
+        ALL_RUN,
+        "delete container fetch",
+    ),
+    ("then the second one", crowd(fetch=INITS["fetch"]), ALL_RUN, "start container migrate"),
+    (
+        "one that failed is started again when it is due",
+        crowd(fetch=Sight(record=dataclasses.replace(LATER, restart_at=NOW - 1), image_ready=True)),
+        ALL_RUN,
+        "start container fetch again",
+    ),
+    ("and not before", crowd(fetch=Sight(record=LATER)), ALL_RUN, "wait: the next container is not due yet"),
+    (
+        "one that gave up ends the task",
+        crowd(fetch=Sight(record=dataclasses.replace(WELL, exit=EXIT, ending=states.FAILED))),
+        ALL_RUN,
+        "detach from the network",
+    ),
+    ("then the first sidecar", crowd(**INITS), ALL_RUN, "start container proxy"),
+    (
+        "the next one waits until it is ready",
+        crowd(**INITS, proxy=dataclasses.replace(UP, record=dataclasses.replace(UP.record, ready=False))),
+        ALL_RUN,
+        "wait: sidecar proxy is not ready yet",
+    ),
+    ("then the second one", crowd(**INITS, proxy=UP), ALL_RUN, "start container logger"),
+    ("the main container comes last", crowd(**INITS, proxy=UP, logger=UP), ALL_RUN, "start the container"),
+    ("then everything runs", up(), ALL_RUN, "wait: the container runs"),
+    (
+        "a sidecar that ends makes way",
+        up(proxy=dataclasses.replace(UP, life=Life.STOPPED)),
+        ALL_RUN,
+        "delete container proxy",
+    ),
+    (
+        "and is started again while the main container runs",
+        up(proxy=Sight(record=dataclasses.replace(LATER, restart_at=0), image_ready=True)),
+        ALL_RUN,
+        "start container proxy again",
+    ),
+    (
+        "an image is looked for again by an agent that has come back",
+        up(proxy=Sight(record=dataclasses.replace(LATER, restart_at=0))),
+        ALL_RUN,
+        "prepare image proxy:1",
+    ),
+    (
+        "a sidecar that is unhealthy is stopped",
+        up(proxy=dataclasses.replace(UP, record=dataclasses.replace(UP.record, unhealthy="x"))),
+        ALL_RUN,
+        "send the stop signal to container proxy",
+    ),
+    (
+        "init containers do not run again with the main one",
+        up(main={"life": Life.NONE, "record": dataclasses.replace(up().record, exit=EXIT)}),
+        ALL_RUN,
+        "start the container again",
+    ),
+    ("a stop begins with the main one's hook", up(), ALL_STOP, "run the preStop hook"),
+    ("which has its time", up(main={"prepare_stop_at": NOW - 900}), ALL_STOP, "wait: its preStop hook runs"),
+    ("but no more than that", up(main={"prepare_stop_at": NOW - 10_000}), ALL_STOP, "send the stop signal"),
+    (
+        "then comes its signal",
+        up(main={"prepare_stop_at": NOW - 900, "stop_prepared": True}),
+        ALL_STOP,
+        "send the stop signal",
+    ),
+    (
+        "the hook is part of the time that it has",
+        up(main={"prepare_stop_at": NOW - 10_000, "stop_prepared": True, "stop_asked_at": NOW - 2_000}),
+        ALL_STOP,
+        "send SIGKILL",
+    ),
+    (
+        "the sidecars wait for its end",
+        up(main={"prepare_stop_at": NOW - 900, "stop_prepared": True, "stop_asked_at": NOW - 100}),
+        ALL_STOP,
+        "wait: it was asked to stop",
+    ),
+    ("then the last sidecar", up(main={"life": Life.NONE}), ALL_STOP, "send the stop signal to container logger"),
+    (
+        "then the one before it",
+        up(main={"life": Life.NONE}, logger=dataclasses.replace(UP, life=Life.NONE)),
+        ALL_STOP,
+        "send the stop signal to container proxy",
+    ),
+    (
+        "a main container that has ended for good takes its sidecars with it",
+        up(main={"life": Life.NONE, "record": dataclasses.replace(up().record, exit=EXIT, ending=states.COMPLETE)}),
+        ALL_RUN,
+        "send the stop signal to container logger",
+    ),
+    (
+        "an init container that runs is stopped, too",
+        crowd(fetch=UP),
+        ALL_STOP,
+        "send the stop signal to container fetch",
+    ),
+]
+
+
+@pytest.mark.parametrize(("observed", "desired", "step"), [row[1:] for row in CROWDED], ids=[row[0] for row in CROWDED])
+def test_next_step_among_several_containers(observed: Observed, desired: Desired, step: str) -> None:
+    """One row a situation."""
+    assert steps.next_step(observed, desired, NOW).describe().startswith(step)
+
+
+SAID = [
+    (crowd(fetch=UP), ALL_RUN, "init container fetch (1 of 2) runs"),
+    (
+        crowd(fetch=Sight(record=LATER)),
+        ALL_RUN,
+        "init container fetch (1 of 2): ended with exit code 1; restart 1 is next",
+    ),
+    (crowd(**INITS, proxy=Sight()), ALL_RUN, "sidecar proxy is not ready yet"),
+    (up(logger=Sight(record=LATER)), ALL_RUN, "sidecar logger: ended with exit code 1; restart 1 is next"),
+    (up(), ALL_RUN, ""),
+    (
+        crowd(states.READY),
+        dataclasses.replace(HOLD, template=CROWD, waits_for="database to be ready"),
+        "waits for database to be ready",
+    ),
+]
+
+
+@pytest.mark.parametrize(("observed", "desired", "message"), SAID, ids=[row[2] or "nothing" for row in SAID])
+def test_the_status_says_which_container_it_is_about(observed: Observed, desired: Desired, message: str) -> None:
+    """And the task is ready only when all of them are."""
+    status = status_of(observed, desired)
+    assert status.message == message
+    assert status.ready == (message == "")
+
+
 @pytest.mark.parametrize(("observed", "desired", "step"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_next_step(observed: Observed, desired: Desired, step: str) -> None:
     """One row a situation."""
@@ -250,36 +430,40 @@ def test_waits_name_their_moment() -> None:
 @given(
     seed=st.integers(0, 2**32),
     desires=st.lists(st.sampled_from([HOLD, RUN, STOP, LEAVE, WITHDRAWN, REMOVE, GONE]), max_size=4),
+    template=st.sampled_from([TEMPLATE, CROWD]),
 )
-@settings(max_examples=300, deadline=None)
-def test_every_life_is_lawful(seed: int, desires: list[Desired]) -> None:
-    """Whatever the world does: states only rise by the agent's own edges, there is never a second container, nothing
-    is kept after the end, and a life that is wanted over is over within a bounded number of steps.
+@settings(max_examples=400, deadline=None)
+def test_every_life_is_lawful(seed: int, desires: list[Desired], template: pb.TaskTemplate) -> None:
+    """Whatever the world does: states only rise by the agent's own edges, there is never a second container of a name,
+    those around the main one come in their order, nothing is kept after the end, and a life that is wanted over is over
+    within a bounded number of steps.
     """
-    World(random.Random(seed)).live(
-        sorted(desires, key=lambda desired: (desired.gone, desired.state, desired.withdrawn))
-    )
+    ordered = sorted(desires, key=lambda desired: (desired.gone, desired.state, desired.withdrawn))
+    crowded = [dataclasses.replace(one, template=template) if template is CROWD else one for one in ordered]
+    World(random.Random(seed), template).live(crowded)
 
 
 class World:
     """Carries out steps on a machine made of a few variables, with mishaps drawn from a seed."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, template: pb.TaskTemplate = TEMPLATE) -> None:
         self.chance = chance
         self.now = NOW
-        self.containers = 0
+        self.containers: set[str] = set()
+        self.ended_well: set[str] = set()
         self.observed = at(states.ASSIGNED)
+        self.last = dataclasses.replace(REMOVE, template=template)
 
     def live(self, desires: list[Desired]) -> None:
-        for desired in [*desires, dataclasses.replace(REMOVE)]:
+        for desired in [*desires, self.last]:
             self.observed = dataclasses.replace(self.observed, failure=None)
             for _ in range(self.chance.randrange(60)):
                 if not self.advance(desired):
                     return
-        for _ in range(200):
-            if not self.advance(REMOVE):
+        for _ in range(300):
+            if not self.advance(self.last):
                 return
-        raise AssertionError(f"not forgotten after 200 steps: {self.observed}")
+        raise AssertionError(f"not forgotten after 300 steps: {self.observed}")
 
     def advance(self, desired: Desired) -> bool:
         before = self.observed
@@ -288,76 +472,112 @@ class World:
         after = self.act(step, before, desired)
         self.observed = after
         assert states.allowed(before.record.state, after.record.state, states.Owner.AGENT)
-        assert self.containers <= 1
         assert after.record.restarts >= before.record.restarts
-        status = status_of(after)
+        status = status_of(after, desired)
         assert not (status.ready and states.is_terminal(status.state))
+        assert not status.ready or not desired.template.sidecars or "proxy" in self.containers
         if isinstance(step, steps.Forget):
-            assert self.containers == 0, "forgotten with a container"
+            assert not self.containers, "forgotten with a container"
             assert not after.network_ready, "forgotten with a network"
             assert after.record.root_id is None, "forgotten with users"
             return False
         return True
 
-    def act(  # noqa: C901 - one case a step
-        self, step: steps.Step, seen: Observed, desired: Desired
-    ) -> Observed:
-        change, record = dataclasses.replace, seen.record
+    def act(self, step: steps.Step, seen: Observed, desired: Desired) -> Observed:
         mishap = self.chance.random()
         if mishap < 0.1 and not isinstance(step, steps.Wait | steps.Enter | steps.NoteExit | steps.Forget):
             final = mishap < 0.03 and isinstance(step, steps.PrepareImage | steps.StartContainer)
-            return change(seen, failure=Failure(reason="Bad", message="luck", retry_at=self.now + 50, final=final))
+            failure = Failure(reason="Bad", message="luck", retry_at=self.now + 50, final=final)
+            return dataclasses.replace(seen, failure=failure)
         if not (seen.failure and seen.failure.final):
-            seen = change(seen, failure=None)
+            seen = dataclasses.replace(seen, failure=None)
+        if isinstance(step, steps.ContainerStep):
+            sight = self.act_on_container(step, seen.of(step.container), seen, desired)
+            return seen.with_one(step.container, sight)
+        return self.act_on_task(step, seen)
+
+    def act_on_task(  # noqa: C901 - one case a step
+        self, step: steps.TaskStep, seen: Observed
+    ) -> Observed:
+        change, record = dataclasses.replace, seen.record
         match step:
             case steps.Wait():
                 return self.wait(step, seen)
             case steps.Enter():
                 return change(seen, record=change(record, state=step.state), failure=None)
-            case steps.PrepareImage():
-                return change(seen, image_ready=True)
             case steps.TakeUsers():
                 return change(seen, record=change(record, root_id=self.chance.choice([0, 1 << 20])))
             case steps.FreeUsers():
-                assert self.containers == 0, "another gets the users of a container"
+                assert not self.containers, "another gets the users of a container"
                 assert not seen.network_ready, "another gets the users that a network belongs to"
                 return change(seen, record=change(record, root_id=None))
             case steps.TakeAddress():
                 return change(seen, record=change(record, address="10.0.0.2"))
             case steps.AttachNetwork():
                 return change(seen, network_ready=True)
-            case steps.StartContainer():
-                self.containers += 1
-                if step.again:
-                    record = restart.restarted(record, now_ms=self.now)
-                return change(seen, record=change(record, started_at=self.now, unhealthy=""), life=Life.RUNNING)
-            case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(record.state):
-                return change(seen, exit=None, record=change(record, exit=step.exit))
-            case steps.NoteExit():
-                policy = desired.template.restart
-                noted = restart.after_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
-                return change(seen, exit=None, record=noted)
             case steps.Leave():
                 return change(seen, record=change(record, leaving_since=self.now))
             case steps.Drain():
                 return change(seen, record=change(record, draining_since=self.now))
-            case steps.Stop():
-                return change(seen, stop_asked_at=self.now)
-            case steps.Kill():
-                return change(seen, kill_asked_at=self.now)
-            case steps.DeleteContainer():
-                self.containers = 0
-                return change(seen, life=Life.NONE, exit=None, stop_asked_at=0, kill_asked_at=0)
             case steps.DetachNetwork():
+                assert not self.containers, "a container without its network"
                 return change(seen, network_ready=False, record=change(record, address=""))
             case steps.Forget():
                 return seen
 
+    def act_on_container(self, step: steps.ContainerStep, sight: Sight, seen: Observed, desired: Desired) -> Sight:
+        change, record = dataclasses.replace, sight.record
+        match step:
+            case steps.PrepareImage():
+                return change(sight, image_ready=True)
+            case steps.StartContainer():
+                self.check_order(step.container, desired)
+                self.containers.add(step.container)
+                if step.again:
+                    record = restart.restarted(record, now_ms=self.now)
+                return change(sight, record=change(record, started_at=self.now, unhealthy=""), life=Life.RUNNING)
+            case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(seen.record.state):
+                return change(sight, exit=None, record=change(record, exit=step.exit))
+            case steps.NoteExit():
+                return change(sight, exit=None, record=self.noted(step, record, desired))
+            case steps.PrepareStop():
+                return change(sight, prepare_stop_at=self.now)
+            case steps.Stop():
+                return change(sight, stop_asked_at=self.now)
+            case steps.Kill():
+                return change(sight, kill_asked_at=self.now)
+            case steps.DeleteContainer():
+                self.containers.discard(step.container)
+                return change(sight, life=Life.NONE, exit=None, prepare_stop_at=0, stop_asked_at=0, kill_asked_at=0)
+
+    def check_order(self, name: str, desired: Desired) -> None:
+        assert name not in self.containers, f"two containers called {name!r}"
+        assert name not in self.ended_well, f"init container {name} runs again"
+        inits, sidecars = ({one.name for one in part} for part in (desired.template.init, desired.template.sidecars))
+        if name not in inits:
+            assert inits <= self.ended_well, f"{name!r} is started before {inits - self.ended_well} have ended well"
+        if not name and not self.observed.record.started_at:
+            assert sidecars <= self.containers, "the main container is started before its sidecars"
+
+    def noted(self, step: steps.NoteExit, record: ContainerRecord, desired: Desired) -> ContainerRecord:
+        policy = desired.template.restart
+        if any(one.name == step.container for one in desired.template.sidecars):
+            return restart.after_sidecar_exit(record, step.exit, now_ms=self.now, jitter=0.5)
+        if not step.container:
+            return restart.after_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
+        if step.exit.code == 0:
+            self.ended_well.add(step.container)
+        return restart.after_init_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
+
     def wait(self, step: steps.Wait, seen: Observed) -> Observed:
-        if seen.life is Life.RUNNING and self.chance.random() < 0.1:
-            return dataclasses.replace(seen, record=dataclasses.replace(seen.record, unhealthy="startup probe failed"))
-        if seen.life is Life.RUNNING and self.chance.random() < 0.3:
+        running = [name for name, sight in seen.each if sight.life is Life.RUNNING]
+        if running and (luck := self.chance.random()) < 0.4:
+            name = self.chance.choice(running)
+            sight = seen.of(name)
+            if luck < 0.1 and name not in {"fetch", "migrate"}:
+                sick = dataclasses.replace(sight.record, unhealthy="startup probe failed")
+                return seen.with_one(name, dataclasses.replace(sight, record=sick))
             ended = Exit(code=self.chance.choice([0, 1, 137]), finished_at=self.now)
-            return dataclasses.replace(seen, life=Life.STOPPED, exit=ended)
+            return seen.with_one(name, dataclasses.replace(sight, life=Life.STOPPED, exit=ended))
         self.now = max(self.now + 1, step.until)
         return seen
