@@ -96,17 +96,10 @@ def request(
     config = copy.deepcopy(dict(node.base))
     config["hostname"] = hostname(task, template.container)
     config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
+    args = arguments(spec, image, expanded)
+    env = environment(task, template, spec, image, expanded, node_name=node.name, address=address)
     config["process"] = {
-        **config.get("process", {}),
-        "args": arguments(spec, image, expanded),
-        "env": environment(task, template, spec, image, expanded, node_name=node.name, address=address),
-        "cwd": spec.working_dir or image.working_dir or "/",
-        "user": {"username": user},
-        "terminal": spec.tty,
-        "rlimits": [
-            {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
-            for name, limit in sorted(spec.ulimits.items())
-        ],
+        **_process(config.get("process", {}), spec, args=args, env=env, image=image, user=user),
         **isolation.process(spec, config.get("process", {}), user, node.machine, root_id=root_id),
     }
     config["annotations"] = {INIT: "true"} if spec.init else {}
@@ -129,6 +122,30 @@ def request(
         log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
         files=hostfiles.files(task, hostname=hostname(task, template.container), address=address, resolving=resolving),
     )
+
+
+def _process(
+    defaults: Mapping[str, Any],
+    spec: pb.Container,
+    *,
+    args: list[str],
+    env: list[str],
+    image: PreparedImage,
+    user: str,
+) -> dict[str, Any]:
+    """The container's program, but for what it may do."""
+    return {
+        **defaults,
+        "args": args,
+        "env": env,
+        "cwd": spec.working_dir or image.working_dir or "/",
+        "user": {"username": user},
+        "terminal": spec.tty,
+        "rlimits": [
+            {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
+            for name, limit in sorted(spec.ulimits.items())
+        ],
+    }
 
 
 def placeholder_values(task: pb.Task, *, node: NodeContext, address: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.core import fleet as fleets
-from protos import units
+from protos import containers, units
 from protos.orch.v1 import objects_pb2 as pb
 
 MAX_EXAMPLES = 3
@@ -40,12 +40,12 @@ def _availability_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: i
 
 
 def _cpu_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed, free = template.container.resources.reservations.cpu, max(int(fleet.free_cpu[row]), 0)
+    needed, free = containers.reserved(template).cpu, max(int(fleet.free_cpu[row]), 0)
     return f"not enough processors: needs {units.format_cpu(needed)}, {units.format_cpu(free)} is free"
 
 
 def _memory_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed, free = template.container.resources.reservations.memory, max(int(fleet.free_memory[row]), 0)
+    needed, free = containers.reserved(template).memory, max(int(fleet.free_memory[row]), 0)
     return f"not enough memory: needs {units.about_bytes(needed)}, {units.about_bytes(free)} is free"
 
 
@@ -83,12 +83,12 @@ FILTERS = (
     ),
     Filter(
         name="cpu",
-        passes=lambda fleet, template: fleet.free_cpu >= template.container.resources.reservations.cpu,
+        passes=lambda fleet, template: fleet.free_cpu >= containers.reserved(template).cpu,
         detail=_cpu_detail,
     ),
     Filter(
         name="memory",
-        passes=lambda fleet, template: fleet.free_memory >= template.container.resources.reservations.memory,
+        passes=lambda fleet, template: fleet.free_memory >= containers.reserved(template).memory,
         detail=_memory_detail,
     ),
     Filter(name="ports", passes=_ports_free, detail=_ports_detail),
@@ -105,7 +105,7 @@ def passing(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
 
 def takes(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> bool:
     """Whether one node takes one more task, after others were booked on it."""
-    reserved = template.container.resources.reservations
+    reserved = containers.reserved(template)
     return bool(
         fleet.free_tasks[row] > 0
         and fleet.free_cpu[row] >= reserved.cpu

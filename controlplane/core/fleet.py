@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protos import states
+from protos import containers, states
 from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT_TASKS = 1_000
@@ -47,7 +47,7 @@ class Fleet:
 
     def take(self, row: int, template: pb.TaskTemplate, holder: str) -> None:
         """Books a task of this template on a node. `holder`: its service, as messages name it."""
-        reserved = template.container.resources.reservations
+        reserved = containers.reserved(template)
         self.free_cpu[row] -= reserved.cpu
         self.free_memory[row] -= reserved.memory
         self.free_tasks[row] -= 1
