@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from controlplane.controllers import nodes, reporting, scheduling, services
+from controlplane.controllers import dependencies, expiry, nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
 from controlplane.dispatcher.dispatcher import Dispatcher
@@ -57,6 +57,8 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
         nodes.NodeLoss(),
         services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
+        dependencies.Dependencies(),
+        expiry.Expiry(),
         scheduling.Scheduling(),
         reports,
     )

@@ -31,13 +31,17 @@ class Situation:
     """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
+    waits_for: str = ""
+    """What its new tasks are held for, when it depends on other services."""
+    needed: bool = False
+    """Whether services that are being deleted depend on it: it goes only after them."""
     trouble: str = ""
     """What the network does not give it, for its status."""
 
 
 def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     """What to change so that the service comes nearer to its spec. `suffixes`: random parts for names of new tasks."""
-    if situation.service.meta.deleted_at:
+    if situation.service.meta.deleted_at and not situation.needed:
         return _delete(situation)
     now_ms = situation.now_ms
     revision, is_new = revisions.current(situation.service, situation.revisions, now_ms)
@@ -104,6 +108,7 @@ def _fill(
             slot=slot.number,
             failures=slots.failures_before(slot, revision.meta.id),
             suffix=next(suffixes),
+            waits_for=situation.waits_for,
             now_ms=slots.next_moment(slot, situation.now_ms),
         )
         changes.append(plan.Write(value=task, why=f"slot {slot.number} is free"))

@@ -40,8 +40,17 @@ def newest(tasks: Iterable[pb.Task]) -> pb.Task | None:
     return max(tasks, key=lambda task: (task.meta.created_at, task.meta.id), default=None)
 
 
-def make(*, service: pb.Service, revision: pb.Revision, slot: int, failures: int, suffix: str, now_ms: int) -> pb.Task:
-    """A new task for a slot. `suffix` is its random part."""
+def make(
+    *,
+    service: pb.Service,
+    revision: pb.Revision,
+    slot: int,
+    failures: int,
+    suffix: str,
+    now_ms: int,
+    waits_for: str = "",
+) -> pb.Task:
+    """A new task for a slot. `suffix` is its random part; one that waits for something is held when it is prepared."""
     name = f"{service.meta.name}-{slot}-{suffix}"
     return pb.Task(
         meta=pb.Meta(
@@ -57,7 +66,8 @@ def make(*, service: pb.Service, revision: pb.Revision, slot: int, failures: int
         service=service.meta.name,
         revision_id=revision.meta.id,
         slot=slot,
-        desired_state=pb.DESIRED_STATE_RUNNING,
+        desired_state=pb.DESIRED_STATE_READY if waits_for else pb.DESIRED_STATE_RUNNING,
+        waits_for=waits_for,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
     )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from controlplane.core import image_names
 from manifests import networking, suggest
-from protos import kinds
+from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -18,23 +18,29 @@ def warnings(
     """For one applied object, given the cluster's images and nodes, and its services as `namespace/name`."""
     if not isinstance(value, pb.Service):
         return ()
-    container = value.spec.template.container
+    template = value.spec.template
+    members = (*containers.others(template), template.container)
     return (
-        *_missing_image(container, images),
+        *(
+            warning
+            for image in dict.fromkeys(one.image for one in members)
+            for warning in _missing_image(image, images)
+        ),
         *_ports(value, nodes),
         *_missing_sources(value, services),
-        *_privileged(container),
+        *_missing_dependencies(value, services),
+        *(warning for one in members for warning in _privileged(one)),
     )
 
 
-def _missing_image(container: pb.Container, images: Collection[pb.Image]) -> Iterator[str]:
-    if not image_names.is_reference(container.image):
-        yield f"the image {container.image!r:.100} is not written as one; write it like hello or hello:1.0"
+def _missing_image(wanted: str, images: Collection[pb.Image]) -> Iterator[str]:
+    if not image_names.is_reference(wanted):
+        yield f"the image {wanted!r:.100} is not written as one; write it like hello or hello:1.0"
         return
-    name, digest = image_names.canonical(container.image), image_names.digest_of(container.image)
+    name, digest = image_names.canonical(wanted), image_names.digest_of(wanted)
     if not any(image.status.digest == digest if digest else image.meta.name == name for image in images):
         yield (
-            f"the cluster has no image {container.image}; tasks start only on nodes that have it already, until "
+            f"the cluster has no image {wanted}; tasks start only on nodes that have it already, until "
             f"`orchctl image import FILE --name {name}` brings it"
         )
 
@@ -59,10 +65,19 @@ def _missing_sources(service: pb.Service, services: Collection[str]) -> Iterator
             yield f"there is no service {source} that `allow` could let in{f'; {meant}' if meant else ' yet'}"
 
 
+def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+    for name in sorted(service.spec.depends_on):
+        wanted = f"{service.meta.namespace}/{name}"
+        if wanted not in services:
+            meant = suggest.did_you_mean(wanted, services)
+            yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
+
+
 def _privileged(container: pb.Container) -> Iterator[str]:
     if container.privileged:
+        called = f"its container {container.name}" if container.name else "its container"
         yield (
-            "its container is privileged, so whoever gets into it is root of the node; most need no more than an "
+            f"{called} is privileged, so whoever gets into it is root of the node; most need no more than an "
             "entry in capabilities.add or devices"
         )
 
