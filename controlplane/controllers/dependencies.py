@@ -25,7 +25,8 @@ class Dependencies:
         return [f"{one.meta.namespace}/{one.meta.name}" for one in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - it has no clock
-        concerned = (one for one in snapshot.all(pb.Service).values() if one.spec.depends_on and _is_of(one, keys))
+        # One that depends on nothing any more may have tasks that are still held.
+        concerned = (one for one in snapshot.all(pb.Service).values() if _is_of(one, keys))
         return plan.join(
             plan.Plan(
                 changes=tuple(

@@ -32,9 +32,14 @@ IDS = Ids(first=1 << 20, count=1 << 24)
 """256 ranges."""
 
 
+BIRTH_MS = 1_000_000_000_000
+ONCE = "/once"
+"""The program of a container that does its work and ends."""
+
+
 def loop_ms() -> int:
     """The event loop's time as a wall clock that began in 2001."""
-    return 1_000_000_000_000 + int(asyncio.get_running_loop().time() * 1000)
+    return BIRTH_MS + int(asyncio.get_running_loop().time() * 1000)
 
 
 @dataclass(slots=True)
@@ -47,6 +52,12 @@ class FakeContainer:
     ends_on_signal: bool = True
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end_well(self) -> None:
+        """It has done its work, unless something ended it before."""
+        if self.exit is None:
+            self.exit = Exit(code=0, finished_at=loop_ms())
+            self.ended.set()
 
     def state(self) -> ContainerState:
         """As a runtime tells of it."""
@@ -74,6 +85,7 @@ class FakeMachine:
     network_failure: Temporary | None = None
     unwell: set[tuple[str, str]] = field(default_factory=set)  # (task, port) whose probes get bad answers
     slow_start_s: float = 0  # for how long a container that has started answers no probe well
+    once_s: float = 0.2  # how long a container of the program ONCE takes
     askings: int = 0
     answered_well: set[tuple[str, int]] = field(default_factory=set)  # (task, when its container was started)
     answered_badly: set[str] = field(default_factory=set)
@@ -195,6 +207,8 @@ class FakeRuntime:
         others = {one.state().root_id for other, one in running if other != task_id} - {0}
         assert container.state().root_id not in others, f"{name} runs with the users of another"
         machine.containers[name] = container
+        if request.config["process"]["args"][:1] == [ONCE]:
+            asyncio.get_running_loop().call_later(machine.once_s, container.end_well)
         if machine.ends_at_once is not None:
             machine.crash(name, machine.ends_at_once)
         return container.state()
