@@ -9,13 +9,9 @@ from agent.core.record import Record
 from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.violation import Violation
-from tests.support import fake_agent
 
 STALE_S = 15.0
 """How old what a leader decided from may be when it is written: it may have been frozen in between."""
-
-SKEW_S = 10.0
-"""Clocks of instances differ, and jump by as much."""
 
 Reserved = tuple[int, int]
 """Processors and memory."""
@@ -28,8 +24,10 @@ class CrowdRules:
         self._services: dict[str, pb.Service] = {}
         self._met_s: dict[tuple[str, str], float] = {}
         """When a service was last seen to fulfil a condition."""
-        self._going_s: dict[str, float] = {}
-        """When a service was first seen to be deleted."""
+        self._wished_s: dict[str, float] = {}
+        """When a service that was there already was changed."""
+        self._going: dict[str, int] = {}
+        """Services that are being deleted, by the order in which that was asked for."""
 
     def note(self, before: kinds.StoredObject | None, after: kinds.StoredObject | None) -> None:
         """Something was written. Raises Violation."""
@@ -42,19 +40,25 @@ class CrowdRules:
 
     def _note_service(self, service: pb.Service, *, gone: bool) -> None:
         name, now_s = service.meta.name, asyncio.get_running_loop().time()
+        known = self._services.get(name)
         # What it was until now counted until now.
-        for one in filter(None, (self._services.get(name), None if gone else service)):
-            status = one.status
-            for word, count in (("ready", status.ready), ("started", status.running)):
-                if status.replicas and count >= status.replicas:
+        for one in filter(None, (known, None if gone else service)):
+            for word, count in (("ready", one.status.ready), ("started", one.status.running)):
+                if one.status.replicas and count >= one.status.replicas:
                     self._met_s[name, word] = now_s
         if gone:
-            self._services.pop(name, None)
-            self._going_s.pop(name, None)
+            for kept in (self._services, self._wished_s, self._going):
+                kept.pop(name, None)
             return
+        if known is not None and known.spec != service.spec:
+            self._wished_s[name] = now_s
         self._services[name] = service
         if service.meta.deleted_at:
-            self._going_s.setdefault(name, now_s)
+            self._going.setdefault(name, max(self._going.values(), default=0) + 1)
+
+    def _has_just_changed(self, name: str) -> bool:
+        """A leader may not know the spec that is there now."""
+        return asyncio.get_running_loop().time() - self._wished_s.get(name, -math.inf) <= STALE_S
 
     def _check_start(self, before: kinds.StoredObject | None, task: pb.Task) -> None:
         """A task that may run from now on belongs to a service whose dependencies are there, or were a moment ago."""
@@ -62,31 +66,32 @@ class CrowdRules:
         service = self._services.get(task.service)
         if not was_held or task.desired_state != pb.DESIRED_STATE_RUNNING or service is None:
             return
-        now_s = asyncio.get_running_loop().time()
-        if _wished_s(service) > now_s - STALE_S:
+        if self._has_just_changed(task.service):
             return
         for name, condition in service.spec.depends_on.items():
             word = "ready" if condition == pb.DEPENDENCY_CONDITION_READY else "started"
-            if not self._is_met(name, word, now_s):
+            if not self._is_met(name, word):
                 raise Violation("nobody starts too early", f"task {task.meta.id} may run, and {name} is not {word}")
 
-    def _is_met(self, name: str, word: str, now_s: float) -> bool:
+    def _is_met(self, name: str, word: str) -> bool:
         other = self._services.get(name)
         if other is not None and other.status.replicas:
             count = other.status.ready if word == "ready" else other.status.running
             if count >= other.status.replicas:
                 return True
-        return now_s - self._met_s.get((name, word), -math.inf) <= STALE_S
+        return asyncio.get_running_loop().time() - self._met_s.get((name, word), -math.inf) <= STALE_S
 
     def _check_end(self, before: kinds.StoredObject | None, task: pb.Task) -> None:
-        """Tasks of a service that goes stay until those that need it have gone."""
-        service = self._services.get(task.service)
+        """Tasks of a service that goes stay until those that need it, and were asked to go before it, have gone.
+
+        Whoever knows that it goes knows that those go, too. Tasks of a service that was made smaller go anyway.
+        """
         removed = isinstance(before, pb.Task) and before.desired_state < task.desired_state == pb.DESIRED_STATE_REMOVE
-        if not removed or service is None or not service.meta.deleted_at:
+        number = self._going.get(task.service)
+        if not removed or number is None or self._has_just_changed(task.service):
             return
-        now_s = asyncio.get_running_loop().time()
-        for name, since_s in self._going_s.items():
-            if task.service in self._services[name].spec.depends_on and now_s - since_s > STALE_S:
+        for name, earlier in self._going.items():
+            if earlier < number and task.service in self._services[name].spec.depends_on:
                 raise Violation("what is needed stays", f"task {task.meta.id} is to go, and {name} has not gone yet")
 
     # Machines -------------------------------------------------------------------------------------------------------
@@ -111,11 +116,6 @@ class CrowdRules:
             for one in template.init:
                 if name == "" and (one.name not in done or done[one.name].ending != states.COMPLETE):
                     raise Violation("first things first", f"task {task_id} runs before {one.name} has ended well")
-
-
-def _wished_s(service: pb.Service) -> float:
-    """When its dependencies were wished for, at the latest: a spec that has just changed is not known to all."""
-    return (service.meta.updated_at - fake_agent.BIRTH_MS) / 1000 + SKEW_S
 
 
 def lacking(task: pb.Task, template: pb.TaskTemplate, running: frozenset[str]) -> list[str]:
