@@ -26,6 +26,7 @@ def status_of(observed: Observed, desired: Desired) -> pb.TaskStatus:
         restarts=record.restarts,
         address=record.address,
         started_at=record.started_at,
+        containers=[_of_one(name, observed.of(name)) for name in desired.others],
     )
     if record.root_id is not None:
         status.root_id = record.root_id
@@ -33,6 +34,16 @@ def status_of(observed: Observed, desired: Desired) -> pb.TaskStatus:
         status.exit_code = record.exit.code
         status.oom_killed = record.exit.oom_killed
         status.finished_at = record.exit.finished_at
+    return status
+
+
+def _of_one(name: str, sight: Sight) -> pb.ContainerStatus:
+    record, runs = sight.record, sight.life is Life.RUNNING
+    status = pb.ContainerStatus(
+        name=name, running=runs, ready=sight.is_ready, restarts=record.restarts, started_at=record.started_at
+    )
+    if record.exit is not None:
+        status.exit_code = record.exit.code
     return status
 
 

@@ -69,8 +69,12 @@ def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Ite
     for name in sorted(service.spec.depends_on):
         wanted = f"{service.meta.namespace}/{name}"
         if wanted not in services:
-            meant = suggest.did_you_mean(wanted, services)
+            meant = suggest.did_you_mean(wanted, [one for one in services if one != _key(service)])
             yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
+
+
+def _key(service: pb.Service) -> str:
+    return f"{service.meta.namespace}/{service.meta.name}"
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:
