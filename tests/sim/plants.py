@@ -119,7 +119,7 @@ PLANTS = (
         name="an old report lets a state fall",
         bug=instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
-        hint=1,
+        hint=5,
     ),
     Plant(
         name="the leader writes without its fence",
@@ -131,25 +131,25 @@ PLANTS = (
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "takes", lambda *_: True),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=1,
+        hint=5,
     ),
     Plant(
         name="a stopping task does not hold its slot",
         bug=instead(tasks, "holds_its_slot", lambda _: False),
         caught_by=frozenset({"one task a slot"}),
-        hint=1,
+        hint=2,
     ),
     Plant(
         name="a loop forgets its keys after a conflict",
         bug=instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=235,
+        hint=56,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=5,
+        hint=7,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -191,13 +191,13 @@ PLANTS = (
         name="the cache misses deletions after a compaction",
         bug=instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=84,
+        hint=44,
     ),
     Plant(
         name="the agent takes assignments over a gap",
         bug=instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=35,
+        hint=20,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
@@ -209,7 +209,7 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=26,
+        hint=13,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
@@ -227,7 +227,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=1,
+        hint=16,
     ),
     Plant(
         name="the agent starts without looking at what runs",
