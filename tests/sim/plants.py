@@ -215,7 +215,7 @@ PLANTS = (
         name="the agent forgets what was not acknowledged",
         bug=instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=201,
+        hint=138,
     ),
     Plant(
         name="connections are not drained",

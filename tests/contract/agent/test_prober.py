@@ -107,7 +107,9 @@ def asked(request: pytest.FixtureRequest, closed: int) -> Callable[[str], Abstra
     async def fake(how: str) -> AsyncIterator[Answer]:
         machine = FakeMachine(delay_s=9 if how == "silent" else 0)
         if how != "away":
-            request = ContainerRequest(task_id="web", config={"linux": {}}, layers=(), log_max_size=1, log_max_files=1)
+            request = ContainerRequest(
+                container_id="web", config={"linux": {}}, layers=(), log_max_size=1, log_max_files=1
+            )
             machine.containers["web"] = FakeContainer(request=request, pid=7, started_at=0)
             machine.attached["web"] = Attachment(task_id="web", address=HOST)
         yield await FakeProber(machine).ask(target(80), pb.Probe(timeout=150, http=http(80)))

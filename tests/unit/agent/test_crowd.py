@@ -8,7 +8,7 @@ from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
-from tests.support.fake_agent import FakeMachine, loop_ms
+from tests.support.fake_agent import ONCE, FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
 from tests.unit.agent.test_readiness import probe, ready
 from tests.unit.agent.test_worker import SHUTDOWN, Agent, alive, machine_with_image
@@ -114,6 +114,26 @@ async def test_an_agent_that_dies_goes_on_with_the_init_containers() -> None:
     async with alive(machine) as agent:
         await ready(agent)
     assert machine.starts == {FETCH: 1, MIGRATE: 1, PROXY: 1, LOGGER: 1, WEB: 1}
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 5])
+@bounded(3600, virtual_time=True)
+async def test_an_agent_that_dies_at_any_moment_starts_nothing_twice(deaths: int) -> None:
+    """Whatever it was in the middle of, every so many steps again: each container is started once, and in its order."""
+    for moment in range(60):
+        machine, made = machine_with_image(), crowd()
+        machine.delay_s = 0.01
+        for one in made.init:
+            one.command.append(ONCE)
+        for _ in range(deaths):
+            async with alive(machine) as agent:
+                agent.complete(task(WEB), made=made)
+                await asyncio.sleep(0.013 * moment / deaths)
+        async with alive(machine) as agent:
+            agent.complete(task(WEB), made=made)
+            await ready(agent)
+        assert machine.starts == {FETCH: 1, MIGRATE: 1, PROXY: 1, LOGGER: 1, WEB: 1}, f"killed at {moment}"
+        assert [*machine.starts] == [FETCH, MIGRATE, PROXY, LOGGER, WEB]
 
 
 @bounded(3600, virtual_time=True)
