@@ -15,6 +15,8 @@ from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
+MOST_SERVICES = 16
+"""Whose tasks are selected one by one."""
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01
@@ -147,12 +149,17 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
 
 
 def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
-    """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
+    """All objects of the targets' kinds and namespaces, and the tasks of the services among them.
+
+    A watch takes a few selections only, so the tasks of many services are those of their namespaces.
+    """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
-    services = [target for target in targets if target.kind == "service"]
+    services = [(target.namespace, target.name) for target in targets if target.kind == "service"]
+    if len(services) > MOST_SERVICES:
+        services = [(namespace, "") for namespace in dict.fromkeys(namespace for namespace, _ in services)]
     return [
         *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
+        *(control.ListRequest(kind="task", namespace=namespace, service=service) for namespace, service in services),
     ]
 
 
