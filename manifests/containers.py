@@ -31,6 +31,10 @@ def template_problems(template: pb.TaskTemplate, path: Path) -> Iterator[Problem
             here = (*path, part, index)
             yield from _name(one, seen, f"{part}[{index}]", here)
             yield from _shared(one, here)
+            if one.privileged and not (main.privileged or main.userns == pb.USER_NAMESPACE_HOST):
+                message = "a privileged container has the users of the node, and this task has its own"
+                hint = "write `userns: host` in the main container, or remove it"
+                yield Problem(keys=(*here, "privileged"), message=message, hint=hint)
     for index, one in enumerate(template.init):
         yield from _init(one, (*path, "init", index))
     yield from _times(template, path)

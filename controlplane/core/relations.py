@@ -74,6 +74,7 @@ def refusals(wanted: Sequence[kinds.StoredObject], around: Surroundings) -> Iter
             yield from _networks(one, around)
             yield from _ports(one, holders)
             yield from _cycle(one, graph)
+            yield from _endless(one, around)
 
 
 def users_of(network: pb.Network, services: Iterable[pb.Service]) -> list[str]:
@@ -133,6 +134,19 @@ def _cycle(service: pb.Service, graph: dependencies.Graph) -> Iterator[Refusal]:
         message = f"{' → '.join(names)} wait for each other" if len(names) > 2 else f"{names[0]} waits for itself"
         mistake = _mistake(service, f"spec.dependsOn.{names[1]}", message)
         yield Refusal(error=errors.Invalid, mistake=mistake, hint="take one of them out of its `dependsOn`")
+
+
+def _endless(service: pb.Service, around: Surroundings) -> Iterator[Refusal]:
+    """Waiting for the end of what is started again whenever it ends."""
+    for name, condition in sorted(service.spec.depends_on.items()):
+        other = around.services.get(f"{service.meta.namespace}/{name}")
+        if condition != pb.DEPENDENCY_CONDITION_COMPLETED or other is None:
+            continue
+        if other.spec.template.restart.condition in {pb.RESTART_CONDITION_UNSPECIFIED, pb.RESTART_CONDITION_ANY}:
+            message = f"{name} is started again whenever it ends, so it is never completed"
+            mistake = _mistake(service, f"spec.dependsOn.{name}", message)
+            hint = f"write `restart: {{condition: on-failure}}` in the template of {name}, or wait until it is ready"
+            yield Refusal(error=errors.Invalid, mistake=mistake, hint=hint)
 
 
 def _clash(service: pb.Service, other: pb.Service, mine: int, theirs: int) -> bool:

@@ -133,6 +133,7 @@ def _tell_containers_apart(template: pb.TaskTemplate) -> None:
     template.stop_grace_period = max(template.stop_grace_period, 1_000)
     for number, one in enumerate((*template.init, *template.sidecars)):
         one.name = f"c{number}"
+        one.ClearField("privileged")
         for shared in containers.SHARED:
             one.ClearField(shared)
     for one in template.init:

@@ -44,6 +44,15 @@ ENDS = "an init container runs to its end, so it is neither asked nor told anyth
             [f"spec.template.sidecars[0].ports: {SHARED}; write it in `container.ports`"],
         ),
         (
+            "sidecars: [{name: a, image: a, privileged: true}]",
+            [
+                (
+                    "spec.template.sidecars[0].privileged: a privileged container has the users of the node, "
+                    "and this task has its own; write `userns: host` in the main container, or remove it"
+                )
+            ],
+        ),
+        (
             "init: [{name: a, image: a, probes: {liveness: {tcp: {port: 1}}}}]",
             [f"{INIT}.probes: {ENDS}; remove it, or make it a sidecar"],
         ),

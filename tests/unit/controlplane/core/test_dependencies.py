@@ -177,7 +177,7 @@ def test_what_is_still_needed_is_kept_whole() -> None:
 
 def test_a_cycle_is_refused_with_its_way() -> None:
     """Also when half of it is there already; and a service that waits for itself."""
-    there, wanted = using("a", b=READY), using("b", a=COMPLETED)
+    there, wanted = using("a", b=READY), using("b", a=STARTED)
     around = relations.Surroundings.after([there], [wanted])
     (refusal,) = relations.refusals([wanted], around)
     assert refusal.error is errors.Invalid
@@ -185,6 +185,25 @@ def test_a_cycle_is_refused_with_its_way() -> None:
     alone = using("a", a=READY)
     (refusal,) = relations.refusals([alone], relations.Surroundings.after([], [alone]))
     assert refusal.mistake.message == "a waits for itself"
+
+
+@pytest.mark.parametrize(
+    ("condition", "refused"),
+    [
+        (pb.RESTART_CONDITION_UNSPECIFIED, True),
+        (pb.RESTART_CONDITION_ANY, True),
+        (pb.RESTART_CONDITION_ON_FAILURE, False),
+        (pb.RESTART_CONDITION_NEVER, False),
+    ],
+)
+def test_nobody_waits_for_the_end_of_what_never_ends(condition: "pb.RestartCondition.ValueType", refused: bool) -> None:
+    """It is refused with the remedy, wherever the other one is: here, or in the same files."""
+    other, wanted = build.service("db"), using(db=COMPLETED)
+    other.spec.template.restart.condition = condition
+    found = list(relations.refusals([wanted], relations.Surroundings.after([other], [wanted])))
+    assert [one.mistake.message for one in found] == (
+        ["db is started again whenever it ends, so it is never completed"] if refused else []
+    )
 
 
 def test_a_service_ends_when_its_time_is_over() -> None:
