@@ -55,6 +55,8 @@ def _words(observed: Observed, desired: Desired) -> Words:
         return failure.message, failure.reason
     if record.ending is not None:
         return record.why_ended
+    if is_unwanted(desired) and observed.life is not Life.RUNNING:
+        return "stopping", "Stopping"
     words = _of_main(observed) or _of_others(observed, desired)
     if words is not None:
         return words
