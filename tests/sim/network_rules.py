@@ -4,6 +4,7 @@ Addresses are looked at as they are written; what is told is looked at on the li
 """
 
 import asyncio
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -50,6 +51,8 @@ class NetworkRules:
         self._owners: dict[str, str] = {}
         """Of virtual addresses, for ever: a range of 65,534 lasts longer than any run."""
         self._nodes: dict[str, pb.Node] = {}
+        self._down_s: dict[str, float] = {}
+        """When a node was found to be down last."""
         self._told_to_stop: dict[str, float] = {}
         self._lists: dict[tuple[str, str], _Lists] = {}
         """By the names of the leader and of the node."""
@@ -61,6 +64,8 @@ class NetworkRules:
                 self._check_address(before, service)
             case pb.Node() as node:
                 self._nodes[node.meta.name] = node if after is not None else pb.Node()
+                if node.status.state == pb.NODE_STATE_DOWN:
+                    self._down_s[node.meta.name] = _now_s()
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())
 
@@ -92,10 +97,12 @@ class NetworkRules:
                 lists.apply(message.network_applied.sequence)
 
     def _check_withdrawn(self, leader: str, task_id: str) -> None:
-        if _now_s() - self._told_to_stop.get(task_id, 0.0) >= BOUND_S - A_MOMENT_S:
+        told_s = self._told_to_stop.get(task_id, 0.0)
+        if _now_s() - told_s >= BOUND_S - A_MOMENT_S:
             return
         for node, lists in self._of_leader(leader):
-            if task_id in lists.applied:
+            # One that was down in between was not waited for, and may be back by now.
+            if task_id in lists.applied and self._down_s.get(node, -math.inf) < told_s:
                 text = f"{leader} let task {task_id} go while {node} sends it connections, for all that {leader} knows"
                 raise Violation("let go last", text)
 
