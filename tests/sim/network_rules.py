@@ -64,7 +64,8 @@ class NetworkRules:
                 self._check_address(before, service)
             case pb.Node() as node:
                 self._nodes[node.meta.name] = node if after is not None else pb.Node()
-                if node.status.state == pb.NODE_STATE_DOWN:
+                known = [one for one in (before, after) if isinstance(one, pb.Node)]
+                if any(one.status.state == pb.NODE_STATE_DOWN for one in known):
                     self._down_s[node.meta.name] = _now_s()
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())

@@ -179,7 +179,7 @@ PLANTS = (
         name="a node whose agent is away is not waited for",
         bug=instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
         caught_by=frozenset({"let go last"}),
-        hint=4,
+        hint=5,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
