@@ -102,6 +102,7 @@ async def run(
             cgroup_parent=options.cgroup_parent,
             base=defaults.config(["-"], cgroups_path="/-"),
             machine=machine(no_users=no_users),
+            address=options.address,
         ),
         now_ms=now_ms,
         chance=chance,

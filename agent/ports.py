@@ -145,7 +145,7 @@ class Exec(Protocol):
 
 
 class Runtime(Protocol):
-    """The containers of this node. A container's id is its task's."""
+    """The containers of this node, by their ids: see `protos.containers`."""
 
     async def start(self, request: ContainerRequest) -> ContainerState:
         """Create and start a container on a fresh writable layer. Raises StartFailed, Refused or Temporary.
@@ -158,21 +158,21 @@ class Runtime(Protocol):
         """Everything there is: an agent that starts adopts from it."""
         ...
 
-    async def wait(self, task_id: str) -> Exit:
+    async def wait(self, container_id: str) -> Exit:
         """How the container ended; waits until it has."""
         ...
 
-    async def signal(self, task_id: str, name: str) -> None:
+    async def signal(self, container_id: str, name: str) -> None:
         """Send its first process a signal, `SIGTERM` or `15`. Nothing happens when it has ended."""
 
-    async def delete(self, task_id: str) -> None:
+    async def delete(self, container_id: str) -> None:
         """Kill what is left of it and remove it. Its log stays."""
 
-    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+    async def execute(self, container_id: str, start: cpb.ExecStart) -> Exec:
         """Run a command in it. Raises StartFailed (127, 126) or NoSuchTask."""
         ...
 
-    async def usage(self, task_id: str) -> Usage:
+    async def usage(self, container_id: str) -> Usage:
         """What it uses. Raises NoSuchTask."""
         ...
 
@@ -189,7 +189,7 @@ class Logs(Protocol):
     """The output of this node's containers, kept in files."""
 
     def read(
-        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
+        self, container_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[list[cpb.LogLine], None]:
         """Lines in batches, oldest first: what is there, or with `until` whatever comes until that is done.
 

@@ -13,7 +13,7 @@ import structlog
 
 from agent import ports
 from agent.errors import AgentError, StartFailed
-from protos import running
+from protos import containers, running
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -87,7 +87,10 @@ class Streams:
         """Lines until there are no more, or until the other side does not want any more."""
         over = self._over(request.task_id)
         lines = self._logs.read(
-            request.task_id, tail=request.tail, since_ms=request.since, until=over if request.follow else None
+            containers.identity(request.task_id, request.container),
+            tail=request.tail,
+            since_ms=request.since,
+            until=over if request.follow else None,
         )
 
         async def send() -> None:
@@ -100,7 +103,8 @@ class Streams:
         await running.beside(send(), _expect_nothing(link), expected=(LinkLost, AgentError))
 
     async def _serve_exec(self, link: StreamLink, request: dpb.TaskExecRequest) -> None:
-        command = await self._runtime.execute(request.task_id, request.start)
+        container_id = containers.identity(request.task_id, request.start.container)
+        command = await self._runtime.execute(container_id, request.start)
 
         async def send() -> None:
             await link.send(dpb.StreamFrame(output=cpb.ExecResponse(started=request.task_id)))

@@ -25,8 +25,8 @@ from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
 from agent.networking import NodeNetworking
 from agent.outbox import Outbox
-from agent.runner import TaskRunner, life_of, stray
-from protos import states
+from agent.runner import TaskRunner, found, stray
+from protos import containers, states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -74,6 +74,7 @@ class Worker:
             devices=devices,
             users=users,
             node=node,
+            labels=lambda: self._assigned.labels,
             now_ms=now_ms,
             chance=chance,
             assignment_saved=self._assignment_saved,
@@ -112,7 +113,7 @@ class Worker:
         if after is self._assigned:
             return None
         before, self._assigned = self._assigned, after
-        if (before.tasks, before.revisions, before.network) != (after.tasks, after.revisions, after.network):
+        if _lasting(before) != _lasting(after):
             self._version += 1
             self._urgent.set()
         self._unsaved.set()
@@ -197,40 +198,34 @@ class Worker:
         self._names.update(self._assigned.network, self._assigned.services, self._assigned.touched)
         self._remembered = _by_address(memory.records, self._assigned)
         await self._names.resume()
-        containers = await self._tools.runtime.containers()
+        there = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
         self._networking.resume(memory.last_address)
-        for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
-            self._restore_task(
-                task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
-            )
+        members: dict[str, dict[str, ports.ContainerState]] = {}
+        for container_id, state in there.items():
+            task_id, name = containers.split(container_id)
+            members.setdefault(task_id, {})[name] = state
+        for task_id in sorted({*self._assigned.tasks, *memory.records, *members, *attached}):
+            record, own = memory.records.get(task_id), members.get(task_id, {})
+            self._restore_task(task_id, record, own, attached=task_id in attached)
         self._remembered = {}
         if self._runners:
-            log.info("restored", tasks=len(self._runners), containers=len(containers))
+            log.info("restored", tasks=len(self._runners), containers=len(there))
 
     def _restore_task(
-        self, task_id: str, record: Record | None, container: ports.ContainerState | None, *, attached: bool
+        self, task_id: str, record: Record | None, there: Mapping[str, ports.ContainerState], *, attached: bool
     ) -> None:
         task = self._assigned.tasks.get(task_id)
         if task is None:
-            task, desired, observed = stray(task_id, container)
+            (task, desired), first = stray(task_id), Record()
         else:
-            desired = _desired(task, self._assigned)
-            observed = Observed(
-                record=_first_record(task),
-                life=life_of(container),
-                exit=container.exit if container is not None else None,
-            )
+            desired, first = _desired(task, self._assigned), _first_record(task)
         if record is not None:
-            known = states.ORPHANED if observed.record.state == states.ORPHANED else record.state
-            noted = observed.exit is not None and observed.exit == record.exit
-            observed = dataclasses.replace(
-                observed, record=dataclasses.replace(record, state=known), exit=None if noted else observed.exit
-            )
-        observed = dataclasses.replace(
-            observed, record=self._restore_users(task_id, observed.record, container), network_ready=attached
-        )
+            known = states.ORPHANED if first.state == states.ORPHANED else record.state
+            first = dataclasses.replace(record, state=known)
+        first = self._restore_users(task_id, first, there)
+        observed = found(first, there, network_ready=attached)
         attachment = Attachment(
             task_id=task_id,
             address=observed.record.address,
@@ -241,9 +236,10 @@ class Worker:
         self._networking.restore(attachment, attached=attached)
         self._add(task, desired, observed)
 
-    def _restore_users(self, task_id: str, record: Record, container: ports.ContainerState | None) -> Record:
+    def _restore_users(self, task_id: str, record: Record, there: Mapping[str, ports.ContainerState]) -> Record:
         """What a container has is known by itself, whatever became of its record; and nobody else gets it."""
-        root_id = container.root_id if container is not None and record.root_id is None else record.root_id
+        known = next((state.root_id for state in there.values()), None)
+        root_id = known if known is not None and record.root_id is None else record.root_id
         if root_id and not self._tools.users.claim(root_id, task_id):
             log.error("two tasks have the same user ids; stop one of them", task=task_id, root_id=root_id)
         return dataclasses.replace(record, root_id=root_id)
@@ -288,7 +284,13 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
         withdrawn=task.meta.id in assigned.withdrawn,
+        waits_for=task.waits_for,
     )
+
+
+def _lasting(assigned: Assignments) -> tuple[object, ...]:
+    """What an agent has to know again after its death, before it starts anything."""
+    return assigned.tasks, assigned.revisions, assigned.network, assigned.labels
 
 
 def _first_record(task: pb.Task) -> Record:

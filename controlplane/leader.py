@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from controlplane.controllers import events, nodes, reporting, scheduling, services
+from controlplane.controllers import dependencies, events, expiry, nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
 from controlplane.core import scheduler
@@ -66,6 +66,8 @@ async def lead(
         nodes.NodeLoss(),
         services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
+        dependencies.Dependencies(),
+        expiry.Expiry(),
         scheduling.Scheduling(world.strategy),
         reports,
     )

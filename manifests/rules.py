@@ -10,7 +10,19 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, isolation, networking, placement, quoting, suggest, updating, words
+from manifests import (
+    checks,
+    containers,
+    dependencies,
+    diff,
+    isolation,
+    networking,
+    placement,
+    quoting,
+    suggest,
+    updating,
+    words,
+)
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import kinds, schema
@@ -87,8 +99,14 @@ def _label_key(key: str, path: Path) -> Iterator[Problem]:
         yield Problem(keys=path, message="not a label's name", hint=hint, at_key=True)
 
 
+def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
+    yield from networking.service_problems(spec, path)
+    yield from dependencies.service_problems(spec, path)
+
+
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:
     yield from _labels(template.labels, (*path, "labels"))
+    yield from containers.template_problems(template, path)
 
 
 def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
@@ -108,6 +126,7 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
         yield Problem(keys=(*path, "ulimits", name), message="not a limit of a process", hint=hint, at_key=True)
     yield from isolation.problems(container, path)
     yield from networking.probe_problems(container, path)
+    yield from containers.container_problems(container, path)
 
 
 def _env(env: Mapping[str, str], path: Path) -> Iterator[Problem]:
@@ -159,7 +178,7 @@ _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
         (pb.Node, _node),
         (pb.Meta, _meta),
         (pb.Network, networking.network_problems),
-        (pb.ServiceSpec, networking.service_problems),
+        (pb.ServiceSpec, _service),
         (pb.UpdatePolicy, updating.problems),
         (pb.TaskTemplate, _template),
         (pb.Container, _container),

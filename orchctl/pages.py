@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from orchctl import health, phrases, safety, tables, terminal
+from orchctl import around, health, phrases, safety, tables, terminal
 from orchctl.tables import View
-from protos import kinds, schema, units
+from protos import containers, kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
@@ -38,10 +38,13 @@ def service(
             ("Address", status.address),
             ("Networks", ", ".join(value.spec.networks) or "default"),
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
+            ("Waits for", around.dependencies(value.spec)),
+            ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
+        *section("Around it", around.lines(value.spec.template)),
         *section("Revisions", _revisions(revisions, view)),
         *section("Tasks", _tasks(tasks, view)),
         *(line for name, lines in last_words.items() for line in section(f"{name} printed last", lines)),
@@ -73,6 +76,7 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: 
         *section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
         *section("It printed last", last_words),
         *(_template(revision_.template) if revision_ else []),
+        *(section("Around it", around.lines(revision_.template, status)) if revision_ else []),
     ]
 
 
@@ -165,7 +169,7 @@ def head(value: kinds.StoredObject, view: View) -> list[str]:
 def _template(template: pb.TaskTemplate) -> list[str]:
     """What is run, without what was left out."""
     container = template.container
-    limits, reservations = container.resources.limits, container.resources.reservations
+    limits, reservations = container.resources.limits, containers.reserved(template)
     runs = facts(
         ("Image", container.image),
         ("Command", _words(container.command)),

@@ -17,6 +17,8 @@ from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
+MOST_SERVICES = 16
+"""Whose tasks are selected one by one."""
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01

@@ -24,6 +24,7 @@ class Assignments:
     services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
     touched: frozenset[str] = frozenset()  # ids of services that came, went or changed with the last message
     withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # the node's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
         services=services,
         touched=touched,
         withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
+        labels=dict(message.node.labels) if message.HasField("node") else current.labels,
     )
 
 
@@ -81,6 +83,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         network=current.network,
         services=current.services.values(),
         withdrawn_tasks=sorted(current.withdrawn),
+        node=dpb.NodeFacts(labels=current.labels),
     )
 
 
@@ -93,6 +96,7 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         services={service.id: service for service in saved.services},
         touched=frozenset(service.id for service in saved.services),
         withdrawn=frozenset(saved.withdrawn_tasks),
+        labels=dict(saved.node.labels),
     )
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from controlplane.core import addresses, ask, garbage, image_names, plan, published, replicated
+from controlplane.controllers.dependencies import waits_for
+from controlplane.core import addresses, ask, dependencies, garbage, image_names, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import kinds, schema, states
 from protos.orch.v1 import objects_pb2 as pb
@@ -30,6 +31,7 @@ class Services:
             *service_keys(change),
             *_waiting_for_its_address(change, snapshot),
             *_publishing_the_same(change, snapshot),
+            *_needed_no_more(change),
         ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
@@ -72,6 +74,8 @@ class Services:
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=address or "",
             digest=_digest(snapshot, service.spec.template.container.image),
+            waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
+            needed=bool(_needed_by(service, snapshot)),
             trouble="; ".join(self._troubles(service, snapshot, has_none_left=address == "")),
         )
         return replicated.reconcile(situation, self._suffixes)
@@ -79,6 +83,9 @@ class Services:
     def _troubles(self, service: pb.Service, snapshot: Snapshot, *, has_none_left: bool) -> Iterator[str]:
         if has_none_left:
             yield f"no virtual address: the range {self._address_range} has none left"
+        needed_by = _needed_by(service, snapshot)
+        if needed_by:
+            yield f"it is deleted after {', '.join(needed_by)}, which depends on it"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
         if found is not None:
             (protocol, number), holder = found
@@ -195,6 +202,21 @@ def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str
     if change.after is not None or not isinstance(change.before, pb.Service) or not change.before.status.address:
         return []
     return [_key(service) for service in snapshot.all(pb.Service).values() if addresses.wanted(service)]
+
+
+def _needed_by(service: pb.Service, snapshot: Snapshot) -> tuple[str, ...]:
+    """The services that one that is being deleted has to outlive."""
+    if not service.meta.deleted_at:
+        return ()
+    return dependencies.needed_by(service, snapshot.all(pb.Service).values())
+
+
+def _needed_no_more(change: Change) -> Iterable[str]:
+    """When a service goes, those that it depended on may have been waiting for that."""
+    gone = change.before
+    if change.after is not None or not isinstance(gone, pb.Service):
+        return []
+    return [f"{gone.meta.namespace}/{name}" for name in gone.spec.depends_on]
 
 
 def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:

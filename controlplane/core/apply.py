@@ -171,7 +171,12 @@ def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mista
 
 
 # An error has one status code and one hint: those of the first kind here.
-_PRECEDENCE: Sequence[type[errors.RequestError]] = (errors.Outdated, errors.NotNow, errors.Unknown)
+_PRECEDENCE: Sequence[type[errors.RequestError]] = (
+    errors.Outdated,
+    errors.Invalid,
+    errors.NotNow,
+    errors.Unknown,
+)
 
 
 def _of_refusals(refusals: Sequence[relations.Refusal]) -> errors.RequestError:

@@ -33,6 +33,10 @@ class Situation:
     """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
+    waits_for: str = ""
+    """What its new tasks are held for, when it depends on other services."""
+    needed: bool = False
+    """Whether services that are being deleted depend on it: it goes only after them."""
     trouble: str = ""
     """What the network does not give it, for its status."""
     digest: str = ""
@@ -44,7 +48,7 @@ class Situation:
 
 def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     """What to change so that the service comes nearer to its spec. `suffixes`: random parts for names of new tasks."""
-    if situation.service.meta.deleted_at:
+    if situation.service.meta.deleted_at and not situation.needed:
         return _delete(situation)
     service, now_ms = situation.service, situation.now_ms
     target, is_new = revisions.current(service, situation.revisions, now_ms, situation.digest)
@@ -170,6 +174,7 @@ def _new(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: 
         place=slot.place,
         failures=slots.failures_before(slot, revision.meta.id),
         suffix=suffix,
+        waits_for=situation.waits_for,
         now_ms=slots.next_moment(slot, situation.now_ms),
     )
     return plan.Write(value=task, why=why)

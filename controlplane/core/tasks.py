@@ -48,9 +48,9 @@ def make(
     failures: int,
     suffix: str,
     now_ms: int,
-    desired: pb.DesiredState.ValueType = pb.DESIRED_STATE_RUNNING,
+    waits_for: str = "",
 ) -> pb.Task:
-    """A new task for a place. `suffix` is its random part; `desired` READY prepares it and holds it there."""
+    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared."""
     name = f"{service.meta.name}-{place.word}-{suffix}"
     return pb.Task(
         meta=pb.Meta(
@@ -67,7 +67,8 @@ def make(
         revision_id=revision.meta.id,
         slot=place.number,
         target_node_id=place.node_id,
-        desired_state=desired,
+        desired_state=pb.DESIRED_STATE_READY if waits_for else pb.DESIRED_STATE_RUNNING,
+        waits_for=waits_for,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
     )

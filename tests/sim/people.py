@@ -9,6 +9,7 @@ from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import crowds
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
@@ -49,7 +50,8 @@ class People:
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
-        return [*often, self._roll, self._roll, self._apply_apart, self._taint, self._apply_stack, self._label]
+        rarely = [self._apply_apart, self._taint, self._apply_stack, self._label, self._delete_all]
+        return [*often, self._roll, self._roll, *rarely]
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
@@ -87,6 +89,8 @@ class People:
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
         self._add_wishes(spec)
+        crowds.add_around(self._chance, spec.template)
+        crowds.add_relations(self._chance, name, spec)
         return spec
 
     def _add_probes(self, container: pb.Container) -> None:
@@ -208,7 +212,16 @@ class People:
         await self._ask(f"scale {reference.name} to {request.replicas}", lambda plane: plane.writes.scale(request))
 
     async def _delete(self) -> None:
-        reference = api.ObjectReference(kind="service", namespace="default", name=self._chance.choice(SERVICES))
+        await self._delete_one(self._chance.choice(SERVICES))
+
+    async def _delete_all(self) -> None:
+        """Those that depend on others first, as `orchctl delete -f` does."""
+        if self._chance.random() < 0.3:
+            for name in ("web", "api", "db"):
+                await self._delete_one(name)
+
+    async def _delete_one(self, name: str) -> None:
+        reference = api.ObjectReference(kind="service", namespace="default", name=name)
         request = api.DeleteRequest(reference=reference)
         await self._ask(f"delete {reference.name}", lambda plane: plane.writes.delete(request))
 

@@ -7,16 +7,14 @@ to; the test tries that one first and then a whole range.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
 from agent import outbox, worker
 from agent.core import assignments as held
-from agent.core import probes, steps
+from agent.core import probes, stopping
 from controlplane.api import writes
 from controlplane.controllers import events as recording
 from controlplane.controllers import loop
@@ -45,30 +43,8 @@ from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plant:
-    """`bug` is wrong while its context is open."""
-
-    name: str
-    bug: Callable[[], AbstractContextManager[None]]
-    caught_by: frozenset[str]
-    hint: int
-
-
-def _instead(owner: object, name: str, wrong: object) -> Callable[[], AbstractContextManager[None]]:
-    @contextlib.contextmanager
-    def planted() -> Iterator[None]:
-        right = getattr(owner, name)
-        setattr(owner, name, wrong)
-        try:
-            yield
-        finally:
-            setattr(owner, name, right)
-
-    return planted
-
+from tests.sim.crowd_plants import CROWD_PLANTS
+from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
 
@@ -185,200 +161,201 @@ LOST = frozenset({"nothing is lost"})
 PLANTS = (
     Plant(
         name="an old report lets a state fall",
-        bug=_instead(reports, "accept", _accept_whatever_comes),
+        bug=instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
         hint=11,
     ),
     Plant(
         name="the leader writes without its fence",
-        bug=_instead(writer, "write", _write_without_fence),
+        bug=instead(writer, "write", _write_without_fence),
         caught_by=frozenset({"one writer"}),
         hint=8,
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
-        bug=_instead(filters, "room", _room_of_a_node_that_is_empty),
+        bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
         hint=5,
     ),
     Plant(
         name="what was granted before is free again",
-        bug=_instead(fleet._Booking, "_remove_granted", lambda _: None),
+        bug=instead(fleet._Booking, "_remove_granted", lambda _: None),
         caught_by=frozenset({"nothing is given twice"}),
         hint=15,
     ),
     Plant(
         name="the parts of a spread are counted once for many tasks",
-        bug=_instead(choosing._Tie, "take", lambda *_: False),
+        bug=instead(choosing._Tie, "take", lambda *_: False),
         caught_by=frozenset({"placement"}),
         hint=6,
     ),
     Plant(
         name="taints keep only those away that tolerate them",
-        bug=_instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
+        bug=instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
         caught_by=frozenset({"placement", "pace"}) | REST,
         hint=1,
     ),
     Plant(
         name="others make way for a task of the same priority",
-        bug=_instead(preemption.Preemption, "_may_go", lambda *_: True),
+        bug=instead(preemption.Preemption, "_may_go", lambda *_: True),
         caught_by=frozenset({"placement", "pace", "idle is idle"}),
         hint=30,
     ),
     Plant(
         name="a stopping task does not hold its slot",
-        bug=_instead(tasks, "holds_its_slot", lambda _: False),
+        bug=instead(tasks, "holds_its_slot", lambda _: False),
         caught_by=frozenset({"one task a slot"}),
         hint=10,
     ),
     Plant(
         name="a loop forgets its keys after a conflict",
-        bug=_instead(loop.Loop, "run", _run_and_forget_keys),
+        bug=instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
         hint=39,
     ),
     Plant(
         name="a slot is refilled without a pause",
-        bug=_instead(slots, "ready_at", lambda *_: 0),
+        bug=instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
         hint=2,
     ),
     Plant(
         name="an old task goes before the new one works",
-        bug=_instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
+        bug=instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
         caught_by=LOST,
         hint=2,
     ),
     Plant(
         name="more is begun at a time than was allowed",
-        bug=_instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
+        bug=instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
         caught_by=frozenset({"no more at a time"}),
         hint=2,
     ),
     Plant(
         name="what was paused goes on",
-        bug=_instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
+        bug=instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
         caught_by=frozenset({"paused is paused"}),
         hint=1,
     ),
     Plant(
         name="what was rolled back is tried again",
-        bug=_instead(rollout, "follow", rollout_plants.begin_again),
+        bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
         hint=3,
     ),
     Plant(
         name="a refused revision is made all the same",
-        bug=_instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
+        bug=instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
         caught_by=frozenset({"what was refused stays refused", "life goes on"}),
         hint=3,
     ),
     Plant(
         name="every node gets the first subnet",
-        bug=_instead(addresses.Pool, "take", lambda self: self._parts.text(0)),
+        bug=instead(addresses.Pool, "take", lambda self: self._parts.text(0)),
         caught_by=frozenset({"nothing is given twice"}),
         hint=1,
     ),
     Plant(
         name="tasks are given up although most nodes vanished together",
-        bug=_instead(nodes, "braked", lambda *_: False),
+        bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
         hint=4,
     ),
     Plant(
         name="garbage collection does not wait for the end",
-        bug=_instead(garbage, "_doomed", _doomed_when_unwanted),
+        bug=instead(garbage, "_doomed", _doomed_when_unwanted),
         caught_by=frozenset({"the living stay"}),
         hint=3,
     ),
     Plant(
         name="a task is let go before the nodes have heard that it leaves",
-        bug=_instead(withdrawal, "decide", _let_go_at_once),
+        bug=instead(withdrawal, "decide", _let_go_at_once),
         caught_by=frozenset({"let go last"}),
         hint=1,
     ),
     Plant(
         name="a node whose agent is away is not waited for",
-        bug=_instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
+        bug=instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
         caught_by=frozenset({"let go last"}),
         hint=1,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
-        bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
+        bug=instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
         hint=5,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
-        bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
+        bug=instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
         hint=24,
     ),
     Plant(
         name="old events are never cleared away",
-        bug=_instead(events, "trim", lambda *_: ()),
+        bug=instead(events, "trim", lambda *_: ()),
         caught_by=frozenset({"whole at rest", "events are bounded"}),
         hint=1,
     ),
     Plant(
         name="events are told as events",
-        bug=_instead(recording.Events, "_note_event", _tell_of_events),
+        bug=instead(recording.Events, "_note_event", _tell_of_events),
         caught_by=frozenset({"idle is idle", "events hold up nothing", "life goes on"}),
         hint=1,
     ),
     Plant(
         name="what people do is not told",
-        bug=_instead(writes, "_fitting", lambda *_: ()),
+        bug=instead(writes, "_fitting", lambda *_: ()),
         caught_by=frozenset({"told with the change"}),
         hint=1,
     ),
     Plant(
         name="a prune takes what is in no stack",
-        bug=_instead(prune, "missing", _missing_in_the_namespace),
+        bug=instead(prune, "missing", _missing_in_the_namespace),
         caught_by=frozenset({"only a stack is pruned"}),
         hint=1,
     ),
     Plant(
         name="the agent takes assignments over a gap",
-        bug=_instead(held, "apply", _apply_over_gaps),
+        bug=instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
         hint=9,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
-        bug=_instead(held, "of_new_session", lambda current: current),
+        bug=instead(held, "of_new_session", lambda current: current),
         caught_by=REST | {"no doubles"},
         hint=3,
     ),
     Plant(
         name="the agent does not tell a new leader everything",
-        bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
+        bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
         hint=21,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
-        bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
+        bug=instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
         hint=13,
     ),
     Plant(
         name="connections are not drained",
-        bug=_instead(steps, "_drain", _drain_nothing),
+        bug=instead(stopping, "drain", _drain_nothing),
         caught_by=frozenset({"drained before stopped"}),
         hint=1,
     ),
     Plant(
         name="a container is ready before it has answered",
-        bug=_instead(probes, "decide_ready", lambda _: False),
+        bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
         hint=24,
     ),
     Plant(
         name="the agent starts without looking at what runs",
-        bug=_instead(worker.Worker, "_restore", _restore_nothing),
+        bug=instead(worker.Worker, "_restore", _restore_nothing),
         caught_by=REST | {"no doubles", "no error is logged"},
         hint=1,
     ),
+    *CROWD_PLANTS,
 )

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from protos import kinds, states
+from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import crowd_rules
 from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
@@ -19,6 +20,8 @@ def _unsettled(rules: Rules) -> Iterator[str]:
     for service in rules.services():
         if service.meta.deleted_at:
             yield f"{kinds.label(service)} is still being deleted"
+        elif service.spec.ttl:
+            yield f"{kinds.label(service)} is there for a while only, and still there"
         elif not service.status.settled or service.status.observed_generation != service.meta.generation:
             yield f"{kinds.label(service)} is not settled: {service.status.message}"
 
@@ -48,12 +51,17 @@ def _not_whole(rules: Rules) -> Iterator[str]:
 
 def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:
     alive = {task.meta.id: task for task in rules.tasks() if not states.is_terminal(task.status.state)}
+    templates = rules.templates()
     for task in alive.values():
-        if task.node_id and task.meta.id not in running.get(task.node_id, frozenset()):
+        here = running.get(task.node_id, frozenset())
+        if task.node_id and task.meta.id not in here:
             yield f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone"
-    for node_id, containers in running.items():
-        for container in sorted(containers):
-            if container not in alive or alive[container].node_id != node_id:
+        for lacking in crowd_rules.lacking(task, templates[task.revision_id], here):
+            yield f"container {lacking} is missing beside its task"
+    for node_id, there in running.items():
+        for container in sorted(there):
+            task_id, _ = containers.split(container)
+            if task_id not in alive or alive[task_id].node_id != node_id:
                 yield f"container {container} runs on {node_id} and no task wants it"
 
 

@@ -8,10 +8,12 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from agent.core.record import Record
 from controlplane.store import api, typed
-from protos import kinds, states
+from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import placement_rules, rollout_rules, told
+from tests.sim.crowd_rules import CrowdRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -34,6 +36,7 @@ class Rules:
         self.commits = 0
         self.network = NetworkRules()
         self.placement = placement_rules.PlacementRules()
+        self.crowds = CrowdRules()
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
@@ -57,6 +60,7 @@ class Rules:
             rollout_rules.check(self.objects, before, after)
             self.network.note(before, after)
             self.placement.note(before, after)
+            self.crowds.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
@@ -85,15 +89,22 @@ class Rules:
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
         revisions = {task.meta.id: task.revision_id for task in self.tasks()}
-        slots = Counter((_slot_of(name), revisions.get(name)) for names in running.values() for name in names)
+        tasks = {node_id: {containers.split(name)[0] for name in names} for node_id, names in running.items()}
+        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names)
         double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
         for slot, since_s in self._double_since.items():
             if now_s - since_s > DOUBLE_S:
-                names = sorted(name for names in running.values() for name in names if _slot_of(name) == slot)
+                names = sorted(name for names in tasks.values() for name in names if _slot_of(name) == slot)
                 raise Violation(
                     "no doubles", f"{' and '.join(names)} have run side by side for {now_s - since_s:.0f} s"
                 )
+
+    def check_crowds(self, machines: Iterable[tuple[Iterable[str], Mapping[str, Record]]]) -> None:
+        """Called again and again with what runs on each node, and what its agent has noted."""
+        tasks, templates = {task.meta.id: task for task in self.tasks()}, self.templates()
+        for running, records in machines:
+            self.crowds.check_machine(running, records, tasks, templates)
 
     def check_stops(self, stops: Iterable[tuple[str, float]]) -> None:
         """Called again and again with the stop signals that tasks have got, and when."""
@@ -108,20 +119,20 @@ class Rules:
 
     def check_ready(self, answered_well: Callable[[str, int], bool]) -> None:
         """Called again and again: what counts as ready, and has a probe for it, has answered."""
-        templates = self._templates()
+        templates = self.templates()
         for task in self.tasks():
             guarded = templates[task.revision_id].container.probes.readiness.HasField("http")
             if guarded and task.status.ready and not answered_well(task.meta.id, task.status.started_at):
                 raise Violation("the ready have answered", f"task {task.meta.id} counts as ready and was never asked")
 
-    def _templates(self) -> dict[str, pb.TaskTemplate]:
+    def templates(self) -> dict[str, pb.TaskTemplate]:
         return {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
 
     def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
         """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
         unasked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN
         stops = after.desired_state >= pb.DESIRED_STATE_SHUTDOWN or after.status.state == states.ORPHANED
-        template = self._templates().get(after.revision_id)
+        template = self.templates().get(after.revision_id)
         if before.status.state == states.RUNNING and unasked and stops and template and template.container.ports:
             now_s = asyncio.get_running_loop().time()
             self._told_to_stop.setdefault(after.meta.id, (now_s, template.drain_seconds))
@@ -162,7 +173,7 @@ class Rules:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
         rollout_rules.check_places(alive)
         _check_unique("address", {task.meta.id: task.status.address for task in alive})
-        placement_rules.check_capacity(self.nodes(), alive, self._templates())
+        placement_rules.check_capacity(self.nodes(), alive, self.templates())
 
 
 def _slot_of(task_id: str) -> Slot:

@@ -16,6 +16,7 @@ import structlog
 from controlplane.store import api, memory
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
+from tests.sim.crowds import waits_in_vain
 from tests.sim.net import End
 from tests.sim.people import People
 from tests.sim.processes import IMAGES, MISSING_IMAGE
@@ -166,6 +167,7 @@ class _Run:
                 in_order=self._cluster.in_order(),
                 now_s=asyncio.get_running_loop().time(),
             )
+            self._rules.check_crowds(self._cluster.machines())
             self._rules.check_stops(self._cluster.stops())
             self._rules.check_ready(self._cluster.answered_well)
 
@@ -181,6 +183,16 @@ class _Run:
                 spec = pb.ServiceSpec()
                 spec.CopyFrom(service.spec)
                 spec.template.container.image = IMAGES[0]
+                await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
+        await self._wait_for_nobody()
+
+    async def _wait_for_nobody(self) -> None:
+        """Who waits for what will not be there waits no longer; what is for a while goes by itself."""
+        for service in self._rules.services():
+            if not service.meta.deleted_at and waits_in_vain(service, self._rules.services()):
+                spec = pb.ServiceSpec()
+                spec.CopyFrom(service.spec)
+                spec.depends_on.clear()
                 await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
 
     async def _insist(self, ask: Any) -> None:

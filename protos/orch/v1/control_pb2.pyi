@@ -868,6 +868,8 @@ class LogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    ALL_CONTAINERS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     service: _builtins.str
     """A service, or"""
@@ -879,6 +881,10 @@ class LogsRequest(_message.Message):
     """Only lines written at or after this moment."""
     tail: _builtins.int
     """Only the last lines of each task. Negative: all."""
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
+    all_containers: _builtins.bool
+    """Every container, the main one and those around it."""
     def __init__(
         self,
         *,
@@ -888,10 +894,12 @@ class LogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         since: _builtins.int = ...,
         tail: _builtins.int = ...,
+        container: _builtins.str = ...,
+        all_containers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "namespace", b"namespace", "service", b"service", "since", b"since", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_containers", b"all_containers", "container", b"container", "follow", b"follow", "namespace", b"namespace", "service", b"service", "since", b"since", "tail", b"tail", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -930,6 +938,7 @@ class LogLine(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task's name."""
     time_ns: _builtins.int
@@ -939,6 +948,8 @@ class LogLine(_message.Message):
     """The line without its end. Any bytes."""
     partial: _builtins.bool
     """The line goes on in the next one: it was longer than the log keeps in one piece."""
+    container: _builtins.str
+    """The container's name, when those of all containers were asked for."""
     def __init__(
         self,
         *,
@@ -947,10 +958,11 @@ class LogLine(_message.Message):
         stream: Global___LogStream.ValueType = ...,
         text: _builtins.bytes = ...,
         partial: _builtins.bool = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partial", b"partial", "stream", b"stream", "task", b"task", "text", b"text", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "partial", b"partial", "stream", b"stream", "task", b"task", "text", b"text", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1011,6 +1023,7 @@ class ExecStart(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     target: _builtins.str
     """The task's name, or a service's: then one of its running tasks."""
@@ -1019,6 +1032,8 @@ class ExecStart(_message.Message):
     """Input is sent."""
     working_dir: _builtins.str
     user: _builtins.str
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1037,10 +1052,11 @@ class ExecStart(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         working_dir: _builtins.str = ...,
         user: _builtins.str = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "env", b"env", "namespace", b"namespace", "size", b"size", "stdin", b"stdin", "target", b"target", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container", b"container", "env", b"env", "namespace", b"namespace", "size", b"size", "stdin", b"stdin", "target", b"target", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

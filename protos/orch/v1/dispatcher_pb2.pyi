@@ -324,6 +324,7 @@ class Assignment(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     REMOVED_SERVICES_FIELD_NUMBER: _builtins.int
     WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     type: Global___Assignment.Type.ValueType
     applies_to: _builtins.int
     """INCREMENTAL: the number that it builds on. An agent at another number asks for COMPLETE."""
@@ -360,6 +361,10 @@ class Assignment(_message.Message):
         or have become so.
         """
 
+    @_builtins.property
+    def node(self) -> Global___NodeFacts:
+        """Sent when it changed."""
+
     def __init__(
         self,
         *,
@@ -374,14 +379,59 @@ class Assignment(_message.Message):
         services: _abc.Iterable[Global___NetworkService] | None = ...,
         removed_services: _abc.Iterable[_builtins.str] | None = ...,
         withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        node: Global___NodeFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "removed_revisions", b"removed_revisions", "removed_services", b"removed_services", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "type", b"type", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "node", b"node", "removed_revisions", b"removed_revisions", "removed_services", b"removed_services", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "type", b"type", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class NodeFacts(_message.Message):
+    """What the agent cannot know of its node by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The node's labels, which tasks may have in their environment."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeFacts: _TypeAlias = NodeFacts  # noqa: Y015
 
 @_typing.final
 class NetworkService(_message.Message):
@@ -598,6 +648,7 @@ class SavedAssignment(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Task]: ...
     @_builtins.property
@@ -608,6 +659,8 @@ class SavedAssignment(_message.Message):
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkService]: ...
     @_builtins.property
     def withdrawn_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def node(self) -> Global___NodeFacts: ...
     def __init__(
         self,
         *,
@@ -616,10 +669,11 @@ class SavedAssignment(_message.Message):
         network: Global___NodeNetwork | None = ...,
         services: _abc.Iterable[Global___NetworkService] | None = ...,
         withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        node: Global___NodeFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -741,10 +795,13 @@ class TaskLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     follow: _builtins.bool
     since: _builtins.int
     tail: _builtins.int
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
     def __init__(
         self,
         *,
@@ -752,10 +809,11 @@ class TaskLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         since: _builtins.int = ...,
         tail: _builtins.int = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since", b"since", "tail", b"tail", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "follow", b"follow", "since", b"since", "tail", b"tail", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2360,6 +2360,7 @@ class Task(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2372,6 +2373,8 @@ class Task(_message.Message):
     """How many tasks before it failed in this slot, one after another: the longer the row, the longer the wait."""
     target_node_id: _builtins.str
     """The only node that takes it: a task of a global service belongs to its node."""
+    waits_for: _builtins.str
+    """What it waits for while it is held at READY, for people: `database to be ready`."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2397,10 +2400,11 @@ class Task(_message.Message):
         failures: _builtins.int = ...,
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2446,6 +2450,7 @@ class TaskStatus(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     ROOT_ID_FIELD_NUMBER: _builtins.int
     FIRST_RUN_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     at: _builtins.int
     """When the state was reached."""
@@ -2477,6 +2482,10 @@ class TaskStatus(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
         """Why no node takes it, most frequent reason first. Only while it is PENDING."""
 
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerStatus]:
+        """The containers around the main one, in the order of their starts."""
+
     def __init__(
         self,
         *,
@@ -2494,10 +2503,11 @@ class TaskStatus(_message.Message):
         refusals: _abc.Iterable[Global___Refusal] | None = ...,
         root_id: _builtins.int | None = ...,
         first_run: _builtins.int = ...,
+        containers: _abc.Iterable[Global___ContainerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "exit_code", b"exit_code", "root_id", b"root_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "first_run", b"first_run", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "at", b"at", "containers", b"containers", "exit_code", b"exit_code", "finished_at", b"finished_at", "first_run", b"first_run", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -2509,6 +2519,49 @@ class TaskStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__root_id) -> _WhichOneofReturnType__root_id | None: ...
 
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+@_typing.final
+class ContainerStatus(_message.Message):
+    """A container that runs before or beside a task's main one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    running: _builtins.bool
+    """It runs now."""
+    ready: _builtins.bool
+    """It runs and answers."""
+    restarts: _builtins.int
+    """How often it was started again in the same task."""
+    exit_code: _builtins.int
+    """The exit code of the one that ended last; 128 + n after signal n."""
+    started_at: _builtins.int
+    """When the present one was started, or the last one."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        running: _builtins.bool = ...,
+        ready: _builtins.bool = ...,
+        restarts: _builtins.int = ...,
+        exit_code: _builtins.int | None = ...,
+        started_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "name", b"name", "ready", b"ready", "restarts", b"restarts", "running", b"running", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___ContainerStatus: _TypeAlias = ContainerStatus  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

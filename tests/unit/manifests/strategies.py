@@ -7,7 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from manifests import fields, networking, rules, words
+from manifests import containers, fields, networking, rules, words
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -124,7 +124,36 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
             getattr(value, "meta").namespace = "default"  # noqa: B009
     if isinstance(value, pb.Probe):
         _ask_one_question(draw, value)
+    if isinstance(value, pb.Hook):
+        _do_one_thing(draw, value)
+    if isinstance(value, pb.TaskTemplate):
+        _tell_containers_apart(value)
     return value
+
+
+def _do_one_thing(draw: st.DrawFn, hook: pb.Hook) -> None:
+    chosen = draw(st.sampled_from(["exec", "http", "sleep"]))
+    for other in {"exec", "http", "sleep"} - {chosen}:
+        hook.ClearField(other)
+    if chosen == "sleep":
+        hook.sleep = draw(st.integers(1, 1_000))
+    elif not hook.HasField(chosen):
+        inner = getattr(hook, chosen)
+        inner.CopyFrom(draw(messages(type(inner))))
+
+
+def _tell_containers_apart(template: pb.TaskTemplate) -> None:
+    """Each has a name of its own, and only the main one says what is about the whole task."""
+    template.container.ClearField("name")
+    template.stop_grace_period = max(template.stop_grace_period, 1_000)
+    for number, one in enumerate((*template.init, *template.sidecars)):
+        one.name = f"c{number}"
+        one.ClearField("privileged")
+        for shared in containers.SHARED:
+            one.ClearField(shared)
+    for one in template.init:
+        one.ClearField("probes")
+        one.ClearField("lifecycle")
 
 
 def _ask_one_question(draw: st.DrawFn, probe: pb.Probe) -> None:

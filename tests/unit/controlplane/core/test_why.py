@@ -114,7 +114,7 @@ def test_a_forecast_of_a_global_service_tells_of_the_nodes_that_are_for_it() -> 
     service.spec.template.placement.constraints.append("node.name != n1")
     service.spec.template.container.resources.reservations.cpu = 500
     machines = [build.node("n1"), build.node("n2", cpu=100), build.node("n3")]
-    assert forecast(service, machines, [], []) == [(2, "", False), (3, "n3", False)]
+    assert forecast(service, machines, [], []) == [(0, "", False), (0, "n3", False)]
 
 
 def test_a_forecast_tells_what_fits_nowhere() -> None:
