@@ -182,13 +182,13 @@ PLANTS = (
         name="what was granted before is free again",
         bug=_instead(fleet._Booking, "_remove_granted", lambda _: None),
         caught_by=frozenset({"nothing is given twice"}),
-        hint=15,
+        hint=1,
     ),
     Plant(
         name="the parts of a spread are counted once for many tasks",
         bug=_instead(choosing._Tie, "take", lambda *_: False),
         caught_by=frozenset({"placement"}),
-        hint=6,
+        hint=2,
     ),
     Plant(
         name="taints keep only those away that tolerate them",
@@ -200,7 +200,7 @@ PLANTS = (
         name="others make way for a task of the same priority",
         bug=_instead(preemption.Preemption, "_may_go", lambda *_: True),
         caught_by=frozenset({"placement", "pace", "idle is idle"}),
-        hint=30,
+        hint=7,
     ),
     Plant(
         name="a stopping task does not hold its slot",
