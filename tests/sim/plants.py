@@ -212,13 +212,13 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=_instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=39,
+        hint=89,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=_instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=2,
+        hint=7,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -254,19 +254,19 @@ PLANTS = (
         name="the lowest free address is given, whoever had it a moment ago",
         bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=5,
+        hint=1,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
         bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=60,
+        hint=41,
     ),
     Plant(
         name="the agent takes assignments over a gap",
         bug=_instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=35,
+        hint=13,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
@@ -278,7 +278,7 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=21,
+        hint=11,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
@@ -296,7 +296,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=_instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=24,
+        hint=32,
     ),
     Plant(
         name="the agent starts without looking at what runs",
