@@ -155,9 +155,10 @@ class People:
             case 2:
                 spec.template.placement.apart.add(service=self._chance.choice(SERVICES), weight=5)
                 wishes.near.add(service=self._chance.choice(SERVICES), by="node.labels.zone", weight=2)
-            case 3:
+            case 3 | 6 | 7:
+                # Three services, four cards: not enough, until everybody has to be content with one.
                 reserved.generic["gpu"], reserved.pids, reserved.disk = 1, 100, 2**20
-                spec.replicas = min(spec.replicas, 1)  # three services, four cards
+                spec.replicas = min(spec.replicas, 3)
             case 4:
                 wishes.max_per_node = 2
                 wishes.preferences.add(expression="node.labels.zone == a", weight=3)
@@ -262,6 +263,11 @@ class People:
         except* (request_errors.RequestError, errors.StoreError, TimeoutError) as refusals:
             self._story.say(f"person: {what} was refused: {running.leaf(refusals)}")
         return taken
+
+
+def too_greedy(service: pb.Service) -> bool:
+    """It wants more cards than there are for everybody."""
+    return service.spec.replicas > 1 and bool(service.spec.template.container.resources.reservations.generic)
 
 
 def _on_the_host(spec: pb.ServiceSpec) -> bool:

@@ -123,7 +123,9 @@ def _check_even(
         if one.node_id and one.desired_state <= pb.DESIRED_STATE_RUNNING and not states.is_terminal(one.status.state)
     )
     able = [one for one in known if one.status.state == pb.NODE_STATE_READY and _suits(template, one)]
-    least = min((counts[zone] for zone in {one.meta.labels["zone"] for one in able}), default=0)
+    if not able:
+        return  # no part is known for sure
+    least = min(counts[one.meta.labels["zone"]] for one in able)
     zone = node.meta.labels["zone"]
     text = f"{task.meta.id} makes {counts[zone] + 1} in zone {zone}; the emptiest has {least}, maxSkew is {skew}"
     _require(counts[zone] + 1 - least <= skew, text)

@@ -181,13 +181,13 @@ PLANTS = (
         name="what was granted before is free again",
         bug=instead(fleet._Booking, "_remove_granted", lambda _: None),
         caught_by=frozenset({"nothing is given twice"}),
-        hint=15,
+        hint=1,
     ),
     Plant(
         name="the parts of a spread are counted once for many tasks",
         bug=instead(choosing._Tie, "take", lambda *_: False),
         caught_by=frozenset({"placement"}),
-        hint=6,
+        hint=2,
     ),
     Plant(
         name="taints keep only those away that tolerate them",
@@ -199,7 +199,7 @@ PLANTS = (
         name="others make way for a task of the same priority",
         bug=instead(preemption.Preemption, "_may_go", lambda *_: True),
         caught_by=frozenset({"placement", "pace", "idle is idle"}),
-        hint=30,
+        hint=7,
     ),
     Plant(
         name="a stopping task does not hold its slot",
@@ -211,13 +211,13 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=39,
+        hint=89,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=2,
+        hint=7,
     ),
     Plant(
         name="an old task goes before the new one works",
@@ -283,7 +283,7 @@ PLANTS = (
         name="the lowest free address is given, whoever had it a moment ago",
         bug=instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=5,
+        hint=1,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
@@ -331,7 +331,7 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=21,
+        hint=11,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
@@ -349,7 +349,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=24,
+        hint=32,
     ),
     Plant(
         name="the agent starts without looking at what runs",

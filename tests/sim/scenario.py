@@ -18,7 +18,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.net import End
-from tests.sim.people import People
+from tests.sim.people import People, too_greedy
 from tests.sim.processes import IMAGES, MISSING_IMAGE
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
@@ -179,10 +179,12 @@ class _Run:
         for name in self._cluster.agents:
             await self._insist(lambda name=name: self._people.activate(name))
         for service in self._rules.services():
-            if service.spec.template.container.image == MISSING_IMAGE and not service.meta.deleted_at:
+            is_wrong = service.spec.template.container.image == MISSING_IMAGE
+            if (is_wrong or too_greedy(service)) and not service.meta.deleted_at:
                 spec = pb.ServiceSpec()
                 spec.CopyFrom(service.spec)
-                spec.template.container.image = IMAGES[0]
+                spec.template.container.image = IMAGES[0] if is_wrong else service.spec.template.container.image
+                spec.replicas = 1 if too_greedy(service) else service.spec.replicas
                 await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
         await self._wait_for_nobody()
 
