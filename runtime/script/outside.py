@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from runtime import namespaces, paths, program, rootfs, syscalls, userns, users
 from runtime.cgroups import Cgroup
 from runtime.script import ask, machine, plain
-from runtime.script.start import Before, Board, Inside, Pipe
+from runtime.script.parts import Before, Board, Inside, Pipe
 from runtime.script.steps import Cell, Script
 from runtime.seccomp import cache
 from runtime.seccomp import filter as filters

@@ -7,7 +7,7 @@ generation, the leader may not have seen the wish yet.
 
 from collections.abc import Mapping
 
-from controlplane.core import fleet, tasks
+from controlplane.core import demand, tasks
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.violation import Violation
@@ -112,7 +112,7 @@ def _stops_first(objects: Objects, service: pb.Service) -> bool:
         return service.spec.update.order == pb.UPDATE_ORDER_STOP_FIRST
     goal = {service.status.revision_id, service.status.rollout.stable_revision_id}
     templates = [one.template for one in objects.values() if isinstance(one, pb.Revision) and one.meta.id in goal]
-    return any(map(fleet.host_ports, [service.spec.template, *templates]))
+    return any(demand.of(template).ports for template in (service.spec.template, *templates))
 
 
 def _is_moved(objects: Objects, task: pb.Task) -> bool:

@@ -23,7 +23,9 @@ def test_what_is_no_resource_is_refused(text: str) -> None:
 def test_a_container_hears_which_ones_it_was_granted() -> None:
     task = pb.Task(granted={"fast-disk": pb.GrantedResources(ids=["a"]), "gpu": pb.GrantedResources(ids=["0", "2"])})
     image = container.PreparedImage(digest="sha256:0", layers=())
-    variables = container.environment(task, pb.Container(), image, node_name="n1", address="10.0.0.1")
+    variables = container.environment(
+        task, pb.TaskTemplate(), pb.Container(), image, str, node_name="n1", address="10.0.0.1"
+    )
     assert "ORCH_RESOURCE_GPU=0,2" in variables
     assert "ORCH_RESOURCE_FAST_DISK=a" in variables
 

@@ -96,9 +96,8 @@ def test_the_dependency_goes_after_the_last_that_needs_it() -> None:
     task = build.task(1, of="db", revision_id="db-1-id-db")
     world = World(user, build.revision(needed), task, needed)
     services = Services(build.suffixes(), "10.201.0.0/24")
-    (status,) = world.decide(services).changes
-    assert isinstance(status.value, pb.Service)
-    assert "it is deleted after web, which depends on it" in status.value.status.message
+    (told,) = [change.value for change in world.decide(services).changes if isinstance(change.value, pb.Service)]
+    assert "it is deleted after web, which depends on it" in told.status.message
     world.put(None, key=kinds.key(user))
     assert "default/db" in world.woken(services)
     stops = [change.value for change in world.decide(services).changes if isinstance(change.value, pb.Task)]
