@@ -2,18 +2,20 @@
 
 import dataclasses
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 from agent import networking, ports
 from agent.core import container, probes, restart, steps, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Exit
-from agent.core.steps import Desired, Life, Observed
+from agent.core.steps import Desired, Life, Observed, Sight
 from agent.errors import StartFailed
-from protos import families, states
+from protos import containers, families, states
 from protos.orch.v1 import objects_pb2 as pb
+
+SightT = TypeVar("SightT", bound=Sight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Tools:
     networking: networking.NodeNetworking
     names: ports.Names
     node: container.NodeContext
+    labels: Callable[[], Mapping[str, str]]
+    """Those that the node has now."""
     devices: ports.Devices
     users: users.IdPool
     now_ms: Callable[[], int]
@@ -43,12 +47,28 @@ class Executor:
         self._task = task
         self._id = task.meta.id
         self._tools = tools
-        self._image: container.PreparedImage | None = None
+        self._images: dict[str, container.PreparedImage] = {}
 
-    async def execute(  # noqa: C901 - one case a step
-        self, step: steps.Step, observed: Observed, desired: Desired
-    ) -> Observed:
+    async def execute(self, step: steps.Step, observed: Observed, desired: Desired) -> Observed:
         """What there is after the step. Raises Temporary or Refused."""
+        match step:
+            case (
+                steps.PrepareImage()
+                | steps.StartContainer()
+                | steps.NoteExit()
+                | steps.PrepareStop()
+                | steps.Stop()
+                | steps.Kill()
+                | steps.DeleteContainer()
+            ):
+                sight = await self._of_container(step, observed.of(step.container), observed, desired)
+                return observed.with_one(step.container, sight)
+            case _:
+                return await self._of_task(step, observed, desired)
+
+    async def _of_task(  # noqa: C901 - one case a step
+        self, step: steps.TaskStep, observed: Observed, desired: Desired
+    ) -> Observed:
         record = observed.record
         match step:
             case steps.Enter():
@@ -57,8 +77,6 @@ class Executor:
                     record, state=step.state, at=self._tools.now_ms(), message=step.message, reason=step.reason
                 )
                 return dataclasses.replace(observed, record=entered, failure=None)
-            case steps.PrepareImage():
-                return await self._prepare_image(step, observed)
             case steps.TakeUsers():
                 tools = self._tools
                 chosen = users.choose(self._task, desired.template.container, tools.users, tools.node.machine.no_users)
@@ -69,23 +87,10 @@ class Executor:
                 return _with_record(observed, address=given.address, address6=given.address6)
             case steps.AttachNetwork():
                 return await self._attach(observed, desired)
-            case steps.StartContainer():
-                return await self._start(step, observed, desired)
-            case steps.NoteExit():
-                return self._note_exit(step.exit, observed, desired)
             case steps.Leave():
                 return _with_record(observed, leaving_since=self._tools.now_ms())
             case steps.Drain():
                 return _with_record(observed, draining_since=self._tools.now_ms())
-            case steps.Stop():
-                await self._tools.runtime.signal(self._id, record.stop_signal)
-                return dataclasses.replace(observed, stop_asked_at=self._tools.now_ms())
-            case steps.Kill():
-                await self._tools.runtime.signal(self._id, "SIGKILL")
-                return dataclasses.replace(observed, kill_asked_at=self._tools.now_ms())
-            case steps.DeleteContainer():
-                await self._tools.runtime.delete(self._id)
-                return dataclasses.replace(observed, life=Life.NONE, exit=None, stop_asked_at=0, kill_asked_at=0)
             case steps.DetachNetwork():
                 await self._tools.networking.detach(self._attachment(observed, desired))
                 return dataclasses.replace(_with_record(observed, address="", address6=""), network_ready=False)
@@ -97,6 +102,31 @@ class Executor:
                 return observed
             case steps.Wait():
                 raise AssertionError("waiting is the runner's own affair")
+        assert_never(step)
+
+    async def _of_container(
+        self, step: steps.ContainerStep, sight: SightT, observed: Observed, desired: Desired
+    ) -> SightT:
+        """What there is of the step's container afterwards."""
+        container_id = containers.identity(self._id, step.container)
+        match step:
+            case steps.PrepareImage():
+                return await self._prepare_image(step, sight)
+            case steps.StartContainer():
+                return await self._start(step, sight, observed, desired)
+            case steps.NoteExit():
+                return self._note_exit(step, sight, observed, desired)
+            case steps.PrepareStop():
+                return dataclasses.replace(sight, prepare_stop_at=self._tools.now_ms())
+            case steps.Stop():
+                await self._tools.runtime.signal(container_id, sight.record.stop_signal)
+                return dataclasses.replace(sight, stop_asked_at=self._tools.now_ms())
+            case steps.Kill():
+                await self._tools.runtime.signal(container_id, "SIGKILL")
+                return dataclasses.replace(sight, kill_asked_at=self._tools.now_ms())
+            case steps.DeleteContainer():
+                await self._tools.runtime.delete(container_id)
+                return dataclasses.replace(sight, life=Life.NONE, exit=None, **_NOT_STOPPING)
         assert_never(step)
 
     async def _attach(self, observed: Observed, desired: Desired) -> Observed:
@@ -113,64 +143,83 @@ class Executor:
             service=service_of(self._task),
         )
 
-    async def _prepare_image(self, step: steps.PrepareImage, observed: Observed) -> Observed:
-        self._image = await self._tools.images.prepare(step.reference, observed.record.image_digest)
-        return dataclasses.replace(_with_record(observed, image_digest=self._image.digest), image_ready=True)
+    async def _prepare_image(self, step: steps.PrepareImage, sight: SightT) -> SightT:
+        image = await self._tools.images.prepare(step.reference, sight.record.image_digest)
+        self._images[step.container] = image
+        return dataclasses.replace(_with_record(sight, image_digest=image.digest), image_ready=True)
 
-    async def _start(self, step: steps.StartContainer, observed: Observed, desired: Desired) -> Observed:
+    async def _start(self, step: steps.StartContainer, sight: SightT, observed: Observed, desired: Desired) -> SightT:
         """A start that fails counts as a container that ended: the restart policy decides what follows."""
-        assert self._image is not None, "the image is prepared before the container is started"
         now_ms = self._tools.now_ms()
-        record = restart.restarted(observed.record, now_ms=now_ms) if step.again else observed.record
+        record = restart.restarted(sight.record, now_ms=now_ms) if step.again else sight.record
+        spec = desired.container(step.container)
         record = dataclasses.replace(
             record,
-            stop_signal=container.stop_signal(desired.template, self._image),
-            ready=not probes.decide_ready(desired.template.container.probes),
+            stop_signal=container.stop_signal(spec, self._image_of(step)),
+            ready=not (probes.decide_ready(spec.probes) or spec.lifecycle.HasField("post_start")),
+            hooked=False,
             unhealthy="",
         )
-        request = container.request(
-            task=self._task,
-            template=desired.template,
-            image=self._image,
-            node=self._tools.node,
-            address=record.address,
-            address6=record.address6,
-            resolving=self._tools.names.resolving(),
-            network_namespace=self._tools.networking.namespace_of(self._id),
-            user_namespace=self._tools.networking.users_of(self._id),
-            root_id=record.root_id or 0,
-            devices=self._tools.devices.named_by(desired.template.container),
-        )
+        request = self._request(step, observed, desired)
         await self._tools.assignment_saved()
         try:
             started = await self._tools.runtime.start(request)
         except StartFailed as error:
             ended = Exit(code=error.exit_code, finished_at=now_ms, message=error.message)
             record = dataclasses.replace(record, started_at=now_ms)
-            return dataclasses.replace(observed, record=record, life=Life.STOPPED, exit=ended)
+            return dataclasses.replace(sight, record=record, life=Life.STOPPED, exit=ended)
         return dataclasses.replace(
-            observed,
+            sight,
             record=dataclasses.replace(record, started_at=started.started_at),
             life=Life.RUNNING if started.exit is None else Life.STOPPED,
             exit=started.exit,
-            stop_asked_at=0,
-            kill_asked_at=0,
             not_ready="",
+            **_NOT_STOPPING,
         )
 
-    def _note_exit(self, ended: Exit, observed: Observed, desired: Desired) -> Observed:
-        observed = dataclasses.replace(observed, exit=None)
+    def _image_of(self, step: steps.StartContainer) -> container.PreparedImage:
+        assert step.container in self._images, "the image is prepared before the container is started"
+        return self._images[step.container]
+
+    def _request(self, step: steps.StartContainer, observed: Observed, desired: Desired) -> container.ContainerRequest:
+        spec = desired.container(step.container)
+        return container.request(
+            task=self._task,
+            template=desired.template,
+            name=step.container,
+            image=self._image_of(step),
+            node=dataclasses.replace(self._tools.node, labels=self._tools.labels()),
+            address=observed.record.address,
+            address6=observed.record.address6,
+            resolving=self._tools.names.resolving(),
+            network_namespace=self._tools.networking.namespace_of(self._id),
+            user_namespace=self._tools.networking.users_of(self._id),
+            root_id=observed.record.root_id or 0,
+            devices=self._tools.devices.named_by(spec),
+        )
+
+    def _note_exit(self, step: steps.NoteExit, sight: SightT, observed: Observed, desired: Desired) -> SightT:
+        sight = dataclasses.replace(sight, exit=None)
         if states.is_terminal(observed.record.state) or steps.is_unwanted(desired):
-            return _with_record(observed, exit=ended)
-        record = restart.after_exit(
-            observed.record,
-            ended,
-            desired.template.restart,
-            now_ms=self._tools.now_ms(),
-            jitter=self._tools.chance.random(),
-        )
-        return dataclasses.replace(observed, record=record)
+            return _with_record(sight, exit=step.exit)
+        now_ms, jitter = self._tools.now_ms(), self._tools.chance.random()
+        policy = desired.template.restart
+        if any(one.name == step.container for one in desired.template.sidecars):
+            record = restart.after_sidecar_exit(sight.record, step.exit, now_ms=now_ms, jitter=jitter)
+        elif step.container:
+            record = restart.after_init_exit(sight.record, step.exit, policy, now_ms=now_ms, jitter=jitter)
+        else:
+            record = restart.after_exit(sight.record, step.exit, policy, now_ms=now_ms, jitter=jitter)
+        return dataclasses.replace(sight, record=record)
 
 
-def _with_record(observed: Observed, **changes: object) -> Observed:
-    return dataclasses.replace(observed, record=dataclasses.replace(observed.record, **changes))  # type: ignore[arg-type]
+_NOT_STOPPING: Mapping[str, Any] = {
+    "prepare_stop_at": 0,
+    "stop_prepared": False,
+    "stop_asked_at": 0,
+    "kill_asked_at": 0,
+}
+
+
+def _with_record(sight: SightT, **changes: object) -> SightT:
+    return dataclasses.replace(sight, record=dataclasses.replace(sight.record, **changes))  # type: ignore[arg-type]

@@ -1,21 +1,90 @@
-"""Takes the agent's part out of a machine's network, when the machine is to be a node no more.
+"""Takes everything of the agent's off a machine that is to be a node no more.
 
-    python -m agent.leave
+    python -m agent.leave --state DIR [--run-dir DIR] [--cgroup-parent GROUP] [--stop-agent] [--kill-tasks]
 
-One rule: it is run after the agent has ended and its tasks are gone; what is not the agent's is left alone.
+Two rules: nothing is touched while the agent or a task runs, unless that was asked for; and what is not the agent's is
+left alone. Whatever is left when it fails is taken away by the next try.
+
+    the agent ─► containers ─► pinned namespaces ─► rules, links, routes ─► kernel parameters ─► control groups ─► files
 """
 
+import argparse
+import os
+import subprocess
 import sys
+from pathlib import Path
 
-from agent.adapters import network
+from agent.adapters import departure, network
+from agent.adapters.departure import InTheWay
+from agent.adapters.layout import Layout
+from agent.adapters.sysctls import Parameters
+from runtime.errors import ContainerError
+
+NAMED = 5
+"""So many tasks are named when they are in the way."""
 
 
-def main() -> None:
-    """Remove the nftables table, the links, the routes and the device."""
+def main(arguments: list[str] | None = None) -> None:
+    """Leave, and say what was taken away."""
+    options = _options(arguments)
+    if os.geteuid() != 0:
+        sys.exit("orch-agent: only root can take a node off a machine")
+    state = Path(options.state).absolute()
+    layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
     try:
-        network.leave()
-    except OSError as error:
-        sys.exit(f"orch-agent: the network was not cleaned up: {error}")
+        if state.is_dir():
+            _check(state)
+            with departure.locked(state, stop_agent=options.stop_agent):
+                _leave(layout, options)
+        else:  # it was all removed, or never was
+            _leave(layout, options)
+    except (InTheWay, ContainerError, OSError, subprocess.SubprocessError) as error:
+        sys.exit(f"orch-agent: {error}")
+
+
+def _leave(layout: Layout, options: argparse.Namespace) -> None:
+    running = departure.containers(layout)
+    if running and not options.kill_tasks:
+        named = ", ".join(running[:NAMED]) + (", …" if len(running) > NAMED else "")
+        raise InTheWay(
+            f"{len(running)} task{'s run' if len(running) > 1 else ' runs'} here ({named}); "
+            "have the node drained first, or say --kill-tasks"
+        )
+    _say_number("containers", departure.remove_containers(layout))
+    _say_number("mounts", departure.unmount(layout))
+    network.leave()
+    _say("removed: rules, links and routes")
+    for name in Parameters(layout.kernel).put_back():
+        _say(f"put back: {name}")
+    departure.remove_groups(options.cgroup_parent)
+    departure.remove_files(layout)
+    _say(f"removed: control groups below {options.cgroup_parent}, files in {layout.state}")
+
+
+def _check(state: Path) -> None:
+    """A folder that something else lives in is not taken for an agent's because of a slip of the hand."""
+    if any(state.iterdir()) and not any((state / name).exists() for name in departure.OWN):
+        raise InTheWay(f"{state} is not the state folder of an agent")
+
+
+def _say_number(what: str, number: int) -> None:
+    if number:
+        _say(f"removed: {number} {what}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="orch-agent-leave", description="Takes a node off this machine.")
+    parser.add_argument("--state", required=True, help="the agent's state folder")
+    parser.add_argument("--run-dir", help="the runtime's folder; STATE/run when left out")
+    parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers have theirs")
+    parser.add_argument("--stop-agent", action="store_true", help="end the agent if it runs")
+    parser.add_argument("--kill-tasks", action="store_true", help="kill the tasks that run here")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

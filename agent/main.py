@@ -12,10 +12,13 @@ import gc
 import ipaddress
 import os
 import random
+import re
 import resource
 import signal
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -27,6 +30,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
+from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
@@ -45,10 +49,13 @@ from runtime import defaults, userprobe
 log = structlog.get_logger()
 
 MAX_DESCRIPTORS = 16_384
+RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""The name of a generic resource, as manifests write it."""
+RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run an agent until it is told to end."""
+def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.socket] = ()) -> None:
+    """Run an agent until it is told to end. `early_names`: the sockets at which names are asked for already."""
     options = _options(arguments)
     _log_to_stderr(options.log_level)
     _allow_descriptors()
@@ -66,10 +73,12 @@ def main(arguments: list[str] | None = None) -> None:
     no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)
     if no_users:
         log.warning("containers get the users of this node, unless they insist on their own", reason=no_users)
-    asyncio.run(run(options, layout, disk, no_users))
+    asyncio.run(run(options, layout, disk, no_users, early_names))
 
 
-async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str) -> None:
+async def run(
+    options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: Sequence[socket.socket]
+) -> None:
     """Make everything, and live until a signal comes."""
     server, chance = Server(), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
@@ -77,6 +86,8 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
+        note=layout.names,
+        early=early_names,
     )
     worker = Worker(
         runtime=runtime,
@@ -92,6 +103,7 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             cgroup_parent=options.cgroup_parent,
             base=defaults.config(["-"], cgroups_path="/-"),
             machine=machine(no_users=no_users),
+            address=options.address,
         ),
         now_ms=now_ms,
         chance=chance,
@@ -104,15 +116,11 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
             runtime=runtime,
             logs=FileLogs(layout),
             checks=NetworkChecks(options.address),
+            meter=NodeMeter(runtime, lambda: worker.running),
             over=worker.over,
         ),
         servers=options.server.split(","),
-        register=dpb.Register(
-            node_id=disk.node_id(),
-            node_name=options.name,
-            description=node.describe(address=options.address, containers=options.ids.ranges, no_users=no_users),
-            labels=dict(label.split("=", 1) for label in options.label),
-        ),
+        register=_register(options, layout, disk.node_id(), no_users),
         chance=chance,
     )
     # What is alive now lives as long as the agent does; collections need not look at it.
@@ -128,6 +136,19 @@ async def run(options: argparse.Namespace, layout: Layout, disk: FileDisk, no_us
     finally:
         await server.close()
         await runtime.close()
+
+
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+    """How the node presents itself."""
+    description = node.describe(
+        address=options.address,
+        containers=options.ids.ranges,
+        no_users=no_users,
+        disk=layout.state,
+        generic=dict(options.resource),
+    )
+    labels = dict(label.split("=", 1) for label in options.label)
+    return dpb.Register(node_id=node_id, node_name=options.name, description=description, labels=labels)
 
 
 def now_ms() -> int:
@@ -177,6 +198,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "all others reach published ports alone",
     )
     parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        type=_resource,
+        help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
 
@@ -210,6 +238,14 @@ def _check_ids(ids: users.Ids) -> None:
 
 
 _ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
+
+
+def _resource(text: str) -> tuple[str, list[str]]:
+    name, _, ids = text.partition("=")
+    listed = ids.split(",")
+    if not RESOURCE.fullmatch(name) or not all(map(RESOURCE_ID.fullmatch, listed)) or len(set(listed)) < len(listed):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=ID[,ID…] without an id twice, such as gpu=0,1")
+    return name, listed
 
 
 def _label(text: str) -> str:

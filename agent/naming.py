@@ -4,7 +4,9 @@ One rule: nothing here can fail the agent. A server that cannot listen is the ne
 tried again with it.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from agent.adapters import dns, dnsupstream
@@ -12,6 +14,7 @@ from agent.core import firewall
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.core.hostfiles import Resolving
+from agent.errors import Temporary
 from protos import families
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -30,33 +33,52 @@ class Naming:
         resolv_conf: Path = dnsupstream.RESOLV_CONF,
         port: int = dns.PORT,
         upstream_port: int = dnsupstream.PORT,
+        note: Path | None = None,
+        early: Sequence[socket.socket] = (),
     ) -> None:
+        """`note`: where the addresses are written down, for the next agent; `early`: what this one has opened by it."""
         self._task_at = task_at
         self._gateways: tuple[str, ...] = ()
         self._zone = Zone()
         self._servers = dnsupstream.NodeServers(resolv_conf, port=upstream_port)
-        self._server = dns.DnsServer(self._zone, self._servers, self._asker_of, port=port)
+        self._server = dns.DnsServer(self._zone, self._servers, self._asker_of, port=port, early=early)
+        self._note = note
 
     async def run(self) -> None:
         """Answer; ends only by being cancelled."""
         await self._server.run()
 
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
-        """What the leader says now. A service that is the same object as before has not changed."""
+    def update(
+        self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
+    ) -> None:
+        """What the leader says now. `touched`: the services that are others than at the last call."""
         subnets = families.every(network, "subnet") if network is not None else ()
         if subnets:
             self._gateways = self._servers.own_addresses = tuple(map(firewall.gateway, subnets))
             ranges = [*families.every(network, "cluster_range"), *families.every(network, "service_range")]
             self._zone.configure(ranges=ranges, addresses=self._gateways)
-        self._zone.update(services)
+        self._zone.update(services, touched)
 
     async def serve(self) -> None:
         """Listen at the gateway's addresses, which are there. Raises Temporary."""
         await self._server.listen(*self._gateways)
+        if self._note is not None:
+            self._note.write_text(" ".join(self._gateways), encoding="ascii")
+
+    async def resume(self) -> None:
+        """Listen where an earlier agent did, if these addresses are still there; otherwise `serve` comes later."""
+        if self._gateways:
+            with contextlib.suppress(Temporary):
+                await self._server.listen(*self._gateways)
 
     def resolving(self) -> Resolving:
         """What a container's resolv.conf must say: one server, at the first address, which all tasks here reach."""
         return Resolving(servers=self._gateways[:1], search=self._servers.search)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Questions that were dropped because their task asked too many, by its address."""
+        return self._server.refused
 
     def _asker_of(self, address: str) -> Asker:
         task = self._task_at(address)

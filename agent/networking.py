@@ -56,6 +56,7 @@ class NodeNetworking:
         self._ports = PortTable()
         self._attached: dict[str, Attachment] = {}
         self._wanted: _Wanted | None = None
+        self._touched: frozenset[str] = frozenset()  # services that are wanted otherwise than they were applied
         self._configured: dpb.NodeNetwork | None = None
         self._changed = asyncio.Event()
         self._session = 0
@@ -90,6 +91,7 @@ class NodeNetworking:
         if network is None or not families.told(network, "subnet"):
             return
         self._renew_pools(network)
+        self._touched |= assigned.touched
         self._wanted = _Wanted(
             network=network, services=assigned.services, session=self._session, sequence=assigned.sequence
         )
@@ -158,13 +160,18 @@ class NodeNetworking:
                     self._changed.clear()
 
     async def _apply(self, wanted: _Wanted) -> None:
-        if wanted.network != self._configured:
-            await self._network.configure(wanted.network, wanted.services, tuple(self._attached.values()))
-            await self._names.serve()
-            self._configured = wanted.network
-            self._on_ready()
-        else:
-            await self._network.serve(wanted.services)
+        touched, self._touched = self._touched, frozenset()
+        try:
+            if wanted.network != self._configured:
+                await self._network.configure(wanted.network, wanted.services, tuple(self._attached.values()))
+                await self._names.serve()
+                self._configured = wanted.network
+                self._on_ready()
+            else:
+                await self._network.serve(wanted.services, touched)
+        except AgentError:
+            self._touched |= touched
+            raise
         if wanted.session == self._session and wanted.sequence is not None:
             self._applied = wanted.sequence
             self._has_applied.set()

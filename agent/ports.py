@@ -4,7 +4,7 @@ Everything here may be called again after a failure (idempotent), raises nothing
 may be cancelled at any await.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,11 +42,16 @@ class Devices(Protocol):
 class Names(Protocol):
     """Who answers the names of the cluster for this node's tasks."""
 
-    def update(self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService]) -> None:
-        """What the leader says now. A service that is the same object as before has not changed."""
+    def update(
+        self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
+    ) -> None:
+        """What the leader says now. `touched`: ids of the services that are others than at the last call."""
 
     async def serve(self) -> None:
         """Answer at the gateway's address, which is there by now. Raises Temporary."""
+
+    async def resume(self) -> None:
+        """Answer at the gateway's address, if an earlier agent has left it there. Comes after the first `update`."""
 
     def resolving(self) -> Resolving:
         """What a container must know to ask."""
@@ -67,8 +72,10 @@ class Network(Protocol):
     ) -> None:
         """Make the node's device, the routes to the peers and the firewall; the `attached` keep what they have."""
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        """New connections go where these services, by id, say. Raises Temporary."""
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str]) -> None:
+        """New connections go where these services, by id, say. `touched`: those that are others than at the last call
+        that succeeded, of this or of `configure`. Raises Temporary.
+        """
 
     async def attach(self, attachment: Attachment) -> None:
         """Make the task's network namespace with its address and ports, and with a root id the user namespace that it
@@ -138,7 +145,7 @@ class Exec(Protocol):
 
 
 class Runtime(Protocol):
-    """The containers of this node. A container's id is its task's."""
+    """The containers of this node, by their ids: see `protos.containers`."""
 
     async def start(self, request: ContainerRequest) -> ContainerState:
         """Create and start a container on a fresh writable layer. Raises StartFailed, Refused or Temporary.
@@ -151,21 +158,21 @@ class Runtime(Protocol):
         """Everything there is: an agent that starts adopts from it."""
         ...
 
-    async def wait(self, task_id: str) -> Exit:
+    async def wait(self, container_id: str) -> Exit:
         """How the container ended; waits until it has."""
         ...
 
-    async def signal(self, task_id: str, name: str) -> None:
+    async def signal(self, container_id: str, name: str) -> None:
         """Send its first process a signal, `SIGTERM` or `15`. Nothing happens when it has ended."""
 
-    async def delete(self, task_id: str) -> None:
+    async def delete(self, container_id: str) -> None:
         """Kill what is left of it and remove it. Its log stays."""
 
-    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+    async def execute(self, container_id: str, start: cpb.ExecStart) -> Exec:
         """Run a command in it. Raises StartFailed (127, 126) or NoSuchTask."""
         ...
 
-    async def usage(self, task_id: str) -> Usage:
+    async def usage(self, container_id: str) -> Usage:
         """What it uses. Raises NoSuchTask."""
         ...
 
@@ -182,7 +189,7 @@ class Logs(Protocol):
     """The output of this node's containers, kept in files."""
 
     def read(
-        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
+        self, container_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[list[cpb.LogLine], None]:
         """Lines in batches, oldest first: what is there, or with `until` whatever comes until that is done.
 
@@ -225,6 +232,14 @@ class Checks(Protocol):
 
     async def run(self, request: dpb.NetworkCheckRequest) -> list[cpb.NetworkFinding]:
         """What works and what does not; never raises for what is broken."""
+        ...
+
+
+class Meter(Protocol):
+    """Whoever reads what this node, its tasks and services use and carry."""
+
+    async def read(self, request: dpb.NodeUsageRequest) -> dpb.NodeCounters:
+        """What was counted until now. Raises Temporary."""
         ...
 
 

@@ -69,7 +69,7 @@ class Probing:
         try:
             return await self._prober.ask(self._target, probe)
         except Exception:  # one container's trouble must not end the others
-            log.exception("a probe failed in an unexpected way", task=self._target.task_id)
+            log.exception("a probe failed in an unexpected way", container=self._target.container_id)
             return Answer(good=False, message="the agent failed to ask: see its log")
 
     def _tell(self) -> None:

@@ -6,18 +6,17 @@ and taken over at the top of the loop; and what is reported has been written to 
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from agent import ports
-from agent.core import probes, retry, status, steps
-from agent.core.probes import Verdict
-from agent.core.record import Exit, Record
-from agent.core.steps import Desired, Life, Observed
+from agent.care import Care
+from agent.core import retry, status, steps
+from agent.core.record import ContainerRecord, Exit, Record
+from agent.core.steps import Desired, Life, Observed, Sight
 from agent.errors import AgentError, Refused, Temporary
 from agent.executor import Executor, Tools
-from agent.probing import Probing
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -48,12 +47,8 @@ class TaskRunner:
         self._wake = asyncio.Event()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the task has ended for good: nothing of it runs or will run."""
-        self._ended: Exit | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
-        self._probed: tuple[int, int] | None = None  # the container that is asked how it is
-        self._fresh = False  # it was started here, and not asked yet
-        self._verdict: Verdict | None = None
+        self._cares: dict[str, Care] = {}
+        """By the names of the containers; the main one's is empty."""
         self._interruptible: asyncio.Timeout | None = None
         self._written: Record | None = None
         self._reported: pb.TaskStatus | None = None
@@ -76,7 +71,7 @@ class TaskRunner:
         """What the leader should know now; None when it does not want to."""
         if self.desired.gone or self.desired.lost:
             return None
-        current = status.status_of(self.observed, unwanted=steps.is_unwanted(self.desired))
+        current = status.status_of(self.observed, self.desired)
         return dpb.TaskReport(task_id=self.task.meta.id, namespace=self.task.meta.namespace, status=current)
 
     async def run(self) -> None:
@@ -89,11 +84,13 @@ class TaskRunner:
 
     async def _live(self) -> None:
         async with asyncio.TaskGroup() as group:
-            if self.observed.life is Life.RUNNING:
-                self._watching = group.create_task(self._watch())
+            for name, sight in self.observed.each:
+                if sight.life is Life.RUNNING:
+                    self._care(name).watch(group, fresh=False)
             while True:
                 self._take_over()
-                self._ask_how_it_is(group)
+                for care in self._cares.values():
+                    care.attend(group, self.observed, self.desired)
                 await self._write()
                 self._say()
                 step = steps.next_step(self.observed, self.desired, self._tools.now_ms())
@@ -103,72 +100,30 @@ class TaskRunner:
                 await self._carry_out(step)
                 if isinstance(step, steps.Forget) and self.observed.failure is None:
                     return
-                if isinstance(step, steps.StartContainer) and self.observed.life is Life.RUNNING:
-                    self._fresh = True
-                    self._watching = group.create_task(self._watch())
+                if isinstance(step, steps.StartContainer) and self.observed.of(step.container).life is Life.RUNNING:
+                    self._care(step.container).watch(group, fresh=True)
 
-    async def _watch(self) -> None:
-        self._ended = await self._tools.runtime.wait(self.task.meta.id)
-        self._wake.set()
+    def _care(self, name: str) -> Care:
+        if name not in self._cares:
+            self._cares[name] = Care(self.task.meta.id, name, tools=self._tools, wake=self._wake.set)
+        return self._cares[name]
 
     def _take_over(self) -> None:
-        if self._ended is not None and self.observed.life is Life.RUNNING:
-            self.observed = dataclasses.replace(self.observed, life=Life.STOPPED, exit=self._ended)
-        self._ended = None
-        if self._verdict is not None and self.observed.life is Life.RUNNING:
-            self._note(ready=self._verdict.ready, unhealthy=self._verdict.restart)
-            self.observed = dataclasses.replace(self.observed, not_ready=self._verdict.message)
-        self._verdict = None
+        for name, care in self._cares.items():
+            sight = self.observed.of(name)
+            heard = care.take_over(sight)
+            if heard is not sight:
+                self.observed = self.observed.with_one(name, heard)
         if self.observed.record.leaving_since and not steps.is_unwanted(self.desired):
-            self._note(leaving_since=0, draining_since=0)  # taken from the node, and given to it again
-
-    def _note(self, **changes: object) -> None:
-        record = dataclasses.replace(self.observed.record, **changes)  # type: ignore[arg-type]
-        self.observed = dataclasses.replace(self.observed, record=record)
-
-    def _ask_how_it_is(self, group: asyncio.TaskGroup) -> None:
-        """Whatever container runs and is to go on is asked; no other one."""
-        wanted = self._to_be_probed()
-        if wanted == self._probed:
-            return
-        if self._probing is not None:
-            self._probing.cancel()
-        self._probed, self._probing, self._verdict = wanted, None, None
-        if wanted is None:
-            return
-        record, container = self.observed.record, self.desired.template.container
-        age_ms = max(0, self._tools.now_ms() - record.started_at)
-        health = probes.begin(
-            container.probes,
-            age_ms=age_ms,
-            jitter=self._tools.chance.random(),
-            adopted=not self._fresh,
-            was_ready=record.ready,
-        )
-        self._fresh = False
-        target = probes.Target(
-            task_id=self.task.meta.id, address=record.address or record.address6, container=container
-        )
-        probing = Probing(target, health, age_ms=age_ms, prober=self._tools.prober, tell=self._judge)
-        self._probing = group.create_task(probing.run())
-
-    def _judge(self, verdict: Verdict) -> None:
-        self._verdict = verdict
-        self._wake.set()
-
-    def _to_be_probed(self) -> tuple[int, int] | None:
-        record, asked = self.observed.record, probes.questions(self.desired.template.container.probes)
-        goes_on = self.observed.life is Life.RUNNING and record.state == states.RUNNING and not record.unhealthy
-        return (
-            (record.started_at, record.restarts) if asked and goes_on and not steps.is_unwanted(self.desired) else None
-        )
+            # Taken from the node, and given to it again.
+            record = dataclasses.replace(self.observed.record, leaving_since=0, draining_since=0)
+            self.observed = dataclasses.replace(self.observed, record=record)
 
     async def _carry_out(self, step: steps.Step) -> None:
         """The step, and what becomes of its failure."""
         log.debug("step", task=self.task.meta.id, step=step.describe())
-        if isinstance(step, steps.DeleteContainer) and self._watching is not None:
-            self._watching.cancel()
-            self._watching, self._ended = None, None
+        if isinstance(step, steps.DeleteContainer) and step.container in self._cares:
+            self._cares[step.container].forget()
         before = self.observed.failure
         try:
             self.observed = await self._bounded(step)
@@ -236,15 +191,16 @@ class TaskRunner:
         self._wake.clear()
 
     async def _write(self) -> None:
-        if self.observed.record == self._written or self.desired.gone:
+        memory = self.observed.memory
+        if memory == self._written or self.desired.gone:
             return
         try:
-            await self._tools.disk.save_record(self.task.meta.id, self.observed.record)
+            await self._tools.disk.save_record(self.task.meta.id, memory)
         except AgentError as error:
             # The task goes on without it: what is lost is what another agent would have known after this one's death.
             log.warning("the record was not written", task=self.task.meta.id, error=error.message)
         else:
-            self._written = self.observed.record
+            self._written = memory
 
     def _say(self) -> None:
         if states.is_terminal(self.observed.record.state) and not self.over.done():
@@ -255,12 +211,32 @@ class TaskRunner:
             self._report_to(report)
 
 
-def stray(container_id: str, state: ports.ContainerState | None) -> tuple[pb.Task, Desired, Observed]:
+def stray(task_id: str) -> tuple[pb.Task, Desired]:
     """What to make a runner of for something that is on the node and in no assignment: it is stopped and removed."""
-    task = pb.Task(meta=pb.Meta(id=container_id, name=container_id))
+    task = pb.Task(meta=pb.Meta(id=task_id, name=task_id))
     template = pb.TaskTemplate(stop_grace_period=10_000)
     desired = Desired(state=pb.DESIRED_STATE_REMOVE, template=template, gone=True)
-    return task, desired, Observed(record=Record(), life=life_of(state), exit=state.exit if state else None)
+    return task, desired
+
+
+def found(record: Record, there: Mapping[str, ports.ContainerState], *, network_ready: bool) -> Observed:
+    """What there is of a task that an earlier agent has left: what it noted, and the containers by their names."""
+    others = {
+        name: _sight(record.others.get(name, ContainerRecord()), there.get(name))
+        for name in sorted(name for name in {*record.others, *there} if name)
+    }
+    own, main = dataclasses.replace(record, others={}), there.get("")
+    return Observed(record=own, life=life_of(main), exit=_news(own, main), others=others, network_ready=network_ready)
+
+
+def _sight(record: ContainerRecord, state: ports.ContainerState | None) -> Sight:
+    return Sight(record=record, life=life_of(state), exit=_news(record, state))
+
+
+def _news(record: ContainerRecord, state: ports.ContainerState | None) -> Exit | None:
+    """How the container ended, unless that is in the record already."""
+    ended = state.exit if state is not None else None
+    return ended if ended != record.exit else None
 
 
 def life_of(state: ports.ContainerState | None) -> Life:

@@ -1,4 +1,5 @@
-"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, and what it reaches.
+"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, what it
+reaches, and what it uses.
 
 Two rules: the agent opens each stream itself, and says on it why something cannot be had; and a stream's end lets go
 of whatever was opened for it.
@@ -12,7 +13,7 @@ import structlog
 
 from agent import ports
 from agent.errors import AgentError, StartFailed
-from protos import running
+from protos import containers, running
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -32,6 +33,7 @@ class Streams:
         runtime: ports.Runtime,
         logs: ports.Logs,
         checks: ports.Checks,
+        meter: ports.Meter,
         over: Callable[[str], "asyncio.Future[None]"],
     ) -> None:
         """`over` tells when a task has ended for good, and raises NoSuchTask."""
@@ -40,6 +42,7 @@ class Streams:
         self._runtime = runtime
         self._logs = logs
         self._checks = checks
+        self._meter = meter
 
     async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
         """Open the stream and serve it until it ends. Never raises: a stream's trouble is not the session's."""
@@ -68,6 +71,9 @@ class Streams:
                     await self._serve_exec(link, request.exec)
                 case "network_check":
                     await self._serve_check(link, request.network_check)
+                case "usage":
+                    counters = await self._meter.read(request.usage)
+                    await link.send(dpb.StreamFrame(counters=counters))
                 case unknown:
                     await _refuse(link, f"this agent does not know how to serve {unknown}")
         except StartFailed as error:
@@ -81,7 +87,10 @@ class Streams:
         """Lines until there are no more, or until the other side does not want any more."""
         over = self._over(request.task_id)
         lines = self._logs.read(
-            request.task_id, tail=request.tail, since_ms=request.since, until=over if request.follow else None
+            containers.identity(request.task_id, request.container),
+            tail=request.tail,
+            since_ms=request.since,
+            until=over if request.follow else None,
         )
 
         async def send() -> None:
@@ -94,7 +103,8 @@ class Streams:
         await running.beside(send(), _expect_nothing(link), expected=(LinkLost, AgentError))
 
     async def _serve_exec(self, link: StreamLink, request: dpb.TaskExecRequest) -> None:
-        command = await self._runtime.execute(request.task_id, request.start)
+        container_id = containers.identity(request.task_id, request.start.container)
+        command = await self._runtime.execute(container_id, request.start)
 
         async def send() -> None:
             await link.send(dpb.StreamFrame(output=cpb.ExecResponse(started=request.task_id)))

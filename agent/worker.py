@@ -19,14 +19,14 @@ from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.record import Record
-from agent.core.steps import Desired, Observed
+from agent.core.steps import Desired, Life, Observed
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
 from agent.networking import NodeNetworking
 from agent.outbox import Outbox
-from agent.runner import TaskRunner, life_of, stray
-from protos import families, states
+from agent.runner import TaskRunner, found, stray
+from protos import containers, families, states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -63,6 +63,7 @@ class Worker:
         self._network = network
         self._names = names
         self._holders: dict[str, TaskRunner] = {}  # by address, as far as somebody has asked
+        self._remembered: Mapping[str, pb.Task] = {}  # by address, until everything is restored
         self._tools = Tools(
             runtime=runtime,
             prober=prober,
@@ -73,6 +74,7 @@ class Worker:
             devices=devices,
             users=users,
             node=node,
+            labels=lambda: self._assigned.labels,
             now_ms=now_ms,
             chance=chance,
             assignment_saved=self._assignment_saved,
@@ -111,12 +113,12 @@ class Worker:
         if after is self._assigned:
             return None
         before, self._assigned = self._assigned, after
-        if (before.tasks, before.revisions, before.network) != (after.tasks, after.revisions, after.network):
+        if _lasting(before) != _lasting(after):
             self._version += 1
             self._urgent.set()
         self._unsaved.set()
         self._networking.want(after)
-        self._names.update(after.network, after.services)
+        self._names.update(after.network, after.services, after.touched)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
@@ -153,12 +155,17 @@ class Worker:
                 held: runner for runner in self._runners.values() for held in families.every(runner.observed.record)
             }
             holder = self._holders.get(address)
-        return holder.task if holder is not None else None
+        return holder.task if holder is not None else self._remembered.get(address)
 
     @property
     def observed(self) -> Mapping[str, Observed]:
         """What there is of each task."""
         return {task_id: runner.observed for task_id, runner in self._runners.items()}
+
+    @property
+    def running(self) -> list[str]:
+        """Tasks whose container runs."""
+        return [task_id for task_id, runner in self._runners.items() if runner.observed.life is Life.RUNNING]
 
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)
@@ -190,40 +197,37 @@ class Worker:
     async def _restore(self) -> None:
         memory = await self._tools.disk.load()
         self._assigned = assignments.from_saved(memory.assignment)
-        containers = await self._tools.runtime.containers()
+        self._names.update(self._assigned.network, self._assigned.services, self._assigned.touched)
+        self._remembered = _by_address(memory.records, self._assigned)
+        await self._names.resume()
+        there = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
         self._networking.resume(memory.last_address)
-        self._names.update(self._assigned.network, self._assigned.services)
-        for task_id in sorted({*self._assigned.tasks, *memory.records, *containers, *attached}):
-            self._restore_task(
-                task_id, memory.records.get(task_id), containers.get(task_id), attached=task_id in attached
-            )
+        members: dict[str, dict[str, ports.ContainerState]] = {}
+        for container_id, state in there.items():
+            task_id, name = containers.split(container_id)
+            members.setdefault(task_id, {})[name] = state
+        for task_id in sorted({*self._assigned.tasks, *memory.records, *members, *attached}):
+            record, own = memory.records.get(task_id), members.get(task_id, {})
+            self._restore_task(task_id, record, own, attached=task_id in attached)
+        self._remembered = {}
         if self._runners:
-            log.info("restored", tasks=len(self._runners), containers=len(containers))
+            log.info("restored", tasks=len(self._runners), containers=len(there))
 
     def _restore_task(
-        self, task_id: str, record: Record | None, container: ports.ContainerState | None, *, attached: bool
+        self, task_id: str, record: Record | None, there: Mapping[str, ports.ContainerState], *, attached: bool
     ) -> None:
         task = self._assigned.tasks.get(task_id)
         if task is None:
-            task, desired, observed = stray(task_id, container)
+            (task, desired), first = stray(task_id), Record()
         else:
-            desired = _desired(task, self._assigned)
-            observed = Observed(
-                record=_first_record(task),
-                life=life_of(container),
-                exit=container.exit if container is not None else None,
-            )
+            desired, first = _desired(task, self._assigned), _first_record(task)
         if record is not None:
-            known = states.ORPHANED if observed.record.state == states.ORPHANED else record.state
-            noted = observed.exit is not None and observed.exit == record.exit
-            observed = dataclasses.replace(
-                observed, record=dataclasses.replace(record, state=known), exit=None if noted else observed.exit
-            )
-        observed = dataclasses.replace(
-            observed, record=self._restore_users(task_id, observed.record, container), network_ready=attached
-        )
+            known = states.ORPHANED if first.state == states.ORPHANED else record.state
+            first = dataclasses.replace(record, state=known)
+        first = self._restore_users(task_id, first, there)
+        observed = found(first, there, network_ready=attached)
         attachment = Attachment(
             task_id=task_id,
             address=observed.record.address,
@@ -235,9 +239,10 @@ class Worker:
         self._networking.restore(attachment, attached=attached)
         self._add(task, desired, observed)
 
-    def _restore_users(self, task_id: str, record: Record, container: ports.ContainerState | None) -> Record:
+    def _restore_users(self, task_id: str, record: Record, there: Mapping[str, ports.ContainerState]) -> Record:
         """What a container has is known by itself, whatever became of its record; and nobody else gets it."""
-        root_id = container.root_id if container is not None and record.root_id is None else record.root_id
+        known = next((state.root_id for state in there.values()), None)
+        root_id = known if known is not None and record.root_id is None else record.root_id
         if root_id and not self._tools.users.claim(root_id, task_id):
             log.error("two tasks have the same user ids; stop one of them", task=task_id, root_id=root_id)
         return dataclasses.replace(record, root_id=root_id)
@@ -270,13 +275,25 @@ class Worker:
                 self._saved.notify_all()
 
 
+def _by_address(records: Mapping[str, Record], assigned: Assignments) -> dict[str, pb.Task]:
+    """Who may ask for names while containers are still looked at."""
+    known = ((record, assigned.tasks.get(task_id)) for task_id, record in records.items())
+    return {address: task for record, task in known if task is not None for address in families.every(record)}
+
+
 def _desired(task: pb.Task, assigned: Assignments) -> Desired:
     return Desired(
         state=task.desired_state or pb.DESIRED_STATE_RUNNING,
         template=assigned.revisions[task.revision_id].template,
         lost=task.status.state == states.ORPHANED,
         withdrawn=task.meta.id in assigned.withdrawn,
+        waits_for=task.waits_for,
     )
+
+
+def _lasting(assigned: Assignments) -> tuple[object, ...]:
+    """What an agent has to know again after its death, before it starts anything."""
+    return assigned.tasks, assigned.revisions, assigned.network, assigned.labels
 
 
 def _first_record(task: pb.Task) -> Record:

@@ -96,6 +96,7 @@ class Instance:
                     fence=leadership.fence,
                     dispatcher=self.dispatcher,
                     world=self._world,
+                    name=self._identity.name,
                 )
             finally:
                 self._leads = False

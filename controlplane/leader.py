@@ -6,13 +6,15 @@ Nothing is kept in memory that a new leader would miss. It begins by looking at 
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
-from controlplane.controllers import nodes, reporting, scheduling, services
+from controlplane.controllers import dependencies, events, expiry, nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
+from controlplane.core import scheduler
+from controlplane.core.events import Limits
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import Session
 from controlplane.store import api
@@ -36,6 +38,9 @@ class World:
     network_mode: wire.NetworkMode.ValueType = wire.NETWORK_MODE_AUTO
     network_mtu: int = 0
     """0: each node works it out."""
+    events: Limits = field(default_factory=Limits)
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    """What the scheduler does with nodes that are as good as each other."""
 
     @property
     def network(self) -> wire.NodeNetwork:
@@ -50,16 +55,22 @@ class World:
         )
 
 
-async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: Dispatcher, world: World) -> None:
-    """Leads until cancelled. Raises `Deposed` when the store says that another leads."""
+async def lead(
+    *, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: Dispatcher, world: World, name: str
+) -> None:
+    """Leads under a name until cancelled. Raises `Deposed` when the store says that another leads."""
     pen = Pen(store, cache, fence)
+    # Events have a pen of their own: nothing else ever waits for them.
+    told = Loop(events.Events(name, world.events, world.now_ms), Pen(store, cache, fence), world.now_ms, world.random)
     reports = reporting.Reporting()
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(),
         services.Services(world.suffixes, world.ranges.services, world.ranges.services6),
         services.Garbage(),
-        scheduling.Scheduling(),
+        dependencies.Dependencies(),
+        expiry.Expiry(),
+        scheduling.Scheduling(world.strategy),
         reports,
     )
     loops = {planner.name: Loop(planner, pen, world.now_ms, world.random) for planner in planners}
@@ -71,10 +82,10 @@ async def lead(*, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: 
     dispatcher.lead(take_report, world.network)
     try:
         async with asyncio.TaskGroup() as group:
-            for loop in loops.values():
+            for loop in (*loops.values(), told):
                 group.create_task(loop.run())
             group.create_task(dispatcher.work())
-            group.create_task(_feed(cache, list(loops.values()), dispatcher))
+            group.create_task(_feed(cache, [*loops.values(), told], dispatcher))
     finally:
         dispatcher.sessions.forget_listeners()
         dispatcher.follow("this instance leads no more")

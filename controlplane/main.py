@@ -22,7 +22,7 @@ import structlog
 
 from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
-from controlplane.core import ranges
+from controlplane.core import ranges, scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
@@ -86,6 +86,7 @@ async def _run(options: argparse.Namespace) -> None:
         images=options.state / "images",
         now_ms=now_ms,
         new_id=new_id,
+        strategy=scheduler.Strategy(options.placement),
     )
     try:
         async with server.serving(edge, instance, store), asyncio.TaskGroup() as group:
@@ -127,6 +128,7 @@ def _world(options: argparse.Namespace) -> World:
         ranges=_ranges(options),
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
+        strategy=scheduler.Strategy(options.placement),
     )
 
 
@@ -176,6 +178,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
+    _add_network(parser)
+    parser.add_argument(
+        "--placement",
+        default=scheduler.Strategy.SPREAD.value,
+        choices=[one.value for one in scheduler.Strategy],
+        help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
+        "binpack to the fullest (default: %(default)s); the same for every instance",
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster-range",
         default="10.112.0.0/16",
@@ -212,8 +227,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BYTES",
         help="the largest packet of a task (default: each node works it out)",
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
 
 
 def _address(text: str) -> str:

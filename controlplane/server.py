@@ -10,6 +10,7 @@ from controlplane.api import errors
 from controlplane.api.agent_service import AgentService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
+from controlplane.core import scheduler
 from controlplane.images import ClusterImages
 from controlplane.instance import Instance
 from controlplane.store import api
@@ -29,6 +30,7 @@ class Edge:
     images: Path
     now_ms: Callable[[], int]
     new_id: Callable[[], str]
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
 
 
 @contextlib.asynccontextmanager
@@ -38,13 +40,14 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     server = rpc.server([errors.Refusals(edge.new_id)])
     parts = Parts(
         cache=instance.cache,
-        writes=Writes(store, instance.cache, now_ms=edge.now_ms, new_id=edge.new_id),
+        writes=Writes(store, instance.cache, now_ms=edge.now_ms, new_id=edge.new_id, strategy=edge.strategy),
         images=images,
         streams=instance.dispatcher.streams,
         network=instance.dispatcher,
         election=instance,
         version=edge.version,
         instance=edge.name,
+        strategy=edge.strategy,
     )
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)

@@ -106,14 +106,14 @@ def _probe(name: str, probe: pb.Probe, ports: Collection[pb.Port], path: Path) -
         yield Problem(keys=path, message=found, hint="write exactly one of http, tcp, grpc and exec")
     for question, port in (("http", probe.http.port), ("tcp", probe.tcp.port), ("grpc", probe.grpc.port)):
         if port:
-            yield from _probed_port(port, ports, (*path, question, "port"))
+            yield from port_problems(port, ports, (*path, question, "port"))
     if probe.success_threshold > 1 and name != "readiness":
         message = f"one good answer is enough for {name}"
         yield Problem(keys=(*path, "successThreshold"), message=message, hint="write it for readiness, or remove it")
 
 
-def _probed_port(text: str, ports: Collection[pb.Port], path: Path) -> Iterator[Problem]:
-    """A number need not be among the container's ports; a name has to."""
+def port_problems(text: str, ports: Collection[pb.Port], path: Path) -> Iterator[Problem]:
+    """What is wrong with a port that is asked. A number need not be among the container's ports; a name has to."""
     if _PORT_NUMBER.fullmatch(text):
         if not 1 <= int(text) <= MAX_PORT:
             yield Problem(keys=path, message=f"{text} is not a port", hint=f"write 1 to {MAX_PORT}")

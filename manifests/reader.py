@@ -12,6 +12,7 @@ their camelCase names. Decisions that a reader of YAML has to make, each of whic
 - An object without a namespace is given the one that `read` is called with.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ __all__ = ["InvalidManifest", "Manifest", "Mistake", "Place", "Source", "Written
 API_VERSION = "orch/v1"
 LIST = "List"
 NAME = ("meta", "name")
+_NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,14 @@ class Written:
     def place_of(self, path: Path) -> Place:
         """Where a field was written, or what is nearest to it."""
         return nodes.locate(self.node, path)
+
+    @property
+    def made_from(self) -> tuple[int, int]:
+        """The version and the generation that the text holds, as `get -o yaml` prints them; 0 where it has none.
+
+        They are no part of the object: who wants to know whether it has changed since then asks here.
+        """
+        return _number(self.node, "version"), _number(self.node, "generation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +77,12 @@ def read(sources: Sequence[Source], *, namespace: str = "default", load: files.L
                     _add(written, found, mistakes)
     mistakes.raise_if_any([source.name for source in sources])
     return Manifest(written=tuple(written.values()))
+
+
+def _number(node: Mapping, name: str) -> int:
+    meta = node.entries["meta"].value if "meta" in node.entries else None
+    value = meta.entries[name].value if isinstance(meta, Mapping) and name in meta.entries else None
+    return int(value.text) if isinstance(value, Scalar) and _NUMBER.fullmatch(value.text) else 0
 
 
 def _objects(document: Node, mistakes: Collector) -> list[Mapping]:

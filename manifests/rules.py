@@ -10,12 +10,23 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from manifests import checks, diff, isolation, networking, quoting, suggest, words
+from manifests import (
+    checks,
+    containers,
+    dependencies,
+    diff,
+    isolation,
+    networking,
+    placement,
+    quoting,
+    suggest,
+    updating,
+    words,
+)
 from manifests.paths import Path
 from manifests.problems import Problem
-from protos import kinds, schema, units
+from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
-from protos.orch.v1 import options_pb2 as options
 
 __all__ = ["Problem", "validate", "validate_change"]
 
@@ -88,8 +99,14 @@ def _label_key(key: str, path: Path) -> Iterator[Problem]:
         yield Problem(keys=path, message="not a label's name", hint=hint, at_key=True)
 
 
+def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
+    yield from networking.service_problems(spec, path)
+    yield from dependencies.service_problems(spec, path)
+
+
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:
     yield from _labels(template.labels, (*path, "labels"))
+    yield from containers.template_problems(template, path)
 
 
 def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
@@ -109,6 +126,7 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
         yield Problem(keys=(*path, "ulimits", name), message="not a limit of a process", hint=hint, at_key=True)
     yield from isolation.problems(container, path)
     yield from networking.probe_problems(container, path)
+    yield from containers.container_problems(container, path)
 
 
 def _env(env: Mapping[str, str], path: Path) -> Iterator[Problem]:
@@ -154,28 +172,22 @@ def _ulimit(ulimit: pb.Ulimit, path: Path) -> Iterator[Problem]:
         yield Problem(keys=(*path, "soft"), message=f"{ulimit.soft} is more than hard, {ulimit.hard}")
 
 
-def _resources(resources: pb.Resources, path: Path) -> Iterator[Problem]:
-    limits, reservations = resources.limits, resources.reservations
-    for field, unit, limit, reserved in (
-        ("cpu", options.UNIT_CPU, limits.cpu, reservations.cpu),
-        ("memory", options.UNIT_BYTES, limits.memory, reservations.memory),
-    ):
-        if limit and reserved > limit:
-            message = f"{units.format(unit, reserved)} is more than the limit, {units.format(unit, limit)}"
-            yield Problem(keys=(*path, "reservations", field), message=message)
-
-
 _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
     message.DESCRIPTOR.full_name: rule
     for message, rule in (
         (pb.Node, _node),
         (pb.Meta, _meta),
         (pb.Network, networking.network_problems),
-        (pb.ServiceSpec, networking.service_problems),
+        (pb.ServiceSpec, _service),
+        (pb.UpdatePolicy, updating.problems),
         (pb.TaskTemplate, _template),
         (pb.Container, _container),
         (pb.Port, _port),
         (pb.Ulimit, _ulimit),
-        (pb.Resources, _resources),
+        (pb.Resources, placement.resource_problems),
+        (pb.Placement, placement.problems),
+        (pb.Toleration, placement.toleration_problems),
+        (pb.NodeSpec, placement.node_problems),
+        (pb.Taint, placement.taint_problems),
     )
 }

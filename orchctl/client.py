@@ -1,11 +1,14 @@
 """The connection to a control plane. The one place where `orchctl` builds channels: TLS comes in here.
 
 Inside `connect(...)` every failed call becomes an error of ours: `Unreachable` when nobody answered, else what the
-server said in its `Error` message.
+server said in its `Error` message. And none waits in silence: see `patience`.
 """
 
 import contextlib
+import getpass
+import os
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -13,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from orchctl import errors
+from orchctl import errors, patience
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ERROR_KEY = "orch-error-bin"
+ACTOR_KEY = "orch-actor"
 CALL_TIMEOUT_S = 15.0
 """The bound of a call that answers at once."""
 
@@ -56,7 +60,7 @@ def translated(server: str) -> Iterator[None]:
 def connect(server: str) -> Iterator["ControlStub"]:
     """The server's `Control` service, for blocking calls."""
     with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        yield control_pb2_grpc.ControlStub(channel)
+        yield control_pb2_grpc.ControlStub(grpc.intercept_channel(channel, patience.Impatient(server)))
 
 
 @contextlib.asynccontextmanager
@@ -76,6 +80,16 @@ def at_leader(server: str, run: Callable[[str], T]) -> T:
             raise
         leader = error.leader
     return run(leader)
+
+
+def actor() -> tuple[tuple[str, str]]:
+    """Metadata that says who asks, for the record. The control plane believes it and verifies nothing."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    said = f"{user}@{socket.gethostname()}"
+    return ((ACTOR_KEY, "".join(sign for sign in said if "!" <= sign <= "~")),)
 
 
 def leader_of(server: str) -> str:
@@ -115,8 +129,8 @@ def _refusal(code: grpc.StatusCode, said: control.Error) -> errors.OrchctlError:
     details = tuple(line for line in lines if line != said.message)  # a single mistake is the message already
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return errors.InvalidInput(said.message, hint=said.hint, details=details)
-    kind = errors.NotFound if code == grpc.StatusCode.NOT_FOUND else errors.Refused
-    return kind(said.message, hint=said.hint, details=details, leader=said.leader)
+    kinds = {grpc.StatusCode.NOT_FOUND: errors.NotFound, grpc.StatusCode.ABORTED: errors.Outdated}
+    return kinds.get(code, errors.Refused)(said.message, hint=said.hint, details=details, leader=said.leader)
 
 
 def _said(error: grpc.RpcError) -> control.Error | None:

@@ -42,10 +42,40 @@ def kind_then_names(context: click.Context, parameter: click.Parameter, start: s
     given = context.params.get(parameter.name or "") or ()
     if not given:
         return [word for word in words.choices() if word.startswith(start)]
+    if "/" in given[0]:
+        return references(context, parameter, start)
     try:
         return _names(context, words.kind(given[0]).name, start)
     except errors.InvalidInput:
         return []
+
+
+def references(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """`KIND/NAME`: the kind first, then names of that kind."""
+    from orchctl import words
+
+    word, slash, name = start.partition("/")
+    if not slash:
+        return [f"{kind}/" for kind in words.choices() if kind.startswith(start)]
+    try:
+        kind = words.kind(word).name
+    except errors.InvalidInput:
+        return []
+    return [f"{word}/{found}" for found in _names(context, kind, name)]
+
+
+def columns(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Titles of the columns of the kind that is listed."""
+    from orchctl import tables, words
+
+    given = context.params.get("what") or ()
+    try:
+        kind = words.kind(given[0].partition("/")[0]) if given else None
+    except errors.InvalidInput:
+        return []
+    titles = [column.title for column in tables.columns(kind, wide=True, with_namespace=True)] if kind else []
+    sign, typed = ("-", start[1:]) if start.startswith("-") else ("", start)
+    return [sign + title for title in titles if title.lower().startswith(typed.lower())]
 
 
 def explained(_context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:

@@ -3,7 +3,10 @@
 OrchctlError            exit 1
 ├── Unreachable         nobody answers at the server's address
 ├── Refused             the server said no; may name the leader, who could say yes
+│   ├── NotFound        there is no such object
+│   └── Outdated        somebody else has changed the object since it was read
 ├── NotDone             what was asked for is not there yet when the time is over
+├── NotCompared         exit 2: `diff` could not compare; its exit code 1 says that there are differences
 ├── Interrupted         exit 130: Ctrl-C
 └── InvalidInput        exit 2: what was typed or written makes no sense
 """
@@ -48,8 +51,18 @@ class NotFound(Refused):
     """There is no such object."""
 
 
+class Outdated(Refused):
+    """Look again, and repeat the change on what is there now."""
+
+
 class NotDone(OrchctlError):
     """The time is over. The cluster goes on trying."""
+
+
+class NotCompared(OrchctlError):
+    """`diff` has no answer."""
+
+    exit_code: ClassVar[int] = USAGE
 
 
 class Interrupted(OrchctlError):

@@ -23,14 +23,15 @@ class Writer:
         self._timestamps = timestamps
         self._terminal = terminal.is_terminal()
         self._colours = terminal.has_colours()
-        self._open_task = ""
-        """The task whose line has been written in part."""
+        self._open_source = ""
+        """The container whose line has been written in part."""
 
     def write(self, line: control.LogLine) -> None:
-        if self._open_task and self._open_task != line.task:
+        source = _source(line)
+        if self._open_source and self._open_source != source:
             self._out(b"\n")
-        head = b"" if self._open_task == line.task else self._head(line)
-        self._open_task = line.task if line.partial else ""
+        head = b"" if self._open_source == source else self._head(line)
+        self._open_source = source if line.partial else ""
         self._out(head + self._text(line.text) + (b"" if line.partial else b"\n"))
 
     def notice(self, text: str) -> None:
@@ -41,14 +42,14 @@ class Writer:
         sys.stdout.flush()
 
     def _head(self, line: control.LogLine) -> bytes:
-        parts = [self._name(line.task)] if self._prefixed else []
+        parts = [self._name(_source(line))] if self._prefixed else []
         parts += [moment(line.time_ns)] if self._timestamps else []
         return "".join(f"{part} " for part in parts).encode()
 
-    def _name(self, task: str) -> str:
-        """The task's name, in a colour that only depends on it."""
-        name = f"{terminal.one_line(task)} |"
-        return terminal.coloured(name, zlib.crc32(task.encode())) if self._colours else name
+    def _name(self, source: str) -> str:
+        """Where the line comes from, in a colour that only depends on it."""
+        name = f"{terminal.one_line(source)} |"
+        return terminal.coloured(name, zlib.crc32(source.encode())) if self._colours else name
 
     def _text(self, text: bytes) -> bytes:
         if not self._terminal:
@@ -58,6 +59,11 @@ class Writer:
     @staticmethod
     def _out(data: bytes) -> None:
         sys.stdout.buffer.write(data)
+
+
+def _source(line: control.LogLine) -> str:
+    """`web-1-k7x2m9q4`, and `web-1-k7x2m9q4/proxy` when the containers are told apart."""
+    return f"{line.task}/{line.container}" if line.container else line.task
 
 
 def moment(time_ns: int) -> str:
@@ -94,7 +100,7 @@ def _stream(server: str, request: control.LogsRequest, writer: Writer, seen: "Se
 
 
 class Seen:
-    """How far each task's lines were written, so that a new stream goes on where the old one broke."""
+    """How far each container's lines were written, so that a new stream goes on where the old one broke."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -115,5 +121,6 @@ class Seen:
 
     def is_new(self, line: control.LogLine) -> bool:
         """Whether the line was not there before the stream broke."""
-        self._last_ns[line.task] = max(self._last_ns.get(line.task, 0), line.time_ns)
-        return line.time_ns > self._resumed_ns.get(line.task, 0)
+        source = _source(line)
+        self._last_ns[source] = max(self._last_ns.get(source, 0), line.time_ns)
+        return line.time_ns > self._resumed_ns.get(source, 0)

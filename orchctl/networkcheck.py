@@ -1,6 +1,7 @@
 """A check of the network: what nodes have found, as a table, and what is broken, by name.
 
-The rule: it succeeds only when every node was heard and all that they tried works.
+The rule: it succeeds only when every node was heard and nothing that they tried is broken. What cannot be known, such
+as whether a silent UDP port has heard anything, is shown, and is no failure.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,12 @@ def run(server: str, nodes: Sequence[str], *, timeout_ms: int, only_broken: bool
 
 def row(finding: control.NetworkFinding) -> list[str]:
     """Its cells."""
-    result = f"broken: {finding.problem}" if finding.problem else f"ok   {finding.microseconds / 1000:.2f} ms"
+    if finding.problem:
+        result = f"broken: {finding.problem}"
+    elif finding.unknown:
+        result = f"unknown: {finding.unknown}"
+    else:
+        result = f"ok   {finding.microseconds / 1000:.2f} ms"
     return [terminal.one_line(cell) or "-" for cell in (finding.source, finding.target, finding.what, result)]
 
 

@@ -1,19 +1,27 @@
 """The pages of `describe`: what an object is, how it stands and why. Pure: objects in, clean lines out."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from orchctl import health, phrases, safety, tables, terminal
+from orchctl import around, health, phrases, safety, tables, terminal
 from orchctl.tables import View
-from protos import families, kinds, schema, units
+from protos import containers, families, kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
+_EVENT_TITLES = ("LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "BY", "MESSAGE")
 _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 
 
-def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.Revision], view: View) -> list[str]:
-    """A service with its tasks and revisions."""
+def service(
+    value: pb.Service,
+    tasks: Sequence[pb.Task],
+    revisions: Sequence[pb.Revision],
+    view: View,
+    last_words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[str]:
+    """A service with its tasks and revisions. `last_words`: the end of what tasks printed that crash, by their name."""
     status = value.status
     present = [task for task in tasks if task.revision_id == status.revision_id]
     newest = {revision.meta.id: revision for revision in revisions}.get(status.revision_id)
@@ -26,27 +34,33 @@ def service(value: pb.Service, tasks: Sequence[pb.Task], revisions: Sequence[pb.
             ("Status", phrases.service_status(value)),
             ("Message", status.message if status.message != phrases.service_status(value) else ""),
             ("Revision", f"{newest.number} ({newest.meta.id})" if newest else status.revision_id),
+            ("Rollout", status.rollout.message),
             ("Address", families.shown(status)),
             ("Networks", ", ".join(value.spec.networks) or "default"),
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
+            ("Waits for", around.dependencies(value.spec)),
+            ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
             ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
+        *section("Around it", around.lines(value.spec.template)),
         *section("Revisions", _revisions(revisions, view)),
         *section("Tasks", _tasks(tasks, view)),
+        *(line for name, lines in last_words.items() for line in section(f"{name} printed last", lines)),
     ]
 
 
-def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]:
-    """A task: where it stands, and why."""
+def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: Sequence[str] = ()) -> list[str]:
+    """A task: where it stands, and why. `last_words`: the end of what it printed."""
     status = value.status
     return [
         *head(value, view),
         *facts(
-            ("Service", f"{value.service}, slot {value.slot}"),
+            ("Service", f"{value.service}, slot {value.slot}" if value.slot else f"{value.service}, one on each node"),
             ("Revision", f"{revision_.number} ({value.revision_id})" if revision_ else value.revision_id),
             ("Node", view.node(value.node_id)),
+            ("Granted", phrases.granted(value.granted)),
             ("State", _since(phrases.task_state(value), status.at, view)),
             ("Desired", phrases.desired(value)),
             ("Ready", phrases.yes_no(yes=status.ready)),
@@ -60,7 +74,9 @@ def task(value: pb.Task, revision_: pb.Revision | None, view: View) -> list[str]
             ("Finished", phrases.timestamp(status.finished_at, view.now_ms)),
         ),
         *section("Why no node takes it", [phrases.refusal(reason) for reason in status.refusals]),
+        *section("It printed last", last_words),
         *(_template(revision_.template) if revision_ else []),
+        *(section("Around it", around.lines(revision_.template, status)) if revision_ else []),
     ]
 
 
@@ -81,6 +97,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Users", safety.users_of_node(description)),
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
+            ("Taints", ", ".join(map(phrases.taint, value.spec.taints))),
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]
@@ -109,6 +126,31 @@ def image(value: pb.Image, view: View) -> list[str]:
     ]
 
 
+def event(value: pb.Event, view: View) -> list[str]:
+    """Something that has happened."""
+    status = value.status
+    return [
+        *head(value, view),
+        *facts(
+            ("Object", phrases.event_object(status.about)),
+            ("Type", phrases.event_type(value)),
+            ("Reason", status.reason),
+            ("Message", status.message),
+            ("Count", str(status.count)),
+            ("First seen", phrases.timestamp(status.first_seen, view.now_ms)),
+            ("Last seen", phrases.timestamp(status.last_seen, view.now_ms)),
+            ("By", status.actor),
+        ),
+    ]
+
+
+def events(values: Sequence[pb.Event], view: View) -> list[str]:
+    """A table of what has happened, the newest last."""
+    kind = kinds.by_name("event")
+    assert kind is not None, "events are a kind"
+    return _table(kind, values, _EVENT_TITLES, view)
+
+
 def head(value: kinds.StoredObject, view: View) -> list[str]:
     """What every object has."""
     meta = value.meta
@@ -127,7 +169,7 @@ def head(value: kinds.StoredObject, view: View) -> list[str]:
 def _template(template: pb.TaskTemplate) -> list[str]:
     """What is run, without what was left out."""
     container = template.container
-    limits, reservations = container.resources.limits, container.resources.reservations
+    limits, reservations = container.resources.limits, containers.reserved(template)
     runs = facts(
         ("Image", container.image),
         ("Command", _words(container.command)),
@@ -150,10 +192,12 @@ def _template(template: pb.TaskTemplate) -> list[str]:
 def _tasks(tasks: Iterable[pb.Task], view: View) -> list[str]:
     kind = kinds.by_name("task")
     assert kind is not None, "tasks are a kind"
-    shown = [
-        column for column in tables.columns(kind, wide=False, with_namespace=False) if column.title in _TASK_TITLES
-    ]
-    rows = [tables.row(task, shown, view) for task in sorted(tasks, key=tables.sort_key)]
+    return _table(kind, sorted(tasks, key=tables.sort_key), _TASK_TITLES, view)
+
+
+def _table(kind: kinds.Kind, values: Sequence[kinds.StoredObject], titles: Sequence[str], view: View) -> list[str]:
+    shown = [column for column in tables.columns(kind, wide=False, with_namespace=False) if column.title in titles]
+    rows = [tables.row(value, shown, view) for value in values]
     return tables.table([column.title for column in shown], rows) if rows else []
 
 
@@ -196,7 +240,10 @@ def _resources(cpu: int, memory: int, pids: int) -> str:
 
 def _capacity(capacity: pb.NodeCapacity) -> str:
     tasks = f", {capacity.tasks} tasks" if capacity.tasks else ""
-    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}"
+    pids = f", {capacity.pids} processes" if capacity.pids else ""
+    disk = f", {phrases.size(capacity.disk)} disk" if capacity.disk else ""
+    generic = "".join(f", {len(one.ids)} {name}" for name, one in sorted(capacity.generic.items()))
+    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}{pids}{disk}{generic}"
 
 
 def _duration(message: pb.NodeLossPolicy, field: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import Message
 
-from protos import families, schema, states, units
+from protos import crashes, families, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ def mode(service: pb.Service) -> str:
 
 def asked(service: pb.Service) -> int:
     """How many replicas the service's owner asks for now."""
-    return 0 if service.meta.deleted_at else service.spec.replicas if service.spec.HasField("replicas") else 1
+    if service.meta.deleted_at or service.spec.stopped:
+        return 0
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+        return service.status.replicas
+    return service.spec.replicas if service.spec.HasField("replicas") else 1
 
 
 def replicas(service: pb.Service) -> str:
@@ -83,7 +87,7 @@ def service_status(service: pb.Service) -> str:
     if service.meta.deleted_at:
         return "deleting"
     if is_settled(service):
-        return "ready"
+        return "stopped" if service.spec.stopped else "ready"
     return service.status.message or ("in progress" if is_observed(service) else "waiting for the leader")
 
 
@@ -123,6 +127,8 @@ def task_state(task: pb.Task) -> str:
     """`RUNNING`; `STOPPING` while it is told to stop and still lives."""
     if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN and not states.is_terminal(task.status.state):
         return "STOPPING"
+    if crashes.is_looping(task):
+        return "CRASH LOOP"
     return state_word(task.status.state)
 
 
@@ -167,6 +173,26 @@ def node_state(node: pb.Node) -> str:
 
 def availability(node: pb.Node) -> str:
     return _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+
+
+def event_type(event: pb.Event) -> str:
+    return _word(event.status, "type", pb.EVENT_TYPE_NORMAL)
+
+
+def event_object(about: pb.EventObject) -> str:
+    """`task/web-1-k7x2m9q4`."""
+    return f"{about.kind}/{about.name}"
+
+
+def taint(value: pb.Taint) -> str:
+    """`gpu=a100:no-schedule`."""
+    effect = _word(value, "effect", pb.TAINT_EFFECT_NO_SCHEDULE)
+    return f"{value.key}{f'={value.value}' if value.value else ''}:{effect}"
+
+
+def granted(things: Mapping[str, pb.GrantedResources]) -> str:
+    """`gpu 0, 1`."""
+    return "; ".join(f"{name} {', '.join(one.ids)}" for name, one in sorted(things.items()))
 
 
 def labels(pairs: Mapping[str, str]) -> str:

@@ -80,14 +80,30 @@ def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task
     if service.meta.generation < target.generation or not phrases.is_observed(service):
         return Progress(phase=Phase.WAITING, summary="waiting for the leader", ready=ready, asked=asked)
     unsteady = sum(_is_unsteady(slot, now_ms) for slot in _slots(tasks))
-    done = service.status.settled and not unsteady
+    phase = _phase(service, steady=not unsteady)
+    done = phase is Phase.DONE
     return Progress(
-        phase=Phase.DONE if done else Phase.WAITING,
+        phase=phase,
         summary=_summary(service, asked, tasks, unsteady),
         ready=ready,
         asked=asked,
         troubles=() if done else troubles(tasks),
     )
+
+
+def _phase(service: pb.Service, *, steady: bool) -> Phase:
+    """A rollout that was stopped goes on only when somebody says so; one that waits for a word has done its part."""
+    match service.status.rollout.state:
+        case pb.ROLLOUT_STATE_ROLLED_BACK:
+            return Phase.IMPOSSIBLE
+        case pb.ROLLOUT_STATE_PAUSED if not service.status.settled:
+            return Phase.IMPOSSIBLE
+        case pb.ROLLOUT_STATE_WAITING:
+            return Phase.DONE
+        case pb.ROLLOUT_STATE_ROLLING if service.status.settled and service.status.rollout.stable_revision_id:
+            return Phase.WAITING  # what was replaced is watched for a moment; the first revision has replaced nothing
+        case _:
+            return Phase.DONE if service.status.settled and steady else Phase.WAITING
 
 
 def going(*, is_there: bool, tasks: Sequence[pb.Task]) -> Progress:
@@ -109,7 +125,15 @@ def _summary(service: pb.Service, asked: int, tasks: Sequence[pb.Task], unsteady
         parts.append(f"{stopping} stopping")
     if unsteady:
         parts.append(f"{unsteady} just restarted")
-    return ", ".join(parts)
+    return "; ".join(filter(None, [", ".join(parts), _rollout(service)]))
+
+
+def _rollout(service: pb.Service) -> str:
+    """What does not go without saying of the rollout."""
+    rollout = service.status.rollout
+    if rollout.state == pb.ROLLOUT_STATE_ROLLING:
+        return "watched for a moment" if service.status.settled and rollout.stable_revision_id else ""
+    return "" if rollout.state == pb.ROLLOUT_STATE_COMPLETED else rollout.message
 
 
 def troubles(tasks: Iterable[pb.Task]) -> tuple[str, ...]:
@@ -125,10 +149,10 @@ def troubles(tasks: Iterable[pb.Task]) -> tuple[str, ...]:
 
 def _slots(tasks: Iterable[pb.Task]) -> list[list[pb.Task]]:
     """The tasks of each slot, the newest last. Those that are told to stop for no fault of their own do not count."""
-    by_slot: dict[int, list[pb.Task]] = {}
+    by_slot: dict[tuple[int, str], list[pb.Task]] = {}
     for task in sorted(tasks, key=lambda task: (task.slot, task.meta.created_at, task.meta.name)):
         if task.desired_state < pb.DESIRED_STATE_SHUTDOWN or _ended_badly(task):
-            by_slot.setdefault(task.slot, []).append(task)
+            by_slot.setdefault((task.slot, task.target_node_id), []).append(task)
     return list(by_slot.values())
 
 

@@ -26,6 +26,20 @@ def endpoints(stub: "ControlStub") -> list[pb.Endpoints]:
     return [one for one in objects(stub, control.ListRequest(kind="endpoints")) if isinstance(one, pb.Endpoints)]
 
 
+def events(stub: "ControlStub", about: kinds.StoredObject) -> list[pb.Event]:
+    """About an object, the newest last; about a service, those about its tasks, too."""
+    kind = kinds.of(about)
+    found = objects(stub, events_about(kind, about.meta.name or about.meta.id, about.meta.namespace))
+    return [one for one in found if isinstance(one, pb.Event)]
+
+
+def events_about(kind: kinds.Kind, name: str, namespace: str) -> control.ListRequest:
+    """The selection of what has happened to one object."""
+    where = namespace if kind.namespaced else ""
+    reference = control.ObjectReference(kind=kind.name, namespace=where, name=name)
+    return control.ListRequest(kind="event", namespace=where or kinds.CLUSTER_NAMESPACE, about=reference)
+
+
 def find(stub: "ControlStub", kind: kinds.Kind, name: str, namespace: str) -> kinds.StoredObject:
     """One object by name or id. NotFound when there is none."""
     reference = control.ObjectReference(kind=kind.name, namespace=namespace if kind.namespaced else "", name=name)

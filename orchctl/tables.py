@@ -5,7 +5,7 @@ Pure: objects, the names of nodes and the time come in, lines go out. Every cell
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from orchctl import phrases, terminal
 from protos import families, kinds, units
@@ -42,14 +42,24 @@ class Column(Generic[T]):
     title: str
     cell: Callable[[T, View], str]
     wide: bool = False
+    order: Callable[[T], int] | None = None
+    """What rows are sorted by where the cell's text is no good for it."""
 
+
+LABELS: Column[kinds.StoredObject] = Column(title="LABELS", cell=lambda value, _: phrases.labels(value.meta.labels))
+
+_AGE: Column[Any] = Column(
+    title="AGE",
+    cell=lambda value, view: view.age(value.meta.created_at),
+    order=lambda value: -value.meta.created_at,
+)
 
 _SERVICE: tuple[Column[pb.Service], ...] = (
     Column(title="NAME", cell=lambda service, _: service.meta.name),
     Column(title="MODE", cell=lambda service, _: phrases.mode(service)),
     Column(title="REPLICAS", cell=lambda service, _: phrases.replicas(service)),
     Column(title="IMAGE", cell=lambda service, _: service.spec.template.container.image),
-    Column(title="AGE", cell=lambda service, view: view.age(service.meta.created_at)),
+    _AGE,
     Column(title="UPDATED", cell=lambda service, _: str(service.status.updated), wide=True),
     Column(title="REVISION", cell=lambda service, _: service.status.revision_id, wide=True),
     Column(title="ADDRESS", cell=lambda service, _: families.shown(service.status), wide=True),
@@ -64,7 +74,7 @@ _TASK: tuple[Column[pb.Task], ...] = (
     Column(title="READY", cell=lambda task, _: phrases.yes_no(yes=task.status.ready)),
     Column(title="RESTARTS", cell=lambda task, _: str(task.status.restarts)),
     Column(title="ADDRESS", cell=lambda task, _: task.status.address or task.status.address6),
-    Column(title="AGE", cell=lambda task, view: view.age(task.meta.created_at)),
+    _AGE,
     Column(title="ADDRESSES", cell=lambda task, _: families.shown(task.status), wide=True),
     Column(title="DESIRED", cell=lambda task, _: phrases.desired(task), wide=True),
     Column(title="REVISION", cell=lambda task, _: task.revision_id, wide=True),
@@ -76,10 +86,18 @@ _NODE: tuple[Column[pb.Node], ...] = (
     Column(title="STATE", cell=lambda node, _: phrases.node_state(node)),
     Column(title="AVAILABILITY", cell=lambda node, _: phrases.availability(node)),
     Column(title="ADDRESS", cell=lambda node, _: node.status.description.address),
-    Column(title="CPU", cell=lambda node, _: units.format_cpu(node.status.description.capacity.cpu)),
-    Column(title="MEMORY", cell=lambda node, _: phrases.size(node.status.description.capacity.memory)),
+    Column(
+        title="CPU",
+        cell=lambda node, _: units.format_cpu(node.status.description.capacity.cpu),
+        order=lambda node: node.status.description.capacity.cpu,
+    ),
+    Column(
+        title="MEMORY",
+        cell=lambda node, _: phrases.size(node.status.description.capacity.memory),
+        order=lambda node: node.status.description.capacity.memory,
+    ),
     Column(title="TASKS", cell=lambda node, view: str(view.tasks_by_node.get(node.meta.id, 0))),
-    Column(title="AGE", cell=lambda node, view: view.age(node.meta.created_at)),
+    _AGE,
     Column(title="ID", cell=lambda node, _: node.meta.id, wide=True),
     Column(title="SUBNET", cell=lambda node, _: families.shown(node.status, "subnet"), wide=True),
     Column(title="OS", cell=lambda node, _: node.status.description.os, wide=True),
@@ -92,16 +110,16 @@ _REVISION: tuple[Column[pb.Revision], ...] = (
     Column(title="SERVICE", cell=lambda revision, _: revision.service),
     Column(title="NUMBER", cell=lambda revision, _: str(revision.number)),
     Column(title="IMAGE", cell=lambda revision, _: revision.template.container.image),
-    Column(title="AGE", cell=lambda revision, view: view.age(revision.meta.created_at)),
+    _AGE,
     Column(title="ID", cell=lambda revision, _: revision.meta.id, wide=True),
 )
 _IMAGE: tuple[Column[pb.Image], ...] = (
     Column(title="NAME", cell=lambda image, _: image.meta.name),
     Column(title="DIGEST", cell=lambda image, _: phrases.digest(image.status.digest)),
-    Column(title="SIZE", cell=lambda image, _: phrases.size(image.status.size)),
+    Column(title="SIZE", cell=lambda image, _: phrases.size(image.status.size), order=lambda image: image.status.size),
     Column(title="LAYERS", cell=lambda image, _: str(image.status.layers)),
     Column(title="PLATFORM", cell=lambda image, _: image.status.platform),
-    Column(title="AGE", cell=lambda image, view: view.age(image.meta.created_at)),
+    _AGE,
     Column(title="FULL DIGEST", cell=lambda image, _: image.status.digest, wide=True),
 )
 
@@ -109,7 +127,7 @@ _IMAGE: tuple[Column[pb.Image], ...] = (
 _NETWORK: tuple[Column[pb.Network], ...] = (
     Column(title="NAME", cell=lambda network, _: network.meta.name),
     Column(title="INTERNAL", cell=lambda network, _: phrases.yes_no(yes=network.spec.internal)),
-    Column(title="AGE", cell=lambda network, view: view.age(network.meta.created_at)),
+    _AGE,
 )
 
 _ENDPOINTS: tuple[Column[pb.Endpoints], ...] = (
@@ -125,6 +143,22 @@ _CLUSTER: tuple[Column[pb.Cluster], ...] = (
     Column(title="NAME", cell=lambda cluster, _: cluster.meta.name),
     Column(title="LAST ADDRESS", cell=lambda cluster, _: families.shown(cluster.status, "last_service_address")),
     Column(title="LAST SUBNET", cell=lambda cluster, _: families.shown(cluster.status, "last_subnet")),
+)
+
+_EVENT: tuple[Column[pb.Event], ...] = (
+    Column(
+        title="LAST SEEN",
+        cell=lambda event, view: view.age(event.status.last_seen),
+        order=lambda event: -event.status.last_seen,
+    ),
+    Column(title="TYPE", cell=lambda event, _: phrases.event_type(event)),
+    Column(title="REASON", cell=lambda event, _: event.status.reason),
+    Column(title="OBJECT", cell=lambda event, _: phrases.event_object(event.status.about)),
+    Column(title="COUNT", cell=lambda event, _: str(event.status.count)),
+    Column(title="FIRST SEEN", cell=lambda event, view: view.age(event.status.first_seen), wide=True),
+    Column(title="NAME", cell=lambda event, _: event.meta.name, wide=True),
+    Column(title="BY", cell=lambda event, _: event.status.actor),
+    Column(title="MESSAGE", cell=lambda event, _: event.status.message),
 )
 
 
@@ -144,6 +178,7 @@ _COLUMNS: Mapping[str, Sequence[Column[kinds.StoredObject]]] = {
     "image": _IMAGE,  # type: ignore[dict-item]
     "network": _NETWORK,  # type: ignore[dict-item]
     "endpoints": _ENDPOINTS,  # type: ignore[dict-item]
+    "event": _EVENT,  # type: ignore[dict-item]
     "cluster": _CLUSTER,  # type: ignore[dict-item]
 }
 
@@ -176,8 +211,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 
 
 
 def sort_key(value: kinds.StoredObject) -> tuple[str, str, int, int, str]:
-    """Namespace, then name; tasks by service, slot and age, revisions by service and number."""
+    """Namespace, then name; tasks by service, slot and age, revisions by service and number, events by their time."""
     namespace = value.meta.namespace
+    if isinstance(value, pb.Event):
+        return ("", "", value.status.last_seen, value.status.first_seen, value.meta.name)
     if isinstance(value, pb.Task):
         return (namespace, value.service, value.slot, value.meta.created_at, value.meta.name)
     if isinstance(value, pb.Revision):

@@ -6,19 +6,25 @@ breaks is opened again and begins with everything that is there, so nothing is m
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from orchctl import client, errors, screen, terminal
+from orchctl import client, conditions, errors, patience, screen, terminal
+from orchctl.conditions import Condition
 from orchctl.progress import Phase, Progress, Target, going, identity, progress
 from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
+MOST_SERVICES = 16
+"""Whose tasks are selected one by one."""
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
+MOST_SELECTIONS = 32
+"""A watch takes no more; where there are many services, all tasks of their namespaces are watched."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 
@@ -32,6 +38,7 @@ class View:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], kinds.StoredObject] = {}
         self.synced = False
+        self.begun_s = math.inf  # on the loop's clock, while the first whole view of a watch has not come
         self.problem = ""
         self._incoming: dict[tuple[str, str], kinds.StoredObject] | None = None
         self._changed = asyncio.Event()
@@ -39,6 +46,7 @@ class View:
     def begin(self) -> None:
         """A watch was opened: what comes until `synced` replaces everything."""
         self._incoming = {}
+        self.begun_s = asyncio.get_running_loop().time()
 
     def broken(self, why: str) -> None:
         self.problem = why
@@ -54,17 +62,20 @@ class View:
                 into.pop(_key(kinds.unwrap(event.deleted)), None)
             case "synced":
                 self.objects, self._incoming = into, None
-                self.synced, self.problem = True, ""
+                self.synced, self.problem, self.begun_s = True, "", math.inf
             case None:
                 pass  # a kind of event that this version does not know
         self._changed.set()
 
-    async def change(self) -> None:
-        """Returns when something has changed, or after a tick."""
+    async def change(self, server: str) -> None:
+        """Returns when something has changed, or after a tick. Says when the server says nothing."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), TICK_S)
             await asyncio.sleep(COALESCE_S)
         self._changed.clear()
+        if asyncio.get_running_loop().time() - self.begun_s >= patience.PATIENCE_S:
+            self.begun_s = math.inf
+            self.problem = patience.told(server, "Watch")
 
     def service(self, target: Target) -> pb.Service | None:
         value = self.objects.get((target.kind, target.id))
@@ -101,6 +112,17 @@ def until_gone(server: str, targets: Sequence[Target], timeout_ms: int) -> None:
     _wait(server, targets, timeout_ms, stand, "still there")
 
 
+def until(server: str, asked: Mapping[Target, Condition], timeout_ms: int, condition: str) -> None:
+    """Returns when each target meets its condition. NotDone when the time is over, or when that can never be."""
+
+    def stand(view: View, target: Target) -> Progress:
+        value = view.objects.get((target.kind, target.id))
+        now = conditions.Now(value=value, tasks=view.tasks(target), now_ms=terminal.now_ms())
+        return asked[target](target, now)
+
+    _wait(server, list(asked), timeout_ms, stand, f"not {condition}")
+
+
 def _wait(
     server: str, targets: Sequence[Target], timeout_ms: int, stand: Callable[[View, Target], Progress], lacking: str
 ) -> None:
@@ -111,7 +133,7 @@ def _wait(
 
     def look(view: View, elapsed_s: float) -> bool:
         if view.problem:
-            shown.tell(f"{view.problem}; trying again")
+            shown.tell(view.problem)
             view.problem = ""
         if not view.synced:
             return False
@@ -138,22 +160,28 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
         for target, stand in missing.items()
         for line in (f"{target.label}: {stand.summary}", *(f"  {trouble}" for trouble in stand.troubles))
     ]
-    first = next(iter(missing))
+    first, stand = next(iter(missing.items()))
+    tells = f"`orchctl describe {first.kind} {first.name}` tells more"
     raise errors.NotDone(
         f"{', '.join(target.label for target in missing)}: {lacking}",
         details=details,
-        hint=f"the cluster goes on trying; `orchctl describe {first.kind} {first.name}` tells more",
+        hint=tells if stand.phase is Phase.IMPOSSIBLE else f"the cluster goes on trying; {tells}",
     )
 
 
 def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
-    """All objects of the targets' kinds and namespaces, and the tasks of the services among them."""
+    """All objects of the targets' kinds and namespaces, and the tasks of the services among them.
+
+    A watch takes so many selections and no more; of many services, all tasks of their namespaces are looked at.
+    """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
-    return [
-        *(control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole),
-        *(control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services),
-    ]
+    objects = [control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole]
+    tasks = [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
+    if len(objects) + len(tasks) > MOST_SELECTIONS:
+        spaces = dict.fromkeys(each.namespace for each in services)
+        tasks = [control.ListRequest(kind="task", namespace=namespace) for namespace in spaces]
+    return [*objects, *tasks]
 
 
 async def _watch(
@@ -166,7 +194,7 @@ async def _watch(
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
             follower = group.create_task(_follow(server, selections, view))
             while not look(view, clock() - start):
-                await view.change()
+                await view.change(server)
             follower.cancel()
     except TimeoutError:
         return False
@@ -185,9 +213,9 @@ async def _follow(server: str, selections: Sequence[control.ListRequest], view: 
                 async for event in stub.Watch(control.WatchRequest(selections=selections)):
                     view.take(event)
                     retry_s = RETRY_FIRST_S
-            view.broken(f"the control plane at {server} ended the watch")
+            view.broken(f"the control plane at {server} ended the watch; trying again")
         except errors.Unreachable as error:
-            view.broken(error.message)
+            view.broken(f"{error.message}; trying again")
         await asyncio.sleep(retry_s)
         retry_s = min(retry_s * 2, RETRY_MOST_S)
 

@@ -14,6 +14,7 @@ _SHORT = {
     "no": "node",
     "img": "image",
     "net": "network",
+    "ev": "event",
     "ep": "endpoints",
     "endpoint": "endpoints",
     "endpoints": "endpoints",

@@ -12,7 +12,7 @@ CLUSTER_NAMESPACE = "_"
 """Stands where a key of an object of the whole cluster has no namespace."""
 
 StoredObject: TypeAlias = (
-    pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network | pb.Endpoints | pb.Cluster
+    pb.Service | pb.Revision | pb.Task | pb.Node | pb.Image | pb.Network | pb.Event | pb.Endpoints | pb.Cluster
 )
 
 
@@ -43,6 +43,7 @@ KINDS = (
     Kind(name="node", message=pb.Node, namespaced=False, keyed_by_id=True, written_by_people=True),
     Kind(name="image", message=pb.Image, namespaced=False),
     Kind(name="network", message=pb.Network, namespaced=True, written_by_people=True),
+    Kind(name="event", message=pb.Event, namespaced=True, keyed_by_id=True),
     Kind(name="endpoints", message=pb.Endpoints, namespaced=True, derived=True),
     Kind(name="cluster", message=pb.Cluster, namespaced=False),
 )

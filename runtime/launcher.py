@@ -26,7 +26,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from runtime import descriptors, errors, maker, netns, protocol, rehearsal, signals, syscalls, zygote
+from runtime import descriptors, errors, maker, monitor, netns, protocol, rehearsal, signals, syscalls, zygote
 from runtime.script import machine
 from runtime.values import frozen
 
@@ -101,7 +101,8 @@ class Launcher:
         report = os.read(pipe, _REPORT_BYTES)
         os.close(pipe)
         if report:
-            self._send(protocol.decode(report))
+            if report != monitor.TOLD:
+                self._send(protocol.decode(report))
             return
         self._send(protocol.failed(job.request, errors.PeerGone(f"{job.what}: its process was killed, or never made")))
 
@@ -145,16 +146,17 @@ class Launcher:
 
     def _create(self, number: int, message: protocol.Message) -> None:
         """Make the container, as far as that can be done here, and have a monitor go on."""
-        with self._reported(number, f"create {message.body.get('container')}") as report:
+        with self._reported(number, f"create {message.body.get('container')}") as pipe:
+            report = monitor.Reporter(client=self._client.fileno(), launcher=pipe)
             try:
                 self._hand_to(self._take_monitor(), message, report)
             except errors.PeerGone:  # it was killed while it stood by, or its zygote was before
                 self._hand_to(self._new_monitor(), message, report)
 
-    def _hand_to(self, monitors: socket.socket, message: protocol.Message, report: int) -> None:
+    def _hand_to(self, monitors: socket.socket, message: protocol.Message, report: monitor.Reporter) -> None:
         with monitors:
             if not self._maker.make(message, report, monitors):
-                protocol.send(monitors, message.body, [report, *message.fds])
+                protocol.send(monitors, message.body, [*report, *message.fds])
 
     def _forward(self, number: int, what: str, message: protocol.Message) -> None:
         with self._reported(number, what) as report:
@@ -162,7 +164,7 @@ class Launcher:
 
     @contextlib.contextmanager
     def _reported(self, number: int, what: str) -> Iterator[int]:
-        """The descriptor by which another process reports; its report goes to the client."""
+        """The descriptor by which another process reports: a reply for the client, or that the client has it."""
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             yield theirs

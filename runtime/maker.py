@@ -1,10 +1,13 @@
-"""Plain containers, made up to their first process: what is left to do inside is written down as a script.
+"""Plain containers, made around their first process: what is left to do inside is written down as a script.
 
 The launcher makes them in its own memory, which is its own since it never forks, and so copies no page for them; a
-monitor executes the script (`scripted`). Two rules. Nothing here waits. And what cannot be made, or fails, is undone
-and left to the monitor, as the launcher was asked for it: the monitor does it in its own way, or says what is wrong.
+monitor executes the script (`scripted`), its first part while the launcher makes what the second one needs. Two rules.
+Nothing here waits. And what cannot be made, or fails, is left to the monitor, as the launcher was asked for it: the
+monitor does it in its own way, or says what is wrong. What was made by then the launcher undoes before the first
+process is begun, and the monitor afterwards, since it must end that process first.
 """
 
+import contextlib
 import os
 import socket
 
@@ -31,24 +34,23 @@ class Maker:
 
     def __init__(self, root: str, memory: machine.Memory) -> None:
         self._root = root
-        self._memory = memory
-        self._proc = rootfs.detached_procfs()
+        self.memory = memory
+        self.proc = rootfs.detached_procfs()
         self._layout = cgroups.current_layout()
 
-    def make(self, message: protocol.Message, report: int, monitors: socket.SocketType) -> bool:
-        """Make the container of a `create` request, and hand it over. False: it is not made, and nothing is left."""
+    def make(self, message: protocol.Message, report: monitor.Reporter, monitors: socket.SocketType) -> bool:
+        """Make the container of a `create` request with a monitor. False: it is not made, and nothing is left."""
         mask = os.umask(0)  # what is made has the modes that are asked for
         try:
-            with descriptors.nothing_left_after_failure():
-                self._make(message, report, monitors)
+            self._make(message, report, monitors)
         except _FAILURES:
             return False
         finally:
             os.umask(mask)
         return True
 
-    def _make(self, message: protocol.Message, report: int, monitors: socket.SocketType) -> None:
-        request = monitor.parse(message.body, self._root, message.fds, report)
+    def _make(self, message: protocol.Message, report: monitor.Reporter, monitors: socket.SocketType) -> None:
+        request = monitor.parse(message.body, self._root, message.fds)
         wanted = spec.parse(request.config)
         path = wanted.cgroups_path or state.default_cgroups_path(request.container)
         wanted = values.replace(wanted, cgroups_path=path)
@@ -58,47 +60,93 @@ class Maker:
         with birth.place(
             request.root, request.container, request.config, wanted, bundle=request.bundle, layout=self._layout
         ) as place:
-            folder, group = place.folder, place.group
-            group.apply(wanted.resources)
-            script = steps.Script(self._memory.address)
-            given = outside.Given(script=script)
-            marks = start.write(script, self._prepare(request, wanted, folder, group, given))
-            listener = protocol.listen(os.path.join(folder, state.SOCKET_FILE))
-            state.reserve(os.path.join(folder, state.EXIT_FILE))
-            made = _described(message, request, wanted, folder, group, marks)
-            with listener:
-                fds = [report, *message.fds, place.lock, listener.fileno(), *given.fds]
-                scripted.hand_over(monitors, made, script.finished(), fds)
-            given.close()
+            _Making(self, message, request, report, wanted, place, monitors).make()
         os.close(place.lock)
 
-    def _prepare(
-        self, request: monitor.Request, wanted: spec.Spec, folder: str, group: cgroups.Cgroup, given: outside.Given
-    ) -> start.Inside:
-        tree = rootfs.Tree(
-            spec=wanted, overlay=request.overlay, stage=folder, cgroup_folders=cgroups.visible_folders(group)
+
+class _Making:
+    """One container, from its place on. `of` has what is the same for all."""
+
+    def __init__(
+        self,
+        of: Maker,
+        message: protocol.Message,
+        request: monitor.Request,
+        report: monitor.Reporter,
+        wanted: spec.Spec,
+        place: birth.Place,
+        monitors: socket.SocketType,
+    ) -> None:
+        self._of = of
+        self._request = request
+        self._report = report
+        self._spec = wanted
+        self._place = place
+        self._monitors = monitors
+        self._script = steps.Script(of.memory.address)
+        group, body = place.group, message.body
+        self._made = scripted.Made(
+            request={"bundle": "", **{name: value for name, value in body.items() if name != "config"}},
+            number=int(body["id"]),
+            folder=place.folder,
+            cgroup=(group.layout.controllers, group.layout.unified, group.path, group.folders),
+            given=0,
+            ready=0,
+            state=scripted.known_before(request.container, request.bundle, wanted.cgroups_path),
         )
-        streams = outside.Streams.of(request.stdio, logged=request.log is not None)
-        return outside.prepare(tree, group, streams, given, memory=self._memory, proc=self._proc, state_root=self._root)
 
+    def make(self) -> None:
+        """Raises what keeps it from being begun; whatever comes then is the monitor's to undo."""
+        with contextlib.closing(outside.Given(script=self._script)) as given:
+            self._place.group.apply(self._spec.resources)
+            found = outside.find(
+                self._spec,
+                self._place.group,
+                outside.Streams.of(self._request.stdio, logged=self._request.log is not None),
+                given,
+                memory=self._of.memory,
+                proc=self._of.proc,
+                state_root=self._request.root,
+            )
+            writer = start.Writer(self._script, found.before)
+            self._begin(writer, given)
+            try:
+                with descriptors.nothing_left_after_failure():
+                    self._go_on(writer, found)
+            except _FAILURES:
+                self._give_up()
 
-def _described(
-    message: protocol.Message,
-    request: monitor.Request,
-    wanted: spec.Spec,
-    folder: str,
-    group: cgroups.Cgroup,
-    marks: start.Marks,
-) -> scripted.Made:
-    return scripted.Made(
-        request={"bundle": "", **{name: value for name, value in message.body.items() if name != "config"}},
-        number=int(message.body["id"]),
-        folder=folder,
-        cgroup=(group.layout.controllers, group.layout.unified, group.path, group.folders),
-        own_pids=wanted.makes("pid"),
-        ready=marks.ready.number,
-        born=marks.born.number if marks.born is not None else 0,
-        stdio=len(request.stdio),
-        log=monitor.log_options(request.log),
-        state=scripted.known_before(request.container, request.bundle, wanted.cgroups_path),
-    )
+    def _begin(self, writer: start.Writer, given: outside.Given) -> None:
+        request, born = self._request, writer.begin()
+        begun = scripted.Begun(
+            own_pids=self._spec.makes("pid"),
+            born=born.number if born is not None else 0,
+            opened=tuple(cell.number for cell in self._script.opened),
+            stdio=len(request.stdio),
+            log=monitor.log_options(request.log),
+        )
+        scripted.begin(self._monitors, begun, self._script.part(), [*request.stdio, *given.fds])
+
+    def _go_on(self, writer: start.Writer, found: outside.Found) -> None:
+        folder, first = self._place.folder, self._script.next_cell
+        given = outside.Given(script=self._script)
+        tree = rootfs.Tree(
+            spec=self._spec,
+            overlay=self._request.overlay,
+            stage=folder,
+            cgroup_folders=cgroups.visible_folders(self._place.group),
+        )
+        ready = writer.go_on(outside.prepare(tree, found, given))
+        state.reserve(os.path.join(folder, state.EXIT_FILE))
+        with protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
+            made = self._made._replace(given=first, ready=ready.number)
+            fds = [*self._report, self._place.lock, listener.fileno(), *given.fds]
+            scripted.go_on(self._monitors, made, self._script.part(), fds)
+        given.close()
+
+    def _give_up(self) -> None:
+        try:
+            scripted.give_up(self._monitors, self._made, [*self._report, self._place.lock])
+        except errors.PeerGone:
+            self._place.group.kill_all()  # what the monitor had begun dies with it
+            raise

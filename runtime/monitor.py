@@ -6,6 +6,7 @@ failed creation leaves nothing; and nothing is made behind the back of whoever s
 locked until it is whole, so that a deletion waits for it, and nothing is begun once the launcher has gone.
 """
 
+import contextlib
 import functools
 import gc
 import os
@@ -14,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from runtime import (
     birth,
@@ -38,6 +39,31 @@ from runtime.values import frozen
 _DEFAULT_LOG_BYTES: Final = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES: Final = 3
 
+TOLD: Final = b"."
+"""What the launcher hears when its client has the reply."""
+
+
+class Reporter(NamedTuple):
+    """Whom a creation is told of: the launcher's client, and the launcher, which waits for that."""
+
+    client: int  # a socket that is the launcher's as well
+    launcher: int  # a pipe that takes `TOLD`; without it the launcher says that the monitor was killed
+
+    def tell(self, reply: dict[str, Any]) -> None:
+        """Send the one reply, and close. The client does not wait for the launcher to pass it on."""
+        with contextlib.suppress(OSError, errors.PeerGone):  # they have gone; the container's files tell the rest
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=self.client)
+            protocol.send(client, reply)
+            client.close()
+            os.write(self.launcher, TOLD)
+        with contextlib.suppress(OSError):
+            os.close(self.launcher)
+
+    def close(self) -> None:
+        """For a fork that must not keep them open."""
+        os.close(self.client)
+        os.close(self.launcher)
+
 
 @frozen
 class Request:
@@ -51,10 +77,9 @@ class Request:
     log: dict[str, Any] | None
     start: bool
     stdio: tuple[int, ...]  # nothing, or the three descriptors to use
-    report: int  # the pipe that takes the one reply
 
 
-def parse(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) -> Request:
+def parse(body: dict[str, Any], root: str, fds: tuple[int, ...]) -> Request:
     """Read a `create` request; raises InvalidSpec."""
     fields = Fields({name: value for name, value in body.items() if name not in {"id", "verb", "config"}}, "create")
     if len(fds) not in {0, 3}:
@@ -70,45 +95,51 @@ def parse(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int) ->
         log=log,
         start=fields.flag("start"),
         stdio=fds,
-        report=report,
     )
     fields.finish()
     return request
 
 
-def run(body: dict[str, Any], root: str, fds: tuple[int, ...], report: int, prepared: supervisor.Prepared) -> NoReturn:
-    """Be the monitor of a new container. `report` is a pipe that takes one reply and is closed then."""
+def run(
+    body: dict[str, Any], root: str, fds: tuple[int, ...], report: Reporter, prepared: supervisor.Prepared
+) -> NoReturn:
+    """Be the monitor of a new container."""
 
     def make() -> supervisor.Supervised:
         detach()
-        return create(parse(body, root, fds, report))
+        return create(parse(body, root, fds), report)
 
     serve(int(body["id"]), report, make, prepared)
 
 
 def serve(
-    number: int, report: int, make: Callable[[], supervisor.Supervised], prepared: supervisor.Prepared
+    number: int, report: Reporter, make: Callable[[], supervisor.Supervised], prepared: supervisor.Prepared
 ) -> NoReturn:
     """Be the monitor of the container that `make` makes, and reply to the request of this number."""
     code = 1
+    tell: Callable[[dict[str, Any]], None] = report.tell
     try:
         supervised = make()
         known, how = supervised.state, supervised.scripted
         reply = protocol.ok(number, pid=known.pid, monitor_pid=known.monitor_pid, id=known.id, scripted=how)
         if not supervised.poststart:
-            _report(report, reply)  # it is whole: who connects now is served soon
-            report = -1
-        supervisor.Supervisor(supervised, prepared).run(lambda: _report(report, reply))
+            tell(reply)  # it is whole: who connects now is served soon
+            tell = _tell_nobody
+        supervisor.Supervisor(supervised, prepared).run(lambda: tell(reply))
         code = 0
     except errors.ContainerError as error:
-        _report(report, protocol.failed(number, error))
+        tell(protocol.failed(number, error))
     except Exception as error:  # noqa: BLE001 - the last door: the reason must reach the caller
         import traceback  # only here: its modules would be carried along by every fork
 
         told = errors.ContainerError(f"internal error of the monitor: {error!r}\n{traceback.format_exc()}")
-        _report(report, protocol.failed(number, told))
+        tell(protocol.failed(number, told))
     finally:
         os._exit(code)
+
+
+def _tell_nobody(_reply: dict[str, Any]) -> None:
+    """They were told."""
 
 
 def detach() -> None:
@@ -120,25 +151,15 @@ def detach() -> None:
     syscalls.set_child_subreaper()
 
 
-def _check_wanted(report: int) -> None:
+def _check_wanted(report: Reporter) -> None:
     """Raise PeerGone when the launcher has ended, as the pipe tells that nobody can read."""
     watch = select.poll()
-    watch.register(report, 0)
+    watch.register(report.launcher, 0)
     if watch.poll(0):
         raise errors.PeerGone("create: the launcher has ended")
 
 
-def _report(pipe: int, reply: dict[str, Any]) -> None:
-    if pipe < 0:
-        return  # it was made
-    try:
-        os.write(pipe, protocol.encode(reply))
-        os.close(pipe)
-    except OSError:
-        return  # the launcher has gone, or the report was made; the container's files tell the rest
-
-
-def create(request: Request) -> supervisor.Supervised:
+def create(request: Request, report: Reporter) -> supervisor.Supervised:
     """Make the container; its standard streams are closed here then."""
     wanted = spec.parse(request.config)
     path = wanted.cgroups_path or state.default_cgroups_path(request.container)
@@ -147,15 +168,15 @@ def create(request: Request) -> supervisor.Supervised:
         raise errors.InvalidSpec("root.path: is required when there is no overlay")
     with birth.place(request.root, request.container, request.config, wanted, bundle=request.bundle) as place:
         # After the folder was locked: whoever finds no folder now finds none later.
-        _check_wanted(request.report)
-        supervised = _create_in(request, wanted, place)
+        _check_wanted(report)
+        supervised = _create_in(request, report, wanted, place)
     os.close(place.lock)
     for fd in request.stdio:
         os.close(fd)
     return supervised
 
 
-def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> supervisor.Supervised:
+def _create_in(request: Request, report: Reporter, wanted: spec.Spec, place: birth.Place) -> supervisor.Supervised:
     folder, group = place.folder, place.group
     group.apply(wanted.resources)
     output = open_output(request, terminal=wanted.process.terminal)
@@ -179,7 +200,7 @@ def _create_in(request: Request, wanted: spec.Spec, place: birth.Place) -> super
     pid = os.fork()
     if pid == 0:
         # Or the launcher would not see, by the pipe's end, that the monitor was killed.
-        os.close(request.report)
+        report.close()
         os.close(place.lock)
         channel.close()
         firstprocess.run(plan, theirs)

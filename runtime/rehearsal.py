@@ -11,7 +11,7 @@ import socket
 from typing import Final
 
 from runtime import cgroups, defaults, descriptors, monitor, protocol, scripted, spec, state, supervisor
-from runtime.script import machine, steps
+from runtime.script import machine, start, steps
 from runtime.seccomp import cache, profile
 
 _FOLDER: Final = "@rehearsal-"
@@ -32,7 +32,7 @@ def run(times: int) -> None:
     packet = protocol.encode(request)
     for _ in range(times):
         body = protocol.decode(packet)
-        monitor.parse(body, "/", (), -1)
+        monitor.parse(body, "/", ())
         wanted = spec.parse(body["config"])
         group = cgroups.Cgroup.plan(cgroups.current_layout(), wanted.cgroups_path, wanted.resources)
         cgroups.visible_folders(group)
@@ -65,27 +65,29 @@ def _clear(root: str) -> None:
 
 def _supervise(folder: str, memory: machine.Memory) -> None:
     script = steps.Script(memory.address)
-    ready = script.answer("umask", 0o022)
-    script.call("exit_group", 0)
+    wake, told = script.given(), script.given()
+    script.call("read", wake, script.room(8), 8)
+    script.call("unshare", start.SHARED_FILES)
+    script.call("write", told, "1", 1)
+    begun = scripted.Begun(own_pids=True, born=0, opened=(), stdio=0, log=(os.path.join(folder, "log"), 4096, 1))
     made = scripted.Made(
         request={"container": "rehearsal", "bundle": ""},
         number=0,
         folder=folder,
         cgroup=((), "", "/rehearsal", ()),
-        own_pids=True,
-        ready=ready.number,
-        born=0,
-        stdio=0,
-        log=(os.path.join(folder, "log"), 4096, 1),
+        given=0,
+        ready=0,
         state=scripted.known_before("rehearsal", "", "/rehearsal"),
     )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
-        scripted.hand_over(
-            ours, made, script.finished(), [theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
-        )
-        packet, fds = protocol.receive_packet(theirs)
-        container = scripted.received(packet, fds, theirs, folder, memory)
+        scripted.begin(ours, begun, script.part(), [])
+        made = made._replace(given=script.next_cell, ready=script.answer("umask", 0o022).number)
+        script.call("exit_group", 0)
+        fds = [theirs.fileno(), theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
+        scripted.go_on(ours, made, script.part(), fds)
         prepared = supervisor.prepare()
-        supervisor.Supervisor(container.execute(memory, prepared.start), prepared).run(lambda: None)
+        container = scripted.Container(*protocol.receive_packet(theirs), theirs, memory)
+        container.receive(theirs)
+        supervisor.Supervisor(container.execute(prepared.start), prepared).run(lambda: None)
     os.unlink(os.path.join(folder, state.SOCKET_FILE))

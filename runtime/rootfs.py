@@ -138,6 +138,16 @@ def _is_cgroup(mount: Mount) -> bool:
     return mount.kind == "cgroup" and not mount.options.bind
 
 
+def is_devices(mount: Mount) -> bool:
+    """Whether a mount is the container's own /dev, which is filled by us."""
+    return mount.destination == "/dev" and mount.kind == "tmpfs" and not mount.options.bind
+
+
+def comes_from_outside(mount: Mount) -> bool:
+    """Whether `prepare` makes the mount, when it makes them ahead and the namespaces are all the container's own."""
+    return mount.options.bind or _is_cgroup(mount) or is_devices(mount)
+
+
 def is_of_shared_namespace(spec: Spec, mount: Mount) -> bool:
     """Whether a new file system shows a namespace that the container has not made, which may be the host's."""
     kind = _SHOWN.get(mount.kind)

@@ -27,7 +27,7 @@ def run(channel: int, root: str, memory: machine.Memory) -> NoReturn:
         connection.close()
         if packet:
             message = protocol.message(packet, fds)
-            report, *stdio = message.fds
-            monitor.run(message.body, root, tuple(stdio), report, prepared)
+            client, launcher, *stdio = message.fds
+            monitor.run(message.body, root, tuple(stdio), monitor.Reporter(client, launcher), prepared)
     finally:
         os._exit(0)

@@ -1,15 +1,18 @@
 """Tries the ways from this node to the others, to names and to services.
 
-Two rules: every try ends within its time; and a finding names what was tried and what came of it, so that whoever reads
-it knows where to look.
+Three rules: every try ends within its time; a finding names what was tried and what came of it, so that whoever reads
+it knows where to look; and what cannot be known is said to be unknown, neither good nor bad.
 
-    nodes      a packet as large as tasks may send, from this node's gateway address to the other's, in one piece
+    nodes      a packet as large as tasks may send, from this node's gateway address to the other's, in one piece; and a
+               question to the other's name server by UDP, which answers everybody, if only that it does not serve them
     names      the name server of this node, then the name of each service
-    services   a connection to each TCP port of each service that has an address
+    services   a connection to each TCP port of each service that has an address, and an empty datagram to each UDP port
 """
 
 import asyncio
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
@@ -19,7 +22,7 @@ from agent.adapters.netlink import Netlink
 from agent.core.dns import wire
 from agent.core.overlay import Impossible, gateway
 from protos import families
-from protos.families import V4, Family
+from protos.families import V4, V6, Family
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -33,6 +36,10 @@ ZONE = "orch"
 Findings = list[cpb.NetworkFinding]
 Attempt = Callable[[], Awaitable[float]]
 """Answers with the seconds that it took. Raises Broken."""
+
+
+class Unknown(Exception):  # noqa: N818 - named after what is so
+    """It cannot be told whether something works; the text says why."""
 
 
 class Broken(Exception):  # noqa: N818 - named after what is so
@@ -51,7 +58,7 @@ class NetworkChecks:
         nodes, names, services = await asyncio.gather(
             self._nodes(request.network, request.timeout / 1000),
             self._names(request),
-            _all(_connections(request.services, families.told(request.network, "subnet"), request.timeout / 1000)),
+            _all(_ports(request.services, families.told(request.network, "subnet"), request.timeout / 1000)),
         )
         return [*nodes, *names, *services]
 
@@ -68,12 +75,20 @@ class NetworkChecks:
             if (subnet := family.get(peer, "subnet"))
         ]
 
+        def named(target: str) -> str:
+            return f"{V6.label} " if len(had) > 1 and families.of(target) is V6 else ""
+
         def reaching(way: tuple[str, str, str]) -> Awaitable[Findings]:
             node_id, source, target = way
-            what = f"{'IPv6 ' if ':' in target and len(had) > 1 else ''}packets of {mtu} bytes"
+            what = f"{named(target)}packets of {mtu} bytes"
             return _tried(node_id, what, lambda: _reach(target, source, mtu, timeout_s))
 
-        return await _all(map(reaching, ways))
+        def by_udp(way: tuple[str, str, str]) -> Awaitable[Findings]:
+            node_id, _, target = way
+            what = f"{named(target)}UDP, a question to its name server"
+            return _tried(node_id, what, lambda: _greet((target, self._name_port), timeout_s))
+
+        return await _all([*map(reaching, ways), *map(by_udp, ways)])
 
     def _mtu(self, network: dpb.NodeNetwork) -> int:
         with Netlink() as netlink:
@@ -112,6 +127,8 @@ async def _tried(target: str, what: str, attempt: Attempt) -> Findings:
     finding = cpb.NetworkFinding(target=target, what=what)
     try:
         finding.microseconds = max(1, round(await attempt() * 1_000_000))
+    except Unknown as unknown:
+        finding.unknown = str(unknown)
     except Broken as broken:
         finding.problem = str(broken)
     except OSError as error:
@@ -180,7 +197,7 @@ async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: fl
     raise AssertionError("the last try returns or raises")
 
 
-def _connections(
+def _ports(
     services: Iterable[dpb.NetworkService], had: Collection[Family], timeout_s: float
 ) -> Iterator[Awaitable[Findings]]:
     """A family that none of a service's tasks has is not tried: the service refuses there."""
@@ -188,12 +205,13 @@ def _connections(
         for family in families.told(service, "address"):
             has_it = any(family.get(one, "address") for one in service.endpoints) or not service.endpoints
             for port in service.ports if has_it and (family in had or not had) else ():
-                if (port.protocol or pb.PROTOCOL_TCP) == pb.PROTOCOL_TCP:
-                    yield _connection(service, family.get(service, "address"), port.target, timeout_s)
+                yield _port(service, port, family.get(service, "address"), timeout_s)
 
 
-async def _connection(service: dpb.NetworkService, address: str, port: int, timeout_s: float) -> Findings:
-    return await _tried(_label(service), f"port {port} at {address}", lambda: _connect(address, port, timeout_s))
+async def _port(service: dpb.NetworkService, port: pb.Port, address: str, timeout_s: float) -> Findings:
+    is_udp = port.protocol == pb.PROTOCOL_UDP
+    what, attempt = (f"UDP port {port.target}", _send) if is_udp else (f"port {port.target}", _connect)
+    return await _tried(_label(service), f"{what} at {address}", lambda: attempt(address, port.target, timeout_s))
 
 
 async def _connect(address: str, port: int, timeout_s: float) -> float:
@@ -206,6 +224,23 @@ async def _connect(address: str, port: int, timeout_s: float) -> float:
     took_s = time.monotonic() - began
     writer.transport.abort()
     return took_s
+
+
+async def _send(address: str, port: int, timeout_s: float) -> float:
+    """An empty datagram. An answer is good, a refusal is bad, and silence is what most servers have for such a
+    question: it may be on its way, lost, or with a task that does not care.
+    """
+    loop, began = asyncio.get_running_loop(), time.monotonic()
+    kind = socket.AF_INET6 if families.of(address) is V6 else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+        asking.connect((address, port))
+        for _ in range(TRIES):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s / TRIES):
+                    await loop.sock_sendall(asking, b"")
+                    await loop.sock_recv(asking, 1)
+                    return time.monotonic() - began
+    raise Unknown(f"not refused, and no answer within {timeout_s:g} s, which UDP does not promise")
 
 
 def _label(service: dpb.NetworkService) -> str:

@@ -1,7 +1,8 @@
 """The name server of a node: UDP and TCP at an address of each family, for the tasks of this node.
 
-Three rules: what the cluster knows is answered without waiting; what waits for somebody else is bounded, in all and for
-each client, and what comes beyond that is dropped or refused; and a client's mistake is the client's alone.
+Four rules: what the cluster knows is answered without waiting; what waits for somebody else is bounded, in all and for
+each client, and what comes beyond that is dropped or refused; no client asks so much that others wait for answers; and
+a client's mistake is the client's alone.
 """
 
 import asyncio
@@ -11,23 +12,29 @@ import os
 import random
 import socket
 import struct
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+import structlog
+
+from agent import early as early_start
 from agent.adapters.dnsupstream import NodeServers
 from agent.core.dns import respond, wire
+from agent.core.dns.budget import Budget
 from agent.core.dns.respond import Asker, Forward
 from agent.core.dns.zone import Zone
 from agent.errors import Temporary
-from protos import families
-from protos.families import V6
 
-PORT: Final = 53
+log = structlog.get_logger()
+
+PORT: Final = early_start.PORT
 BATCH: Final = 64
 """Packets that are answered before the rest of the agent has its turn: about 2 ms."""
+READ: Final = 512
+"""Packets that are read in a turn. What is read and dropped costs a tenth, and makes room for those of others."""
 RECEIVE_BYTES: Final = 4096
-BUFFER_BYTES: Final = 1 << 20
 MAX_WAITING: Final = 1024
 """Packets whose answer comes from somebody else."""
 MAX_WAITING_OF_ONE: Final = 128
@@ -55,19 +62,30 @@ class DnsServer:
         *,
         port: int = PORT,
         idle_s: float = IDLE_S,
+        budget: Budget | None = None,
+        early: Sequence[socket.socket] = (),
     ) -> None:
+        """`early`: sockets that were bound before, and may hold questions already."""
         self._zone = zone
         self._servers = servers
         self._asker_of = asker_of
         self._port = port
         self._idle_s = idle_s
+        self._budget = budget or Budget()
+        self._clock = time.monotonic
         self._shuffle = random.Random().shuffle  # noqa: S311 - it spreads load
         self._addresses: tuple[str, ...] = ()
         self._udp: list[socket.socket] = []
+        self._early = list(early)
         self._tcp: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._waiting: Counter[str] = Counter()
         self._clients: dict[asyncio.StreamWriter, str] = {}
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Questions that were dropped because their client asked too many, by its address."""
+        return self._budget.refused
 
     async def run(self) -> None:
         """Ends only by being cancelled, and listens nowhere then."""
@@ -82,19 +100,34 @@ class DnsServer:
         if addresses == self._addresses:
             return
         self.close()
+        try:
+            await self._listen_at(addresses)
+        finally:
+            self._close_early()
+
+    async def _listen_at(self, addresses: Sequence[str]) -> None:
         for address in addresses:
             try:
-                await self._listen(address)
+                opened = self._take_early(address) or early_start.bound(address, self._port)
+                self._udp.append(opened)
+                self._tcp.append(await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES))
             except OSError as error:
                 self.close()
                 raise _deaf(address, self._port, error) from error
-        self._addresses = addresses
+            asyncio.get_running_loop().add_reader(opened, self._readable, opened)
+        self._addresses = tuple(addresses)
 
-    async def _listen(self, address: str) -> None:
-        opened = _bound(address, self._port)
-        self._udp.append(opened)
-        self._tcp.append(await asyncio.start_server(self._serve, address, self._port, limit=wire.TCP_BYTES))
-        asyncio.get_running_loop().add_reader(opened, self._readable, opened)
+    def _take_early(self, address: str) -> socket.socket | None:
+        for opened in self._early:
+            if opened.getsockname()[:2] == (address, self._port):
+                self._early.remove(opened)
+                return opened
+        return None
+
+    def _close_early(self) -> None:
+        for opened in self._early:
+            opened.close()
+        self._early.clear()
 
     def close(self) -> None:
         """Listen nowhere."""
@@ -112,18 +145,30 @@ class DnsServer:
     # UDP: the socket itself and not a transport, which has one packet a turn of the loop
 
     def _readable(self, opened: socket.socket) -> None:
-        for _ in range(BATCH):
+        left, now = BATCH, self._clock()
+        for _ in range(READ):
+            if not left:
+                return
             try:
                 packet, client = opened.recvfrom(RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # an ICMP message for an answer that was sent
                 continue
+            if self._budget.spend(client[0], now):
+                self._refuse(client[0])
+                continue
+            left -= 1
             answer = respond.respond(packet, self._zone, self._asker_of(client[0]), self._shuffle, udp=True)
             if isinstance(answer, Forward):
                 self._forward(opened, answer, client)
             elif answer is not None:
                 _send(opened, answer, client)
+
+    def _refuse(self, client: str) -> None:
+        """It is not answered: a C library that hears nothing asks again, one that is refused gives up."""
+        if self._budget.refuse(client):
+            log.warning("a task asks for more names than it may; some of its questions are dropped", address=client)
 
     def _forward(self, opened: socket.socket, asked: Forward, client: Client) -> None:
         """Over the limit it is dropped: the client asks again, and has the next turn."""
@@ -168,6 +213,10 @@ class DnsServer:
             async with asyncio.timeout(self._idle_s):
                 (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                 packet = await reader.readexactly(size)
+            wait_s = self._budget.spend(address, self._clock())
+            while wait_s:  # another connection of the same task may be sooner
+                await asyncio.sleep(wait_s)
+                wait_s = self._budget.spend(address, self._clock())
             answer = respond.respond(packet, self._zone, self._asker_of(address), self._shuffle, udp=False)
             if isinstance(answer, Forward):
                 found = await self._servers.ask(answer.upstream, tcp=True)
@@ -184,18 +233,6 @@ def _deaf(address: str, port: int, error: OSError) -> Temporary:
     remedy = taken if error.errno == errno.EADDRINUSE else ""
     why = os.strerror(error.errno) if error.errno else str(error)
     return Temporary(f"names cannot be answered at {address} port {port}: {why}{remedy}", reason="NetworkFailed")
-
-
-def _bound(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if families.of(address) is V6 else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-        opened.bind((address, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
 
 
 def _send(opened: socket.socket, answer: bytes, client: Client) -> None:

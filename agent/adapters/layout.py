@@ -9,14 +9,20 @@ STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resol
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's
+STATE/names-at                  the address at which names are answered
+STATE/kernel-parameters.json    what parameters of the kernel were before the agent changed them
+STATE/tasks/ID/containers/NAME/ {upper,work}, files and log of a container that is not the main one
 STATE/images/                   the image store
-RUN/ID/                         the runtime's own state, which means nothing after a reboot
+RUN/ID/, RUN/ID.NAME/           the runtime's own state, which means nothing after a reboot
 
 RUN is STATE/run unless told otherwise. On a tmpfs, such as below /run, a container starts several milliseconds sooner.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent import early
+from protos import containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,14 @@ class Layout:
         return self.state / "last-address"
 
     @property
+    def names(self) -> Path:
+        return self.state / early.NOTE
+
+    @property
+    def kernel(self) -> Path:
+        return self.state / "kernel-parameters.json"
+
+    @property
     def tasks(self) -> Path:
         return self.state / "tasks"
 
@@ -55,11 +69,17 @@ class Layout:
         assert task_id not in {"", ".", ".."}, task_id
         return self.tasks / task_id
 
+    def container(self, container_id: str) -> Path:
+        """The folder of what is one container's own."""
+        task_id, name = containers.split(container_id)
+        assert "/" not in name, name
+        return self.task(task_id) / "containers" / name if name else self.task(task_id)
+
     def record(self, task_id: str) -> Path:
         return self.task(task_id) / "record.json"
 
-    def log(self, task_id: str) -> Path:
-        return self.task(task_id) / "log"
+    def log(self, container_id: str) -> Path:
+        return self.container(container_id) / "log"
 
     def netns(self, task_id: str) -> Path:
         return self.task(task_id) / "netns"

@@ -37,18 +37,18 @@ class FileLogs:
         self._layout = layout
 
     async def read(
-        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
+        self, container_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[list[cpb.LogLine], None]:
         """See `ports.Logs`."""
-        path = self._layout.log(task_id)
+        path = self._layout.log(container_id)
         if not _folder_is_there(path):
-            raise NoSuchTask(f"task {task_id} has no log on this node")
+            raise NoSuchTask(f"{container_id} has no log on this node")
         with FolderWatch(path.parent) as watch, _Follower(path) as follower:
             follower.skip_to_last(tail)
             while True:
                 # Looked at before reading: what was written until then is read even if the task ends meanwhile.
                 last_round = until is None or until.done()
-                for lines in _batches(follower.records(), task_id, since_ms * 1_000_000):
+                for lines in _batches(follower.records(), container_id, since_ms * 1_000_000):
                     yield lines
                 if last_round or until is None:
                     return

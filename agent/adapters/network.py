@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from agent.adapters import overlay, rules
 from agent.adapters.layout import Layout
 from agent.adapters.netlink import Netlink, entered
 from agent.adapters.rules import Rules
+from agent.adapters.sysctls import Parameters
 from agent.adapters.ways import Ways
 from agent.core.network import Attachment
 from agent.core.overlay import gateway, hardware_address
@@ -59,6 +60,7 @@ class RoutedNetwork:
         self._ways = Ways(node_address)
         self._plane = Plane(trusted, outer=families.of(node_address))
         self._rules = Rules(self._plane)
+        self._parameters = Parameters(layout.kernel)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -81,8 +83,8 @@ class RoutedNetwork:
         self._plane.configure(network)
         await self._rules.settled(self._rules.note())
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        self._plane.serve(services)
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
+        self._plane.serve(services, touched)
         await self._rules.settled(self._rules.note())
 
     async def attach(self, attachment: Attachment) -> None:
@@ -133,12 +135,12 @@ class RoutedNetwork:
         gateways = {family: gateway(family.get(network, "subnet")) for family in had}
         with Netlink() as netlink:
             if V4 in gateways:
-                _write_sysctl("net/ipv4/ip_forward", "1")
+                self._parameters.set("net/ipv4/ip_forward", "1")
                 # What a tunnel learns of a narrow way is told to the tasks, whose large packets would vanish otherwise.
-                _write_sysctl("net/ipv4/ip_forward_use_pmtu", "1")
-                _write_sysctl("net/ipv4/conf/all/route_localnet", "1")
+                self._parameters.set("net/ipv4/ip_forward_use_pmtu", "1")
+                self._parameters.set("net/ipv4/conf/all/route_localnet", "1")
             if V6 in gateways:
-                _forward_ipv6()
+                _forward_ipv6(self._parameters)
             index = _make_device(netlink, tuple(gateways.values()))
             _set_device_routes(netlink, index, network)
             self._gateways = gateways
@@ -162,7 +164,7 @@ class RoutedNetwork:
                     netlink.set_no_own_addresses(socket.if_nametoindex(name))
         finally:
             os.close(fd)
-        _write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
+        Path("/proc/sys/net/ipv4/conf", name, "rp_filter").write_text("1")
         _connect_inside(namespace, addresses, self._gateways, gateway_card=self._card())
 
     def _open(self, attachment: Attachment) -> None:
@@ -190,7 +192,6 @@ def leave() -> None:
         for destination, index in netlink.device_routes():
             netlink.delete_device_route(destination, index)
         overlay.leave(netlink)
-    _write_sysctl("net/ipv4/conf/all/route_localnet", "0")
 
 
 def link_name(task_id: str) -> str:
@@ -270,10 +271,10 @@ def _connect_inside(
 def _refuse_advertisements(namespace: str) -> None:
     """Nobody tells a task of ways and addresses but this node."""
     with entered(namespace):
-        _write_sysctl(f"net/ipv6/conf/{INSIDE}/accept_ra", "0")
+        Path("/proc/sys/net/ipv6/conf", INSIDE, "accept_ra").write_text("0")
 
 
-def _forward_ipv6() -> None:
+def _forward_ipv6(parameters: Parameters) -> None:
     """A machine that forwards hears no advertisements any more, by which it may have its own way out. One that heard
     them until now goes on: 2 means also while it forwards.
     """
@@ -281,11 +282,5 @@ def _forward_ipv6() -> None:
         return
     for folder in Path("/proc/sys/net/ipv6/conf").iterdir():
         if folder.name != "all" and (folder / "accept_ra").read_text().strip() == "1":
-            (folder / "accept_ra").write_text("2")
-    _write_sysctl("net/ipv6/conf/all/forwarding", "1")
-
-
-def _write_sysctl(name: str, value: str) -> None:
-    path = Path("/proc/sys", name)
-    if path.read_text().strip() != value:
-        path.write_text(value)
+            parameters.set(f"net/ipv6/conf/{folder.name}/accept_ra", "2")
+    parameters.set("net/ipv6/conf/all/forwarding", "1")

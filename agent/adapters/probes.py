@@ -59,7 +59,7 @@ class NodeProber:
 
     async def _ask(self, target: Target, probe: pb.Probe) -> Answer:
         if probe.HasField("exec"):
-            return await _run(self._runtime, target.task_id, probe.exec)
+            return await _run(self._runtime, target.container_id, probe.exec)
         one = probe.http if probe.HasField("http") else probe.tcp if probe.HasField("tcp") else probe.grpc
         port = probes.port_number(target.container, one.port)
         if port is None:
@@ -203,8 +203,8 @@ def _why_no_health(error: grpc.aio.AioRpcError, service: str) -> str:
 # A command ------------------------------------------------------------------------------------------------------------
 
 
-async def _run(runtime: ports.Runtime, task_id: str, probe: pb.ExecProbe) -> Answer:
-    command = await runtime.execute(task_id, cpb.ExecStart(command=probe.command))
+async def _run(runtime: ports.Runtime, container_id: str, probe: pb.ExecProbe) -> Answer:
+    command = await runtime.execute(container_id, cpb.ExecStart(command=probe.command))
     try:
         said = bytearray()
         async with asyncio.TaskGroup() as group:

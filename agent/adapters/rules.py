@@ -10,7 +10,8 @@ import json
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -20,7 +21,6 @@ from agent.adapters.netlink import NETLINK_NETFILTER
 from agent.core import firewall
 from agent.core.plane import Plane, Transaction
 from agent.errors import Temporary
-from protos.families import V4, Family
 
 log = structlog.get_logger()
 
@@ -34,11 +34,9 @@ _NFT_MSG_NEWGEN = 15
 _RECEIVE_BUFFER_BYTES = 8 << 20
 _SO_RCVBUFFORCE = 33
 _NFGENMSG_BYTES = 4
-_COUNTED = {
-    "published-requests": "",
-    "published-traffic-tcp": "tcp ",
-    "published-traffic-udp": "udp ",
-}
+_REQUESTS = {"requests": "", "requests6": "", "published-requests": ""}
+_REFUSALS = {"refusals": "", "refusals6": "", "closed": "", "closed6": "", "barred": "", "barred6": ""}
+_TRAFFIC = {"traffic": "", "traffic6": "", "published-traffic-tcp": "tcp ", "published-traffic-udp": "udp "}
 """The sets with counters, and what their keys lack."""
 
 
@@ -46,8 +44,10 @@ _COUNTED = {
 class Traffic:
     """What went through an address or a published port since its counter was made."""
 
-    requests: int  # connections, or flows
-    bytes: int  # of both directions, as far as they were forwarded
+    requests: int = 0  # connections, or flows, whether or not they were let in
+    refused: int = 0  # attempts
+    packets: int = 0  # of both directions, as far as they were forwarded
+    bytes: int = 0
 
 
 class Rules:
@@ -212,16 +212,20 @@ class _Watch:
             self._seen.update(_ports_about_us(data))
 
 
-def counters(had: Iterable[Family] = (V4,)) -> dict[str, Traffic]:
-    """What has gone through virtual addresses (`10.201.0.5`) of these families, and published ports (`tcp 8080`)."""
-    found = {name: _listed(name, prefix) for name, prefix in _COUNTED.items()}
-    requests, passed = found["published-requests"], {**found["published-traffic-tcp"], **found["published-traffic-udp"]}
-    for family in had:
-        requests.update(_listed(f"requests{family.suffix}", ""))
-        passed.update(_listed(f"traffic{family.suffix}", ""))
+def counters() -> dict[str, Traffic]:
+    """What has gone through virtual addresses (`10.201.0.5`) and published ports (`tcp 8080`), and what was not let in
+    to tasks of this node (`10.112.1.2`). Raises OSError.
+    """
+    there = _sets_there()
+    requests, refusals, passed = (_sums(each, there) for each in (_REQUESTS, _REFUSALS, _TRAFFIC))
     return {
-        key: Traffic(requests=counter.get("packets", 0), bytes=passed.get(key, {}).get("bytes", 0))
-        for key, counter in requests.items()
+        key: Traffic(
+            requests=requests[key]["packets"],
+            refused=refusals[key]["packets"],
+            packets=passed[key]["packets"],
+            bytes=passed[key]["bytes"],
+        )
+        for key in {**requests, **refusals, **passed}
     }
 
 
@@ -270,6 +274,21 @@ def _run(command: list[str], *, text: str = "") -> str:
     if done.returncode != 0:
         raise OSError(f"nft failed: {_first_line(done.stderr)}")
     return done.stdout
+
+
+def _sets_there() -> frozenset[str]:
+    """Their names: those of a family that the node does not have are not there."""
+    listed = json.loads(_run(["nft", "-j", "-t", "list", "table", firewall.FAMILY, firewall.TABLE]))["nftables"]
+    return frozenset(item["set"]["name"] for item in listed if "set" in item)
+
+
+def _sums(sets: Mapping[str, str], there: Collection[str]) -> Mapping[str, Counter[str]]:
+    """The counters of all these sets by key: a published port is refused in either family."""
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, prefix in sets.items():
+        for key, counter in _listed(name, prefix).items() if name in there else ():
+            sums[key].update(counter)
+    return sums
 
 
 def _listed(name: str, prefix: str) -> dict[str, dict[str, int]]:

@@ -69,28 +69,28 @@ class Launched:
     # Containers
 
     async def start(self, request: ContainerRequest) -> ContainerState:
-        task_id = request.task_id
-        folder = self._layout.task(task_id)
+        container_id = request.container_id
+        folder = self._layout.container(container_id)
         await _fresh_layer(folder)
         root_id = _root_id(request.config)
         config = _with_files(request, folder / "files", root_id)
         try:
             await self._ask_launcher(
                 "create",
-                container=task_id,
+                container=container_id,
                 config=config,
                 overlay={"lower": request.layers, "upper": str(folder / "upper"), "work": str(folder / "work")},
                 log={
-                    "path": str(self._layout.log(task_id)),
+                    "path": str(self._layout.log(container_id)),
                     "max_bytes": request.log_max_size,
                     "max_files": request.log_max_files,
                 },
                 start=True,
             )
-            return self._adopt(task_id, root_id)
+            return self._adopt(container_id, root_id)
         except errors.ContainerExists as error:
             # What an agent that was killed had begun to make, and no agent has seen whole.
-            await self.delete(task_id)
+            await self.delete(container_id)
             raise Temporary(f"{error.message}; what was there has been removed") from error
         except errors.InvalidSpec as error:
             raise Refused(f"the runtime does not take this container: {error.message}", reason="InvalidSpec") from error
@@ -107,42 +107,44 @@ class Launched:
                 await self.delete(name)
             except Temporary as error:
                 log.warning("a container that was never whole stays for now", container=name, error=error.message)
-        return {task_id: self._adopt(task_id, self._known_root_id(task_id)) for task_id in sorted(known)}
+        return {
+            container_id: self._adopt(container_id, self._known_root_id(container_id)) for container_id in sorted(known)
+        }
 
-    async def wait(self, task_id: str) -> Exit:
-        if task_id not in self._held:
-            raise NoSuchTask(f"task {task_id} has no container on this node")
-        return await asyncio.shield(self._held[task_id].ended)
+    async def wait(self, container_id: str) -> Exit:
+        if container_id not in self._held:
+            raise NoSuchTask(f"task {container_id} has no container on this node")
+        return await asyncio.shield(self._held[container_id].ended)
 
-    async def signal(self, task_id: str, name: str) -> None:
-        held = self._held.get(task_id)
+    async def signal(self, container_id: str, name: str) -> None:
+        held = self._held.get(container_id)
         if held is not None and held.monitor is not None:
             with contextlib.suppress(errors.PeerGone):  # it has ended, which is what signals are for
                 await held.monitor.call("kill", signal=signal_number(name))
 
-    async def delete(self, task_id: str) -> None:
-        held = self._held.pop(task_id, None)
+    async def delete(self, container_id: str) -> None:
+        held = self._held.pop(container_id, None)
         if held is not None:
             if held.monitor is not None:
                 held.monitor.close()
             held.ended.cancel()
         try:
-            await asyncio.to_thread(client.delete, self._root, task_id, force=True)
+            await asyncio.to_thread(client.delete, self._root, container_id, force=True)
         except (errors.ContainerError, OSError) as error:
             raise Temporary(f"the container was not removed: {error}", reason="CleanupFailed") from error
 
-    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
+    async def execute(self, container_id: str, start: cpb.ExecStart) -> Exec:
         try:
-            connection = client.adopt(self._root, task_id).socket
+            connection = client.adopt(self._root, container_id).socket
         except (errors.UnknownContainer, errors.PeerGone) as error:
-            raise NoSuchTask(f"task {task_id} has no running container: {error.message}") from error
-        return await MonitorExec.start(connection, start, environment=self._config(task_id)["process"]["env"])
+            raise NoSuchTask(f"task {container_id} has no running container: {error.message}") from error
+        return await MonitorExec.start(connection, start, environment=self._config(container_id)["process"]["env"])
 
-    async def usage(self, task_id: str) -> Usage:
+    async def usage(self, container_id: str) -> Usage:
         try:
-            known = state.load(self._root, task_id)
+            known = state.load(self._root, container_id)
         except errors.UnknownContainer as error:
-            raise NoSuchTask(f"task {task_id} has no container on this node") from error
+            raise NoSuchTask(f"task {container_id} has no container on this node") from error
         stats = cgroups.existing(cgroups.current_layout(), known.cgroups_path).stats()
         return Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
 
@@ -166,43 +168,43 @@ class Launched:
 
     # Inside
 
-    def _known_root_id(self, task_id: str) -> int:
+    def _known_root_id(self, container_id: str) -> int:
         try:
-            return _root_id(self._config(task_id))
+            return _root_id(self._config(container_id))
         except FileNotFoundError:  # an agent was killed while it removed the container
             return 0
 
-    def _config(self, task_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self._layout.run / task_id / state.CONFIG_FILE).read_bytes())
+    def _config(self, container_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._layout.run / container_id / state.CONFIG_FILE).read_bytes())
         return found
 
-    def _adopt(self, task_id: str, root_id: int) -> ContainerState:
+    def _adopt(self, container_id: str, root_id: int) -> ContainerState:
         """Connect to a container's monitor, or learn how it ended."""
-        known = state.load(self._root, task_id)
+        known = state.load(self._root, container_id)
         started_at = known.started_ns // _NS_PER_MS
         ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         try:
-            connection = client.adopt(self._root, task_id).socket
+            connection = client.adopt(self._root, container_id).socket
         except errors.PeerGone:
-            ended.set_result(self._exit_of(task_id, started_at))
-            self._held[task_id] = _Held(monitor=None, ended=ended)
+            ended.set_result(self._exit_of(container_id, started_at))
+            self._held[container_id] = _Held(monitor=None, ended=ended)
             return ContainerState(pid=known.pid, started_at=started_at, exit=ended.result(), root_id=root_id)
 
         def finish() -> None:
             if not ended.done():
-                ended.set_result(self._exit_of(task_id, self._now_ms()))
+                ended.set_result(self._exit_of(container_id, self._now_ms()))
 
         def heard(event: dict[str, Any]) -> None:
             if event["event"] == "exit":
                 finish()
 
-        monitor = Connection(connection, f"the monitor of {task_id}", on_event=heard, on_end=finish)
-        self._held[task_id] = _Held(monitor=monitor, ended=ended)
+        monitor = Connection(connection, f"the monitor of {container_id}", on_event=heard, on_end=finish)
+        self._held[container_id] = _Held(monitor=monitor, ended=ended)
         return ContainerState(pid=known.pid, started_at=started_at, root_id=root_id)
 
-    def _exit_of(self, task_id: str, unknown_at: int) -> Exit:
+    def _exit_of(self, container_id: str, unknown_at: int) -> Exit:
         """How it ended. When its monitor was killed nobody knows: the container was killed with it."""
-        ended = state.load_exit(self._root, task_id)
+        ended = state.load_exit(self._root, container_id)
         if ended is None:
             return Exit(code=128 + signal.SIGKILL, finished_at=unknown_at)
         return Exit(

@@ -22,7 +22,9 @@ class Assignments:
     revisions: Mapping[str, pb.Revision] = field(default_factory=lambda: MappingProxyType({}))
     network: dpb.NodeNetwork | None = None
     services: Mapping[str, dpb.NetworkService] = field(default_factory=lambda: MappingProxyType({}))
+    touched: frozenset[str] = frozenset()  # ids of services that came, went or changed with the last message
     withdrawn: frozenset[str] = frozenset()  # tasks that are to stop and get no new connections any more
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # the node's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     if current.sequence is not None and message.results_in <= current.sequence:
         return current  # the same message again, or one that was overtaken
     if message.type == dpb.Assignment.TYPE_COMPLETE:
-        base: Assignments = dataclasses.replace(current, revisions={}, services={}, withdrawn=frozenset())
+        base: Assignments = dataclasses.replace(current, revisions={}, withdrawn=frozenset())
         tasks: dict[str, pb.Task] = {}
     elif message.type != dpb.Assignment.TYPE_INCREMENTAL:
         return Gap(why=f"an assignment of a type that this agent does not know: {message.type}")
@@ -55,13 +57,16 @@ def apply(current: Assignments, message: dpb.Assignment) -> Assignments | Gap:
     missing = next((task for task in tasks.values() if task.revision_id not in revisions), None)
     if missing is not None:
         return Gap(why=f"revision {missing.revision_id} of task {missing.meta.name} is missing")
+    services, touched = _services(current.services, message)
     return Assignments(
         sequence=message.results_in,
         tasks=tasks,
         revisions=revisions,
         network=message.network if message.HasField("network") else current.network,
-        services=_services(base.services, message),
+        services=services,
+        touched=touched,
         withdrawn=(base.withdrawn | {*message.withdrawn_tasks}) & tasks.keys(),
+        labels=dict(message.node.labels) if message.HasField("node") else current.labels,
     )
 
 
@@ -78,6 +83,7 @@ def to_saved(current: Assignments) -> dpb.SavedAssignment:
         network=current.network,
         services=current.services.values(),
         withdrawn_tasks=sorted(current.withdrawn),
+        node=dpb.NodeFacts(labels=current.labels),
     )
 
 
@@ -88,18 +94,27 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         revisions={revision.meta.id: revision for revision in saved.revisions},
         network=saved.network if saved.HasField("network") else None,
         services={service.id: service for service in saved.services},
+        touched=frozenset(service.id for service in saved.services),
         withdrawn=frozenset(saved.withdrawn_tasks),
+        labels=dict(saved.node.labels),
     )
 
 
-def _services(before: Mapping[str, dpb.NetworkService], message: dpb.Assignment) -> Mapping[str, dpb.NetworkService]:
-    """The same mapping when nothing has changed: whoever holds it need not compare."""
-    if not message.services and not message.removed_services:
-        return before
-    after = {**before, **{service.id: service for service in message.services}}
-    for service_id in message.removed_services:
-        after.pop(service_id, None)
-    return after
+def _services(
+    before: Mapping[str, dpb.NetworkService], message: dpb.Assignment
+) -> tuple[Mapping[str, dpb.NetworkService], frozenset[str]]:
+    """The services, and which of them are others than before. Those that are not stay the same objects."""
+    told = {service.id: service for service in message.services if before.get(service.id) != service}
+    if message.type == dpb.Assignment.TYPE_COMPLETE:
+        gone = before.keys() - {service.id for service in message.services}
+    else:
+        gone = before.keys() & set(message.removed_services)
+    if not told and not gone:
+        return before, frozenset()
+    after = {**before, **told}
+    for service_id in gone:
+        del after[service_id]
+    return after, frozenset(told.keys() | gone)
 
 
 def _risen(before: pb.Task | None, task: pb.Task) -> pb.Task:

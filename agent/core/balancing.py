@@ -164,7 +164,7 @@ def _virtual_address(made: _Part, service: dpb.NetworkService, side: Side) -> No
     address, ready, s = _address(service, side.family), side.ready, side.family.suffix
     if not address:
         return
-    for name in ("addresses", "requests", "traffic"):
+    for name in ("addresses", "requests", "refusals", "traffic"):
         made.add(f"{name}{s}", address)
     for place, endpoint in enumerate(ready):
         made.add(f"endpoints{s}", f"{address} . {place}", endpoint)
@@ -253,6 +253,7 @@ def _doors(made: _Part, service: dpb.NetworkService, view: View) -> None:
         for attachment in view.attached:
             if address := _address(attachment, side.family):
                 made.add(f"tasks{side.family.suffix}", address, f"goto {name}")
+                made.add(f"barred{side.family.suffix}", address)
 
 
 def _door_rules(service: dpb.NetworkService, sides: Iterable[Side]) -> Iterable[str]:

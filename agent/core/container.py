@@ -5,7 +5,7 @@ point and its arguments, `args` replaces the arguments.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from agent.core import hostfiles, isolation
 from agent.core.hostfiles import Resolving
 from agent.core.isolation import DeviceNode, Machine
 from agent.errors import Refused
+from protos import containers, placeholders
 from protos.orch.v1 import objects_pb2 as pb
 
 INIT = "orch.init"
@@ -47,13 +48,15 @@ class NodeContext:
     cgroup_parent: str
     base: Mapping[str, Any]  # the runtime's default configuration; never changed
     machine: Machine = field(default_factory=Machine)
+    address: str = ""  # by which other nodes reach it
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRequest:
     """A container to start."""
 
-    task_id: str
+    container_id: str
     config: Mapping[str, Any]  # OCI runtime specification
     layers: tuple[str, ...]  # top first
     log_max_size: int  # bytes
@@ -66,6 +69,7 @@ def request(
     *,
     task: pb.Task,
     template: pb.TaskTemplate,
+    name: str = "",
     image: PreparedImage,
     node: NodeContext,
     address: str,
@@ -76,20 +80,69 @@ def request(
     root_id: int = 0,
     devices: Mapping[str, DeviceNode] = MappingProxyType({}),
 ) -> ContainerRequest:
-    """The container to start for a task. `devices` are those of the node that `spec` names.
+    """The container of that `name` to start for a task, the main one when it is empty. `devices` are those of the node
+    that it names.
 
     With a `root_id`, the node's id of its root, it has the users of the `user_namespace` at that path; else the node's.
     Raises Refused when there is no program to run, or the node cannot give what is asked for.
     """
-    spec, held = template.container, tuple(filter(None, (address, address6)))
+    spec, container_id = containers.named(template, name), containers.identity(task.meta.id, name)
+    assert spec is not None, f"the template has no container {name}"
     user = spec.user or image.user or "0"
+    known = placeholder_values(task, node=node, address=address or address6)
+
+    def expanded(text: str) -> str:
+        return placeholders.expand(text, known, node.labels)
+
     config = copy.deepcopy(dict(node.base))
-    config["hostname"] = hostname(task, spec)
+    config["hostname"] = hostname(task, template.container)
     config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
+    args = arguments(spec, image, expanded)
+    env = environment(task, template, spec, image, expanded, node_name=node.name, address=address, address6=address6)
     config["process"] = {
-        **config.get("process", {}),
-        "args": arguments(spec, image),
-        "env": environment(task, spec, image, node_name=node.name, address=address, address6=address6),
+        **_process(config.get("process", {}), spec, args=args, env=env, image=image, user=user),
+        **isolation.process(spec, config.get("process", {}), user, node.machine, root_id=root_id),
+    }
+    config["annotations"] = {INIT: "true"} if spec.init else {}
+    config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
+    config["linux"] = _linux(config, spec, node.machine, devices, root_id=root_id)
+    linux = config["linux"]
+    linux["cgroupsPath"] = f"{node.cgroup_parent}/{container_id}"
+    linux["namespaces"] = _joining(linux["namespaces"], network_namespace)
+    if root_id:
+        isolation.check_users(spec, user)
+        linux.update(isolation.user_namespace(linux, user_namespace, root_id=root_id))
+    return ContainerRequest(
+        container_id=container_id,
+        config=config,
+        layers=image.layers,
+        log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
+        log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
+        files=hostfiles.files(
+            task, hostname=config["hostname"], addresses=tuple(filter(None, (address, address6))), resolving=resolving
+        ),
+    )
+
+
+def _joining(namespaces: Iterable[Mapping[str, Any]], network: str) -> list[Mapping[str, Any]]:
+    """The same, but that the network's is the one at that path."""
+    return [{"type": "network", "path": network} if entry["type"] == "network" else entry for entry in namespaces]
+
+
+def _process(
+    defaults: Mapping[str, Any],
+    spec: pb.Container,
+    *,
+    args: list[str],
+    env: list[str],
+    image: PreparedImage,
+    user: str,
+) -> dict[str, Any]:
+    """The container's program, but for what it may do."""
+    return {
+        **defaults,
+        "args": args,
+        "env": env,
         "cwd": spec.working_dir or image.working_dir or "/",
         "user": {"username": user},
         "terminal": spec.tty,
@@ -97,33 +150,26 @@ def request(
             {"type": f"RLIMIT_{name.upper()}", "soft": limit.soft, "hard": limit.hard}
             for name, limit in sorted(spec.ulimits.items())
         ],
-        **isolation.process(spec, config.get("process", {}), user, node.machine, root_id=root_id),
     }
-    config["annotations"] = {INIT: "true"} if spec.init else {}
-    config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
-    config["linux"] = _linux(config, spec, node.machine, devices, root_id=root_id)
-    linux = config["linux"]
-    linux["cgroupsPath"] = f"{node.cgroup_parent}/{task.meta.id}"
-    linux["namespaces"] = [
-        {"type": "network", "path": network_namespace} if entry["type"] == "network" else entry
-        for entry in linux["namespaces"]
-    ]
-    if root_id:
-        isolation.check_users(spec, user)
-        linux.update(isolation.user_namespace(linux, user_namespace, root_id=root_id))
-    return ContainerRequest(
-        task_id=task.meta.id,
-        config=config,
-        layers=image.layers,
-        log_max_size=spec.logs.max_size or DEFAULT_LOG_BYTES,
-        log_max_files=spec.logs.max_files or DEFAULT_LOG_FILES,
-        files=hostfiles.files(task, hostname=hostname(task, spec), addresses=held, resolving=resolving),
-    )
 
 
-def hostname(task: pb.Task, spec: pb.Container) -> str:
-    """The name that the container has for itself."""
-    return spec.hostname or task.meta.name[:63]
+def placeholder_values(task: pb.Task, *, node: NodeContext, address: str) -> dict[str, str]:
+    """What stands for each of `placeholders.NAMES` in the containers of a task."""
+    return {
+        "task.id": task.meta.id,
+        "task.name": task.meta.name,
+        "task.slot": str(task.slot),
+        "task.address": address,
+        "service.name": task.service,
+        "service.namespace": task.meta.namespace,
+        "node.name": node.name,
+        "node.address": node.address,
+    }
+
+
+def hostname(task: pb.Task, main: pb.Container) -> str:
+    """The name that the containers of a task have for themselves."""
+    return main.hostname or task.meta.name[:63]
 
 
 def _linux(
@@ -150,9 +196,10 @@ def _linux(
     return linux
 
 
-def arguments(spec: pb.Container, image: PreparedImage) -> list[str]:
-    """What is executed."""
-    args = [*spec.command, *spec.args] if spec.command else [*image.entrypoint, *(spec.args or image.cmd)]
+def arguments(spec: pb.Container, image: PreparedImage, expanded: Callable[[str], str] = str) -> list[str]:
+    """What is executed. What the template says is `expanded`; what the image says is not ours to change."""
+    command, given = [*map(expanded, spec.command)], [*map(expanded, spec.args)]
+    args = [*command, *given] if command else [*image.entrypoint, *(given or image.cmd)]
     if not args:
         raise Refused(
             f"image {spec.image} names no program and neither does the template; set `container.command`",
@@ -162,7 +209,15 @@ def arguments(spec: pb.Container, image: PreparedImage) -> list[str]:
 
 
 def environment(
-    task: pb.Task, spec: pb.Container, image: PreparedImage, *, node_name: str, address: str, address6: str = ""
+    task: pb.Task,
+    template: pb.TaskTemplate,
+    spec: pb.Container,
+    image: PreparedImage,
+    expanded: Callable[[str], str],
+    *,
+    node_name: str,
+    address: str,
+    address6: str = "",
 ) -> list[str]:
     """NAME=value: the image's, then the template's, then who and where the task is."""
     variables = {"PATH": _PATH}
@@ -171,8 +226,8 @@ def environment(
     for entry in image.env:
         name, _, value = entry.partition("=")
         variables[name] = value
-    variables["HOSTNAME"] = hostname(task, spec)
-    variables.update(spec.env)
+    variables["HOSTNAME"] = hostname(task, template.container)
+    variables.update({name: expanded(value) for name, value in spec.env.items()})
     variables.update(
         ORCH_TASK=task.meta.name,
         ORCH_SERVICE=task.service,
@@ -180,10 +235,16 @@ def environment(
         ORCH_SLOT=str(task.slot),
         ORCH_NODE=node_name,
         ORCH_ADDRESS=address or address6,
+        **{resource_variable(name): ",".join(one.ids) for name, one in sorted(task.granted.items())},
     )
     if address6:
         variables["ORCH_ADDRESS6"] = address6
     return [f"{name}={value}" for name, value in variables.items()]
+
+
+def resource_variable(name: str) -> str:
+    """`ORCH_RESOURCE_FAST_DISK` for `fast-disk`: which ones of its node it got."""
+    return f"ORCH_RESOURCE_{name.upper().replace('-', '_')}"
 
 
 def resources(wanted: pb.Resources) -> dict[str, Any]:
@@ -206,6 +267,6 @@ def resources(wanted: pb.Resources) -> dict[str, Any]:
     return found
 
 
-def stop_signal(template: pb.TaskTemplate, image: PreparedImage) -> str:
+def stop_signal(spec: pb.Container, image: PreparedImage) -> str:
     """The signal that asks it to stop."""
-    return template.container.stop_signal or image.stop_signal or "SIGTERM"
+    return spec.stop_signal or image.stop_signal or "SIGTERM"

@@ -15,6 +15,9 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 
 LINKS = "orch-*"
 DNS_PORT = 53
+QUESTIONS = "limit rate over 20000/second burst 20000 packets"
+"""Of each asker. The agent reads and drops some hundred thousand a second."""
+
 ABOUT_DNS = {V4: f"@th,240,16 {DNS_PORT}", V6: f"@th,400,16 {DNS_PORT}"}
 """An ICMP error has 8 bytes of its own, then the packet's header with 20 or 40, then 2 for the port it came from."""
 
@@ -109,14 +112,17 @@ def _sets_of(side: _Side) -> str:
   map published{s} {{ type inet_proto . inet_service : verdict; }}
   map outside-tcp{s} {{ typeof tcp dport . numgen random mod 65536 : {ip} daddr . tcp dport; }}
   map outside-udp{s} {{ typeof udp dport . numgen random mod 65536 : {ip} daddr . udp dport; }}
-  set closed{s} {{ type inet_proto . inet_service; }}
+  set closed{s} {{ type inet_proto . inet_service; counter; }}
   set addresses{s} {{ type {kind}; }}
   set requests{s} {{ type {kind}; counter; }}
+  set refusals{s} {{ type {kind}; counter; }}
   set traffic{s} {{ type {kind}; counter; }}
   map tasks{s} {{ type {kind} : verdict; }}
+  set barred{s} {{ type {kind}; counter; }}
   set hairpin{s} {{ type {kind} . {kind}; }}
   set internal{s} {{ type {kind}; }}
   set known{s} {{ type {kind}; }}
+  set askers{s} {{ type {kind}; size 4096; flags dynamic, timeout; timeout 10s; }}
   set gateways{s} {{ type {kind}; }}"""
 
 
@@ -176,6 +182,7 @@ def _refusals(sides: Sequence[_Side]) -> str:
     icmp = sides[0].icmp if len(sides) == 1 else "icmpx"
     return f"""\
   chain refused {{
+    {_each(sides, lambda side: f"{side.ip} daddr @refusals{side.s}")}
     meta l4proto tcp reject with tcp reset
     reject with {icmp} type port-unreachable
   }}
@@ -200,6 +207,8 @@ def _filter(sides: Sequence[_Side], outer: Family) -> str:
     {drop_strange}
     {drop_late}
     ct state invalid fib daddr type local meta l4proto . th dport @published-requests drop
+    # Questions wait in one line, which nobody may fill: the agent has its own, narrower limit for each task.
+    {_each(sides, _not_too_many)}
     {_each(sides, lambda side: f"ct state new {side.ip} daddr {side.own} th dport {DNS_PORT} accept")}
     {_each(sides, _refuse_closed)}
     {_each(sides, _keep_inside)}
@@ -265,6 +274,11 @@ def _answer_pings(side: _Side) -> str:
     return f"{side.icmp} type echo-request {side.ip} daddr @addresses{side.s} dnat {side.ip} to {side.own}"
 
 
+def _not_too_many(side: _Side) -> str:
+    asker = f"update @askers{side.s} {{ {side.ip} saddr {QUESTIONS} }}"
+    return f"{side.ip} daddr {side.own} udp dport {DNS_PORT} {asker} counter drop"
+
+
 def _refuse_closed(side: _Side) -> str:
     return f"{side.guard}ct state new fib daddr type local meta l4proto . th dport @closed{side.s} goto refused"
 
@@ -299,6 +313,7 @@ def _let_in(side: _Side) -> str:
 def _inbound_ends(sides: Sequence[_Side]) -> str:
     return f"""\
   chain stranger {{
+    {_each(sides, lambda side: f"{side.ip} daddr @barred{side.s}")}
     # Of a task that nobody has told this node of yet, the next attempt may be let in: it is not told to give up.
     {_each(sides, lambda side: f"{side.ip} saddr @known{side.s} goto prohibited")}
     drop

@@ -4,7 +4,7 @@ Two rules: noting something costs next to nothing, and only what has changed is 
 transaction is asked for; and whoever asks for a transaction carries it out, or says that it was lost.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -75,19 +75,19 @@ class Plane:
         named = [peer.address for peer in network.peers if peer.address]
         return {(f"nodes{self._outer.suffix}", each): "" for each in named if families.of(each) is self._outer}
 
-    def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
-        """All services that there are, by id."""
-        before = self._services
-        self._services = services
-        for service_id in before.keys() - services.keys():
-            name = _name(before[service_id])
-            if name in self._by_name and self._by_name[name].id == service_id:
-                self._by_name[name] = _remains(before[service_id])
+    def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
+        """All services that there are, by id. `touched`: those that may be others than before; None: any."""
+        before, self._services = self._services, services
+        looked_at = before.keys() | services.keys() if touched is None else touched
+        different = sorted(key for key in looked_at if before.get(key) is not services.get(key))
+        for gone in (before[key] for key in different if key not in services):
+            name = _name(gone)
+            if name in self._by_name and self._by_name[name].id == gone.id:
+                self._by_name[name] = _remains(gone)
                 self._forget_remains(name)
             self._stale.add(name)
-        for service_id, service in services.items():
-            known = before.get(service_id)
-            if known is not service and known != service:
+        for service in (services[key] for key in different if key in services):
+            if before.get(service.id) != service:
                 self._by_name[_name(service)] = service
                 self._stale.add(_name(service))
 

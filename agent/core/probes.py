@@ -38,7 +38,7 @@ class Question(Enum):
 class Target:
     """Whom to ask."""
 
-    task_id: str
+    container_id: str
     address: str
     container: pb.Container
 
@@ -79,6 +79,13 @@ class Verdict:
     ready: bool
     restart: str = ""  # why the container is to be restarted; empty: it is not
     message: str = ""  # why it is not ready, once it has said so
+
+
+def of_hook(hook: pb.Hook) -> pb.Probe | None:
+    """A hook as one asking; None for one that only waits."""
+    if hook.HasField("exec"):
+        return pb.Probe(exec=hook.exec, timeout=hook.timeout)
+    return pb.Probe(http=hook.http, timeout=hook.timeout) if hook.HasField("http") else None
 
 
 def questions(probes: pb.Probes) -> tuple[Question, ...]:

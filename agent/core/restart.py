@@ -9,11 +9,14 @@ anew. One that was ended because of its probes has failed, whatever its exit cod
 """
 
 import dataclasses
+from typing import TypeVar
 
-from agent.core.record import Exit, Record
+from agent.core.record import ContainerRecord, Exit
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from protos.states import State
+
+RecordT = TypeVar("RecordT", bound=ContainerRecord)
 
 HEALTHY_AFTER_MS = 60_000
 FIRST_DELAY_MS = 1_000
@@ -32,7 +35,7 @@ def delay_ms(quick_exits: int, jitter: float) -> int:
     return int(full * (1 - jitter / 5))
 
 
-def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms: int, jitter: float) -> Record:
+def after_exit(record: RecordT, ended: Exit, policy: pb.RestartPolicy, *, now_ms: int, jitter: float) -> RecordT:
     """The record with the exit noted, and what it leads to: `ending` or `restart_at`."""
     noted = dataclasses.replace(record, exit=ended)
     ending = _ending(policy.condition, well=ended.code == 0 and not record.unhealthy)
@@ -41,8 +44,26 @@ def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms:
     recent = tuple(at for at in record.restart_times if at > now_ms - policy.window)
     if len(recent) >= policy.attempts:
         return dataclasses.replace(noted, ending=states.FAILED, restart_times=recent)
-    healthy = record.started_at and ended.finished_at - record.started_at >= HEALTHY_AFTER_MS
-    quick_exits = 0 if healthy else record.quick_exits
+    return _again(noted, recent, now_ms=now_ms, jitter=jitter)
+
+
+def after_init_exit(record: RecordT, ended: Exit, policy: pb.RestartPolicy, *, now_ms: int, jitter: float) -> RecordT:
+    """The same for an init container: it is to end, and well."""
+    to_its_end = pb.RestartPolicy(condition=policy.condition, attempts=policy.attempts, window=policy.window)
+    if policy.condition != pb.RESTART_CONDITION_NEVER:
+        to_its_end.condition = pb.RESTART_CONDITION_ON_FAILURE
+    return after_exit(record, ended, to_its_end, now_ms=now_ms, jitter=jitter)
+
+
+def after_sidecar_exit(record: RecordT, ended: Exit, *, now_ms: int, jitter: float) -> RecordT:
+    """The same for a sidecar, which is started again for as long as its task lives."""
+    return _again(dataclasses.replace(record, exit=ended), (), now_ms=now_ms, jitter=jitter)
+
+
+def _again(noted: RecordT, recent: tuple[int, ...], *, now_ms: int, jitter: float) -> RecordT:
+    assert noted.exit is not None, "what is started again has ended"
+    healthy = noted.started_at and noted.exit.finished_at - noted.started_at >= HEALTHY_AFTER_MS
+    quick_exits = 0 if healthy else noted.quick_exits
     return dataclasses.replace(
         noted,
         restart_times=recent,
@@ -51,10 +72,17 @@ def after_exit(record: Record, ended: Exit, policy: pb.RestartPolicy, *, now_ms:
     )
 
 
-def restarted(record: Record, *, now_ms: int) -> Record:
+def restarted(record: RecordT, *, now_ms: int) -> RecordT:
     """The record when another container is about to be started in place of the one that ended."""
+    first_run_ms = record.first_run_ms
+    if record.restarts == 0 and record.exit is not None and record.started_at:
+        first_run_ms = max(record.exit.finished_at - record.started_at, 0)
     return dataclasses.replace(
-        record, restarts=record.restarts + 1, restart_times=(*record.restart_times, now_ms), restart_at=0
+        record,
+        first_run_ms=first_run_ms,
+        restarts=record.restarts + 1,
+        restart_times=(*record.restart_times, now_ms),
+        restart_at=0,
     )
 
 

@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from controlplane.api import ports
-from controlplane.core import lookup
+from controlplane.core import container_names, lookup
 from controlplane.core import request_errors as errors
 from controlplane.core import tasks as task_rules
 from controlplane.dispatcher.streams import NodeUnreachable
 from controlplane.store import snapshots
-from protos import kinds, states
+from protos import containers, kinds, states
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -31,7 +31,8 @@ async def serve(
     """Sends responses to the caller, the exit code last. Raises Invalid, Unknown, NotNow or NotReachable."""
     start = await _first(requests)
     task = choose(state, start)
-    place = f"{task.meta.id} on node {lookup.node_name(state, task.node_id)}"
+    container_names.check(state, [task], start.container)
+    place = f"{containers.identity(task.meta.id, start.container)} on node {lookup.node_name(state, task.node_id)}"
     ask = wire.OpenStream(exec=wire.TaskExecRequest(task_id=task.meta.id, start=start))
     try:
         link = await streams.open(task.node_id, ask)
@@ -54,16 +55,21 @@ def choose(state: snapshots.Snapshot, start: pb.ExecStart) -> objects_pb2.Task:
     of_service = state.tasks_of(namespace, start.target)
     if not of_service and state.get(objects_pb2.Service, start.target, namespace=namespace) is None:
         task = lookup.task(state, namespace, start.target)
-        if task.status.state != states.RUNNING:
+        if not _may_run(task, start.container):
             raise errors.NotNow(f"{kinds.label(task)} does not run: it is {states.word(task.status.state)}")
         return task
-    running = [task for task in of_service.values() if task.status.state == states.RUNNING]
+    running = [task for task in of_service.values() if _may_run(task, start.container)]
     best = [task for task in running if task_rules.is_ready(task)] or running
     chosen = task_rules.newest(best)
     if chosen is None:
         hint = f"`orchctl describe service {start.target}` says why"
         raise errors.NotNow(f"no task of Service {namespace}/{start.target} runs", hint=hint)
     return chosen
+
+
+def _may_run(task: objects_pb2.Task, container: str) -> bool:
+    """Whether the container can be there: those before and beside the main one are there before it."""
+    return task.status.state in ({states.STARTING, states.RUNNING} if container else {states.RUNNING})
 
 
 async def _first(requests: AsyncIterator[pb.ExecRequest]) -> pb.ExecStart:

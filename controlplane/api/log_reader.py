@@ -1,4 +1,4 @@
-"""Reads one task's log from the agent of its node, into the merge of all logs of a call.
+"""Reads one container's log from the agent of its node, into the merge of all logs of a call.
 
 Two rules. Nobody waits for a lost node: the reader says so in a notice and ends, and can be run again from where it
 stopped. And memory is bounded: a reader whose lines are not taken stops reading.
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from controlplane.api import ports
 from controlplane.core.log_merge import LogMerge
 from controlplane.dispatcher.streams import NodeUnreachable
-from protos import states
+from protos import containers, states
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2
 
 MAX_LINES_IN_HAND = 2_000
-"""Of one task; a reader with as many waits until some are taken."""
+"""Of one container; a reader with as many waits until some are taken."""
 
 SILENCE_S = 15.0
 """An agent that sends nothing for so long, when all it has to do is to read files, is given up."""
@@ -37,13 +37,16 @@ class Call:
     patience_s: float
     wake: Callable[[], None]
     tell: Callable[[str], None]
+    all_containers: bool = False
 
 
 class Reader:
     """`run` it in a task; `lost` says whether it ended because its agent was out of reach."""
 
-    def __init__(self, call: Call, task: objects_pb2.Task, node_name: str) -> None:
+    def __init__(self, call: Call, task: objects_pb2.Task, container: str, node_name: str) -> None:
         self.task = task
+        self.container = container
+        self.name = containers.identity(task.meta.id, container)
         self.reading = True
         self.lost = False
         self._call = call
@@ -75,7 +78,7 @@ class Reader:
 
     async def run(self) -> None:
         """Reads until the log ends or its agent is lost."""
-        name = self.task.meta.id
+        name = self.name
         try:
             await self._read()
         except NodeUnreachable as error:
@@ -111,7 +114,11 @@ class Reader:
     def _request(self) -> wire.TaskLogsRequest:
         """Everything that was asked for; after a loss, what came since the last line."""
         request = wire.TaskLogsRequest(
-            task_id=self.task.meta.id, follow=self._call.follow, since=self._call.since_ms, tail=self._call.tail
+            task_id=self.task.meta.id,
+            container=self.container,
+            follow=self._call.follow,
+            since=self._call.since_ms,
+            tail=self._call.tail,
         )
         if self._resume_after_ns >= 0:
             request.since = max(request.since, self._resume_after_ns // 1_000_000)
@@ -121,9 +128,11 @@ class Reader:
     async def _take_in(self, logs: pb.LogsResponse) -> None:
         # After a restart the agent begins with the millisecond of the last line.
         lines = [line for line in logs.lines if line.time_ns > self._resume_after_ns]
-        name = self.task.meta.id
+        name = self.name
         for line in lines:
-            line.task = name
+            line.task = self.task.meta.id
+            if self._call.all_containers:
+                line.container = self.container
         self._be_patient(self._call.patience_s)
         if not lines:
             return
@@ -137,7 +146,7 @@ class Reader:
     def _explain(self, why: str) -> None:
         """An agent forgets the logs of tasks that ended long ago: no news when a whole service is read."""
         if not states.is_terminal(self.task.status.state):
-            self._call.tell(f"{self.task.meta.id} on node {self._node_name}: {why}")
+            self._call.tell(f"{self.name} on node {self._node_name}: {why}")
 
     def _lose(self, why: str) -> None:
         if not self.lost:

@@ -3,7 +3,7 @@
     agent ──frames──► reader ──lines──► merge ──► pump ──► caller
     cache ──tasks that start, nodes that return──► readers
 
-Each task that has a log gets a reader. Lines go out in the order of their times as far as that can be had: what is
+Each container that has a log gets a reader. Lines go out in the order of their times as far as that can be had: what is
 there already is in order; what comes while following goes out as it comes.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from controlplane.api import ports
 from controlplane.api.log_reader import Call, Reader
-from controlplane.core import lookup
+from controlplane.core import container_names, lookup
 from controlplane.core import request_errors as errors
 from controlplane.core.log_merge import LogMerge
 from controlplane.store import feed, snapshots
 from controlplane.store.cache import Cache
-from protos import states
+from protos import containers, states
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2
 
@@ -56,6 +56,7 @@ class LogSession:
             patience_s=FOLLOWING_PATIENCE_S if request.follow else PATIENCE_S,
             wake=self._woken.set,
             tell=self._notices.append,
+            all_containers=request.all_containers,
         )
 
     async def run(self, send: Send) -> None:
@@ -81,14 +82,15 @@ class LogSession:
     def _start_readers(self, group: asyncio.TaskGroup, target: "_Target") -> None:
         state = self._cache.snapshot()
         for task in target.tasks(state):
-            if task.meta.id in self._readers:
-                continue
-            if len(self._readers) >= MAX_READERS:
-                self._notices.append(f"only the logs of the newest {MAX_READERS} tasks are read")
-                return
-            reader = Reader(self._call, task, lookup.node_name(state, task.node_id))
-            self._readers[task.meta.id] = reader
-            group.create_task(reader.run())
+            for container in target.containers(state, task):
+                if containers.identity(task.meta.id, container) in self._readers:
+                    continue
+                if len(self._readers) >= MAX_READERS:
+                    self._notices.append(f"only the newest {MAX_READERS} logs are read")
+                    return
+                reader = Reader(self._call, task, container, lookup.node_name(state, task.node_id))
+                self._readers[reader.name] = reader
+                group.create_task(reader.run())
 
     def _restart_readers(self, group: asyncio.TaskGroup) -> None:
         state = self._cache.snapshot()
@@ -146,25 +148,36 @@ class _Target:
             raise errors.Invalid("logs are of one service or of one task: name one of them")
         self._namespace = request.namespace or lookup.DEFAULT_NAMESPACE
         self._service = request.service
+        self._container = request.container
+        self._all_containers = request.all_containers
         self._task = ""
+        if request.container and request.all_containers:
+            raise errors.Invalid("logs are of one container or of all of them: name one, or ask for all")
         if request.task:
             task = lookup.task(state, self._namespace, request.task)
             self._task = task.meta.id
-            if not request.follow and not _has_log(task):
+            container_names.check(state, [task], request.container)
+            if not request.follow and not self._has_log(task):
                 where = states.word(task.status.state)
                 raise errors.NotNow(
                     f"{task.meta.id} has no log: it is {where} and has not started", hint=task.status.message
                 )
         elif not state.tasks_of(self._namespace, request.service):
             self._service = lookup.service(state, self._namespace, request.service).meta.name
+        else:
+            container_names.check(state, state.tasks_of(self._namespace, request.service).values(), request.container)
 
     def tasks(self, state: snapshots.Snapshot) -> list[objects_pb2.Task]:
         """Those that have a log, newest first."""
         return sorted(
-            filter(_has_log, self._candidates(state)),
+            filter(self._has_log, self._candidates(state)),
             key=lambda task: (task.meta.created_at, task.meta.id),
             reverse=True,
         )
+
+    def containers(self, state: snapshots.Snapshot, task: objects_pb2.Task) -> tuple[str, ...]:
+        """Those of a task whose logs are asked for."""
+        return container_names.of(state, task) if self._all_containers else (self._container or containers.MAIN,)
 
     def is_gone(self, state: snapshots.Snapshot) -> bool:
         """No log can come any more."""
@@ -179,8 +192,9 @@ class _Target:
         task = state.get(objects_pb2.Task, self._task, namespace=self._namespace)
         return () if task is None else (task,)
 
-
-def _has_log(task: objects_pb2.Task) -> bool:
-    """Its container was started at least once, on a node."""
-    started = task.status.started_at != 0 or task.status.state == states.RUNNING
-    return bool(task.node_id) and started
+    def _has_log(self, task: objects_pb2.Task) -> bool:
+        """The container was started at least once, on a node; of one before the main one that may be so."""
+        started = task.status.started_at != 0 or task.status.state == states.RUNNING
+        if self._all_containers or self._container not in {"", containers.MAIN}:
+            started = task.status.state >= states.STARTING
+        return bool(task.node_id) and started

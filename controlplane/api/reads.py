@@ -4,6 +4,7 @@ The rule: an answer says how old it is. While the store cannot be reached the ca
 that it is stale; before the store was ever reached there is nothing to answer with.
 """
 
+from controlplane.api.endpoints import EndpointsView
 from controlplane.core import lookup
 from controlplane.core import request_errors as errors
 from controlplane.store import cache, snapshots
@@ -17,15 +18,16 @@ class Reads:
 
     def __init__(self, known: cache.Cache) -> None:
         self._cache = known
+        self._endpoints = EndpointsView(known)
 
     def get(self, request: pb.GetRequest) -> objects_pb2.Object:
-        return kinds.wrap(lookup.find(self.state(), request.reference))
+        return kinds.wrap(lookup.find(self.state(), request.reference, self._endpoints.of))
 
     def list(self, request: pb.ListRequest) -> pb.ListResponse:
         state = self.state()
         stale_for_s = self._cache.stale_for_s()
         return pb.ListResponse(
-            objects=[kinds.wrap(value) for value in lookup.Selection(request).take(state)],
+            objects=[kinds.wrap(value) for value in lookup.Selection(request).take(state, self._endpoints.of)],
             revision=state.revision,
             stale=not self._cache.connected,
             stale_for=int((stale_for_s or 0) * 1000),

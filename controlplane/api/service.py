@@ -9,18 +9,23 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from controlplane import rpc
-from controlplane.api import exec_session, ports
+from controlplane.api import exec_session, placement, ports
 from controlplane.api import watch as watching
 from controlplane.api.log_session import LogSession
 from controlplane.api.network_check import Check
 from controlplane.api.reads import Reads
+from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
+from controlplane.core import scheduler
 from controlplane.images import ClusterImages
 from controlplane.store.cache import Cache
 from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
+
+ACTOR_KEY = "orch-actor"
+"""The metadata of a request that says who makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,7 @@ class Parts:
     election: ports.Election
     version: str
     instance: str
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -46,7 +52,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Apply(self, request: pb.ApplyRequest, context: rpc.Context) -> pb.ApplyResponse:
         self._reads.state()
-        return await self._parts.writes.apply(request)
+        return await self._parts.writes.apply(request, _actor(context))
 
     async def Get(self, request: pb.GetRequest, context: rpc.Context) -> objects_pb2.Object:
         return self._reads.get(request)
@@ -59,18 +65,26 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: rpc.Context) -> pb.DeleteResponse:
         self._reads.state()
-        deleted = await self._parts.writes.delete(request)
+        deleted = await self._parts.writes.delete(request, _actor(context))
         if isinstance(deleted, objects_pb2.Image):
             await self._parts.images.forget(deleted.meta.name)
         return pb.DeleteResponse(object=kinds.wrap(deleted))
 
     async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
         self._reads.state()
-        return await self._parts.writes.scale(request)
+        return await self._parts.writes.scale(request, _actor(context))
+
+    async def UpdateMeta(self, request: pb.UpdateMetaRequest, context: rpc.Context) -> pb.UpdateMetaResponse:
+        self._reads.state()
+        return await self._parts.writes.update_meta(request, _actor(context))
+
+    async def Rollout(self, request: pb.RolloutRequest, context: rpc.Context) -> pb.RolloutResponse:
+        self._reads.state()
+        return await self._parts.writes.rollout(request, _actor(context))
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
         self._reads.state()
-        return await self._parts.writes.update_node(request)
+        return await self._parts.writes.update_node(request, _actor(context))
 
     async def Logs(self, request: pb.LogsRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
         parts = self._parts
@@ -105,6 +119,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
         check = Check(state=self._reads.state(), streams=parts.streams, network=parts.network, send=context.write)
         await check.run(request)
 
+    async def Usage(self, request: pb.UsageRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+        self._check_leading("what nodes use")
+        parts = self._parts
+        usage = Usage(state=self._reads.state(), streams=parts.streams, network=parts.network)
+        await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
+
+    async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
+        return placement.answer(self._reads.state(), request, self._parts.strategy)
+
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()
         return pb.VersionResponse(
@@ -120,6 +143,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         leader = self._parts.election.leader()
         if not leader.here:
             raise errors.NotLeader(what, leader.address)
+
+
+def _actor(context: rpc.Context) -> str:
+    """Who the caller says that it is. Nobody has verified it."""
+    for key, value in context.invocation_metadata() or ():
+        if key == ACTOR_KEY:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Apply, delete, scale and changes of nodes: read from the store, decide, commit with compare-and-swap.
+"""Apply, delete, scale and changes of labels and nodes: read from the store, decide, commit with compare-and-swap.
 
 Three rules. A decision is made on what the store itself answers, not on the cache, which may be a moment behind.
 What was changed by somebody else in between is decided anew, a bounded number of times. And before a write is
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from controlplane.api import placement
 from controlplane.core import apply as deciding
-from controlplane.core import edits, lookup, warnings
+from controlplane.core import edits, events, foresight, lookup, plan, prune, rollout_edits, scheduler, telling, warnings
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -43,36 +44,70 @@ class Writes:
     """What changes the objects. `new_id` makes ids that are never used again."""
 
     def __init__(
-        self, store: api.Store, known: cache.Cache, *, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self,
+        store: api.Store,
+        known: cache.Cache,
+        *,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
     ) -> None:
         self._store = store
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
+        self._strategy = strategy
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
-    async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
+    async def apply(self, request: pb.ApplyRequest, actor: str = "") -> pb.ApplyResponse:
         if len(request.objects) > MAX_OBJECTS:
             text = f"{len(request.objects)} objects are more than the {MAX_OBJECTS} that one apply takes"
             raise errors.Invalid(text, hint="apply the files in several calls")
-        wanted = deciding.prepare([_unwrap(envelope) for envelope in request.objects])
+        sent = [_unwrap(envelope) for envelope in request.objects]
+        wanted = deciding.prepare(sent, stack=request.stack, force=request.force)
         for _ in range(ATTEMPTS):
             existing = await self._existing(wanted)
+            pruning = await self._pruning(request, wanted)
             decision = deciding.decide(
-                existing, wanted, others=self._others(), now_ms=self._now_ms(), new_id=self._new_id
+                existing,
+                wanted,
+                others=pruning.others(self._others()),
+                now_ms=self._now_ms(),
+                new_id=self._new_id,
+                asked_by=telling.actor(actor),
             )
-            changes = [typed.put(change.value) for change in decision.changes]
+            changes: Sequence[plan.Change] = (*decision.changes, *pruning.changes)
+            deciding.check_size(changes)
+            results = (*decision.results, *pruning.results())
             if request.dry_run or not changes:
-                return self._applied(decision, self._cache.revision)
+                applied = self._applied(results, self._cache.revision)
+                if request.dry_run:
+                    applied.placements.extend(self._placements(decision))
+                return applied
             with contextlib.suppress(store_errors.Conflict):
-                revision = await self._commit(changes)
-                for change in decision.changes:
+                told = [
+                    self._told(one.after, *telling.of_apply(one), actor)
+                    for one in (*decision.different(), *pruning.results())
+                ]
+                revision = await self._commit(list(map(_to_store, changes)), told)
+                for change in changes:
                     change.value.meta.version = revision
                 # The values stay out of the log: an environment may hold passwords.
-                _log.info("applied", objects=[kinds.label(change.value) for change in decision.changes])
-                return self._applied(decision, revision)
+                _log.info("applied", objects=[kinds.label(change.value) for change in changes], actor=actor)
+                return self._applied(results, revision)
         raise _busy("the objects")
+
+    async def _pruning(self, request: pb.ApplyRequest, wanted: Sequence[kinds.StoredObject]) -> prune.Pruning:
+        """What goes with this apply, as the store has it now."""
+        if not request.prune:
+            return prune.NOTHING
+        there = list(self._others())
+        known = prune.missing(there, wanted)
+        fresh = await self._read([kinds.key(one) for one in known])
+        doomed = prune.missing(fresh.values(), wanted)
+        agreed = None if request.dry_run else request.agreed
+        return prune.decide(doomed, there, wanted, agreed=agreed, now_ms=self._now_ms())
 
     async def _existing(self, wanted: Sequence[kinds.StoredObject]) -> Mapping[deciding.Identity, kinds.StoredObject]:
         """What the store holds of the objects that are named."""
@@ -96,12 +131,12 @@ class Writes:
             return None
         return kinds.key(value)
 
-    def _applied(self, decision: deciding.Decision, revision: int) -> pb.ApplyResponse:
+    def _applied(self, results: Sequence[deciding.Result], revision: int) -> pb.ApplyResponse:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
         nodes = tuple(state.all(objects_pb2.Node).values())
         names = {f"{one.meta.namespace}/{one.meta.name}" for one in state.all(objects_pb2.Service).values()}
-        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in decision.results}
+        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in results}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
@@ -109,26 +144,71 @@ class Writes:
                     action=result.action,
                     changes=result.changes,
                     warnings=warnings.warnings(result.after, images=images, nodes=nodes, services=names),
+                    before=kinds.wrap(result.before) if result.before is not None else None,
                 )
-                for result in decision.results
+                for result in results
             ],
             revision=revision,
         )
 
+    def _placements(self, decision: deciding.Decision) -> Iterable[pb.PlannedTask]:
+        services = [one.after for one in decision.results if isinstance(one.after, objects_pb2.Service)]
+        there = placement.present(self._cache.snapshot(), self._strategy)
+        return foresight.placements(services, there, self._now_ms())
+
     # One object ---------------------------------------------------------------------------------------------------
 
-    async def scale(self, request: pb.ScaleRequest) -> pb.ScaleResponse:
+    async def scale(self, request: pb.ScaleRequest, actor: str = "") -> pb.ScaleResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
             if not isinstance(value, objects_pb2.Service):
                 raise errors.Invalid(f"{kinds.label(value)} has no replicas", hint="services can be scaled")
             return edits.scale(value, request.replicas, now_ms=self._now_ms())
 
-        written = await self._change(request.reference, edit)
+        def told(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
+            assert isinstance(before, objects_pb2.Service), "checked by the edit"
+            assert isinstance(after, objects_pb2.Service), "checked by the edit"
+            return telling.of_scale(before, after)
+
+        written = await self._change(request.reference, edit, told, actor)
         assert isinstance(written.before, objects_pb2.Service), "checked by the edit"
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
 
-    async def update_node(self, request: pb.UpdateNodeRequest) -> pb.UpdateNodeResponse:
+    async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            return edits.update_meta(
+                value,
+                labels=edits.Words(add=request.set_labels, remove=request.remove_labels),
+                annotations=edits.Words(add=request.set_annotations, remove=request.remove_annotations),
+                overwrite=request.overwrite,
+                now_ms=self._now_ms(),
+            )
+
+        written = await self._change(request.reference, edit, telling.of_meta, actor)
+        return pb.UpdateMetaResponse(object=kinds.wrap(written.after), changed=written.after is not written.before)
+
+    async def rollout(self, request: pb.RolloutRequest, actor: str = "") -> pb.RolloutResponse:
+        said = ""
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            nonlocal said
+            if not isinstance(value, objects_pb2.Service):
+                raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
+            known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
+            wish = rollout_edits.Wish(
+                known=known, revision=request.revision, asked_by=telling.actor(actor), now_ms=self._now_ms()
+            )
+            changed, said = rollout_edits.change(value, request.action, wish)
+            return changed
+
+        def told(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
+            return telling.of_rollout(request.action, said)
+
+        after = (await self._change(request.reference, edit, told, actor)).after
+        assert isinstance(after, objects_pb2.Service), "checked by the edit"
+        return pb.RolloutResponse(service=after, message=said)
+
+    async def update_node(self, request: pb.UpdateNodeRequest, actor: str = "") -> pb.UpdateNodeResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
             assert isinstance(value, objects_pb2.Node), "a node was asked for"
             return edits.update_node(
@@ -136,14 +216,21 @@ class Writes:
                 availability=request.availability,
                 set_labels=request.set_labels,
                 remove_labels=request.remove_labels,
+                set_taints=request.set_taints,
+                remove_taints=request.remove_taints,
                 now_ms=self._now_ms(),
             )
 
-        written = await self._change(pb.ObjectReference(kind="node", name=request.node), edit)
+        def told(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
+            assert isinstance(before, objects_pb2.Node), "a node was asked for"
+            assert isinstance(after, objects_pb2.Node), "checked by the edit"
+            return telling.of_node(before, after)
+
+        written = await self._change(pb.ObjectReference(kind="node", name=request.node), edit, told, actor)
         assert isinstance(written.after, objects_pb2.Node), "checked by the edit"
         return pb.UpdateNodeResponse(node=written.after)
 
-    async def delete(self, request: pb.DeleteRequest) -> kinds.StoredObject:
+    async def delete(self, request: pb.DeleteRequest, actor: str = "") -> kinds.StoredObject:
         """The object as it was when its end was asked for."""
         if lookup.kind(request.reference.kind).derived:
             raise errors.Invalid(
@@ -156,7 +243,7 @@ class Writes:
             edits.check_removable(value, self._cache.snapshot().all(objects_pb2.Service).values())
             return None
 
-        return (await self._change(request.reference, edit)).after
+        return (await self._change(request.reference, edit, telling.of_delete, actor)).after
 
     async def put_images(self, images: Sequence[objects_pb2.Image]) -> tuple[objects_pb2.Image, ...]:
         """Stores images under their names, over what had the names before."""
@@ -187,19 +274,24 @@ class Writes:
         return objects_pb2.Image(meta=meta, status=image.status)
 
     async def _change(
-        self, reference: pb.ObjectReference, edit: Callable[[kinds.StoredObject], kinds.StoredObject | None]
+        self,
+        reference: pb.ObjectReference,
+        edit: Callable[[kinds.StoredObject], kinds.StoredObject | None],
+        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]] = telling.of_change,
+        actor: str = "",
     ) -> Written:
-        """Stores what `edit` makes of the object; None removes it."""
+        """Stores what `edit` makes of the object; None removes it. `told` says it in a word and a sentence."""
         for _ in range(ATTEMPTS):
             before = await self._fresh(reference)
             after = edit(before)
             if after is before:
                 return Written(before=before, after=before)
             with contextlib.suppress(store_errors.Conflict):
+                event = self._told(before, *told(before, after or before), actor)
                 if after is None:
-                    await self._commit([typed.delete(before)])
+                    await self._commit([typed.delete(before)], [event])
                     return Written(before=before, after=before)
-                revision = await self._commit([typed.put(after)])
+                revision = await self._commit([typed.put(after)], [event])
                 after.meta.version = revision
                 return Written(before=before, after=after)
         raise _busy(f"the {reference.kind} {reference.name}")
@@ -231,8 +323,16 @@ class Writes:
                 group.create_task(read(key))
         return found
 
-    async def _commit(self, changes: Sequence[api.Change]) -> int:
-        revision = await self._store.commit(changes)
+    def _told(self, value: kinds.StoredObject, reason: str, message: str, actor: str) -> objects_pb2.Event:
+        """The event that tells what a person has done."""
+        return events.of_person(
+            value, reason, message, actor=telling.actor(actor), suffix=self._new_id(), now_ms=self._now_ms()
+        )
+
+    async def _commit(self, changes: Sequence[api.Change], told: Sequence[objects_pb2.Event] = ()) -> int:
+        """Stores the changes, and what is told of them in the same transaction, as far as there is room."""
+        together = [*changes, *_fitting(changes, list(map(typed.put, told)))]
+        revision = await self._store.commit(together)
         # The change is stored; that this instance sees it late is no reason to call it a failure.
         with contextlib.suppress(store_errors.Unavailable):
             await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
@@ -245,6 +345,20 @@ def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     except ValueError as error:
         hint = "is the client newer than the control plane?"
         raise errors.Invalid("the apply has an object of no kind that is known here", hint=hint) from error
+
+
+def _fitting(changes: Sequence[api.Change], told: Sequence[api.Change]) -> Sequence[api.Change]:
+    """As many events as one transaction takes beside the changes. A large apply is not told of object by object."""
+    fitting = told[: api.MAX_OPERATIONS - len(changes)]
+    if sum(map(api.size_of, (*changes, *fitting))) > api.MAX_COMMIT_BYTES:
+        fitting = ()
+    if len(fitting) < len(told):
+        _log.warning("not told as events: the change is too large", left_out=len(told) - len(fitting))
+    return fitting
+
+
+def _to_store(change: plan.Change) -> api.Change:
+    return typed.put(change.value) if isinstance(change, plan.Write) else typed.delete(change.value)
 
 
 def _busy(what: str) -> errors.Outdated:

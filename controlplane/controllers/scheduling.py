@@ -16,7 +16,10 @@ class Scheduling:
 
     name = "scheduling"
 
-    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
+    def __init__(self, strategy: scheduler.Strategy = scheduler.Strategy.SPREAD) -> None:
+        self._strategy = strategy
+
+    def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
             case pb.Node():
                 return [CLUSTER]
@@ -24,6 +27,8 @@ class Scheduling:
                 return [CLUSTER]  # what it took is free again
             case pb.Task() as task if not task.node_id:
                 return [CLUSTER]
+            case pb.Task() if _has_moved_on(change) and snapshot.unassigned_tasks():
+                return [CLUSTER]  # one that waits may be near to it now, or may have it make way
             case pb.Service() if change.after is None or _has_another_spec(change):
                 return [CLUSTER]  # a port that it published may be free again
             case _:
@@ -36,18 +41,44 @@ class Scheduling:
         waiting = [task for task in snapshot.unassigned_tasks().values() if tasks.is_live(task)]
         if not waiting:
             return plan.NOTHING
-        templates = {one.meta.id: one.template for one in snapshot.all(pb.Revision).values()}
-        placed = [task for task in snapshot.all(pb.Task).values() if task.node_id]
-        everywhere = {
-            networking.published_key(port): kinds.label(service)
-            for service in snapshot.all(pb.Service).values()
-            for port in service.spec.template.container.ports
-            if port.published and networking.mode_of(port) == pb.PUBLISH_MODE_INGRESS
-        }
-        return scheduler.schedule(snapshot.all(pb.Node).values(), placed, waiting, templates, now_ms, everywhere)
+        return scheduler.schedule(
+            snapshot.all(pb.Node).values(),
+            [task for task in snapshot.all(pb.Task).values() if task.node_id],
+            waiting,
+            {one.meta.id: one.template for one in snapshot.all(pb.Revision).values()},
+            now_ms,
+            rules_of(snapshot, self._strategy),
+        )
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
+
+
+def rules_of(snapshot: Snapshot, strategy: scheduler.Strategy) -> scheduler.Rules:
+    """What the services have to do with the placement of tasks."""
+    services = snapshot.all(pb.Service).values()
+    return scheduler.Rules(
+        everywhere={
+            networking.published_key(port): kinds.label(service)
+            for service in services
+            for port in service.spec.template.container.ports
+            if port.published and networking.mode_of(port) == pb.PUBLISH_MODE_INGRESS
+        },
+        services={(one.meta.namespace, one.meta.name): one for one in services},
+        strategy=strategy,
+    )
+
+
+def _has_moved_on(change: Change) -> bool:
+    """A task was given a node, became ready or is so no more, or was told to stop."""
+    before, after = change.before, change.after
+    if not isinstance(before, pb.Task) or not isinstance(after, pb.Task):
+        return False
+    return (before.node_id, before.status.ready, before.desired_state) != (
+        after.node_id,
+        after.status.ready,
+        after.desired_state,
+    )
 
 
 def _has_another_spec(change: Change) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from controlplane.core import addresses, garbage, plan, published, replicated
+from controlplane.controllers.dependencies import waits_for
+from controlplane.core import addresses, ask, dependencies, garbage, image_names, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
@@ -10,7 +11,7 @@ from protos.orch.v1 import objects_pb2 as pb
 
 
 class Services:
-    """Replicated services: tasks for their slots, their revisions and their status."""
+    """Replicated and global services: tasks for their places, their revisions and their status."""
 
     name = "services"
 
@@ -22,16 +23,16 @@ class Services:
         node = change.after or change.before
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
-            concerned = {node.meta.id, *_draining(snapshot)}
-            return {
-                f"{task.meta.namespace}/{task.service}" for one in concerned for task in snapshot.tasks_on(one).values()
-            }
+            concerned = {node.meta.id, *_draining(snapshot), *_tainted(snapshot)}
+            tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
+            return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
             return []
         return [
             *service_keys(change),
             *_waiting_for_its_address(change, snapshot),
             *_publishing_the_same(change, snapshot),
+            *_needed_no_more(change),
         ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
@@ -71,15 +72,20 @@ class Services:
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
+        draining |= _repelled(service, snapshot)
         situation = replicated.Situation(
             service=service,
             revisions=snapshot.revisions_of(namespace, name).values(),
             tasks=snapshot.tasks_of(namespace, name).values(),
             draining=draining,
             now_ms=now_ms,
+            nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
+            digest=_digest(snapshot, service.spec.template.container.image),
+            waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
+            needed=bool(_needed_by(service, snapshot)),
             trouble="; ".join(
                 self._troubles(service, snapshot, without=[family for family, got in given.items() if not got])
             ),
@@ -89,6 +95,9 @@ class Services:
     def _troubles(self, service: pb.Service, snapshot: Snapshot, *, without: Iterable[Family]) -> Iterator[str]:
         for family in without:
             yield f"no virtual address: the range {self._ranges[family]} has none left"
+        needed_by = _needed_by(service, snapshot)
+        if needed_by:
+            yield f"it is deleted after {', '.join(needed_by)}, which depends on it"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
         if found is not None:
             (protocol, number), holder = found
@@ -121,7 +130,7 @@ class Garbage:
         return garbage.collect(
             snapshot.tasks_of(namespace, name).values(),
             snapshot.revisions_of(namespace, name).values(),
-            service_exists=snapshot.get(pb.Service, name, namespace=namespace) is not None,
+            snapshot.get(pb.Service, name, namespace=namespace),
         )
 
     def done(self, keys: frozenset[str]) -> None:
@@ -153,6 +162,40 @@ def _draining(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(node.meta.id for node in nodes if node.spec.availability == pb.AVAILABILITY_DRAIN)
 
 
+def _global_keys(snapshot: Snapshot) -> set[str]:
+    """The services that any node may get a task of."""
+    services = snapshot.all(pb.Service).values()
+    return {_key(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
+
+
+def _digest(snapshot: Snapshot, image: str) -> str:
+    """Of an image that the cluster has, or that is named by its digest."""
+    if not image_names.is_reference(image):
+        return ""
+    found = snapshot.get(pb.Image, image_names.canonical(image))
+    return image_names.digest_of(image) or (found.status.digest if found is not None else "")
+
+
+def _tainted(snapshot: Snapshot) -> frozenset[str]:
+    """The nodes that some tasks have to leave."""
+    nodes = snapshot.all(pb.Node).values()
+    return frozenset(node.meta.id for node in nodes if any(map(_drives_out, node.spec.taints)))
+
+
+def _repelled(service: pb.Service, snapshot: Snapshot) -> frozenset[str]:
+    """The nodes that tasks of the service have to leave, since it does not stand a `no-execute` taint of theirs."""
+    tolerations = service.spec.template.placement.tolerations
+    return frozenset(
+        node.meta.id
+        for node in snapshot.all(pb.Node).values()
+        if any(_drives_out(taint) and not ask.stands(tolerations, taint) for taint in node.spec.taints)
+    )
+
+
+def _drives_out(taint: pb.Taint) -> bool:
+    return ask.effect_of(taint) == pb.TAINT_EFFECT_NO_EXECUTE
+
+
 def _takes_tasks(node: pb.Node) -> bool:
     return node.status.state == pb.NODE_STATE_READY and node.spec.availability == pb.AVAILABILITY_ACTIVE
 
@@ -176,6 +219,21 @@ def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str
         for service in (snapshot.all(pb.Service).values() if had else ())
         if any(addresses.wanted(service, family) for family in had)
     ]
+
+
+def _needed_by(service: pb.Service, snapshot: Snapshot) -> tuple[str, ...]:
+    """The services that one that is being deleted has to outlive."""
+    if not service.meta.deleted_at:
+        return ()
+    return dependencies.needed_by(service, snapshot.all(pb.Service).values())
+
+
+def _needed_no_more(change: Change) -> Iterable[str]:
+    """When a service goes, those that it depended on may have been waiting for that."""
+    gone = change.before
+    if change.after is not None or not isinstance(gone, pb.Service):
+        return []
+    return [f"{gone.meta.namespace}/{name}" for name in gone.spec.depends_on]
 
 
 def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:

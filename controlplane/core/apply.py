@@ -24,6 +24,9 @@ from protos.orch.v1 import objects_pb2 as pb
 MAX_CHANGES = store.MAX_OPERATIONS
 
 DEFAULT_NAMESPACE = "default"
+OUTDATED_HINT = (
+    "get the object again and repeat the change on it, or take meta.version out of the file; --force applies it anyway"
+)
 
 Identity: TypeAlias = tuple[str, str, str]
 """Kind, namespace (empty where there is none) and name."""
@@ -48,11 +51,11 @@ class Decision:
     @property
     def changes(self) -> tuple[plan.Write, ...]:
         """One for each object that is new or different."""
-        return tuple(
-            plan.Write(value=result.after, why="applied")
-            for result in self.results
-            if result.action != api.APPLY_ACTION_UNCHANGED
-        )
+        return tuple(plan.Write(value=result.after, why="applied") for result in self.different())
+
+    def different(self) -> tuple[Result, ...]:
+        """Those that something is written for."""
+        return tuple(result for result in self.results if result.action != api.APPLY_ACTION_UNCHANGED)
 
 
 def identity(value: kinds.StoredObject) -> Identity:
@@ -61,10 +64,16 @@ def identity(value: kinds.StoredObject) -> Identity:
     return kind.name, value.meta.namespace if kind.namespaced else "", value.meta.name
 
 
-def prepare(wanted: Sequence[kinds.StoredObject]) -> tuple[kinds.StoredObject, ...]:
-    """Copies of the objects with their namespace filled in. Raises Invalid with every mistake that they have."""
-    prepared = tuple(_with_namespace(value) for value in wanted)
+def prepare(
+    wanted: Sequence[kinds.StoredObject], *, stack: str = "", force: bool = False
+) -> tuple[kinds.StoredObject, ...]:
+    """Copies of the objects with their namespace and stack filled in. Raises Invalid with every mistake that they have.
+
+    `force`: whatever version they were made from.
+    """
+    prepared = tuple(_with_place(value, stack, force=force) for value in wanted)
     mistakes = [mistake for value in prepared for mistake in _mistakes(value)]
+    mistakes += [mistake for value in prepared for mistake in _other_stack(value, stack)]
     mistakes += _duplicates(prepared)
     if mistakes:
         raise errors.of_mistakes(errors.Invalid, mistakes)
@@ -78,8 +87,10 @@ def decide(
     others: Iterable[kinds.StoredObject] = (),
     now_ms: int,
     new_id: Callable[[], str],
+    asked_by: str = "",
 ) -> Decision:
     """What to do about each of the prepared objects, given those that are there under their names, and all others.
+    `asked_by`: who applies them, for the history of rollouts.
 
     Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
     """
@@ -87,9 +98,10 @@ def decide(
     refusals += relations.refusals(wanted, relations.Surroundings.after(others, wanted))
     if refusals:
         raise _of_refusals(refusals)
-    results = tuple(_result(existing.get(identity(value)), value, now_ms=now_ms, new_id=new_id) for value in wanted)
+    merged = [_merged(existing.get(identity(value)), value, asked_by) for value in wanted]
+    results = tuple(_result(existing.get(identity(one)), one, now_ms=now_ms, new_id=new_id) for one in merged)
     decision = Decision(results=results)
-    _check_size(decision.changes)
+    check_size(decision.changes)
     return decision
 
 
@@ -104,7 +116,8 @@ def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: in
     return stamped
 
 
-def _check_size(changes: Sequence[plan.Write]) -> None:
+def check_size(changes: Sequence[plan.Change]) -> None:
+    """Raises Invalid for more than the store can write all or nothing."""
     size_bytes = sum(len(change.key) + change.value.ByteSize() for change in changes)
     for number, most, what in ((len(changes), MAX_CHANGES, "objects"), (size_bytes, store.MAX_COMMIT_BYTES, "bytes")):
         if number > most:
@@ -114,10 +127,13 @@ def _check_size(changes: Sequence[plan.Write]) -> None:
             )
 
 
-def _with_namespace(value: kinds.StoredObject) -> kinds.StoredObject:
+def _with_place(value: kinds.StoredObject, stack: str, *, force: bool) -> kinds.StoredObject:
     prepared = plan.copy(value)
-    if kinds.of(value).namespaced and not value.meta.namespace:
-        prepared.meta.namespace = DEFAULT_NAMESPACE
+    if kinds.of(value).namespaced:
+        prepared.meta.namespace = value.meta.namespace or DEFAULT_NAMESPACE
+        prepared.meta.stack = value.meta.stack or stack
+    if force:
+        prepared.meta.version = 0
     return prepared
 
 
@@ -136,6 +152,12 @@ def _mistakes(value: kinds.StoredObject) -> Iterator[errors.Mistake]:
         yield errors.Mistake(object=kinds.label(value), path=problem.path, message=text)
 
 
+def _other_stack(value: kinds.StoredObject, stack: str) -> Iterator[errors.Mistake]:
+    if stack and kinds.of(value).namespaced and value.meta.stack != stack:
+        text = f"it is of the stack {value.meta.stack}, and not of {stack}"
+        yield errors.Mistake(object=kinds.label(value), path="meta.stack", message=text)
+
+
 def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mistake]:
     seen: set[Identity] = set()
     for value in prepared:
@@ -149,7 +171,12 @@ def _duplicates(prepared: Sequence[kinds.StoredObject]) -> Iterator[errors.Mista
 
 
 # An error has one status code and one hint: those of the first kind here.
-_PRECEDENCE: Sequence[type[errors.RequestError]] = (errors.Outdated, errors.NotNow, errors.Unknown)
+_PRECEDENCE: Sequence[type[errors.RequestError]] = (
+    errors.Outdated,
+    errors.Invalid,
+    errors.NotNow,
+    errors.Unknown,
+)
 
 
 def _of_refusals(refusals: Sequence[relations.Refusal]) -> errors.RequestError:
@@ -166,10 +193,10 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         return relations.Refusal(error=error, mistake=mistake, hint=hint)
 
     version = before.meta.version if before else 0
-    if wanted.meta.version not in {0, version}:
+    if wanted.meta.version not in {0, version} and not _is_same_wish(before, wanted):
         there = f"is at version {version} now" if before else "is gone"
         message = f"the object {there}, and the change was made to version {wanted.meta.version}"
-        yield refusal(errors.Outdated, "meta.version", message, "get the object again and repeat the change on it")
+        yield refusal(errors.Outdated, "meta.version", message, OUTDATED_HINT)
     if before is None:
         if isinstance(wanted, pb.Node):
             hint = "start an agent on the machine; `orchctl node ls` lists the nodes that have joined"
@@ -182,15 +209,29 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         yield refusal(errors.NotNow, problem.path, problem.message, problem.hint)
 
 
+def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> bool:
+    """Nothing would be overwritten: what people say has not changed since, or it is what is wanted already.
+
+    Versions also rise when the system writes a status, which takes nothing away from anybody. The generation tells
+    whether the spec has changed since; labels and annotations raise none, and have to be the same.
+    """
+    if before is None:
+        return False
+    if not diff.changes(before, _merged(before, wanted, "")):
+        return True
+    spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
+    return spoken and wanted.meta.generation == before.meta.generation
+
+
 # Results ----------------------------------------------------------------------------------------------------------
 
 
 def _result(
-    before: kinds.StoredObject | None, wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]
+    before: kinds.StoredObject | None, merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]
 ) -> Result:
     if before is None:
-        return Result(before=None, after=_new(wanted, now_ms=now_ms, new_id=new_id), action=api.APPLY_ACTION_CREATED)
-    after = changed(before, _merged(before, wanted), now_ms=now_ms)
+        return Result(before=None, after=_new(merged, now_ms=now_ms, new_id=new_id), action=api.APPLY_ACTION_CREATED)
+    after = changed(before, merged, now_ms=now_ms)
     if after is before:
         return Result(before=before, after=before, action=api.APPLY_ACTION_UNCHANGED)
     return Result(
@@ -198,24 +239,35 @@ def _result(
     )
 
 
-def _new(wanted: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
-    made = _merged(type(wanted)(), wanted)
+def _new(merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
+    made = plan.copy(merged)
     made.meta.id = new_id()
     made.meta.generation = 1
     made.meta.created_at = made.meta.updated_at = now_ms
-    if isinstance(made, pb.Service) and not made.spec.HasField("replicas"):
+    replicated = isinstance(made, pb.Service) and made.spec.mode != pb.SERVICE_MODE_GLOBAL
+    if isinstance(made, pb.Service) and replicated and not made.spec.HasField("replicas"):
         made.spec.replicas = 1
     return made
 
 
-def _merged(before: kinds.StoredObject, wanted: kinds.StoredObject) -> kinds.StoredObject:
-    """The user's fields of `wanted` with the system's of `before`."""
-    after = plan.copy(wanted)
+def _merged(there: kinds.StoredObject | None, wanted: kinds.StoredObject, asked_by: str) -> kinds.StoredObject:
+    """The user's fields of `wanted` with the system's of what is there."""
+    after, before = plan.copy(wanted), there if there is not None else type(wanted)()
     _take_system_fields(after, before)
     _take_system_fields(after.meta, before.meta)
     if isinstance(before, pb.Service) and isinstance(after, pb.Service):
+        _take_system_fields(after.spec, before.spec)
         _keep_replicas(after.spec, before.spec)
+        if after.spec.template != before.spec.template:
+            ask_anew(after.spec, asked_by)
     return after
+
+
+def ask_anew(spec: pb.ServiceSpec, asked_by: str) -> None:
+    """Notes who asks for another template. What was said about the rollout of the one before counts no more."""
+    spec.rollout.asked_by = asked_by
+    spec.rollout.ClearField("promoted_revision_id")
+    spec.rollout.ClearField("aborted_revision_id")
 
 
 def _keep_replicas(after: pb.ServiceSpec, before: pb.ServiceSpec) -> None:

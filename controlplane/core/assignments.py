@@ -16,8 +16,8 @@ from protos.orch.v1 import objects_pb2 as pb
 
 _Subnets = TypeVar("_Subnets", wire.NetworkPeer, wire.NodeNetwork)
 
-Seen = tuple[int, bool]
-"""What an agent was told of a task: its desired state, and whether the leader counts it as ended."""
+Seen = tuple[int, bool, str]
+"""What an agent was told of a task: its desired state, whether the leader counts it as ended, and what it waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class Work:
     tasks: Collection[pb.Task] = ()
     revisions: Mapping[str, pb.Revision] = field(default_factory=dict)
     network: wire.NodeNetwork = field(default_factory=wire.NodeNetwork)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The node's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Told:
 
 
 def _seen(task: pb.Task) -> Seen:
-    return task.desired_state, states.is_terminal(task.status.state)
+    return task.desired_state, states.is_terminal(task.status.state), task.waits_for
 
 
 def complete(
@@ -55,6 +57,7 @@ def complete(
     message.type = wire.Assignment.TYPE_COMPLETE
     message.applies_to = 0
     message.network.CopyFrom(work.network)
+    message.node.CopyFrom(wire.NodeFacts(labels=work.labels))
     return message, told
 
 
@@ -63,7 +66,7 @@ def incremental(
 ) -> tuple[wire.Assignment | None, Told]:
     """What changed since `told`; None when nothing did. `services`: since the list that was told."""
     message, after = _difference(told, work, services, withdrawn)
-    of_work = message.tasks or message.removed_tasks or message.HasField("network")
+    of_work = message.tasks or message.removed_tasks or message.HasField("network") or message.HasField("node")
     if not (of_work or message.services or message.removed_services or message.withdrawn_tasks):
         return None, told
     message.type = wire.Assignment.TYPE_INCREMENTAL
@@ -101,6 +104,8 @@ def _of_work(told: Told, work: Work) -> tuple[wire.Assignment, Told]:
     )
     if work.network != told.work.network:
         message.network.CopyFrom(work.network)
+    if work.labels != told.work.labels:
+        message.node.CopyFrom(wire.NodeFacts(labels=work.labels))
     return message, Told(tasks=now, revisions=needed)
 
 

@@ -1,25 +1,42 @@
-"""Decides the small changes: delete, scale, and a node's labels and availability.
+"""Decides the small changes: delete, scale, labels and annotations, and a node's taints and availability.
 
 Each function is given the object as it is stored and answers with how it should be stored, or refuses. An object that
 is returned as it came needs no write.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, plan, relations
+from controlplane.core import apply, ask, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import kinds
+from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
 
-ObjectT = TypeVar("ObjectT", pb.Service, pb.Node)
+ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What becomes of the labels, or of the annotations, of an object."""
+
+    add: Mapping[str, str]
+    remove: Collection[str]
+
+    def apply(self, present: MutableMapping[str, str]) -> None:
+        for key in self.remove:
+            present.pop(key, None)
+        present.update(self.add)
 
 
 def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
     """The service with another number of replicas."""
     if service.meta.deleted_at:
         raise errors.NotNow(f"{kinds.label(service)} is being deleted and cannot be scaled")
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+        hint = "its constraints, and the availability of nodes, decide where it runs"
+        raise errors.Invalid(f"{kinds.label(service)} is global: it has one task on each node that fits", hint=hint)
     scaled = plan.copy(service)
     scaled.spec.replicas = replicas
     return _checked(service, scaled, now_ms)
@@ -31,16 +48,56 @@ def update_node(
     availability: pb.Availability.ValueType,
     set_labels: Mapping[str, str],
     remove_labels: Iterable[str],
+    set_taints: Iterable[pb.Taint] = (),
+    remove_taints: Iterable[str] = (),
     now_ms: int,
 ) -> pb.Node:
-    """The node with other labels or another availability; UNSPECIFIED leaves it as it is."""
+    """The node with other labels or taints, or another availability; UNSPECIFIED leaves it as it is."""
     updated = plan.copy(node)
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
     for key in remove_labels:
         updated.meta.labels.pop(key, None)
     updated.meta.labels.update(set_labels)
+    taints = taints_after(updated.spec.taints, set_taints, remove_taints)
+    if taints != list(updated.spec.taints):
+        del updated.spec.taints[:]
+        updated.spec.taints.extend(taints)
     return _checked(node, updated, now_ms)
+
+
+def update_meta(
+    value: kinds.StoredObject, *, labels: Words, annotations: Words, overwrite: bool, now_ms: int
+) -> pb.Service | pb.Node | pb.Network:
+    """The object with other labels and annotations. What is there already gets another value only with `overwrite`."""
+    if not isinstance(value, pb.Service | pb.Node | pb.Network):
+        raise errors.Invalid(
+            f"{kinds.label(value)}: the system makes these, with their labels",
+            hint="services, nodes and networks can be labelled and annotated",
+        )
+    updated: pb.Service | pb.Node | pb.Network = plan.copy(value)
+    for what, words, present in (
+        ("label", labels, updated.meta.labels),
+        ("annotation", annotations, updated.meta.annotations),
+    ):
+        taken = sorted(key for key, text in words.add.items() if present.get(key, text) != text)
+        if taken and not overwrite:
+            text = f"{kinds.label(value)} has the {what} {taken[0]}={present[taken[0]]} already"
+            raise errors.NotNow(text, hint="--overwrite gives it another value")
+        words.apply(present)
+    return _checked(value, updated, now_ms)
+
+
+def taints_after(before: Iterable[pb.Taint], setting: Iterable[pb.Taint], removed: Iterable[str]) -> list[pb.Taint]:
+    """The taints of a node without those of `removed` (`key` or `key:effect`), and with those that are set."""
+
+    def mark(taint: pb.Taint) -> tuple[str, str]:
+        return taint.key, schema.enum_word(pb.TaintEffect.DESCRIPTOR, ask.effect_of(taint))
+
+    gone = set(removed)
+    kept = {mark(one): one for one in before if one.key not in gone and ":".join(mark(one)) not in gone}
+    kept.update({mark(one): one for one in setting})
+    return list(kept.values())
 
 
 def mark_deleted(service: pb.Service, *, now_ms: int) -> pb.Service:
@@ -58,6 +115,8 @@ def check_removable(value: kinds.StoredObject, services: Iterable[pb.Service]) -
         relations.check_unused(value, services)
     if isinstance(value, pb.Cluster):
         raise errors.Invalid("the cluster's record is the leader's memory, and stays")
+    if isinstance(value, pb.Event):
+        raise errors.Invalid("events go by themselves, the oldest first")
     if isinstance(value, pb.Task | pb.Revision):
         _refuse_owned(value)
     if isinstance(value, pb.Node) and value.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:

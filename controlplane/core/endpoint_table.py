@@ -118,7 +118,7 @@ class Table:
                 yield from self._concerned_by_node(node, snapshot, gone=change.after is None)
             case pb.Network() as network:
                 yield from self._concerned_by_network(network, snapshot, gone=change.after is None)
-            case pb.Image() | pb.Endpoints() | pb.Cluster() | None:
+            case pb.Image() | pb.Event() | pb.Endpoints() | pb.Cluster() | None:
                 pass
 
     def _concerned_by_node(self, node: pb.Node, snapshot: snapshots.Snapshot, *, gone: bool) -> Iterator[str]:
@@ -174,7 +174,8 @@ class Table:
         """Notes the ports that a service claims; the services that this concerns."""
         namespace, _, name = key.partition("/")
         service = snapshot.get(pb.Service, name, namespace=namespace)
-        newest = revisions.latest(snapshot.revisions_of(namespace, name).values())
+        known = snapshot.revisions_of(namespace, name).values()
+        newest = revisions.present(service, known) if service is not None else None
         if service is None or newest is None:
             return self._claims.replace(key, frozenset(), (0, ""))
         ports = published.on_every_node(newest.template.container.ports)
@@ -230,11 +231,11 @@ def endpoints_of(snapshot: snapshots.Snapshot) -> dict[str, pb.Endpoints]:
     table = Table()
     table.rebuild(snapshot)
     by_id = {service.meta.id: service for service in snapshot.all(pb.Service).values()}
-    shown = (_shown(one, by_id) for one in table.everything().changed)
-    return {kinds.key(one): one for one in shown}
+    return {kinds.key(one): one for one in (shown(each, by_id) for each in table.everything().changed)}
 
 
-def _shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.Endpoints:
+def shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.Endpoints:
+    """What people are shown of one service; `by_id`: all that there are."""
     meta = by_id[value.id].meta
     return pb.Endpoints(
         meta=pb.Meta(

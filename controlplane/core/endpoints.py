@@ -42,7 +42,7 @@ def network_service(
     `node_states`: of every node, by id. `internal_networks`: as `namespace/name`. `lost`: ports that it would
     publish and another service has.
     """
-    newest = revisions.latest(known)
+    newest = revisions.present(service, known)
     if newest is None:
         return None
     ports = newest.template.container.ports

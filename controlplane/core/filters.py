@@ -2,16 +2,22 @@
 
 A filter answers with a mask of the nodes that it lets through. Only when a task finds no place is it asked for its
 reasons, node by node; the order of `FILTERS` decides which reason a node is counted under: the most basic one first.
+
+STILL filters answer the same however many tasks of the group are placed; those of ROOM are exhausted node by node; and
+those of MOVING (`neighbourhood`) may let a node through again when others were given tasks.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from controlplane.core import ask as asking
 from controlplane.core import fleet as fleets
-from protos import units
+from controlplane.core import neighbourhood
+from controlplane.core.ask import Ask
+from protos import schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
 MAX_EXAMPLES = 3
@@ -23,107 +29,256 @@ NODE_STATE_WORDS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """`passes`: the nodes that take the template. `detail`: why the node of this row does not, in words."""
+    """`passes`: the nodes that take what is asked. `detail`: why the node of this row does not, in words."""
 
     name: str
-    passes: Callable[[fleets.Fleet, pb.TaskTemplate], fleets.Mask]
-    detail: Callable[[fleets.Fleet, pb.TaskTemplate, int], str]
+    passes: Callable[[fleets.Fleet, Ask], fleets.Mask]
+    detail: Callable[[fleets.Fleet, Ask, int], str]
 
 
-def _state_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+def everywhere(fleet: fleets.Fleet) -> fleets.Mask:
+    """All nodes."""
+    return np.ones(len(fleet.nodes), dtype=np.bool_)
+
+
+# Nodes ----------------------------------------------------------------------------------------------------------------
+
+
+def _state_detail(fleet: fleets.Fleet, _ask: Ask, row: int) -> str:
     return f"the node is {NODE_STATE_WORDS.get(fleet.nodes[row].status.state, 'not ready')}"
 
 
-def _availability_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+def _availability_detail(fleet: fleets.Fleet, _ask: Ask, row: int) -> str:
     drained = fleet.nodes[row].spec.availability == pb.AVAILABILITY_DRAIN
     return "the node is drained" if drained else "the node is paused"
 
 
-def _cpu_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed, free = template.container.resources.reservations.cpu, max(int(fleet.free_cpu[row]), 0)
-    return f"not enough processors: needs {units.format_cpu(needed)}, {units.format_cpu(free)} is free"
-
-
-def _memory_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    needed, free = template.container.resources.reservations.memory, max(int(fleet.free_memory[row]), 0)
-    return f"not enough memory: needs {units.about_bytes(needed)}, {units.about_bytes(free)} is free"
-
-
-def _ports_detail(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> str:
-    taken = sorted(fleet.holders(row, template).items())
-    return ", ".join(f"port {number} is taken by {holder}" for (_, number), holder in taken)
-
-
-def _ports_free(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
-    if not fleets.host_ports(template):
-        return np.ones(len(fleet.nodes), dtype=np.bool_)
-    return np.array([not fleet.holders(row, template) for row in range(len(fleet.nodes))], dtype=np.bool_)
-
-
-def _users_detail(fleet: fleets.Fleet, _template: pb.TaskTemplate, row: int) -> str:
+def _users_detail(fleet: fleets.Fleet, _ask: Ask, row: int) -> str:
     why = fleet.nodes[row].status.description.no_users
     return f"the node gives no container users of its own, as `userns: auto` asks: {why}"
 
 
-def _users_given(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
+def _users_given(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
     """Only where it is written out: a template that leaves it open runs everywhere."""
-    if template.container.userns != pb.USER_NAMESPACE_AUTO:
-        return np.ones(len(fleet.nodes), dtype=np.bool_)
+    if not ask.own_users:
+        return everywhere(fleet)
     return np.array([not node.status.description.no_users for node in fleet.nodes], dtype=np.bool_)
 
 
-FILTERS = (
-    Filter(name="state", passes=lambda fleet, _: fleet.ready, detail=_state_detail),
-    Filter(name="availability", passes=lambda fleet, _: fleet.active, detail=_availability_detail),
-    Filter(name="users", passes=_users_given, detail=_users_detail),
-    Filter(
-        name="tasks",
-        passes=lambda fleet, _: fleet.free_tasks > 0,
-        detail=lambda _fleet, _template, _row: "the node has as many tasks as it takes",
-    ),
-    Filter(
-        name="cpu",
-        passes=lambda fleet, template: fleet.free_cpu >= template.container.resources.reservations.cpu,
-        detail=_cpu_detail,
-    ),
-    Filter(
-        name="memory",
-        passes=lambda fleet, template: fleet.free_memory >= template.container.resources.reservations.memory,
-        detail=_memory_detail,
-    ),
-    Filter(name="ports", passes=_ports_free, detail=_ports_detail),
-)
-
-
-def passing(fleet: fleets.Fleet, template: pb.TaskTemplate) -> fleets.Mask:
-    """The nodes that every filter lets through."""
-    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
-    for one in FILTERS:
-        mask &= one.passes(fleet, template)
+def _constraints_fulfilled(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    mask = everywhere(fleet)
+    for constraint in ask.constraints:
+        column = fleet.column(constraint.attribute)
+        mask &= column.where({value: constraint.fulfilled(value) for value in (*column.values, None)})
     return mask
 
 
-def takes(fleet: fleets.Fleet, template: pb.TaskTemplate, row: int) -> bool:
-    """Whether one node takes one more task, after others were booked on it."""
-    reserved = template.container.resources.reservations
-    return bool(
-        fleet.free_tasks[row] > 0
-        and fleet.free_cpu[row] >= reserved.cpu
-        and fleet.free_memory[row] >= reserved.memory
-        and not fleet.holders(row, template)
-    )
+def _constraints_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    for constraint in ask.constraints:
+        value = fleet.column(constraint.attribute).value(row)
+        if not constraint.fulfilled(value):
+            has = f"it has {value}" if value is not None else "it has none"
+            return f"constraint {constraint.text} is not fulfilled: {has}"
+    raise AssertionError("asked about a node that fulfils all")
 
 
-def explain(fleet: fleets.Fleet, template: pb.TaskTemplate) -> list[pb.Refusal]:
-    """Why no node takes the template: reasons with the number of nodes, most frequent first."""
+def _refusing(node: pb.Node, ask: Ask) -> pb.Taint | None:
+    """The first taint that keeps the task away."""
+    return next((taint for taint in node.spec.taints if _refuses(taint, ask)), None)
+
+
+def _refuses(taint: pb.Taint, ask: Ask) -> bool:
+    prefers = asking.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE
+    return not prefers and not asking.stands(ask.tolerations, taint)
+
+
+def _taints_stood(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    mask = everywhere(fleet)
+    for row in fleet.tainted:
+        mask[row] = _refusing(fleet.nodes[row], ask) is None
+    return mask
+
+
+def taint_words(taint: pb.Taint) -> str:
+    """`gpu=a100:no-schedule`, as it is written on a command line."""
+    effect = schema.enum_word(pb.TaintEffect.DESCRIPTOR, asking.effect_of(taint))
+    return f"{taint.key}{f'={taint.value}' if taint.value else ''}:{effect}"
+
+
+def _taints_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    taint = _refusing(fleet.nodes[row], ask)
+    assert taint is not None, "asked about a node that takes it"
+    return f"taint {taint_words(taint)} is not tolerated"
+
+
+# Room -----------------------------------------------------------------------------------------------------------------
+
+
+def _cpu_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    needed, free = units.format_cpu(ask.demand.cpu), units.format_cpu(max(int(fleet.free_cpu[row]), 0))
+    return f"not enough processors: needs {needed}, {free} is free"
+
+
+def _memory_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    needed, free = units.about_bytes(ask.demand.memory), units.about_bytes(max(int(fleet.free_memory[row]), 0))
+    return f"not enough memory: needs {needed}, {free} is free"
+
+
+def _pids_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    return f"not enough processes: needs {ask.demand.pids}, {max(int(fleet.free_pids[row]), 0)} are free"
+
+
+def _disk_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    needed, free = units.about_bytes(ask.demand.disk), units.about_bytes(max(int(fleet.free_disk[row]), 0))
+    return f"not enough disk: needs {needed}, {free} is free"
+
+
+def _generic_free(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    if not ask.demand.generic:
+        return everywhere(fleet)
+    return np.array([not _missing(free, ask) for free in fleet.generic], dtype=np.bool_)
+
+
+def _missing(free: Mapping[str, Sequence[str]], ask: Ask) -> str:
+    """The first resource that there is not enough of."""
+    return next((name for name, count in ask.demand.generic.items() if len(free.get(name, ())) < count), "")
+
+
+def _generic_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    name = _missing(fleet.generic[row], ask)
+    if name not in fleet.nodes[row].status.description.capacity.generic:
+        return f"the node has no {name}"
+    return f"not enough {name}: needs {ask.demand.generic[name]}, {len(fleet.generic[row][name])} is free"
+
+
+def _ports_free(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    if not ask.demand.ports:
+        return everywhere(fleet)
+    return np.array([not fleet.holders(row, ask.demand.ports) for row in range(len(fleet.nodes))], dtype=np.bool_)
+
+
+def _ports_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
+    taken = sorted(fleet.holders(row, ask.demand.ports).items())
+    return ", ".join(f"port {number} is taken by {holder}" for (_, number), holder in taken)
+
+
+def _per_node_left(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    if not ask.max_per_node:
+        return everywhere(fleet)
+    return np.asarray(fleet.rows_of(fleet.neighbours(ask.key).present) < ask.max_per_node, dtype=np.bool_)
+
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
+STILL: Sequence[Filter] = (
+    Filter(name="state", passes=lambda fleet, _: fleet.ready, detail=_state_detail),
+    Filter(name="availability", passes=lambda fleet, _: fleet.active, detail=_availability_detail),
+    Filter(name="users", passes=_users_given, detail=_users_detail),
+    Filter(name="constraints", passes=_constraints_fulfilled, detail=_constraints_detail),
+    Filter(name="taints", passes=_taints_stood, detail=_taints_detail),
+)
+"""What makes a node eligible, whatever else is on it."""
+
+MOVING: Sequence[Filter] = (
+    Filter(name="near", passes=neighbourhood.near_enough, detail=neighbourhood.near_detail),
+    Filter(name="apart", passes=neighbourhood.apart_enough, detail=neighbourhood.apart_detail),
+    Filter(
+        name="spread",
+        passes=lambda fleet, ask: neighbourhood.even_enough(fleet, ask, eligible(fleet, ask)),
+        detail=lambda fleet, ask, row: neighbourhood.uneven_detail(fleet, ask, eligible(fleet, ask), row),
+    ),
+)
+
+ROOM: Sequence[Filter] = (
+    Filter(
+        name="maxPerNode",
+        passes=_per_node_left,
+        detail=lambda _fleet, ask, _row: f"the node has {ask.max_per_node} of its tasks, the most that it takes",
+    ),
+    Filter(
+        name="tasks",
+        passes=lambda fleet, _: fleet.free_tasks > 0,
+        detail=lambda _fleet, _ask, _row: "the node has as many tasks as it takes",
+    ),
+    Filter(name="cpu", passes=lambda fleet, ask: _enough(fleet.free_cpu, ask.demand.cpu), detail=_cpu_detail),
+    Filter(
+        name="memory", passes=lambda fleet, ask: _enough(fleet.free_memory, ask.demand.memory), detail=_memory_detail
+    ),
+    Filter(name="pids", passes=lambda fleet, ask: _enough(fleet.free_pids, ask.demand.pids), detail=_pids_detail),
+    Filter(name="disk", passes=lambda fleet, ask: _enough(fleet.free_disk, ask.demand.disk), detail=_disk_detail),
+    Filter(name="generic", passes=_generic_free, detail=_generic_detail),
+    Filter(name="ports", passes=_ports_free, detail=_ports_detail),
+)
+
+FILTERS = (*STILL, *MOVING, *ROOM)
+
+
+def _enough(free: fleets.Amounts, needed: int) -> fleets.Mask:
+    """Who needs nothing finds enough on a node that has been promised more than it has."""
+    return np.asarray(free >= needed, dtype=np.bool_) if needed else np.ones(len(free), dtype=np.bool_)
+
+
+def eligible(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    """The nodes that might take it, if they had room."""
+    return _all_pass(STILL, fleet, ask)
+
+
+def passing(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    """The nodes that every filter lets through."""
+    return _all_pass(FILTERS, fleet, ask)
+
+
+def _all_pass(filters: Iterable[Filter], fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    mask = everywhere(fleet)
+    for one in filters:
+        mask &= one.passes(fleet, ask)
+    return mask
+
+
+def room(fleet: fleets.Fleet, ask: Ask) -> fleets.Amounts:
+    """How many of its tasks each node has room for, one after another.
+
+    Example: 1000m and 2Gi are free, a task takes 300m and 1Gi → 2.
+    """
+    left = np.maximum(fleet.free_tasks, 0)
+    for free, needed in (
+        (fleet.free_cpu, ask.demand.cpu),
+        (fleet.free_memory, ask.demand.memory),
+        (fleet.free_pids, ask.demand.pids),
+        (fleet.free_disk, ask.demand.disk),
+    ):
+        left = np.minimum(left, np.maximum(free, 0) // needed) if needed else left
+    if ask.demand.generic:
+        left = np.minimum(left, _generic_room(fleet, ask))
+    if ask.demand.ports:
+        left = np.minimum(left, _ports_free(fleet, ask))
+    if ask.max_per_node:
+        left = np.minimum(left, ask.max_per_node - fleet.rows_of(fleet.neighbours(ask.key).present))
+    return np.maximum(left, 0)
+
+
+def _generic_room(fleet: fleets.Fleet, ask: Ask) -> fleets.Amounts:
+    wanted = [(name, count) for name, count in ask.demand.generic.items() if count]
+    most = [
+        min((len(free.get(name, ())) // count for name, count in wanted), default=fleets.UNLIMITED)
+        for free in fleet.generic
+    ]
+    return np.array(most, dtype=np.int64)
+
+
+def explain(fleet: fleets.Fleet, ask: Ask, rows: Sequence[int] | None = None) -> list[pb.Refusal]:
+    """Why no node (or none of `rows`) takes it: reasons with the number of nodes, most frequent first."""
     examples: dict[tuple[str, str], list[str]] = {}
     counts: Counter[tuple[str, str]] = Counter()
-    undecided = np.ones(len(fleet.nodes), dtype=np.bool_)
+    undecided = everywhere(fleet)
+    if rows is not None:
+        undecided[:] = False
+        undecided[list(rows)] = True
     for one in FILTERS:
-        refused = undecided & ~one.passes(fleet, template)
+        refused = undecided & ~one.passes(fleet, ask)
         undecided &= ~refused
         for row in np.flatnonzero(refused).tolist():
-            reason = (one.name, one.detail(fleet, template, row))
+            reason = (one.name, one.detail(fleet, ask, row))
             counts[reason] += 1
             examples.setdefault(reason, []).append(fleet.nodes[row].meta.name)
     return [

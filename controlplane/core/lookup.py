@@ -4,10 +4,10 @@ The rule: a name or an id that fits exactly wins; tasks and nodes may also be na
 only one begins so. What is not found is answered with the nearest names.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from controlplane.core import endpoint_table, image_names
+from controlplane.core import endpoint_table, image_names, selectors
 from controlplane.core import request_errors as errors
 from controlplane.store import snapshots
 from manifests import suggest
@@ -35,14 +35,20 @@ def kind(name: str) -> kinds.Kind:
     return found
 
 
-def find(state: snapshots.Snapshot, reference: api.ObjectReference) -> kinds.StoredObject:
+EndpointsOf = Callable[[snapshots.Snapshot], Mapping[str, pb.Endpoints]]
+"""Whoever works out the only kind that nobody stores."""
+
+
+def find(
+    state: snapshots.Snapshot, reference: api.ObjectReference, endpoints_of: EndpointsOf = endpoint_table.endpoints_of
+) -> kinds.StoredObject:
     """The object that a request names. Raises Unknown or Invalid."""
     wanted = kind(reference.kind)
     if not reference.name:
         raise errors.Invalid(f"no name was given: which {wanted.name}?")
     namespace = (reference.namespace or DEFAULT_NAMESPACE) if wanted.namespaced else kinds.CLUSTER_NAMESPACE
     name = _canonical(wanted, reference.name)
-    present = _all(state, wanted)
+    present = _all(state, wanted, endpoints_of)
     exact = present.get(kinds.key_of(wanted, namespace, name))
     if exact is not None:
         return exact
@@ -83,10 +89,10 @@ def node_name(state: snapshots.Snapshot, node_id: str) -> str:
     return found.meta.name if found is not None else node_id
 
 
-def _all(state: snapshots.Snapshot, wanted: kinds.Kind) -> Mapping[str, kinds.StoredObject]:
+def _all(state: snapshots.Snapshot, wanted: kinds.Kind, endpoints_of: EndpointsOf) -> Mapping[str, kinds.StoredObject]:
     if wanted.derived:
         assert wanted.message is pb.Endpoints, "the only kind that nobody stores"
-        return endpoint_table.endpoints_of(state)
+        return endpoints_of(state)
     return state.all(wanted.message)  # type: ignore[type-var]  # a kind's message is one of its classes
 
 
@@ -128,14 +134,19 @@ class Selection:
     def __init__(self, request: api.ListRequest) -> None:
         self.kind = kind(request.kind)
         self._request = request
+        self._fits = selectors.parse(request.selector)
         if request.service and self.kind.message not in {pb.Task, pb.Revision}:
             raise errors.Invalid(f"{self.kind.name}s cannot be selected by service", hint="tasks and revisions can")
         if request.node and self.kind.message is not pb.Task:
             raise errors.Invalid(f"{self.kind.name}s cannot be selected by node", hint="tasks can")
+        if request.HasField("about") and self.kind.message is not pb.Event:
+            raise errors.Invalid(f"{self.kind.name}s are about nothing", hint="events can be selected like this")
 
-    def take(self, state: snapshots.Snapshot) -> list[kinds.StoredObject]:
+    def take(
+        self, state: snapshots.Snapshot, endpoints_of: EndpointsOf = endpoint_table.endpoints_of
+    ) -> list[kinds.StoredObject]:
         """The selected objects, ordered by namespace and name."""
-        chosen = (value for value in self._candidates(state) if self.takes(state, value))
+        chosen = (value for value in self._candidates(state, endpoints_of) if self.takes(state, value))
         return sorted(chosen, key=lambda value: (value.meta.namespace, value.meta.name, value.meta.id))
 
     def takes(self, state: snapshots.Snapshot, value: kinds.StoredObject) -> bool:
@@ -149,16 +160,30 @@ class Selection:
             return False
         if isinstance(value, pb.Task) and request.node and not self._is_on(state, value):
             return False
+        if isinstance(value, pb.Event) and request.HasField("about") and not _is_about(value, request.about):
+            return False
+        if not self._fits(value.meta.labels):
+            return False
         return all(value.meta.labels.get(key) == wanted for key, wanted in request.labels.items())
 
     def _is_on(self, state: snapshots.Snapshot, value: pb.Task) -> bool:
         return bool(value.node_id) and self._request.node in {value.node_id, node_name(state, value.node_id)}
 
-    def _candidates(self, state: snapshots.Snapshot) -> Iterator[kinds.StoredObject]:
+    def _candidates(self, state: snapshots.Snapshot, endpoints_of: EndpointsOf) -> Iterator[kinds.StoredObject]:
         """Few objects when an index knows them."""
         namespace, of_service = self._request.namespace, self._request.service
         if of_service and namespace:
             group = state.tasks_of if self.kind.message is pb.Task else state.revisions_of
             yield from group(namespace, of_service).values()
         else:
-            yield from _all(state, self.kind).values()
+            yield from _all(state, self.kind, endpoints_of).values()
+
+
+def _is_about(event: pb.Event, wanted: api.ObjectReference) -> bool:
+    """About the object itself, or about a task of the service."""
+    about = event.status.about
+    if about.namespace != wanted.namespace:
+        return False
+    if wanted.kind == "service" and about.service == wanted.name:
+        return True
+    return about.kind == wanted.kind and wanted.name in {about.name, about.id}

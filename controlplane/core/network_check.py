@@ -55,6 +55,7 @@ def with_names(
             what=finding.what,
             problem=finding.problem,
             microseconds=finding.microseconds,
+            unknown=finding.unknown,
         )
         for finding in findings
     ]

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from protos import kinds
 
-T = TypeVar("T", bound=kinds.StoredObject)
+T = TypeVar("T", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,5 +82,5 @@ def earliest(moments: Iterable[int | None]) -> int | None:
 def copy(value: T) -> T:
     """A copy to change. What came out of a cache is never changed itself."""
     fresh = type(value)()
-    fresh.CopyFrom(value)  # type: ignore[arg-type]  # the same type
+    fresh.CopyFrom(value)
     return fresh

@@ -1,4 +1,4 @@
-"""Whether objects fit together: networks that services name, and ports of nodes that only one of them can have.
+"""Whether objects fit together: networks that services name, what they wait for, and ports that only one can have.
 
 The rule: what is applied is held against everything that is there and everything else of the same apply. A service that
 is being deleted has its ports until it is gone; the networks that it names it does not need any more.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from controlplane.core import request_errors as errors
-from manifests import networking, quoting, suggest
+from manifests import dependencies, networking, quoting, suggest
 from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -68,11 +68,13 @@ class Surroundings:
 
 def refusals(wanted: Sequence[kinds.StoredObject], around: Surroundings) -> Iterator[Refusal]:
     """Why the objects of an apply do not fit together, or not with what is there."""
-    holders = around.holders()
+    holders, graph = around.holders(), dependencies.graph_of(around.services.values())
     for one in wanted:
         if isinstance(one, pb.Service):
             yield from _networks(one, around)
             yield from _ports(one, holders)
+            yield from _cycle(one, graph)
+            yield from _endless(one, around)
 
 
 def users_of(network: pb.Network, services: Iterable[pb.Service]) -> list[str]:
@@ -122,6 +124,29 @@ def _ports(
             mistake = _mistake(service, path, f"port {shown} is published by {kinds.label(holder)} already{leaving}")
             hint = "wait until it is gone, then apply again" if leaving else "publish another port"
             yield Refusal(error=errors.NotNow, mistake=mistake, hint=hint)
+
+
+def _cycle(service: pb.Service, graph: dependencies.Graph) -> Iterator[Refusal]:
+    """Services that wait for each other wait for ever."""
+    cycle = dependencies.cycle_through(_key(service), graph)
+    if cycle:
+        names = [one.partition("/")[2] for one in cycle]
+        message = f"{' → '.join(names)} wait for each other" if len(names) > 2 else f"{names[0]} waits for itself"
+        mistake = _mistake(service, f"spec.dependsOn.{names[1]}", message)
+        yield Refusal(error=errors.Invalid, mistake=mistake, hint="take one of them out of its `dependsOn`")
+
+
+def _endless(service: pb.Service, around: Surroundings) -> Iterator[Refusal]:
+    """Waiting for the end of what is started again whenever it ends."""
+    for name, condition in sorted(service.spec.depends_on.items()):
+        other = around.services.get(f"{service.meta.namespace}/{name}")
+        if condition != pb.DEPENDENCY_CONDITION_COMPLETED or other is None:
+            continue
+        if other.spec.template.restart.condition in {pb.RESTART_CONDITION_UNSPECIFIED, pb.RESTART_CONDITION_ANY}:
+            message = f"{name} is started again whenever it ends, so it is never completed"
+            mistake = _mistake(service, f"spec.dependsOn.{name}", message)
+            hint = f"write `restart: {{condition: on-failure}}` in the template of {name}, or wait until it is ready"
+            yield Refusal(error=errors.Invalid, mistake=mistake, hint=hint)
 
 
 def _clash(service: pb.Service, other: pb.Service, mine: int, theirs: int) -> bool:

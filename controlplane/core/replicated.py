@@ -1,17 +1,17 @@
-"""Keeps a replicated service whole: one good task in each of its slots, of the revision that its spec asks for.
+"""Keeps a service whole: one good task in each of its places, of the revision that its rollout leads to.
 
 The naive design reacts to events: a task failed, start another. It fails when an event is missed or two overlap. This
 one looks at all tasks of the service and says what is missing; asked twice, it says the same.
 
 A slot is free when its last task has ended. A task that was told to stop holds its slot until then, so that a
-replacement finds the port and the memory that it needs. Replacing for a new revision goes one slot at a time, and
-stops going as soon as something that should be ready is not.
+replacement finds the port and the memory that it needs. Which tasks are replaced when another revision is wanted is
+the rollout's to say (`replacing`); a new task may then stand beside the old one of its slot until it is ready.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from controlplane.core import plan, revisions, slots, tasks
+from controlplane.core import places, plan, replacing, revisions, rollout, slots, tasks, update_policy
 from controlplane.core import service_status as status_of
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -25,121 +25,173 @@ class Situation:
     revisions: Collection[pb.Revision]
     tasks: Collection[pb.Task]
     draining: frozenset[str]
-    """Ids of the nodes whose tasks have to leave."""
+    """Ids of the nodes whose tasks have to leave: drained, or with a taint that drives them out."""
     now_ms: int
+    nodes: Collection[pb.Node] = ()
+    """All of them, for a global service."""
     refuge: bool = False
     """Whether there is a node that takes the tasks that have to leave."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
     address6: str = ""
     """The same for IPv6."""
+    waits_for: str = ""
+    """What its new tasks are held for, when it depends on other services."""
+    needed: bool = False
+    """Whether services that are being deleted depend on it: it goes only after them."""
     trouble: str = ""
     """What the network does not give it, for its status."""
+    digest: str = ""
+    """Of the image that its template names, when the cluster has it."""
+
+    def revision(self, revision_id: str) -> pb.Revision | None:
+        return next((one for one in self.revisions if one.meta.id == revision_id), None)
 
 
 def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     """What to change so that the service comes nearer to its spec. `suffixes`: random parts for names of new tasks."""
-    if situation.service.meta.deleted_at:
+    if situation.service.meta.deleted_at and not situation.needed:
         return _delete(situation)
-    now_ms = situation.now_ms
-    revision, is_new = revisions.current(situation.service, situation.revisions, now_ms)
-    by_slot = slots.by_number(situation.tasks)
-    wanted = [
-        slots.sort_out(number, by_slot.pop(number, ()), revision.meta.id)
-        for number in range(1, situation.service.spec.replicas + 1)
-    ]
-    surplus = [task for members in by_slot.values() for task in members]
-    changes: list[plan.Change | None] = [plan.Write(value=revision, why="the template changed")] if is_new else []
-    changes += [tasks.stop(task, pb.DESIRED_STATE_REMOVE, "more replicas than wanted", now_ms) for task in surplus]
-    leaving = _leaving(wanted, situation)
-    changes += [change for slot in wanted for change in _clean(slot, leaving, now_ms)]
-    filling, wake_at = _fill(wanted, revision, situation, suffixes)
+    service, now_ms = situation.service, situation.now_ms
+    target, is_new = revisions.current(service, situation.revisions, now_ms, situation.digest)
+    course, surplus, judged_at = _course(situation, target)
+    told = {one.meta.id: one for one in revisions.annotated(service, target, situation.revisions, course.status)}
+    target = told.pop(target.meta.id, target)
+    changes: list[plan.Change] = []
+    if is_new or target != situation.revision(target.meta.id):
+        changes.append(plan.Write(value=target, why="the template changed" if is_new else "its rollout went on"))
+    changes += [plan.Write(value=one, why="another took its place") for one in told.values()]
+    changes += [stop for task in surplus if (stop := tasks.stop(task, pb.DESIRED_STATE_REMOVE, _why(service), now_ms))]
+    ended, begun, rests_until = course.replaced()
+    changes += _stops(course, ended, now_ms)
+    filling, wake_at = _fill(course, begun, situation, suffixes)
     changes += filling
-    changes.append(_replace_one(wanted, revision, situation))
-    changes.append(_status(situation, wanted, revision))
-    made = tuple(change for change in changes if change is not None)
-    return plan.Plan(changes=made, wake_at=wake_at)
+    status = _status(situation, course, target)
+    changes += [status] if status is not None else []
+    return plan.Plan(changes=tuple(changes), wake_at=plan.earliest([judged_at, rests_until, wake_at]))
 
 
-def _leaving(wanted: list[slots.Slot], situation: Situation) -> frozenset[str]:
+def _why(service: pb.Service) -> str:
+    if service.spec.stopped:
+        return "the service is stopped"
+    return "its node takes none" if service.spec.mode == pb.SERVICE_MODE_GLOBAL else "more replicas than wanted"
+
+
+def _course(situation: Situation, target: pb.Revision) -> tuple[replacing.Course, list[pb.Task], int | None]:
+    """Where the rollout stands and leads to, the tasks that have no place, and when to judge it again.
+
+    What is judged may turn the rollout back; then the slots are looked at once more, for the other revision.
+    """
+    service = situation.service
+    known = {one.meta.id: one for one in (*situation.revisions, target)}
+    status = rollout.follow(service, target.meta.id, situation.now_ms)
+    while True:
+        goal = known.get(rollout.goal_id(status), target)
+        members, surplus = _members(situation, goal)
+        policy = update_policy.of(service.spec, goal.template, len(members))
+        status, judged_at = rollout.judge(status, policy, service.spec.rollout, members, goal, situation.now_ms)
+        if known.get(rollout.goal_id(status), target) is goal:
+            break
+    course = replacing.Course(
+        status=status,
+        policy=policy,
+        control=service.spec.rollout,
+        goal=goal,
+        stable=known.get(status.stable_revision_id),
+        members=members,
+        leaving=_leaving(members, situation),
+        now_ms=situation.now_ms,
+    )
+    return course, surplus, judged_at
+
+
+def _members(situation: Situation, goal: pb.Revision) -> tuple[list[slots.Slot], list[pb.Task]]:
+    """The slots of the service, and the tasks that are in none of them."""
+    occupied = {task.target_node_id for task in situation.tasks if tasks.is_live(task)}
+    by_key = places.by_key(situation.tasks)
+    members = [
+        slots.sort_out(place, by_key.pop(place.key, ()), goal.meta.id)
+        for place in places.wanted(situation.service, goal.template, situation.nodes, occupied)
+    ]
+    return members, [task for others in by_key.values() for task in others]
+
+
+def _leaving(members: Sequence[slots.Slot], situation: Situation) -> frozenset[str]:
     """The tasks that leave the nodes that are drained now.
 
     A service of several replicas keeps the last one that does its work until another does, when there is a node for it.
     Example: of two replicas both are on n1. n1 is drained → slot 1 leaves; when it works on n2, slot 2 leaves.
     """
-    alive = [slot.task for slot in wanted if slot.task is not None]
+    alive = [task for slot in members if not slot.place.held for task in slot.live]
     leaving = [task for task in alive if task.node_id in situation.draining]
     working = [task for task in alive if tasks.is_ready(task)]
     others_work = any(task.node_id not in situation.draining for task in working)
-    if working and not others_work and situation.refuge and len(wanted) > 1:
+    if working and not others_work and situation.refuge and len(members) > 1:
         leaving.remove(working[-1])
     return frozenset(task.meta.id for task in leaving)
 
 
-def _clean(slot: slots.Slot, leaving: frozenset[str], now_ms: int) -> Iterator[plan.Change | None]:
-    """Doubles stop, tasks of a node that is drained leave, and what was lost is not wanted back."""
-    for double in slot.live[1:]:
-        yield tasks.stop(double, pb.DESIRED_STATE_SHUTDOWN, "the slot has a better task", now_ms)
-    if slot.task is not None and slot.task.meta.id in leaving:
-        yield tasks.stop(slot.task, pb.DESIRED_STATE_SHUTDOWN, "its node is drained", now_ms)
-    for ended in slot.ended:
-        if ended.status.state == states.ORPHANED:
-            yield tasks.stop(ended, pb.DESIRED_STATE_SHUTDOWN, "its node was lost; it stops if it returns", now_ms)
+def _stops(course: replacing.Course, ended: Sequence[pb.Task], now_ms: int) -> Iterator[plan.Change]:
+    """Doubles stop, tasks of a drained node leave, replaced ones make way, and what was lost is not wanted back."""
+    whys: dict[str, tuple[pb.Task, str]] = {}
+    for task, why in course.doubles():
+        whys.setdefault(task.meta.id, (task, why))
+    for slot in course.members:
+        for task in slot.live:
+            if task.meta.id in course.leaving:
+                whys.setdefault(task.meta.id, (task, "its node is drained"))
+        for task in slot.ended:
+            if task.status.state == states.ORPHANED:
+                whys.setdefault(task.meta.id, (task, "its node was lost; it stops if it returns"))
+    for task in ended:
+        whys.setdefault(task.meta.id, (task, course.why_replaced()))
+    stops = (tasks.stop(task, pb.DESIRED_STATE_SHUTDOWN, why, now_ms) for task, why in whys.values())
+    return (stop for stop in stops if stop is not None)
 
 
 def _fill(
-    wanted: list[slots.Slot], revision: pb.Revision, situation: Situation, suffixes: Iterator[str]
+    course: replacing.Course, begun: Sequence[slots.Slot], situation: Situation, suffixes: Iterator[str]
 ) -> tuple[list[plan.Change], int | None]:
-    """New tasks for the slots that are free, and when the next of those that have to wait may get one."""
+    """New tasks for the slots that are free or get a second one, and when the next of those that wait may get one."""
     changes: list[plan.Change] = []
     waiting: list[int] = []
-    for slot in wanted:
-        if slot.live or slot.stopping or slots.is_done(slot, revision):
+    chosen = course.revisions_of_free()
+    for slot in course.members:
+        revision = chosen.get(slot.place.key)
+        if revision is None or slot.stopping or slot.place.held or slots.is_done(slot, revision):
             continue
         ready_at = slots.ready_at(slot, revision.meta.id)
         if ready_at > situation.now_ms:
             waiting.append(ready_at)
             continue
-        task = tasks.make(
-            service=situation.service,
-            revision=revision,
-            slot=slot.number,
-            failures=slots.failures_before(slot, revision.meta.id),
-            suffix=next(suffixes),
-            now_ms=slots.next_moment(slot, situation.now_ms),
-        )
-        changes.append(plan.Write(value=task, why=f"slot {slot.number} is free"))
+        changes.append(_new(slot, revision, situation, next(suffixes), f"slot {slot.place.word} is free"))
+    changes += [_new(slot, course.goal, situation, next(suffixes), course.why_replaced()) for slot in begun]
     return changes, plan.earliest(waiting)
 
 
-def _replace_one(wanted: list[slots.Slot], revision: pb.Revision, situation: Situation) -> plan.Change | None:
-    """Stops one task of an older revision, when everything that should be ready is.
-
-    An old task that does no work is not worth waiting for: those go first, whatever the others do.
-    """
-    old = [slot.task for slot in wanted if slot.task is not None and slot.task.revision_id != revision.meta.id]
-    if not old:
-        return None
-    idle = [task for task in old if not tasks.is_ready(task)]
-    if not idle and any(slot.task is None and not slots.is_done(slot, revision) for slot in wanted):
-        return None
-    if not idle and not all(slot.task is None or tasks.is_ready(slot.task) for slot in wanted):
-        return None
-    chosen = (idle or old)[0]
-    if chosen.node_id in situation.draining:
-        return None  # it leaves already
-    return tasks.stop(chosen, pb.DESIRED_STATE_SHUTDOWN, f"replaced by revision {revision.number}", situation.now_ms)
+def _new(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str, why: str) -> plan.Change:
+    task = tasks.make(
+        service=situation.service,
+        revision=revision,
+        place=slot.place,
+        failures=slots.failures_before(slot, revision.meta.id),
+        suffix=suffix,
+        waits_for=situation.waits_for,
+        now_ms=slots.next_moment(slot, situation.now_ms),
+    )
+    return plan.Write(value=task, why=why)
 
 
-def _status(situation: Situation, wanted: list[slots.Slot], revision: pb.Revision) -> plan.Change | None:
-    status = status_of.of(situation.service, wanted, revision, situation.tasks)
-    status.address = situation.service.status.address or situation.address
-    status.address6 = situation.service.status.address6 or situation.address6
+def _status(situation: Situation, course: replacing.Course, target: pb.Revision) -> plan.Change | None:
+    service = situation.service
+    status = status_of.of(service, course, target, situation.tasks)
+    status.address = service.status.address or situation.address
+    status.address6 = service.status.address6 or situation.address6
     if situation.trouble:
         status.message += f"; {situation.trouble}"
-    if status == situation.service.status:
+    if status == service.status:
         return None
-    changed = plan.copy(situation.service)
+    changed = plan.copy(service)
     changed.status.CopyFrom(status)
     return plan.Write(value=changed, why=status.message)
 

@@ -3,7 +3,7 @@
 Reports come late, twice and out of order; states only rise, so an old report changes nothing.
 """
 
-from controlplane.core import plan
+from controlplane.core import plan, preemption
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -14,9 +14,11 @@ def accept(task: pb.Task, node_id: str, report: wire.TaskReport) -> plan.Write |
     before, after = task.status.state, report.status.state
     if task.node_id != node_id or states.is_terminal(before) or after < before:
         return None
-    if not states.allowed(before, after, states.Owner.AGENT) or report.status == task.status:
-        return None
     changed = plan.copy(task)
     changed.status.CopyFrom(report.status)
+    if task.status.reason == preemption.REASON:  # the agent knows that it was told to stop, and not why
+        changed.status.reason, changed.status.message = task.status.reason, task.status.message
+    if not states.allowed(before, after, states.Owner.AGENT) or changed.status == task.status:
+        return None
     changed.status.ClearField("refusals")
     return plan.Write(value=changed, why=f"{states.word(after)} {report.status.message}".strip())

@@ -1,28 +1,54 @@
-"""Which revision a service is at. A changed template makes a new one; everything else leaves it."""
+"""Which revision a service is at, and what became of each.
 
-from collections.abc import Collection
+A changed template makes a new one; everything else leaves it. A template that was there before gets its old revision
+again, so that `undo` goes back to the very tasks of it. `number` therefore says which was made first, and the history
+is in the order in which they were rolled out last.
+
+    apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
+"""
+
+from collections.abc import Collection, Iterator
 
 from controlplane.core import plan
-from manifests import defaults
+from manifests import defaults, diff
 from protos.orch.v1 import objects_pb2 as pb
 
-HISTORY = 10
-"""Revisions that are kept although no task runs them."""
+MAX_CHANGES = 8
+"""Lines of what a revision changes that are kept."""
 
 
-def latest(revisions: Collection[pb.Revision]) -> pb.Revision | None:
-    return max(revisions, key=lambda revision: revision.number, default=None)
+def present(service: pb.Service, revisions: Collection[pb.Revision]) -> pb.Revision | None:
+    """The revision whose tasks the service is to have, as its leader has decided; None before it has any."""
+    by_id = {revision.meta.id: revision for revision in revisions}
+    rollout = service.status.rollout
+    backwards = rollout.state in {pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_ROLLED_BACK}
+    found = by_id.get(rollout.stable_revision_id) if backwards else by_id.get(service.status.revision_id)
+    return found or max(revisions, key=order, default=None)
 
 
-def current(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) -> tuple[pb.Revision, bool]:
-    """The revision that the service's spec asks for, and whether it is new.
+def order(revision: pb.Revision) -> tuple[int, int]:
+    """Their order in the history: by when they were rolled out last."""
+    return revision.rolled_out_at, revision.number
+
+
+def existing(spec: pb.ServiceSpec, revisions: Collection[pb.Revision]) -> pb.Revision | None:
+    """The revision that the spec asks for, if it was made before."""
+    equal = [one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at]
+    return max(equal, key=order, default=None)
+
+
+def current(
+    service: pb.Service, revisions: Collection[pb.Revision], now_ms: int, digest: str = ""
+) -> tuple[pb.Revision, bool]:
+    """The revision that the service's spec asks for, and whether it is new. `digest`: of its image, when it is known.
 
     What the user wrote is compared, not what it resolves to: an upgrade that changes a default replaces no task.
     """
-    newest = latest(revisions)
-    if newest is not None and newest.written == service.spec.template:
-        return newest, False
-    number = newest.number + 1 if newest is not None else 1
+    spec = service.spec
+    there = existing(spec, revisions)
+    if there is not None:
+        return there, False
+    number = max((revision.number for revision in revisions), default=0) + 1
     name = f"{service.meta.name}-{number}"
     meta = pb.Meta(
         # The service's id is part of the revision's: a service that is made again under its old name starts anew.
@@ -34,17 +60,69 @@ def current(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int
         created_at=now_ms,
         updated_at=now_ms,
     )
-    template = service.spec.template
-    made = pb.Revision(meta=meta, service=service.meta.name, number=number, written=template)
-    made.template.CopyFrom(defaults.resolve(template))
+    made = pb.Revision(
+        meta=meta,
+        service=service.meta.name,
+        number=number,
+        written=spec.template,
+        template=defaults.resolve(spec.template),
+        restarted_at=spec.restarted_at,
+        image_digest=digest,
+        changes=_changes(present(service, revisions), spec),
+    )
     return made, True
 
 
-def outdated(revisions: Collection[pb.Revision], in_use: Collection[str]) -> list[plan.Remove]:
-    """Revisions that no task runs and that are older than the last HISTORY ones."""
-    oldest_first = sorted(revisions, key=lambda revision: revision.number)
-    return [
-        plan.Remove(value=revision, why=f"older than the last {HISTORY} and not in use")
-        for revision in oldest_first[:-HISTORY]
-        if revision.meta.id not in in_use
+def _changes(before: pb.Revision | None, spec: pb.ServiceSpec) -> list[str]:
+    if before is None:
+        return []
+    lines = list(diff.changes(before.written, spec.template))
+    if not lines and before.restarted_at != spec.restarted_at:
+        return ["restarted"]
+    more = len(lines) - MAX_CHANGES
+    return [*lines[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else [])]
+
+
+def annotated(
+    service: pb.Service, target: pb.Revision, revisions: Collection[pb.Revision], status: pb.RolloutStatus
+) -> Iterator[pb.Revision]:
+    """The revisions of which there is something new to say. `target` comes first, when it is among them."""
+    told = plan.copy(target)
+    told.outcome = _outcome(status, service.spec.rollout)
+    if target.rolled_out_at != status.began_at:
+        told.rolled_out_at = status.began_at
+        told.asked_by = service.spec.rollout.asked_by
+    if told != target:
+        yield told
+    for other in revisions:
+        if other.meta.id != target.meta.id and other.outcome == pb.REVISION_OUTCOME_ROLLING:
+            superseded = plan.copy(other)
+            good = other.meta.id == status.stable_revision_id
+            superseded.outcome = pb.REVISION_OUTCOME_COMPLETED if good else pb.REVISION_OUTCOME_SUPERSEDED
+            yield superseded
+
+
+def _outcome(status: pb.RolloutStatus, control: pb.RolloutControl) -> pb.RevisionOutcome.ValueType:
+    match status.state:
+        case pb.ROLLOUT_STATE_COMPLETED:
+            return pb.REVISION_OUTCOME_COMPLETED
+        case pb.ROLLOUT_STATE_ROLLING_BACK | pb.ROLLOUT_STATE_ROLLED_BACK:
+            aborted = control.aborted_revision_id == status.revision_id
+            return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
+        case _:
+            return pb.REVISION_OUTCOME_ROLLING
+
+
+def outdated(service: pb.Service, revisions: Collection[pb.Revision], in_use: Collection[str]) -> list[plan.Remove]:
+    """Revisions that no task runs, beyond the number of those that are kept."""
+    spec: pb.ServiceSpec = defaults.resolve(service.spec)
+    limit, status = spec.revision_history_limit, service.status
+    needed = {status.revision_id, status.rollout.revision_id, status.rollout.stable_revision_id}
+    newest = max(revisions, key=lambda revision: revision.number, default=None)
+    unused = [
+        revision
+        for revision in sorted(revisions, key=order)
+        if revision is not newest and revision.meta.id not in needed and revision.meta.id not in in_use
     ]
+    old = unused[: max(len(unused) - limit, 0)]
+    return [plan.Remove(value=one, why=f"older than the last {limit} that are kept, and not in use") for one in old]

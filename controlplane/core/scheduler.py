@@ -1,24 +1,43 @@
 """Chooses a node for every task that has none.
 
-Tasks of one revision are equal, so the work is done once for the group: filter all nodes, put those that pass into a
-heap by score, and take from it as many times as there are tasks. After each take only that node's score changes.
+Tasks of one revision are equal, so the work is done once for the group: filter all nodes, put those that pass into
+heaps by score (`choosing`, `scoring`), and take from them as many times as there are tasks. Groups come in the order of
+their service's priority; those that find no place may have others make way for them (`preemption`).
 
-The score spreads: fewest recent failures of the service, then fewest of its own tasks, then fewest tasks of all, then
-by name. Example: web has tasks on n1 and n2, n3 is empty but for a database → n3.
+A task of a global service belongs to one node: for it there is nothing to compare.
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-
-from controlplane.core import filters, fleet, plan, tasks
+from controlplane.core import ask as asking
+from controlplane.core import choosing, filters, fleet, plan, preemption, tasks
+from controlplane.core.scoring import Strategy
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
-Score = tuple[int, int, int, int]
+__all__ = ["Rules", "Strategy", "schedule"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What holds beside nodes and tasks."""
+
+    everywhere: Mapping[fleet.HostPort, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The ports that services publish on every node, and which service."""
+    services: Mapping[asking.ServiceKey, pb.Service] = field(default_factory=lambda: MappingProxyType({}))
+    """By namespace and name."""
+    strategy: Strategy = Strategy.SPREAD
+
+    def priority(self, key: asking.ServiceKey) -> int:
+        """Of a service; 0 of one that is gone."""
+        service = self.services.get(key)
+        return service.spec.priority if service is not None else 0
+
+
+DEFAULT_RULES = Rules()
 
 
 def schedule(
@@ -27,103 +46,146 @@ def schedule(
     waiting: Collection[pb.Task],
     templates: Mapping[str, pb.TaskTemplate],
     now_ms: int,
-    everywhere: Mapping[fleet.HostPort, str] = MappingProxyType({}),
+    rules: Rules = DEFAULT_RULES,
 ) -> plan.Plan:
-    """Nodes for the tasks of `waiting`, or the reasons why not. `placed`: every task that has a node; `everywhere`: the
-    ports that services publish on every node, and which service.
-    """
+    """Nodes for the tasks of `waiting`, or the reasons why not. `placed`: every task that has a node."""
     if not waiting:
         return plan.NOTHING
-    ships = fleet.survey(nodes, placed, templates, everywhere)
-    history = _History(placed)
+    work = _Pass(nodes, placed, templates, now_ms, rules)
     changes: list[plan.Change] = []
-    for group in _groups(waiting):
+    for group in _groups(waiting, rules):
         template = templates.get(group[0].revision_id)
         if template is not None:  # else its revision has not arrived yet; its arrival wakes the scheduler
-            changes += _place(ships, group, template, history, now_ms)
+            changes += work.place(group, template)
     return plan.Plan(changes=tuple(changes))
 
 
-class _History:
-    """How many tasks of a service each node has, and how many of a revision failed on it lately."""
-
-    def __init__(self, placed: Collection[pb.Task]) -> None:
-        self.present: Counter[tuple[str, str, str]] = Counter()
-        """By namespace, service and node id."""
-        self.failures: Counter[tuple[str, str]] = Counter()
-        """By revision id and node id."""
-        for task in placed:
-            if not states.is_terminal(task.status.state):
-                self.present[task.meta.namespace, task.service, task.node_id] += 1
-            elif tasks.failed(task):
-                self.failures[task.revision_id, task.node_id] += 1
+def failures_on(ships: fleet.Fleet, placed: Iterable[pb.Task]) -> dict[str, Counter[int]]:
+    """How many tasks of a revision failed lately on each row, by the revision's id."""
+    found: dict[str, Counter[int]] = {}
+    for task in placed:
+        if tasks.failed(task) and (row := ships.row_of.get(task.node_id)) is not None:
+            found.setdefault(task.revision_id, Counter())[row] += 1
+    return found
 
 
-def _groups(waiting: Collection[pb.Task]) -> Iterator[list[pb.Task]]:
-    """Tasks of one revision, oldest revision's first task first; within a group by slot."""
+def _groups(waiting: Collection[pb.Task], rules: Rules) -> Iterator[list[pb.Task]]:
+    """Tasks of one revision, the highest priority first, then the oldest first task; within a group by slot."""
     groups: dict[str, list[pb.Task]] = {}
     for task in sorted(waiting, key=lambda task: (task.meta.created_at, task.service, task.slot, task.meta.id)):
         groups.setdefault(task.revision_id, []).append(task)
-    return iter(groups.values())
+    return iter(sorted(groups.values(), key=lambda group: -rules.priority((group[0].meta.namespace, group[0].service))))
 
 
-def _place(
-    ships: fleet.Fleet, group: Sequence[pb.Task], template: pb.TaskTemplate, history: _History, now_ms: int
-) -> Iterator[plan.Change]:
-    heap = _heap(ships, template, group[0], history)
-    refusals: list[pb.Refusal] | None = None
-    for task in group:
-        row = _best(ships, template, heap)
-        if row is not None:
-            ships.take(row, template, fleet.holder(task))
-            yield _assign(task, ships.nodes[row], now_ms)
-            continue
-        if refusals is None:
-            refusals = filters.explain(ships, template)
-        waits = _wait(task, refusals, now_ms)
-        if waits is not None:
-            yield waits
+class _Pass:
+    """One look at the whole cluster; what one group takes, the next does not have."""
+
+    def __init__(
+        self,
+        nodes: Iterable[pb.Node],
+        placed: Collection[pb.Task],
+        templates: Mapping[str, pb.TaskTemplate],
+        now_ms: int,
+        rules: Rules,
+    ) -> None:
+        self._placed, self._templates, self._now_ms, self._rules = placed, templates, now_ms, rules
+        self._ships = fleet.survey(nodes, placed, templates, rules.everywhere)
+        self._failures = failures_on(self._ships, placed)
+        # Of tasks whose service is gone, the priority is 0.
+        self._lowest = min([0, *(service.spec.priority for service in rules.services.values())])
+        self._preemption: preemption.Preemption | None = None
+
+    def place(self, group: Sequence[pb.Task], template: pb.TaskTemplate) -> list[plan.Change]:
+        """What becomes of the tasks of a group."""
+        first, ships = group[0], self._ships
+        ask = asking.read(first, template, self._rules.priority((first.meta.namespace, first.service)))
+        failures = self._failures.get(ask.revision_id, Counter())
+        chooser = choosing.Chooser(ships, ask, failures, self._rules.strategy)
+        changes: list[plan.Change] = []
+        left: list[pb.Task] = []
+        for task in group:
+            row = self._choose(chooser, task)
+            if row is None:
+                left.append(task)
+            else:
+                granted = ships.grant(row, ask.demand.generic) if ask.demand.generic else None
+                changes.append(_assign(task, ships.nodes[row], granted, self._now_ms))
+        ships.take_all(chooser.taken, ask, fleet.holder(first))
+        return [*changes, *self._place_none(left, ask)]
+
+    def _choose(self, chooser: choosing.Chooser, task: pb.Task) -> int | None:
+        if not task.target_node_id:
+            return chooser.best()
+        row = self._ships.row_of.get(task.target_node_id)
+        return row if row is not None and chooser.on(row) else None
+
+    def _place_none(self, left: Sequence[pb.Task], ask: asking.Ask) -> Iterator[plan.Change]:
+        """The tasks that found no node: others make way for them, or they are told why not."""
+        refusals: list[pb.Refusal] | None = None
+        hopeless = False
+        for task in left:
+            way = None if hopeless and not task.target_node_id else self._make_way(task, ask)
+            if way is not None:
+                yield from preemption.stops(way, task, self._now_ms)
+                waits = _wait(task, _for_whom(way, self._ships), "Preempting", (), self._now_ms)
+            elif task.target_node_id:
+                told = self._explain_target(task, ask)
+                waits = _wait(task, filters.sentence(told), "Unschedulable", told, self._now_ms)
+            else:
+                hopeless = True
+                refusals = filters.explain(self._ships, ask) if refusals is None else refusals
+                waits = _wait(task, filters.sentence(refusals), "Unschedulable", refusals, self._now_ms)
+            if waits is not None:
+                yield waits
+
+    def _make_way(self, task: pb.Task, ask: asking.Ask) -> preemption.Way | None:
+        if ask.priority <= self._lowest:
+            return None
+        if self._preemption is None:
+            self._preemption = preemption.Preemption(self._ships, self._placed, self._templates, self._rules.services)
+        if not self._preemption.may_help(ask):
+            return None
+        row = self._ships.row_of.get(task.target_node_id, -1) if task.target_node_id else None
+        return self._preemption.make_way(ask, row)
+
+    def _explain_target(self, task: pb.Task, ask: asking.Ask) -> list[pb.Refusal]:
+        row = self._ships.row_of.get(task.target_node_id)
+        if row is None:
+            detail = "it is the only node for the task, and not there any more"
+            return [pb.Refusal(filter="target", detail=detail, nodes=1, examples=[task.target_node_id])]
+        return filters.explain(self._ships, ask, [row])
 
 
-def _heap(ships: fleet.Fleet, template: pb.TaskTemplate, task: pb.Task, history: _History) -> list[Score]:
-    heap: list[Score] = []
-    for row in np.flatnonzero(filters.passing(ships, template)).tolist():
-        node_id = ships.nodes[row].meta.id
-        failures = history.failures[task.revision_id, node_id]
-        present = history.present[task.meta.namespace, task.service, node_id]
-        heap.append((failures, present, int(ships.load[row]), row))
-    heapq.heapify(heap)
-    return heap
+def _for_whom(way: preemption.Way, ships: fleet.Fleet) -> str:
+    """`waits for room on node n2, until web-1-x and web-2-y have ended`."""
+    names = sorted(task.meta.name for task in (*way.victims, *way.ending))
+    shown = ", ".join(names[: filters.MAX_EXAMPLES])
+    more = f" and {len(names) - filters.MAX_EXAMPLES} more" if len(names) > filters.MAX_EXAMPLES else ""
+    verb = "has" if len(names) == 1 else "have"
+    return f"waits for room on node {ships.nodes[way.row].meta.name}, until {shown}{more} {verb} ended"
 
 
-def _best(ships: fleet.Fleet, template: pb.TaskTemplate, heap: list[Score]) -> int | None:
-    """Takes the best node that still has room, and puts it back with the score that it has then."""
-    while heap:
-        failures, present, load, row = heap[0]
-        if filters.takes(ships, template, row):
-            heapq.heapreplace(heap, (failures, present + 1, load + 1, row))
-            return row
-        heapq.heappop(heap)
-    return None
-
-
-def _assign(task: pb.Task, node: pb.Node, now_ms: int) -> plan.Write:
+def _assign(task: pb.Task, node: pb.Node, granted: Mapping[str, Sequence[str]] | None, now_ms: int) -> plan.Write:
     states.check(task.status.state, states.ASSIGNED, states.Owner.SCHEDULER)
-    changed = plan.copy(task)
+    changed = pb.Task()
+    changed.CopyFrom(task)
     changed.node_id = node.meta.id
-    changed.status.CopyFrom(pb.TaskStatus(state=states.ASSIGNED, at=now_ms))
+    changed.ClearField("status")
+    changed.status.state = states.ASSIGNED
+    changed.status.at = now_ms
+    for name, ids in (granted or {}).items():
+        changed.granted[name].ids.extend(ids)
     return plan.Write(value=changed, why=f"assigned to node {node.meta.name}")
 
 
-def _wait(task: pb.Task, refusals: Sequence[pb.Refusal], now_ms: int) -> plan.Write | None:
+def _wait(task: pb.Task, message: str, reason: str, refusals: Sequence[pb.Refusal], now_ms: int) -> plan.Write | None:
     """The task with the reasons why it waits; None when it says so already."""
-    message = filters.sentence(refusals)
     if task.status.state == states.PENDING and task.status.message == message:
         return None
     states.check(task.status.state, states.PENDING, states.Owner.SCHEDULER)
     changed = plan.copy(task)
     at = task.status.at if task.status.state == states.PENDING else now_ms
     changed.status.CopyFrom(
-        pb.TaskStatus(state=states.PENDING, at=at, message=message, reason="Unschedulable", refusals=refusals)
+        pb.TaskStatus(state=states.PENDING, at=at, message=message, reason=reason, refusals=refusals)
     )
     return plan.Write(value=changed, why=message)

@@ -1,55 +1,58 @@
 """Where a service stands, in figures and in one sentence."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from controlplane.core import slots, tasks
-from protos import states
+from controlplane.core import replacing, rollout, slots, tasks
+from protos import crashes, states
 from protos.orch.v1 import objects_pb2 as pb
 
 
 def of(
-    service: pb.Service, wanted: Sequence[slots.Slot], revision: pb.Revision, members: Collection[pb.Task]
+    service: pb.Service, course: replacing.Course, target: pb.Revision, members: Collection[pb.Task]
 ) -> pb.ServiceStatus:
-    """The status of a service whose slots are `wanted` and whose tasks are `members`."""
+    """The status of a service whose rollout to `target` is at `course` and whose tasks are `members`."""
+    wanted, goal = course.members, course.goal
     filling = [slot.task for slot in wanted if slot.task is not None]
-    ready = [task for task in filling if tasks.is_ready(task)]
-    done = sum(slots.is_done(slot, revision) for slot in wanted)
-    updated = sum(task.revision_id == revision.meta.id for task in ready)
-    filled = {task.meta.id for task in filling}
-    leaving = sum(task.meta.id not in filled and not states.is_terminal(task.status.state) for task in members)
+    ready = sum(map(tasks.is_ready, filling))
+    updated = sum(slot.new is not None and tasks.is_ready(slot.new) for slot in wanted)
+    kept = {task.meta.id for slot in wanted for task in slot.live}
+    leaving = sum(task.meta.id not in kept and not states.is_terminal(task.status.state) for task in members)
+    whole = all(rollout.is_good(slot, goal) for slot in wanted) and not any(len(slot.live) > 1 for slot in wanted)
+    asked_for = goal.meta.id == target.meta.id and not course.status.reason
+    told = course.status
+    told.message = rollout.sentence(told, goal, target, len(wanted))
     return pb.ServiceStatus(
         observed_generation=service.meta.generation,
         replicas=len(wanted),
         running=sum(task.status.state == states.RUNNING for task in filling),
-        ready=len(ready),
-        updated=updated,
-        revision_id=revision.meta.id,
-        settled=updated + done == len(wanted) and leaving == 0,
-        message=_sentence(wanted, revision, updated=updated, ready=len(ready), done=done, leaving=leaving),
+        ready=ready,
+        updated=updated if goal.meta.id == target.meta.id else 0,
+        revision_id=target.meta.id,
+        settled=whole and asked_for and leaving == 0,
+        message=_sentence(service, course, ready=ready, leaving=leaving),
+        rollout=told,
     )
 
 
-def _sentence(
-    wanted: Sequence[slots.Slot], revision: pb.Revision, *, updated: int, ready: int, done: int, leaving: int
-) -> str:
+def _sentence(service: pb.Service, course: replacing.Course, *, ready: int, leaving: int) -> str:
     """Such as `2 of 3 ready; updating to revision 4: 1 of 3 replaced; slot 2: no node has enough memory`."""
-    parts = [f"{ready} of {len(wanted)} ready"]
-    if done:
+    wanted = course.members
+    parts = ["stopped"] if service.spec.stopped else [f"{ready} of {len(wanted)} ready"]
+    if done := sum(slots.is_done(slot, course.goal) for slot in wanted):
         parts.append(f"{done} ended")
-    if any(slot.task is not None and slot.task.revision_id != revision.meta.id for slot in wanted):
-        parts.append(f"updating to revision {revision.number}: {updated} of {len(wanted)} replaced")
+    if course.is_worth_telling():
+        parts.append(course.status.message)
     if leaving:
         parts.append(f"{leaving} stopping")
-    trouble = _trouble(wanted, revision)
-    if trouble:
+    if trouble := _trouble(course):
         parts.append(trouble)
     return "; ".join(parts)
 
 
-def _trouble(wanted: Sequence[slots.Slot], revision: pb.Revision) -> str:
+def _trouble(course: replacing.Course) -> str:
     """The most frequent reason why slots are not ready, and how many it holds up."""
-    reasons = Counter(_reason(slot, revision) for slot in wanted)
+    reasons = Counter(_reason(slot, course.goal) for slot in course.members)
     reasons.pop("", None)
     if not reasons:
         return ""
@@ -59,8 +62,10 @@ def _trouble(wanted: Sequence[slots.Slot], revision: pb.Revision) -> str:
 
 
 def _reason(slot: slots.Slot, revision: pb.Revision) -> str:
-    if slot.task is not None and not tasks.is_ready(slot.task):
-        return slot.task.status.message if slot.task.status.reason or slot.task.status.refusals else ""
-    if slot.task is None and slot.ended and tasks.failed(slot.ended[0]) and not slots.is_done(slot, revision):
-        return slot.ended[0].status.message
+    task = slot.new or slot.task
+    if task is not None and not tasks.is_ready(task):
+        loop = "crash loop: " if crashes.is_looping(task) else ""
+        return loop + task.status.message if task.status.reason or task.status.refusals else ""
+    if task is None and slot.last is not None and tasks.failed(slot.last) and not slots.is_done(slot, revision):
+        return ("crash loop: " if crashes.is_looping(slot.last) else "") + slot.last.status.message
     return ""

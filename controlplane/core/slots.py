@@ -1,9 +1,13 @@
-"""What one slot of a replicated service needs next: the place of one replica, filled by one task after another."""
+"""What one slot of a service needs next: a place, filled by one task after another.
 
-from collections.abc import Iterable, Sequence
+While a rollout goes on that starts first, there may be two in it: the new one, and the old one until that is ready.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from controlplane.core import tasks
+from controlplane.core import places, tasks
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -18,28 +22,42 @@ LONGEST_DELAY_MS = 60_000
 class Slot:
     """The tasks of one slot, told apart."""
 
-    number: int
+    place: places.Place
+    goal_id: str
+    """The revision that it is to have."""
     live: tuple[pb.Task, ...]
-    """Best first. More than one only for a moment: the others are stopped."""
+    """Best first: those of the goal before others, then those that are ready."""
     stopping: tuple[pb.Task, ...]
     ended: tuple[pb.Task, ...]
     """Newest first."""
 
     @property
     def task(self) -> pb.Task | None:
-        """The task that fills the slot."""
-        return self.live[0] if self.live else None
+        """The task that fills the slot: one that works, else the best."""
+        return next(filter(tasks.is_ready, self.live), self.live[0] if self.live else None)
+
+    @property
+    def new(self) -> pb.Task | None:
+        """The best live task of the goal."""
+        return next((task for task in self.live if task.revision_id == self.goal_id), None)
+
+    @property
+    def old(self) -> tuple[pb.Task, ...]:
+        """The live tasks of other revisions, best first."""
+        return tuple(task for task in self.live if task.revision_id != self.goal_id)
+
+    @property
+    def last(self) -> pb.Task | None:
+        """The task that ended last."""
+        return self.ended[0] if self.ended else None
+
+    @property
+    def members(self) -> Iterator[pb.Task]:
+        """All of its tasks."""
+        return itertools.chain(self.live, self.stopping, self.ended)
 
 
-def by_number(members: Iterable[pb.Task]) -> dict[int, list[pb.Task]]:
-    """The tasks of a service by the slot that they fill or filled."""
-    slots: dict[int, list[pb.Task]] = {}
-    for task in members:
-        slots.setdefault(task.slot, []).append(task)
-    return slots
-
-
-def sort_out(number: int, members: Sequence[pb.Task], revision_id: str) -> Slot:
+def sort_out(place: places.Place, members: Sequence[pb.Task], revision_id: str) -> Slot:
     """Tells the tasks of a slot apart. Best is: of the wanted revision, ready, far along, and last the smaller id."""
 
     def goodness(task: pb.Task) -> tuple[bool, bool, int, str]:
@@ -49,7 +67,8 @@ def sort_out(number: int, members: Sequence[pb.Task], revision_id: str) -> Slot:
         return (-task.meta.created_at, task.meta.id)
 
     return Slot(
-        number=number,
+        place=place,
+        goal_id=revision_id,
         live=tuple(sorted(filter(tasks.is_live, members), key=goodness)),
         stopping=tuple(filter(tasks.holds_its_slot, members)),
         ended=tuple(sorted((task for task in members if states.is_terminal(task.status.state)), key=age)),
@@ -57,9 +76,11 @@ def sort_out(number: int, members: Sequence[pb.Task], revision_id: str) -> Slot:
 
 
 def is_done(slot: Slot, revision: pb.Revision) -> bool:
-    """The slot's last task ended in a way after which the restart policy wants no other."""
+    """The slot's last task was of this revision and ended in a way after which the restart policy wants no other."""
     last = slot.ended[0] if slot.ended else None
-    if last is None or slot.live or slot.stopping or last.revision_id != revision.meta.id:
+    if last is None or slot.stopping or last.revision_id != revision.meta.id:
+        return False
+    if any(task.revision_id == revision.meta.id or task.meta.created_at > last.meta.created_at for task in slot.live):
         return False
     match revision.template.restart.condition:
         case pb.RESTART_CONDITION_NEVER:
@@ -103,3 +124,10 @@ def next_moment(slot: Slot, now_ms: int) -> int:
     the last, the new one's failure for nothing, and the slot would be filled again and again without a pause.
     """
     return max([now_ms, *(task.meta.created_at + 1 for task in slot.ended)])
+
+
+def has_new(slot: Slot) -> bool:
+    """Its task, or the last one that it had, is of the new revision."""
+    if slot.new is not None:
+        return True
+    return not slot.live and slot.last is not None and slot.last.revision_id == slot.goal_id

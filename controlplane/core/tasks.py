@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from controlplane.core import plan
+from controlplane.core import places, plan
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -40,9 +40,18 @@ def newest(tasks: Iterable[pb.Task]) -> pb.Task | None:
     return max(tasks, key=lambda task: (task.meta.created_at, task.meta.id), default=None)
 
 
-def make(*, service: pb.Service, revision: pb.Revision, slot: int, failures: int, suffix: str, now_ms: int) -> pb.Task:
-    """A new task for a slot. `suffix` is its random part."""
-    name = f"{service.meta.name}-{slot}-{suffix}"
+def make(
+    *,
+    service: pb.Service,
+    revision: pb.Revision,
+    place: places.Place,
+    failures: int,
+    suffix: str,
+    now_ms: int,
+    waits_for: str = "",
+) -> pb.Task:
+    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared."""
+    name = f"{service.meta.name}-{place.word}-{suffix}"
     return pb.Task(
         meta=pb.Meta(
             id=name,
@@ -56,8 +65,10 @@ def make(*, service: pb.Service, revision: pb.Revision, slot: int, failures: int
         ),
         service=service.meta.name,
         revision_id=revision.meta.id,
-        slot=slot,
-        desired_state=pb.DESIRED_STATE_RUNNING,
+        slot=place.number,
+        target_node_id=place.node_id,
+        desired_state=pb.DESIRED_STATE_READY if waits_for else pb.DESIRED_STATE_RUNNING,
+        waits_for=waits_for,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
     )

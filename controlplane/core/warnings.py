@@ -1,10 +1,11 @@
 """What is allowed but probably not meant: told with an apply's result, and never a reason to refuse it."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from controlplane.core import image_names
-from manifests import networking, suggest
-from protos import kinds
+from controlplane.core import ask, filters, fleet, image_names
+from manifests import defaults, networking, suggest
+from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -18,23 +19,32 @@ def warnings(
     """For one applied object, given the cluster's images and nodes, and its services as `namespace/name`."""
     if not isinstance(value, pb.Service):
         return ()
-    container = value.spec.template.container
+    template = value.spec.template
+    members = (*containers.others(template), template.container)
     return (
-        *_missing_image(container, images),
+        *(
+            warning
+            for image in dict.fromkeys(one.image for one in members)
+            for warning in _missing_image(image, images)
+        ),
         *_ports(value, nodes),
         *_missing_sources(value, services),
-        *_privileged(container),
+        *_missing_company(value, services),
+        *_missing_dependencies(value, services),
+        *_fits_nowhere(value, nodes),
+        *(warning for one in members for warning in _privileged(one)),
+        *_not_rolled_out(value),
     )
 
 
-def _missing_image(container: pb.Container, images: Collection[pb.Image]) -> Iterator[str]:
-    if not image_names.is_reference(container.image):
-        yield f"the image {container.image!r:.100} is not written as one; write it like hello or hello:1.0"
+def _missing_image(wanted: str, images: Collection[pb.Image]) -> Iterator[str]:
+    if not image_names.is_reference(wanted):
+        yield f"the image {wanted!r:.100} is not written as one; write it like hello or hello:1.0"
         return
-    name, digest = image_names.canonical(container.image), image_names.digest_of(container.image)
+    name, digest = image_names.canonical(wanted), image_names.digest_of(wanted)
     if not any(image.status.digest == digest if digest else image.meta.name == name for image in images):
         yield (
-            f"the cluster has no image {container.image}; tasks start only on nodes that have it already, until "
+            f"the cluster has no image {wanted}; tasks start only on nodes that have it already, until "
             f"`orchctl image import FILE --name {name}` brings it"
         )
 
@@ -59,10 +69,59 @@ def _missing_sources(service: pb.Service, services: Collection[str]) -> Iterator
             yield f"there is no service {source} that `allow` could let in{f'; {meant}' if meant else ' yet'}"
 
 
+def _not_rolled_out(service: pb.Service) -> Iterator[str]:
+    """What people said about it earlier, and may have forgotten; and numbers that count for nothing."""
+    name = service.meta.name
+    if service.spec.stopped:
+        yield f"it is stopped, and runs nothing until `orchctl start {name}`"
+    if service.spec.rollout.paused:
+        yield f"its rollouts are paused: nothing is replaced until `orchctl rollout resume {name}`"
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL and service.spec.HasField("replicas"):
+        yield "it is global: it has one task on each node that fits, and `replicas` says nothing"
+
+
+def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+    """A wish to be near to a service that is not there keeps its tasks waiting; one to be apart is easily fulfilled."""
+    for field, listed in (
+        ("near", service.spec.template.placement.near),
+        ("apart", service.spec.template.placement.apart),
+    ):
+        for one in listed:
+            key = networking.qualified(one.service, service.meta.namespace)
+            if key not in services:
+                meant = suggest.did_you_mean(key, services)
+                yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
+
+
+def _fits_nowhere(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
+    """What no node could take if it were empty."""
+    template: pb.TaskTemplate = defaults.resolve(service.spec.template)
+    task = pb.Task(meta=pb.Meta(namespace=service.meta.namespace), service=service.meta.name)
+    asked = replace(ask.read(task, template), near=(), apart=(), spread=())
+    empty = fleet.survey(nodes, (), {}, {})
+    empty.ready[:] = empty.active[:] = True  # those that are away or paused come back
+    if nodes and not filters.passing(empty, asked).any():
+        told = filters.sentence(filters.explain(empty, asked))
+        yield f"its tasks stay pending, even if every node were empty: {told}"
+
+
+def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+    for name in sorted(service.spec.depends_on):
+        wanted = f"{service.meta.namespace}/{name}"
+        if wanted not in services:
+            meant = suggest.did_you_mean(wanted, [one for one in services if one != _key(service)])
+            yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
+
+
+def _key(service: pb.Service) -> str:
+    return f"{service.meta.namespace}/{service.meta.name}"
+
+
 def _privileged(container: pb.Container) -> Iterator[str]:
     if container.privileged:
+        called = f"its container {container.name}" if container.name else "its container"
         yield (
-            "its container is privileged, so whoever gets into it is root of the node; most need no more than an "
+            f"{called} is privileged, so whoever gets into it is root of the node; most need no more than an "
             "entry in capabilities.add or devices"
         )
 

@@ -8,12 +8,14 @@ sent, and a task is *withdrawn* once all of them are at a list that does not hav
     told to stop ──► list 7 goes out without it ──► n1 at 7, n2 at 7, n3 at 6 ──► n3 at 7: withdrawn
                                                                           └── after `BOUND_MS` in any case
 
-Nodes that are DOWN are not waited for. One whose session was lost a moment ago is: mostly its agent is being started
-again, and meanwhile its kernel goes on sending where it was told to last. A node that comes begins with the newest
-list. A leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
+Nodes that are DOWN are not waited for, but by their own tasks: such a node hears of everything at once when it is back,
+and still sends where it was told to last. One whose session was lost is waited for, for `BOUND_MS` after that: mostly
+its agent is being started again, and meanwhile its kernel goes on sending. One that has been away for longer is dead,
+or cut off for who knows how long, and holds up nobody but its own tasks. A node that comes begins with the newest list.
+A leader starts over with what its predecessor waited for: nodes get a new list from it anyway.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,19 +43,32 @@ class Decision:
     look_again_ms: int | None
 
 
-def decide(leaving: Iterable[Leaving], applied: Mapping[str, int], now_ms: int) -> Decision:
-    """`applied`: the number of the list that each node is at, of those that are waited for.
+def decide(
+    leaving: Iterable[Leaving],
+    applied: Mapping[str, int],
+    now_ms: int,
+    away_since_ms: Mapping[str, int] | None = None,
+    *,
+    away: Collection[str] = frozenset(),
+) -> Decision:
+    """`applied`: the number of the list that each node is at; `away_since_ms`: when sessions of nodes were lost.
+    `away`: tasks whose own node is not among those that are waited for.
 
     Example: the list is at 7 on n1 and at 6 on n2. A task that left it with 6 is withdrawn; one that left it with 7
-    waits for n2, but no longer than 3 s.
+    waits for n2, but no longer than 3 s. When n2 was lost 2 s ago, it waits for 1 s.
     """
-    everywhere = min(applied.values(), default=None)
+    given_up = {name: since + BOUND_MS for name, since in (away_since_ms or {}).items() if name in applied}
+    patient = [moment for moment in given_up.values() if moment > now_ms]
+    everywhere = min((at for name, at in applied.items() if given_up.get(name, now_ms + 1) > now_ms), default=None)
     withdrawn: set[str] = set()
     waiting: list[int] = []
     for one in leaving:
         bound = one.since_ms + BOUND_MS
-        if everywhere is None or one.unlisted <= everywhere or bound <= now_ms:
+        heard = everywhere is None or one.unlisted <= everywhere
+        if (heard and one.task_id not in away) or bound <= now_ms:
             withdrawn.add(one.task_id)
         else:
             waiting.append(bound)
-    return Decision(withdrawn=frozenset(withdrawn), look_again_ms=plan.earliest(waiting))
+    return Decision(
+        withdrawn=frozenset(withdrawn), look_again_ms=plan.earliest([*waiting, *patient] if waiting else [])
+    )

@@ -207,7 +207,9 @@ class Session:
                 for revision in snapshot.revisions_of(namespace, service).values()
             }
             network = assignments.network_of(node, others.values(), self._leading.network)
-            self._work = assignments.Work(tasks=tuple(tasks.values()), revisions=revisions, network=network)
+            self._work = assignments.Work(
+                tasks=tuple(tasks.values()), revisions=revisions, network=network, labels=dict(node.meta.labels)
+            )
             self._work_of = sources
         return self._work
 

@@ -27,6 +27,8 @@ class Withdrawals:
         """By node id."""
         self._node_of: dict[str, str] = {}
         """Of tasks in either."""
+        self._away_since: dict[str, int] = {}
+        """Nodes that are DISCONNECTED, and since when, as far as this leader knows."""
         self._woken = asyncio.Event()
 
     def of(self, node_id: str) -> frozenset[str]:
@@ -40,6 +42,9 @@ class Withdrawals:
             self._forget(task_id)
         for task in tasks:
             self._look_at(task)
+        self._away_since.clear()  # one may have been there in between
+        for node in snapshot.all(pb.Node).values():
+            self._look_at_node(node)
         self._woken.set()
 
     def notice(self, changes: Iterable[Change]) -> None:
@@ -47,8 +52,12 @@ class Withdrawals:
         for change in changes:
             if isinstance(change.after, pb.Task):
                 self._look_at(change.after)
+            elif isinstance(change.after, pb.Node):
+                self._look_at_node(change.after)
             elif isinstance(change.before, pb.Task):
                 self._forget(change.before.meta.id)
+            elif isinstance(change.before, pb.Node):
+                self._away_since.pop(change.before.meta.id, None)
         self.wake()
 
     def wake(self) -> None:
@@ -70,7 +79,9 @@ class Withdrawals:
             look_again_ms = self._look()
 
     def _look(self) -> int | None:
-        decision = withdrawal.decide(self._leaving.values(), self._applied(), _now_ms())
+        applied = self._applied()
+        away = {name for name in self._leaving if self._node_of[name] not in applied}
+        decision = withdrawal.decide(self._leaving.values(), applied, _now_ms(), self._away(), away=away)
         homes = {self._node_of[task_id] for task_id in decision.withdrawn}
         for task_id in decision.withdrawn:
             del self._leaving[task_id]
@@ -86,6 +97,10 @@ class Withdrawals:
         sessions = {node.meta.id: self._sessions.get(node.meta.id) for node in self._sending_nodes()}
         return {node_id: live.applied if live is not None else 0 for node_id, live in sessions.items()}
 
+    def _away(self) -> dict[str, int]:
+        """One that is back has a session before it is called READY again."""
+        return {name: since for name, since in self._away_since.items() if self._sessions.get(name) is None}
+
     def _sending_nodes(self) -> Iterable[pb.Node]:
         """Those that may send connections: a kernel does without an agent, too."""
         nodes = self._snapshot().all(pb.Node).values()
@@ -98,6 +113,12 @@ class Withdrawals:
         elif name not in self._node_of:
             self._node_of[name] = task.node_id
             self._leaving[name] = withdrawal.Leaving(task_id=name, unlisted=self._table.left(name), since_ms=_now_ms())
+
+    def _look_at_node(self, node: pb.Node) -> None:
+        if node.status.state == pb.NODE_STATE_DISCONNECTED:
+            self._away_since.setdefault(node.meta.id, _now_ms())
+        else:
+            self._away_since.pop(node.meta.id, None)
 
     def _forget(self, task_id: str) -> None:
         node_id = self._node_of.pop(task_id, None)

@@ -35,6 +35,10 @@ class Subscription:
     async def take(self) -> Changes:
         """Everything since the last call. One reader at a time."""
         await self._filled.wait()
+        return self.take_now()
+
+    def take_now(self) -> Changes:
+        """Everything since the last call, be it nothing."""
         self._filled.clear()
         taken = Changes(changes=tuple(self._pending), resync=self._resync)
         self._pending.clear()

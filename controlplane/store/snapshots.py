@@ -13,7 +13,18 @@ from controlplane.store import persistent
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
-ObjectT = TypeVar("ObjectT", pb.Service, pb.Revision, pb.Task, pb.Node, pb.Image, pb.Network, pb.Endpoints, pb.Cluster)
+ObjectT = TypeVar(
+    "ObjectT",
+    pb.Service,
+    pb.Revision,
+    pb.Task,
+    pb.Node,
+    pb.Image,
+    pb.Network,
+    pb.Event,
+    pb.Endpoints,
+    pb.Cluster,
+)
 Objects = persistent.Map[kinds.StoredObject]
 
 _NONE: Objects = persistent.Map()

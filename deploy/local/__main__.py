@@ -45,6 +45,7 @@ def _up(options: argparse.Namespace, folder: Path) -> None:
         owner=options.owner_pid,
         network_mode=options.network_mode,
         addresses=options.addresses,
+        resources=plan.resources_of(options.resource, nodes=options.nodes),
     )
     the_record = cluster.up(wanted, say=print)
     print(status.table(the_record))
@@ -73,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=plan.ADDRESSES,
         default="ipv4",
         help="which families tasks and services have addresses of (default: ipv4)",
+    )
+    up.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NODE:NAME=ID[,ID…]",
+        help="things that a node has a number of, such as n1:gpu=0,1",
     )
     up.add_argument("--owner-pid", type=int, default=0, help="take it down when this process ends, however it ends")
     verbs.add_parser("status", parents=[common], help="its processes, nodes and addresses")

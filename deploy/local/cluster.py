@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,7 @@ class Options:
     owner: int = 0
     network_mode: str = "auto"
     addresses: str = "ipv4"
+    resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def default_folder(name: str) -> Path:
@@ -125,6 +126,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         config=str(path.absolute()),
         network_mode=options.network_mode,
         addresses=options.addresses,
+        resources=options.resources,
     )
     for name in (*the_plan.node_names, "cp1", "etcd"):
         (options.folder / name).mkdir(mode=0o700)

@@ -5,8 +5,8 @@ The plan is made once by `up`, written to `cluster.json`, and read by everybody 
 
 import ipaddress
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -135,6 +135,8 @@ class Plan:
     """How its nodes reach each other's tasks."""
     addresses: str = "ipv4"
     """Which families its tasks and services have."""
+    resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What each node has a number of, by the node's name: `gpu=0,1`, as its agent is told."""
 
     @property
     def has_ipv6(self) -> bool:
@@ -187,6 +189,19 @@ class Plan:
         return Path(self.folder) / f"{process}.log"
 
 
+def resources_of(texts: Iterable[str], *, nodes: int) -> dict[str, list[str]]:
+    """`n1:gpu=0,1` → `{"n1": ["gpu=0,1"]}`. The agent checks what comes after the name."""
+    found: dict[str, list[str]] = {}
+    known = {f"n{number}" for number in range(1, nodes + 1)}
+    for text in texts:
+        node, _, resource = text.partition(":")
+        if node not in known or "=" not in resource:
+            hint = f"write it like n1:gpu=0,1 ; nodes are n1 to n{nodes}"
+            raise errors.LocalError(f"not a node and what it has: {text!r}", hint=hint)
+        found.setdefault(node, []).append(resource)
+    return found
+
+
 def host_link(name: str) -> str:
     """The host's end of the link to the LAN of the cluster of that name. There is one on a machine."""
     return f"orch-{name}"
@@ -234,4 +249,5 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--trusted", f"{plan.lan.host}/32"),
         *(("--trusted", f"{plan.lan.host6}/128") if plan.has_ipv6 else ()),
         *("--ids", plan.node_ids(node)),
+        *(word for resource in plan.resources.get(node, ()) for word in ("--resource", resource)),
     ]

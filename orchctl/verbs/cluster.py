@@ -1,12 +1,12 @@
 """`orchctl cluster`: a cluster on this machine. A door to `python -m deploy.local`, which does the work."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
+
+from orchctl import door
 
 T = TypeVar("T")
 
@@ -42,15 +42,30 @@ def command() -> None:
 )
 @click.option("--ipv6", "addresses", flag_value="dual", help="Tasks and services have IPv6 addresses, too.")
 @click.option("--ipv6-only", "addresses", flag_value="ipv6", help="They have no others.")
+@click.option(
+    "--resource",
+    "resources",
+    metavar="NODE:NAME=ID[,ID…]",
+    multiple=True,
+    help="Things that a node has a number of, such as n1:gpu=0,1. May be repeated.",
+)
 @click.option("--owner-pid", type=click.IntRange(min=1), help="Go down when this process ends, however it ends.")
 @_which
 def up(
-    nodes: int, network_mode: str, addresses: str | None, owner_pid: int | None, name: str, state: Path | None
+    *,
+    nodes: int,
+    network_mode: str,
+    addresses: str | None,
+    resources: tuple[str, ...],
+    owner_pid: int | None,
+    name: str,
+    state: Path | None,
 ) -> None:
     """Start it, wait until its nodes are ready, and make it the current context."""
+    given = [f"--resource={resource}" for resource in resources]
     owner = [f"--owner-pid={owner_pid}"] if owner_pid else []
     which = [f"--addresses={addresses}"] if addresses else []
-    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *which, *owner)
+    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *which, *given, *owner)
 
 
 @command.command()
@@ -77,11 +92,5 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 
 
 def _run(verb: str, name: str, state: Path | None, *arguments: str) -> NoReturn:
-    """Becomes the other program: signals, output and exit code need no passing on."""
-    root = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    environ = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
     where = [f"--state={state}"] if state else []
-    sys.stdout.flush()
-    command_line = [sys.executable, "-m", "deploy.local", verb, f"--name={name}", *where, *arguments]
-    os.execve(sys.executable, command_line, environ)
+    door.become("deploy.local", verb, f"--name={name}", *where, *arguments)

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 
 import click
 
+from manifests import dependencies
 from orchctl import client, complete, errors, options, terminal, waiting, words
 from orchctl.progress import Target
 from orchctl.verbs import apply
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
 
 
 @click.command()
@@ -45,7 +47,7 @@ def command(
             try:
                 request = control.DeleteRequest(reference=reference)
                 with client.translated(settings.server):
-                    response = stub.Delete(request, timeout=client.CALL_TIMEOUT_S)
+                    response = stub.Delete(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
             except errors.NotFound as error:
                 missing.append(error)
                 continue
@@ -66,10 +68,20 @@ def _named(what: tuple[str, ...], settings: options.Settings) -> Iterable[contro
 def _in_files(paths: tuple[str, ...], settings: options.Settings) -> Iterable[control.ObjectReference]:
     """In the reverse order of the files, because what came last may need what came first; networks after all others.
 
-    Services name networks, whichever of the files comes first.
+    Services name networks, whichever of the files comes first; and what they depend on is asked to go after them, so
+    that it is there until they have ended.
     """
     objects = list(reversed(apply.read(paths, settings)))
-    objects.sort(key=lambda value: kinds.of(value).name == "network")
+    services = [value for value in objects if isinstance(value, pb.Service)]
+    graph = dependencies.graph_of(services)
+    order = dependencies.dependents_first(map(dependencies.key, services), graph)
+    places = {key: place for place, key in enumerate(order)}
+    objects.sort(
+        key=lambda value: (
+            kinds.of(value).name == "network",
+            places[dependencies.key(value)] if isinstance(value, pb.Service) else len(places),
+        )
+    )
     return [_reference(kinds.of(value), value.meta.name, value.meta.namespace) for value in objects]
 
 

@@ -5,13 +5,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import client, complete, network_pages, options, output, pages, queries, terminal, words
+from orchctl import (
+    client,
+    complete,
+    last_words,
+    network_pages,
+    options,
+    output,
+    pages,
+    queries,
+    tables,
+    terminal,
+    words,
+)
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlStub
+
+
+MAX_EVENTS = 10
+"""The last ones that a page shows; `orchctl events --for` shows all."""
 
 
 @click.command()
@@ -36,23 +52,26 @@ def show(settings: options.Settings, what: Sequence[str]) -> None:
             if number:
                 terminal.say()
             namespace = settings.namespace if kind.namespaced else ""
-            output.print_lines(_page(stub, queries.find(stub, kind, name, namespace)))
+            value = queries.find(stub, kind, name, namespace)
+            output.print_lines([*_page(settings.server, stub, value), *_events(stub, value)])
 
 
-def _page(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
+def _page(server: str, stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
     view = queries.view(stub, {"task"}, terminal.now_ms())
     namespace = value.meta.namespace
     match value:
         case pb.Service():
             tasks = control.ListRequest(kind="task", namespace=namespace, service=value.meta.name)
             revisions = control.ListRequest(kind="revision", namespace=namespace, service=value.meta.name)
-            return pages.service(value, _tasks(stub, tasks), _revisions(stub, revisions), view)
+            mine = _tasks(stub, tasks)
+            return pages.service(value, mine, _revisions(stub, revisions), view, last_words.of_crashing(server, mine))
         case pb.Node():
             return pages.node(value, _tasks(stub, control.ListRequest(kind="task", node=value.meta.id)), view)
         case pb.Task():
             revisions = control.ListRequest(kind="revision", namespace=namespace, service=value.service)
-            mine = [each for each in _revisions(stub, revisions) if each.meta.id == value.revision_id]
-            return pages.task(value, mine[0] if mine else None, view)
+            known = [each for each in _revisions(stub, revisions) if each.meta.id == value.revision_id]
+            words_ = last_words.of(server, value) if last_words.are_worth_telling(value) else ()
+            return pages.task(value, known[0] if known else None, view, words_)
         case pb.Revision():
             return pages.revision(value, view)
         case pb.Image():
@@ -61,8 +80,18 @@ def _page(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
             return network_pages.network(value, queries.endpoints(stub), view)
         case pb.Endpoints():
             return network_pages.endpoints(value, view)
+        case pb.Event():
+            return pages.event(value, view)
         case pb.Cluster():
             return network_pages.cluster(value, view)
+
+
+def _events(stub: "ControlStub", value: kinds.StoredObject) -> list[str]:
+    """The last ones about an object, if it is one that events are about."""
+    if isinstance(value, pb.Event | pb.Endpoints | pb.Revision):
+        return []
+    view = tables.View(now_ms=terminal.now_ms())
+    return pages.section("Events", pages.events(queries.events(stub, value)[-MAX_EVENTS:], view))
 
 
 def _tasks(stub: "ControlStub", selection: control.ListRequest) -> list[pb.Task]:

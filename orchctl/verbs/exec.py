@@ -15,6 +15,7 @@ from protos.orch.v1 import control_pb2 as control
 @click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="An environment variable. May be repeated.")
 @click.option("-w", "--workdir", default="", help="The working directory.")
 @click.option("-u", "--user", default="", help="The user, such as 1000:1000.")
+@click.option("-c", "--container", default="", metavar="NAME", help="In this container; the main one when left out.")
 @click.argument("target", shell_complete=complete.tasks_and_services)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT…]")
 @options.with_settings
@@ -25,6 +26,7 @@ def command(
     env: tuple[str, ...],
     workdir: str,
     user: str,
+    container: str,
     target: str,
     words: tuple[str, ...],
 ) -> int:
@@ -34,6 +36,7 @@ def command(
     Examples:
       orchctl exec hello -- cat /etc/hostname
       orchctl exec -it hello-1-k7x2m9q4 -- sh
+      orchctl exec -c proxy hello -- ps
     """
     start = control.ExecStart(
         namespace=settings.namespace,
@@ -44,6 +47,7 @@ def command(
         env=dict(pair.split("=", 1) for pair in importing.environment(env)),
         working_dir=workdir,
         user=user,
+        container=container,
     )
     if tty and stdin and not sys.stdin.isatty():
         raise errors.InvalidInput("standard input is not a terminal", hint="leave out -t")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import client, complete, errors, options, output, queries, tables, terminal, watching, words
+from orchctl import client, complete, errors, options, ordering, output, queries, tables, terminal, watching, words
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 
@@ -21,18 +21,36 @@ class Query:
     what: tuple[str, ...]
     form: str = ""
     watch: bool = False
-    labels: tuple[str, ...] = ()
+    selectors: tuple[str, ...] = ()
     service: str = ""
     node: str = ""
+    sort_by: str = ""
+    show_labels: bool = False
 
 
 @click.command()
 @click.argument("what", nargs=-1, required=True, metavar="KIND [NAME…]", shell_complete=complete.kind_then_names)
 @output.option
 @click.option("-w", "--watch", is_flag=True, help="Go on with a row for each change.")
-@click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only objects with this label.")
+@click.option(
+    "-l",
+    "--selector",
+    "--label",
+    "selectors",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Only objects whose labels fit, such as app=web,tier!=test,zone in (a, b),gpu,!old .",
+)
 @click.option("--service", default="", metavar="NAME", help="Only tasks and revisions of this service.")
 @click.option("--node", default="", metavar="NAME", help="Only tasks on this node.")
+@click.option(
+    "--sort-by",
+    default="",
+    metavar="FIELD",
+    help="A column, or a field like meta.createdAt; - before it turns the order round.",
+    shell_complete=complete.columns,
+)
+@click.option("--show-labels", is_flag=True, help="Show the labels in a column of their own.")
 @options.all_namespaces
 @options.with_settings
 def command(
@@ -40,11 +58,13 @@ def command(
     what: tuple[str, ...],
     form: str | None,
     watch: bool,
-    labels: tuple[str, ...],
+    selectors: tuple[str, ...],
     service: str,
     node: str,
+    sort_by: str,
+    show_labels: bool,
 ) -> None:
-    """List objects: service (svc), task, node, revision, image, network (net), endpoints (ep).
+    """List objects: service (svc), task, node, revision, image, network (net), endpoints (ep), event (ev).
 
     `all` is services and tasks.
 
@@ -53,9 +73,21 @@ def command(
       orchctl get services
       orchctl get tasks --service hello -o wide
       orchctl get service hello -o yaml
+      orchctl get services -l 'tier in (front, back)' --show-labels
+      orchctl get tasks --sort-by -RESTARTS
       orchctl get tasks -w
     """
-    show(settings, Query(what=what, form=form or "", watch=watch, labels=labels, service=service, node=node))
+    query = Query(
+        what=what,
+        form=form or "",
+        watch=watch,
+        selectors=selectors,
+        service=service,
+        node=node,
+        sort_by=sort_by,
+        show_labels=show_labels,
+    )
+    show(settings, query)
 
 
 def show(settings: options.Settings, query: Query) -> None:
@@ -64,7 +96,9 @@ def show(settings: options.Settings, query: Query) -> None:
     selections = [_selection(settings, query, kind) for kind in selected]
     if not query.watch:
         with client.connect(settings.server) as stub:
-            _get(stub, settings, selections, names, query.form)
+            _get(stub, settings, selections, names, query)
+    elif query.sort_by or query.show_labels:
+        raise errors.InvalidInput("changes are shown as they come", hint="leave out --sort-by and --show-labels, or -w")
     elif len(selections) == 1:
         watching.print_changes(settings, selected[0], selections[0], names, query.form)
     else:
@@ -93,19 +127,8 @@ def _selection(settings: options.Settings, query: Query, kind: kinds.Kind) -> co
         namespace="" if everywhere else settings.namespace,
         service=query.service,
         node=query.node,
-        labels=parse_labels(query.labels),
+        selector=",".join(query.selectors),
     )
-
-
-def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
-    """`app=web` → the labels. InvalidInput when one has no `=`."""
-    labels = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not key or not sign:
-            raise errors.InvalidInput(f"not a label: {pair!r}", hint="write it like app=web")
-        labels[key] = value
-    return labels
 
 
 def _get(
@@ -113,14 +136,18 @@ def _get(
     settings: options.Settings,
     selections: Sequence[control.ListRequest],
     names: Sequence[str],
-    form: str,
+    query: Query,
 ) -> None:
     found = [_named(queries.objects(stub, selection), names) for selection in selections]
-    together = [value for values in found for value in values]
-    if form not in output.STRUCTURED:
-        _print_tables(stub, settings, found, form)
-    elif together or form == "json":
-        terminal.data(output.structured(together, form, as_list=len(names) != 1))
+    groups = [values for values in found if values]
+    view = queries.view(stub, {kinds.of(values[0]).name for values in groups}, terminal.now_ms())
+    if query.sort_by:
+        groups = [ordering.sort(values, kinds.of(values[0]), query.sort_by, view) for values in groups]
+    together = [value for values in groups for value in values]
+    if query.form not in output.STRUCTURED:
+        _print_tables(settings, groups, query, view)
+    elif together or query.form == "json":
+        terminal.data(output.structured(together, query.form, as_list=len(names) != 1))
     _tell_missing(settings, selections, names, together)
 
 
@@ -129,16 +156,16 @@ def _named(values: Sequence[kinds.StoredObject], names: Sequence[str]) -> list[k
 
 
 def _print_tables(
-    stub: "ControlStub", settings: options.Settings, found: Sequence[Sequence[kinds.StoredObject]], form: str
+    settings: options.Settings, groups: Sequence[Sequence[kinds.StoredObject]], query: Query, view: tables.View
 ) -> None:
     """A table for each kind of which there is something, with an empty line between."""
-    groups = [values for values in found if values]
-    view = queries.view(stub, {kinds.of(values[0]).name for values in groups}, terminal.now_ms())
     for number, values in enumerate(groups):
         if number:
             terminal.say()
-        shown = tables.columns(kinds.of(values[0]), wide=form == "wide", with_namespace=settings.all_namespaces)
-        limit = terminal.size().columns if terminal.is_terminal() and form != "wide" else 0
+        wide = query.form == "wide"
+        shown = [*tables.columns(kinds.of(values[0]), wide=wide, with_namespace=settings.all_namespaces)]
+        shown += [tables.LABELS] if query.show_labels else []
+        limit = terminal.size().columns if terminal.is_terminal() and not wide else 0
         rows = [tables.row(value, shown, view) for value in values]
         output.print_lines(tables.table([column.title for column in shown], rows, limit=limit))
 

@@ -32,6 +32,8 @@ class Moment(click.ParamType[int]):
 @click.option("--since", type=Moment(), metavar="5m", help="Only lines that are younger.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last lines of each task.")
 @click.option("--timestamps", is_flag=True, help="Put the time before each line.")
+@click.option("-c", "--container", default="", metavar="NAME", help="Of this container; the main one when left out.")
+@click.option("--all-containers", is_flag=True, help="Of every container, with its name after the task's.")
 @click.option("--no-prefix", is_flag=True, help="Do not put the task's name before each line.")
 @options.with_settings
 def command(
@@ -41,6 +43,8 @@ def command(
     since: int | None,
     tail: int | None,
     timestamps: bool,
+    container: str,
+    all_containers: bool,
     no_prefix: bool,
 ) -> None:
     """Show what a service or a task printed. A service's lines have the task's name before them.
@@ -50,6 +54,7 @@ def command(
       orchctl logs hello -f
       orchctl logs hello-1-k7x2m9q4 --tail 20 --timestamps
       orchctl logs hello --since 5m
+      orchctl logs hello -c migrate
     """
     server = settings.server
     kind = _kind(server, target, settings.namespace)
@@ -61,8 +66,10 @@ def command(
         follow=follow,
         since=since or 0,
         tail=-1 if tail is None else tail,
+        container=container,
+        all_containers=all_containers,
     )
-    prefixed = kind == "service" and not no_prefix
+    prefixed = (kind == "service" or all_containers) and not no_prefix
     logview.show(server, request, logview.Writer(prefixed=prefixed, timestamps=timestamps))
 
 

@@ -71,6 +71,8 @@ def check(settings: options.Settings, nodes: tuple[str, ...], broken: bool, time
     """Let nodes try whether they reach each other, names and services. All nodes, unless some are named.
 
     Each sends packets as large as tasks may send to every other one, asks its name server for every service, and
-    connects to every TCP port of every service that has ready tasks. The exit code is 1 when anything is broken.
+    connects to every TCP port of every service that has ready tasks. UDP is tried with a question to each node's name
+    server, and with an empty datagram to each UDP port: when nobody answers or refuses it, the result is `unknown`,
+    since UDP promises no answer. The exit code is 1 when anything is broken.
     """
     networkcheck.run(settings.server, nodes, timeout_ms=timeout_ms, only_broken=broken)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from orchctl import client, complete, errors, options, output, terminal
+from orchctl import client, complete, door, errors, options, output, terminal
 from orchctl.verbs import describe, get
+from protos import schema
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -21,6 +22,8 @@ def command() -> None:
       orchctl node ls
       orchctl node drain n2
       orchctl node label n1 disk=ssd zone-
+      orchctl node leave --state /var/lib/orch
+      orchctl node taint n1 gpu=a100:no-schedule
     """
 
 
@@ -76,6 +79,61 @@ def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> No
     terminal.say(f"node/{name} labelled")
 
 
+@command.command()
+@click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
+@click.option("--run-dir", type=click.Path(), help="The runtime's folder, if the agent was given one.")
+@click.option("--cgroup-parent", default="/orch", show_default=True, help="The cgroup that the agent was given.")
+@click.option("--stop-agent", is_flag=True, help="End the agent if it runs.")
+@click.option("--kill-tasks", is_flag=True, help="Kill the tasks that run here.")
+def leave(state: str, run_dir: str | None, cgroup_parent: str, stop_agent: bool, kill_tasks: bool) -> None:
+    """Take the node off this machine: containers, network, control groups and files. As root, on the machine itself.
+
+    Refuses while the agent or a task runs, unless told what to do. May be run again. Have the node drained first.
+    """
+    said = {"--stop-agent": stop_agent, "--kill-tasks": kill_tasks}
+    where = [f"--state={state}", f"--cgroup-parent={cgroup_parent}", *([f"--run-dir={run_dir}"] if run_dir else [])]
+    door.become("agent.leave", *where, *(option for option, is_said in said.items() if is_said))
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.nodes)
+@click.argument("changes", nargs=-1, required=True, metavar="KEY[=VALUE]:EFFECT…|KEY[:EFFECT]-…")
+@options.with_settings
+def taint(settings: options.Settings, name: str, changes: tuple[str, ...]) -> None:
+    """Keep tasks away that do not tolerate it, or remove taints with a minus behind them.
+
+    EFFECT is no-schedule (no new tasks), prefer-no-schedule (only when no other node takes them) or no-execute (those
+    that are there leave, too).
+
+    \b
+    Examples:
+      orchctl node taint n1 gpu=a100:no-schedule
+      orchctl node taint n1 gpu-
+    """
+    set_taints, removed = parse_taints(changes)
+    _update(settings, control.UpdateNodeRequest(node=name, set_taints=set_taints, remove_taints=removed))
+    terminal.say(f"node/{name} tainted")
+
+
+def parse_taints(changes: Sequence[str]) -> tuple[Sequence[pb.Taint], Sequence[str]]:
+    """`gpu=a100:no-schedule old-` → the taints to set, and what names those to remove."""
+    effects = schema.enum_words(pb.TaintEffect.DESCRIPTOR)
+    set_taints, removed = [], []
+    for change in changes:
+        if change.endswith("-") and len(change) > 1 and "=" not in change:
+            removed.append(change[:-1])
+            continue
+        mark, colon, effect = change.rpartition(":")
+        key, _, value = mark.partition("=")
+        if not colon or not key or effect not in effects:
+            raise errors.InvalidInput(
+                f"not a change of a taint: {change!r}",
+                hint=f"write it like gpu=a100:no-schedule or gpu- ; effects are {', '.join(effects)}",
+            )
+        set_taints.append(pb.Taint(key=key, value=value, effect=effects[effect]))  # type: ignore[arg-type]  # its number
+    return set_taints, removed
+
+
 def parse_changes(changes: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
     """`disk=ssd zone-` → the labels to set, and those to remove."""
     set_labels, removed = {}, []
@@ -100,4 +158,4 @@ def _make(settings: options.Settings, names: Sequence[str], availability: pb.Ava
 
 def _update(settings: options.Settings, request: control.UpdateNodeRequest) -> None:
     with client.connect(settings.server) as stub:
-        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S)
+        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())

@@ -24,7 +24,7 @@ def id_maps(memory: machine.Memory, user_namespace: int) -> IdMaps | None:
         texts.append(script.room(_PAGE_BYTES))
         script.call("read", script.answer("openat", syscalls.AT_FDCWD, path, os.O_RDONLY), texts[-1], _PAGE_BYTES - 1)
     script.call("exit_group", 0)
-    memory.load(script.finished())
+    memory.load(script.part())
     memory.give([user_namespace])
     status = os.waitpid(memory.run(0), 0)[1]
     if status:

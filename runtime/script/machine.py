@@ -21,7 +21,7 @@ import signal
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from runtime import machinecode
 from runtime.elf import Jump, Label, Part, assemble
@@ -34,7 +34,9 @@ STEP_BYTES: Final = 64
 UNSET: Final = 1 << 62
 """What a cell holds before its step was done; no answer of the kernel's."""
 
-_PLACES: Final = (CELLS_AT, STEPS_AT, DATA_AT)
+Piece: TypeAlias = tuple[int, bytes]
+"""Where in the memory something begins, and what."""
+
 _CLONE_VM: Final = 0x100
 _WORD: Final = struct.Struct("<q")
 _STACK_BYTES: Final = 4096
@@ -111,6 +113,7 @@ class Memory:
 
     def run(self, flags: int) -> int:
         """clone(2): the pid of a process that shares our memory and executes the list in it. Signals are blocked."""
+        struct.pack_into("<2Q", self.view, 0, 0, 0)  # no failure
         top = ctypes.c_void_p((ctypes.addressof(self._stack) + _STACK_BYTES) & ~15)
         assert _page is not None, "a script for a processor that has no code of ours"
         entry, argument = ctypes.c_void_p(machinecode.address(_page)), ctypes.c_void_p(self.address)
@@ -142,19 +145,17 @@ class Memory:
         """Give the pages of a list back that was executed."""
         self._memory.madvise(mmap.MADV_DONTNEED)
 
-    def load(self, parts: Sequence[bytes]) -> None:
-        """Put a list into its place (`steps.Script.finished`)."""
-        struct.pack_into("<2Q", self.view, 0, 0, 0)  # no failure
-        for begin, part in zip(_PLACES, parts, strict=True):
-            self.view[begin : begin + len(part)] = part
+    def load(self, pieces: Sequence[Piece]) -> None:
+        """Put a list, or what was written of it, into its place."""
+        for begin, piece in pieces:
+            self.view[begin : begin + len(piece)] = piece
 
-    def receive(self, channel: socket.SocketType, sizes: Sequence[int]) -> None:
-        """Take a list from a message with its three parts, of these sizes."""
-        struct.pack_into("<2Q", self.view, 0, 0, 0)  # no failure
-        places = zip(_PLACES, sizes, strict=True)
+    def receive(self, channel: socket.SocketType, places: Sequence[tuple[int, int]]) -> None:
+        """Likewise, from a message with all pieces, of which it is known where they begin and how long they are."""
         received = channel.recvmsg_into([self.view[begin : begin + size] for begin, size in places])[0]
-        assert received == sum(sizes), f"a script of {received} bytes, not {sum(sizes)}"
+        expected = sum(size for _, size in places)
+        assert received == expected, f"a script of {received} bytes, not {expected}"
 
-    def give(self, descriptors: Sequence[int]) -> None:
-        """Fill the cells of the descriptors that a list is given."""
-        struct.pack_into(f"<{len(descriptors)}q", self.view, CELLS_AT + 8, *descriptors)
+    def give(self, descriptors: Sequence[int], first: int = 1) -> None:
+        """Fill the cells of the descriptors that a list is given, from the one of this number on."""
+        struct.pack_into(f"<{len(descriptors)}q", self.view, CELLS_AT + 8 * first, *descriptors)

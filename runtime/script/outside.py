@@ -1,4 +1,4 @@
-"""What a plain container's first process needs of the outside: looked up, made and opened before there is a process.
+"""What a plain container's first process needs of the outside: looked up, made and opened by somebody else.
 
 The caller has a umask of 0, and keeps its capabilities over changes of its user (`userns.Owner.make_files_as_root`).
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from runtime import namespaces, paths, program, rootfs, syscalls, userns, users
 from runtime.cgroups import Cgroup
 from runtime.script import ask, machine, plain
-from runtime.script.start import Board, Inside, Pipe
+from runtime.script.parts import Before, Board, Inside, Pipe
 from runtime.script.steps import Cell, Script
 from runtime.seccomp import cache
 from runtime.seccomp import filter as filters
@@ -28,7 +28,7 @@ class NotPlainError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Given:
-    """Descriptors that are passed on, in the order of the cells in which the script finds them."""
+    """Descriptors that one part of a script is given, in the order of the cells in which it finds them."""
 
     script: Script
     fds: list[int] = field(default_factory=list)
@@ -64,32 +64,52 @@ def _pipe_owner(fd: int) -> int:
     return status.st_uid if stat.S_ISFIFO(status.st_mode) else -1
 
 
-def prepare(
-    tree: rootfs.Tree,
-    group: Cgroup,
-    streams: Streams,
-    given: Given,
-    *,
-    memory: machine.Memory,
-    proc: int,
-    state_root: str,
-) -> Inside:
-    """Make and open everything; what is open is in `given`, also after a failure.
+@frozen
+class Found:
+    """What both parts are written from: what the first one needs, the user namespace, and the filter with its flags."""
 
-    `memory` may be used for asking; `proc` is a procfs that is mounted nowhere. The first cells are the streams'.
-    Raises NotPlainError, ContainerError and OSError.
+    before: Before
+    owner: userns.Owner | None
+    instructions: bytes
+    flags: int
+
+
+def find(
+    spec: Spec, group: Cgroup, streams: Streams, given: Given, *, memory: machine.Memory, proc: int, state_root: str
+) -> Found:
+    """Open what the first part needs; what is open is in `given`, also after a failure.
+
+    `memory` may be used for asking; `proc` is a procfs that is mounted nowhere. The first cells are `Before.wake` and
+    `told`, and then the streams'. Raises NotPlainError, ContainerError and OSError.
     """
-    spec = tree.spec
+    instructions, flags = _filter(spec, state_root)
+    wake, told = given.script.given(), given.script.given()
     cells = [None if owner is None else given.script.given() for owner in streams.owners]
     pipes = (
         Pipe(cell=cell, owner=owner)
         for cell, owner in zip(cells, streams.owners, strict=True)
         if cell is not None and owner is not None and owner >= 0
     )
-    instructions, flags = _filter(spec, state_root)
     joined = [(each, given.give(os.open(each.path, os.O_RDONLY | os.O_CLOEXEC))) for each in namespaces.joined(spec)]
     owner = _owner(spec, memory)
-    owner_cell = given.give(owner.fd) if owner is not None else None
+    before = Before(
+        spec=spec,
+        doors=group.door_paths(),
+        proc=given.give(os.dup(proc)) if spec.sysctl else None,
+        joined=joined,
+        user_namespace=given.give(owner.fd) if owner is not None else None,
+        outer_root=owner.maps.root if owner is not None else None,
+        streams=tuple(cells),
+        pipes=tuple(pipes),
+        wake=wake,
+        told=told,
+    )
+    return Found(before=before, owner=owner, instructions=instructions, flags=flags)
+
+
+def prepare(tree: rootfs.Tree, found: Found, given: Given) -> Inside:
+    """Make and open what the second part needs; likewise."""
+    spec, owner = tree.spec, found.owner
     with userns.files_made_by(owner):
         sources = rootfs.prepare(tree, owner, ahead=True)
         root = given.give(sources.root)
@@ -105,24 +125,16 @@ def prepare(
     identity = _identify(spec, sources.root)
     kinds = {path: kind for path in spec.masked_paths if (kind := _kind(spec, path, sources.root))}
     return Inside(
-        spec=spec,
         identity=identity,
         variables=program.environment(spec.process, identity),
-        doors=group.door_paths(),
         stage=rootfs.stands_at(tree),
         root=root,
         mounts=mounts,
         boards=boards,
         masked_files=tuple(path for path, kind in kinds.items() if kind == "file"),
         masked_folders=tuple(path for path, kind in kinds.items() if kind == "folder"),
-        proc=given.give(os.dup(proc)) if spec.sysctl else None,
-        joined=joined,
-        user_namespace=owner_cell,
-        outer_root=owner.maps.root if owner is not None else None,
-        streams=tuple(cells),
-        pipes=tuple(pipes),
-        program=instructions,
-        filter_flags=flags,
+        program=found.instructions,
+        filter_flags=found.flags,
     )
 
 
@@ -164,7 +176,7 @@ def _make_places(spec: Spec, sources: rootfs.Sources) -> None:
         above = plain.above(spec.mounts[:number], mount.destination)
         if above is None:
             base, path = sources.root, mount.destination
-        elif plain.is_devices(above):
+        elif rootfs.is_devices(above):
             base, path = sources.mounts[above.path], mount.destination.removeprefix("/dev")
         else:
             continue  # it is there, made by the kernel

@@ -9,6 +9,7 @@ import os
 from typing import Any, Final
 
 from runtime import mountoptions, values
+from runtime.rootfs import is_devices
 from runtime.script import machine
 from runtime.spec import Hooks, Mount, Process, Spec
 
@@ -63,11 +64,6 @@ def _unusual(spec: Spec) -> str:
             if getattr(part, name) != nothing:
                 return f"it has a {name}"
     return ""
-
-
-def is_devices(mount: Mount) -> bool:
-    """Whether a mount is the container's own /dev, which is filled by us."""
-    return mount.destination == "/dev" and mount.kind == "tmpfs" and not mount.options.bind
 
 
 def _unusual_place(spec: Spec) -> str:

@@ -3,22 +3,24 @@
 The order is `firstprocess`'s, and its reasons stand there. Two rules. What may be left out, and what can be looked up
 outside, is decided here; a step only does. And a step that fails explains nothing: whoever executes the list starts
 again with `firstprocess`, which can.
+
+It is written in two parts. The first leads into the namespaces and the cgroup and makes file systems there, which takes
+the kernel long and needs little to be known; it is executed while the outside makes what the second one needs. Until
+then the process has the descriptors of whoever executes the list, and so those that arrive meanwhile.
 """
 
 import os
 import resource
 import signal
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 from runtime import capabilities, rootfs, syscalls
 from runtime.lookup import DEFAULT_PATH
+from runtime.script.parts import Before, Inside
 from runtime.script.steps import Cell, Script
 from runtime.seccomp import filter as filters
-from runtime.spec import Mount, Namespace, Spec, sysctl_namespace
-from runtime.users import Identity
-from runtime.values import frozen
+from runtime.spec import Mount, sysctl_namespace
 
 _AT_FDCWD: Final = syscalls.AT_FDCWD
 _CLOEXEC: Final = os.O_CLOEXEC
@@ -45,90 +47,49 @@ _CLOSE_RANGE_CLOEXEC: Final = 4
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _SIG_SETMASK, _SIGNAL_SET_BYTES = 2, 8
 _CLONE_VM, _CLONE_PARENT, _CLONE_PARENT_SETTID = 0x100, 0x8000, 0x100000
+SHARED_FILES: Final = 0x400
+"""A flag of clone(2) and unshare(2)."""
 _AF_INET, _SOCK_DGRAM = 2, 2
 
 
-@frozen
-class Board:
-    """A folder in memory with one for each controller of version 1, and the groups to put on those."""
-
-    cell: Cell
-    groups: tuple[tuple[str, Cell], ...]
-
-
-@frozen
-class Pipe:
-    """A standard stream that is a pipe, and its owner on the host."""
-
-    cell: Cell
-    owner: int
-
-
-@frozen
-class Inside:
-    """What was found out, or made, outside. Descriptors are cells."""
-
-    spec: Spec
-    identity: Identity
-    variables: dict[str, str]
-    doors: Sequence[str]  # the files of the cgroup that a process enters by
-    stage: str  # where the root is attached until it is /
-    root: Cell
-    mounts: dict[str, Cell]  # by the mount's field: what was made detached
-    boards: dict[str, Board]  # likewise
-    masked_files: tuple[str, ...]
-    masked_folders: tuple[str, ...]
-    proc: Cell | None  # for kernel parameters
-    joined: Sequence[tuple[Namespace, Cell]]
-    user_namespace: Cell | None
-    outer_root: tuple[int, int] | None  # the host's ids of the user namespace's root
-    streams: tuple[Cell | None, ...]  # three; None: the container's /dev/null
-    pipes: Sequence[Pipe]
-    program: bytes  # the filter's, or nothing
-    filter_flags: int
-
-
-@frozen
-class Marks:
-    """Cells that tell how far the list came."""
-
-    ready: Cell  # holds an answer once only the program's execution is left
-    born: Cell | None  # holds the pid of the process that follows the clone, if there is one
-
-
-def write(script: Script, inside: Inside) -> Marks:
-    """Write the list."""
-    return _Writer(script, inside).write()
-
-
-class _Writer:
+class Writer:
     """The list in one line, in the order in which it is executed."""
 
-    def __init__(self, script: Script, inside: Inside) -> None:
+    def __init__(self, script: Script, before: Before) -> None:
         self._call = script.call
         self._answer = script.answer
         self._script = script
-        self._inside = inside
-        self._spec = inside.spec
-        self._made = dict(inside.mounts)
+        self._before = before
+        self._spec = before.spec
+        self._made: dict[str, Cell] = {}  # by the mount's field: what is to be put there
 
-    def write(self) -> Marks:
-        spec = self._spec
+    def begin(self) -> Cell | None:
+        """The first part. A cell for the pid of the process that follows the one that was cloned, if there is one."""
         self._oom_score()
         self._hard_limits()
-        for namespace, fd in self._inside.joined:
+        for namespace, fd in self._before.joined:
             self._call("setns", fd, namespace.flag)
         self._parameters(made=False)
         self._show_joined()
-        doors = [self._answer("openat", _AT_FDCWD, door, os.O_WRONLY | _CLOEXEC) for door in self._inside.doors]
+        doors = [self._answer("openat", _AT_FDCWD, door, os.O_WRONLY | _CLOEXEC) for door in self._before.doors]
         born = self._be_born()
         self._call("setsid")
         self._die_with_the_monitor()
         for door in doors:
             self._call("write", door, "0", 1)
         self._namespaces()
+        self._new_file_systems()
+        self._call("read", self._before.wake, self._script.room(8), 8)
+        self._call("unshare", SHARED_FILES)
+        self._call("write", self._before.told, "1", 1)
+        return born
+
+    def go_on(self, inside: Inside) -> Cell:
+        """The second part. A cell that holds an answer once only the program's execution is left."""
+        self._inside = inside
+        self._made.update(inside.mounts)
         self._root()
-        for mount in spec.mounts:
+        for mount in self._spec.mounts:
             self._mount(mount)
         self._restrict()
         self._names()
@@ -138,14 +99,14 @@ class _Writer:
         self._limits()
         self._become()
         self._die_with_the_monitor()
-        folder = self._answer("openat2", _AT_FDCWD, spec.process.cwd, *_WORKING_FOLDER)
+        folder = self._answer("openat2", _AT_FDCWD, self._spec.process.cwd, *_WORKING_FOLDER)
         self._call("fchdir", folder)
         self._signals()
         ready = self._answer("close_range", 3, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
-        if self._inside.program:
+        if inside.program:
             ready = self._filter()
         self._execute()
-        return Marks(ready=ready, born=born)
+        return ready
 
     # Before the host is left
 
@@ -158,14 +119,14 @@ class _Writer:
 
     def _hard_limits(self) -> None:
         """With the host's privileges; without a user namespace they are still there later."""
-        for limit in self._spec.process.rlimits if self._inside.user_namespace is not None else ():
+        for limit in self._spec.process.rlimits if self._before.user_namespace is not None else ():
             soft, hard = resource.getrlimit(limit.resource)
             if hard != resource.RLIM_INFINITY and (limit.hard > hard or limit.hard == resource.RLIM_INFINITY):
                 self._limit(limit.resource, soft, limit.hard)
 
     def _show_joined(self) -> None:
         """A user namespace may not mount what shows a namespace that is not its own."""
-        if self._inside.user_namespace is not None:
+        if self._before.user_namespace is not None:
             for mount in self._spec.mounts:
                 if rootfs.is_of_shared_namespace(self._spec, mount):
                     self._made[mount.path] = self._new_file_system(mount)
@@ -176,19 +137,19 @@ class _Writer:
 
     def _be_born(self) -> Cell | None:
         """Into the user namespace, and by one more clone into a pid namespace that belongs to it."""
-        namespace = self._inside.user_namespace
+        namespace = self._before.user_namespace
         if namespace is None:
             return None
-        assert self._inside.outer_root is not None, "a user namespace without a root"
-        for pipe in self._inside.pipes:
-            self._call("fchown", pipe.cell, *self._inside.outer_root)
+        assert self._before.outer_root is not None, "a user namespace without a root"
+        for pipe in self._before.pipes:
+            self._call("fchown", pipe.cell, *self._before.outer_root)
         self._call("setns", namespace, syscalls.CLONE_NEWUSER)
         self._call("setgroups", 0, 0)
         self._call("setresgid", 0, 0, 0)
         self._call("setresuid", 0, 0, 0)
         self._close_memory()
         pid = self._script.cell()
-        flags = _CLONE_VM | _CLONE_PARENT | _CLONE_PARENT_SETTID | signal.SIGCHLD
+        flags = _CLONE_VM | SHARED_FILES | _CLONE_PARENT | _CLONE_PARENT_SETTID | signal.SIGCHLD
         flags |= syscalls.CLONE_NEWPID if self._spec.makes("pid") else 0
         self._call("clone", flags, 0, self._script.cell_address(pid), 0, 0, leave=True)
         return pid
@@ -209,11 +170,17 @@ class _Writer:
         if self._spec.makes("network"):
             any_socket = self._answer("socket", _AF_INET, _SOCK_DGRAM | _CLOEXEC, 0)
             self._call("ioctl", any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+        self._call("mount", 0, "/", 0, syscalls.MS_REC | syscalls.MS_PRIVATE, 0)
+
+    def _new_file_systems(self) -> None:
+        """Those that are made of nothing but their options; what comes from outside is put in its place with them."""
+        for mount in self._spec.mounts:
+            if mount.path not in self._made and not rootfs.comes_from_outside(mount):
+                self._made[mount.path] = self._new_file_system(mount)
 
     # The tree
 
     def _root(self) -> None:
-        self._call("mount", 0, "/", 0, syscalls.MS_REC | syscalls.MS_PRIVATE, 0)
         stage = self._answer("openat", _AT_FDCWD, self._inside.stage, os.O_PATH | os.O_DIRECTORY | _CLOEXEC)
         self._move(self._inside.root, stage)
 
@@ -225,8 +192,7 @@ class _Writer:
                 self._move(group, self._open(f"{mount.destination}/{name}"))
             self._set(board.cell, add=mount.options.add)
             return
-        made = self._made.get(mount.path)
-        self._move(made if made is not None else self._new_file_system(mount), self._open(mount.destination))
+        self._move(self._made[mount.path], self._open(mount.destination))
 
     def _new_file_system(self, mount: Mount) -> Cell:
         options = mount.options
@@ -285,8 +251,8 @@ class _Writer:
         for key, value in self._spec.sysctl.items():
             if self._spec.makes(sysctl_namespace(key) or "") == made:
                 path = key if "/" in key else key.replace(".", "/")
-                assert self._inside.proc is not None, "kernel parameters without a procfs"
-                file = self._answer("openat2", self._inside.proc, f"sys/{path}", *_PARAMETER)
+                assert self._before.proc is not None, "kernel parameters without a procfs"
+                file = self._answer("openat2", self._before.proc, f"sys/{path}", *_PARAMETER)
                 self._call("write", file, value, len(value.encode()))
 
     def _enter(self) -> None:
@@ -299,7 +265,7 @@ class _Writer:
 
     def _streams(self) -> None:
         null: Cell | None = None
-        for number, given in enumerate(self._inside.streams):
+        for number, given in enumerate(self._before.streams):
             if given is None and null is None:
                 null = self._answer("openat2", _AT_FDCWD, "/dev/null", *_NULL)
             stream = given if given is not None else null
@@ -312,8 +278,8 @@ class _Writer:
 
     def _become(self) -> None:
         process, identity = self._spec.process, self._inside.identity
-        for pipe in self._inside.pipes:
-            owner = pipe.owner if self._inside.outer_root is None else 0
+        for pipe in self._before.pipes:
+            owner = pipe.owner if self._before.outer_root is None else 0
             if owner != identity.uid:
                 self._call("fchown", pipe.cell, identity.uid, identity.gid)
         sets = process.capabilities

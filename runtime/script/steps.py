@@ -48,10 +48,10 @@ _NUMBERS: Final = {
     "openat2": 437,
     "mount_setattr": 442,
 }
+_OPENING: Final = frozenset({"openat", "openat2", "socket", "open_tree", "fsopen", "fsmount"})
 _INDIRECT: Final = (1 << 16, 1 << 17, 1 << 18)
 _ABSENT_SHIFT: Final = 24
 _LEAVE: Final = 1 << 32
-_WORD: Final = (1 << 64) - 1
 _MAX_STEPS: Final = (machine.DATA_AT - machine.STEPS_AT) // machine.STEP_BYTES
 _MAX_CELLS: Final = (machine.STEPS_AT - machine.CELLS_AT) // 8
 _MAX_DATA_BYTES: Final = machine.BYTES - machine.DATA_AT
@@ -64,11 +64,13 @@ class TooLongError(Exception):
     """The list, or what it refers to, does not fit into the memory."""
 
 
-@dataclass(frozen=True, slots=True)
 class Cell:
     """A place for the answer of one call, which later ones use; or for a descriptor that is given."""
 
-    number: int
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ Argument: TypeAlias = int | str | bytes | Cell | At
 
 
 class Script:
-    """A list that is being written, for a memory at a known address."""
+    """A list that is being written, for a memory at a known address. Parts of it can be executed before it is whole."""
 
     def __init__(self, address: int) -> None:
         self._cells_at = address + machine.CELLS_AT
@@ -92,18 +94,26 @@ class Script:
         self._cells = 1  # the first takes what nobody asks for
         self._data = bytearray()
         self._places: dict[str | bytes, int] = {}
+        self._taken = (0, 0, 0)  # cells, words and bytes of data that went out with earlier parts
         self.names: list[str] = []
+        self.opened: list[Cell] = []
+        """Of the steps that open a descriptor."""
 
     def given(self) -> Cell:
         """A descriptor that whoever executes the list has put there, in the order of these calls."""
-        assert not self.names, "a descriptor that is given after the first step"
+        assert len(self._words) == self._taken[1], "a descriptor that is given after a part's first step"
         return self.cell()
+
+    @property
+    def next_cell(self) -> int:
+        """The number of the cell that is taken next."""
+        return self._cells
 
     def cell(self) -> Cell:
         """A place for a number."""
-        cell = Cell(self._cells)
-        self._cells += 1
-        return cell
+        number = self._cells
+        self._cells = number + 1
+        return Cell(number)
 
     def call(self, name: str, *arguments: Argument, absent: int = 0, leave: bool = False) -> None:
         """A step. `absent`: where there is no such file, go on so many steps later. `leave`: see `machine`."""
@@ -113,6 +123,8 @@ class Script:
         """A step whose answer is used later."""
         cell = self.cell()
         self._write(name, arguments, cell.number, absent)
+        if name in _OPENING:
+            self.opened.append(cell)
         return cell
 
     def place(self, data: str | bytes) -> At:
@@ -139,12 +151,18 @@ class Script:
         """Where a cell is, for calls that write an answer of their own."""
         return At(self._cells_at + 8 * cell.number)
 
-    def finished(self) -> tuple[bytes, bytes, bytes]:
-        """Cells, steps and data, as `machine.Memory.load` takes them; raises TooLongError."""
+    def part(self) -> tuple[machine.Piece, ...]:
+        """What was written since the last part: cells, steps and data for a `machine.Memory`; raises TooLongError."""
         if len(self.names) > _MAX_STEPS or self._cells > _MAX_CELLS or len(self._data) > _MAX_DATA_BYTES:
             raise TooLongError(f"{len(self.names)} steps, {self._cells} cells, {len(self._data)} bytes")
-        cells = struct.pack("<Q", machine.UNSET) * self._cells
-        return cells, struct.pack(f"<{len(self._words)}Q", *self._words), bytes(self._data)
+        cells, words, data = self._taken
+        self._taken = (self._cells, len(self._words), len(self._data))
+        steps = self._words[words:]
+        return (
+            (machine.CELLS_AT + 8 * cells, struct.pack("<Q", machine.UNSET) * (self._cells - cells)),
+            (machine.STEPS_AT + 8 * words, struct.pack(f"<{len(steps)}q", *steps)),
+            (machine.DATA_AT + data, bytes(self._data[data:])),
+        )
 
     def _write(
         self, name: str, arguments: tuple[Argument, ...], answer: int, absent: int, *, leave: bool = False
@@ -152,19 +170,24 @@ class Script:
         first = _NUMBERS[name] | absent << _ABSENT_SHIFT
         if leave:
             first |= _LEAVE
-        words = [0]
+        words = self._words
+        begin = len(words)
+        words.append(0)
+        # A container has some 180 steps: the types are compared in the order of how frequent they are.
         for position, argument in enumerate(arguments):
-            if isinstance(argument, int):
-                words.append(argument & _WORD)
-            elif isinstance(argument, Cell):
+            if type(argument) is int:
+                words.append(argument)
+            elif type(argument) is Cell:
                 first |= _INDIRECT[position]
                 words.append(self._cells_at + 8 * argument.number)
-            elif isinstance(argument, At):
+            elif type(argument) is str or type(argument) is bytes:
+                words.append(self._places.get(argument) or self.place(argument).address)
+            elif type(argument) is At:
                 words.append(argument.address)
             else:
-                words.append(self._places.get(argument) or self.place(argument).address)
-        words[0] = first
+                assert isinstance(argument, int), f"{name}: {argument!r}"  # a flag with a name
+                words.append(argument)
+        words[begin] = first
         words += _UNUSED[len(arguments) :]
         words.append(self._cells_at + 8 * answer)
-        self._words += words
         self.names.append(name)

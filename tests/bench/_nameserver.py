@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agent.adapters.dns import DnsServer
 from agent.adapters.dnsupstream import NodeServers
+from agent.core.dns.budget import Budget
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -32,7 +33,9 @@ async def main(port: int) -> None:
     """Serve until killed; one line when it listens."""
     zone = Zone()
     zone.update({made.id: made for made in map(service, range(SERVICES))})
-    server = DnsServer(zone, NodeServers(Path("/nonexistent")), lambda _: _TASK, port=port)
+    server = DnsServer(
+        zone, NodeServers(Path("/nonexistent")), lambda _: _TASK, port=port, budget=Budget(rate=1e9, burst=1e9)
+    )
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.listen("127.0.0.1")

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 
+from agent.core.record import Record
 from controlplane.store import memory
 from tests.sim.net import Network, Observer
 from tests.sim.processes import Agent, ControlPlane, Process
@@ -84,6 +85,11 @@ class Cluster:
     def running(self) -> dict[str, frozenset[str]]:
         """The containers that run, by node id."""
         return {agent.node_id: frozenset(agent.machine.running()) for agent in self.agents.values()}
+
+    def machines(self) -> list[tuple[list[str], dict[str, Record]]]:
+        """What runs on each node, and what its agent has noted."""
+        machines = (agent.machine for agent in self.agents.values())
+        return [(sorted(machine.running()), machine.records) for machine in machines]
 
     def stops(self) -> list[tuple[str, float]]:
         """The tasks that have got their stop signal since the last time, and when. One's clock that has jumped may have

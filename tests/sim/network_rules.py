@@ -15,7 +15,7 @@ from tests.sim.net import End
 from tests.sim.violation import Violation
 
 BOUND_S = 3.0
-"""For so long, and no longer, a task that is to stop waits for nodes that do not answer."""
+"""For so long, and no longer, a task that is to stop waits for nodes that do not answer, and for one that was lost."""
 A_MOMENT_S = 0.005
 
 
@@ -51,6 +51,11 @@ class NetworkRules:
         self._owners: dict[str, str] = {}
         """Of virtual addresses, for ever: a range of 65,534 lasts longer than any run."""
         self._nodes: dict[str, pb.Node] = {}
+        self._away_since: dict[str, float] = {}
+        self._given_up_until: dict[str, float] = {}
+        """When a node came back that had been away for so long that nobody waited for it any more. What was let go
+        meanwhile is told to it only then.
+        """
         self._told_to_stop: dict[str, float] = {}
         self._lists: dict[tuple[str, str], _Lists] = {}
         """By the names of the leader and of the node."""
@@ -62,9 +67,23 @@ class NetworkRules:
                 for family in FAMILIES:
                     self._check_address(before, service, family)
             case pb.Node() as node:
-                self._nodes[node.meta.name] = node if after is not None else pb.Node()
+                self._note_node(node if after is not None else pb.Node(meta=node.meta))
             case pb.Task() as task if task.desired_state >= pb.DESIRED_STATE_SHUTDOWN:
                 self._told_to_stop.setdefault(task.meta.id, _now_s())
+
+    def _note_node(self, node: pb.Node) -> None:
+        name = node.meta.name
+        before = self._nodes.get(name, pb.Node()).status.state
+        if before == pb.NODE_STATE_DOWN or self._is_given_up(name):
+            self._given_up_until[name] = _now_s()
+        self._nodes[name] = node
+        if node.status.state == pb.NODE_STATE_DISCONNECTED:
+            self._away_since.setdefault(name, _now_s())
+        else:
+            self._away_since.pop(name, None)
+
+    def _is_given_up(self, name: str) -> bool:
+        return _now_s() - self._away_since.get(name, _now_s()) >= BOUND_S - A_MOMENT_S
 
     def _check_address(self, before: kinds.StoredObject | None, service: pb.Service, family: Family) -> None:
         had = family.get(before.status, "address") if isinstance(before, pb.Service) else ""
@@ -94,17 +113,20 @@ class NetworkRules:
                 lists.apply(message.network_applied.sequence)
 
     def _check_withdrawn(self, leader: str, task_id: str) -> None:
-        if _now_s() - self._told_to_stop.get(task_id, 0.0) >= BOUND_S - A_MOMENT_S:
+        told_s = self._told_to_stop.get(task_id, 0.0)
+        if _now_s() - told_s >= BOUND_S - A_MOMENT_S:
             return
-        for node, lists in self._of_leader(leader):
+        for node, lists in self._of_leader(leader, told_s):
             if task_id in lists.applied:
                 text = f"{leader} let task {task_id} go while {node} sends it connections, for all that {leader} knows"
                 raise Violation("let go last", text)
 
-    def _of_leader(self, leader: str) -> Iterator[tuple[str, _Lists]]:
+    def _of_leader(self, leader: str, told_s: float) -> Iterator[tuple[str, _Lists]]:
+        """Of the nodes that are waited for, and that nobody has given up since the task was told to stop."""
         for (owner, node), lists in self._lists.items():
             state = self._nodes.get(node, pb.Node()).status.state
-            if owner == leader and state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:
+            waited_for = state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED} and not self._is_given_up(node)
+            if owner == leader and waited_for and self._given_up_until.get(node, -1.0) < told_s:
                 yield node, lists
 
 

@@ -7,44 +7,44 @@ to; the test tries that one first and then a whole range.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
+
+import numpy as np
 
 from agent import outbox, worker
 from agent.core import assignments as held
-from agent.core import probes, steps
+from agent.core import probes, stopping
+from controlplane.api import writes
+from controlplane.controllers import events as recording
 from controlplane.controllers import loop
-from controlplane.core import addresses, filters, garbage, nodes, plan, reports, slots, tasks, withdrawal
+from controlplane.core import (
+    addresses,
+    choosing,
+    events,
+    filters,
+    fleet,
+    garbage,
+    happenings,
+    nodes,
+    plan,
+    preemption,
+    prune,
+    replacing,
+    reports,
+    rollout,
+    slots,
+    tasks,
+    withdrawal,
+)
+from controlplane.core.ask import Ask, stands
 from controlplane.dispatcher import withdrawals
 from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plant:
-    """`bug` is wrong while its context is open."""
-
-    name: str
-    bug: Callable[[], AbstractContextManager[None]]
-    caught_by: frozenset[str]
-    hint: int
-
-
-def _instead(owner: object, name: str, wrong: object) -> Callable[[], AbstractContextManager[None]]:
-    @contextlib.contextmanager
-    def planted() -> Iterator[None]:
-        right = getattr(owner, name)
-        setattr(owner, name, wrong)
-        try:
-            yield
-        finally:
-            setattr(owner, name, right)
-
-    return planted
-
+from tests.sim import rollout_plants
+from tests.sim.crowd_plants import CROWD_PLANTS
+from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
 
@@ -82,6 +82,11 @@ async def _run_and_forget_keys(self: loop.Loop) -> None:
         self._set_timers(keys, made.wake_at)
 
 
+def _room_of_a_node_that_is_empty(ships: fleet.Fleet, ask: Ask) -> fleet.Amounts:
+    """Who passes the filters once is believed to take any number."""
+    return np.where(filters.passing(ships, ask), 1_000, 0)
+
+
 def _doomed_when_unwanted(members: Collection[pb.Task]) -> list[pb.Task]:
     """A task that is to be removed goes at once, whether it has ended or not."""
     return [task for task in members if task.desired_state == pb.DESIRED_STATE_REMOVE]
@@ -93,9 +98,23 @@ def _ready_nodes(self: withdrawals.Withdrawals) -> list[pb.Node]:
     return [node for node in nodes if node.status.state == pb.NODE_STATE_READY]
 
 
-def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object) -> withdrawal.Decision:
+def _let_go_at_once(leaving: Iterable[withdrawal.Leaving], *_: object, **__: object) -> withdrawal.Decision:
     """Nodes are believed to have heard of it as soon as they were told."""
     return withdrawal.Decision(withdrawn=frozenset(one.task_id for one in leaving), look_again_ms=None)
+
+
+def _tell_of_events(self: recording.Events, change: snapshots.Change) -> list[str]:
+    """An event is something that has happened, too."""
+    value = change.after or change.before
+    assert isinstance(value, pb.Event)
+    self._take(happenings.Happening(about=happenings.about(value), reason="Told", message="it was told", at_ms=1))
+    return [recording.KEY]
+
+
+def _missing_in_the_namespace(there: Iterable[Any], wanted: Collection[Any]) -> list[Any]:
+    """What is not in the files goes, whatever stack it is of."""
+    kept = {one.meta.name for one in wanted}
+    return [one for one in there if isinstance(one, pb.Service) and one.meta.name not in kept]
 
 
 # The agent ------------------------------------------------------------------------------------------------------------
@@ -137,126 +156,206 @@ async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
 _right_next_batch = outbox.Outbox.next_batch
 
 REST = frozenset({"whole at rest"})
+LOST = frozenset({"nothing is lost"})
 
 PLANTS = (
     Plant(
         name="an old report lets a state fall",
-        bug=_instead(reports, "accept", _accept_whatever_comes),
+        bug=instead(reports, "accept", _accept_whatever_comes),
         caught_by=frozenset({"states rise"}),
-        hint=1,
+        hint=11,
     ),
     Plant(
         name="the leader writes without its fence",
-        bug=_instead(writer, "write", _write_without_fence),
+        bug=instead(writer, "write", _write_without_fence),
         caught_by=frozenset({"one writer"}),
-        hint=1,
+        hint=8,
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
-        bug=_instead(filters, "takes", lambda *_: True),
+        bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=1,
-    ),
-    Plant(
-        name="a stopping task does not hold its slot",
-        bug=_instead(tasks, "holds_its_slot", lambda _: False),
-        caught_by=frozenset({"one task a slot"}),
-        hint=1,
-    ),
-    Plant(
-        name="a loop forgets its keys after a conflict",
-        bug=_instead(loop.Loop, "run", _run_and_forget_keys),
-        caught_by=REST,
-        hint=235,
-    ),
-    Plant(
-        name="a slot is refilled without a pause",
-        bug=_instead(slots, "ready_at", lambda *_: 0),
-        caught_by=frozenset({"pace"}),
         hint=5,
     ),
     Plant(
+        name="what was granted before is free again",
+        bug=instead(fleet._Booking, "_remove_granted", lambda _: None),
+        caught_by=frozenset({"nothing is given twice"}),
+        hint=1,
+    ),
+    Plant(
+        name="the parts of a spread are counted once for many tasks",
+        bug=instead(choosing._Tie, "take", lambda *_: False),
+        caught_by=frozenset({"placement"}),
+        hint=2,
+    ),
+    Plant(
+        name="taints keep only those away that tolerate them",
+        bug=instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
+        caught_by=frozenset({"placement", "pace"}) | REST,
+        hint=1,
+    ),
+    Plant(
+        name="others make way for a task of the same priority",
+        bug=instead(preemption.Preemption, "_may_go", lambda *_: True),
+        caught_by=frozenset({"placement", "pace", "idle is idle"}),
+        hint=7,
+    ),
+    Plant(
+        name="a stopping task does not hold its slot",
+        bug=instead(tasks, "holds_its_slot", lambda _: False),
+        caught_by=frozenset({"one task a slot"}),
+        hint=10,
+    ),
+    Plant(
+        name="a loop forgets its keys after a conflict",
+        bug=instead(loop.Loop, "run", _run_and_forget_keys),
+        caught_by=REST,
+        hint=89,
+    ),
+    Plant(
+        name="a slot is refilled without a pause",
+        bug=instead(slots, "ready_at", lambda *_: 0),
+        caught_by=frozenset({"pace"}),
+        hint=7,
+    ),
+    Plant(
+        name="an old task goes before the new one works",
+        bug=instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
+        caught_by=LOST,
+        hint=2,
+    ),
+    Plant(
+        name="more is begun at a time than was allowed",
+        bug=instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
+        caught_by=frozenset({"no more at a time"}),
+        hint=2,
+    ),
+    Plant(
+        name="what was paused goes on",
+        bug=instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
+        caught_by=frozenset({"paused is paused"}),
+        hint=1,
+    ),
+    Plant(
+        name="what was rolled back is tried again",
+        bug=instead(rollout, "follow", rollout_plants.begin_again),
+        caught_by=frozenset({"rollouts go one way"}),
+        hint=3,
+    ),
+    Plant(
+        name="a refused revision is made all the same",
+        bug=instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
+        caught_by=frozenset({"what was refused stays refused", "life goes on"}),
+        hint=3,
+    ),
+    Plant(
         name="every node gets the first subnet",
-        bug=_instead(addresses.Pool, "take", lambda self: self._parts.text(0)),
+        bug=instead(addresses.Pool, "take", lambda self: self._parts.text(0)),
         caught_by=frozenset({"nothing is given twice"}),
         hint=1,
     ),
     Plant(
         name="tasks are given up although most nodes vanished together",
-        bug=_instead(nodes, "braked", lambda *_: False),
+        bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=7,
+        hint=4,
     ),
     Plant(
         name="garbage collection does not wait for the end",
-        bug=_instead(garbage, "_doomed", _doomed_when_unwanted),
+        bug=instead(garbage, "_doomed", _doomed_when_unwanted),
         caught_by=frozenset({"the living stay"}),
         hint=3,
     ),
     Plant(
         name="a task is let go before the nodes have heard that it leaves",
-        bug=_instead(withdrawal, "decide", _let_go_at_once),
+        bug=instead(withdrawal, "decide", _let_go_at_once),
         caught_by=frozenset({"let go last"}),
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="a node whose agent is away is not waited for",
-        bug=_instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
+        bug=instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
         caught_by=frozenset({"let go last"}),
-        hint=4,
+        hint=1,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
-        bug=_instead(addresses.Pool, "_first_after", lambda *_: 0),
+        bug=instead(addresses.Pool, "_first_after", lambda *_: 0),
         caught_by=frozenset({"an address rests"}),
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="the cache misses deletions after a compaction",
-        bug=_instead(snapshots.Editor, "present_keys", lambda _: []),
+        bug=instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=84,
+        hint=24,
+    ),
+    Plant(
+        name="old events are never cleared away",
+        bug=instead(events, "trim", lambda *_: ()),
+        caught_by=frozenset({"whole at rest", "events are bounded"}),
+        hint=1,
+    ),
+    Plant(
+        name="events are told as events",
+        bug=instead(recording.Events, "_note_event", _tell_of_events),
+        caught_by=frozenset({"idle is idle", "events hold up nothing", "life goes on"}),
+        hint=1,
+    ),
+    Plant(
+        name="what people do is not told",
+        bug=instead(writes, "_fitting", lambda *_: ()),
+        caught_by=frozenset({"told with the change"}),
+        hint=1,
+    ),
+    Plant(
+        name="a prune takes what is in no stack",
+        bug=instead(prune, "missing", _missing_in_the_namespace),
+        caught_by=frozenset({"only a stack is pruned"}),
+        hint=1,
     ),
     Plant(
         name="the agent takes assignments over a gap",
-        bug=_instead(held, "apply", _apply_over_gaps),
+        bug=instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=35,
+        hint=9,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
-        bug=_instead(held, "of_new_session", lambda current: current),
+        bug=instead(held, "of_new_session", lambda current: current),
         caught_by=REST | {"no doubles"},
         hint=3,
     ),
     Plant(
         name="the agent does not tell a new leader everything",
-        bug=_instead(outbox.Outbox, "begin", _begin_with_nothing),
+        bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=26,
+        hint=11,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
-        bug=_instead(outbox.Outbox, "next_batch", _next_batch_once),
+        bug=instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=201,
+        hint=13,
     ),
     Plant(
         name="connections are not drained",
-        bug=_instead(steps, "_drain", _drain_nothing),
+        bug=instead(stopping, "drain", _drain_nothing),
         caught_by=frozenset({"drained before stopped"}),
         hint=1,
     ),
     Plant(
         name="a container is ready before it has answered",
-        bug=_instead(probes, "decide_ready", lambda _: False),
+        bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=1,
+        hint=32,
     ),
     Plant(
         name="the agent starts without looking at what runs",
-        bug=_instead(worker.Worker, "_restore", _restore_nothing),
+        bug=instead(worker.Worker, "_restore", _restore_nothing),
         caught_by=REST | {"no doubles", "no error is logged"},
         hint=1,
     ),
+    *CROWD_PLANTS,
 )

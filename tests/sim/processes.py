@@ -20,6 +20,7 @@ from agent.worker import Worker
 from controlplane import instance, leader
 from controlplane.api.writes import Writes
 from controlplane.controllers.nodes import Ranges
+from controlplane.core.events import Limits
 from controlplane.store import memory
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -27,7 +28,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.fake_checks import FakeChecks
+from tests.support.fake_checks import FakeChecks, FakeMeter
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -41,6 +42,8 @@ RANGES = Ranges(
     services6="fd00:201::/112",
 )
 """Of both families: what must hold of an address holds of each."""
+EVENTS = Limits(per_namespace=30, in_all=40, slack=5)
+"""Few enough that they are reached in each run."""
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
@@ -100,6 +103,7 @@ class ControlPlane:
                 random=random.Random(world.chance.random()),
                 suffixes=self._suffixes(),
                 ranges=RANGES,
+                events=EVENTS,
             ),
             new_id=self._new_id,
         )
@@ -195,6 +199,7 @@ class Agent:
                 runtime=runtime,
                 logs=fake_agent.FakeLogs(),
                 checks=FakeChecks(),
+                meter=FakeMeter(),
                 over=worker.over,
             ),
             servers=self._world.control_plane_names,
@@ -207,9 +212,11 @@ class Agent:
 
     def _register(self) -> wire.Register:
         number = int(self.name.strip("n"))
-        capacity = pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=20)
+        capacity = pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=20, pids=2_000, disk=2**30)
+        capacity.generic["gpu"].ids.append("0")
         description = pb.NodeDescription(hostname=self.name, address=f"192.0.2.{number}", capacity=capacity)
-        return wire.Register(node_id=self.node_id, node_name=self.name, description=description)
+        labels = {"zone": "a" if number <= 2 else "b"}
+        return wire.Register(node_id=self.node_id, node_name=self.name, description=description, labels=labels)
 
 
 class _Connector:

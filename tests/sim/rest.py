@@ -1,49 +1,67 @@
 """What must hold at rest: after the faults have ended and time has passed, the store and the machines agree."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from protos import kinds, states
+from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import crowd_rules
+from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
 
 def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
     """What is not as it should be. `running`: the containers that run, by node id."""
-    return [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
+    wrong = [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
+    return [*wrong, *_too_many_events(rules)]
 
 
 def _unsettled(rules: Rules) -> Iterator[str]:
     for service in rules.services():
         if service.meta.deleted_at:
             yield f"{kinds.label(service)} is still being deleted"
+        elif service.spec.ttl:
+            yield f"{kinds.label(service)} is there for a while only, and still there"
         elif not service.status.settled or service.status.observed_generation != service.meta.generation:
             yield f"{kinds.label(service)} is not settled: {service.status.message}"
 
 
 def _not_whole(rules: Rules) -> Iterator[str]:
     """What the service's status says is not asked here: the slots are counted, and the templates compared."""
-    templates = {one.meta.id: one.written for one in rules.objects.values() if isinstance(one, pb.Revision)}
+    known = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
+    templates = {one.meta.id: (one.written, one.restarted_at) for one in known}
+    nodes = sorted(node.meta.id for node in rules.nodes())
     for service in rules.services():
         serving = [
-            task.slot
+            (task.slot, task.target_node_id)
             for task in rules.tasks()
             if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
             and task.status.state == states.RUNNING
             and task.desired_state == pb.DESIRED_STATE_RUNNING
-            and templates[task.revision_id] == service.spec.template
+            and templates[task.revision_id] == (service.spec.template, service.spec.restarted_at)
         ]
-        if sorted(serving) != list(range(1, service.spec.replicas + 1)):
-            yield f"{kinds.label(service)} wants {service.spec.replicas} replicas; slots {sorted(serving)} serve"
+        wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
+        if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+            wanted = [(0, node) for node in nodes]
+        if sorted(serving) != wanted:
+            yield f"{kinds.label(service)} wants {wanted}; {sorted(serving)} serve"
+        if service.status.rollout.state != pb.ROLLOUT_STATE_COMPLETED:
+            yield f"{kinds.label(service)}: its rollout is not completed: {service.status.rollout.message}"
 
 
 def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:
     alive = {task.meta.id: task for task in rules.tasks() if not states.is_terminal(task.status.state)}
+    templates = rules.templates()
     for task in alive.values():
-        if task.node_id and task.meta.id not in running.get(task.node_id, frozenset()):
+        here = running.get(task.node_id, frozenset())
+        if task.node_id and task.meta.id not in here:
             yield f"task {task.meta.id} counts as {states.word(task.status.state)}; its container is gone"
-    for node_id, containers in running.items():
-        for container in sorted(containers):
-            if container not in alive or alive[container].node_id != node_id:
+        for lacking in crowd_rules.lacking(task, templates[task.revision_id], here):
+            yield f"container {lacking} is missing beside its task"
+    for node_id, there in running.items():
+        for container in sorted(there):
+            task_id, _ = containers.split(container)
+            if task_id not in alive or alive[task_id].node_id != node_id:
                 yield f"container {container} runs on {node_id} and no task wants it"
 
 
@@ -52,3 +70,12 @@ def _left_over(rules: Rules) -> Iterator[str]:
     for task in rules.tasks():
         if (task.meta.namespace, task.service) not in services:
             yield f"task {task.meta.id} is left of a service that is gone"
+
+
+def _too_many_events(rules: Rules) -> Iterator[str]:
+    events = [one for one in rules.objects.values() if isinstance(one, pb.Event)]
+    if len(events) > EVENTS.in_all + EVENTS.slack:
+        yield f"{len(events)} events are kept, not {EVENTS.in_all} and {EVENTS.slack} more"
+    for namespace, number in Counter(event.meta.namespace for event in events).items():
+        if number > EVENTS.per_namespace + EVENTS.slack:
+            yield f"{number} events are kept in {namespace}, not {EVENTS.per_namespace} and {EVENTS.slack} more"

@@ -8,11 +8,13 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from controlplane.core import fleet
+from agent.core.record import Record
 from controlplane.store import api, typed
-from protos import kinds, states
+from protos import containers, kinds, states
 from protos.families import FAMILIES
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import placement_rules, rollout_rules, told
+from tests.sim.crowd_rules import CrowdRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -23,8 +25,8 @@ TOGETHER_MS = 30_000
 PACE, PACE_S = 12, 10.0
 """So many tasks, and no more, may be made for one slot within so many seconds."""
 DOUBLE_S = 25.0
-"""How long two containers of one slot may run side by side while everybody can reach everybody: stopping takes up to
-ten seconds, a lost assignment is noticed after two heartbeats."""
+"""How long two containers of one slot and revision may run side by side while everybody can reach everybody: stopping
+takes up to ten seconds, a lost assignment is noticed after two heartbeats."""
 
 
 class Rules:
@@ -34,6 +36,8 @@ class Rules:
         self.objects: dict[str, kinds.StoredObject] = {}
         self.commits = 0
         self.network = NetworkRules()
+        self.placement = placement_rules.PlacementRules()
+        self.crowds = CrowdRules()
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
@@ -42,6 +46,7 @@ class Rules:
     def check(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """Called by the store with each commit. Raises Violation."""
         touched: set[type] = set()
+        spoken = told.Commit(people=fence is None)
         for event in events:
             kind = kinds.kind_of_key(event.key)
             if kind is None:
@@ -51,12 +56,19 @@ class Rules:
             after = typed.decode(event.key, event.value, revision) if event.value is not None else None
             self._story.tell(kind, event.key, before, after)
             _check_writer(event.key, before, after, fence)
+            spoken.note(before, after)
             self._check_task(before, after)
+            rollout_rules.check(self.objects, before, after)
             self.network.note(before, after)
+            self.placement.note(before, after)
+            self.crowds.note(before, after)
             self._replace(event.key, after)
             touched.add(kind.message)
         if pb.Task in touched:
             self._check_tasks()
+        spoken.check()
+        if pb.Event in touched:
+            told.check_kept([one for one in self.objects.values() if isinstance(one, pb.Event)])
         if pb.Node in touched:
             for family in FAMILIES:
                 _check_unique("subnet", {node.meta.id: family.get(node.status, "subnet") for node in self.nodes()})
@@ -78,15 +90,23 @@ class Rules:
 
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
-        slots = Counter(_slot_of(name) for names in running.values() for name in names)
-        double = {slot for slot, count in slots.items() if count > 1} if in_order else set()
+        revisions = {task.meta.id: task.revision_id for task in self.tasks()}
+        tasks = {node_id: {containers.split(name)[0] for name in names} for node_id, names in running.items()}
+        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names)
+        double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
         for slot, since_s in self._double_since.items():
             if now_s - since_s > DOUBLE_S:
-                names = sorted(name for names in running.values() for name in names if _slot_of(name) == slot)
+                names = sorted(name for names in tasks.values() for name in names if _slot_of(name) == slot)
                 raise Violation(
                     "no doubles", f"{' and '.join(names)} have run side by side for {now_s - since_s:.0f} s"
                 )
+
+    def check_crowds(self, machines: Iterable[tuple[Iterable[str], Mapping[str, Record]]]) -> None:
+        """Called again and again with what runs on each node, and what its agent has noted."""
+        tasks, templates = {task.meta.id: task for task in self.tasks()}, self.templates()
+        for running, records in machines:
+            self.crowds.check_machine(running, records, tasks, templates)
 
     def check_stops(self, stops: Iterable[tuple[str, float]]) -> None:
         """Called again and again with the stop signals that tasks have got, and when."""
@@ -101,20 +121,20 @@ class Rules:
 
     def check_ready(self, answered_well: Callable[[str, int], bool]) -> None:
         """Called again and again: what counts as ready, and has a probe for it, has answered."""
-        templates = self._templates()
+        templates = self.templates()
         for task in self.tasks():
             guarded = templates[task.revision_id].container.probes.readiness.HasField("http")
             if guarded and task.status.ready and not answered_well(task.meta.id, task.status.started_at):
                 raise Violation("the ready have answered", f"task {task.meta.id} counts as ready and was never asked")
 
-    def _templates(self) -> dict[str, pb.TaskTemplate]:
+    def templates(self) -> dict[str, pb.TaskTemplate]:
         return {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
 
     def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
         """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
         unasked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN
         stops = after.desired_state >= pb.DESIRED_STATE_SHUTDOWN or after.status.state == states.ORPHANED
-        template = self._templates().get(after.revision_id)
+        template = self.templates().get(after.revision_id)
         if before.status.state == states.RUNNING and unasked and stops and template and template.container.ports:
             now_s = asyncio.get_running_loop().time()
             self._told_to_stop.setdefault(after.meta.id, (now_s, template.drain_seconds))
@@ -123,6 +143,7 @@ class Rules:
         if isinstance(before, pb.Task) and isinstance(after, pb.Task):
             _check_rise(before, after)
             self._note_stop(before, after)
+            self.placement.check(before, after, self)
             if before.status.state != after.status.state == states.ORPHANED:
                 self._check_loss(after)
         elif isinstance(after, pb.Task):
@@ -152,18 +173,10 @@ class Rules:
 
     def _check_tasks(self) -> None:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]
-        slots = Counter(
-            (task.meta.namespace, task.service, task.slot)
-            for task in alive
-            if task.desired_state < pb.DESIRED_STATE_REMOVE
-        )
-        for slot, count in slots.items():
-            if count > 1:
-                names = sorted(task.meta.id for task in alive if (task.meta.namespace, task.service, task.slot) == slot)
-                raise Violation("one task a slot", f"{count} tasks of slot {slot} have not ended: {', '.join(names)}")
+        rollout_rules.check_places(alive)
         for family in FAMILIES:
             _check_unique("address", {task.meta.id: family.get(task.status, "address") for task in alive})
-        _check_capacity(self.nodes(), alive, self._templates())
+        placement_rules.check_capacity(self.nodes(), alive, self.templates())
 
 
 def _slot_of(task_id: str) -> Slot:
@@ -209,21 +222,3 @@ def _check_unique(what: str, values: Mapping[str, str]) -> None:
         if value and value in owners:
             raise Violation("nothing is given twice", f"{what} {value} was given to {owners[value]} and to {owner}")
         owners[value] = owner
-
-
-def _check_capacity(
-    nodes: Sequence[pb.Node], alive: Sequence[pb.Task], templates: Mapping[str, pb.TaskTemplate]
-) -> None:
-    for node in nodes:
-        here = [templates[task.revision_id] for task in alive if task.node_id == node.meta.id]
-        reserved = [one.container.resources.reservations for one in here]
-        capacity = node.status.description.capacity
-        if sum(one.cpu for one in reserved) > capacity.cpu or sum(one.memory for one in reserved) > capacity.memory:
-            raise Violation("capacity", f"node {node.meta.name} was given more than it has")
-        if len(here) > capacity.tasks:
-            raise Violation("capacity", f"node {node.meta.name} was given {len(here)} tasks and takes {capacity.tasks}")
-        ports = Counter(port for one in here for port in fleet.host_ports(one))
-        if ports and max(ports.values()) > 1:
-            raise Violation(
-                "nothing is given twice", f"node {node.meta.name}: a published port was given twice: {ports}"
-            )

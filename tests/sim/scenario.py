@@ -16,8 +16,9 @@ import structlog
 from controlplane.store import api, memory
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
+from tests.sim.crowds import waits_in_vain
 from tests.sim.net import End
-from tests.sim.people import People
+from tests.sim.people import People, too_greedy
 from tests.sim.processes import IMAGES, MISSING_IMAGE
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
@@ -166,6 +167,7 @@ class _Run:
                 in_order=self._cluster.in_order(),
                 now_s=asyncio.get_running_loop().time(),
             )
+            self._rules.check_crowds(self._cluster.machines())
             self._rules.check_stops(self._cluster.stops())
             self._rules.check_ready(self._cluster.answered_well)
 
@@ -177,10 +179,22 @@ class _Run:
         for name in self._cluster.agents:
             await self._insist(lambda name=name: self._people.activate(name))
         for service in self._rules.services():
-            if service.spec.template.container.image == MISSING_IMAGE and not service.meta.deleted_at:
+            is_wrong = service.spec.template.container.image == MISSING_IMAGE
+            if (is_wrong or too_greedy(service)) and not service.meta.deleted_at:
                 spec = pb.ServiceSpec()
                 spec.CopyFrom(service.spec)
-                spec.template.container.image = IMAGES[0]
+                spec.template.container.image = IMAGES[0] if is_wrong else service.spec.template.container.image
+                spec.replicas = 1 if too_greedy(service) else service.spec.replicas
+                await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
+        await self._wait_for_nobody()
+
+    async def _wait_for_nobody(self) -> None:
+        """Who waits for what will not be there waits no longer; what is for a while goes by itself."""
+        for service in self._rules.services():
+            if not service.meta.deleted_at and waits_in_vain(service, self._rules.services()):
+                spec = pb.ServiceSpec()
+                spec.CopyFrom(service.spec)
+                spec.depends_on.clear()
                 await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
 
     async def _insist(self, ask: Any) -> None:
@@ -195,6 +209,8 @@ class _Run:
         problems = ["it has not been looked at"]
         while problems and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(2)
+            for service in self._rules.services():
+                await self._people.let_go_on(service)
             problems = unrest(self._rules, self._cluster.running())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))

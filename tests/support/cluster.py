@@ -5,12 +5,14 @@ import http.client
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy import hello
 from deploy.local import cluster, nodes, plan, processes, tasks
@@ -35,19 +37,23 @@ class LocalCluster:
 
     def orchctl(self, *arguments: str, code: int = 0, text: str = "") -> str:
         """What the command prints, after checking how it ended; `text` is its input."""
-        result = subprocess.run(
+        with subprocess.Popen(
             [ORCHCTL, *arguments],
-            env=environment(self.plan.config),
+            env={**environment(self.plan.config), "PYTHONFAULTHANDLER": "1"},
             cwd=ROOT,
-            input=text,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
-        said = f"orchctl {' '.join(arguments)}\n{result.stdout}{result.stderr}"
-        assert result.returncode == code, f"exit code {result.returncode}, not {code}: {said}"
-        return result.stdout
+        ) as process:
+            try:
+                out, err = process.communicate(text, timeout=COMMAND_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # it tells what each of its threads waits for
+                out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
+        said = f"orchctl {' '.join(arguments)}\n{out}{err}"
+        assert process.returncode == code, f"exit code {process.returncode}, not {code}: {said}"
+        return out
 
     def apply_hello(self, name: str, *, replicas: int = 3, more: str = "") -> list[objects_pb2.Task]:
         """A service of the image `hello`, once it is whole. `more` goes into the spec, indented by two."""
@@ -161,7 +167,13 @@ def folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(*, nodes: int = 3, network_mode: str = "auto", addresses: str = "ipv4") -> Iterator[LocalCluster]:
+def running(
+    *,
+    nodes: int = 3,
+    network_mode: str = "auto",
+    addresses: str = "ipv4",
+    resources: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Iterator[LocalCluster]:
     """A cluster with the images `hello` and `busybox`; it does not outlive this process."""
     with folder() as path:
         os.environ["ORCH_CONFIG"] = str(path / "config.yaml")
@@ -176,6 +188,7 @@ def running(*, nodes: int = 3, network_mode: str = "auto", addresses: str = "ipv
                     owner=os.getpid(),
                     network_mode=network_mode,
                     addresses=addresses,
+                    resources=dict(resources),
                 ),
                 say=lambda _text: None,
             )

@@ -18,6 +18,7 @@ import dns.rrset
 
 from agent.adapters.dns import DnsServer
 from agent.adapters.dnsupstream import NodeServers
+from agent.core.dns.budget import Budget
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -56,7 +57,7 @@ Worlds = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @contextlib.asynccontextmanager
-async def world_of(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[World]:
+async def world_of(resolv_conf: Path, *, idle_s: float = 5, budget: Budget | None = None) -> AsyncIterator[World]:
     outside, port = free_port(FIRST, SECOND), free_port("127.0.0.1")
     zone, strangers = Zone(), set[str]()
     endpoints = [dpb.Endpoint(task_id=f"big-{n}-a", slot=n, address=f"10.1.0.{n}", ready=True) for n in range(1, 201)]
@@ -72,6 +73,7 @@ async def world_of(resolv_conf: Path, *, idle_s: float = 5) -> AsyncIterator[Wor
         lambda address: Asker(served=address not in strangers, namespace="default"),
         port=port,
         idle_s=idle_s,
+        budget=budget,
     )
     async with serving(FIRST, outside) as first, serving(SECOND, outside) as second, asyncio.TaskGroup() as group:
         running = group.create_task(ours.run())

@@ -6,7 +6,7 @@ death on a real node (disk, containers, network) lives in `FakeMachine`, which o
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
@@ -16,7 +16,7 @@ from agent.core.record import Exit, Record
 from agent.core.users import Ids
 from agent.errors import NoSuchTask, Refused, StartFailed, Temporary
 from agent.ports import ContainerState, Exec, Memory, Usage
-from protos import families
+from protos import containers, families
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -32,9 +32,14 @@ IDS = Ids(first=1 << 20, count=1 << 24)
 """256 ranges."""
 
 
+BIRTH_MS = 1_000_000_000_000
+ONCE = "/once"
+"""The program of a container that does its work and ends."""
+
+
 def loop_ms() -> int:
     """The event loop's time as a wall clock that began in 2001."""
-    return 1_000_000_000_000 + int(asyncio.get_running_loop().time() * 1000)
+    return BIRTH_MS + int(asyncio.get_running_loop().time() * 1000)
 
 
 @dataclass(slots=True)
@@ -47,6 +52,12 @@ class FakeContainer:
     ends_on_signal: bool = True
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end_well(self) -> None:
+        """It has done its work, unless something ended it before."""
+        if self.exit is None:
+            self.exit = Exit(code=0, finished_at=loop_ms())
+            self.ended.set()
 
     def state(self) -> ContainerState:
         """As a runtime tells of it."""
@@ -74,6 +85,7 @@ class FakeMachine:
     network_failure: Temporary | None = None
     unwell: set[tuple[str, str]] = field(default_factory=set)  # (task, port) whose probes get bad answers
     slow_start_s: float = 0  # for how long a container that has started answers no probe well
+    once_s: float = 0.2  # how long a container of the program ONCE takes
     askings: int = 0
     answered_well: set[tuple[str, int]] = field(default_factory=set)  # (task, when its container was started)
     answered_badly: set[str] = field(default_factory=set)
@@ -143,10 +155,13 @@ class FakeNetwork:
         self._machine.network = network
         self._machine.services = dict(services)
 
-    async def serve(self, services: Mapping[str, dpb.NetworkService]) -> None:
+    async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str]) -> None:
         await asyncio.sleep(self._machine.delay_s)
         if self._machine.network_failure is not None:
             raise self._machine.network_failure
+        before = self._machine.services
+        others = {key for key in before.keys() | services.keys() if before.get(key) != services.get(key)}
+        assert others <= set(touched), "whatever is other than before is said to be"
         self._machine.services = dict(services)
 
     async def attach(self, attachment: Attachment) -> None:
@@ -178,9 +193,9 @@ class FakeRuntime:
         self._machine = machine
 
     async def start(self, request: ContainerRequest) -> ContainerState:
-        machine, name = self._machine, request.task_id
+        machine, name = self._machine, request.container_id
         await asyncio.sleep(machine.delay_s)
-        assert name not in machine.containers, f"two containers for task {name}"
+        assert name not in machine.containers, f"two containers called {name}"
         machine.starts[name] = machine.starts.get(name, 0) + 1
         if machine.start_failure is not None:
             raise machine.start_failure
@@ -191,9 +206,13 @@ class FakeRuntime:
             started_at=loop_ms(),
             ends_on_signal=not machine.ignores_stop,
         )
-        others = {other.state().root_id for other in machine.running().values()} - {0}
+        task_id, _ = containers.split(name)
+        running = ((containers.split(other)[0], one) for other, one in machine.running().items())
+        others = {one.state().root_id for other, one in running if other != task_id} - {0}
         assert container.state().root_id not in others, f"{name} runs with the users of another"
         machine.containers[name] = container
+        if request.config["process"]["args"][:1] == [ONCE]:
+            asyncio.get_running_loop().call_later(machine.once_s, container.end_well)
         if machine.ends_at_once is not None:
             machine.crash(name, machine.ends_at_once)
         return container.state()
@@ -201,38 +220,38 @@ class FakeRuntime:
     async def containers(self) -> Mapping[str, ContainerState]:
         return {name: container.state() for name, container in self._machine.containers.items()}
 
-    async def wait(self, task_id: str) -> Exit:
-        container = self._container(task_id)
+    async def wait(self, container_id: str) -> Exit:
+        container = self._container(container_id)
         await container.ended.wait()
         assert container.exit is not None, "ended without an exit"
         return container.exit
 
-    async def signal(self, task_id: str, name: str) -> None:
-        container = self._machine.containers.get(task_id)
+    async def signal(self, container_id: str, name: str) -> None:
+        container = self._machine.containers.get(container_id)
         if name != "SIGKILL":
-            self._machine.stops.append((task_id, asyncio.get_running_loop().time()))
+            self._machine.stops.append((container_id, asyncio.get_running_loop().time()))
         if container is not None and container.exit is None and (container.ends_on_signal or name == "SIGKILL"):
-            self._machine.crash(task_id, 137 if name == "SIGKILL" else 143)
+            self._machine.crash(container_id, 137 if name == "SIGKILL" else 143)
 
-    async def delete(self, task_id: str) -> None:
+    async def delete(self, container_id: str) -> None:
         await asyncio.sleep(self._machine.delay_s)
-        container = self._machine.containers.pop(task_id, None)
+        container = self._machine.containers.pop(container_id, None)
         if container is not None and container.exit is None:
             container.exit = Exit(code=137, finished_at=loop_ms())
             container.ended.set()
 
-    async def execute(self, task_id: str, start: cpb.ExecStart) -> Exec:
-        self._container(task_id)
+    async def execute(self, container_id: str, start: cpb.ExecStart) -> Exec:
+        self._container(container_id)
         return FakeExec(start)
 
-    async def usage(self, task_id: str) -> Usage:
-        self._container(task_id)
+    async def usage(self, container_id: str) -> Usage:
+        self._container(container_id)
         return Usage(cpu_ns=1_000_000, memory_bytes=1 << 20, pids=1)
 
-    def _container(self, task_id: str) -> FakeContainer:
-        if task_id not in self._machine.containers:
-            raise NoSuchTask(f"task {task_id} has no container on this node")
-        return self._machine.containers[task_id]
+    def _container(self, container_id: str) -> FakeContainer:
+        if container_id not in self._machine.containers:
+            raise NoSuchTask(f"{container_id} has no container on this node")
+        return self._machine.containers[container_id]
 
 
 class FakeExec:
@@ -303,11 +322,11 @@ class FakeLogs:
         self.lines: dict[str, list[cpb.LogLine]] = {}
 
     async def read(
-        self, task_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
+        self, container_id: str, *, tail: int, since_ms: int, until: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[list[cpb.LogLine], None]:
-        if task_id not in self.lines:
-            raise NoSuchTask(f"task {task_id} has no log on this node")
-        lines = [line for line in self.lines[task_id] if line.time_ns >= since_ms * 1_000_000]
+        if container_id not in self.lines:
+            raise NoSuchTask(f"{container_id} has no log on this node")
+        lines = [line for line in self.lines[container_id] if line.time_ns >= since_ms * 1_000_000]
         yield lines[-tail:] if tail >= 0 else lines
         if until is not None:
             await asyncio.wait({until})

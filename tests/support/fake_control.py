@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from controlplane.core import selectors
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
@@ -35,6 +36,11 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.log_batches: list[control.LogsResponse] = []
         self.findings: list[control.NetworkFinding] = []
         """What a check of the network finds."""
+        self.silent: set[str] = set()
+        """Names of calls that get no answer before `speak`."""
+        self._speaks = threading.Event()
+        self.looks: list[list[control.NodeUsage]] = []
+        """What nodes use, look by look; after the last one they are refused."""
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
         self.imported = b""
@@ -65,6 +71,11 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         with self._lock:
             found = (value for value in self._objects.values() if _is(value, kind, namespace, name))
             return next(found, None)
+
+    def speak(self) -> None:
+        """Answer at last what was silent."""
+        self.silent.clear()
+        self._speaks.set()
 
     def wait_for_watchers(self, number: int = 1, timeout_s: float = 10) -> None:
         """Until so many watches were opened."""
@@ -133,6 +144,29 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.put(service)
         return control.ScaleResponse(service=service, before=before)
 
+    def UpdateMeta(self, request: control.UpdateMetaRequest, context: Any) -> control.UpdateMetaResponse:
+        self._enter("UpdateMeta", request, context)
+        value = self._existing(request.reference, context)
+        value.meta.labels.update(request.set_labels)
+        value.meta.annotations.update(request.set_annotations)
+        for key in request.remove_labels:
+            value.meta.labels.pop(key, None)
+        for key in request.remove_annotations:
+            value.meta.annotations.pop(key, None)
+        self.put(value)
+        return control.UpdateMetaResponse(object=kinds.wrap(value), changed=True)
+
+    def Rollout(self, request: control.RolloutRequest, context: Any) -> control.RolloutResponse:
+        """Notes the wish, and settles as it was told to."""
+        self._enter("Rollout", request, context)
+        service = self._existing(request.reference, context)
+        assert isinstance(service, pb.Service), "only services roll out"
+        service.spec.stopped = request.action == control.ROLLOUT_ACTION_STOP
+        service.meta.generation += 1
+        self._settle(service)
+        self.put(service)
+        return control.RolloutResponse(service=service, message=control.RolloutAction.Name(request.action).lower())
+
     def UpdateNode(self, request: control.UpdateNodeRequest, context: Any) -> control.UpdateNodeResponse:
         self._enter("UpdateNode", request, context)
         node = self._existing(control.ObjectReference(kind="node", name=request.node), context)
@@ -166,6 +200,14 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         for finding in self.findings:
             yield control.CheckNetworkResponse(findings=[finding])
 
+    def Usage(self, request: control.UsageRequest, context: Any) -> Iterator[control.UsageResponse]:
+        self._enter("Usage", request, context)
+        self._only_leader(context)
+        if not self.looks:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "nothing more to tell")
+        for usage in self.looks.pop(0):
+            yield control.UsageResponse(usage=usage)
+
     def ImportImage(self, request: Iterator[control.ImportImageRequest], context: Any) -> control.ImportImageResponse:
         self._enter("ImportImage", request, context)
         options = next(request).options
@@ -192,6 +234,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
     def _enter(self, call: str, request: Any, context: Any) -> None:
         self.requests.append(request)
+        if call in self.silent:
+            self._speaks.wait(60)
         if call in self.refuses:
             _refuse(context, *self.refuses[call])
 
@@ -225,8 +269,9 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def _apply(self, wanted: kinds.StoredObject, *, dry_run: bool) -> control.ApplyResult:
         assert isinstance(wanted, pb.Service | pb.Node), "people write these only"
         before = self.find(kinds.of(wanted).name, wanted.meta.namespace, wanted.meta.name)
+        there = kinds.wrap(before) if before is not None else None
         if isinstance(before, pb.Service | pb.Node) and before.spec == wanted.spec:
-            return control.ApplyResult(object=kinds.wrap(before), action=control.APPLY_ACTION_UNCHANGED)
+            return control.ApplyResult(object=there, action=control.APPLY_ACTION_UNCHANGED, before=there)
         self._ids += 1
         wanted.meta.id = before.meta.id if before else f"id{self._ids}"
         wanted.meta.generation = (before.meta.generation if before else 0) + 1
@@ -236,7 +281,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
             self.put(wanted)
         action = control.APPLY_ACTION_CHANGED if before else control.APPLY_ACTION_CREATED
         changes = ["spec: changed"] if before else []
-        return control.ApplyResult(object=kinds.wrap(wanted), action=action, changes=changes)
+        return control.ApplyResult(object=kinds.wrap(wanted), action=action, changes=changes, before=there)
 
     def _settle(self, value: kinds.StoredObject) -> None:
         if self.settles and isinstance(value, pb.Service):
@@ -298,4 +343,4 @@ def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool
         return False
     if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
         return False
-    return all(value.meta.labels.get(key) == wanted for key, wanted in selection.labels.items())
+    return selectors.parse(selection.selector)(value.meta.labels)

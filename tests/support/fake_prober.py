@@ -3,7 +3,7 @@
 import asyncio
 
 from agent.core.probes import Answer, Target
-from protos import units
+from protos import containers, units
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.fake_agent import FakeMachine, loop_ms
 
@@ -20,12 +20,13 @@ class FakeProber:
         await asyncio.sleep(min(machine.delay_s, probe.timeout / 1000))
         if machine.delay_s * 1000 > probe.timeout:
             return Answer(good=False, message=f"no answer within {units.format_duration(probe.timeout)}")
-        container = machine.running().get(target.task_id)
-        assert container is None or machine.attached[target.task_id].address == target.address, "another's address"
+        container = machine.running().get(target.container_id)
+        task_id, _ = containers.split(target.container_id)
+        assert container is None or machine.attached[task_id].address == target.address, "another's address"
         if container is None or loop_ms() - container.started_at < machine.slow_start_s * 1000:
             return Answer(good=False, message="connection refused")
-        if (target.task_id, probe.http.port) in machine.unwell:
-            machine.answered_badly.add(target.task_id)
+        if (target.container_id, probe.http.port) in machine.unwell:
+            machine.answered_badly.add(target.container_id)
             return Answer(good=False, message="status 503")
-        machine.answered_well.add((target.task_id, container.started_at))
+        machine.answered_well.add((target.container_id, container.started_at))
         return Answer(good=True)

@@ -100,7 +100,7 @@ class LabNode(Place):
         )
         self.services: dict[str, dpb.NetworkService] = {}
         self.attached: dict[str, Attachment] = {}
-        self._folder = folder
+        self.folder = folder
         self._loop = asyncio.new_event_loop()
         self._running: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -124,7 +124,7 @@ class LabNode(Place):
 
     def start(self) -> None:
         """A new agent: it knows nothing."""
-        layout = Layout(self._folder)
+        layout = Layout(self.folder)
         FileDisk(layout)
         trusted = [f"{TRUSTED}/32", twins.twin(f"{TRUSTED}/32")]
         self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.underlay, trusted=trusted)
@@ -160,7 +160,7 @@ class LabNode(Place):
             ports=ports,
             service=f"default/{service}",
         )
-        Layout(self._folder).task(name).mkdir(parents=True, exist_ok=True)
+        Layout(self.folder).task(name).mkdir(parents=True, exist_ok=True)
         self.call(self.network.attach(attachment))
         self.attached[name] = attachment
         return self.place(name)
@@ -203,7 +203,7 @@ class Lab:
     """
 
     def __init__(self, folder: Path, kind: str = IPV4) -> None:
-        self._folder, self._kind = folder, kind
+        self.folder, self._kind = folder, kind
         self.loopbacks = ("127.0.0.1",) if kind == IPV4 else ()
         """Where a published port is at the node itself: for ::1 the kernel has no way back."""
         self._places: list[Path] = []
@@ -243,10 +243,10 @@ class Lab:
         self.servers.close()
         for path in self._places:
             subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _namespace(self, name: str) -> Path:
-        path = self._folder / name
+        path = self.folder / name
         new_namespace(path)
         self._places.append(path)
         return path
@@ -254,7 +254,7 @@ class Lab:
     def _node(self, lan: Place, number: int) -> LabNode:
         path = self._namespace(f"n{number}")
         self._join(lan, Place(path), f"192.0.2.{number}")
-        return LabNode(path, self._folder / f"state{number}", number=number, kind=self._kind)
+        return LabNode(path, self.folder / f"state{number}", number=number, kind=self._kind)
 
     def _join(self, lan: Place, place: Place, address: str) -> None:
         name = f"to-{place.path.name}"

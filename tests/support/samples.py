@@ -180,3 +180,20 @@ CRASHING = task(
     message="restarts in 8s",
     address="10.112.1.3",
 )
+
+
+def event(
+    reason: str = "Started", *, about: str = "task/hello-1-aaaaaaaa", age_ms: int = 90 * SECOND_MS, **status: object
+) -> pb.Event:
+    kind, _, name = about.partition("/")
+    namespace = "" if kind == "node" else "default"
+    return pb.Event(
+        meta=pb.Meta(id=f"{name}.1", name=f"{name}.1", namespace=namespace or "_", created_at=NOW_MS - age_ms),
+        status=pb.EventStatus(
+            about=pb.EventObject(kind=kind, namespace=namespace, name=name, id=name),
+            reason=reason,
+            first_seen=NOW_MS - age_ms,
+            last_seen=NOW_MS - age_ms,
+            **{"type": pb.EVENT_TYPE_NORMAL, "count": 1, "message": "started on node n1", **status},  # type: ignore[arg-type]  # fields by name
+        ),
+    )

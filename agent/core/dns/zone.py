@@ -15,7 +15,7 @@ Two rules: whatever ends in `orch`, and every address of the cluster, is answere
 no secrets: whoever asks learns of every service, whatever networks they share. The firewall decides who reaches whom.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -76,7 +76,7 @@ class Zone:
     def __init__(self, domain: str = DOMAIN) -> None:
         self._domain = names.labels(names.from_text(domain))
         self._apex = names.from_text(domain)
-        self._services: dict[str, dpb.NetworkService] = {}  # by id
+        self._services: Mapping[str, dpb.NetworkService] = {}  # by id
         self._members: dict[_Key, Members] = {}
         self._namespaces: dict[bytes, int] = {}  # how many services each has
         self._owners: dict[str, tuple[str, bytes]] = {}  # address → id of a service, and the name that it has
@@ -93,20 +93,22 @@ class Zone:
         self._addresses = tuple(map(families.packed, addresses))
         self._kinds = frozenset(_KINDS[len(address)] for address in self._addresses)
 
-    def update(self, services: Mapping[str, dpb.NetworkService]) -> int:
-        """Take over the services, by id; returns how many changed. One that is the same object has not changed."""
+    def update(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> int:
+        """Take over the services, by id; returns how many changed. `touched`: those that may be others than before, or
+        any of them (None). Nobody changes the mapping after this.
+        """
         known = self._services
-        changed = [service for key, service in services.items() if known.get(key) is not service]
-        gone = [service for key, service in known.items() if key not in services]
-        if not changed and not gone:
+        looked_at = services.keys() | known.keys() if touched is None else touched
+        changed = sorted(key for key in looked_at if known.get(key) is not services.get(key))
+        if not changed:
             return 0
-        for service in [*gone, *(known[service.id] for service in changed if service.id in known)]:
+        for service in (known[key] for key in changed if key in known):
             self._remove(service)
-        for service in changed:
+        for service in (services[key] for key in changed if key in services):
             self._add(service)
-        self._services = dict(services)
+        self._services = services
         self._serial += 1
-        return len(changed) + len(gone)
+        return len(changed)
 
     def _remove(self, service: dpb.NetworkService) -> None:
         key = _key(service)

@@ -34,6 +34,8 @@ class _ApplyActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApplyActi
     APPLY_ACTION_CREATED: _ApplyAction.ValueType  # 1
     APPLY_ACTION_CHANGED: _ApplyAction.ValueType  # 2
     APPLY_ACTION_UNCHANGED: _ApplyAction.ValueType  # 3
+    APPLY_ACTION_PRUNED: _ApplyAction.ValueType  # 4
+    """It is not among the applied objects, and goes with its stack's last version."""
 
 class ApplyAction(_ApplyAction, metaclass=_ApplyActionEnumTypeWrapper): ...
 
@@ -41,7 +43,54 @@ APPLY_ACTION_UNSPECIFIED: ApplyAction.ValueType  # 0
 APPLY_ACTION_CREATED: ApplyAction.ValueType  # 1
 APPLY_ACTION_CHANGED: ApplyAction.ValueType  # 2
 APPLY_ACTION_UNCHANGED: ApplyAction.ValueType  # 3
+APPLY_ACTION_PRUNED: ApplyAction.ValueType  # 4
+"""It is not among the applied objects, and goes with its stack's last version."""
 Global___ApplyAction: _TypeAlias = ApplyAction  # noqa: Y015
+
+class _RolloutAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_ACTION_UNSPECIFIED: _RolloutAction.ValueType  # 0
+    ROLLOUT_ACTION_PAUSE: _RolloutAction.ValueType  # 1
+    """Nothing is replaced until `resume`."""
+    ROLLOUT_ACTION_RESUME: _RolloutAction.ValueType  # 2
+    """Goes on with what was paused or has failed."""
+    ROLLOUT_ACTION_PROMOTE: _RolloutAction.ValueType  # 3
+    """The canary is good: the rest follows."""
+    ROLLOUT_ACTION_ABORT: _RolloutAction.ValueType  # 4
+    """The last good revision takes the place of the one that goes in. The spec stays."""
+    ROLLOUT_ACTION_UNDO: _RolloutAction.ValueType  # 5
+    """The spec gets the template of an older revision."""
+    ROLLOUT_ACTION_RESTART: _RolloutAction.ValueType  # 6
+    """Every task is replaced by an equal one, as `update` says."""
+    ROLLOUT_ACTION_STOP: _RolloutAction.ValueType  # 7
+    """The service runs nothing, and keeps its number of replicas."""
+    ROLLOUT_ACTION_START: _RolloutAction.ValueType  # 8
+    """Takes `stop` back."""
+
+class RolloutAction(_RolloutAction, metaclass=_RolloutActionEnumTypeWrapper): ...
+
+ROLLOUT_ACTION_UNSPECIFIED: RolloutAction.ValueType  # 0
+ROLLOUT_ACTION_PAUSE: RolloutAction.ValueType  # 1
+"""Nothing is replaced until `resume`."""
+ROLLOUT_ACTION_RESUME: RolloutAction.ValueType  # 2
+"""Goes on with what was paused or has failed."""
+ROLLOUT_ACTION_PROMOTE: RolloutAction.ValueType  # 3
+"""The canary is good: the rest follows."""
+ROLLOUT_ACTION_ABORT: RolloutAction.ValueType  # 4
+"""The last good revision takes the place of the one that goes in. The spec stays."""
+ROLLOUT_ACTION_UNDO: RolloutAction.ValueType  # 5
+"""The spec gets the template of an older revision."""
+ROLLOUT_ACTION_RESTART: RolloutAction.ValueType  # 6
+"""Every task is replaced by an equal one, as `update` says."""
+ROLLOUT_ACTION_STOP: RolloutAction.ValueType  # 7
+"""The service runs nothing, and keeps its number of replicas."""
+ROLLOUT_ACTION_START: RolloutAction.ValueType  # 8
+"""Takes `stop` back."""
+Global___RolloutAction: _TypeAlias = RolloutAction  # noqa: Y015
 
 class _LogStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -158,19 +207,37 @@ class ApplyRequest(_message.Message):
 
     OBJECTS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    PRUNE_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Check and compare, but write nothing."""
+    force: _builtins.bool
+    """Put these objects over what is there, whatever version they were made from."""
+    stack: _builtins.str
+    """The stack that all of them belong to. Empty: what their meta says."""
+    prune: _builtins.bool
+    """End the services and networks of the stack that are not among these objects, in the namespaces of these objects."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Object]: ...
+    @_builtins.property
+    def agreed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of those whose end was agreed to. When others would have to go, everything is refused. A dry run needs none."""
+
     def __init__(
         self,
         *,
         objects: _abc.Iterable[_objects_pb2.Object] | None = ...,
         dry_run: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        stack: _builtins.str = ...,
+        prune: _builtins.bool = ...,
+        agreed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "dry_run", b"dry_run", "force", b"force", "objects", b"objects", "prune", b"prune", "stack", b"stack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,6 +251,7 @@ class ApplyResult(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     action: Global___ApplyAction.ValueType
     @_builtins.property
     def object(self) -> _objects_pb2.Object:
@@ -197,6 +265,10 @@ class ApplyResult(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is allowed but probably not meant."""
 
+    @_builtins.property
+    def before(self) -> _objects_pb2.Object:
+        """The object as it was. Not there when it is new."""
+
     def __init__(
         self,
         *,
@@ -204,10 +276,11 @@ class ApplyResult(_message.Message):
         action: Global___ApplyAction.ValueType = ...,
         changes: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        before: _objects_pb2.Object | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "object", b"object", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "before", b"before", "changes", b"changes", "object", b"object", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,25 +292,68 @@ class ApplyResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision after the change."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyResult]:
-        """In the order of the request."""
+        """In the order of the request; then what was pruned."""
+
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTask]:
+        """With `dry_run`: where every task of the services would go, by what is seen now."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ApplyResult] | None = ...,
         revision: _builtins.int = ...,
+        placements: _abc.Iterable[Global___PlannedTask] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "results", b"results", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
+
+@_typing.final
+class PlannedTask(_message.Message):
+    """Where a task would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The service, as `namespace/name`."""
+    slot: _builtins.int
+    node: _builtins.str
+    """The node's name. Empty: nowhere."""
+    stays: _builtins.bool
+    """It is there already, and stays."""
+    message: _builtins.str
+    """Why it would go nowhere."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        node: _builtins.str = ...,
+        stays: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node", b"node", "service", b"service", "slot", b"slot", "stays", b"stays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedTask: _TypeAlias = PlannedTask  # noqa: Y015
 
 @_typing.final
 class GetRequest(_message.Message):
@@ -288,6 +404,8 @@ class ListRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     namespace: _builtins.str
     """Empty: all namespaces."""
@@ -295,9 +413,15 @@ class ListRequest(_message.Message):
     """Only tasks and revisions of this service. Empty: all."""
     node: _builtins.str
     """Only tasks on this node (name or id). Empty: all."""
+    selector: _builtins.str
+    """Only objects whose labels fit, such as `app=web,tier!=test,zone in (a, b),gpu,!old`."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only objects that carry these labels."""
+
+    @_builtins.property
+    def about(self) -> Global___ObjectReference:
+        """Only events about this object; about a service: those about its tasks, too."""
 
     def __init__(
         self,
@@ -307,10 +431,12 @@ class ListRequest(_message.Message):
         service: _builtins.str = ...,
         node: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        selector: _builtins.str = ...,
+        about: Global___ObjectReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "labels", b"labels", "namespace", b"namespace", "node", b"node", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "kind", b"kind", "labels", b"labels", "namespace", b"namespace", "node", b"node", "selector", b"selector", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,6 +618,163 @@ class ScaleResponse(_message.Message):
 Global___ScaleResponse: _TypeAlias = ScaleResponse  # noqa: Y015
 
 @_typing.final
+class UpdateMetaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SetAnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SET_LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_LABELS_FIELD_NUMBER: _builtins.int
+    SET_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    REMOVE_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    OVERWRITE_FIELD_NUMBER: _builtins.int
+    overwrite: _builtins.bool
+    """Give another value to what is there already. Else that is refused."""
+    @_builtins.property
+    def reference(self) -> Global___ObjectReference: ...
+    @_builtins.property
+    def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def remove_annotations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        reference: Global___ObjectReference | None = ...,
+        set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_labels: _abc.Iterable[_builtins.str] | None = ...,
+        set_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_annotations: _abc.Iterable[_builtins.str] | None = ...,
+        overwrite: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overwrite", b"overwrite", "reference", b"reference", "remove_annotations", b"remove_annotations", "remove_labels", b"remove_labels", "set_annotations", b"set_annotations", "set_labels", b"set_labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetaRequest: _TypeAlias = UpdateMetaRequest  # noqa: Y015
+
+@_typing.final
+class UpdateMetaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Something was written."""
+    @_builtins.property
+    def object(self) -> _objects_pb2.Object: ...
+    def __init__(
+        self,
+        *,
+        object: _objects_pb2.Object | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "object", b"object"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMetaResponse: _TypeAlias = UpdateMetaResponse  # noqa: Y015
+
+@_typing.final
+class RolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    action: Global___RolloutAction.ValueType
+    revision: _builtins.int
+    """For `undo`: the number of the revision. 0: the one before."""
+    @_builtins.property
+    def reference(self) -> Global___ObjectReference: ...
+    def __init__(
+        self,
+        *,
+        reference: Global___ObjectReference | None = ...,
+        action: Global___RolloutAction.ValueType = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "reference", b"reference", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutRequest: _TypeAlias = RolloutRequest  # noqa: Y015
+
+@_typing.final
+class RolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """What was done, in words."""
+    @_builtins.property
+    def service(self) -> _objects_pb2.Service:
+        """The service as it is stored now."""
+
+    def __init__(
+        self,
+        *,
+        service: _objects_pb2.Service | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutResponse: _TypeAlias = RolloutResponse  # noqa: Y015
+
+@_typing.final
 class UpdateNodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -519,6 +802,8 @@ class UpdateNodeRequest(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     SET_LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
+    SET_TAINTS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _objects_pb2.Availability.ValueType
@@ -527,6 +812,14 @@ class UpdateNodeRequest(_message.Message):
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_taints(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Taint]:
+        """Taints that take the place of those with the same key and effect."""
+
+    @_builtins.property
+    def remove_taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`key`: every taint of that key; `key:no-schedule`: that one."""
+
     def __init__(
         self,
         *,
@@ -534,10 +827,12 @@ class UpdateNodeRequest(_message.Message):
         availability: _objects_pb2.Availability.ValueType = ...,
         set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
+        set_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
+        remove_taints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "set_labels", b"set_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -573,6 +868,8 @@ class LogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    ALL_CONTAINERS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     service: _builtins.str
     """A service, or"""
@@ -584,6 +881,10 @@ class LogsRequest(_message.Message):
     """Only lines written at or after this moment."""
     tail: _builtins.int
     """Only the last lines of each task. Negative: all."""
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
+    all_containers: _builtins.bool
+    """Every container, the main one and those around it."""
     def __init__(
         self,
         *,
@@ -593,10 +894,12 @@ class LogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         since: _builtins.int = ...,
         tail: _builtins.int = ...,
+        container: _builtins.str = ...,
+        all_containers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "namespace", b"namespace", "service", b"service", "since", b"since", "tail", b"tail", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_containers", b"all_containers", "container", b"container", "follow", b"follow", "namespace", b"namespace", "service", b"service", "since", b"since", "tail", b"tail", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +938,7 @@ class LogLine(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task's name."""
     time_ns: _builtins.int
@@ -644,6 +948,8 @@ class LogLine(_message.Message):
     """The line without its end. Any bytes."""
     partial: _builtins.bool
     """The line goes on in the next one: it was longer than the log keeps in one piece."""
+    container: _builtins.str
+    """The container's name, when those of all containers were asked for."""
     def __init__(
         self,
         *,
@@ -652,10 +958,11 @@ class LogLine(_message.Message):
         stream: Global___LogStream.ValueType = ...,
         text: _builtins.bytes = ...,
         partial: _builtins.bool = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partial", b"partial", "stream", b"stream", "task", b"task", "text", b"text", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "partial", b"partial", "stream", b"stream", "task", b"task", "text", b"text", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -716,6 +1023,7 @@ class ExecStart(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     target: _builtins.str
     """The task's name, or a service's: then one of its running tasks."""
@@ -724,6 +1032,8 @@ class ExecStart(_message.Message):
     """Input is sent."""
     working_dir: _builtins.str
     user: _builtins.str
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -742,10 +1052,11 @@ class ExecStart(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         working_dir: _builtins.str = ...,
         user: _builtins.str = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "env", b"env", "namespace", b"namespace", "size", b"size", "stdin", b"stdin", "target", b"target", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container", b"container", "env", b"env", "namespace", b"namespace", "size", b"size", "stdin", b"stdin", "target", b"target", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -916,6 +1227,131 @@ class ImportImageResponse(_message.Message):
 Global___ImportImageResponse: _TypeAlias = ImportImageResponse  # noqa: Y015
 
 @_typing.final
+class WhyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    """A task, by its name or the beginning of it, or a service."""
+    node: _builtins.str
+    """Only this node, by name or id, with every filter. Empty: all nodes, each with the first filter that refuses."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyRequest: _TypeAlias = WhyRequest  # noqa: Y015
+
+@_typing.final
+class WhyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task. Empty: a service was asked about."""
+    service: _builtins.str
+    """The service."""
+    summary: _builtins.str
+    """The answer in one line."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeVerdict]:
+        """Those that take it, the best first; then the others by name."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        service: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___NodeVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "service", b"service", "summary", b"summary", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyResponse: _TypeAlias = WhyResponse  # noqa: Y015
+
+@_typing.final
+class NodeVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    TAKES_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The node's name."""
+    here: _builtins.bool
+    """The task is there."""
+    takes: _builtins.bool
+    """It would take it now."""
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterVerdict]:
+        """What was asked of it."""
+
+    @_builtins.property
+    def score(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is compared by, the most important first."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        here: _builtins.bool = ...,
+        takes: _builtins.bool = ...,
+        filters: _abc.Iterable[Global___FilterVerdict] | None = ...,
+        score: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "here", b"here", "node", b"node", "score", b"score", "takes", b"takes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeVerdict: _TypeAlias = NodeVerdict  # noqa: Y015
+
+@_typing.final
+class FilterVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Such as `cpu`."""
+    refusal: _builtins.str
+    """Why it refuses. Empty: it lets the task through."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterVerdict: _TypeAlias = FilterVerdict  # noqa: Y015
+
+@_typing.final
 class VersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1025,6 +1461,7 @@ class NetworkFinding(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The name of the node that has tried it."""
     target: _builtins.str
@@ -1035,6 +1472,8 @@ class NetworkFinding(_message.Message):
     """What is wrong. Empty: it works."""
     microseconds: _builtins.int
     """How long it took. 0 when it does not work."""
+    unknown: _builtins.str
+    """Why it cannot be told whether it works. Then there is no problem, and no time."""
     def __init__(
         self,
         *,
@@ -1043,11 +1482,196 @@ class NetworkFinding(_message.Message):
         what: _builtins.str = ...,
         problem: _builtins.str = ...,
         microseconds: _builtins.int = ...,
+        unknown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microseconds", b"microseconds", "problem", b"problem", "source", b"source", "target", b"target", "unknown", b"unknown", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkFinding: _TypeAlias = NetworkFinding  # noqa: Y015
+
+@_typing.final
+class UsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    services: _builtins.bool
+    """What services carry."""
+    tasks: _builtins.bool
+    """What tasks use."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what these nodes tell, by name or id. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        services: _builtins.bool = ...,
+        tasks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRequest: _TypeAlias = UsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> Global___NodeUsage: ...
+    def __init__(
+        self,
+        *,
+        usage: Global___NodeUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageResponse: _TypeAlias = UsageResponse  # noqa: Y015
+
+@_typing.final
+class NodeUsage(_message.Message):
+    """What a node has counted until now. Two of them, and the time between, make a rate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    CPU_NS_FIELD_NUMBER: _builtins.int
+    PROCESSORS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The node's name."""
+    problem: _builtins.str
+    """Why it does not tell. Empty: it does."""
+    at_ns: _builtins.int
+    """When it was counted, in nanoseconds on a clock of the node that never goes back."""
+    cpu_ns: _builtins.int
+    """How long its processors have been busy since it was started, all together."""
+    processors: _builtins.int
+    memory: _builtins.int
+    """What is in use and cannot be had without taking it from somebody."""
+    memory_total: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]: ...
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceTraffic]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        at_ns: _builtins.int = ...,
+        cpu_ns: _builtins.int = ...,
+        processors: _builtins.int = ...,
+        memory: _builtins.int = ...,
+        memory_total: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___TaskUsage] | None = ...,
+        services: _abc.Iterable[Global___ServiceTraffic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "cpu_ns", b"cpu_ns", "memory", b"memory", "memory_total", b"memory_total", "node", b"node", "problem", b"problem", "processors", b"processors", "services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsage: _TypeAlias = NodeUsage  # noqa: Y015
+
+@_typing.final
+class TaskUsage(_message.Message):
+    """What a task's container uses now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CPU_NS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    name: _builtins.str
+    """What the task is called. Empty when the control plane does not know it any more."""
+    namespace: _builtins.str
+    service: _builtins.str
+    cpu_ns: _builtins.int
+    """Since the container was started."""
+    memory: _builtins.int
+    processes: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        service: _builtins.str = ...,
+        cpu_ns: _builtins.int = ...,
+        memory: _builtins.int = ...,
+        processes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ns", b"cpu_ns", "memory", b"memory", "name", b"name", "namespace", b"namespace", "processes", b"processes", "service", b"service", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskUsage: _TypeAlias = TaskUsage  # noqa: Y015
+
+@_typing.final
+class ServiceTraffic(_message.Message):
+    """What has gone to a service's virtual address and published ports through one node, since that node counts it. The count
+    begins anew when the node's rules are made anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    namespace: _builtins.str
+    connections: _builtins.int
+    """Connections and flows that were asked for, whether or not they were let in."""
+    refused: _builtins.int
+    """Attempts that were refused: no task is ready, there is no such port, or whoever asked may not."""
+    packets: _builtins.int
+    """In both directions, as far as the node forwarded them: not what its own processes sent."""
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "connections", b"connections", "namespace", b"namespace", "packets", b"packets", "refused", b"refused", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceTraffic: _TypeAlias = ServiceTraffic  # noqa: Y015

@@ -65,6 +65,16 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.FromString,
                 _registered_method=True)
+        self.UpdateMeta = channel.unary_unary(
+                '/orch.v1.Control/UpdateMeta',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
+                _registered_method=True)
+        self.Rollout = channel.unary_unary(
+                '/orch.v1.Control/Rollout',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+                _registered_method=True)
         self.UpdateNode = channel.unary_unary(
                 '/orch.v1.Control/UpdateNode',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
@@ -89,6 +99,16 @@ class ControlStub:
                 '/orch.v1.Control/CheckNetwork',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
+                _registered_method=True)
+        self.Usage = channel.unary_stream(
+                '/orch.v1.Control/Usage',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
+                _registered_method=True)
+        self.Why = channel.unary_unary(
+                '/orch.v1.Control/Why',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
                 _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
@@ -142,8 +162,22 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateMeta(self, request, context):
+        """Changes labels and annotations of a service, a node or a network. What is so already is not written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollout(self, request, context):
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateNode(self, request, context):
-        """Changes a node's availability or labels.
+        """Changes a node's availability, labels or taints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +209,21 @@ class ControlServicer:
     def CheckNetwork(self, request, context):
         """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
         is sent when its node has finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Usage(self, request, context):
+        """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+        unless this is called. Answered by the leader, as Logs; one response a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Why(self, request, context):
+        """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +269,16 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ScaleResponse.SerializeToString,
             ),
+            'UpdateMeta': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMeta,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.SerializeToString,
+            ),
+            'Rollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollout,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.SerializeToString,
+            ),
             'UpdateNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateNode,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UpdateNodeRequest.FromString,
@@ -244,6 +303,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.CheckNetwork,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.SerializeToString,
+            ),
+            'Usage': grpc.unary_stream_rpc_method_handler(
+                    servicer.Usage,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.SerializeToString,
+            ),
+            'Why': grpc.unary_unary_rpc_method_handler(
+                    servicer.Why,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -424,6 +493,60 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def UpdateMeta(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/UpdateMeta',
+            protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.UpdateMetaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Rollout',
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.RolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateNode(request,
             target,
             options=(),
@@ -548,6 +671,60 @@ class Control:
             '/orch.v1.Control/CheckNetwork',
             protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Usage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orch.v1.Control/Usage',
+            protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Why(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Why',
+            protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
             options,
             channel_credentials,
             insecure,

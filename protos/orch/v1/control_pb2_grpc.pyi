@@ -48,8 +48,12 @@ class ControlStub:
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]
     """Changes a service's number of replicas."""
+    UpdateMeta: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]
+    """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+    Rollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -64,6 +68,12 @@ class ControlStub:
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
     """
+    Usage: _grpc.UnaryStreamMultiCallable[_control_pb2.UsageRequest, _control_pb2.UsageResponse]
+    """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+    unless this is called. Answered by the leader, as Logs; one response a node.
+    """
+    Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -82,8 +92,12 @@ class ControlAsyncStub(ControlStub):
     """Asks for an object's end. The object itself goes when everything that it owns has gone."""
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleResponse]  # type: ignore[assignment]
     """Changes a service's number of replicas."""
+    UpdateMeta: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateMetaRequest, _control_pb2.UpdateMetaResponse]  # type: ignore[assignment]
+    """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+    Rollout: _aio.UnaryUnaryMultiCallable[_control_pb2.RolloutRequest, _control_pb2.RolloutResponse]  # type: ignore[assignment]
+    """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeResponse]  # type: ignore[assignment]
-    """Changes a node's availability or labels."""
+    """Changes a node's availability, labels or taints."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogsResponse]  # type: ignore[assignment]
     """The output of tasks, line by line, merged over them. Answered by the leader, which the agents are connected to;
     a follower refuses with FAILED_PRECONDITION and names the leader in the Error.
@@ -98,6 +112,12 @@ class ControlAsyncStub(ControlStub):
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
     """
+    Usage: _aio.UnaryStreamMultiCallable[_control_pb2.UsageRequest, _control_pb2.UsageResponse]  # type: ignore[assignment]
+    """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+    unless this is called. Answered by the leader, as Logs; one response a node.
+    """
+    Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
+    """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
 
@@ -151,12 +171,28 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """Changes a service's number of replicas."""
 
     @_abc_1.abstractmethod
+    def UpdateMeta(
+        self,
+        request: _control_pb2.UpdateMetaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.UpdateMetaResponse, _abc.Awaitable[_control_pb2.UpdateMetaResponse]]:
+        """Changes labels and annotations of a service, a node or a network. What is so already is not written."""
+
+    @_abc_1.abstractmethod
+    def Rollout(
+        self,
+        request: _control_pb2.RolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RolloutResponse, _abc.Awaitable[_control_pb2.RolloutResponse]]:
+        """Pauses, resumes, promotes, aborts or undoes a service's rollout; restarts, stops or starts the service."""
+
+    @_abc_1.abstractmethod
     def UpdateNode(
         self,
         request: _control_pb2.UpdateNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.UpdateNodeResponse, _abc.Awaitable[_control_pb2.UpdateNodeResponse]]:
-        """Changes a node's availability or labels."""
+        """Changes a node's availability, labels or taints."""
 
     @_abc_1.abstractmethod
     def Logs(
@@ -195,6 +231,24 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
         is sent when its node has finished.
         """
+
+    @_abc_1.abstractmethod
+    def Usage(
+        self,
+        request: _control_pb2.UsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.UsageResponse], _abc.AsyncIterator[_control_pb2.UsageResponse]]:
+        """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
+        unless this is called. Answered by the leader, as Logs; one response a node.
+        """
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _control_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.WhyResponse, _abc.Awaitable[_control_pb2.WhyResponse]]:
+        """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
 
     @_abc_1.abstractmethod
     def Version(

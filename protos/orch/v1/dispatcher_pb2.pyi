@@ -324,6 +324,7 @@ class Assignment(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     REMOVED_SERVICES_FIELD_NUMBER: _builtins.int
     WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     type: Global___Assignment.Type.ValueType
     applies_to: _builtins.int
     """INCREMENTAL: the number that it builds on. An agent at another number asks for COMPLETE."""
@@ -360,6 +361,10 @@ class Assignment(_message.Message):
         or have become so.
         """
 
+    @_builtins.property
+    def node(self) -> Global___NodeFacts:
+        """Sent when it changed."""
+
     def __init__(
         self,
         *,
@@ -374,14 +379,59 @@ class Assignment(_message.Message):
         services: _abc.Iterable[Global___NetworkService] | None = ...,
         removed_services: _abc.Iterable[_builtins.str] | None = ...,
         withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        node: Global___NodeFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "removed_revisions", b"removed_revisions", "removed_services", b"removed_services", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "type", b"type", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to", b"applies_to", "network", b"network", "node", b"node", "removed_revisions", b"removed_revisions", "removed_services", b"removed_services", "removed_tasks", b"removed_tasks", "results_in", b"results_in", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "type", b"type", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class NodeFacts(_message.Message):
+    """What the agent cannot know of its node by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The node's labels, which tasks may have in their environment."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeFacts: _TypeAlias = NodeFacts  # noqa: Y015
 
 @_typing.final
 class NetworkService(_message.Message):
@@ -622,6 +672,7 @@ class SavedAssignment(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     WITHDRAWN_TASKS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Task]: ...
     @_builtins.property
@@ -632,6 +683,8 @@ class SavedAssignment(_message.Message):
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkService]: ...
     @_builtins.property
     def withdrawn_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def node(self) -> Global___NodeFacts: ...
     def __init__(
         self,
         *,
@@ -640,10 +693,11 @@ class SavedAssignment(_message.Message):
         network: Global___NodeNetwork | None = ...,
         services: _abc.Iterable[Global___NetworkService] | None = ...,
         withdrawn_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        node: Global___NodeFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "node", b"node", "revisions", b"revisions", "services", b"services", "tasks", b"tasks", "withdrawn_tasks", b"withdrawn_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +782,7 @@ class OpenStream(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     EXEC_FIELD_NUMBER: _builtins.int
     NETWORK_CHECK_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
@@ -735,6 +790,8 @@ class OpenStream(_message.Message):
     def exec(self) -> Global___TaskExecRequest: ...
     @_builtins.property
     def network_check(self) -> Global___NetworkCheckRequest: ...
+    @_builtins.property
+    def usage(self) -> Global___NodeUsageRequest: ...
     def __init__(
         self,
         *,
@@ -742,12 +799,13 @@ class OpenStream(_message.Message):
         logs: Global___TaskLogsRequest | None = ...,
         exec: Global___TaskExecRequest | None = ...,
         network_check: Global___NetworkCheckRequest | None = ...,
+        usage: Global___NodeUsageRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -761,10 +819,13 @@ class TaskLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     follow: _builtins.bool
     since: _builtins.int
     tail: _builtins.int
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
     def __init__(
         self,
         *,
@@ -772,10 +833,11 @@ class TaskLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         since: _builtins.int = ...,
         tail: _builtins.int = ...,
+        container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since", b"since", "tail", b"tail", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "follow", b"follow", "since", b"since", "tail", b"tail", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -838,6 +900,88 @@ class NetworkCheckRequest(_message.Message):
 Global___NetworkCheckRequest: _TypeAlias = NetworkCheckRequest  # noqa: Y015
 
 @_typing.final
+class NodeUsageRequest(_message.Message):
+    """What the node is to count. Answered with counters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    services: _builtins.bool
+    tasks: _builtins.bool
+    def __init__(
+        self,
+        *,
+        services: _builtins.bool = ...,
+        tasks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsageRequest: _TypeAlias = NodeUsageRequest  # noqa: Y015
+
+@_typing.final
+class NodeCounters(_message.Message):
+    """What a node has counted. Which names belong to it the leader knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> _control_pb2.NodeUsage: ...
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficCounter]: ...
+    def __init__(
+        self,
+        *,
+        usage: _control_pb2.NodeUsage | None = ...,
+        traffic: _abc.Iterable[Global___TrafficCounter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeCounters: _TypeAlias = NodeCounters  # noqa: Y015
+
+@_typing.final
+class TrafficCounter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """A virtual address (`10.201.0.5`), a published port (`tcp 8080`) or the address of a task of this node."""
+    connections: _builtins.int
+    refused: _builtins.int
+    packets: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "connections", b"connections", "key", b"key", "packets", b"packets", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficCounter: _TypeAlias = TrafficCounter  # noqa: Y015
+
+@_typing.final
 class StreamOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -861,7 +1005,7 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class StreamFrame(_message.Message):
-    """Agent to leader: open, logs, output, findings, end. Leader to agent: input."""
+    """Agent to leader: open, logs, output, findings, counters, end. Leader to agent: input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -872,6 +1016,7 @@ class StreamFrame(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -888,6 +1033,8 @@ class StreamFrame(_message.Message):
 
     @_builtins.property
     def findings(self) -> _control_pb2.CheckNetworkResponse: ...
+    @_builtins.property
+    def counters(self) -> Global___NodeCounters: ...
     def __init__(
         self,
         *,
@@ -898,12 +1045,13 @@ class StreamFrame(_message.Message):
         error: _control_pb2.Error | None = ...,
         end: _builtins.bool = ...,
         findings: _control_pb2.CheckNetworkResponse | None = ...,
+        counters: Global___NodeCounters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -178,6 +178,76 @@ EXTERNAL_TRAFFIC_POLICY_LOCAL: ExternalTrafficPolicy.ValueType  # 2
 """Only ready tasks of the node that was asked, which see the client's address; a node without one refuses."""
 Global___ExternalTrafficPolicy: _TypeAlias = ExternalTrafficPolicy  # noqa: Y015
 
+class _RolloutState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_STATE_UNSPECIFIED: _RolloutState.ValueType  # 0
+    ROLLOUT_STATE_ROLLING: _RolloutState.ValueType  # 1
+    """Tasks are being replaced, or the last of them are watched for a moment."""
+    ROLLOUT_STATE_PAUSED: _RolloutState.ValueType  # 2
+    """Nothing is replaced: somebody said so, or it has failed."""
+    ROLLOUT_STATE_WAITING: _RolloutState.ValueType  # 3
+    """The canary is there; the rest waits for `orchctl rollout promote`."""
+    ROLLOUT_STATE_ROLLING_BACK: _RolloutState.ValueType  # 4
+    """It has failed or was aborted, and the last good revision takes its place again."""
+    ROLLOUT_STATE_ROLLED_BACK: _RolloutState.ValueType  # 5
+    """The last good revision is back. So it stays until the template changes."""
+    ROLLOUT_STATE_COMPLETED: _RolloutState.ValueType  # 6
+    """Every task is of the newest revision, and stood the time of `monitor`."""
+
+class RolloutState(_RolloutState, metaclass=_RolloutStateEnumTypeWrapper): ...
+
+ROLLOUT_STATE_UNSPECIFIED: RolloutState.ValueType  # 0
+ROLLOUT_STATE_ROLLING: RolloutState.ValueType  # 1
+"""Tasks are being replaced, or the last of them are watched for a moment."""
+ROLLOUT_STATE_PAUSED: RolloutState.ValueType  # 2
+"""Nothing is replaced: somebody said so, or it has failed."""
+ROLLOUT_STATE_WAITING: RolloutState.ValueType  # 3
+"""The canary is there; the rest waits for `orchctl rollout promote`."""
+ROLLOUT_STATE_ROLLING_BACK: RolloutState.ValueType  # 4
+"""It has failed or was aborted, and the last good revision takes its place again."""
+ROLLOUT_STATE_ROLLED_BACK: RolloutState.ValueType  # 5
+"""The last good revision is back. So it stays until the template changes."""
+ROLLOUT_STATE_COMPLETED: RolloutState.ValueType  # 6
+"""Every task is of the newest revision, and stood the time of `monitor`."""
+Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
+
+class _RevisionOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevisionOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVISION_OUTCOME_UNSPECIFIED: _RevisionOutcome.ValueType  # 0
+    REVISION_OUTCOME_ROLLING: _RevisionOutcome.ValueType  # 1
+    """It is going in."""
+    REVISION_OUTCOME_COMPLETED: _RevisionOutcome.ValueType  # 2
+    """Every task was replaced."""
+    REVISION_OUTCOME_ROLLED_BACK: _RevisionOutcome.ValueType  # 3
+    """It failed, and the one before took its place again."""
+    REVISION_OUTCOME_ABORTED: _RevisionOutcome.ValueType  # 4
+    """It was aborted, and the one before took its place again."""
+    REVISION_OUTCOME_SUPERSEDED: _RevisionOutcome.ValueType  # 5
+    """Another one was asked for before it was completed."""
+
+class RevisionOutcome(_RevisionOutcome, metaclass=_RevisionOutcomeEnumTypeWrapper): ...
+
+REVISION_OUTCOME_UNSPECIFIED: RevisionOutcome.ValueType  # 0
+REVISION_OUTCOME_ROLLING: RevisionOutcome.ValueType  # 1
+"""It is going in."""
+REVISION_OUTCOME_COMPLETED: RevisionOutcome.ValueType  # 2
+"""Every task was replaced."""
+REVISION_OUTCOME_ROLLED_BACK: RevisionOutcome.ValueType  # 3
+"""It failed, and the one before took its place again."""
+REVISION_OUTCOME_ABORTED: RevisionOutcome.ValueType  # 4
+"""It was aborted, and the one before took its place again."""
+REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
+"""Another one was asked for before it was completed."""
+Global___RevisionOutcome: _TypeAlias = RevisionOutcome  # noqa: Y015
+
 class _TaintEffect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -437,6 +507,27 @@ NODE_STATE_DISCONNECTED: NodeState.ValueType  # 2
 NODE_STATE_DOWN: NodeState.ValueType  # 3
 """It has been out of reach for long enough that its tasks may be replaced."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
+class _EventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
+    EVENT_TYPE_NORMAL: _EventType.ValueType  # 1
+    """As it should be."""
+    EVENT_TYPE_WARNING: _EventType.ValueType  # 2
+    """Something that somebody may have to look at."""
+
+class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
+
+EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
+EVENT_TYPE_NORMAL: EventType.ValueType  # 1
+"""As it should be."""
+EVENT_TYPE_WARNING: EventType.ValueType  # 2
+"""Something that somebody may have to look at."""
+Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 @_typing.final
 class Meta(_message.Message):
@@ -832,22 +923,30 @@ class RolloutControl(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     PROMOTED_REVISION_ID_FIELD_NUMBER: _builtins.int
     ABORTED_REVISION_ID_FIELD_NUMBER: _builtins.int
+    RESUMED_AT_FIELD_NUMBER: _builtins.int
+    ASKED_BY_FIELD_NUMBER: _builtins.int
     paused: _builtins.bool
     """Nothing is replaced while it is set."""
     promoted_revision_id: _builtins.str
     """The id of the revision whose canary was found good."""
     aborted_revision_id: _builtins.str
     """The id of the revision that is not wanted any more, although the spec asks for it: the one before takes its place."""
+    resumed_at: _builtins.int
+    """When `resume` was said last: what had failed before counts no more."""
+    asked_by: _builtins.str
+    """Who asked for the present template, as their client says."""
     def __init__(
         self,
         *,
         paused: _builtins.bool = ...,
         promoted_revision_id: _builtins.str = ...,
         aborted_revision_id: _builtins.str = ...,
+        resumed_at: _builtins.int = ...,
+        asked_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted_revision_id", b"aborted_revision_id", "paused", b"paused", "promoted_revision_id", b"promoted_revision_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted_revision_id", b"aborted_revision_id", "asked_by", b"asked_by", "paused", b"paused", "promoted_revision_id", b"promoted_revision_id", "resumed_at", b"resumed_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,6 +1013,7 @@ class ServiceStatus(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     ADDRESS6_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """The generation of the spec that this status tells of."""
     replicas: _builtins.int
@@ -934,6 +1034,10 @@ class ServiceStatus(_message.Message):
     """Its virtual address, which it keeps until it is deleted. Empty while it has none."""
     address6: _builtins.str
     """The same for IPv6, in a cluster that has it. In one of IPv6 alone it is the only one."""
+    @_builtins.property
+    def rollout(self) -> Global___RolloutStatus:
+        """How the newest revision goes in. Everything else about it is read off the tasks."""
+
     def __init__(
         self,
         *,
@@ -947,14 +1051,76 @@ class ServiceStatus(_message.Message):
         settled: _builtins.bool = ...,
         address: _builtins.str = ...,
         address6: _builtins.str = ...,
+        rollout: Global___RolloutStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "message", b"message", "observed_generation", b"observed_generation", "ready", b"ready", "replicas", b"replicas", "revision_id", b"revision_id", "rollout", b"rollout", "running", b"running", "settled", b"settled", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
+
+@_typing.final
+class RolloutStatus(_message.Message):
+    """What the leader remembers of a rollout, so that the next leader continues exactly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REVISION_ID_FIELD_NUMBER: _builtins.int
+    STABLE_REVISION_ID_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
+    PROGRESSED_AT_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNTED_FROM_FIELD_NUMBER: _builtins.int
+    RESUMED_AT_FIELD_NUMBER: _builtins.int
+    state: Global___RolloutState.ValueType
+    revision_id: _builtins.str
+    """The id of the revision that goes in: the one that the spec asks for."""
+    stable_revision_id: _builtins.str
+    """The id of the last good one: the last that a rollout was completed to. A rollback leads to it."""
+    began_at: _builtins.int
+    """When it began."""
+    progressed_at: _builtins.int
+    """When a further task was replaced last, or waiting ended: what `delay` and `progressDeadline` count from."""
+    replaced: _builtins.int
+    """The most tasks of the revision that were ready at a time."""
+    failed: _builtins.int
+    """In how many slots a task of the revision has failed."""
+    message: _builtins.str
+    """One sentence."""
+    reason: _builtins.str
+    """Why it failed or was aborted. Empty while nothing is wrong."""
+    counted_from: _builtins.int
+    """Only tasks that were made from then on count for `failed`."""
+    resumed_at: _builtins.int
+    """The `resumedAt` of the spec that was obeyed last."""
+    def __init__(
+        self,
+        *,
+        state: Global___RolloutState.ValueType = ...,
+        revision_id: _builtins.str = ...,
+        stable_revision_id: _builtins.str = ...,
+        began_at: _builtins.int = ...,
+        progressed_at: _builtins.int = ...,
+        replaced: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        counted_from: _builtins.int = ...,
+        resumed_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "counted_from", b"counted_from", "failed", b"failed", "message", b"message", "progressed_at", b"progressed_at", "reason", b"reason", "replaced", b"replaced", "resumed_at", b"resumed_at", "revision_id", b"revision_id", "stable_revision_id", b"stable_revision_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
@@ -970,10 +1136,26 @@ class Revision(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
+    RESTARTED_AT_FIELD_NUMBER: _builtins.int
+    ROLLED_OUT_AT_FIELD_NUMBER: _builtins.int
+    ASKED_BY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     number: _builtins.int
     """1, 2, 3, … in the order in which they were made."""
+    restarted_at: _builtins.int
+    """The service's `restartedAt` that it was made for: `orchctl restart` makes a revision of an equal template."""
+    rolled_out_at: _builtins.int
+    """When it was rolled out last. The history is in this order, and `undo` goes to the one before in it."""
+    asked_by: _builtins.str
+    """Who asked for it last, as their client says."""
+    outcome: Global___RevisionOutcome.ValueType
+    """What became of its last rollout."""
+    image_digest: _builtins.str
+    """The digest of its main container's image, where the cluster had it when the revision was made."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -982,7 +1164,11 @@ class Revision(_message.Message):
 
     @_builtins.property
     def written(self) -> Global___TaskTemplate:
-        """As it stood in the service's spec. A spec that still says this needs no new revision."""
+        """As it stood in the service's spec. A spec that says this again gets this revision again."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was changed from the revision before, such as `container.image: hello:1 → hello:2`. The first few lines."""
 
     def __init__(
         self,
@@ -992,10 +1178,16 @@ class Revision(_message.Message):
         number: _builtins.int = ...,
         template: Global___TaskTemplate | None = ...,
         written: Global___TaskTemplate | None = ...,
+        restarted_at: _builtins.int = ...,
+        rolled_out_at: _builtins.int = ...,
+        asked_by: _builtins.str = ...,
+        outcome: Global___RevisionOutcome.ValueType = ...,
+        changes: _abc.Iterable[_builtins.str] | None = ...,
+        image_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "number", b"number", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2172,11 +2364,12 @@ class Task(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
     slot: _builtins.int
-    """The place of the replica, 1 to N."""
+    """The place of the replica, 1 to N. 0 for a task of a global service, whose place is its node."""
     node_id: _builtins.str
     """Set once, by the scheduler."""
     desired_state: Global___DesiredState.ValueType
@@ -2184,9 +2377,13 @@ class Task(_message.Message):
     """How many tasks before it failed in this slot, one after another: the longer the row, the longer the wait."""
     target_node_id: _builtins.str
     """The only node that takes it: a task of a global service belongs to its node."""
+    waits_for: _builtins.str
+    """What it waits for while it is held at READY, for people: `database to be ready`."""
     @_builtins.property
     def meta(self) -> Global___Meta:
-        """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`."""
+        """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
+        the node's name stands for the slot.
+        """
 
     @_builtins.property
     def status(self) -> Global___TaskStatus: ...
@@ -2207,10 +2404,11 @@ class Task(_message.Message):
         failures: _builtins.int = ...,
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2256,6 +2454,8 @@ class TaskStatus(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     ROOT_ID_FIELD_NUMBER: _builtins.int
+    FIRST_RUN_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     at: _builtins.int
     """When the state was reached."""
@@ -2283,9 +2483,15 @@ class TaskStatus(_message.Message):
     """The user of the node that root in it is, and the first of 65,536 that are its users; 0 when it has the node's own
     users. From PREPARING on, and while anything of it is on its node.
     """
+    first_run: _builtins.int
+    """How long its first container ran before it was restarted in place. 0 while it is the first."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
         """Why no node takes it, most frequent reason first. Only while it is PENDING."""
+
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerStatus]:
+        """The containers around the main one, in the order of their starts."""
 
     def __init__(
         self,
@@ -2304,10 +2510,12 @@ class TaskStatus(_message.Message):
         finished_at: _builtins.int = ...,
         refusals: _abc.Iterable[Global___Refusal] | None = ...,
         root_id: _builtins.int | None = ...,
+        first_run: _builtins.int = ...,
+        containers: _abc.Iterable[Global___ContainerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "exit_code", b"exit_code", "root_id", b"root_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "address6", b"address6", "at", b"at", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_root_id", b"_root_id", "address", b"address", "address6", b"address6", "at", b"at", "containers", b"containers", "exit_code", b"exit_code", "finished_at", b"finished_at", "first_run", b"first_run", "message", b"message", "oom_killed", b"oom_killed", "ready", b"ready", "reason", b"reason", "refusals", b"refusals", "restarts", b"restarts", "root_id", b"root_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -2319,6 +2527,49 @@ class TaskStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__root_id) -> _WhichOneofReturnType__root_id | None: ...
 
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+@_typing.final
+class ContainerStatus(_message.Message):
+    """A container that runs before or beside a task's main one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    running: _builtins.bool
+    """It runs now."""
+    ready: _builtins.bool
+    """It runs and answers."""
+    restarts: _builtins.int
+    """How often it was started again in the same task."""
+    exit_code: _builtins.int
+    """The exit code of the one that ended last; 128 + n after signal n."""
+    started_at: _builtins.int
+    """When the present one was started, or the last one."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        running: _builtins.bool = ...,
+        ready: _builtins.bool = ...,
+        restarts: _builtins.int = ...,
+        exit_code: _builtins.int | None = ...,
+        started_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "name", b"name", "ready", b"ready", "restarts", b"restarts", "running", b"running", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___ContainerStatus: _TypeAlias = ContainerStatus  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
@@ -2920,10 +3171,123 @@ class ClusterStatus(_message.Message):
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
 @_typing.final
+class Event(_message.Message):
+    """---------------------------------------------------------------------------------------------------- Event
+
+    Something worth telling that has happened to an object. What a person did is told together with the change itself;
+    what became of it is told by the leader, as well as it can. The oldest ones go when there are too many.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """Its id and its name are the same. Those about objects of the whole cluster are in the namespace `_`."""
+
+    @_builtins.property
+    def status(self) -> Global___EventStatus: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        status: Global___EventStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class EventStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOUT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    type: Global___EventType.ValueType
+    reason: _builtins.str
+    """One word for programs, such as `Placed` or `Failed`."""
+    message: _builtins.str
+    """One sentence for people."""
+    count: _builtins.int
+    """How often it happened, from `first_seen` to `last_seen`."""
+    first_seen: _builtins.int
+    last_seen: _builtins.int
+    actor: _builtins.str
+    """Who did it: what a client says of itself, such as `ann@laptop`, which nobody has verified. Empty: the leader saw it."""
+    @_builtins.property
+    def about(self) -> Global___EventObject:
+        """The object that it is about, as it was called then. It may be gone."""
+
+    def __init__(
+        self,
+        *,
+        about: Global___EventObject | None = ...,
+        type: Global___EventType.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        count: _builtins.int = ...,
+        first_seen: _builtins.int = ...,
+        last_seen: _builtins.int = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "actor", b"actor", "count", b"count", "first_seen", b"first_seen", "last_seen", b"last_seen", "message", b"message", "reason", b"reason", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventStatus: _TypeAlias = EventStatus  # noqa: Y015
+
+@_typing.final
+class EventObject(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind in small letters, such as `task`."""
+    namespace: _builtins.str
+    """Empty for objects of the whole cluster."""
+    name: _builtins.str
+    id: _builtins.str
+    service: _builtins.str
+    """The service that a task belongs to."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        id: _builtins.str = ...,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "name", b"name", "namespace", b"namespace", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventObject: _TypeAlias = EventObject  # noqa: Y015
+
+@_typing.final
 class Object(_message.Message):
     """---------------------------------------------------------------------------------------------------- envelope
 
-    Any object. Numbers up to 15 are kept for Job, Secret, Config, Volume and Event.
+    Any object. Numbers up to 15 are kept for Job, Secret, Config and Volume.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2934,6 +3298,7 @@ class Object(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -2949,6 +3314,8 @@ class Object(_message.Message):
     @_builtins.property
     def network(self) -> Global___Network: ...
     @_builtins.property
+    def event(self) -> Global___Event: ...
+    @_builtins.property
     def endpoints(self) -> Global___Endpoints: ...
     @_builtins.property
     def cluster(self) -> Global___Cluster: ...
@@ -2961,14 +3328,15 @@ class Object(_message.Message):
         node: Global___Node | None = ...,
         image: Global___Image | None = ...,
         network: Global___Network | None = ...,
+        event: Global___Event | None = ...,
         endpoints: Global___Endpoints | None = ...,
         cluster: Global___Cluster | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "event", b"event", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoints", b"endpoints", "event", b"event", "image", b"image", "kind", b"kind", "network", b"network", "node", b"node", "revision", b"revision", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "endpoints", "cluster"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["service", "revision", "task", "node", "image", "network", "event", "endpoints", "cluster"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -68,7 +68,7 @@ def container(tmp_path: Path) -> Callable[..., ContainerRequest]:
     def make(name: str, script: str = "trap 'exit 143' TERM; while :; do sleep 0.02; done") -> ContainerRequest:
         config = defaults.config(["sh", "-c", script], cgroups_path=f"{PARENT}/{tmp_path.name}/{name}")
         return ContainerRequest(
-            task_id=name, config=config, layers=(str(tmp_path / "layer"),), log_max_size=65536, log_max_files=2
+            container_id=name, config=config, layers=(str(tmp_path / "layer"),), log_max_size=65536, log_max_files=2
         )
 
     return make

@@ -37,7 +37,7 @@ def prober(runtime: ports.Runtime | None = None) -> NodeProber:
 
 
 def target(port: int = 0) -> Target:
-    return Target(task_id="web", address=HOST, container=pb.Container(ports=[pb.Port(name="http", target=port)]))
+    return Target(container_id="web", address=HOST, container=pb.Container(ports=[pb.Port(name="http", target=port)]))
 
 
 async def ask(port: int, *, timeout_ms: int = 2_000, **how: object) -> Answer:
@@ -107,7 +107,9 @@ def asked(request: pytest.FixtureRequest, closed: int) -> Callable[[str], Abstra
     async def fake(how: str) -> AsyncIterator[Answer]:
         machine = FakeMachine(delay_s=9 if how == "silent" else 0)
         if how != "away":
-            request = ContainerRequest(task_id="web", config={"linux": {}}, layers=(), log_max_size=1, log_max_files=1)
+            request = ContainerRequest(
+                container_id="web", config={"linux": {}}, layers=(), log_max_size=1, log_max_files=1
+            )
             machine.containers["web"] = FakeContainer(request=request, pid=7, started_at=0)
             machine.attached["web"] = Attachment(task_id="web", address=HOST)
         yield await FakeProber(machine).ask(target(80), pb.Probe(timeout=150, http=http(80)))
@@ -287,7 +289,7 @@ async def test_exec_is_bounded(runtimes: RuntimeMaker, container: Container) -> 
         assert "not" in (await run("/no/such")).message
         assert not (
             await prober(runtime).ask(
-                Target(task_id="gone", address=HOST, container=pb.Container()),
+                Target(container_id="gone", address=HOST, container=pb.Container()),
                 pb.Probe(timeout=500, exec=pb.ExecProbe(command=["true"])),
             )
         ).good
@@ -341,7 +343,7 @@ async def test_a_task_of_ipv6_is_asked_like_any_other() -> None:
     server = await asyncio.start_server(answer, "::1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        one = Target(task_id="web", address="::1", container=pb.Container())
+        one = Target(container_id="web", address="::1", container=pb.Container())
         assert (await prober().ask(one, pb.Probe(timeout=2_000, http=http(port)))).good
         assert f"Host: [::1]:{port}\r\n" in heard[0]
         assert (await prober().ask(one, pb.Probe(timeout=2_000, tcp=pb.TcpProbe(port=str(port))))).good

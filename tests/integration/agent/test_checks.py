@@ -51,15 +51,23 @@ def check(machine: Machine, other: Machine, *services: dpb.NetworkService) -> di
     with network.inside(machine.fd):
         findings = asyncio.run(run())
     for finding in findings:
-        assert bool(finding.problem) != (finding.microseconds > 0), "what works took some time, what does not has none"
-    return {f"{finding.target}: {finding.what}": finding.problem for finding in findings}
+        said = (finding.problem, finding.unknown, finding.microseconds)
+        assert sum(map(bool, said)) == 1, "it works and took some time, or does not, or nobody knows"
+    return {f"{finding.target}: {finding.what}": finding.problem or _unknown(finding) for finding in findings}
+
+
+def _unknown(finding: cpb.NetworkFinding) -> str:
+    return f"unknown: {finding.unknown}" if finding.unknown else ""
 
 
 def test_all_is_well(pair: tuple[Lan, Machine, Machine]) -> None:
-    """Nothing is wrong but for the name server, which nobody has started here."""
+    """Nothing is wrong but for the name server, which nobody has started here, but on the other one."""
     _, first, second = pair
-    assert check(first, second) == {
+    with name_server(second, ""):
+        found = check(first, second)
+    assert found == {
         "n2: packets of 1450 bytes": "",
+        "n2: UDP, a question to its name server": "",
         "names: name server 10.112.1.1": "nobody answers at 10.112.1.1:5353: no name server runs there",
     }
 
@@ -82,7 +90,43 @@ def test_a_device_of_the_tunnel_with_less_room_is_told(pair: tuple[Lan, Machine,
 def test_a_node_that_does_not_answer_is_told(pair: tuple[Lan, Machine, Machine]) -> None:
     _, first, second = pair
     second.ip("link set eth0 down")
-    assert check(first, second)["n2: packets of 1450 bytes"] == "no answer from 10.112.2.1 within 0.3 s"
+    found = check(first, second)
+    assert found["n2: packets of 1450 bytes"] == "no answer from 10.112.2.1 within 0.3 s"
+    assert found["n2: UDP, a question to its name server"] == "no answer from 10.112.2.1:5353 within 0.3 s"
+
+
+def test_a_node_that_only_udp_does_not_reach_is_told(pair: tuple[Lan, Machine, Machine]) -> None:
+    """A firewall, or a network card that computes wrong checksums in a tunnel: pings pass all the same."""
+    _, first, second = pair
+    second.run("nft", "add table inet wall; add chain inet wall in { type filter hook input priority -10; }")
+    second.run("nft", f"add rule inet wall in iifname != lo ip daddr {second.gateway} meta l4proto udp drop")
+    with name_server(second, ""):
+        found = check(first, second)
+    assert found["n2: packets of 1450 bytes"] == ""
+    assert found["n2: UDP, a question to its name server"] == "no answer from 10.112.2.1:5353 within 0.3 s"
+
+
+def test_udp_ports_answer_refuse_or_say_nothing(pair: tuple[Lan, Machine, Machine]) -> None:
+    """The last one is no failure: nobody knows whether it has heard anything."""
+    _, first, second = pair
+    second.ip("addr add 10.201.0.1/32 dev orch0")
+    first.ip(f"route add 10.201.0.1 via {second.address}")
+    ports = [pb.Port(target=number, protocol=pb.PROTOCOL_UDP) for number in (53, 54, 55)]
+    with second.socket(socket.SOCK_DGRAM) as answering, second.socket(socket.SOCK_DGRAM) as silent:
+        answering.bind(("10.201.0.1", 53))
+        silent.bind(("10.201.0.1", 54))
+        thread = threading.Thread(target=lambda: answering.sendto(b"!", answering.recvfrom(10)[1]))
+        thread.start()
+        service = dpb.NetworkService(name="voice", namespace="default", address="10.201.0.1", ports=ports)
+        found = check(first, second, service)
+        thread.join(10)
+        assert silent.recv(10) == b""
+    assert {what: said for what, said in found.items() if "port" in what} == {
+        "default/voice: UDP port 53 at 10.201.0.1": "",
+        "default/voice: UDP port 54 at 10.201.0.1": "unknown: not refused, and no answer within 0.3 s, "
+        "which UDP does not promise",
+        "default/voice: UDP port 55 at 10.201.0.1": "Connection refused",
+    }
 
 
 def test_a_node_without_its_own_place_is_told(pair: tuple[Lan, Machine, Machine]) -> None:
@@ -99,11 +143,7 @@ def test_services_are_connected_to(pair: tuple[Lan, Machine, Machine]) -> None:
     _, first, second = pair
     second.ip("addr add 10.201.0.1/32 dev orch0", "addr add 10.201.0.2/32 dev orch0")
     first.ip(*(f"route add 10.201.0.{last} via {second.address}" for last in (1, 2, 3)))
-    ports = [
-        pb.Port(target=80),
-        pb.Port(target=81, protocol=pb.PROTOCOL_TCP),
-        pb.Port(target=53, protocol=pb.PROTOCOL_UDP),
-    ]
+    ports = [pb.Port(target=80), pb.Port(target=81, protocol=pb.PROTOCOL_TCP)]
     second.run("ip", "route", "add", "blackhole", "10.201.0.3/32")
     with second.socket() as listener:
         listener.bind(("10.201.0.1", 80))

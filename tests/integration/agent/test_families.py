@@ -7,7 +7,6 @@ import pytest
 
 from agent.adapters import rules
 from agent.adapters.netlink import Netlink
-from protos.families import FAMILIES
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from tests.support import twins
 from tests.support.fake_leader import endpoint, service
@@ -91,7 +90,7 @@ def test_traffic_of_both_families_is_counted(lab: Lab, one: LabNode) -> None:
     names(lab.outside, one.address, 8080, times=2)
     names(Place(lab.outside.path), one.address, 8080, times=2)
     with one.entered():
-        found = rules.counters(FAMILIES)
+        found = rules.counters()
     assert found[twins.twin(VIRTUAL)].requests == 3
     assert found[VIRTUAL].requests == 0
     assert found["tcp 8080"].requests == 4

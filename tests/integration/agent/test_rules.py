@@ -7,7 +7,7 @@ import pytest
 from agent.adapters import rules
 from tests.support.fake_leader import endpoint, service
 from tests.support.netlab import INGRESS, PORTS, TCP, Lab, LabNode
-from tests.support.places import VIRTUAL, names
+from tests.support.places import VIRTUAL, names, prohibited, refused
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -85,6 +85,32 @@ def test_traffic_is_counted(lab: Lab, one: LabNode) -> None:
     assert found["tcp 8080"].bytes > 2 * 200
 
 
+def test_who_is_refused_is_counted(lab: Lab, one: LabNode) -> None:
+    """Where no task is ready, at a port that there is not, and where a task's networks do not let them in."""
+    lab.task(one, "web-1", 2)
+    client, stranger = lab.task(one, "client-1", 9, "client"), lab.task(one, "stranger-1", 8, "stranger")
+    web = service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS))
+    known = service("client", endpoint("10.112.1.9"), number=2)
+    elsewhere = service("stranger", endpoint("10.112.1.8"), number=3, networks=("default/other",))
+    lab.serve(web, known, elsewhere)
+    refused(client, VIRTUAL, 81)
+    prohibited(stranger, VIRTUAL, 80)
+    names(client, times=2)
+    with one.entered():
+        found = rules.counters()
+    assert found[VIRTUAL].requests == 4
+    assert found[VIRTUAL].refused == 1
+    assert found["10.112.1.2"].refused == 1
+    assert found[VIRTUAL].packets > 4
+    lab.serve(service("web", endpoint("10.112.1.2", ready=False), ports=(TCP, INGRESS)), known, elsewhere)
+    refused(client, VIRTUAL, 80)
+    refused(lab.outside, one.address, 8080)
+    with one.entered():
+        found = rules.counters()
+    assert found[VIRTUAL].refused == 2
+    assert found["tcp 8080"].refused == 1
+
+
 def test_a_new_agent_takes_everything_over(lab: Lab, one: LabNode) -> None:
     """Rules hold while there is none; one transaction replaces them; a connection goes on through all of it."""
     lab.task(one, "web-1", 2)
@@ -113,11 +139,15 @@ def test_a_machine_that_is_a_node_no_more(lab: Lab, one: LabNode) -> None:
     lab.serve(service("web", endpoint("10.112.1.2"), ports=(TCP, INGRESS)))
     assert "orch" in one.run("ip", "link")
     one.stop()
-    one.run(sys.executable, "-m", "agent.leave")
+    one.run(sys.executable, "-m", "agent.leave", f"--state={one.folder}", "--cgroup-parent=/orch-is-not-there")
     left = one.run("ip", "route") + one.run("ip", "link")
     assert "orch" not in left
     assert "10.112." not in left
     assert "dev lan" in left
+    assert one.run("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/all/route_localnet").split() == [
+        "0",
+        "0",
+    ]
     assert one.run("nft", "list", "tables").split() == ["table", "inet", "mine"]
     one.start()
 

@@ -195,3 +195,34 @@ def inotify_instances(node: Node) -> int:
     """How many inotify descriptors the agent has open."""
     assert node.agent is not None, "not running"
     return node.run("sh", "-c", f"ls -l /proc/{node.agent.pid}/fd").count("inotify")
+
+
+@bounded(60)
+async def test_a_node_tells_what_is_used(node: Node, store: ImageStore) -> None:
+    """Of the machine and of containers that run; a busy one has used more at the second look."""
+    async with led(node, store) as leader:
+        await leader.assign(task("web-1-a"), template=template("sh", "-c", "while :; do :; done"))
+        await leader.running("web-1-a")
+        before = await measured(leader)
+        await until_used(leader, before.usage.tasks[0].cpu_ns + 50_000_000)
+        after = await measured(leader)
+        (used,) = after.usage.tasks
+        assert (used.task_id, used.processes) == ("web-1-a", 1)
+        assert 0 < used.memory < after.usage.memory_total
+        assert used.cpu_ns - before.usage.tasks[0].cpu_ns >= 50_000_000
+        assert after.usage.cpu_ns > before.usage.cpu_ns
+        assert after.usage.at_ns > before.usage.at_ns
+        assert list(after.traffic) == [], "nobody has asked for a service yet"
+
+
+async def measured(leader: FakeLeader) -> dpb.NodeCounters:
+    request = dpb.NodeUsageRequest(tasks=True, services=True)
+    frames, _ = await leader.open_stream(dpb.OpenStream(stream_id=f"u{next(_ids)}", usage=request))
+    return (await anext(frames)).counters
+
+
+async def until_used(leader: FakeLeader, cpu_ns: int) -> None:
+    """As much processor time was used by the only task."""
+    async with asyncio.timeout(20):
+        while (await measured(leader)).usage.tasks[0].cpu_ns < cpu_ns:
+            continue

@@ -61,6 +61,41 @@ async def test_a_dry_run_tells_the_changes_and_writes_nothing(tmp_path: Path) ->
 
 
 @aio.bounded(20)
+async def test_a_dry_run_tells_where_every_task_would_go(tmp_path: Path) -> None:
+    async with api_world.opened(tmp_path) as world:
+        await world.put(node("n1"), node("n2"))
+        request = apply_request(service(replicas=2))
+        assert not (await world.stub.Apply(request)).placements, "it is no dry run"
+        request.dry_run = True
+        told = (await world.stub.Apply(request)).placements
+        assert [(one.service, one.slot, one.node) for one in told] == [
+            ("default/web", 1, "n1"),
+            ("default/web", 2, "n2"),
+        ]
+
+
+@aio.bounded(20)
+async def test_why_answers_of_services_and_refuses_what_is_not_there(tmp_path: Path) -> None:
+    async with api_world.opened(tmp_path) as world:
+        await world.put(node("n1"), node("n2"))
+        await world.stub.UpdateNode(pb.UpdateNodeRequest(node="n1", set_taints=[objects_pb2.Taint(key="spare")]))
+        await world.stub.Apply(apply_request(service()))
+        answer = await world.stub.Why(pb.WhyRequest(name="web"))
+        assert answer.summary == "one more task: 1 of 2 nodes take it now, the best is n2"
+        assert [(one.node, one.takes) for one in answer.nodes] == [("n2", True), ("n1", False)]
+        (only,) = (await world.stub.Why(pb.WhyRequest(name="web", node="n1"))).nodes
+        assert [one.refusal for one in only.filters if one.refusal] == ["taint spare:no-schedule is not tolerated"]
+        code, error = await refused(world.stub.Why(pb.WhyRequest(name="webb")))
+        assert (code, error.hint) == (grpc.StatusCode.NOT_FOUND, 'did you mean "web"?')
+        code, _ = await refused(world.stub.Why(pb.WhyRequest(name="web", node="n9")))
+        assert code == grpc.StatusCode.NOT_FOUND
+        mistaken = pb.UpdateNodeRequest(node="n1", set_taints=[objects_pb2.Taint(key="a b")])
+        code, error = await refused(world.stub.UpdateNode(mistaken))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert "is no taint's key" in error.message
+
+
+@aio.bounded(20)
 async def test_every_mistake_reaches_the_caller_with_its_place(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world:
         code, error = await refused(

@@ -41,7 +41,9 @@ def test_apply_reads_folders_and_standard_input(run: Run, fake: FakeControl, tmp
 
 def test_a_dry_run_shows_and_writes_nothing(run: Run, fake: FakeControl, hello: str) -> None:
     result = run("apply", "-f", hello, "--dry-run")
-    assert (result.code, result.out) == (0, "service/hello created (dry run)\n")
+    assert result.code == 0
+    assert result.out.startswith("service/hello created (dry run)\n--- service/hello (now)\n")
+    assert "+  replicas: 3\n" in result.out
     assert fake.find("service", "default", "hello") is None
 
 

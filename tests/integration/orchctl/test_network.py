@@ -53,6 +53,13 @@ def test_only_what_is_broken(fake: FakeControl, run: Run) -> None:
     assert (result.code, result.out) == (0, "")
 
 
+def test_what_cannot_be_known_is_no_failure(fake: FakeControl, run: Run) -> None:
+    fake.findings = [GOOD, control.NetworkFinding(source="n1", target="web", what="UDP port 53", unknown="no answer")]
+    result = run("network", "check")
+    assert result.code == 0, result.err
+    assert "unknown: no answer" in result.out
+
+
 def test_nothing_to_try_is_said(run: Run) -> None:
     result = run("network", "check")
     assert result.code == 0

@@ -169,3 +169,62 @@ def test_a_reader_that_leaves_is_no_failure_worth_words(tmp_path: Path, server: 
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(orchctl.TIMEOUT_S), err) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "action"),
+    [
+        (("rollout", "pause", "hello"), control.ROLLOUT_ACTION_PAUSE),
+        (("rollout", "resume", "service/hello"), control.ROLLOUT_ACTION_RESUME),
+        (("rollout", "promote", "hello"), control.ROLLOUT_ACTION_PROMOTE),
+        (("rollout", "abort", "hello"), control.ROLLOUT_ACTION_ABORT),
+        (("rollout", "undo", "hello", "--to-revision", "3"), control.ROLLOUT_ACTION_UNDO),
+        (("rollout", "restart", "hello", "--detach"), control.ROLLOUT_ACTION_RESTART),
+        (("restart", "hello"), control.ROLLOUT_ACTION_RESTART),
+        (("stop", "hello"), control.ROLLOUT_ACTION_STOP),
+        (("start", "hello"), control.ROLLOUT_ACTION_START),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_a_rollout_is_asked_for_what_is_typed(
+    run: Run, fake: FakeControl, arguments: tuple[str, ...], action: control.RolloutAction.ValueType
+) -> None:
+    """And what was done is said in the words of the control plane."""
+    fake.put(samples.service())
+    result = run(*arguments)
+    assert result.code == 0, result.err
+    assert result.out.startswith(f"service/hello {control.RolloutAction.Name(action).lower()}")
+    (sent,) = fake.asked(control.RolloutRequest)
+    assert (sent.reference.name, sent.action, sent.revision) == ("hello", action, 3 if "3" in arguments else 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "settled", "code"),
+    [
+        (pb.ROLLOUT_STATE_COMPLETED, True, 0),
+        (pb.ROLLOUT_STATE_WAITING, False, 0),
+        (pb.ROLLOUT_STATE_PAUSED, False, 1),
+        (pb.ROLLOUT_STATE_ROLLED_BACK, False, 1),
+    ],
+)
+def test_waiting_for_a_rollout_ends_with_what_became_of_it(
+    run: Run, fake: FakeControl, state: pb.RolloutState.ValueType, settled: bool, code: int
+) -> None:
+    """Exit code 1 and the reason when it does not go on by itself."""
+    service = samples.service()
+    service.status.observed_generation = service.meta.generation
+    service.status.settled = settled
+    service.status.rollout.CopyFrom(pb.RolloutStatus(state=state, revision_id="rev1", message="it is so and so"))
+    fake.put(service)
+    result = run("rollout", "status", "hello", "-w", "--timeout", "5s")
+    assert result.code == code, result.err
+    assert ("it is so and so" in result.out + result.err) == (state != pb.ROLLOUT_STATE_COMPLETED)
+    assert "it is so and so" in run("rollout", "status", "hello").out
+
+
+def test_a_node_has_no_rollouts(run: Run) -> None:
+    result = run("rollout", "pause", "node/n1")
+    assert (result.code, result.err) == (
+        2,
+        "orchctl: not a service: 'node/n1'\nhint: services have rollouts; write the service's name\n",
+    )

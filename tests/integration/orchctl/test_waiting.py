@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import etcd, fake_control, orchctl, samples
 from tests.support.fake_control import FakeControl
@@ -80,6 +81,20 @@ def test_apply_waits_until_everything_is_as_asked(fake: FakeControl, server: str
         settle(fake)
         assert lines_until(process, "3 of 3 ready") == ["service/hello: 3 of 3 ready"]
         assert process.wait(orchctl.TIMEOUT_S) == 0
+
+
+def test_more_services_than_a_watch_takes_are_waited_for_together(
+    fake: FakeControl, server: str, tmp_path: Path
+) -> None:
+    """By the tasks of the whole namespace."""
+    fake.settles = True
+    many = "---\n".join(samples.HELLO_MANIFEST.replace("name: hello", f"name: hello-{n}") for n in range(40))
+    path = tmp_path / "many.yaml"
+    path.write_text(many)
+    result = orchctl.run(orchctl.environment(tmp_path, server), "apply", "-f", str(path))
+    assert result.code == 0, result.err
+    (watched,) = fake.asked(control.WatchRequest)
+    assert len(watched.selections) == 2
 
 
 def test_what_is_missing_after_the_time_is_told_with_its_reason(fake: FakeControl, server: str, tmp_path: Path) -> None:

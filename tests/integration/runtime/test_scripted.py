@@ -1,8 +1,6 @@
 """Containers that a script sets up are the same as those that Python sets up, but for the time that it takes."""
 
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from runtime import client, defaults, errors, state
+from runtime import client, defaults, errors
 from runtime.script import machine
-from tests.integration.runtime.conftest import Box, wait_gone, wait_until
+from tests.integration.runtime.conftest import Box, wait_until
 from tests.integration.runtime.test_exec import execute
-from tests.support import groups, processes
+from tests.support import groups
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not machine.SUPPORTED, reason="the machine code is x86-64's")]
 
@@ -309,41 +307,6 @@ def test_further_processes_are_where_the_first_is(box: Box, change: Change) -> N
             0,
             "/proc/1\nsleep\n",
         )
-
-
-def test_a_launcher_goes_on_without_its_zygote(box: Box) -> None:
-    """It is forked again, and containers whose monitors it has forked live on."""
-    launcher = box.launcher.ping()
-    first = box.create("a", box.config("a", "sleep", "100"))
-    for number in range(3):
-        wait_until(lambda: len(processes.zygotes(launcher)) == 1, "one zygote")
-        (zygote,) = processes.zygotes(launcher)
-        os.kill(zygote, signal.SIGKILL)
-        wait_gone(zygote)
-        for name in (f"b{number}", f"c{number}"):
-            assert box.create(name, box.config(name, "sleep", "100"))["scripted"]
-    assert state.load(box.root, "a").status == "running"
-    assert first["pid"] == state.load(box.root, "a").pid
-
-
-def test_a_launcher_goes_on_without_the_monitor_that_stands_by(box: Box) -> None:
-    """Whoever killed it did not kill a container; the next one is just made by another."""
-    launcher = box.launcher.ping()
-    wait_until(lambda: processes.zygotes(launcher), "a zygote")
-    (zygote,) = processes.zygotes(launcher)
-    for number in range(3):
-        wait_until(lambda: _standing_by(box, zygote), "a monitor stands by")
-        for pid in _standing_by(box, zygote):
-            os.kill(pid, signal.SIGKILL)
-            wait_gone(pid)
-        name = f"a{number}"
-        box.create(name, box.config(name, "sleep", "100"))
-        assert state.load(box.root, name).status == "running"
-
-
-def _standing_by(box: Box, zygote: int) -> list[int]:
-    known = {each.monitor_pid for each in client.list_containers(box.root)}
-    return [pid for pid in processes.living(processes.children(zygote)) if pid not in known]
 
 
 def test_where_memory_must_not_become_a_program(box: Box) -> None:

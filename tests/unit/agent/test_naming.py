@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 
 import pytest
 
@@ -9,6 +10,7 @@ from agent.core import assignments
 from agent.core.assignments import Assignments
 from agent.core.users import IdPool
 from agent.errors import Temporary
+from agent.ports import ContainerState
 from agent.worker import Worker
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -41,9 +43,9 @@ def increment(after: int, **fields: object) -> dpb.Assignment:
     return made
 
 
-def make_worker(machine: FakeMachine, names: FakeNames) -> Worker:
+def make_worker(machine: FakeMachine, names: FakeNames, runtime: fake_agent.FakeRuntime | None = None) -> Worker:
     return Worker(
-        runtime=fake_agent.FakeRuntime(machine),
+        runtime=runtime or fake_agent.FakeRuntime(machine),
         prober=FakeProber(machine),
         images=fake_agent.FakeImages(machine),
         network=fake_agent.FakeNetwork(machine),
@@ -74,13 +76,20 @@ def test_services_are_replaced_added_and_removed() -> None:
     two = assignments.apply(one, increment(2, services=[changed], removed_services=["a", "never"]))
     assert isinstance(two, Assignments)
     assert dict(two.services) == {"b": changed}
+    assert two.touched == {"a", "b"}
     three = assignments.apply(two, increment(3))
     assert isinstance(three, Assignments)
     assert three.services is two.services
+    assert three.touched == set()
     assert assignments.from_saved(assignments.to_saved(three)).services == {"b": changed}
     anew = assignments.apply(assignments.of_new_session(three), complete(9, "c"))
     assert isinstance(anew, Assignments)
     assert sorted(anew.services) == ["c"]
+    assert anew.touched == {"b", "c"}
+    same = assignments.apply(assignments.of_new_session(anew), complete(1, "c", "d"))
+    assert isinstance(same, Assignments)
+    assert same.services["c"] is anew.services["c"]
+    assert same.touched == {"d"}, "what is told again, and is the same, has not changed"
 
 
 @virtual
@@ -158,3 +167,41 @@ async def test_a_server_that_cannot_listen_holds_tasks_back() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@virtual
+async def test_names_are_answered_before_containers_are_looked_at() -> None:
+    """From what is on the disk, and for the tasks that are in its records: whoever asks is known."""
+    machine = FakeMachine()
+    machine.add_image()
+    first = make_worker(machine, FakeNames())
+    running = asyncio.ensure_future(first.run())
+    await first.restored.wait()
+    first.begin_session()
+    assert first.assign(complete(1, "web")) is None
+    await until(lambda: bool(machine.running()), what="the task runs")
+    (attachment,) = machine.attached.values()
+    running.cancel()
+    await asyncio.wait({running})
+
+    names = FakeNames()
+    second = make_worker(machine, names, runtime=Slow(machine))
+    running = asyncio.ensure_future(second.run())
+    await until(lambda: names.resumed, what="names are answered")
+    await asyncio.sleep(10)
+    assert not second.restored.is_set()
+    found = second.task_at(attachment.address)
+    assert found is not None
+    assert found.meta.id == "web-1-a"
+    assert second.task_at("10.112.1.99") is None
+    assert list(names.services) == ["web"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+class Slow(fake_agent.FakeRuntime):
+    """It takes an hour to tell which containers there are."""
+
+    async def containers(self) -> Mapping[str, ContainerState]:
+        await asyncio.sleep(3000)
+        return {}

@@ -273,3 +273,19 @@ def test_the_rule_of_a_chooser() -> None:
     assert firewall.balancer_rule(firewall.balancer("outside-tcp", 3, by_client=True)) == (
         "dnat ip to tcp dport . jhash ip saddr mod 3 seed 0x6f726368 map @outside-tcp"
     )
+
+
+def test_only_what_was_touched_is_looked_at() -> None:
+    """And that is what whoever looks at everything finds, too."""
+    one, two = web("10.112.1.2"), service("api", endpoint("10.112.1.3"), number=2, ports=(TCP,))
+    changed = web("10.112.1.4")
+    told, whole = plane(one, two), plane(one, two)
+    for made in (told, whole):
+        made.transaction()
+    told.serve({changed.id: changed}, {changed.id, two.id})
+    whole.serve({changed.id: changed})
+    text = told.transaction().text
+    assert text == whole.transaction().text
+    assert "10.112.1.4" in text
+    told.serve({one.id: one}, ())
+    assert told.transaction().text == "", "nobody has said that it is another one"

@@ -33,6 +33,7 @@ def test_ipv6_is_twins_of_what_ipv4_has() -> None:
     assert {key: value for key, value in kernel.elements.items() if key[0].endswith("6")} == {
         ("addresses6", "fd00:113::1"): "",
         ("requests6", "fd00:113::1"): "",
+        ("refusals6", "fd00:113::1"): "",
         ("traffic6", "fd00:113::1"): "",
         ("endpoints6", "fd00:113::1 . 0"): "fd00:112:0:1::2",
         ("services6", "fd00:113::1 . tcp . 80"): "goto endpoints6-any-1",
@@ -41,6 +42,7 @@ def test_ipv6_is_twins_of_what_ipv4_has() -> None:
         ("hairpin6", "fd00:112:0:1::2 . fd00:112:0:1::2"): "",
         ("known6", "fd00:112:0:1::2"): "",
         ("tasks6", "fd00:112:0:1::2"): f"goto {door}",
+        ("barred6", "fd00:112:0:1::2"): "",
     }
     assert kernel.elements["services", "10.113.0.1 . tcp . 80"] == "goto endpoints-any-2"
     net = balancing.members_set("default/default").partition("-")[2]

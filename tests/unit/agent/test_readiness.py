@@ -319,7 +319,7 @@ async def told_by(prober: Moody, *, for_s: float) -> list[Verdict]:
     """The verdicts on a container that is asked ten times a second."""
     asked = pb.Probes(readiness=pb.Probe(tcp=pb.TcpProbe(port="1"), interval=100, timeout=50, failure_threshold=3))
     health = probes.begin(asked, age_ms=0, jitter=0, adopted=False, was_ready=False)
-    target = Target(task_id=WEB, address="10.0.0.2", container=pb.Container())
+    target = Target(container_id=WEB, address="10.0.0.2", container=pb.Container())
     told: list[Verdict] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(for_s):

@@ -84,3 +84,17 @@ def test_no_attempts_means_no_restart() -> None:
     """attempts: 0 leaves every end to the leader."""
     policy = pb.RestartPolicy(condition=ANY, attempts=0, window=300_000)
     assert crash(Record(), NOW, policy).ending == states.FAILED
+
+
+def test_how_long_the_first_container_ran_is_remembered() -> None:
+    """Whatever the others do: a rollout asks how a task stood its first moments."""
+    record = Record(started_at=NOW, exit=Exit(code=1, finished_at=NOW + 700))
+    once = restart.restarted(record, now_ms=NOW + 800)
+    assert once.first_run_ms == 700
+    again = dataclasses.replace(once, started_at=NOW + 800, exit=Exit(code=1, finished_at=NOW + 90_000))
+    assert restart.restarted(again, now_ms=NOW + 90_000).first_run_ms == 700
+
+
+def test_a_container_that_could_not_be_started_ran_for_no_time() -> None:
+    record = Record(exit=Exit(code=127, finished_at=NOW, message="no such file"))
+    assert restart.restarted(record, now_ms=NOW).first_run_ms == 0

@@ -15,7 +15,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
-from tests.support.fake_checks import FakeChecks
+from tests.support.fake_checks import FakeChecks, FakeMeter
 from tests.support.fake_leader import task, template
 from tests.unit.agent.test_worker import NETWORK, Agent
 
@@ -33,6 +33,7 @@ class Wired:
         self.connector = FakeConnector()
         self.logs = FakeLogs()
         self.checks = FakeChecks()
+        self.meter = FakeMeter()
         self.session = Session(
             connector=self.connector,
             worker=self.worker,
@@ -41,6 +42,7 @@ class Wired:
                 runtime=FakeRuntime(self.machine),
                 logs=self.logs,
                 checks=self.checks,
+                meter=self.meter,
                 over=self.worker.over,
             ),
             servers=servers,
@@ -259,3 +261,22 @@ async def test_followed_logs_end_with_the_session() -> None:
         with contextlib.suppress(LinkLost):
             await stream.receive()
             raise AssertionError("the stream outlives the session")
+
+
+@virtual
+async def test_a_node_is_measured_when_somebody_asks() -> None:
+    """Once, and never by itself: an hour without a question is an hour without a look."""
+    async with alive() as wired:
+        _, leader = await wired.accept()
+        await leader.send(complete(task("web-1-a")))
+        await acknowledge_until_running(leader)
+        assert wired.worker.running == ["web-1-a"]
+        await asyncio.sleep(1800)
+        assert wired.meter.asked == []
+        wired.meter.counters = dpb.NodeCounters(usage=cpb.NodeUsage(at_ns=7))
+        request = dpb.NodeUsageRequest(tasks=True)
+        await leader.send(dpb.LeaderMessage(open_stream=dpb.OpenStream(stream_id="x", usage=request)))
+        stream = await wired.connector.streams.get()
+        assert (await stream.receive()).open.stream_id == "x"
+        assert (await stream.receive()).counters == wired.meter.counters
+        assert wired.meter.asked == [request]

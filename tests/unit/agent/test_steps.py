@@ -1,15 +1,11 @@
 """What the agent does next for a task, in every situation that it can find."""
 
 import dataclasses
-import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from agent.core import restart, steps
+from agent.core import steps
 from agent.core.record import Exit, Record
-from agent.core.status import status_of
 from agent.core.steps import Desired, Failure, Life, Observed
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -245,119 +241,3 @@ def test_waits_name_their_moment() -> None:
     waiting = steps.next_step(running(stop_asked_at=NOW - 4_000), STOP, NOW)
     assert isinstance(waiting, steps.Wait)
     assert waiting.until == NOW + 6_000
-
-
-@given(
-    seed=st.integers(0, 2**32),
-    desires=st.lists(st.sampled_from([HOLD, RUN, STOP, LEAVE, WITHDRAWN, REMOVE, GONE]), max_size=4),
-)
-@settings(max_examples=300, deadline=None)
-def test_every_life_is_lawful(seed: int, desires: list[Desired]) -> None:
-    """Whatever the world does: states only rise by the agent's own edges, there is never a second container, nothing
-    is kept after the end, and a life that is wanted over is over within a bounded number of steps.
-    """
-    World(random.Random(seed)).live(
-        sorted(desires, key=lambda desired: (desired.gone, desired.state, desired.withdrawn))
-    )
-
-
-class World:
-    """Carries out steps on a machine made of a few variables, with mishaps drawn from a seed."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.now = NOW
-        self.containers = 0
-        self.observed = at(states.ASSIGNED)
-
-    def live(self, desires: list[Desired]) -> None:
-        for desired in [*desires, dataclasses.replace(REMOVE)]:
-            self.observed = dataclasses.replace(self.observed, failure=None)
-            for _ in range(self.chance.randrange(60)):
-                if not self.advance(desired):
-                    return
-        for _ in range(200):
-            if not self.advance(REMOVE):
-                return
-        raise AssertionError(f"not forgotten after 200 steps: {self.observed}")
-
-    def advance(self, desired: Desired) -> bool:
-        before = self.observed
-        step = steps.next_step(before, desired, self.now)
-        assert step == steps.next_step(before, desired, self.now), "the same state leads to the same step"
-        after = self.act(step, before, desired)
-        self.observed = after
-        assert states.allowed(before.record.state, after.record.state, states.Owner.AGENT)
-        assert self.containers <= 1
-        assert after.record.restarts >= before.record.restarts
-        status = status_of(after)
-        assert not (status.ready and states.is_terminal(status.state))
-        if isinstance(step, steps.Forget):
-            assert self.containers == 0, "forgotten with a container"
-            assert not after.network_ready, "forgotten with a network"
-            assert after.record.root_id is None, "forgotten with users"
-            return False
-        return True
-
-    def act(  # noqa: C901 - one case a step
-        self, step: steps.Step, seen: Observed, desired: Desired
-    ) -> Observed:
-        change, record = dataclasses.replace, seen.record
-        mishap = self.chance.random()
-        if mishap < 0.1 and not isinstance(step, steps.Wait | steps.Enter | steps.NoteExit | steps.Forget):
-            final = mishap < 0.03 and isinstance(step, steps.PrepareImage | steps.StartContainer)
-            return change(seen, failure=Failure(reason="Bad", message="luck", retry_at=self.now + 50, final=final))
-        if not (seen.failure and seen.failure.final):
-            seen = change(seen, failure=None)
-        match step:
-            case steps.Wait():
-                return self.wait(step, seen)
-            case steps.Enter():
-                return change(seen, record=change(record, state=step.state), failure=None)
-            case steps.PrepareImage():
-                return change(seen, image_ready=True)
-            case steps.TakeUsers():
-                return change(seen, record=change(record, root_id=self.chance.choice([0, 1 << 20])))
-            case steps.FreeUsers():
-                assert self.containers == 0, "another gets the users of a container"
-                assert not seen.network_ready, "another gets the users that a network belongs to"
-                return change(seen, record=change(record, root_id=None))
-            case steps.TakeAddress():
-                return change(seen, record=change(record, address="10.0.0.2"))
-            case steps.AttachNetwork():
-                return change(seen, network_ready=True)
-            case steps.StartContainer():
-                self.containers += 1
-                if step.again:
-                    record = restart.restarted(record, now_ms=self.now)
-                return change(seen, record=change(record, started_at=self.now, unhealthy=""), life=Life.RUNNING)
-            case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(record.state):
-                return change(seen, exit=None, record=change(record, exit=step.exit))
-            case steps.NoteExit():
-                policy = desired.template.restart
-                noted = restart.after_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
-                return change(seen, exit=None, record=noted)
-            case steps.Leave():
-                return change(seen, record=change(record, leaving_since=self.now))
-            case steps.Drain():
-                return change(seen, record=change(record, draining_since=self.now))
-            case steps.Stop():
-                return change(seen, stop_asked_at=self.now)
-            case steps.Kill():
-                return change(seen, kill_asked_at=self.now)
-            case steps.DeleteContainer():
-                self.containers = 0
-                return change(seen, life=Life.NONE, exit=None, stop_asked_at=0, kill_asked_at=0)
-            case steps.DetachNetwork():
-                return change(seen, network_ready=False, record=change(record, address=""))
-            case steps.Forget():
-                return seen
-
-    def wait(self, step: steps.Wait, seen: Observed) -> Observed:
-        if seen.life is Life.RUNNING and self.chance.random() < 0.1:
-            return dataclasses.replace(seen, record=dataclasses.replace(seen.record, unhealthy="startup probe failed"))
-        if seen.life is Life.RUNNING and self.chance.random() < 0.3:
-            ended = Exit(code=self.chance.choice([0, 1, 137]), finished_at=self.now)
-            return dataclasses.replace(seen, life=Life.STOPPED, exit=ended)
-        self.now = max(self.now + 1, step.until)
-        return seen

@@ -10,7 +10,7 @@ from agent.core import assignments, container, retry
 from agent.core.assignments import Assignments, Gap
 from agent.core.record import Exit, Record, from_json, to_json
 from agent.core.status import status_of
-from agent.core.steps import Observed
+from agent.core.steps import Desired, Observed
 from agent.errors import Refused
 from agent.node import memory_total
 from agent.outbox import Outbox
@@ -22,6 +22,7 @@ from tests.support.fake_agent import NODE
 from tests.support.fake_leader import task, template
 
 COMPLETE, INCREMENTAL = dpb.Assignment.TYPE_COMPLETE, dpb.Assignment.TYPE_INCREMENTAL
+RUN = Desired(state=pb.DESIRED_STATE_RUNNING, template=pb.TaskTemplate())
 REVISION = pb.Revision(meta=pb.Meta(id="r1"))
 
 
@@ -255,19 +256,19 @@ def test_records_of_an_earlier_version_are_read() -> None:
 def test_out_of_memory_is_told_with_the_limit() -> None:
     """Whoever has to raise the limit sees what it is; without one it was the machine that had no more."""
     ended = Exit(code=137, finished_at=5, oom_killed=True, memory_limit=64 << 20)
-    status = status_of(Observed(record=Record(state=states.RUNNING, exit=ended)))
+    status = status_of(Observed(record=Record(state=states.RUNNING, exit=ended)), RUN)
     assert status.message == "killed: out of memory, its limit is 64Mi; restart 1 is next"
     record = Record(state=states.RUNNING, exit=dataclasses.replace(ended, memory_limit=0))
-    assert status_of(Observed(record=record)).message.startswith("killed: the machine was out of memory")
+    assert status_of(Observed(record=record), RUN).message.startswith("killed: the machine was out of memory")
 
 
 def test_a_container_that_never_started_says_why_between_attempts() -> None:
     """And not the exit code alone, which it never had."""
     record = Record(state=states.STARTING, exit=Exit(code=127, finished_at=5, message="program '/x' does not exist"))
-    status = status_of(Observed(record=record))
+    status = status_of(Observed(record=record), RUN)
     assert status.message == "could not be started: program '/x' does not exist; restart 1 is next"
     assert status.reason == "Restarting"
-    assert status_of(Observed(record=Record(state=states.STARTING))).message == ""
+    assert status_of(Observed(record=Record(state=states.STARTING)), RUN).message == ""
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"state": 1, "unknown": 2, "exit": null, "restart_times": []}'])

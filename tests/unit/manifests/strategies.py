@@ -7,7 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from manifests import fields, networking, rules, words
+from manifests import containers, fields, networking, rules, words
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -69,6 +69,21 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.Spread.by": _ATTRIBUTES,
     "orch.v1.Affinity.by": _ATTRIBUTES,
     "orch.v1.Affinity.service": st.sampled_from(["web", "database"]),
+    "orch.v1.Placement.spread": st.lists(
+        st.builds(pb.Spread, by=_ATTRIBUTES, max_skew=st.integers(0, 9)), max_size=2, unique_by=lambda one: one.by
+    ),
+    "orch.v1.Placement.near": st.lists(
+        st.builds(pb.Affinity, service=st.just("near"), by=_ATTRIBUTES, weight=st.integers(0, 9)), max_size=2
+    ),
+    "orch.v1.Placement.tolerations": st.lists(
+        st.sampled_from([pb.Toleration(), pb.Toleration(key="gpu", value="a100"), pb.Toleration(effect=1)]), max_size=2
+    ),
+    "orch.v1.ResourceReservations.pids": st.integers(0, 1),
+    "orch.v1.NodeSpec.taints": st.lists(
+        st.builds(pb.Taint, key=_LABEL_NAMES, value=st.sampled_from(["", "a100"]), effect=st.integers(1, 3)),
+        max_size=2,
+        unique_by=lambda one: one.key,
+    ),
 }
 _KEYS: Mapping[str, st.SearchStrategy[str]] = {
     "orch.v1.Container.ulimits": st.sampled_from(sorted(words.ULIMITS)),
@@ -109,7 +124,36 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
             getattr(value, "meta").namespace = "default"  # noqa: B009
     if isinstance(value, pb.Probe):
         _ask_one_question(draw, value)
+    if isinstance(value, pb.Hook):
+        _do_one_thing(draw, value)
+    if isinstance(value, pb.TaskTemplate):
+        _tell_containers_apart(value)
     return value
+
+
+def _do_one_thing(draw: st.DrawFn, hook: pb.Hook) -> None:
+    chosen = draw(st.sampled_from(["exec", "http", "sleep"]))
+    for other in {"exec", "http", "sleep"} - {chosen}:
+        hook.ClearField(other)
+    if chosen == "sleep":
+        hook.sleep = draw(st.integers(1, 1_000))
+    elif not hook.HasField(chosen):
+        inner = getattr(hook, chosen)
+        inner.CopyFrom(draw(messages(type(inner))))
+
+
+def _tell_containers_apart(template: pb.TaskTemplate) -> None:
+    """Each has a name of its own, and only the main one says what is about the whole task."""
+    template.container.ClearField("name")
+    template.stop_grace_period = max(template.stop_grace_period, 1_000)
+    for number, one in enumerate((*template.init, *template.sidecars)):
+        one.name = f"c{number}"
+        one.ClearField("privileged")
+        for shared in containers.SHARED:
+            one.ClearField(shared)
+    for one in template.init:
+        one.ClearField("probes")
+        one.ClearField("lifecycle")
 
 
 def _ask_one_question(draw: st.DrawFn, probe: pb.Probe) -> None:

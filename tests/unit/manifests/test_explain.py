@@ -48,7 +48,7 @@ def test_no_path_lists_the_kinds() -> None:
         ("sevice", 'no kind "sevice"; did you mean "service"?'),
         (
             "deployment",
-            'no kind "deployment"; kinds are service, revision, task, node, image, network, endpoints, cluster',
+            'no kind "deployment"; kinds are service, revision, task, node, image, network, event, endpoints, cluster',
         ),
         ("service.spec.tempalte", 'service.spec has no field "tempalte"; did you mean "template"?'),
         ("service.spec.replicas.x", "service.spec.replicas has no fields; leave out what follows"),

@@ -186,3 +186,34 @@ def test_some_fields_cannot_change() -> None:
 )  # fmt: skip
 def test_signals_are_those_of_linux(text: str, known: bool) -> None:
     assert words.is_signal(text) is known
+
+
+@pytest.mark.parametrize(
+    ("update", "path"),
+    [
+        ({"max_surge": "1", "order": pb.UPDATE_ORDER_STOP_FIRST}, "order"),
+        ({"max_surge": "25%", "parallelism": 2}, "parallelism"),
+        ({"max_unavailable": "1", "parallelism": 0}, "parallelism"),
+        ({"max_surge": "0", "max_unavailable": "0%"}, "maxSurge"),
+        ({"max_unavailable": "0"}, "maxUnavailable"),
+        ({"max_failure_ratio": "1.5"}, "maxFailureRatio"),
+        ({"max_failure_ratio": "-1"}, "maxFailureRatio"),
+        ({"max_surge": "half"}, "maxSurge"),
+        ({"progress_deadline": 0}, "progressDeadline"),
+        ({"canary": 200_000}, "canary"),
+    ],
+    ids=str,
+)
+def test_an_update_that_contradicts_itself_is_refused(update: dict[str, object], path: str) -> None:
+    """With the place, and a remedy."""
+    problems = manifests.validate(pb.UpdatePolicy(**update))  # type: ignore[arg-type]  # fields by name
+    assert [problem.keys[-1] for problem in problems] == [path]
+    assert all(problem.message for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "update", [{"max_surge": "25%"}, {"max_surge": "1", "max_unavailable": "0"}, {"max_surge": "1", "parallelism": 1}]
+)
+def test_an_update_that_says_one_thing_is_taken(update: dict[str, object]) -> None:
+    """A parallelism of 1 is what a resolved policy has, whatever else it says."""
+    assert manifests.validate(pb.UpdatePolicy(**update)) == ()  # type: ignore[arg-type]  # fields by name

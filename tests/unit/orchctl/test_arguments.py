@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from orchctl import importing, words
+from orchctl import importing, metadata, words
 from orchctl.errors import InvalidInput
-from orchctl.verbs import get, node, scale
+from orchctl.verbs import node, scale
+from protos.orch.v1 import objects_pb2
 
 
 @pytest.mark.parametrize("word", ["service", "services", "svc", "Service", "SERVICES"])
@@ -44,8 +45,26 @@ def test_a_scale_is_typed_in_two_ways(typed: Sequence[str], wanted: dict[str, in
     assert scale.parse(typed) == wanted
 
 
+def test_taints_are_set_and_removed() -> None:
+    taint = objects_pb2.Taint(key="gpu", value="a100", effect=objects_pb2.TAINT_EFFECT_NO_EXECUTE)
+    assert node.parse_taints(["gpu=a100:no-execute", "old-", "x:no-schedule-"]) == ([taint], ["old", "x:no-schedule"])
+
+
 def test_labels_are_set_and_removed() -> None:
     assert node.parse_changes(["disk=ssd", "zone-", "empty="]) == ({"disk": "ssd", "empty": ""}, ["zone"])
+
+
+def parse_labels(changes: Sequence[str]) -> object:
+    return metadata.parse(changes, "labels")
+
+
+def test_objects_stand_before_their_changes() -> None:
+    """The first word that is a change ends the names; a value may hold anything."""
+    references, changes = metadata.split(["service", "web", "api", "tier=front", "old-", "note=a=b-"])
+    assert [(kind.name, name) for kind, name in references] == [("service", "web"), ("service", "api")]
+    assert metadata.parse(changes, "annotations") == ({"tier": "front", "note": "a=b-"}, ["old"])
+    with pytest.raises(InvalidInput, match="a kind and a name are needed"):
+        metadata.split(["tier=front"])
 
 
 def test_a_command_is_words_or_a_list() -> None:
@@ -63,10 +82,15 @@ def test_a_command_is_words_or_a_list() -> None:
         (scale.parse, ["hello=-1"], "not a service and a number"),
         (scale.parse, ["hello=99999999999"], "not a service and a number"),
         (scale.parse, ["a=1", "a=2"], "service 'a' is named twice"),
+        (node.parse_taints, ["gpu"], "not a change of a taint: 'gpu'"),
+        (node.parse_taints, ["gpu=a:never"], "not a change of a taint"),
+        (node.parse_taints, [":no-schedule"], "not a change of a taint"),
         (node.parse_changes, ["disk"], "not a change of a label: 'disk'"),
         (node.parse_changes, ["-"], "not a change of a label"),
         (node.parse_changes, ["a=1", "a-"], "label 'a' is set and removed at once"),
-        (get.parse_labels, ["app"], "not a label: 'app'"),
+        (parse_labels, ["app"], "not a change of labels: 'app'"),
+        (parse_labels, [], "nothing to change"),
+        (parse_labels, ["a=1", "a-"], "'a' is set and removed at once"),
         (importing.environment, ["=x"], "not an environment variable: '=x'"),
     ],
 )

@@ -77,7 +77,7 @@ def test_equal_troubles_are_counted_together_most_frequent_first() -> None:
     pending = [samples.task(slot, state=pb.TASK_STATE_PENDING, message="no node") for slot in (4, 5, 6)]
     assert progress.troubles([samples.task(1), samples.CRASHING, *pending]) == (
         "3 tasks PENDING: no node",
-        "1 task RUNNING: restarts in 8s",
+        "1 task CRASH LOOP: restarts in 8s",
     )
 
 

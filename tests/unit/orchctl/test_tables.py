@@ -26,6 +26,11 @@ OBJECTS: dict[str, Sequence[kinds.StoredObject]] = {
     "revisions": [samples.revision(1), samples.revision(2)],
     "images": [samples.image()],
     "networks": [samples.network(), samples.network("front", internal=False)],
+    "events": [
+        samples.event(),
+        samples.event("Failed", type=pb.EVENT_TYPE_WARNING, count=7, message="bell \x07 and\nanother line", age_ms=0),
+        samples.event("Drained", about="node/n1", actor="ann@laptop", message="its tasks are replaced on other nodes"),
+    ],
     "clusters": [samples.cluster()],
     "endpoints": [samples.endpoints(), samples.endpoints("web", ready=5, all_of_them=5, networks=("default/back",))],
 }
@@ -64,6 +69,11 @@ def test_a_page_tells_what_a_node_has() -> None:
 
 def test_a_page_tells_of_an_image() -> None:
     golden.check(HERE / "image_page.txt", "\n".join(pages.image(samples.image(), VIEW)) + "\n")
+
+
+def test_a_page_tells_of_an_event() -> None:
+    event = samples.event("Scaled", about="service/hello", actor="ann@laptop", message="1 → 2 replicas")
+    golden.check(HERE / "event_page.txt", "\n".join(pages.event(event, VIEW)) + "\n")
 
 
 def test_a_page_tells_where_a_service_leads_to() -> None:

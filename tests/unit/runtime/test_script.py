@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.script import machine, steps
+from runtime.script import machine, start, steps
+from tests.support import waiting
 
 pytestmark = pytest.mark.skipif(not machine.SUPPORTED, reason="the machine code is x86-64's")
 
@@ -20,7 +21,7 @@ def execute(write: Callable[[steps.Script], None], *given: int) -> tuple[int, ma
     assert MEMORY is not None
     script = steps.Script(MEMORY.address)
     write(script)
-    MEMORY.load(script.finished())
+    MEMORY.load(script.part())
     MEMORY.give(given)
     pid = MEMORY.run(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -77,6 +78,37 @@ def test_the_first_failure_ends_it_and_is_told(tmp_path: Path) -> None:
     assert memory.failure() == (1, 9)  # EBADF
     assert not memory.was_done(ready[0].number)
     assert not path.exists()
+
+
+def test_a_part_is_executed_before_the_next_is_written(tmp_path: Path) -> None:
+    """The process waits for the rest, and has what arrived meanwhile, since our descriptors are its own until then."""
+    memory = MEMORY
+    assert memory is not None
+    path = tmp_path / "late"
+    script = steps.Script(memory.address)
+    wake = script.given()
+    early = script.answer("dup2", wake, wake)
+    script.call("read", wake, script.room(8), 8)
+    script.call("unshare", start.SHARED_FILES)
+    memory.load(script.part())
+    waker = os.eventfd(0)
+    memory.give([waker])
+    pid = memory.run(start.SHARED_FILES)
+    waiting.until(lambda: memory.cell(early.number) == waker, what="the first part is executed")
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    first = script.next_cell
+    cell = script.given()
+    script.call("write", cell, "late", 4)
+    script.call("close_range", 3, 0xFFFFFFFF, 0)
+    script.call("exit_group", early)
+    memory.load(script.part())
+    memory.give([file], first)
+    os.eventfd_write(waker, 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == waker
+    assert memory.failure() is None
+    assert path.read_text() == "late"
+    os.close(file)  # it was not closed here by the process, which had left our descriptors
+    os.close(waker)
 
 
 def test_what_is_absent_is_stepped_over(tmp_path: Path) -> None:
@@ -153,7 +185,7 @@ def test_what_is_equal_is_there_once() -> None:
     second = script.place(b"x")
     assert second.address - first.address == 16
     assert script.strings([b"x"]).address == second.address + 8
-    data = script.finished()[2]
+    _, data = script.part()[2]
     assert data == b"12345678" + bytes(8) + b"x" + bytes(7) + struct.pack("<QQ", second.address, 0) + bytes(8)
 
 
@@ -163,11 +195,11 @@ def test_a_script_that_is_too_long_is_refused() -> None:
     for _ in range(machine.BYTES // machine.STEP_BYTES):
         script.call("umask", 0)
     with pytest.raises(steps.TooLongError):
-        script.finished()
+        script.part()
     script = steps.Script(0)
     script.place(bytes(machine.BYTES))
     with pytest.raises(steps.TooLongError):
-        script.finished()
+        script.part()
 
 
 def test_the_code_cannot_be_written() -> None:

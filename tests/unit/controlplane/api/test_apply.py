@@ -173,3 +173,49 @@ def test_more_changes_than_one_commit_holds_are_refused() -> None:
         decide(many)
     unchanged = [stored(value) for value in many[1:]]
     assert len(decide(many, *unchanged).changes) == 1
+
+
+def exported(there: kinds.StoredObject, **changes: object) -> pb.Service:
+    """As `get -o yaml` prints it, and somebody edits it."""
+    assert isinstance(there, pb.Service)
+    return service(version=there.meta.version, generation=there.meta.generation, **changes)  # type: ignore[arg-type]
+
+
+def test_an_exported_manifest_applies_while_only_the_system_has_written() -> None:
+    """A status raises the version, and takes nothing away from anybody."""
+    there = stored(service(replicas=3), version=7)
+    mine = exported(there, image="hello:2")
+    there.meta.version = 9
+    assert decide([mine], there).results[0].action == api.APPLY_ACTION_CHANGED
+
+
+def test_an_exported_manifest_conflicts_when_somebody_has_changed_the_spec_or_the_labels() -> None:
+    there = stored(service(replicas=3), version=7)
+    mine = exported(there, image="hello:2", replicas=3)
+    scaled = decide([service(replicas=5)], there).results[0].after
+    labelled = decide([service(replicas=3, labels={"team": "blue"})], there).results[0].after
+    for changed in (scaled, labelled):
+        changed.meta.version = 8
+        with pytest.raises(
+            errors.Outdated, match="is at version 8 now, and the change was made to version 7"
+        ) as raised:
+            decide([mine], changed)
+        assert "--force" in raised.value.hint
+    (forced,) = apply.prepare([mine], force=True)
+    assert decide([forced], scaled).results[0].action == api.APPLY_ACTION_CHANGED
+
+
+def test_an_exported_manifest_that_is_so_already_is_no_conflict() -> None:
+    there = stored(service(replicas=3), version=7)
+    mine = exported(there, replicas=3)
+    there.meta.version, there.meta.generation = 9, 2
+    assert decide([mine], there).changes == ()
+
+
+def test_a_stack_is_given_to_all_and_contradicted_by_none() -> None:
+    prepared = apply.prepare([service("a"), service("b", stack="shop"), pb.Node(meta=pb.Meta(name="n1"))], stack="shop")
+    assert [one.meta.stack for one in prepared] == ["shop", "shop", ""]
+    with pytest.raises(
+        errors.Invalid, match=r"Service default/c: meta.stack: it is of the stack blog, and not of shop"
+    ):
+        apply.prepare([service("c", stack="blog")], stack="shop")

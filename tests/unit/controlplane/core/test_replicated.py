@@ -79,11 +79,17 @@ def test_a_new_service_gets_a_revision_and_a_task_in_every_slot() -> None:
 def test_a_whole_service_that_says_so_needs_nothing() -> None:
     service = build.service(replicas=2)
     members = [build.task(1), build.task(2)]
-    status = written(reconcile(service, members), pb.Service)[0].status
+    first = reconcile(service, members)
+    status = written(first, pb.Service)[0].status
     service.status.CopyFrom(status)
     assert status.settled
     assert status.message == "2 of 2 ready"
-    assert reconcile(service, members) == plan.NOTHING
+    service.status.rollout.state = pb.ROLLOUT_STATE_COMPLETED
+    service.status.rollout.stable_revision_id = service.status.revision_id
+    service.status.rollout.message = "revision 1 is rolled out"
+    (revision,) = written(first, pb.Revision)
+    revision.outcome = pb.REVISION_OUTCOME_COMPLETED
+    assert reconcile(service, members, [revision]) == plan.NOTHING
 
 
 @pytest.mark.parametrize("state", [states.FAILED, states.REJECTED, states.ORPHANED, states.SHUTDOWN, states.COMPLETE])
@@ -124,7 +130,18 @@ def test_a_new_template_replaces_one_ready_task_at_a_time() -> None:
     old = build.revision(service, 1, image="old")
     members = [build.task(slot, revision_id=old.meta.id) for slot in (1, 2, 3)]
     made = reconcile(service, members, [old])
+    assert stopped(made) == [], "the old one stays until the new one is ready"
+    assert [task.slot for task in written(made)] == [1]
+
+
+def test_a_port_of_the_node_is_free_before_the_next_task_takes_it() -> None:
+    service = build.service(replicas=3, image="new")
+    service.spec.template.container.ports.add(target=80, published=80, mode=pb.PUBLISH_MODE_HOST)
+    old = build.revision(service, 1, image="old")
+    members = [build.task(slot, revision_id=old.meta.id) for slot in (1, 2, 3)]
+    made = reconcile(service, members, [old])
     assert stopped(made) == [members[0].meta.id]
+    assert [task.slot for task in written(made) if task.status.state == states.NEW] == []
 
 
 def test_replacing_waits_while_something_that_should_be_ready_is_not() -> None:
@@ -148,7 +165,7 @@ def test_a_changed_default_replaces_nothing() -> None:
     revision = build.revision(service)
     revision.template.stop_grace_period = 1  # what an older version resolved to
     made = reconcile(service, [build.task(1)], [revision])
-    assert [change for change in made.changes if isinstance(change.value, pb.Revision)] == []
+    assert [one.number for one in written(made, pb.Revision)] == [1], "what is written tells of its rollout only"
 
 
 def test_the_last_one_that_works_leaves_when_another_does() -> None:
@@ -293,7 +310,7 @@ class _World:
         return self._shelf.apply(replicated.reconcile(situation, self._names))
 
     def collect(self) -> None:
-        self._shelf.apply(garbage.collect(self.tasks, self._shelf.all(pb.Revision), service_exists=True))
+        self._shelf.apply(garbage.collect(self.tasks, self._shelf.all(pb.Revision), self.service))
 
     def happen(self, what: str, number: int) -> None:
         """Something that nobody planned."""
@@ -317,9 +334,11 @@ class _World:
             for task in restless:
                 self._move(task, _next(task))
             self.collect()
-            if not made.changes and not restless and made.wake_at is None:
+            if self.service.status.rollout.state == pb.ROLLOUT_STATE_PAUSED:
+                self._edit("resume", 0)
+            elif not made.changes and not restless and made.wake_at is None:
                 return
-            self._now_ms = max(self._now_ms + 1, made.wake_at or 0)
+            self._now_ms = max(self._now_ms + 1, 0 if restless or made.changes else made.wake_at or 0)
         pytest.fail("the service does not come to rest")
 
     def _edit(self, what: str, number: int) -> None:
@@ -327,6 +346,8 @@ class _World:
         changed.meta.generation += 1
         if what == "scale":
             changed.spec.replicas = number % 6
+        elif what == "resume":
+            changed.spec.rollout.resumed_at = self._now_ms
         else:
             changed.spec.template.container.image = f"hello:{number % 3}"
         self._shelf.put(changed)

@@ -107,7 +107,14 @@ def test_a_published_port_takes_one_task_a_node() -> None:
 def test_a_port_that_a_service_publishes_on_every_node_is_free_on_none() -> None:
     waiting = [build.task(1, states.NEW, ident="web-1-x")]
     everywhere = {(pb.PROTOCOL_TCP, 8080): "Service default/front"}
-    made = scheduler.schedule([build.node("n1")], [], waiting, {REVISION: template(published=8080)}, NOW_MS, everywhere)
+    made = scheduler.schedule(
+        [build.node("n1")],
+        [],
+        waiting,
+        {REVISION: template(published=8080)},
+        NOW_MS,
+        scheduler.Rules(everywhere=everywhere),
+    )
     (change,) = made.changes
     assert isinstance(change.value, pb.Task)
     assert change.value.status.message == "no node takes it: 1 node (n1): port 8080 is taken by Service default/front"
@@ -159,3 +166,15 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
         change.value.meta.id: change.value.node_id for change in made.changes if isinstance(change.value, pb.Task)
     }
     assert chosen == {"web-1-x": "n1", "web-2-x": "n2", "web-3-x": "n3", "web-4-x": "n1"}
+
+
+def test_a_task_with_a_target_goes_there_or_waits() -> None:
+    """Equal tasks for different nodes are looked at one by one, and the reason is that of the one node."""
+    waiting = [build.task(0, states.NEW, ident=f"web-n{number}-x") for number in (1, 2, 3)]
+    for number, task in enumerate(waiting, start=1):
+        task.target_node_id = f"n{number}"
+    nodes = [build.node("n1"), build.node("n2", availability=pb.AVAILABILITY_PAUSE), build.node("n3")]
+    made = scheduler.schedule(nodes, [], waiting, {REVISION: template()}, NOW_MS)
+    placed = {change.value.meta.id: change.value for change in made.changes if isinstance(change.value, pb.Task)}
+    assert [placed[f"web-n{number}-x"].node_id for number in (1, 2, 3)] == ["n1", "", "n3"]
+    assert placed["web-n2-x"].status.message == "no node takes it: 1 node (n2): the node is paused"

@@ -40,6 +40,16 @@ def test_when_a_task_is_withdrawn(
     assert decision.look_again_ms == look_again_ms
 
 
+def test_a_node_that_is_away_is_waited_for_by_its_own_tasks_only() -> None:
+    """It may be back in a moment, and still send where it was told to last."""
+    both = [Leaving(task_id=name, unlisted=7, since_ms=NOW_MS) for name in ("here-1", "away-1")]
+    decision = withdrawal.decide(both, {"n1": 7}, NOW_MS, away=frozenset({"away-1"}))
+    assert decision.withdrawn == {"here-1"}
+    assert decision.look_again_ms == NOW_MS + BOUND_MS
+    later = withdrawal.decide(both, {"n1": 7}, NOW_MS + BOUND_MS, away=frozenset({"away-1"}))
+    assert later.withdrawn == {"here-1", "away-1"}
+
+
 LEAVING = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2 * BOUND_MS)), max_size=6).map(
     lambda rows: [Leaving(task_id=f"t{n}", unlisted=row[0], since_ms=row[1]) for n, row in enumerate(rows)]
 )
@@ -67,3 +77,19 @@ def test_every_task_is_withdrawn_in_the_end(leaving: list[Leaving], applied: dic
         assert decision.look_again_ms > now_ms
         now_ms = decision.look_again_ms
     assert not leaving
+
+
+@pytest.mark.parametrize(
+    ("away_for_ms", "withdrawn", "look_again_ms"),
+    [(0, False, NOW_MS + BOUND_MS), (2_000, False, NOW_MS + 1_000), (BOUND_MS, True, None), (60_000, True, None)],
+)
+def test_a_node_that_was_lost_is_waited_for_for_a_while(
+    away_for_ms: int, *, withdrawn: bool, look_again_ms: int | None
+) -> None:
+    """Counted from its loss, not anew for each task that is to stop: its agent is back soon, or it is dead."""
+    leaving = Leaving(task_id="web-1", unlisted=7, since_ms=NOW_MS)
+    decision = withdrawal.decide([leaving], {"n1": 8, "n2": 0}, NOW_MS, {"n2": NOW_MS - away_for_ms, "gone": 0})
+    assert decision.withdrawn == (frozenset({"web-1"}) if withdrawn else frozenset())
+    assert decision.look_again_ms == look_again_ms
+    busy = withdrawal.decide([leaving], {"n1": 6, "n2": 0}, NOW_MS, {"n2": 0})
+    assert not busy.withdrawn, "of the others each is waited for as ever"

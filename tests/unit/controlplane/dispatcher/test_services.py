@@ -141,6 +141,36 @@ async def test_a_node_is_waited_for_until_it_is_down() -> None:
 
 
 @bounded(60, virtual_time=True)
+async def test_a_node_that_was_lost_is_waited_for_once_and_not_for_each_task() -> None:
+    """Three seconds after its loss its agent is not being started again: it holds nobody up until it counts as down."""
+    async with world() as made:
+        first, second = await two_nodes(made)
+        await second.close("its machine has died")
+        made.put(build.node("n2", state=pb.NODE_STATE_DISCONNECTED))
+        loop = asyncio.get_running_loop()
+        lost = loop.time()
+        made.put(running(1, desired=pb.DESIRED_STATE_SHUTDOWN))
+        await apply_until_withdrawn(first, "web-1")
+        assert BOUND_MS / 1000 - SOON_S < loop.time() - lost < BOUND_MS / 1000 + SOON_S
+        made.put(running(4))
+        told = await assigned(first)
+        assert "web-4" in ready_ones(told)
+        await apply(first, told)
+        stopped = loop.time()
+        made.put(running(4, desired=pb.DESIRED_STATE_SHUTDOWN))
+        await apply_until_withdrawn(first, "web-4")
+        assert loop.time() - stopped < SOON_S
+
+
+async def apply_until_withdrawn(link: MemoryLink, name: str) -> None:
+    while True:
+        assignment = await assigned(link)
+        await apply(link, assignment)
+        if name in assignment.withdrawn_tasks:
+            return
+
+
+@bounded(60, virtual_time=True)
 async def test_a_task_that_never_was_ready_is_let_go_at_once() -> None:
     async with world() as made:
         first, second = await two_nodes(made)

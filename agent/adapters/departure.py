@@ -1,0 +1,159 @@
+"""What is left on a machine when its agent has ended, and how each of it is taken away.
+
+Two rules: each step may find its work done already, so that a departure that was interrupted is begun again; and each
+is bounded, and says what is in its way.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.adapters.layout import Layout
+from runtime import cgroups, client, state, syscalls
+
+STOP_TIMEOUT_S = 20.0
+"""An agent that is told to end does so within a second or two."""
+ROUNDS = 10
+"""Mounts lie on one another; more than a few such layers are nobody's plan."""
+
+AT_ONCE = 16
+OWN = ("tasks", "images", "run", "node.json", "assignment.pb", "last-address", "names-at", "lock")
+_SUFFIX = ".new"
+
+
+class InTheWay(Exception):  # noqa: N818 - named after what is so
+    """It cannot go on; the text says why and what to do."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, stop_agent: bool) -> Iterator[None]:
+    """No agent uses the state folder meanwhile, and none can be started on it. Raises InTheWay, or OSError."""
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        if not _try_lock(lock):
+            pid = _holder(lock)
+            who = f"process {pid}" if pid else "a process of another namespace"
+            if not stop_agent or not pid:
+                raise InTheWay(f"an agent ({who}) uses {folder}; end it first, or say --stop-agent")
+            _end(pid)
+            if not _try_lock(lock):
+                raise InTheWay(f"somebody has started another agent on {folder}; see to it that nobody does")
+        yield
+    finally:
+        os.close(lock)
+
+
+def containers(layout: Layout) -> list[str]:
+    """Those that run, by task."""
+    return [entry.id for entry in client.list_containers(str(layout.run)) if entry.status != "stopped"]
+
+
+def remove_containers(layout: Layout) -> int:
+    """Whatever there is of any, running or not; returns how many. Raises runtime.errors.ContainerError, or OSError."""
+    names = state.names(str(layout.run))
+
+    async def remove_all() -> None:
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def remove(name: str) -> None:
+            async with limit:
+                await asyncio.to_thread(client.delete, str(layout.run), name, force=True)
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(remove(name))
+
+    asyncio.run(remove_all())
+    return len(names)
+
+
+def unmount(layout: Layout) -> int:
+    """All that is mounted below the agent's folders: pinned namespaces, mostly. Returns how many. Raises OSError."""
+    removed = 0
+    for _ in range(ROUNDS):
+        points = _mounted_below(layout.state, layout.run)
+        if not points:
+            return removed
+        for point in points:
+            syscalls.umount2(point, syscalls.MNT_DETACH)
+            removed += 1
+    raise InTheWay(f"something mounts {points[0]} again and again")
+
+
+def remove_groups(path: str) -> None:
+    """The control group of the node's containers in each hierarchy, and those above it that nobody else is in.
+
+    Raises runtime.errors.ContainerError when somebody is in them.
+    """
+    cgroups.existing(cgroups.current_layout(), path).delete()
+    for parent in Path(path).parents:
+        if parent == Path("/"):
+            return
+        for folder in cgroups.existing(cgroups.current_layout(), str(parent)).folders:
+            with contextlib.suppress(OSError):  # somebody else has a group in it
+                Path(folder).rmdir()
+
+
+def remove_files(layout: Layout) -> None:
+    """What the agent has on its disk. Whatever else somebody has put into its folders stays. Raises OSError."""
+    for name in OWN:
+        for path in (layout.state / name, layout.state / f"{name}{_SUFFIX}"):
+            _remove(path)
+    _remove(layout.kernel)
+    _remove(layout.run)
+    with contextlib.suppress(OSError):  # not empty, and so not ours alone
+        layout.state.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock: int) -> int:
+    """Who has the lock, by proc_locks(5): `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF`; 0 when it is not told."""
+    inode = os.fstat(lock).st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return max(0, int(fields[4]))
+    return 0
+
+
+def _end(pid: int) -> None:
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not select.select([process], [], [], STOP_TIMEOUT_S)[0]:
+            raise InTheWay(f"the agent (process {pid}) has not ended within {STOP_TIMEOUT_S:g} s")
+    finally:
+        os.close(process)
+
+
+def _mounted_below(*folders: Path) -> list[str]:
+    """Mount points, the innermost first: the fifth column of proc_pid_mountinfo(5), in which a space is `\\040`."""
+    points = [
+        line.split()[4].encode().decode("unicode_escape")
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    ]
+    below = [point for point in points if any(folder in Path(point).parents for folder in folders)]
+    return sorted(below, key=len, reverse=True)

@@ -1,0 +1,42 @@
+"""How many of a service's tasks may be taken away now by what can wait: drains, rebalancing, preemption.
+
+The rule: only tasks that do their work count. To take one that is not ready takes nothing away from anybody.
+
+Examples, of 4 replicas: `maxUnavailable: 1`, all ready → 1; one not ready → 0. `minAvailable: 75%`, all ready → 1.
+"""
+
+import math
+from collections.abc import Collection
+
+from controlplane.core import tasks
+from protos.orch.v1 import objects_pb2 as pb
+
+DEFAULT_UNAVAILABLE = 1
+
+
+def allowed(service: pb.Service | None, members: Collection[pb.Task]) -> int:
+    """How many ready tasks of the service may go now. `members`: its tasks. Of a service that is gone or going: all."""
+    ready = sum(map(tasks.is_ready, members))
+    if service is None or service.meta.deleted_at:
+        return ready
+    wanted = _wanted(service, members)
+    policy = service.spec.disruption
+    if policy.min_available:
+        return max(0, ready - part(policy.min_available, wanted, up=True))
+    unavailable = part(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
+    return max(0, unavailable - max(0, wanted - ready))
+
+
+def part(text: str, whole: int, *, up: bool) -> int:
+    """`2` → 2; `25%` of 10 → 2 rounded down, 3 rounded up."""
+    if not text.endswith("%"):
+        return int(text)
+    hundredfold = int(text[:-1]) * whole
+    return math.ceil(hundredfold / 100) if up else hundredfold // 100
+
+
+def _wanted(service: pb.Service, members: Collection[pb.Task]) -> int:
+    """How many tasks it is to have; a global service as many as it has nodes."""
+    if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+        return len({task.target_node_id for task in members if tasks.is_live(task)})
+    return service.spec.replicas

@@ -1,0 +1,111 @@
+"""Where the tasks of applied services would go: the scheduler, asked about tasks that are only thought of.
+
+The rule: what is told is the end of the rollout. Tasks of a template that changes count as gone, and those that stay
+as where they are.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from controlplane.core import places, revisions, scheduler, tasks
+from manifests import defaults
+from protos import states
+from protos.orch.v1 import control_pb2 as api
+from protos.orch.v1 import objects_pb2 as pb
+
+MOST = 2_000
+"""Tasks that are told of one by one. Who applies more sees the first ones."""
+_THOUGHT = "thought of: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What is there now."""
+
+    nodes: Sequence[pb.Node]
+    tasks: Sequence[pb.Task]
+    revisions: Sequence[pb.Revision]
+    rules: scheduler.Rules
+
+
+def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> list[api.PlannedTask]:
+    """For every task of these services, in their order."""
+    wanted = [service for service in applied if not service.meta.deleted_at]
+    after = {**present.rules.services, **{(one.meta.namespace, one.meta.name): one for one in wanted}}
+    names = {node.meta.id: node.meta.name for node in present.nodes}
+    templates = {one.meta.id: one.template for one in present.revisions}
+    kept, waiting = [], list[pb.Task]()
+    for service in wanted:
+        staying = _staying(service, present)
+        kept += staying
+        new = list(_new(service, staying, present.nodes, now_ms))
+        waiting += new[: max(MOST - len(waiting), 0)]
+        templates[_THOUGHT + _name(service)] = defaults.resolve(service.spec.template)
+    changing = {_name(service) for service in wanted}
+    others = [task for task in present.tasks if f"{task.meta.namespace}/{task.service}" not in changing]
+    placed = [task for task in (*others, *kept) if task.node_id]
+    rules = replace(present.rules, services=after)
+    made = scheduler.schedule(present.nodes, placed, waiting, templates, now_ms, rules)
+    told = [_stays(task, names) for task in kept]
+    told += [
+        _goes(change.value, names)
+        for change in made.changes
+        if isinstance(change.value, pb.Task) and change.value.revision_id.startswith(_THOUGHT)
+    ]
+    order = {_name(service): number for number, service in enumerate(wanted)}
+    return sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
+
+
+def _staying(service: pb.Service, present: Present) -> list[pb.Task]:
+    """Its tasks that the apply leaves alone."""
+    key = (service.meta.namespace, service.meta.name)
+    known = [one for one in present.revisions if (one.meta.namespace, one.service) == key]
+    there = revisions.existing(service.spec, known)
+    if there is None:
+        return []
+    mine = [task for task in present.tasks if (task.meta.namespace, task.service) == key and task.node_id]
+    alive = [task for task in mine if tasks.is_live(task) and task.revision_id == there.meta.id]
+    wanted = _places(service, present.nodes, {task.target_node_id for task in alive})
+    return [task for task in alive if places.key_of(task) in {place.key for place in wanted}]
+
+
+def _new(service: pb.Service, staying: Iterable[pb.Task], nodes: Sequence[pb.Node], now_ms: int) -> Iterator[pb.Task]:
+    """A task for each place that is free."""
+    filled = {places.key_of(task) for task in staying}
+    for place in _places(service, nodes, ()):
+        if place.key not in filled:
+            yield _thought(service, place, now_ms)
+
+
+def _places(service: pb.Service, nodes: Sequence[pb.Node], occupied: Collection[str]) -> list[places.Place]:
+    template: pb.TaskTemplate = defaults.resolve(service.spec.template)
+    return places.wanted(service, template, nodes, occupied)
+
+
+def _thought(service: pb.Service, place: places.Place, now_ms: int) -> pb.Task:
+    name = f"{service.meta.name}-{place.word}"
+    return pb.Task(
+        meta=pb.Meta(id=f"{_THOUGHT}{name}", name=name, namespace=service.meta.namespace, created_at=now_ms),
+        service=service.meta.name,
+        revision_id=_THOUGHT + _name(service),
+        slot=place.number,
+        target_node_id=place.node_id,
+        desired_state=pb.DESIRED_STATE_RUNNING,
+        status=pb.TaskStatus(state=states.NEW),
+    )
+
+
+def _stays(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
+    service = f"{task.meta.namespace}/{task.service}"
+    return api.PlannedTask(service=service, slot=task.slot, node=names.get(task.node_id, task.node_id), stays=True)
+
+
+def _goes(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
+    service = f"{task.meta.namespace}/{task.service}"
+    return api.PlannedTask(
+        service=service, slot=task.slot, node=names.get(task.node_id, ""), message=task.status.message
+    )
+
+
+def _name(service: pb.Service) -> str:
+    return f"{service.meta.namespace}/{service.meta.name}"

@@ -1,0 +1,227 @@
+"""Makes room for a task by asking tasks of a lower priority to stop: on the node where the fewest have to.
+
+Three rules. Nobody is stopped when that would not make room, and no service loses more than its `disruption` allows.
+A task for which others have been stopped keeps the room: until they have ended it is booked there, so that nobody of a
+lower priority slips in between. And what ends already is waited for before anybody else is stopped. So there is an end
+to it: each victim has a lower priority than whoever took its place.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controlplane.core import ask as asking
+from controlplane.core import demand as demands
+from controlplane.core import disruption, filters, plan, tasks
+from controlplane.core import fleet as fleets
+from controlplane.core.ask import Ask
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+
+MOST_AT_ONCE = 64
+"""Tasks that others are stopped for in one pass; when the victims have ended, the next ones follow."""
+REASON = "Preempted"
+"""Why a victim ended, whatever its agent says of its end."""
+MOST_WAYS = 100
+"""Nodes that are compared for one task; in a larger cluster the fewest victims are the fewest among so many nodes."""
+COMPARED = 64
+"""Tasks of a node among which every pair is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Where a task will find room, which tasks have to stop for it, and which end already."""
+
+    row: int
+    victims: Sequence[pb.Task]
+    ending: Sequence[pb.Task]
+
+
+class Preemption:
+    """For one pass of the scheduler. `placed`: every task that has a node."""
+
+    def __init__(
+        self,
+        fleet: fleets.Fleet,
+        placed: Collection[pb.Task],
+        templates: Mapping[str, pb.TaskTemplate],
+        services: Mapping[asking.ServiceKey, pb.Service],
+    ) -> None:
+        self._fleet, self._services = fleet, services
+        self._templates = templates
+        self._on: dict[int, list[pb.Task]] = {}
+        self._members: dict[asking.ServiceKey, list[pb.Task]] = {}
+        for task in placed:
+            row = fleet.row_of.get(task.node_id)
+            if row is not None and not states.is_terminal(task.status.state):
+                self._on.setdefault(row, []).append(task)
+                self._members.setdefault(_key(task), []).append(task)
+        self._lowest = min(map(self._priority, self._members), default=0)
+        self._demands: dict[str, demands.Demand] = {}
+        self._gone: set[str] = set()
+        self._budgets: dict[asking.ServiceKey, int] = {}
+        self._owed: dict[int, Counter[str]] = {}
+        self._promised: dict[int, set[demands.HostPort]] = {}
+        self._made = 0
+
+    def may_help(self, ask: Ask) -> bool:
+        """Whether anybody has a lower priority."""
+        return ask.priority > self._lowest
+
+    def make_way(self, ask: Ask, only_row: int | None = None) -> Way | None:
+        """The way that takes the fewest tasks, which is booked; then that of the lowest priority, then the youngest."""
+        mask = filters.eligible(self._fleet, ask)
+        for one in filters.MOVING:
+            mask &= one.passes(self._fleet, ask)
+        rows = [row for row in np.flatnonzero(mask).tolist() if only_row in {None, row}]
+        ways = (way for row in rows if (way := self._way(row, ask)) is not None)
+        best = min(itertools.islice(ways, MOST_WAYS), key=self._cost, default=None)
+        if best is not None:
+            self._book(best, ask)
+        return best
+
+    def _cost(self, way: Way) -> tuple[int, int, int, int]:
+        highest = max((self._priority(_key(task)) for task in way.victims), default=0)
+        oldest = min((task.meta.created_at for task in way.victims), default=0)
+        return len(way.victims), highest, -oldest, way.row
+
+    def _priority(self, key: asking.ServiceKey) -> int:
+        service = self._services.get(key)
+        return service.spec.priority if service is not None else 0
+
+    # One node ---------------------------------------------------------------------------------------------------------
+
+    def _way(self, row: int, ask: Ask) -> Way | None:
+        here = self._on.get(row, [])
+        ending = [task for task in here if not tasks.is_live(task) or task.meta.id in self._gone]
+        ending.sort(key=lambda task: (self._priority(_key(task)), -task.meta.created_at, task.meta.id))
+        if self._fits(row, ask, ending):
+            awaited = self._fewest(ending, lambda chosen: self._fits(row, ask, chosen))
+            return Way(row=row, victims=(), ending=awaited or ())
+        if self._made >= MOST_AT_ONCE:
+            return None
+        lower = [task for task in here if self._may_go(task, ask)]
+        lower.sort(key=lambda task: (self._priority(_key(task)), -task.meta.created_at, task.meta.id))
+
+        def is_enough(chosen: Sequence[pb.Task]) -> bool:
+            return self._within_budgets(chosen) and self._fits(row, ask, [*ending, *chosen])
+
+        victims = self._fewest(lower, is_enough) if self._fits(row, ask, [*ending, *lower]) else None
+        return None if victims is None else Way(row=row, victims=victims, ending=ending)
+
+    def _may_go(self, task: pb.Task, ask: Ask) -> bool:
+        return tasks.is_live(task) and task.meta.id not in self._gone and self._priority(_key(task)) < ask.priority
+
+    def _fewest(
+        self, lower: Sequence[pb.Task], is_enough: Callable[[Sequence[pb.Task]], bool]
+    ) -> Sequence[pb.Task] | None:
+        """One or two tasks when they are enough; else as many in order as it takes, without those that are not needed.
+
+        Exact up to two. Beyond that a smaller set may exist: to look for it costs more than it is worth.
+        """
+        sizes = (1, 2) if len(lower) <= COMPARED else (1,)
+        for chosen in itertools.chain.from_iterable(itertools.combinations(lower, size) for size in sizes):
+            if is_enough(chosen):
+                return chosen
+        return self._as_many_as_it_takes(lower, is_enough)
+
+    def _as_many_as_it_takes(
+        self, lower: Sequence[pb.Task], is_enough: Callable[[Sequence[pb.Task]], bool]
+    ) -> Sequence[pb.Task] | None:
+        chosen: list[pb.Task] = []
+        for task in lower:
+            if self._within_budgets([*chosen, task]):
+                chosen.append(task)
+        if not is_enough(chosen):
+            return None
+        for task in reversed(chosen.copy()):  # the highest priority is spared first
+            spared = [one for one in chosen if one is not task]
+            if is_enough(spared):
+                chosen = spared
+        return chosen
+
+    def _fits(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+        """Whether the node has room once these tasks have ended."""
+        fleet, demand = self._fleet, ask.demand
+        back = [self._demand(task) for task in returned]
+        enough = (
+            fleet.free_tasks[row] + len(back) > 0
+            and _is_enough(int(fleet.free_cpu[row]) + sum(one.cpu for one in back), demand.cpu)
+            and _is_enough(int(fleet.free_memory[row]) + sum(one.memory for one in back), demand.memory)
+            and _is_enough(int(fleet.free_pids[row]) + sum(one.pids for one in back), demand.pids)
+            and _is_enough(int(fleet.free_disk[row]) + sum(one.disk for one in back), demand.disk)
+        )
+        return bool(enough) and self._has_generic(row, ask, returned) and self._has_rest(row, ask, returned)
+
+    def _has_generic(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+        free, owed = self._fleet.generic[row], self._owed.get(row, Counter())
+        return all(
+            len(free.get(name, ()))
+            - owed[name]
+            + sum(len(task.granted[name].ids) for task in returned if name in task.granted)
+            >= count
+            for name, count in ask.demand.generic.items()
+        )
+
+    def _has_rest(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+        """Its ports are free, and the node has not too many of its own kind."""
+        taken = self._fleet.holders(row, ask.demand.ports).keys()
+        freed = {port for task in returned for port in self._demand(task).ports} - self._promised.get(row, set())
+        if not taken <= freed or any(port in self._fleet.everywhere for port in taken):
+            return False
+        mine = sum(_key(task) == ask.key for task in returned)
+        return not ask.max_per_node or self._fleet.neighbours(ask.key).present[row] - mine < ask.max_per_node
+
+    # Booking ----------------------------------------------------------------------------------------------------------
+
+    def _book(self, way: Way, ask: Ask) -> None:
+        self._made += bool(way.victims)
+        for task in way.victims:
+            self._gone.add(task.meta.id)
+            if tasks.is_ready(task):
+                self._budgets[_key(task)] = self._budget(_key(task)) - 1
+        holder = f"Service {ask.namespace}/{ask.service}"
+        self._fleet.take(way.row, ask.demand, holder)
+        self._fleet.settle(way.row, ask)
+        self._promised.setdefault(way.row, set()).update(ask.demand.ports)
+        for name, count in ask.demand.generic.items():
+            free = self._fleet.generic[way.row].get(name, [])
+            self._fleet.generic[way.row][name] = free[count:]
+            self._owed.setdefault(way.row, Counter())[name] += max(0, count - len(free))
+
+    def _within_budgets(self, chosen: Sequence[pb.Task]) -> bool:
+        taken = Counter(_key(task) for task in chosen if tasks.is_ready(task))
+        return all(count <= self._budget(key) for key, count in taken.items())
+
+    def _budget(self, key: asking.ServiceKey) -> int:
+        if key not in self._budgets:
+            self._budgets[key] = disruption.allowed(self._services.get(key), self._members[key])
+        return self._budgets[key]
+
+    def _demand(self, task: pb.Task) -> demands.Demand:
+        if task.revision_id not in self._demands:
+            template = self._templates.get(task.revision_id, pb.TaskTemplate())
+            self._demands[task.revision_id] = demands.of(template)
+        return self._demands[task.revision_id]
+
+
+def stops(way: Way, task: pb.Task, now_ms: int) -> Iterator[plan.Write]:
+    """The changes that ask the victims to stop."""
+    why = f"makes way for task {task.meta.name}, which has a higher priority"
+    for victim in way.victims:
+        stop = tasks.stop(victim, pb.DESIRED_STATE_SHUTDOWN, why, now_ms)
+        if stop is not None:
+            assert isinstance(stop.value, pb.Task), "a stopped task is a task"
+            stop.value.status.reason, stop.value.status.message = REASON, why
+            yield stop
+
+
+def _is_enough(free: int, needed: int) -> bool:
+    return free >= needed or not needed
+
+
+def _key(task: pb.Task) -> asking.ServiceKey:
+    return task.meta.namespace, task.service

@@ -1,0 +1,84 @@
+"""What `update` of a service means in figures: how many tasks at a time, how long to wait, and what is a failure.
+
+The rule: figures are worked out for the number of tasks that there are to be now, so that scaling during a rollout
+counts at once.
+
+    parallelism 2, start-first, 10 tasks      surge 2, missing 0
+    parallelism 2, stop-first, 10 tasks       surge 0, missing 2
+    maxSurge 25%, maxUnavailable 25%, 10      surge 3 (rounded up), missing 2 (rounded down)
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from controlplane.core import demand
+from manifests import defaults
+from protos.orch.v1 import objects_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The policy of a service for a number of tasks. At least one of `surge` and `missing` is more than 0."""
+
+    surge: int
+    """Tasks beyond those that there are to be."""
+    missing: int
+    """Tasks that may be missing."""
+    together: bool
+    """The old ones stay until every new one is ready (blue/green)."""
+    delay_ms: int
+    monitor_ms: int
+    deadline_ms: int
+    ratio: Fraction
+    on_failure: pb.UpdateFailureAction.ValueType
+    canary: int
+
+    def is_failure(self, failed: int, number: int) -> bool:
+        """Whether so many failures among so many tasks are too many. Example: ratio 0.25 of 8 → the third is."""
+        return failed > self.ratio * number
+
+
+def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
+    """The policy for `number` tasks of a template."""
+    update: pb.UpdatePolicy = defaults.resolve(spec.update)
+    surge, missing = _amounts(update, template, number)
+    return Policy(
+        surge=surge,
+        missing=missing,
+        together=update.parallelism == 0 and missing == 0 and not update.max_surge,
+        delay_ms=update.delay,
+        monitor_ms=update.monitor,
+        deadline_ms=update.progress_deadline,
+        ratio=_ratio(update.max_failure_ratio),
+        on_failure=update.on_failure,
+        canary=update.canary,
+    )
+
+
+def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrder.ValueType:
+    """Two tasks cannot have one port of a node, so those that take one stop first."""
+    if update.order != pb.UPDATE_ORDER_UNSPECIFIED:
+        return update.order
+    return pb.UPDATE_ORDER_STOP_FIRST if demand.of(template).ports else pb.UPDATE_ORDER_START_FIRST
+
+
+def _amounts(update: pb.UpdatePolicy, template: pb.TaskTemplate, number: int) -> tuple[int, int]:
+    if update.max_surge or update.max_unavailable:
+        surge = _part(update.max_surge, number, up=True)
+        missing = min(_part(update.max_unavailable, number, up=False), number)
+        return (surge, missing) if surge or missing else (0, 1)
+    at_a_time = update.parallelism or max(number, 1)
+    first = order_of(update, template) == pb.UPDATE_ORDER_START_FIRST
+    return (at_a_time, 0) if first else (0, at_a_time)
+
+
+def _part(text: str, number: int, *, up: bool) -> int:
+    """`3` → 3; `25%` of 10 → 3 rounded up, 2 rounded down; nothing → 0."""
+    if not text.endswith("%"):
+        return int(text or 0)
+    hundredths = int(text[:-1]) * number
+    return -(-hundredths // 100) if up else hundredths // 100
+
+
+def _ratio(text: str) -> Fraction:
+    return Fraction(int(text[:-1]), 100) if text.endswith("%") else Fraction(text)

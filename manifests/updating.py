@@ -1,0 +1,40 @@
+"""What can be wrong with how a service is updated: figures that contradict each other."""
+
+from collections.abc import Iterator
+
+from manifests.paths import Path
+from manifests.problems import Problem
+from protos.orch.v1 import objects_pb2 as pb
+
+DEFAULT = 1
+"""Of `parallelism`: resolved policies have it, whatever else they say."""
+
+
+def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
+    """Either `parallelism` and `order`, or `maxSurge` and `maxUnavailable`; and something has to be able to move."""
+    other_way = [
+        word for word, said in (("maxSurge", update.max_surge), ("maxUnavailable", update.max_unavailable)) if said
+    ]
+    if not other_way:
+        return
+    for word, said in (
+        ("parallelism", update.parallelism not in {0, DEFAULT} or _is_all(update)),
+        ("order", update.order != 0),
+    ):
+        if said:
+            hint = (
+                f"write either parallelism and order, or maxSurge and maxUnavailable; remove {word} or {other_way[0]}"
+            )
+            yield Problem(keys=(*path, word), message=f"{other_way[0]} takes its place", hint=hint)
+    if all(_is_nothing(said) for said in (update.max_surge, update.max_unavailable)):
+        message = "with neither a task more nor one less, nothing can be replaced"
+        yield Problem(keys=(*path, other_way[0]), message=message, hint="write maxSurge: 1 or maxUnavailable: 1")
+
+
+def _is_all(update: pb.UpdatePolicy) -> bool:
+    return update.HasField("parallelism") and update.parallelism == 0
+
+
+def _is_nothing(said: str) -> bool:
+    """`0`, `0%`, or not said."""
+    return not said.removesuffix("%").strip("0")

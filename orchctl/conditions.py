@@ -1,0 +1,111 @@
+"""What `orchctl wait --for` understands: conditions of objects, and how far each object is from them. Pure.
+
+ready       service: as many tasks are ready as are asked for; task and node: it is ready
+settled     service: everything is as asked, and nothing is in progress
+rollout     service: every task is of the newest revision, and ready
+deleted     it is gone
+PATH=WORD   a field says this, such as status.ready=3
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchctl import fieldpaths, phrases, progress
+from orchctl.errors import InvalidInput
+from orchctl.progress import Phase, Progress, Target
+from protos import kinds, states
+from protos.orch.v1 import objects_pb2 as pb
+
+DELETED = "deleted"
+WORDS = ("ready", "settled", "rollout", DELETED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """An object and its tasks as they stand. `value` is None when it is not there."""
+
+    value: kinds.StoredObject | None
+    tasks: Sequence[pb.Task]
+    now_ms: int
+
+
+Condition = Callable[[Target, Now], Progress]
+
+
+def parse(text: str, kind: kinds.Kind) -> Condition:
+    """The condition that a text asks for. InvalidInput when objects of this kind have none of it."""
+    path, sign, word = text.partition("=")
+    if sign:
+        return _says(fieldpaths.parse(kind, path), word)
+    if text == DELETED:
+        return _deleted
+    if text == "ready" and kind.message in {pb.Task, pb.Node}:
+        return _ready
+    of_service: dict[str, Condition] = {"ready": _service_ready, "settled": _settled, "rollout": _rolled_out}
+    if text not in WORDS:
+        raise InvalidInput(f"--for: no condition {text!r}", hint=f"write {', '.join(WORDS)} or a field=value")
+    if kind.message is not pb.Service:
+        raise InvalidInput(f"--for: a {kind.name} is never {text}", hint="wait for a field, such as status.message=…")
+    return of_service[text]
+
+
+def _settled(target: Target, now: Now) -> Progress:
+    return progress.progress(target, _service(now), now.tasks, now.now_ms)
+
+
+def _service_ready(target: Target, now: Now) -> Progress:
+    return _of_service(target, now, lambda service: service.status.ready)
+
+
+def _rolled_out(target: Target, now: Now) -> Progress:
+    stand = _of_service(target, now, lambda service: service.status.updated)
+    settled = progress.progress(target, _service(now), now.tasks, now.now_ms)
+    return stand if stand.phase is not Phase.DONE else settled
+
+
+def _of_service(target: Target, now: Now, number: Callable[[pb.Service], int]) -> Progress:
+    """As `progress` has it, but that it is done as soon as the number is as high as the replicas."""
+    service = _service(now)
+    stand = progress.progress(target, service, now.tasks, now.now_ms)
+    if service is None or stand.phase is not Phase.WAITING or not phrases.is_observed(service):
+        return stand
+    enough = number(service) >= phrases.asked(service)
+    return Progress(phase=Phase.DONE, summary=stand.summary) if enough else stand
+
+
+def _deleted(_target: Target, now: Now) -> Progress:
+    return progress.going(is_there=now.value is not None, tasks=now.tasks)
+
+
+def _ready(_target: Target, now: Now) -> Progress:
+    match now.value:
+        case pb.Task() as task if states.is_terminal(task.status.state):
+            return Progress(phase=Phase.IMPOSSIBLE, summary=f"it is {phrases.task_state(task)}")
+        case pb.Task() as task:
+            return _stand(met=task.status.ready, summary=phrases.task_state(task))
+        case pb.Node() as node:
+            return _stand(met=node.status.state == pb.NODE_STATE_READY, summary=phrases.node_state(node))
+        case _:
+            return _GONE
+
+
+def _says(path: fieldpaths.FieldPath, wanted: str) -> Condition:
+    def stand(_target: Target, now: Now) -> Progress:
+        if now.value is None:
+            return _GONE
+        said = path.words(now.value)
+        met = said == wanted or (said == "" and wanted in path.nothing)
+        return _stand(met=met, summary=f"{path.text} is {said or 'not set'}")
+
+    return stand
+
+
+_GONE = Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
+
+
+def _stand(*, met: bool, summary: str) -> Progress:
+    return Progress(phase=Phase.DONE if met else Phase.WAITING, summary=summary)
+
+
+def _service(now: Now) -> pb.Service | None:
+    return now.value if isinstance(now.value, pb.Service) else None

@@ -1,0 +1,53 @@
+"""The pages of `orchctl rollout`: where a rollout stands, and what was rolled out before. Pure."""
+
+from collections.abc import Collection
+
+from orchctl import pages, phrases, tables, terminal
+from protos import schema
+from protos.orch.v1 import objects_pb2 as pb
+
+_TITLES = ["NUMBER", "OUTCOME", "ROLLED OUT", "BY", "IMAGE", "DIGEST", "CHANGES"]
+_GOING = frozenset({pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_WAITING})
+
+
+def status(service: pb.Service, now_ms: int) -> list[str]:
+    """Where the rollout of a service stands."""
+    rollout = service.status.rollout
+    if not phrases.is_observed(service) or not rollout.revision_id:
+        return ["waiting for the leader"]
+    since = ("Began", phrases.timestamp(rollout.began_at, now_ms))
+    progress = ("Progressed", phrases.timestamp(rollout.progressed_at, now_ms))
+    return pages.facts(
+        ("Rollout", rollout.message),
+        ("State", state(rollout)),
+        since,
+        progress if rollout.state in _GOING else ("", ""),
+        ("Tasks", service.status.message),
+    )
+
+
+def state(rollout: pb.RolloutStatus) -> str:
+    """`rolling-back`."""
+    return schema.enum_word(pb.RolloutState.DESCRIPTOR, rollout.state) if rollout.state else ""
+
+
+def table(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) -> list[str]:
+    """One row a revision, in the order in which they were rolled out last. A star is at the one that is asked for."""
+    ordered = sorted(revisions, key=lambda one: (one.rolled_out_at, one.number))
+    rows = [[terminal.one_line(cell) or "-" for cell in _row(service, one, now_ms)] for one in ordered]
+    return tables.table(_TITLES, rows)
+
+
+def _row(service: pb.Service, revision: pb.Revision, now_ms: int) -> list[str]:
+    present = revision.meta.id == service.status.revision_id
+    outcome = revision.outcome
+    ago = f"{phrases.age(now_ms - revision.rolled_out_at)} ago" if revision.rolled_out_at else ""
+    return [
+        f"{revision.number}{'*' if present else ''}",
+        schema.enum_word(pb.RevisionOutcome.DESCRIPTOR, outcome) if outcome else "",
+        ago,
+        revision.asked_by,
+        revision.written.container.image,
+        phrases.digest(revision.image_digest),
+        ", ".join(revision.changes),
+    ]

@@ -1,0 +1,21 @@
+"""Where tasks would go, as `orchctl apply --dry-run` shows it. Pure: values in, lines out."""
+
+from collections.abc import Sequence
+
+from orchctl import tables, terminal
+from protos.orch.v1 import control_pb2 as control
+
+TITLES = ("SERVICE", "SLOT", "NODE", "REMARK")
+
+
+def page(placements: Sequence[control.PlannedTask]) -> list[str]:
+    """A table with a line for each task; nothing when there are none."""
+    rows = [
+        [terminal.one_line(one.service), str(one.slot), terminal.one_line(one.node) or "-", _remark(one)]
+        for one in placements
+    ]
+    return ["", "Where its tasks would go, as it is seen now:", *tables.table(TITLES, rows)] if rows else []
+
+
+def _remark(one: control.PlannedTask) -> str:
+    return terminal.one_line(one.message) or ("is there already" if one.stays else "new")

@@ -1,0 +1,57 @@
+"""`orchctl events`: what has happened, and who did it."""
+
+import click
+
+from orchctl import client, complete, errors, eventlist, options, output, terminal, words
+from protos import kinds
+
+
+@click.command()
+@output.option
+@click.option("-w", "--watch", is_flag=True, help="Go on with each event as it comes.")
+@click.option(
+    "--for",
+    "about",
+    default="",
+    metavar="KIND/NAME",
+    help="Only about this object.",
+    shell_complete=complete.references,
+)
+@click.option("--since", "since_ms", type=options.DURATION, default=None, help="Only what happened within this time.")
+@click.option(
+    "--type", "type_", type=click.Choice(["normal", "warning"]), default=None, help="Only events of this type."
+)
+@options.all_namespaces
+@options.with_settings
+def command(
+    settings: options.Settings,
+    form: str | None,
+    watch: bool,
+    about: str,
+    since_ms: int | None,
+    type_: str | None,
+) -> None:
+    """Show what has happened in a namespace, and to nodes and the cluster; the newest last.
+
+    Equal events are counted. Those about a service tell of its tasks, too. Who did something is what a client says of
+    itself; nobody has verified it.
+
+    \b
+    Examples:
+      orchctl events
+      orchctl events --for service/web -w
+      orchctl events -A --type warning --since 1h
+    """
+    wanted = eventlist.Wanted(since_ms=terminal.now_ms() - since_ms if since_ms else 0, type=type_ or "")
+    selections = eventlist.selections(settings, _reference(about) if about else None)
+    with client.connect(settings.server) as stub:
+        if watch:
+            eventlist.follow(stub, selections, wanted, form or "")
+            raise errors.Unreachable(f"the control plane at {settings.server} ended the watch", hint="run it again")
+        eventlist.show(stub, selections, wanted, form or "")
+
+
+def _reference(text: str) -> tuple[kinds.Kind, str]:
+    if "/" not in text:
+        raise errors.InvalidInput(f"not an object: {text!r}", hint="write it like service/web")
+    return words.split_references([text])[0]

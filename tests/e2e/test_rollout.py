@@ -1,0 +1,122 @@
+"""New revisions on a real cluster: how they go in, fail, are tried and taken back; global services; stop and start."""
+
+import pytest
+
+from deploy.local import tasks
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support.cluster import LocalCluster, get, names_of
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+CRASHES = "command: [sh, -c, 'echo no database; exit 3']"
+
+ASKED = "probes: {readiness: {tcp: {port: 8080}, interval: 200ms}}"
+"""Without a probe, what runs counts as ready, if only for a moment."""
+
+
+def manifest(name: str, *, update: str = "{monitor: 1s}", container: str = "", spec: str = "replicas: 3") -> str:
+    """A service of the image `hello`; more for its container, and its spec."""
+    return (
+        f"kind: Service\nmeta: {{name: {name}}}\nspec:\n  {spec}\n  update: {update}\n"
+        f"  template:\n    stopGracePeriod: 2s\n    container:\n      image: hello\n      {container}\n"
+    )
+
+
+def live(local: LocalCluster, name: str) -> list[pb.Task]:
+    """Its tasks that run and are to run."""
+    found = (task for task in tasks.ask(local.plan.server, name) if task.desired_state == pb.DESIRED_STATE_RUNNING)
+    return [task for task in found if task.status.state == states.RUNNING]
+
+
+def test_history_and_undo(local: LocalCluster) -> None:
+    """Another environment is another revision; undo goes back to the first one, and the history tells all of it."""
+    local.orchctl("apply", "-f", "-", text=manifest("past"))
+    first = {task.revision_id for task in local.await_whole("past", 3)}
+    local.orchctl("apply", "-f", "-", text=manifest("past", container="env: {COLOUR: green}"))
+    assert not first & {task.revision_id for task in local.await_whole("past", 3)}
+    history = local.orchctl("rollout", "history", "past").splitlines()
+    assert history[1].startswith("1 ")
+    assert "2*" in history[2]
+    assert 'container.env.COLOUR: (none) → "green"' in history[2]
+    assert "completed" in history[2]
+    assert "goes back to revision 1" in local.orchctl("rollout", "undo", "past")
+    assert {task.revision_id for task in local.await_whole("past", 3)} == first
+    assert "revision 1 is rolled out" in local.orchctl("rollout", "status", "past")
+    assert "unchanged" in local.orchctl("apply", "-f", "-", text=manifest("past"))
+    local.orchctl("delete", "service", "past")
+
+
+def test_what_fails_is_rolled_back_and_nothing_is_lost(local: LocalCluster) -> None:
+    """A container that crashes never takes the place of one that works."""
+    update = "{monitor: 2s, onFailure: rollback}"
+    local.orchctl("apply", "-f", "-", text=manifest("safe", update=update, container=ASKED))
+    before = names_of(local.await_whole("safe", 3))
+    broken = manifest("safe", update=update, container=f"{ASKED}\n      {CRASHES}")
+    local.orchctl("apply", "-f", "-", text=broken, code=1)
+    assert names_of(local.await_whole("safe", 3)) == before
+    assert all(get(task.status.address) for task in live(local, "safe"))
+    assert "rolled back from revision 2 to revision 1" in local.orchctl("describe", "service", "safe")
+    assert "rolled-back" in local.orchctl("rollout", "history", "safe")
+    local.orchctl("rollout", "undo", "safe")
+    assert names_of(local.await_whole("safe", 3)) == before
+    local.orchctl("delete", "service", "safe")
+
+
+def test_a_canary_waits_to_be_promoted(local: LocalCluster) -> None:
+    update = "{monitor: 1s, canary: 1}"
+    local.orchctl("apply", "-f", "-", text=manifest("bird", update=update))
+    local.await_whole("bird", 3)
+    local.orchctl("apply", "-f", "-", text=manifest("bird", update=update, container="env: {COLOUR: green}"))
+    revisions = [task.revision_id for task in local.await_whole("bird", 3)]
+    assert sorted(revisions.count(each) for each in set(revisions)) == [1, 2]
+    assert "waits to be promoted" in local.orchctl("rollout", "status", "bird")
+    local.orchctl("rollout", "promote", "bird")
+    assert len({task.revision_id for task in local.await_whole("bird", 3)}) == 1
+    local.orchctl("rollout", "promote", "bird", code=1)
+    local.orchctl("delete", "service", "bird")
+
+
+def test_restart_stop_and_start(local: LocalCluster) -> None:
+    """Other tasks, no tasks, and as many as before again."""
+    local.orchctl("apply", "-f", "-", text=manifest("pulse"))
+    before = names_of(local.await_whole("pulse", 3))
+    local.orchctl("restart", "pulse")
+    after = local.await_whole("pulse", 3)
+    assert not set(before) & set(names_of(after))
+    local.orchctl("stop", "pulse")
+    assert not live(local, "pulse")
+    assert "stopped" in local.orchctl("get", "service", "pulse")
+    local.orchctl("start", "pulse")
+    assert {task.revision_id for task in local.await_whole("pulse", 3)} == {task.revision_id for task in after}
+    local.orchctl("delete", "service", "pulse")
+
+
+def test_a_global_service_has_one_task_on_each_node(local: LocalCluster) -> None:
+    """Also after an update; it leaves a node that is drained, and comes back."""
+    local.orchctl("apply", "-f", "-", text=manifest("every", spec="mode: global"))
+    homes = [task.node_id for task in live(local, "every")]
+    assert len(homes) == len(set(homes)) == 3
+    local.orchctl("apply", "-f", "-", text=manifest("every", spec="mode: global", container="env: {COLOUR: green}"))
+    assert sorted(task.node_id for task in live(local, "every")) == sorted(homes)
+    local.orchctl("node", "drain", "n2")
+    until(lambda: len(live(local, "every")) == 2, what="it left n2", timeout_s=15)
+    local.orchctl("node", "activate", "n2")
+    until(lambda: len(live(local, "every")) == 3, what="it came back to n2", timeout_s=15)
+    local.orchctl("scale", "every=5", code=2)
+    local.orchctl("delete", "service", "every")
+
+
+def test_a_crash_loop_is_called_so(local: LocalCluster) -> None:
+    """With its last exit code, and what it printed last."""
+    local.orchctl("apply", "-f", "-", "--detach", text=manifest("sick", spec="replicas: 1", container=CRASHES))
+
+    def page() -> str:
+        told = local.orchctl("describe", "service", "sick")
+        return told if "CRASH LOOP" in told else ""
+
+    told = until(page, what="it is seen as a crash loop", timeout_s=20)
+    assert "exit code 3" in told
+    assert "no database" in told
+    local.orchctl("delete", "service", "sick")

@@ -1,0 +1,55 @@
+"""What people ask of containers around the main one, of services that wait for others, and of ones for a while.
+
+Their wishes can be fulfilled: dependencies run from `web` to `db` and never back, and one that is not there in the end
+is taken out again.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support.fake_agent import ONCE
+
+SMALL_BYTES = 2**26
+"""Tasks that reserve no more than this have room for others beside them, wherever they are."""
+
+
+def add_around(chance: random.Random, template: pb.TaskTemplate) -> None:
+    """Containers before and beside the main one, and hooks."""
+    image = "hello:1"
+    small = template.container.resources.reservations.memory <= SMALL_BYTES
+    if chance.random() < 0.3:
+        for number in range(chance.randint(1, 2)):
+            one = template.init.add(name=f"first{number}", image=image, command=[ONCE])
+            one.resources.reservations.memory = 2 * SMALL_BYTES if small else 0
+    if chance.random() < 0.3:
+        for number in range(chance.randint(1, 2)):
+            one = template.sidecars.add(name=f"beside{number}", image=image)
+            one.resources.reservations.memory = 2**22 if small else 0
+            if chance.random() < 0.3:
+                one.probes.readiness.http.port = "80"
+    if chance.random() < 0.2:
+        template.container.lifecycle.pre_stop.sleep = chance.choice([100, 3_000])
+    if chance.random() < 0.2:
+        template.container.lifecycle.post_start.sleep = chance.choice([100, 3_000])
+
+
+def add_relations(chance: random.Random, name: str, spec: pb.ServiceSpec) -> None:
+    """What the service waits for, and for how long it is there."""
+    conditions = [pb.DEPENDENCY_CONDITION_READY, pb.DEPENDENCY_CONDITION_STARTED]
+    others = {"web": ("api", "db"), "api": ("db",)}.get(name, ())
+    for other in others:
+        if chance.random() < 0.25:
+            spec.depends_on[other] = chance.choice(conditions)
+    if chance.random() < 0.05:
+        spec.ttl = chance.choice([3_000, 20_000])
+
+
+def waits_in_vain(service: pb.Service, others: Iterable[pb.Service]) -> bool:
+    """Whether it depends on something that is not there, or will not be for long."""
+    there: Mapping[str, pb.Service] = {one.meta.name: one for one in others}
+    for name in service.spec.depends_on:
+        other = there.get(name)
+        if other is None or other.meta.deleted_at or other.spec.ttl or not other.spec.replicas:
+            return True
+    return False

@@ -1,0 +1,130 @@
+"""The rules of the simulation on histories that they once took for faults, and on those that are."""
+
+import asyncio
+import random
+
+import pytest
+
+from controlplane.store import api
+from protos import kinds, states
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2 as pb
+from tests.sim.net import End, Network
+from tests.sim.network_rules import BOUND_S, NetworkRules
+from tests.sim.rules import Rules
+from tests.sim.story import Story
+from tests.sim.violation import Violation
+from tests.support import build
+from tests.support.aio import bounded
+
+virtual = bounded(600, virtual_time=True)
+FENCE = api.Fence(key="/orch/leader", version=1)
+
+
+class History:
+    """Writes, one after the other, under the rules of every commit."""
+
+    def __init__(self) -> None:
+        self.rules = Rules(Story())
+        self._revision = 0
+
+    def write(self, value: kinds.StoredObject) -> None:
+        self._revision += 1
+        event = api.Event(key=kinds.key(value), value=value.SerializeToString(), version=self._revision)
+        self.rules.check(self._revision, [event], FENCE)
+
+
+def served(state: states.State, desired: pb.DesiredState.ValueType) -> pb.Task:
+    return build.task(1, state, ident="web-1-a", desired=desired, created_at=1)
+
+
+def begun() -> History:
+    """A service whose connections have two seconds."""
+    history = History()
+    service = build.service()
+    service.spec.template.drain_seconds = 2
+    service.spec.template.container.ports.add(target=80)
+    history.write(build.revision(service))
+    return history
+
+
+@virtual
+async def test_a_task_that_was_told_to_stop_before_it_ran_is_not_told_again_by_the_loss_of_its_node() -> None:
+    """It drained long ago, where nobody could hear of it."""
+    history = begun()
+    history.write(served(states.ASSIGNED, pb.DESIRED_STATE_RUNNING))
+    history.write(served(states.ASSIGNED, pb.DESIRED_STATE_SHUTDOWN))
+    history.write(served(states.RUNNING, pb.DESIRED_STATE_SHUTDOWN))
+    await asyncio.sleep(20)
+    history.write(served(states.ORPHANED, pb.DESIRED_STATE_SHUTDOWN))
+    history.rules.check_stops([("web-1-a", asyncio.get_running_loop().time())])
+
+
+@virtual
+async def test_a_signal_in_the_middle_of_draining_is_found() -> None:
+    history = begun()
+    history.write(served(states.RUNNING, pb.DESIRED_STATE_RUNNING))
+    await asyncio.sleep(20)
+    history.write(served(states.RUNNING, pb.DESIRED_STATE_SHUTDOWN))
+    await asyncio.sleep(1.5)
+    with pytest.raises(Violation, match=r"1\.5 s later"):
+        history.rules.check_stops([("web-1-a", asyncio.get_running_loop().time())])
+
+
+class Told:
+    """What a leader tells the node n2, which has applied that it sends connections to web-1-a."""
+
+    def __init__(self) -> None:
+        self.rules = NetworkRules()
+        network = Network(random.Random(1), self.rules)
+        self.leader, _ = End(network, "cp1", "n2"), End(network, "n2", "cp1")
+        self.node(pb.NODE_STATE_READY)
+        ready = wire.NetworkService(id="s1", endpoints=[wire.Endpoint(task_id="web-1-a", ready=True)])
+        self.assign(wire.Assignment(type=wire.Assignment.TYPE_COMPLETE, results_in=1, services=[ready]))
+        self.rules.arrived(self.leader, wire.AgentMessage(network_applied=wire.NetworkApplied(sequence=1)))
+
+    def node(self, state: pb.NodeState.ValueType) -> None:
+        self.rules.note(None, build.node("n2", state=state))
+
+    def assign(self, assignment: wire.Assignment) -> None:
+        self.rules.sent(self.leader, wire.LeaderMessage(assignment=assignment))
+
+    def stop(self) -> None:
+        self.rules.note(None, served(states.RUNNING, pb.DESIRED_STATE_SHUTDOWN))
+
+    def let_go(self) -> None:
+        self.assign(wire.Assignment(type=wire.Assignment.TYPE_INCREMENTAL, results_in=2, withdrawn_tasks=["web-1-a"]))
+
+
+@pytest.mark.parametrize("away_s", [0.0, BOUND_S - 0.1])
+@virtual
+async def test_a_node_that_has_just_been_lost_is_waited_for(away_s: float) -> None:
+    told = Told()
+    told.node(pb.NODE_STATE_DISCONNECTED)
+    await asyncio.sleep(away_s)
+    told.stop()
+    with pytest.raises(Violation, match="let go last"):
+        told.let_go()
+
+
+@pytest.mark.parametrize("state", [pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN])
+@virtual
+async def test_what_was_let_go_while_a_node_was_given_up_may_be_told_to_it_when_it_is_back(
+    state: pb.NodeState.ValueType,
+) -> None:
+    """And what is stopped after that waits for it again."""
+    told = Told()
+    told.node(state)
+    await asyncio.sleep(BOUND_S + 0.1)
+    told.stop()
+    await asyncio.sleep(1)
+    told.node(pb.NODE_STATE_READY)
+    told.let_go()
+    back = Told()
+    back.node(state)
+    await asyncio.sleep(BOUND_S + 0.1)
+    back.node(pb.NODE_STATE_READY)
+    await asyncio.sleep(0.1)
+    back.stop()
+    with pytest.raises(Violation, match="let go last"):
+        back.let_go()

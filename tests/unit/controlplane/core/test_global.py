@@ -1,0 +1,69 @@
+"""A global service has one task on each node that fits, through updates, drains and losses."""
+
+from controlplane.core import plan, tasks
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.rollouts import World
+
+COMPLETED = pb.ROLLOUT_STATE_COMPLETED
+
+
+def everywhere(nodes: int = 3, **update: object) -> World:
+    """A global service on that many nodes."""
+    world = World(replicas=0, update=pb.UpdatePolicy(monitor=1, **update))  # type: ignore[arg-type]  # fields by name
+    changed = plan.copy(world.service)
+    changed.spec.mode = pb.SERVICE_MODE_GLOBAL
+    world.shelf.put(changed)
+    for number in range(1, nodes + 1):
+        world.shelf.put(build.node(f"n{number}"))
+    world.steps(4)
+    return world
+
+
+def homes(world: World) -> list[str]:
+    return sorted(task.node_id for task in world.tasks if tasks.is_ready(task))
+
+
+def change_node(world: World, name: str, **fields: int) -> None:
+    node = plan.copy(next(one for one in world.shelf.all(pb.Node) if one.meta.name == name))
+    node.spec.availability = fields.get("availability", node.spec.availability)  # type: ignore[assignment]
+    node.status.state = fields.get("state", node.status.state)  # type: ignore[assignment]
+    world.shelf.put(node)
+
+
+def test_one_task_on_each_node_and_on_those_that_join() -> None:
+    world = everywhere()
+    assert homes(world) == ["n1", "n2", "n3"]
+    assert {task.meta.name.rsplit("-", 1)[0] for task in world.tasks} == {"web-n1", "web-n2", "web-n3"}
+    assert world.service.status.message == "3 of 3 ready"
+    world.shelf.put(build.node("n4"))
+    world.steps(2)
+    assert homes(world) == ["n1", "n2", "n3", "n4"]
+
+
+def test_a_drained_node_loses_its_task_and_a_paused_one_keeps_it() -> None:
+    world = everywhere()
+    change_node(world, "n1", availability=pb.AVAILABILITY_DRAIN)
+    change_node(world, "n2", availability=pb.AVAILABILITY_PAUSE)
+    world.apply("good:2")
+    world.steps(12)
+    assert homes(world) == ["n2", "n3"]
+    assert world.images() == ["good:1", "good:2"], "a paused node gets no new task"
+    assert world.rollout.state == COMPLETED
+    change_node(world, "n2", availability=pb.AVAILABILITY_ACTIVE)
+    world.steps(6)
+    assert world.images() == ["good:2", "good:2"]
+
+
+def test_what_a_lost_node_had_is_not_made_anywhere_else() -> None:
+    world = everywhere()
+    lost = next(task for task in world.tasks if task.node_id == "n1")
+    change_node(world, "n1", state=pb.NODE_STATE_DOWN)
+    world.end(lost, states.ORPHANED)
+    world.steps(5)
+    assert homes(world) == ["n2", "n3"]
+    assert world.service.status.settled
+    change_node(world, "n1", state=pb.NODE_STATE_READY)
+    world.steps(3)
+    assert homes(world) == ["n1", "n2", "n3"]

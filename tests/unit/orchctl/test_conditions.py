@@ -1,0 +1,79 @@
+"""What `wait --for` waits for, and when that is so or never can be."""
+
+import pytest
+
+from orchctl import conditions, words
+from orchctl.conditions import Now
+from orchctl.errors import InvalidInput
+from orchctl.progress import Phase, Target
+from protos import kinds
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import samples
+
+
+def phase(condition: str, value: kinds.StoredObject, *, gone: bool = False) -> Phase:
+    """Where an object stands."""
+    now = Now(value=None if gone else value, tasks=[], now_ms=samples.NOW_MS)
+    return conditions.parse(condition, kinds.of(value))(Target.of(value), now).phase
+
+
+def service(*, ready: int = 3, updated: int = 3, settled: bool = True) -> pb.Service:
+    made = samples.service(asked=3, ready=ready, settled=settled)
+    made.status.updated = updated
+    return made
+
+
+DOWN = samples.node()
+DOWN.status.state = pb.NODE_STATE_DOWN
+FAILED = samples.task(1, state=pb.TASK_STATE_FAILED)
+D, W, I = Phase.DONE, Phase.WAITING, Phase.IMPOSSIBLE  # noqa: E741 - a table's heads
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "expected"),
+    [
+        ("settled", service(), D),
+        ("settled", service(settled=False), W),
+        ("ready", service(settled=False), D),
+        ("ready", service(ready=2, settled=False), W),
+        ("rollout", service(), D),
+        ("rollout", service(updated=1, settled=False), W),
+        ("ready", samples.task(1), D),
+        ("ready", samples.PENDING, W),
+        ("ready", FAILED, I),
+        ("ready", samples.node(), D),
+        ("ready", DOWN, W),
+        ("deleted", service(), W),
+        ("status.ready=3", service(), D),
+        ("status.ready=0", service(ready=0, settled=False), D),
+        ("status.ready=2", service(), W),
+        ("status.settled=false", service(settled=False), D),
+        ("spec.mode=replicated", service(), D),
+        ("spec.availability=drain", samples.node(), W),
+        ("meta.labels.app=", service(), D),
+    ],
+)
+def test_where_an_object_stands(condition: str, value: kinds.StoredObject, expected: Phase) -> None:
+    assert phase(condition, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"), [("deleted", D), ("settled", I), ("ready", I), ("rollout", I), ("status.ready=3", I)]
+)
+def test_what_is_gone_is_deleted_and_never_anything_else(condition: str, expected: Phase) -> None:
+    assert phase(condition, service(), gone=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind", "message"),
+    [
+        ("red", "service", "no condition 'red'"),
+        ("ready", "network", "a network is never ready"),
+        ("rollout", "node", "a node is never rollout"),
+        ("spec.replicass=1", "service", "a service has no field spec.replicass"),
+        ("spec=1", "service", "not one value"),
+    ],
+)
+def test_what_can_never_be_asked_is_refused(condition: str, kind: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        conditions.parse(condition, words.kind(kind))
