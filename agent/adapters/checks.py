@@ -186,14 +186,15 @@ async def _resolve_one(
 
 
 async def _question(server: tuple[str, int], name: str, kind: int, timeout_s: float) -> wire.Answer:
+    where = f"{families.bracketed(server[0])}:{server[1]}"
     for left in reversed(range(TRIES)):
         try:
             return await nameclient.ask(server, name, kind, timeout_s=timeout_s)
         except ConnectionRefusedError:
-            raise Broken(f"nobody answers at {server[0]}:{server[1]}: no name server runs there") from None
+            raise Broken(f"nobody answers at {where}: no name server runs there") from None
         except TimeoutError:
             if not left:
-                raise Broken(f"no answer from {server[0]}:{server[1]} within {timeout_s:g} s") from None
+                raise Broken(f"no answer from {where} within {timeout_s:g} s") from None
     raise AssertionError("the last try returns or raises")
 
 

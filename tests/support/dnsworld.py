@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,17 @@ Worlds = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @contextlib.asynccontextmanager
-async def world_of(resolv_conf: Path, *, idle_s: float = 5, budget: Budget | None = None) -> AsyncIterator[World]:
-    outside, port = free_port(FIRST, SECOND), free_port("127.0.0.1")
+async def world_of(
+    resolv_conf: Path,
+    *,
+    idle_s: float = 5,
+    budget: Budget | None = None,
+    port: int = 0,
+    early: Sequence[socket.socket] = (),
+    listening: bool = True,
+) -> AsyncIterator[World]:
+    """It listens at 127.0.0.1, at a `port` that is free unless one is given."""
+    outside, port = free_port(FIRST, SECOND), port or free_port("127.0.0.1")
     zone, strangers = Zone(), set[str]()
     endpoints = [dpb.Endpoint(task_id=f"big-{n}-a", slot=n, address=f"10.1.0.{n}", ready=True) for n in range(1, 201)]
     zone.update(
@@ -74,10 +83,12 @@ async def world_of(resolv_conf: Path, *, idle_s: float = 5, budget: Budget | Non
         port=port,
         idle_s=idle_s,
         budget=budget,
+        early=early,
     )
     async with serving(FIRST, outside) as first, serving(SECOND, outside) as second, asyncio.TaskGroup() as group:
         running = group.create_task(ours.run())
-        await ours.listen("127.0.0.1")
+        if listening:
+            await ours.listen("127.0.0.1")
         world = World(
             ours=ours,
             port=port,

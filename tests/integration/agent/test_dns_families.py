@@ -1,6 +1,7 @@
 """The name server with addresses of both families, its own and others'."""
 
 import asyncio
+import select
 import socket
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.support.aio import bounded
-from tests.support.dnsworld import Worlds, texts, world_of
+from agent import early
+from tests.support.aio import bounded, until
+from tests.support.dnsworld import Worlds, free_port, texts, world_of
 
 
 @pytest.fixture
@@ -30,6 +32,27 @@ async def test_it_answers_at_an_address_of_each_family(worlds: Worlds) -> None:
             for send in (dns.asyncquery.udp, dns.asyncquery.tcp):
                 query = dns.message.make_query("web.default.orch", "A")
                 assert texts(await send(query, host, timeout=5, port=world.port)) == {"10.96.0.7"}
+
+
+@bounded(20)
+async def test_a_socket_of_each_family_may_have_been_there_before(worlds: Worlds) -> None:
+    """What was asked at it meanwhile is answered; one that is of no use is closed."""
+    hosts = ("127.0.0.1", "::1")
+    port = free_port("127.0.0.1", "127.0.0.9")
+    sockets = [early.bound(host, port) for host in (*hosts, "127.0.0.9")]
+    query = dns.message.make_query("web.default.orch", "A")
+    async with worlds(port=port, early=sockets, listening=False) as world:
+        asking = [asyncio.create_task(dns.asyncquery.udp(query, host, timeout=5, port=port)) for host in hosts]
+        await until(lambda: all(map(holds_something, sockets[:2])), what="the questions have come")
+        await world.ours.listen(*hosts)
+        for each in asking:
+            assert texts(await each) == {"10.96.0.7"}
+        assert [one.fileno() >= 0 for one in sockets] == [True, True, False]
+
+
+def holds_something(opened: socket.socket) -> bool:
+    """Something came that nobody has read."""
+    return bool(select.select([opened], [], [], 0)[0])
 
 
 @bounded(20)

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 from agent.adapters import rules
+from agent.adapters.checks import NetworkChecks
 from agent.adapters.netlink import Netlink
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from tests.support import twins
 from tests.support.fake_leader import endpoint, service
 from tests.support.machines import Lan, Machine
 from tests.support.netlab import DUAL, INGRESS, IPV4, PORTS, TCP, Lab, LabNode
-from tests.support.places import VIRTUAL, Place, names
+from tests.support.places import VIRTUAL, Place, names, refused
 
 pytestmark = pytest.mark.root
+
+NAME_PORT = 5353
 
 VXLAN, ROUTES, AUTO = dpb.NETWORK_MODE_VXLAN, dpb.NETWORK_MODE_ROUTES, dpb.NETWORK_MODE_AUTO
 
@@ -68,16 +71,18 @@ def test_a_machine_that_has_its_way_out_from_advertisements_keeps_it(lab: Lab, o
 
 @pytest.mark.parametrize("lab", [DUAL], indirect=True)
 def test_a_machine_that_is_a_node_no_more_has_nothing_of_ipv6(lab: Lab, one: LabNode) -> None:
-    """Neither routes nor the address by which others sent to it."""
+    """Neither routes nor the address by which others sent to it; what it heard before it hears again."""
     lab.task(one, "web-1", 2)
     lab.serve(service("web", endpoint("10.112.1.2"), ports=PORTS))
     assert "fe80::6f72:6368:" in one.run("ip", "-6", "addr")
     one.stop()
-    one.run(sys.executable, "-m", "agent.leave")
+    one.run(sys.executable, "-m", "agent.leave", f"--state={one.folder}", "--cgroup-parent=/orch-is-not-there")
     left = one.run("ip", "-6", "route") + one.run("ip", "-6", "addr")
     assert "fd00:" not in left
     assert "6f72:6368" not in left
     assert "2001:db8::1" in left
+    parameters = [f"/proc/sys/net/ipv6/conf/{name}" for name in ("all/forwarding", "lan/accept_ra")]
+    assert one.run("cat", *parameters).split() == ["0", "1"]
     one.start()
 
 
@@ -94,6 +99,38 @@ def test_traffic_of_both_families_is_counted(lab: Lab, one: LabNode) -> None:
     assert found[twins.twin(VIRTUAL)].requests == 3
     assert found[VIRTUAL].requests == 0
     assert found["tcp 8080"].requests == 4
+
+
+@pytest.mark.parametrize("lab", [DUAL], indirect=True)
+def test_a_port_that_is_closed_counts_refusals_of_both_families(lab: Lab, one: LabNode) -> None:
+    """Each family has a set of its own; the port is one."""
+    lab.serve(service("web", ports=(TCP, INGRESS)))
+    refused(lab.outside, one.address, 8080)
+    refused(Place(lab.outside.path), one.address, 8080)
+    with one.entered():
+        assert rules.counters()["tcp 8080"].refused == 2
+
+
+@pytest.mark.parametrize("lab", [DUAL], indirect=True)
+def test_a_check_tries_each_way_and_port_by_both_families(lab: Lab, one: LabNode) -> None:
+    """Nobody answers questions for names here, and that is said of each family, too."""
+    lab.task(one, "web-1", 2)
+    lab.serve(service("web", endpoint("10.112.1.2"), ports=PORTS))
+    asked = dpb.NetworkCheckRequest(network=one.described, services=one.services.values(), timeout=1000)
+    findings = one.call(NetworkChecks(one.underlay, name_port=NAME_PORT).run(asked))
+    mute = "nobody answers at {}:5353: no name server runs there"
+    assert {f"{each.target}: {each.what}": each.problem for each in findings} == {
+        "x: packets of 1500 bytes": "",
+        "x: IPv6 packets of 1500 bytes": "",
+        "x: UDP, a question to its name server": mute.format("10.112.2.1"),
+        "x: IPv6 UDP, a question to its name server": mute.format("[fd00:112:0:2::1]"),
+        "names: name server 10.112.1.1": mute.format("10.112.1.1"),
+        "default/web: port 80 at 10.113.0.1": "",
+        "default/web: UDP port 80 at 10.113.0.1": "",
+        "default/web: port 80 at fd00:113::1": "",
+        "default/web: UDP port 80 at fd00:113::1": "",
+    }
+    assert not [each for each in findings if each.unknown]
 
 
 class DualMachine(Machine):

@@ -6,7 +6,7 @@ import pytest
 
 from agent.adapters import rules
 from tests.support.fake_leader import endpoint, service
-from tests.support.netlab import INGRESS, PORTS, TCP, Lab, LabNode
+from tests.support.netlab import EVERY_KIND, INGRESS, PORTS, TCP, Lab, LabNode
 from tests.support.places import VIRTUAL, names, prohibited, refused
 from tests.support.waiting import until
 
@@ -85,6 +85,7 @@ def test_traffic_is_counted(lab: Lab, one: LabNode) -> None:
     assert found["tcp 8080"].bytes > 2 * 200
 
 
+@EVERY_KIND
 def test_who_is_refused_is_counted(lab: Lab, one: LabNode) -> None:
     """Where no task is ready, at a port that there is not, and where a task's networks do not let them in."""
     lab.task(one, "web-1", 2)
@@ -98,16 +99,17 @@ def test_who_is_refused_is_counted(lab: Lab, one: LabNode) -> None:
     names(client, times=2)
     with one.entered():
         found = rules.counters()
-    assert found[VIRTUAL].requests == 4
-    assert found[VIRTUAL].refused == 1
-    assert found["10.112.1.2"].refused == 1
-    assert found[VIRTUAL].packets > 4
+    again = range(1 + one.six)  # of IPv6 the kernel may ask once more, see `prohibited`
+    assert found[one.at(VIRTUAL)].requests - 4 in again
+    assert found[one.at(VIRTUAL)].refused == 1
+    assert found[one.at("10.112.1.2")].refused - 1 in again
+    assert found[one.at(VIRTUAL)].packets > 4
     lab.serve(service("web", endpoint("10.112.1.2", ready=False), ports=(TCP, INGRESS)), known, elsewhere)
     refused(client, VIRTUAL, 80)
     refused(lab.outside, one.address, 8080)
     with one.entered():
         found = rules.counters()
-    assert found[VIRTUAL].refused == 2
+    assert found[one.at(VIRTUAL)].refused == 2
     assert found["tcp 8080"].refused == 1
 
 

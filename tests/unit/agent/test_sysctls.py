@@ -50,6 +50,15 @@ def test_what_somebody_else_has_set_is_theirs(kernel: Path, tmp_path: Path) -> N
     assert values(kernel) == ["1", "0"]
 
 
+def test_what_has_gone_is_not_put_back(kernel: Path, tmp_path: Path) -> None:
+    """A device, and its parameters with it."""
+    parameters = sysctls.Parameters(tmp_path / "note")
+    parameters.set("loose", "1")
+    parameters.set("forward", "1")
+    (kernel / "loose").unlink()
+    assert parameters.put_back() == ["forward"]
+
+
 @pytest.mark.parametrize("note", ["", "[]", '{"boot": "first"}', '{"boot": "first", "before": {"forward": 3}}'])
 def test_a_damaged_note_is_as_good_as_none(kernel: Path, tmp_path: Path, note: str) -> None:
     (tmp_path / "note").write_text(note)

@@ -38,6 +38,25 @@ def test_a_service_is_its_address_its_ports_and_its_tasks() -> None:
     ]
 
 
+def test_addresses_of_both_families_are_summed() -> None:
+    """Of the service and of its tasks."""
+    both = wire.NetworkService()
+    both.CopyFrom(WEB)
+    both.address6, both.endpoints[0].address6 = "fd00:201::1", "fd00:112:0:1::2"
+    counters = wire.NodeCounters(
+        traffic=[
+            counter("10.201.0.1", 4, bytes=900),
+            counter("fd00:201::1", 2, bytes=90),
+            counter("10.112.1.2", 0, refused=3),
+            counter("fd00:112:0:1::2", 0, refused=1),
+        ]
+    )
+    assert list(usage.named(counters, NODE, usage.owners([both]), {}).services) == [
+        api.ServiceTraffic(namespace="shop", service="web", connections=6, refused=4, bytes=990)
+    ]
+    assert "" not in usage.owners([wire.NetworkService(namespace="shop", name="headless")])
+
+
 def test_a_task_has_its_name() -> None:
     """One that the leader does not know keeps its id."""
     counters = wire.NodeCounters(usage=api.NodeUsage(tasks=[api.TaskUsage(task_id="t1"), api.TaskUsage(task_id="t2")]))
