@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from controlplane.core import events, happenings, plan
 from controlplane.core.happenings import Happening
 from controlplane.store.snapshots import Change, Snapshot
+from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 KEY = "events"
@@ -38,7 +39,10 @@ class Events:
         self._left_out = 0
         self._lack_planned = 0
         self._due_ms = 0
+        self._kept: set[str] = set()
+        """The keys of those that are there."""
         self._counts: Counter[str] = Counter()
+        """Of them, by namespace."""
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         if change.kind.message is pb.Event:
@@ -50,15 +54,14 @@ class Events:
         return [KEY] if resting and self._waiting else []
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        self._counts = events.count(snapshot.all(pb.Event).values())
+        known = snapshot.all(pb.Event)
+        self._kept, self._counts = set(known), events.count(known.values())
         return [KEY]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - there is one key
         known = snapshot.all(pb.Event)
         self._planned = self._lack_planned = 0
         too_many = self._limits.exceeded(self._counts)
-        if too_many:
-            self._counts = events.count(known.values())
         if not self._waiting and not too_many:
             return plan.NOTHING
         if now_ms < self._due_ms and not too_many:
@@ -99,10 +102,15 @@ class Events:
             yield Happening(about=_CLUSTER, reason="EventsLeftOut", message=text, warning=True, at_ms=now_ms)
 
     def _note_event(self, change: Change) -> Iterable[str]:
-        """Keeps count, whoever has written it. What it is off by is put right when it seems to be too much."""
+        """Keeps count, whoever has written it; by keys, since what was counted already may be told of once more."""
         event = change.after or change.before
         assert event is not None, "a change is of an object"
-        self._counts[event.meta.namespace] += (change.after is not None) - (change.before is not None)
+        key, was_there = kinds.key(event), len(self._kept)
+        if change.after is not None:
+            self._kept.add(key)
+        else:
+            self._kept.discard(key)
+        self._counts[event.meta.namespace] += len(self._kept) - was_there
         return [KEY] if change.before is None and self._limits.exceeded(self._counts) else []
 
 

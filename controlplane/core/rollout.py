@@ -74,8 +74,9 @@ def can_go_back(status: pb.RolloutStatus) -> bool:
 
 def _begin(service: pb.Service, target_id: str, now_ms: int) -> pb.RolloutStatus:
     before = service.status
-    # What stood there in good order a moment ago is good, even if it was not watched to the end.
-    good = before.revision_id if before.settled else before.rollout.stable_revision_id
+    # What stood there in good order a moment ago is good, even if it was not watched to the end. Nothing stands for
+    # nothing: without tasks a revision has not shown what it is worth.
+    good = before.revision_id if before.settled and before.ready else before.rollout.stable_revision_id
     return pb.RolloutStatus(
         state=ROLLING,
         revision_id=target_id,
@@ -145,12 +146,14 @@ def is_good(slot: slots.Slot, goal: pb.Revision) -> bool:
 def _finish(
     status: pb.RolloutStatus, policy: update_policy.Policy, now_ms: int, *, at_once: bool
 ) -> tuple[pb.RolloutStatus, int | None]:
+    """`at_once`: there are no tasks to watch, and none that show that it is good."""
     watched_until = status.progressed_at + policy.monitor_ms
     if now_ms < watched_until and not at_once:
         status.state = ROLLING
         return status, watched_until
     status.state = COMPLETED
-    status.stable_revision_id = status.revision_id
+    if not at_once:
+        status.stable_revision_id = status.revision_id
     return status, None
 
 

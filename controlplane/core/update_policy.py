@@ -56,10 +56,11 @@ def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
 
 
 def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrder.ValueType:
-    """Two tasks cannot have one port of a node, so those that take one stop first."""
+    """Two tasks cannot have one port of a node, or one of its things, so those that take such stop first."""
+    taken = demand.of(template)
     if update.order != pb.UPDATE_ORDER_UNSPECIFIED:
         return update.order
-    return pb.UPDATE_ORDER_STOP_FIRST if demand.of(template).ports else pb.UPDATE_ORDER_START_FIRST
+    return pb.UPDATE_ORDER_STOP_FIRST if taken.ports or taken.generic else pb.UPDATE_ORDER_START_FIRST
 
 
 def _amounts(update: pb.UpdatePolicy, template: pb.TaskTemplate, number: int) -> tuple[int, int]:

@@ -88,7 +88,10 @@ class People:
             spec.template.restart.attempts = self._chance.randint(0, 2)
         if self._chance.random() < 0.3:
             spec.on_node_loss.replace_after = self._chance.choice([1, 1_000, 10_000])
-        self._add_wishes(spec)
+        if name != EVERYWHERE:
+            self._add_wishes(spec)
+        elif self._chance.random() < 0.3:
+            spec.template.placement.constraints.append("node.labels.zone == b")
         crowds.add_around(self._chance, spec.template)
         crowds.add_relations(self._chance, name, spec)
         return spec

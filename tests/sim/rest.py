@@ -30,7 +30,7 @@ def _not_whole(rules: Rules) -> Iterator[str]:
     """What the service's status says is not asked here: the slots are counted, and the templates compared."""
     known = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
     templates = {one.meta.id: (one.written, one.restarted_at) for one in known}
-    nodes = sorted(node.meta.id for node in rules.nodes())
+    nodes = sorted(rules.nodes(), key=lambda node: node.meta.id)
     for service in rules.services():
         serving = [
             (task.slot, task.target_node_id)
@@ -42,7 +42,8 @@ def _not_whole(rules: Rules) -> Iterator[str]:
         ]
         wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
         if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
-            wanted = [(0, node) for node in nodes]
+            in_one_zone = "node.labels.zone == b" in service.spec.template.placement.constraints
+            wanted = [(0, node.meta.id) for node in nodes if not in_one_zone or node.meta.labels["zone"] == "b"]
         if sorted(serving) != wanted:
             yield f"{kinds.label(service)} wants {wanted}; {sorted(serving)} serve"
         if service.status.rollout.state != pb.ROLLOUT_STATE_COMPLETED:

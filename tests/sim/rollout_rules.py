@@ -112,7 +112,8 @@ def _stops_first(objects: Objects, service: pb.Service) -> bool:
         return service.spec.update.order == pb.UPDATE_ORDER_STOP_FIRST
     goal = {service.status.revision_id, service.status.rollout.stable_revision_id}
     templates = [one.template for one in objects.values() if isinstance(one, pb.Revision) and one.meta.id in goal]
-    return any(demand.of(template).ports for template in (service.spec.template, *templates))
+    taken = [demand.of(template) for template in (service.spec.template, *templates)]
+    return any(one.ports or one.generic for one in taken)
 
 
 def _is_moved(objects: Objects, task: pb.Task) -> bool:

@@ -840,7 +840,9 @@ class UpdatePolicy(_message.Message):
     delay: _builtins.int
     """The wait after a task was replaced, before the next one."""
     order: Global___UpdateOrder.ValueType
-    """Which comes first. When it is left out, `start-first`; where the tasks take ports of their nodes, `stop-first`."""
+    """Which comes first. When it is left out, `start-first`; where the tasks take ports or generic resources of their nodes,
+    `stop-first`.
+    """
     monitor: _builtins.int
     """How long after its start a new task that ends or is restarted counts as failed."""
     progress_deadline: _builtins.int

@@ -84,6 +84,18 @@ def test_start_first_loses_nothing_to_a_broken_revision() -> None:
     assert world.rollout.state == ROLLED_BACK
 
 
+def test_what_ran_nowhere_has_not_shown_that_it_is_good() -> None:
+    """A revision that came and went while there were no replicas is none to go back to."""
+    world = whole(on_failure=ROLLBACK)
+    world.scale(0)
+    world.apply("missing:2")
+    world.until(COMPLETED)
+    world.scale(3)
+    world.apply("broken:3")
+    world.until(ROLLED_BACK)
+    assert world.images() == ["good:1"] * 3
+
+
 def test_a_rollback_is_not_judged_and_lasts_until_the_template_changes() -> None:
     """Even when what it goes back to fails in its turn."""
     world = whole(on_failure=ROLLBACK, order=STOP_FIRST)
