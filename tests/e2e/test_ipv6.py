@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from agent import early
 from protos.families import bracketed
 from protos.orch.v1.objects_pb2 import Task
 from tests.support import cluster, webclients, webimage
@@ -171,6 +173,9 @@ def test_no_request_is_lost_when_tasks_leave(up: LocalCluster, tmp_path: Path) -
 def test_an_agent_that_is_started_again_keeps_its_tasks(up: LocalCluster) -> None:
     """With their addresses, which nobody else gets; and it goes on giving others."""
     before = {task.meta.id: (task.status.address6, task.status.started_at) for task in up.tasks("web")}
+    node = up.nodes()["n1"]
+    gateways = [str(ip_network(subnet)[1]) for subnet in (node.subnet, node.subnet6) if subnet]
+    assert (up.plan.node_folder("n1") / early.NOTE).read_text().split() == gateways, "names are asked for there again"
     agent = up.agent_pid("n1")
     os.kill(agent, signal.SIGKILL)
     until(lambda: up.agent_pid("n1") != agent, what="the agent is started again")
