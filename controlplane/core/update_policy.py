@@ -48,11 +48,16 @@ def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
         together=update.parallelism == 0 and missing == 0 and not update.max_surge,
         delay_ms=update.delay,
         monitor_ms=update.monitor,
-        deadline_ms=update.progress_deadline,
+        deadline_ms=update.progress_deadline + (_stop_ms(template) if missing else 0),
         ratio=_ratio(update.max_failure_ratio),
         on_failure=update.on_failure,
         canary=update.canary,
     )
+
+
+def _stop_ms(template: pb.TaskTemplate) -> int:
+    """How long a task may take to make way: what comes after it cannot be ready before."""
+    return template.stop_grace_period + template.drain_seconds * 1000
 
 
 def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrder.ValueType:

@@ -7,7 +7,7 @@ generation, the leader may not have seen the wish yet.
 
 from collections.abc import Mapping
 
-from controlplane.core import demand, tasks
+from controlplane.core import demand, preemption, tasks
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.violation import Violation
@@ -98,7 +98,12 @@ def _doubles(objects: Objects, service: pb.Service) -> int:
 
 
 def _check_stopped(objects: Objects, service: pb.Service, before: pb.Task, after: pb.Task) -> None:
-    """Where the new one comes first, the old one is not told to stop before the new one works."""
+    """Where the new one comes first, the old one is not told to stop before the new one works.
+
+    One that makes way for another service's is lost for good reason.
+    """
+    if after.status.reason == preemption.REASON:
+        return
     told = before.desired_state < after.desired_state == pb.DESIRED_STATE_SHUTDOWN
     if not told or not tasks.is_ready(before) or _stops_first(objects, service) or _is_moved(objects, before):
         return

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.core import plan, request_errors, tasks
+from controlplane.core import plan, request_errors, tasks, update_policy
+from manifests import defaults
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
@@ -82,6 +83,15 @@ def test_start_first_loses_nothing_to_a_broken_revision() -> None:
     most, fewest = peaks(world, 20)
     assert (most, fewest) == (4, 3)
     assert world.rollout.state == ROLLED_BACK
+
+
+@pytest.mark.parametrize(
+    ("order", "deadline_ms"), [(pb.UPDATE_ORDER_START_FIRST, 1_000), (STOP_FIRST, 1_000 + 10_000 + 2_000)]
+)
+def test_the_time_to_stop_comes_on_top_of_the_deadline(order: pb.UpdateOrder.ValueType, deadline_ms: int) -> None:
+    """Else a deadline as short as the grace of what has to stop first would be missed by every rollout."""
+    spec = pb.ServiceSpec(update=pb.UpdatePolicy(order=order, progress_deadline=1_000))
+    assert update_policy.of(spec, defaults.resolve(spec.template), 3).deadline_ms == deadline_ms
 
 
 def test_what_ran_nowhere_has_not_shown_that_it_is_good() -> None:
