@@ -43,7 +43,7 @@ CROWD_PLANTS = (
         name="a sidecar that ended is not started again",
         bug=instead(around, "_after_init", _main_alone),
         caught_by=REST,
-        hint=6,
+        hint=26,
     ),
     Plant(
         name="a task that is held is started",
@@ -55,7 +55,7 @@ CROWD_PLANTS = (
         name="a dependency that is there counts as fulfilled",
         bug=instead(dependencies, "_is_fulfilled", lambda *_: True),
         caught_by=frozenset({"nobody starts too early"}),
-        hint=4,
+        hint=7,
     ),
     Plant(
         name="what was held is forgotten",
@@ -67,18 +67,18 @@ CROWD_PLANTS = (
         name="a service goes before those that need it",
         bug=instead(dependencies, "needed_by", lambda *_: ()),
         caught_by=frozenset({"what is needed stays"}),
-        hint=49,
+        hint=29,
     ),
     Plant(
         name="sidecars need no room",
         bug=instead(containers, "reserved", lambda template: template.container.resources.reservations),
         caught_by=frozenset({"capacity"}),
-        hint=8,
+        hint=11,
     ),
     Plant(
         name="a service for a while stays for ever",
         bug=instead(expiry, "expire", lambda *_: plan.NOTHING),
         caught_by=REST,
-        hint=4,
+        hint=14,
     ),
 )

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from agent.core.record import Record
@@ -12,9 +11,6 @@ from tests.sim.violation import Violation
 
 STALE_S = 15.0
 """How old what a leader decided from may be when it is written: it may have been frozen in between."""
-
-Reserved = tuple[int, int]
-"""Processors and memory."""
 
 
 class CrowdRules:
@@ -124,13 +120,10 @@ def lacking(task: pb.Task, template: pb.TaskTemplate, running: frozenset[str]) -
     return [one for one in ids if one not in running]
 
 
-def reserved(template: pb.TaskTemplate) -> Reserved:
-    """What a task needs at most at a time, told from the schema's comments."""
-    together: Counter[str] = Counter()
-    for one in (template.container, *template.sidecars):
-        together.update(cpu=one.resources.reservations.cpu, memory=one.resources.reservations.memory)
-    before = [one.resources.reservations for one in template.init]
-    return (
-        max([together["cpu"], *(one.cpu for one in before)]),
-        max([together["memory"], *(one.memory for one in before)]),
-    )
+def reserved(template: pb.TaskTemplate, what: str) -> int:
+    """How much of it a task needs at most at a time, told from the schema's comments."""
+
+    def of(one: pb.Container) -> int:
+        return int(getattr(one.resources.reservations, what))
+
+    return max([sum(map(of, (template.container, *template.sidecars))), *map(of, template.init)])

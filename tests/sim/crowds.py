@@ -35,7 +35,12 @@ def add_around(chance: random.Random, template: pb.TaskTemplate) -> None:
 
 
 def add_relations(chance: random.Random, name: str, spec: pb.ServiceSpec) -> None:
-    """What the service waits for, and for how long it is there."""
+    """What the service waits for, for how long it is there, and how much of a node a companion may take."""
+    if spec.template.sidecars and spec.mode != pb.SERVICE_MODE_GLOBAL and chance.random() < 0.5:
+        # More than half of a node: there are more nodes than services, but not while some are drained.
+        spec.template.sidecars[0].resources.reservations.cpu = 2_100
+        spec.replicas = min(spec.replicas, 1)
+        spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
     conditions = [pb.DEPENDENCY_CONDITION_READY, pb.DEPENDENCY_CONDITION_STARTED]
     others = {"web": ("api", "db"), "api": ("db",)}.get(name, ())
     for other in others:

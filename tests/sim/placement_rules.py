@@ -13,6 +13,7 @@ from typing import Protocol
 from controlplane.core import demand
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import crowd_rules
 from tests.sim.violation import Violation
 
 FRESH_S = 30.0
@@ -149,10 +150,11 @@ def check_capacity(
     """No node over what it has, and nothing of it given twice."""
     for node in nodes:
         here = [task for task in alive if task.node_id == node.meta.id]
-        taken = [demand.of(templates[task.revision_id]) for task in here]
+        used = [templates[task.revision_id] for task in here]
+        taken = [demand.of(one) for one in used]
         capacity, name = node.status.description.capacity, node.meta.name
         for what in ("cpu", "memory", "pids", "disk"):
-            if sum(getattr(one, what) for one in taken) > getattr(capacity, what):
+            if sum(crowd_rules.reserved(one, what) for one in used) > getattr(capacity, what):
                 raise Violation("capacity", f"node {name} was given more {what} than it has")
         if len(here) > capacity.tasks:
             raise Violation("capacity", f"node {name} was given {len(here)} tasks and takes {capacity.tasks}")

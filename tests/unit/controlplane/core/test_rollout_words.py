@@ -1,0 +1,103 @@
+"""What people say to a rollout: pause, resume, promote, abort, undo and restart."""
+
+from pathlib import Path
+
+from controlplane.core import tasks
+from protos import states
+from protos.orch.v1 import control_pb2 as api
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support.rollouts import whole
+
+HERE = Path(__file__).parent / "rollouts"
+
+COMPLETED, PAUSED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_PAUSED
+ROLLED_BACK, WAITING = pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_WAITING
+ROLLBACK = pb.UPDATE_FAILURE_ACTION_ROLLBACK
+STOP_FIRST = pb.UPDATE_ORDER_STOP_FIRST
+
+
+def test_pause_and_resume() -> None:
+    world = whole()
+    world.ask(api.ROLLOUT_ACTION_PAUSE)
+    world.apply("good:2")
+    world.steps(5)
+    assert world.images() == ["good:1"] * 3
+    for task in world.unended:
+        world.end(task, states.FAILED)
+    world.steps(5)
+    assert world.images() == ["good:1"] * 3, "what fails meanwhile is made again as it was"
+    world.ask(api.ROLLOUT_ACTION_RESUME)
+    world.until(COMPLETED)
+    assert world.images() == ["good:2"] * 3
+
+
+def test_a_canary_waits_for_a_word() -> None:
+    world = whole(replicas=4, canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    world.steps(10)
+    assert world.images() == ["good:2", "good:1", "good:1", "good:1"]
+    world.scale(6)
+    world.steps(5)
+    assert world.images().count("good:2") == 1, "more replicas are no canaries"
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.until(COMPLETED)
+    assert world.images() == ["good:2"] * 6
+
+
+def test_a_canary_is_not_promoted_by_stop_and_start() -> None:
+    """It is made again, and waits again."""
+    world = whole(canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    world.ask(api.ROLLOUT_ACTION_STOP)
+    world.steps(3)
+    assert world.images() == []
+    world.ask(api.ROLLOUT_ACTION_START)
+    world.steps(6)
+    assert world.rollout.state == WAITING
+    assert sorted(world.images()) == ["good:1", "good:1", "good:2"]
+
+
+def test_a_canary_that_fails_is_no_canary() -> None:
+    world = whole(canary=1, on_failure=ROLLBACK)
+    world.apply("good:2")
+    world.until(WAITING)
+    new = next(task for task in world.unended if task.revision_id == world.rollout.revision_id)
+    world.end(new, states.FAILED)
+    world.until(ROLLED_BACK)
+    assert world.images() == ["good:1"] * 3
+
+
+def test_abort_goes_back_and_refuses_the_revision() -> None:
+    world = whole(canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    world.ask(api.ROLLOUT_ACTION_ABORT)
+    world.until(ROLLED_BACK)
+    world.steps(5)
+    assert world.images() == ["good:1"] * 3
+    assert world.revision(2).outcome == pb.REVISION_OUTCOME_ABORTED
+
+
+def test_undo_goes_back_to_the_very_revision_and_undo_again_to_the_other() -> None:
+    world = whole()
+    world.apply("good:2")
+    world.until(COMPLETED)
+    world.ask(api.ROLLOUT_ACTION_UNDO)
+    world.until(COMPLETED)
+    assert (world.images(), world.service.status.revision_id) == (["good:1"] * 3, world.revision(1).meta.id)
+    world.ask(api.ROLLOUT_ACTION_UNDO)
+    world.until(COMPLETED)
+    assert world.images() == ["good:2"] * 3
+    assert len(world.shelf.all(pb.Revision)) == 2, "nothing new was made"
+
+
+def test_restart_makes_a_revision_of_the_same_template() -> None:
+    world = whole()
+    before = {task.meta.id for task in world.unended}
+    world.ask(api.ROLLOUT_ACTION_RESTART)
+    world.until(COMPLETED)
+    assert world.images() == ["good:1"] * 3
+    assert not before & {task.meta.id for task in filter(tasks.is_ready, world.tasks)}
+    assert world.revision(2).changes == ["restarted"]
