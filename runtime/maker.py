@@ -88,7 +88,6 @@ class _Making:
         self._made = scripted.Made(
             request={"bundle": "", **{name: value for name, value in body.items() if name != "config"}},
             number=int(body["id"]),
-            folder=place.folder,
             cgroup=(group.layout.controllers, group.layout.unified, group.path, group.folders),
             given=0,
             ready=0,
@@ -119,6 +118,7 @@ class _Making:
     def _begin(self, writer: start.Writer, given: outside.Given) -> None:
         request, born = self._request, writer.begin()
         begun = scripted.Begun(
+            folder=self._place.folder,
             own_pids=self._spec.makes("pid"),
             born=born.number if born is not None else 0,
             opened=tuple(cell.number for cell in self._script.opened),
@@ -128,20 +128,16 @@ class _Making:
         scripted.begin(self._monitors, begun, self._script.part(), [*request.stdio, *given.fds])
 
     def _go_on(self, writer: start.Writer, found: outside.Found) -> None:
-        folder, first = self._place.folder, self._script.next_cell
-        given = outside.Given(script=self._script)
+        first, given = self._script.next_cell, outside.Given(script=self._script)
         tree = rootfs.Tree(
             spec=self._spec,
             overlay=self._request.overlay,
-            stage=folder,
+            stage=self._place.folder,
             cgroup_folders=cgroups.visible_folders(self._place.group),
         )
         ready = writer.go_on(outside.prepare(tree, found, given))
-        state.reserve(os.path.join(folder, state.EXIT_FILE))
-        with protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
-            made = self._made._replace(given=first, ready=ready.number)
-            fds = [*self._report, self._place.lock, listener.fileno(), *given.fds]
-            scripted.go_on(self._monitors, made, self._script.part(), fds)
+        made = self._made._replace(given=first, ready=ready.number)
+        scripted.go_on(self._monitors, made, self._script.part(), [*self._report, self._place.lock, *given.fds])
         given.close()
 
     def _give_up(self) -> None:

@@ -69,22 +69,22 @@ def _supervise(folder: str, memory: machine.Memory) -> None:
     script.call("read", wake, script.room(8), 8)
     script.call("unshare", start.SHARED_FILES)
     script.call("write", told, "1", 1)
-    begun = scripted.Begun(own_pids=True, born=0, opened=(), stdio=0, log=(os.path.join(folder, "log"), 4096, 1))
+    log = (os.path.join(folder, "log"), 4096, 1)
+    begun = scripted.Begun(folder=folder, own_pids=True, born=0, opened=(), stdio=0, log=log)
     made = scripted.Made(
         request={"container": "rehearsal", "bundle": ""},
         number=0,
-        folder=folder,
         cgroup=((), "", "/rehearsal", ()),
         given=0,
         ready=0,
         state=scripted.known_before("rehearsal", "", "/rehearsal"),
     )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs, protocol.listen(os.path.join(folder, state.SOCKET_FILE)) as listener:
+    with ours, theirs:
         scripted.begin(ours, begun, script.part(), [])
         made = made._replace(given=script.next_cell, ready=script.answer("umask", 0o022).number)
         script.call("exit_group", 0)
-        fds = [theirs.fileno(), theirs.fileno(), os.open(folder, os.O_PATH), listener.fileno()]
+        fds = [theirs.fileno(), theirs.fileno(), os.open(folder, os.O_PATH)]
         scripted.go_on(ours, made, script.part(), fds)
         prepared = supervisor.prepare()
         container = scripted.Container(*protocol.receive_packet(theirs), theirs, memory)

@@ -4,8 +4,8 @@
     ────────                                    ───────                              ─────────────
     a beginning [stdio …, what it is given …] ──►
     the script's first part                 ──► into its memory; clone            ──►
-    makes the rest                                                                   enters namespaces and cgroup, waits
-    what was made [reporter, lock, listener, …] ──►
+    makes the rest                              listens                              enters namespaces and cgroup, waits
+    what was made [reporter, lock, …]       ──►
     the script's second part                ──► into its memory; wake             ──►
                                             ◄── a byte: it has descriptors of its own
                                                                                      the other steps
@@ -44,6 +44,7 @@ _SETUP_TIMEOUT_MS: Final = birth.SETUP_TIMEOUT_S * 1000
 class Begun(NamedTuple):
     """What a monitor must know to begin."""
 
+    folder: str
     own_pids: bool
     born: int  # the cell with the first process's pid, when that is not the clone; else 0
     opened: tuple[int, ...]  # the cells with what the first process opens while it shares our descriptors
@@ -56,7 +57,6 @@ class Made(NamedTuple):
 
     request: dict[str, Any]  # without the configuration
     number: int
-    folder: str
     cgroup: tuple[tuple[tuple[str, str], ...], str, str, tuple[str, ...]]  # a layout's two fields, path, folders
     given: int  # the first cell of what the second part is given
     ready: int  # the cell that tells that only the program's execution was left; 0: there is no second part
@@ -69,7 +69,7 @@ def begin(monitors: socket.SocketType, begun: Begun, pieces: Sequence[machine.Pi
 
 
 def go_on(monitors: socket.SocketType, made: Made, pieces: Sequence[machine.Piece], fds: Sequence[int]) -> None:
-    """Pass the rest on, with [reporter, lock, listener, what the second part is given …]."""
+    """Pass the rest on, with [reporter, lock, what the second part is given …]."""
     _send(monitors, made, pieces, fds)
 
 
@@ -131,7 +131,8 @@ class Container:
         self._memory = memory
         self._stdio = fds[: self._begun.stdio]
         self._theirs = fds[self._begun.stdio :]  # of ours, what we close once the first process has its own
-        self._lock = self._listener = self._told = -1
+        self._lock = self._told = -1
+        self._listener: socket.socket | None = None
         self._log: logs.LogFile | None = None
         self._pipes: tuple[int, ...] = ()
         self._pid = self._pid_start = 0
@@ -157,6 +158,9 @@ class Container:
         if begun.born:
             os.waitpid(self._pid, 0)
             self._pid = self._memory.cell(begun.born) & _PID_BITS
+        # While the launcher makes the rest.
+        state.reserve(f"{begun.folder}/{state.EXIT_FILE}")
+        self._listener = protocol.listen(f"{begun.folder}/{state.SOCKET_FILE}")
         self._pid_start = state.process_start(self._pid, zombie=True)
 
     def receive(self, channel: socket.SocketType) -> bool:
@@ -166,10 +170,9 @@ class Container:
             return False
         fields, places = marshal.loads(packet[len(KIND) :])  # noqa: S302 - as before
         self.made = Made(*fields)
-        client, launcher, self._lock, *rest = fds
+        client, launcher, self._lock, *given = fds
         self.report = monitor.Reporter(client, launcher)
         if self.made.ready:
-            self._listener, *given = rest
             self._memory.receive(channel, places)
             self._memory.give(given, self.made.given)
             self._theirs += given
@@ -184,7 +187,7 @@ class Container:
 
     def execute(self, own_start: int) -> supervisor.Supervised:
         """Likewise, without another way; raises StepFailedError and OSError."""
-        made = self.made
+        made, folder = self.made, self._begun.folder
         if not self._pid_start or not made.ready:
             raise StepFailedError
         os.eventfd_write(self._wake, 1)
@@ -199,14 +202,14 @@ class Container:
             known.created_ns,
             known.started_ns,
         )
-        state.write_text(f"{made.folder}/{state.STATE_FILE}.new", text)
+        state.write_text(f"{folder}/{state.STATE_FILE}.new", text)
         if not self._has_become_the_program():
             raise StepFailedError
         # What only the set-up needed.
         self._memory.discard()
         for fd in (self._told, *self._stdio):
             os.close(fd)
-        state.put_in_place(f"{made.folder}/{state.STATE_FILE}")
+        state.put_in_place(f"{folder}/{state.STATE_FILE}")
         os.close(self._lock)  # it is whole
         return self._supervised(known)
 
@@ -258,11 +261,12 @@ class Container:
         return cgroups.Cgroup(layout=Layout(controllers=controllers, unified=unified), path=path, folders=folders)
 
     def _supervised(self, known: state.State) -> supervisor.Supervised:
-        made, own_pids, pid = self.made, self._begun.own_pids, self._pid
+        folder, own_pids, pid = self._begun.folder, self._begun.own_pids, self._pid
+        assert self._listener is not None, "a container that was begun"
         return supervisor.Supervised(
             state=known,
-            folder=made.folder,
-            configured=functools.cache(lambda: _configured(made.folder, pid if own_pids else 0)),
+            folder=folder,
+            configured=functools.cache(lambda: _configured(folder, pid if own_pids else 0)),
             own_pids=own_pids,
             poststart=(),
             cgroup=self._group(),
@@ -270,26 +274,28 @@ class Container:
             log=self._log,
             master=-1,
             channel=None,
-            listener=socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self._listener),
+            listener=self._listener,
             scripted=True,
         )
 
     def _start_again(self, root: str) -> supervisor.Supervised:
         """Undo all, and make the container in the other way."""
         monitor.detach()
-        config = state.load_config(self.made.folder)
+        config = state.load_config(self._begun.folder)
         self.kill()
         if self._theirs:
             self._close_theirs()
-        for fd in (self._listener, self._told, *self._pipes):
+        for fd in (self._told, *self._pipes):
             if fd >= 0:
                 os.close(fd)
+        if self._listener is not None:
+            self._listener.close()
         if self._log is not None:
             self._log.close()
         group = self._group()
         group.kill_all()
         group.delete()
-        state.remove_folder(self.made.folder)
+        state.remove_folder(self._begun.folder)
         os.close(self._lock)
         body = {**self.made.request, "config": config}
         return monitor.create(monitor.parse(body, root, tuple(self._stdio)), self.report)
