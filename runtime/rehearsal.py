@@ -65,8 +65,8 @@ def _clear(root: str) -> None:
 
 def _supervise(folder: str, memory: machine.Memory) -> None:
     script = steps.Script(memory.address)
-    wake, told = script.given(), script.given()
-    script.call("read", wake, script.room(8), 8)
+    wake, _, told = script.given(), script.given(), script.given()
+    script.call("poll", script.cell_address(wake), 2, -1)
     script.call("unshare", start.SHARED_FILES)
     script.call("write", told, "1", 1)
     log = (os.path.join(folder, "log"), 4096, 1)

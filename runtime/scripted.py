@@ -38,6 +38,8 @@ _STATE: Final = (
     '%s, "pid": %d, "pid_start": %d, "monitor_pid": %d, "monitor_start": %d, "created_ns": %d, "started_ns": %d}'
 )
 _PID_BITS: Final = 0xFFFFFFFF
+_EVENTS_SHIFT: Final = 32
+"""Where `events` is in poll(2)'s struct, which begins with the descriptor."""
 _SETUP_TIMEOUT_MS: Final = birth.SETUP_TIMEOUT_S * 1000
 
 
@@ -150,9 +152,10 @@ class Container:
             (ours_out, theirs_out), (ours_err, theirs_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
             self._pipes, pipes = (ours_out, ours_err), [theirs_out, theirs_err]
         self._told, told = os.pipe2(os.O_CLOEXEC)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._theirs = [self._wake, told, *pipes, *given]
-        self._memory.give([self._wake, told, *(self._stdio or pipes), *given])
+        self._wake, monitor = os.eventfd(0, os.EFD_CLOEXEC), os.pidfd_open(os.getpid())
+        self._theirs = [self._wake, monitor, told, *pipes, *given]
+        polled = [fd | select.POLLIN << _EVENTS_SHIFT for fd in (self._wake, monitor)]
+        self._memory.give([*polled, told, *(self._stdio or pipes), *given])
         new_pids = syscalls.CLONE_NEWPID if begun.own_pids and not begun.born else 0
         self._pid = self._memory.run(new_pids | SHARED_FILES)
         if begun.born:

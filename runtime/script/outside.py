@@ -79,11 +79,11 @@ def find(
 ) -> Found:
     """Open what the first part needs; what is open is in `given`, also after a failure.
 
-    `memory` may be used for asking; `proc` is a procfs that is mounted nowhere. The first cells are `Before.wake` and
-    `told`, and then the streams'. Raises NotPlainError, ContainerError and OSError.
+    `memory` may be used for asking; `proc` is a procfs that is mounted nowhere. The first cells are `Before.wake`,
+    `monitor` and `told`, and then the streams'. Raises NotPlainError, ContainerError and OSError.
     """
     instructions, flags = _filter(spec, state_root)
-    wake, told = given.script.given(), given.script.given()
+    wake, monitor, told = given.script.given(), given.script.given(), given.script.given()
     cells = [None if owner is None else given.script.given() for owner in streams.owners]
     pipes = (
         Pipe(cell=cell, owner=owner)
@@ -102,6 +102,7 @@ def find(
         streams=tuple(cells),
         pipes=tuple(pipes),
         wake=wake,
+        monitor=monitor,
         told=told,
     )
     return Found(before=before, owner=owner, instructions=instructions, flags=flags)

@@ -36,7 +36,8 @@ class Before:
     outer_root: tuple[int, int] | None  # the host's ids of the user namespace's root
     streams: tuple[Cell | None, ...]  # three; None: the container's /dev/null
     pipes: Sequence[Pipe]
-    wake: Cell  # an eventfd(2) that says that the second part is there
+    wake: Cell  # a `struct pollfd` of an eventfd(2) that says that the second part is there
+    monitor: Cell  # likewise of a pidfd that says that the monitor has ended; it comes right after the other
     told: Cell  # a pipe that gets a byte when the process has descriptors of its own
 
 

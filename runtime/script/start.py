@@ -79,7 +79,8 @@ class Writer:
             self._call("write", door, "0", 1)
         self._namespaces()
         self._new_file_systems()
-        self._call("read", self._before.wake, self._script.room(8), 8)
+        self._call("poll", self._script.cell_address(self._before.wake), 2, -1)
+        self._end_without_the_monitor()
         self._call("unshare", SHARED_FILES)
         self._call("write", self._before.told, "1", 1)
         return born
@@ -160,6 +161,11 @@ class Writer:
 
     def _die_with_the_monitor(self) -> None:
         self._call("prctl", _PR["death"], signal.SIGKILL, 0, 0, 0)
+        self._end_without_the_monitor()
+
+    def _end_without_the_monitor(self) -> None:
+        """It may have ended before the kernel was told that this is to be its end, too."""
+        self._call("poll", self._script.cell_address(self._before.monitor), 1, 0, leave=True)
 
     def _namespaces(self) -> None:
         flags = 0

@@ -11,6 +11,7 @@ _NUMBERS: Final = {
     # arch/x86/entry/syscalls/syscall_64.tbl
     "read": 0,
     "write": 1,
+    "poll": 7,
     "rt_sigaction": 13,
     "rt_sigprocmask": 14,
     "ioctl": 16,

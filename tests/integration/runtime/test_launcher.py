@@ -62,21 +62,29 @@ if monitor == 0:
     standby.run(theirs.fileno(), sys.argv[1], memory)
 theirs.close()
 script = steps.Script(memory.address)
-wake, told = script.given(), script.given()
+wake, dead, told = script.given(), script.given(), script.given()
+script.call("poll", script.cell_address(wake), 2, -1)
+script.call("poll", script.cell_address(dead), 1, 0, leave=True)
 script.call("read", wake, script.room(8), 8)
 begun = scripted.Begun(sys.argv[1], own_pids=True, born=0, opened=(), stdio=0, log=None)
 scripted.begin(ours, begun, script.part(), [])
 (first,) = waiting.until(lambda: processes.living(processes.children(monitor)), what="it is begun")
-ours.close()
-print(os.waitpid(monitor, 0)[1], os.path.exists(f"/proc/{first}"))
+end = sys.argv[2]
+if end == "the launcher":
+    ours.close()
+else:
+    os.kill(monitor, 9)
+print(os.waitpid(monitor, 0)[1])
+waiting.until(lambda: not processes.living([first]), what="it ends, too")
 """
 
 
-def test_what_is_begun_ends_with_the_launcher(tmp_path: Path) -> None:
-    """When the rest does not come any more, its monitor takes it along."""
-    command = [sys.executable, "-c", BEGIN, tmp_path]
+@pytest.mark.parametrize(("end", "status"), [("the launcher", "0"), ("the monitor", "9")])
+def test_what_is_begun_ends_with_whoever_began_it(tmp_path: Path, end: str, status: str) -> None:
+    """When the rest does not come any more, and when nobody is there to take it, though nothing kills it then."""
+    command = [sys.executable, "-c", BEGIN, tmp_path, end]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.stdout == "0 False\n", ran.stderr
+    assert (ran.stdout, ran.returncode) == (f"{status}\n", 0), ran.stderr
 
 
 def _standing_by(box: Box, zygote: int) -> list[int]:
