@@ -12,9 +12,9 @@ import pytest
 from controlplane.store import memory
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
-from tests.integration.controlplane.test_instance import Running, instances
 from tests.support import aio, api_world, build
 from tests.support.api_world import apply_request, node, refusal, service
+from tests.support.instances import Running, instances
 
 T = TypeVar("T")
 
