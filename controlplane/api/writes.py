@@ -90,7 +90,7 @@ class Writes:
                     self._told(one.after, *telling.of_apply(one), actor)
                     for one in (*decision.different(), *pruning.results())
                 ]
-                revision = await self._commit(list(map(_to_store, changes)), told)
+                revision = await self._commit(list(map(typed.of_change, changes)), told)
                 for change in changes:
                     change.value.meta.version = revision
                 # The values stay out of the log: an environment may hold passwords.
@@ -355,10 +355,6 @@ def _fitting(changes: Sequence[api.Change], told: Sequence[api.Change]) -> Seque
     if len(fitting) < len(told):
         _log.warning("not told as events: the change is too large", left_out=len(told) - len(fitting))
     return fitting
-
-
-def _to_store(change: plan.Change) -> api.Change:
-    return typed.put(change.value) if isinstance(change, plan.Write) else typed.delete(change.value)
 
 
 def _busy(what: str) -> errors.Outdated:

@@ -11,7 +11,6 @@ the cache has not shown, the pen therefore waits for everything that the store h
 
 import asyncio
 from collections.abc import Callable
-from typing import assert_never
 
 import structlog
 
@@ -47,7 +46,7 @@ class Pen:
             if made.changes:
                 log.debug("commit", plan=made.describe())
                 self._unsure = True
-                groups = [[_to_store(change)] for change in made.changes]
+                groups = [[typed.of_change(change)] for change in made.changes]
                 revision = await writer.write(self._store, groups, fence=self._fence)
                 if revision is not None:
                     await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
@@ -71,13 +70,3 @@ class Pen:
             await self._store.compact(self._compacted)
         except (errors.Temporary, errors.Compacted) as error:
             log.info("history not compacted; next time", why=str(error))
-
-
-def _to_store(change: plan.Change) -> api.Change:
-    match change:
-        case plan.Write(value=value):
-            return typed.put(value)
-        case plan.Remove(value=value):
-            return typed.delete(value)
-        case _:
-            assert_never(change)

@@ -1,9 +1,9 @@
 """Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controlplane.controllers.dependencies import waits_for
-from controlplane.core import addresses, ask, dependencies, garbage, image_names, plan, published, replicated
+from controlplane.core import addresses, dependencies, eligibility, garbage, image_names, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
@@ -23,7 +23,7 @@ class Services:
         node = change.after or change.before
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
-            concerned = {node.meta.id, *_draining(snapshot), *_tainted(snapshot)}
+            concerned = {node.meta.id, *_draining(snapshot), *(one.meta.id for one in _tainted(snapshot))}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
             return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
@@ -39,11 +39,16 @@ class Services:
         return [_key(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        draining = _draining(snapshot)
+        draining, tainted = _draining(snapshot), _tainted(snapshot)
         given = self._give_addresses(snapshot, keys)
         made = plan.join(
             self._plan_one(
-                snapshot, key, draining, {family: got[key] for family, got in given.items() if key in got}, now_ms
+                snapshot,
+                key,
+                draining,
+                tainted,
+                {family: got[key] for family, got in given.items() if key in got},
+                now_ms,
             )
             for key in sorted(keys)
         )
@@ -66,13 +71,20 @@ class Services:
         return {key: pool.take() for key in wanting}
 
     def _plan_one(
-        self, snapshot: Snapshot, key: str, draining: frozenset[str], given: Mapping[Family, str], now_ms: int
+        self,
+        snapshot: Snapshot,
+        key: str,
+        draining: frozenset[str],
+        tainted: Sequence[pb.Node],
+        given: Mapping[Family, str],
+        now_ms: int,
     ) -> plan.Plan:
         service = _find(snapshot, key)
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
-        draining |= _repelled(service, snapshot)
+        draining |= {node.meta.id for node in tainted if eligibility.drives_out(service.spec.template, node)}
+        needed_by = _needed_by(service, snapshot)
         situation = replicated.Situation(
             service=service,
             revisions=snapshot.revisions_of(namespace, name).values(),
@@ -85,17 +97,20 @@ class Services:
             address6=given.get(V6, ""),
             digest=_digest(snapshot, service.spec.template.container.image),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
-            needed=bool(_needed_by(service, snapshot)),
+            needed=bool(needed_by),
             trouble="; ".join(
-                self._troubles(service, snapshot, without=[family for family, got in given.items() if not got])
+                self._troubles(
+                    service, snapshot, needed_by, without=[family for family, got in given.items() if not got]
+                )
             ),
         )
         return replicated.reconcile(situation, self._suffixes)
 
-    def _troubles(self, service: pb.Service, snapshot: Snapshot, *, without: Iterable[Family]) -> Iterator[str]:
+    def _troubles(
+        self, service: pb.Service, snapshot: Snapshot, needed_by: Sequence[str], *, without: Iterable[Family]
+    ) -> Iterator[str]:
         for family in without:
             yield f"no virtual address: the range {self._ranges[family]} has none left"
-        needed_by = _needed_by(service, snapshot)
         if needed_by:
             yield f"it is deleted after {', '.join(needed_by)}, which depends on it"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
@@ -176,24 +191,10 @@ def _digest(snapshot: Snapshot, image: str) -> str:
     return image_names.digest_of(image) or (found.status.digest if found is not None else "")
 
 
-def _tainted(snapshot: Snapshot) -> frozenset[str]:
+def _tainted(snapshot: Snapshot) -> list[pb.Node]:
     """The nodes that some tasks have to leave."""
-    nodes = snapshot.all(pb.Node).values()
-    return frozenset(node.meta.id for node in nodes if any(map(_drives_out, node.spec.taints)))
-
-
-def _repelled(service: pb.Service, snapshot: Snapshot) -> frozenset[str]:
-    """The nodes that tasks of the service have to leave, since it does not stand a `no-execute` taint of theirs."""
-    tolerations = service.spec.template.placement.tolerations
-    return frozenset(
-        node.meta.id
-        for node in snapshot.all(pb.Node).values()
-        if any(_drives_out(taint) and not ask.stands(tolerations, taint) for taint in node.spec.taints)
-    )
-
-
-def _drives_out(taint: pb.Taint) -> bool:
-    return ask.effect_of(taint) == pb.TAINT_EFFECT_NO_EXECUTE
+    nothing = pb.TaskTemplate()
+    return [node for node in snapshot.all(pb.Node).values() if eligibility.drives_out(nothing, node)]
 
 
 def _takes_tasks(node: pb.Node) -> bool:

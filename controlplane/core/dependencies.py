@@ -10,7 +10,7 @@ uses it; and everything is read off what is stored, so that a missed event holds
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from controlplane.core import plan, tasks
+from controlplane.core import places, plan, tasks
 from manifests import dependencies
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -62,10 +62,7 @@ def _is_fulfilled(other: pb.Service, members: Collection[pb.Task], condition: in
 
 def _completed(members: Iterable[pb.Task]) -> int:
     """How many places have come to a good end: the last task of each, with no other after it."""
-    places: dict[tuple[int, str], list[pb.Task]] = {}
-    for task in members:
-        places.setdefault((task.slot, task.target_node_id), []).append(task)
-    return sum(_has_ended_well(place) for place in places.values())
+    return sum(map(_has_ended_well, places.by_key(members).values()))
 
 
 def _has_ended_well(place: Collection[pb.Task]) -> bool:

@@ -4,7 +4,7 @@ Each function is given the object as it is stored and answers with how it should
 is returned as it came needs no write.
 """
 
-from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -22,7 +22,7 @@ class Words:
     """What becomes of the labels, or of the annotations, of an object."""
 
     add: Mapping[str, str]
-    remove: Collection[str]
+    remove: Iterable[str]
 
     def apply(self, present: MutableMapping[str, str]) -> None:
         for key in self.remove:
@@ -56,9 +56,7 @@ def update_node(
     updated = plan.copy(node)
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
-    for key in remove_labels:
-        updated.meta.labels.pop(key, None)
-    updated.meta.labels.update(set_labels)
+    Words(add=set_labels, remove=remove_labels).apply(updated.meta.labels)
     taints = taints_after(updated.spec.taints, set_taints, remove_taints)
     if taints != list(updated.spec.taints):
         del updated.spec.taints[:]

@@ -1,4 +1,4 @@
-"""Which nodes a global service has a task on, and on which it gets new ones.
+"""Which nodes a service may have tasks on by what somebody decided: those of a global one, and those to be left.
 
 The rule: what passes by itself (a session that was lost, room that is taken) does not count here; only what somebody
 decided, about the node or about the service.
@@ -22,8 +22,13 @@ def eligible(template: pb.TaskTemplate, node: pb.Node) -> bool:
         node.spec.availability != pb.AVAILABILITY_DRAIN
         and _gives_users(template, node)
         and all(_fulfils(node, text) for text in template.placement.constraints)
-        and _stands(template, node, _DRIVING_OUT)
+        and not drives_out(template, node)
     )
+
+
+def drives_out(template: pb.TaskTemplate, node: pb.Node) -> bool:
+    """Whether its tasks have to leave the node, since they do not stand a taint of it."""
+    return not _stands(template, node, _DRIVING_OUT)
 
 
 def takes_new(template: pb.TaskTemplate, node: pb.Node) -> bool:

@@ -65,8 +65,8 @@ def _staying(service: pb.Service, present: Present) -> list[pb.Task]:
         return []
     mine = [task for task in present.tasks if (task.meta.namespace, task.service) == key and task.node_id]
     alive = [task for task in mine if tasks.is_live(task) and task.revision_id == there.meta.id]
-    wanted = _places(service, present.nodes, {task.target_node_id for task in alive})
-    return [task for task in alive if places.key_of(task) in {place.key for place in wanted}]
+    wanted = {place.key for place in _places(service, present.nodes, {task.target_node_id for task in alive})}
+    return [task for task in alive if places.key_of(task) in wanted]
 
 
 def _new(service: pb.Service, staying: Iterable[pb.Task], nodes: Sequence[pb.Node], now_ms: int) -> Iterator[pb.Task]:

@@ -6,6 +6,7 @@ a change expects the version that its object was read with, unless the caller sa
 
 from google.protobuf import message as protobuf
 
+from controlplane.core import plan
 from controlplane.store import api, errors
 from protos import kinds
 
@@ -24,6 +25,11 @@ def delete(value: kinds.StoredObject) -> api.Delete:
     """Remove the object unless it was changed since it was read."""
     assert value.meta.version, f"{kinds.label(value)} was never read from the store"
     return api.Delete(key=kinds.key(value), expect=value.meta.version)
+
+
+def of_change(change: plan.Change) -> api.Change:
+    """A planned change, for the store."""
+    return put(change.value) if isinstance(change, plan.Write) else delete(change.value)
 
 
 def encode(value: kinds.StoredObject) -> bytes:

@@ -82,7 +82,7 @@ async def test_a_node_that_cannot_be_asked_is_a_finding(tmp_path: Path, monkeypa
         assert [problem for source, target, problem in found if source == target] == [
             "connection reset",
             "this agent does not know how to serve None",
-            "it did not finish within 0.2 s",
+            "it did not answer within 0.2 s",
             "its agent has no session",
         ]
         assert [target for source, target, problem in found if source == "n1" and not problem] == [

@@ -59,6 +59,7 @@ async def test_each_verb_is_told_in_its_words(tmp_path: Path) -> None:
         await world.stub.Delete(pb.DeleteRequest(reference=reference()))
         drain = pb.UpdateNodeRequest(node="n1", availability=objects_pb2.AVAILABILITY_DRAIN)
         await world.stub.UpdateNode(drain)
+        await world.stub.UpdateNode(pb.UpdateNodeRequest(node="n1", set_taints=[objects_pb2.Taint(key="spare")]))
         told = sorted(await events(world), key=lambda event: event.meta.version)
         said = [(event.status.reason, event.status.message) for event in told]
         assert said == [
@@ -68,8 +69,9 @@ async def test_each_verb_is_told_in_its_words(tmp_path: Path) -> None:
             ("Labelled", 'meta.labels.a: (none) → "b"'),
             ("Deleted", "its tasks are told to stop"),
             ("Drained", "its tasks are replaced on other nodes"),
+            ("Tainted", "its taints were changed"),
         ]
-        assert [event.meta.namespace for event in told[-2:]] == ["default", "_"]
+        assert [event.meta.namespace for event in told[-3:]] == ["default", "_", "_"]
 
 
 @aio.bounded(20)
