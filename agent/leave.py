@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
     try:
         if state.is_dir():
-            _check(state)
-            with departure.locked(state, stop_agent=options.stop_agent):
+            _check(layout)
+            with departure.locked(layout, stop_agent=options.stop_agent):
                 _leave(layout, options)
         else:  # it was all removed, or never was
             _leave(layout, options)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _leave(layout: Layout, options: argparse.Namespace) -> None:
-    running = departure.containers(layout)
+    running = departure.tasks(layout)
     if running and not options.kill_tasks:
         named = ", ".join(running[:NAMED]) + (", …" if len(running) > NAMED else "")
         raise InTheWay(
@@ -61,10 +61,10 @@ def _leave(layout: Layout, options: argparse.Namespace) -> None:
     _say(f"removed: control groups below {options.cgroup_parent}, files in {layout.state}")
 
 
-def _check(state: Path) -> None:
+def _check(layout: Layout) -> None:
     """A folder that something else lives in is not taken for an agent's because of a slip of the hand."""
-    if any(state.iterdir()) and not any((state / name).exists() for name in departure.OWN):
-        raise InTheWay(f"{state} is not the state folder of an agent")
+    if any(layout.state.iterdir()) and not any(path.exists() for path in layout.own):
+        raise InTheWay(f"{layout.state} is not the state folder of an agent")
 
 
 def _say_number(what: str, number: int) -> None:

@@ -61,13 +61,15 @@ def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.soc
     _allow_descriptors()
     state = Path(options.state).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
+    lock = os.open(layout.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"orch-agent: another agent uses {state}; stop it first, or choose another folder with --state")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d" % os.getpid(), 0)
     _check_ids(options.ids)
-    layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
     disk = FileDisk(layout)
     # Here, since it forks: no thread is there yet.
     no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)

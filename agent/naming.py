@@ -9,8 +9,10 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import structlog
+
 from agent.adapters import dns, dnsupstream
-from agent.core import firewall
+from agent.core import overlay
 from agent.core.dns.respond import Asker
 from agent.core.dns.zone import Zone
 from agent.core.hostfiles import Resolving
@@ -21,6 +23,8 @@ from protos.orch.v1 import objects_pb2 as pb
 
 _NODE = Asker(served=True, namespace=None)
 _STRANGER = Asker(served=False, namespace=None)
+
+log = structlog.get_logger()
 
 
 class Naming:
@@ -43,6 +47,7 @@ class Naming:
         self._servers = dnsupstream.NodeServers(resolv_conf, port=upstream_port)
         self._server = dns.DnsServer(self._zone, self._servers, self._asker_of, port=port, early=early)
         self._note = note
+        self._noted = ""
 
     async def run(self) -> None:
         """Answer; ends only by being cancelled."""
@@ -54,7 +59,7 @@ class Naming:
         """What the leader says now. `touched`: the services that are others than at the last call."""
         subnets = families.every(network, "subnet") if network is not None else ()
         if subnets:
-            self._gateways = self._servers.own_addresses = tuple(map(firewall.gateway, subnets))
+            self._gateways = self._servers.own_addresses = tuple(map(overlay.gateway, subnets))
             ranges = [*families.every(network, "cluster_range"), *families.every(network, "service_range")]
             self._zone.configure(ranges=ranges, addresses=self._gateways)
         self._zone.update(services, touched)
@@ -62,8 +67,20 @@ class Naming:
     async def serve(self) -> None:
         """Listen at the gateway's addresses, which are there. Raises Temporary."""
         await self._server.listen(*self._gateways)
-        if self._note is not None:
-            self._note.write_text(" ".join(self._gateways), encoding="ascii")
+        self._write_down(" ".join(self._gateways))
+
+    def _write_down(self, addresses: str) -> None:
+        """For the next agent. Without a note that one is only later in answering, so a full disk is no trouble here."""
+        if self._note is None or addresses == self._noted:
+            return
+        beside = self._note.with_name(f"{self._note.name}.new")
+        try:
+            beside.write_text(addresses, encoding="ascii")
+            beside.replace(self._note)
+        except OSError as error:
+            log.warning("where names are answered was not written down", error=str(error))
+        else:
+            self._noted = addresses
 
     async def resume(self) -> None:
         """Listen where an earlier agent did, if these addresses are still there; otherwise `serve` comes later."""

@@ -172,8 +172,8 @@ class Runtime(Protocol):
         """Run a command in it. Raises StartFailed (127, 126) or NoSuchTask."""
         ...
 
-    async def usage(self, container_id: str) -> Usage:
-        """What it uses. Raises NoSuchTask."""
+    async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
+        """What each of them uses, without those that are gone."""
         ...
 
 

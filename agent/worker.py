@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -163,9 +163,10 @@ class Worker:
         return {task_id: runner.observed for task_id, runner in self._runners.items()}
 
     @property
-    def running(self) -> list[str]:
-        """Tasks whose container runs."""
-        return [task_id for task_id, runner in self._runners.items() if runner.observed.life is Life.RUNNING]
+    def running(self) -> Mapping[str, Sequence[str]]:
+        """The containers that run, by their task."""
+        found = {task_id: _running(task_id, runner.observed) for task_id, runner in self._runners.items()}
+        return {task_id: members for task_id, members in found.items() if members}
 
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)
@@ -273,6 +274,10 @@ class Worker:
             async with self._saved:
                 self._saved_version = version
                 self._saved.notify_all()
+
+
+def _running(task_id: str, observed: Observed) -> list[str]:
+    return [containers.identity(task_id, name) for name, sight in observed.each if sight.life is Life.RUNNING]
 
 
 def _by_address(records: Mapping[str, Record], assigned: Assignments) -> dict[str, pb.Task]:

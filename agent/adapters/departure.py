@@ -4,17 +4,19 @@ Two rules: each step may find its work done already, so that a departure that wa
 is bounded, and says what is in its way.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import select
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.adapters.layout import Layout
+from protos import containers
 from runtime import cgroups, client, state, syscalls
 
 STOP_TIMEOUT_S = 20.0
@@ -23,8 +25,8 @@ ROUNDS = 10
 """Mounts lie on one another; more than a few such layers are nobody's plan."""
 
 AT_ONCE = 16
-OWN = ("tasks", "images", "run", "node.json", "assignment.pb", "last-address", "names-at", "lock")
 _SUFFIX = ".new"
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class InTheWay(Exception):  # noqa: N818 - named after what is so
@@ -32,9 +34,9 @@ class InTheWay(Exception):  # noqa: N818 - named after what is so
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, stop_agent: bool) -> Iterator[None]:
+def locked(layout: Layout, *, stop_agent: bool) -> Iterator[None]:
     """No agent uses the state folder meanwhile, and none can be started on it. Raises InTheWay, or OSError."""
-    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    folder, lock = layout.state, os.open(layout.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(lock):
             pid = _holder(lock)
@@ -49,27 +51,18 @@ def locked(folder: Path, *, stop_agent: bool) -> Iterator[None]:
         os.close(lock)
 
 
-def containers(layout: Layout) -> list[str]:
-    """Those that run, by task."""
-    return [entry.id for entry in client.list_containers(str(layout.run)) if entry.status != "stopped"]
+def tasks(layout: Layout) -> list[str]:
+    """Those of which a container runs."""
+    known = client.list_containers(str(layout.run))
+    return sorted({containers.split(entry.id)[0] for entry in known if entry.status != "stopped"})
 
 
 def remove_containers(layout: Layout) -> int:
     """Whatever there is of any, running or not; returns how many. Raises runtime.errors.ContainerError, or OSError."""
     names = state.names(str(layout.run))
-
-    async def remove_all() -> None:
-        limit = asyncio.Semaphore(AT_ONCE)
-
-        async def remove(name: str) -> None:
-            async with limit:
-                await asyncio.to_thread(client.delete, str(layout.run), name, force=True)
-
-        async with asyncio.TaskGroup() as group:
-            for name in names:
-                group.create_task(remove(name))
-
-    asyncio.run(remove_all())
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for removed in [pool.submit(client.delete, str(layout.run), name, force=True) for name in names]:
+            removed.result()
     return len(names)
 
 
@@ -102,11 +95,9 @@ def remove_groups(path: str) -> None:
 
 def remove_files(layout: Layout) -> None:
     """What the agent has on its disk. Whatever else somebody has put into its folders stays. Raises OSError."""
-    for name in OWN:
-        for path in (layout.state / name, layout.state / f"{name}{_SUFFIX}"):
-            _remove(path)
-    _remove(layout.kernel)
-    _remove(layout.run)
+    for path in layout.own:
+        _remove(path)
+        _remove(path.with_name(f"{path.name}{_SUFFIX}"))
     with contextlib.suppress(OSError):  # not empty, and so not ours alone
         layout.state.rmdir()
 
@@ -127,12 +118,14 @@ def _try_lock(lock: int) -> bool:
 
 
 def _holder(lock: int) -> int:
-    """Who has the lock, by proc_locks(5): `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF`; 0 when it is not told."""
-    inode = os.fstat(lock).st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-            return max(0, int(fields[4]))
+    """Who has the lock, as it says in there; 0 when the process of that number does not even have it open."""
+    said = os.pread(lock, 20, 0)
+    if not said.isdigit():
+        return 0
+    with contextlib.suppress(OSError):  # it has just ended, or is in another namespace
+        opened = [path.stat() for path in Path(f"/proc/{int(said)}/fd").iterdir()]
+        if any(os.path.samestat(one, os.fstat(lock)) for one in opened):
+            return int(said)
     return 0
 
 
@@ -151,9 +144,7 @@ def _end(pid: int) -> None:
 
 def _mounted_below(*folders: Path) -> list[str]:
     """Mount points, the innermost first: the fifth column of proc_pid_mountinfo(5), in which a space is `\\040`."""
-    points = [
-        line.split()[4].encode().decode("unicode_escape")
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    ]
+    written = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    points = [os.fsdecode(_OCTAL.sub(lambda code: bytes([int(code[1], 8)]), one)) for one in written]
     below = [point for point in points if any(folder in Path(point).parents for folder in folders)]
     return sorted(below, key=len, reverse=True)

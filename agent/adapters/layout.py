@@ -53,6 +53,17 @@ class Layout:
         return self.state / "kernel-parameters.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the agent, and its pid."""
+        return self.state / "lock"
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """All that an agent has on its disk."""
+        files = (self.node, self.assignment, self.last_address, self.names, self.kernel, self.lock)
+        return (*files, self.tasks, self.images, self.run)
+
+    @property
     def tasks(self) -> Path:
         return self.state / "tasks"
 

@@ -4,16 +4,15 @@ One rule: nothing runs here between two questions. The kernel counts all the tim
 """
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agent import ports
 from agent.adapters import rules
-from agent.errors import NoSuchTask, Temporary
+from agent.errors import Temporary
 from agent.node import memory_of
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -26,9 +25,9 @@ _COLUMNS = 8
 
 
 class NodeMeter:
-    """A Meter of this machine. `running` tells which tasks have a container that runs."""
+    """A Meter of this machine. `running` tells which tasks have containers that run, and which these are."""
 
-    def __init__(self, runtime: ports.Runtime, running: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, runtime: ports.Runtime, running: Callable[[], Mapping[str, Sequence[str]]]) -> None:
         self._runtime = runtime
         self._running = running
 
@@ -41,16 +40,20 @@ class NodeMeter:
         return found
 
     async def _tasks(self) -> list[cpb.TaskUsage]:
-        found = []
-        for task_id in self._running():
-            with contextlib.suppress(NoSuchTask):  # it has just ended
-                used = await self._runtime.usage(task_id)
-                found.append(
-                    cpb.TaskUsage(
-                        task_id=task_id, cpu_ns=used.cpu_ns, memory=used.memory_bytes, processes=max(0, used.pids)
-                    )
-                )
-        return found
+        running = self._running()
+        used = await self._runtime.usage([one for members in running.values() for one in members])
+        there = {task_id: [used[one] for one in members if one in used] for task_id, members in running.items()}
+        return [_sum(task_id, parts) for task_id, parts in there.items() if parts]
+
+
+def _sum(task_id: str, used: Iterable[ports.Usage]) -> cpb.TaskUsage:
+    """What the containers of a task use together."""
+    total = cpb.TaskUsage(task_id=task_id)
+    for one in used:
+        total.cpu_ns += one.cpu_ns
+        total.memory += one.memory_bytes
+        total.processes += max(0, one.pids)
+    return total
 
 
 def _machine() -> cpb.NodeUsage:

@@ -148,7 +148,7 @@ def _set_table(netlink: Netlink, device: int, tunnel: Tunnel) -> None:
         vxlan.neighbours(netlink, device),
         {families.packed(address): hardware for address, hardware in tunnel.neighbours.items()},
         remove=lambda entry: vxlan.delete_neighbour(netlink, device, entry),
-        add=lambda key, value: vxlan.set_neighbour(netlink, device, str(ip_address(key)), value),
+        add=lambda key, value: netlink.set_neighbour(device, str(ip_address(key)), value),
     )
 
 

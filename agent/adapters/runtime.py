@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,13 +140,8 @@ class Launched:
             raise NoSuchTask(f"task {container_id} has no running container: {error.message}") from error
         return await MonitorExec.start(connection, start, environment=self._config(container_id)["process"]["env"])
 
-    async def usage(self, container_id: str) -> Usage:
-        try:
-            known = state.load(self._root, container_id)
-        except errors.UnknownContainer as error:
-            raise NoSuchTask(f"task {container_id} has no container on this node") from error
-        stats = cgroups.existing(cgroups.current_layout(), known.cgroups_path).stats()
-        return Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
+    async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
+        return await asyncio.to_thread(_usage, self._root, container_ids)
 
     # Network namespaces, which the launcher makes because it is the one that may fork
 
@@ -230,6 +225,16 @@ class Launched:
         process, self._process = self._process, None
         if process is not None:
             await asyncio.to_thread(process.wait)
+
+
+def _usage(root: str, container_ids: Iterable[str]) -> dict[str, Usage]:
+    """How the cgroups are laid out is looked at once: the list of mounts grows with the tasks."""
+    layout, found = cgroups.current_layout(), {}
+    for container_id in container_ids:
+        with contextlib.suppress(errors.UnknownContainer):  # it has just ended
+            stats = cgroups.existing(layout, state.load(root, container_id).cgroups_path).stats()
+            found[container_id] = Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
+    return found
 
 
 def _root_id(config: Mapping[str, Any]) -> int:

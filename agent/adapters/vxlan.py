@@ -118,14 +118,6 @@ def forwarding(netlink: Netlink, device: int) -> list[Entry]:
     return [_entry(reply, NDA_LLADDR, NDA_DST) for reply in _dump(netlink, socket.AF_BRIDGE, device)]
 
 
-def set_neighbour(netlink: Netlink, device: int, address: str, hardware_address: bytes) -> None:
-    """Write down the hardware address of an address."""
-    packed = ip_address(address).packed
-    body = _NEIGHBOUR.pack(family_of(packed), device, NUD_PERMANENT, 0, 0)
-    body += attribute(NDA_DST, packed) + attribute(NDA_LLADDR, hardware_address)
-    netlink.request(RTM_NEWNEIGH, _REPLACE, body, what=f"set neighbour {address}")
-
-
 def set_forwarding(netlink: Netlink, device: int, hardware_address: bytes, node: str) -> None:
     """Write down which node has a hardware address."""
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, device, NUD_PERMANENT, NTF_SELF, 0)

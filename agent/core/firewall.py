@@ -26,7 +26,6 @@ In nft's own language: nftables 1.0.6 crashes on the JSON form of a map whose va
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 
 from protos.families import V4, V6, Family
 
@@ -100,11 +99,6 @@ def address_set(name: str) -> str:
 def no_set(name: str) -> str:
     """No set of that name, which is there."""
     return f"delete set {FAMILY} {TABLE} {name}"
-
-
-def gateway(subnet: str) -> str:
-    """The node's own address among its tasks: the first one of their range."""
-    return str(ip_network(subnet)[1])
 
 
 def address_type(family: Family) -> str:

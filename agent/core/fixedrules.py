@@ -83,7 +83,7 @@ def _sides(network: dpb.NodeNetwork, trusted: Sequence[str]) -> tuple[_Side, ...
     return tuple(
         _Side(
             family=family,
-            own=firewall.gateway(family.get(network, "subnet")),
+            own=overlay.gateway(family.get(network, "subnet")),
             cluster=family.get(network, "cluster_range"),
             here=family.get(network, "subnet"),
             services=family.get(network, "service_range"),

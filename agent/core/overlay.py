@@ -107,9 +107,10 @@ def plan(
     mode, outer = network.mode or dpb.NETWORK_MODE_AUTO, families.of(node_address)
     peers = [peer for peer in network.peers if families.every(peer, "subnet") and peer.address]
     strange = [peer for peer in peers if families.of(peer.address) is not outer]
+    alike = [peer for peer in peers if families.of(peer.address) is outer]
     plain = segments if mode != dpb.NETWORK_MODE_VXLAN else {}
-    near = [peer for peer in peers if peer.address in plain and peer not in strange]
-    far = [peer for peer in peers if peer.address not in plain and peer not in strange]
+    near = [peer for peer in alike if peer.address in plain]
+    far = [peer for peer in alike if peer.address not in plain]
     tunnelled = mode == dpb.NETWORK_MODE_VXLAN or (mode == dpb.NETWORK_MODE_AUTO and bool(far))
     had = families.told(network, "subnet")
     mtu = _mtu(network.mtu, underlay, outer=outer, had=had, tunnelled=tunnelled)

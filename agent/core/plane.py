@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from agent.core import balancing, firewall, fixedrules
+from agent.core import balancing, fixedrules, overlay
 from agent.core.balancing import Side, View, Watched
 from agent.core.elements import Elements
 from agent.core.firewall import NOTHING, Element, Part
@@ -64,7 +64,7 @@ class Plane:
             self._fixed, self._lost = fixed, True
             self._stale.update(self._by_name, self._here)
         gateways = {
-            (f"gateways{side.family.suffix}", firewall.gateway(subnet)): ""
+            (f"gateways{side.family.suffix}", overlay.gateway(subnet)): ""
             for peer in network.peers
             for side in self._sides
             if (subnet := side.family.get(peer, "subnet"))
@@ -87,9 +87,8 @@ class Plane:
                 self._forget_remains(name)
             self._stale.add(name)
         for service in (services[key] for key in different if key in services):
-            if before.get(service.id) != service:
-                self._by_name[_name(service)] = service
-                self._stale.add(_name(service))
+            self._by_name[_name(service)] = service
+            self._stale.add(_name(service))
 
     def attach(self, attachment: Attachment) -> None:
         """A task is here."""

@@ -244,9 +244,9 @@ class FakeRuntime:
         self._container(container_id)
         return FakeExec(start)
 
-    async def usage(self, container_id: str) -> Usage:
-        self._container(container_id)
-        return Usage(cpu_ns=1_000_000, memory_bytes=1 << 20, pids=1)
+    async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
+        there = (one for one in container_ids if one in self._machine.containers)
+        return {one: Usage(cpu_ns=1_000_000, memory_bytes=1 << 20, pids=1) for one in there}
 
     def _container(self, container_id: str) -> FakeContainer:
         if container_id not in self._machine.containers:

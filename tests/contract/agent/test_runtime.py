@@ -63,8 +63,7 @@ async def test_what_is_not_there(runtimes: RuntimeMaker) -> None:
         await runtime.signal("nobody", "SIGTERM")
         with pytest.raises(NoSuchTask):
             await runtime.wait("nobody")
-        with pytest.raises(NoSuchTask):
-            await runtime.usage("nobody")
+        assert await runtime.usage(["nobody"]) == {}
         with pytest.raises(NoSuchTask):
             await runtime.execute("nobody", cpb.ExecStart(command=["cat"]))
 
@@ -74,9 +73,10 @@ async def test_usage(runtimes: RuntimeMaker, container: Container) -> None:
     """A running container has at least one process and some memory."""
     async with runtimes() as runtime:
         await runtime.start(container("web"))
-        usage = await runtime.usage("web")
-        assert usage.pids >= 1
-        assert usage.memory_bytes > 0
+        used = await runtime.usage(["web", "nobody"])
+        assert list(used) == ["web"]
+        assert used["web"].pids >= 1
+        assert used["web"].memory_bytes > 0
         await runtime.delete("web")
 
 

@@ -270,7 +270,7 @@ async def test_a_node_is_measured_when_somebody_asks() -> None:
         _, leader = await wired.accept()
         await leader.send(complete(task("web-1-a")))
         await acknowledge_until_running(leader)
-        assert wired.worker.running == ["web-1-a"]
+        assert wired.worker.running == {"web-1-a": ["web-1-a"]}
         await asyncio.sleep(1800)
         assert wired.meter.asked == []
         wired.meter.counters = dpb.NodeCounters(usage=cpb.NodeUsage(at_ns=7))
