@@ -8,7 +8,7 @@ PATH=WORD   a field says this, such as status.ready=3
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchctl import fieldpaths, phrases, progress
 from orchctl.errors import InvalidInput
@@ -54,23 +54,21 @@ def _settled(target: Target, now: Now) -> Progress:
 
 
 def _service_ready(target: Target, now: Now) -> Progress:
-    return _of_service(target, now, lambda service: service.status.ready)
+    """So many are ready as are asked for, whatever a rollout does meanwhile."""
+    service, stand = _service(now), _settled(target, now)
+    if service is None or progress.unjudged(target, service):
+        return stand
+    if service.status.ready >= phrases.asked(service):
+        return replace(stand, phase=Phase.DONE, troubles=())
+    return replace(stand, phase=Phase.WAITING)
 
 
 def _rolled_out(target: Target, now: Now) -> Progress:
-    stand = _of_service(target, now, lambda service: service.status.updated)
-    settled = progress.progress(target, _service(now), now.tasks, now.now_ms)
-    return stand if stand.phase is not Phase.DONE else settled
-
-
-def _of_service(target: Target, now: Now, number: Callable[[pb.Service], int]) -> Progress:
-    """As `progress` has it, but that it is done as soon as the number is as high as the replicas."""
-    service = _service(now)
-    stand = progress.progress(target, service, now.tasks, now.now_ms)
-    if service is None or stand.phase is not Phase.WAITING or not phrases.is_observed(service):
+    """Settled, and every task replaced: a canary that waits for a word has not got there."""
+    service, stand = _service(now), _settled(target, now)
+    if service is None or stand.phase is not Phase.DONE or service.status.updated >= phrases.asked(service):
         return stand
-    enough = number(service) >= phrases.asked(service)
-    return Progress(phase=Phase.DONE, summary=stand.summary) if enough else stand
+    return replace(stand, phase=Phase.WAITING, troubles=progress.troubles(now.tasks))
 
 
 def _deleted(_target: Target, now: Now) -> Progress:
@@ -86,21 +84,18 @@ def _ready(_target: Target, now: Now) -> Progress:
         case pb.Node() as node:
             return _stand(met=node.status.state == pb.NODE_STATE_READY, summary=phrases.node_state(node))
         case _:
-            return _GONE
+            return progress.GONE
 
 
 def _says(path: fieldpaths.FieldPath, wanted: str) -> Condition:
     def stand(_target: Target, now: Now) -> Progress:
         if now.value is None:
-            return _GONE
+            return progress.GONE
         said = path.words(now.value)
         met = said == wanted or (said == "" and wanted in path.nothing)
         return _stand(met=met, summary=f"{path.text} is {said or 'not set'}")
 
     return stand
-
-
-_GONE = Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
 
 
 def _stand(*, met: bool, summary: str) -> Progress:

@@ -70,15 +70,15 @@ class Progress:
     troubles: tuple[str, ...] = ()
 
 
+GONE = Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
+
+
 def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task], now_ms: int) -> Progress:
     """Where the service stands. `service` is None when it does not exist."""
-    if service is None or identity(service) != target.id:
-        return Progress(phase=Phase.IMPOSSIBLE, summary="it was deleted meanwhile")
-    if service.meta.deleted_at:
-        return Progress(phase=Phase.IMPOSSIBLE, summary="it is being deleted")
+    early = unjudged(target, service)
+    if service is None or early is not None:
+        return early or GONE
     asked, ready = phrases.asked(service), service.status.ready
-    if service.meta.generation < target.generation or not phrases.is_observed(service):
-        return Progress(phase=Phase.WAITING, summary="waiting for the leader", ready=ready, asked=asked)
     unsteady = sum(_is_unsteady(slot, now_ms) for slot in _slots(tasks))
     phase = _phase(service, steady=not unsteady)
     done = phase is Phase.DONE
@@ -89,6 +89,18 @@ def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task
         asked=asked,
         troubles=() if done else troubles(tasks),
     )
+
+
+def unjudged(target: Target, service: pb.Service | None) -> Progress | None:
+    """Where it stands when its status says nothing of what was asked for; None when that tells."""
+    if service is None or identity(service) != target.id:
+        return GONE
+    if service.meta.deleted_at:
+        return Progress(phase=Phase.IMPOSSIBLE, summary="it is being deleted")
+    if service.meta.generation < target.generation or not phrases.is_observed(service):
+        asked, ready = phrases.asked(service), service.status.ready
+        return Progress(phase=Phase.WAITING, summary="waiting for the leader", ready=ready, asked=asked)
+    return None
 
 
 def _phase(service: pb.Service, *, steady: bool) -> Phase:

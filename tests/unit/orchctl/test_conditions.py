@@ -17,9 +17,22 @@ def phase(condition: str, value: kinds.StoredObject, *, gone: bool = False) -> P
     return conditions.parse(condition, kinds.of(value))(Target.of(value), now).phase
 
 
-def service(*, ready: int = 3, updated: int = 3, settled: bool = True) -> pb.Service:
+def service(*, ready: int = 3, updated: int = 3, settled: bool = True, rollout: str = "COMPLETED") -> pb.Service:
     made = samples.service(asked=3, ready=ready, settled=settled)
     made.status.updated = updated
+    made.status.rollout.state = pb.RolloutState.Value(f"ROLLOUT_STATE_{rollout}")
+    return made
+
+
+def unobserved() -> pb.Service:
+    made = service()
+    made.meta.generation += 1
+    return made
+
+
+def deleted() -> pb.Service:
+    made = service()
+    made.meta.deleted_at = samples.NOW_MS
     return made
 
 
@@ -38,6 +51,18 @@ D, W, I = Phase.DONE, Phase.WAITING, Phase.IMPOSSIBLE  # noqa: E741 - a table's 
         ("ready", service(ready=2, settled=False), W),
         ("rollout", service(), D),
         ("rollout", service(updated=1, settled=False), W),
+        ("settled", service(updated=1, settled=False, rollout="WAITING"), D),
+        ("rollout", service(updated=1, settled=False, rollout="WAITING"), W),
+        ("rollout", service(updated=1, settled=False, rollout="PAUSED"), I),
+        ("rollout", service(rollout="ROLLED_BACK"), I),
+        ("ready", service(ready=2, settled=False, rollout="WAITING"), W),
+        ("ready", service(updated=1, settled=False, rollout="WAITING"), D),
+        ("ready", service(rollout="ROLLED_BACK"), D),
+        ("ready", service(ready=2, settled=False, rollout="ROLLED_BACK"), W),
+        ("ready", service(settled=False, rollout="PAUSED"), D),
+        ("ready", unobserved(), W),
+        ("ready", deleted(), I),
+        ("rollout", unobserved(), W),
         ("ready", samples.task(1), D),
         ("ready", samples.PENDING, W),
         ("ready", FAILED, I),
