@@ -35,8 +35,8 @@ class Draft:
     """A file that a person edits. It is removed in the end, unless something in it would be lost."""
 
     def __init__(self, value: kinds.StoredObject) -> None:
-        self._value = value
         self.text = wish.text(value)
+        self._opened = _without_remarks(self.text)
         handle, name = tempfile.mkstemp(prefix=f"orchctl-{value.meta.name}-", suffix=".yaml")
         os.close(handle)
         self.path = Path(name)
@@ -45,12 +45,26 @@ class Draft:
         """Opens the text with remarks above it; what the person has made of it."""
         before = "".join(f"# {line}".rstrip() + "\n" for line in (*HEAD, *remarks)) + self.text
         self.path.write_text(before)
-        _open(self.path)
+        try:
+            code = _open(self.path)
+        except errors.InvalidInput as error:
+            raise self._ended(error.message, error) from error
         after = self.path.read_text()
+        if code:
+            self.text = after
+            why = f"the editor ended with exit code {code}"
+            raise self._ended(why, errors.NotDone(f"nothing was changed: {why}"))
         if remarks and after == before:
             raise self.given_up("it was refused, and not changed since")
-        self.text = "".join(line for line in after.splitlines(keepends=True) if not line.startswith("#"))
+        self.text = _without_remarks(after)
         return self.text
+
+    def _ended(self, why: str, error: errors.OrchctlError) -> errors.OrchctlError:
+        """The end of it through the editor's fault: the text stays if something was typed, now or before."""
+        if _without_remarks(self.text) != self._opened:
+            return self.given_up(why)
+        self.remove()
+        return error
 
     def given_up(self, why: str) -> errors.NotDone:
         """The end of it; the text stays."""
@@ -97,11 +111,14 @@ def _identity(value: kinds.StoredObject) -> tuple[str, str, str]:
     return kinds.of(value).name, value.meta.namespace, value.meta.name
 
 
-def _open(path: Path) -> None:
+def _without_remarks(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def _open(path: Path) -> int:
+    """The exit code of the person's editor. InvalidInput when it cannot be started."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        ended = subprocess.run([*shlex.split(editor), str(path)], check=False)
+        return subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
     except (OSError, ValueError) as error:
         raise errors.InvalidInput(f"cannot start the editor {editor!r}: {error}", hint="set EDITOR") from error
-    if ended.returncode:
-        raise errors.NotDone(f"nothing was changed: the editor ended with exit code {ended.returncode}")

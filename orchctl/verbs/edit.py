@@ -37,12 +37,7 @@ def command(settings: options.Settings, what: tuple[str, ...], detach: bool, tim
         raise errors.InvalidInput(f"a {kind.name} is made by the system and cannot be edited")
     original = _fetch(settings, kind, name)
     draft = editing.Draft(original)
-    try:
-        written = _edited(settings, draft, original)
-    except errors.NotDone as error:
-        if not error.hint:
-            draft.remove()
-        raise
+    written = _edited(settings, draft, original)
     draft.remove()
     terminal.say(f"{words.short(original)} {'changed' if written else 'unchanged'}")
     if isinstance(written, pb.Service) and not detach:
