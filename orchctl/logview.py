@@ -109,7 +109,7 @@ class Seen:
 
     def resumed(self, request: control.LogsRequest) -> control.LogsRequest:
         """The request for what was not seen yet."""
-        if not self.begun:
+        if not self._last_ns:
             return request
         again = control.LogsRequest()
         again.CopyFrom(request)

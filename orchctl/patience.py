@@ -1,7 +1,8 @@
 """Says on standard error when an answer is long in coming, and for what this program waits.
 
 One rule: it is said once for each call, after `PATIENCE_S` without any word from the server. A stream that has begun
-may be quiet for as long as it likes: that its server is there is seen to by pings (see `client`).
+may be quiet for as long as it likes: that its server is there is seen to by pings (see `client`). Where everything is
+sent before there is an answer, that takes its time: who sends is not waiting yet.
 """
 
 import threading
@@ -27,30 +28,41 @@ class Impatient(
         self._server = server
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        return self._answered(continuation, details, request)
-
-    def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, request_iterator: Any) -> Any:
-        return self._answered(continuation, details, request_iterator)
-
-    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        return _Begun(continuation(details, request), self._timer(details))
-
-    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, request_iterator: Any) -> Any:
-        return _Begun(continuation(details, request_iterator), self._timer(details))
-
-    def _answered(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        """Blocks until there is an answer."""
         timer = self._timer(details)
+        timer.start()
         try:
             return continuation(details, request)
         finally:
             timer.cancel()
 
+    def intercept_stream_unary(self, continuation: Callable[..., Any], details: Any, request_iterator: Any) -> Any:
+        timer = self._timer(details)
+        try:
+            return continuation(details, _then(request_iterator, timer.start))
+        finally:
+            timer.cancel()
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        return self._begun(continuation(details, request), details)
+
+    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, request_iterator: Any) -> Any:
+        return self._begun(continuation(details, request_iterator), details)
+
+    def _begun(self, stream: Any, details: Any) -> "_Begun":
+        timer = self._timer(details)
+        timer.start()
+        return _Begun(stream, timer)
+
     def _timer(self, details: Any) -> threading.Timer:
         timer = threading.Timer(PATIENCE_S, _tell, (self._server, details.method.rpartition("/")[2]))
         timer.daemon = True
-        timer.start()
         return timer
+
+
+def _then(requests: Iterator[Any], do: Callable[[], None]) -> Iterator[Any]:
+    """The requests; `do` once all of them are on their way."""
+    yield from requests
+    do()
 
 
 def told(server: str, call: str) -> str:

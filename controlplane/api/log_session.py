@@ -63,6 +63,7 @@ class LogSession:
         """Sends until nothing more comes. Raises Unknown, Invalid or NotLeader."""
         self._check_leading()
         target = _Target(self._cache.snapshot(), self._request)
+        await send(pb.LogsResponse())  # a quiet log says nothing for long; whoever waits knows that it was found
         with self._cache.subscribe({"service", "task", "node"}) as subscription:
             async with asyncio.TaskGroup() as group:
                 self._start_readers(group, target)

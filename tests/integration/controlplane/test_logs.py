@@ -162,6 +162,14 @@ async def test_following_shows_lines_as_they_come_and_tasks_as_they_start(tmp_pa
 
 
 @aio.bounded(20)
+async def test_who_follows_a_quiet_log_knows_that_it_was_found(tmp_path: Path) -> None:
+    async with world_with(tmp_path, n1=Agent(web_1_a=[])) as world:
+        call = world.stub.Logs(pb.LogsRequest(service="web", follow=True, tail=-1))
+        assert await aio.within(A_MOMENT_S, call.read(), what="a word") == pb.LogsResponse()
+        call.cancel()
+
+
+@aio.bounded(20)
 async def test_following_goes_on_when_a_lost_node_returns_without_repeating_lines(tmp_path: Path) -> None:
     agent = Agent(web_1_a=[(1 * MS, "a"), (2 * MS, "b")])
     async with world_with(tmp_path, n1=agent) as world, following(world, service="web") as told:

@@ -55,6 +55,14 @@ def test_a_stream_that_broke_goes_on_without_a_line_twice() -> None:
     assert seen.is_new(line(b"1", task="c", time_ns=1))
 
 
+def test_a_stream_that_broke_before_any_line_asks_for_the_same_again() -> None:
+    """Not for all lines there ever were."""
+    seen = logview.Seen()
+    seen.begun = True
+    asked = control.LogsRequest(service="hello", follow=True, tail=5)
+    assert seen.resumed(asked) == asked
+
+
 def test_lines_of_the_same_moment_are_all_new_in_one_stream() -> None:
     seen = logview.Seen()
     assert seen.is_new(line(b"1"))
