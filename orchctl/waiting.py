@@ -17,14 +17,12 @@ from protos import kinds, units
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
-MOST_SERVICES = 16
-"""Whose tasks are selected one by one."""
 TICK_S = 0.25
 """The screen's clock moves this often while nothing happens."""
 COALESCE_S = 0.01
 """Events that come together are looked at together."""
 MOST_SELECTIONS = 32
-"""A watch takes no more; where there are many services, all tasks of their namespaces are watched."""
+"""A watch takes no more; where that is not enough, everything of the kinds is watched."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 
@@ -41,6 +39,7 @@ class View:
         self.begun_s = math.inf  # on the loop's clock, while the first whole view of a watch has not come
         self.problem = ""
         self._incoming: dict[tuple[str, str], kinds.StoredObject] | None = None
+        self._tasks: dict[tuple[str, str], list[pb.Task]] | None = None  # by namespace and service, until one changes
         self._changed = asyncio.Event()
 
     def begin(self) -> None:
@@ -54,6 +53,7 @@ class View:
 
     def take(self, event: control.WatchResponse) -> None:
         into = self.objects if self._incoming is None else self._incoming
+        self._tasks = None
         match event.WhichOneof("event"):
             case "changed":
                 value = kinds.unwrap(event.changed)
@@ -83,11 +83,12 @@ class View:
 
     def tasks(self, target: Target) -> list[pb.Task]:
         """The tasks of the target."""
-        return [
-            value
-            for value in self.objects.values()
-            if isinstance(value, pb.Task) and value.service == target.name and value.meta.namespace == target.namespace
-        ]
+        if self._tasks is None:
+            self._tasks = {}
+            for value in self.objects.values():
+                if isinstance(value, pb.Task):
+                    self._tasks.setdefault((value.meta.namespace, value.service), []).append(value)
+        return self._tasks.get((target.namespace, target.name), [])
 
 
 def _key(value: kinds.StoredObject) -> tuple[str, str]:
@@ -172,16 +173,16 @@ def _judge(targets: Sequence[Target], stands: dict[Target, Progress], lacking: s
 def _selections(targets: Sequence[Target]) -> list[control.ListRequest]:
     """All objects of the targets' kinds and namespaces, and the tasks of the services among them.
 
-    A watch takes so many selections and no more; of many services, all tasks of their namespaces are looked at.
+    A watch takes so many selections and no more; of many targets, all that the cluster has of their kinds is looked at.
     """
     whole = dict.fromkeys((target.kind, target.namespace) for target in targets)
     services = [target for target in targets if target.kind == "service"]
     objects = [control.ListRequest(kind=kind, namespace=namespace) for kind, namespace in whole]
     tasks = [control.ListRequest(kind="task", namespace=each.namespace, service=each.name) for each in services]
-    if len(objects) + len(tasks) > MOST_SELECTIONS:
-        spaces = dict.fromkeys(each.namespace for each in services)
-        tasks = [control.ListRequest(kind="task", namespace=namespace) for namespace in spaces]
-    return [*objects, *tasks]
+    if len(objects) + len(tasks) <= MOST_SELECTIONS:
+        return [*objects, *tasks]
+    of_kinds = dict.fromkeys([*(target.kind for target in targets), *(["task"] if services else [])])
+    return [control.ListRequest(kind=kind) for kind in of_kinds]
 
 
 async def _watch(
