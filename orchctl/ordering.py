@@ -4,6 +4,7 @@ Columns sort as people read them: `web-9` before `web-10`, `900Mi` before `1.2Gi
 nothing comes last.
 """
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -23,9 +24,10 @@ def sort(
     if not name:
         raise InvalidInput("--sort-by needs a column or a field", hint="such as AGE, or -meta.createdAt")
     key = _of_column(kind, name, view) or _of_field(kind, name)
-    known = [value for value in values if key(value) is not None]
-    unknown = [value for value in values if key(value) is None]
-    return [*sorted(known, key=key, reverse=descending), *unknown]
+    keyed = [(key(value), value) for value in values]
+    known = [pair for pair in keyed if pair[0] is not None]
+    known.sort(key=operator.itemgetter(0), reverse=descending)
+    return [value for _, value in known] + [value for place, value in keyed if place is None]
 
 
 def _of_column(kind: kinds.Kind, name: str, view: tables.View) -> Key | None:

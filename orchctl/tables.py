@@ -155,7 +155,12 @@ _EVENT: tuple[Column[pb.Event], ...] = (
     Column(title="REASON", cell=lambda event, _: event.status.reason),
     Column(title="OBJECT", cell=lambda event, _: phrases.event_object(event.status.about)),
     Column(title="COUNT", cell=lambda event, _: str(event.status.count)),
-    Column(title="FIRST SEEN", cell=lambda event, view: view.age(event.status.first_seen), wide=True),
+    Column(
+        title="FIRST SEEN",
+        cell=lambda event, view: view.age(event.status.first_seen),
+        wide=True,
+        order=lambda event: -event.status.first_seen,
+    ),
     Column(title="NAME", cell=lambda event, _: event.meta.name, wide=True),
     Column(title="BY", cell=lambda event, _: event.status.actor),
     Column(title="MESSAGE", cell=lambda event, _: event.status.message),

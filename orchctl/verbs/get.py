@@ -140,7 +140,10 @@ def _get(
 ) -> None:
     found = [_named(queries.objects(stub, selection), names) for selection in selections]
     groups = [values for values in found if values]
-    view = queries.view(stub, {kinds.of(values[0]).name for values in groups}, terminal.now_ms())
+    # What is beside the objects has to be asked for: only rows show it, and are sorted by it.
+    needed = query.sort_by or query.form not in output.STRUCTURED
+    beside = {kinds.of(values[0]).name for values in groups} if needed else ()
+    view = queries.view(stub, beside, terminal.now_ms())
     if query.sort_by:
         groups = [ordering.sort(values, kinds.of(values[0]), query.sort_by, view) for values in groups]
     together = [value for values in groups for value in values]

@@ -24,6 +24,17 @@ def test_get_shows_a_table(run: Run, fake: FakeControl) -> None:
     assert lines[1].split()[:4] == ["hello-1-aaaaaaaa", "n1", "RUNNING", "yes"]
 
 
+def test_what_only_rows_show_is_asked_for_with_rows_only(run: Run, fake: FakeControl) -> None:
+    fake.put(samples.task(1))
+    for form, kinds in (("json", ["task"]), ("name", ["task"]), ("wide", ["task", "node"])):
+        fake.requests.clear()
+        assert run("get", "tasks", "-o", form).code == 0
+        assert [request.kind for request in fake.asked(control.ListRequest)] == kinds
+    fake.requests.clear()
+    assert run("get", "tasks", "-o", "name", "--sort-by", "node").code == 0
+    assert [request.kind for request in fake.asked(control.ListRequest)] == ["task", "node"]
+
+
 def test_what_yaml_shows_can_be_applied_again(run: Run, fake: FakeControl) -> None:
     fake.put(samples.service())
     fake.put(samples.service("web"))

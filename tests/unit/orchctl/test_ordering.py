@@ -59,6 +59,16 @@ def test_sizes_are_numbers() -> None:
     assert sorted_names("memory", nodes, NODE) == ["small", "large"]
 
 
+@pytest.mark.parametrize("by", ["first seen", "last seen"])
+def test_ages_are_times(by: str) -> None:
+    """9 minutes are less than 10."""
+    events = [samples.event(), samples.event()]
+    for event, name, minutes in zip(events, ("old", "young"), (10, 9), strict=True):
+        event.meta.name = name
+        event.status.first_seen = event.status.last_seen = samples.NOW_MS - minutes * 60_000
+    assert sorted_names(by, events, words.kind("event")) == ["young", "old"]
+
+
 @pytest.mark.parametrize(
     ("by", "message"),
     [
