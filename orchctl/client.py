@@ -1,14 +1,11 @@
 """The connection to a control plane. The one place where `orchctl` builds channels: TLS comes in here.
 
 Inside `connect(...)` every failed call becomes an error of ours: `Unreachable` when nobody answered, else what the
-server said in its `Error` message. And none waits in silence: see `patience`.
+server said in its `Error` message. Each says who makes it (`caller`), and none waits in silence (`patience`).
 """
 
 import contextlib
-import getpass
-import os
 import re
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -16,7 +13,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from orchctl import errors, patience
+from orchctl import caller, errors, patience
+from protos import headers
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 
@@ -25,10 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ERROR_KEY = "orch-error-bin"
-ACTOR_KEY = "orch-actor"
 CALL_TIMEOUT_S = 15.0
 """The bound of a call that answers at once."""
+APPLY_TIMEOUT_S = 60.0
+"""The bound of a call that checks and writes many objects."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # A proxy that the environment names is for the web, not for the cluster.
@@ -60,7 +58,8 @@ def translated(server: str) -> Iterator[None]:
 def connect(server: str) -> Iterator["ControlStub"]:
     """The server's `Control` service, for blocking calls."""
     with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        yield control_pb2_grpc.ControlStub(grpc.intercept_channel(channel, patience.Impatient(server)))
+        watched = grpc.intercept_channel(channel, caller.Introduced(), patience.Impatient(server))
+        yield control_pb2_grpc.ControlStub(watched)
 
 
 @contextlib.asynccontextmanager
@@ -80,16 +79,6 @@ def at_leader(server: str, run: Callable[[str], T]) -> T:
             raise
         leader = error.leader
     return run(leader)
-
-
-def actor() -> tuple[tuple[str, str]]:
-    """Metadata that says who asks, for the record. The control plane believes it and verifies nothing."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    said = f"{user}@{socket.gethostname()}"
-    return ((ACTOR_KEY, "".join(sign for sign in said if "!" <= sign <= "~")),)
 
 
 def leader_of(server: str) -> str:
@@ -136,7 +125,7 @@ def _refusal(code: grpc.StatusCode, said: control.Error) -> errors.OrchctlError:
 def _said(error: grpc.RpcError) -> control.Error | None:
     # Pairs, whatever the stubs say: the blocking and the asynchronous API have types of their own for them.
     metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    value = next((value for key, value in metadata if key == ERROR_KEY), None)
+    value = next((value for key, value in metadata if key == headers.ERROR), None)
     if not isinstance(value, bytes):
         return None
     try:

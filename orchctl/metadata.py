@@ -30,7 +30,7 @@ def change(settings: options.Settings, what: Sequence[str], which: Which, *, ove
             else:
                 request.set_annotations.update(added)
                 request.remove_annotations.extend(removed)
-            response = stub.UpdateMeta(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
+            response = stub.UpdateMeta(request, timeout=client.CALL_TIMEOUT_S)
             terminal.say(f"{kind.name}/{name} {_SAID[which] if response.changed else 'unchanged'}")
 
 

@@ -17,15 +17,13 @@ from protos.orch.v1 import control_pb2 as control
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlStub
 
-TIMEOUT_S = 60.0
-
 
 def agree(stub: "ControlStub", request: control.ApplyRequest, *, yes: bool) -> Sequence[str]:
     """The ids of what goes, once that is agreed to. NotDone when it is not."""
     look = control.ApplyRequest()
     look.CopyFrom(request)
     look.dry_run = True
-    response = stub.Apply(look, timeout=TIMEOUT_S, metadata=client.actor())
+    response = stub.Apply(look, timeout=client.APPLY_TIMEOUT_S)
     doomed = [kinds.unwrap(one.object) for one in response.results if one.action == control.APPLY_ACTION_PRUNED]
     if doomed and not yes:
         _ask([words.short(one) for one in doomed], doomed[0].meta.stack)

@@ -24,7 +24,7 @@ def ask(
                 action=action,
                 revision=revision,
             )
-            response = stub.Rollout(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
+            response = stub.Rollout(request, timeout=client.CALL_TIMEOUT_S)
             terminal.say(f"service/{name} {terminal.one_line(response.message)}")
             done.append(Target.of(response.service))
     if wait_ms is not None:

@@ -18,11 +18,9 @@ from controlplane import rpc
 from controlplane.core import request_errors
 from controlplane.store import errors as store_errors
 from images import errors as image_errors
-from protos import running
+from protos import headers, running
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
-
-METADATA_KEY = "orch-error-bin"
 
 MAX_ERROR_BYTES = 4_096
 """gRPC refuses trailing metadata above 8 KiB, and bytes travel as base64."""
@@ -135,7 +133,7 @@ class Refusals(rpc.Interceptor):
                 message=f"an error inside the control plane (reference {reference})",
                 hint="its log has the details under this reference; please report them",
             )
-        metadata = ((METADATA_KEY, described.SerializeToString()),)
+        metadata = ((headers.ERROR, described.SerializeToString()),)
         await context.abort(code, described.message, trailing_metadata=metadata)
 
 

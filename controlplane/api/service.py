@@ -20,12 +20,9 @@ from controlplane.core import request_errors as errors
 from controlplane.core import scheduler
 from controlplane.images import ClusterImages
 from controlplane.store.cache import Cache
-from protos import kinds
+from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
-
-ACTOR_KEY = "orch-actor"
-"""The metadata of a request that says who makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +145,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 def _actor(context: rpc.Context) -> str:
     """Who the caller says that it is. Nobody has verified it."""
     for key, value in context.invocation_metadata() or ():
-        if key == ACTOR_KEY:
+        if key == headers.ACTOR:
             return value if isinstance(value, str) else value.decode(errors="replace")
     return ""
 

@@ -9,7 +9,6 @@ from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
-APPLY_TIMEOUT_S = 60.0
 _ACTIONS = {
     control.APPLY_ACTION_CREATED: "created",
     control.APPLY_ACTION_CHANGED: "changed",
@@ -71,7 +70,7 @@ def command(
     with client.connect(settings.server) as stub:
         if prune and not dry_run:
             request.agreed.extend(pruning.agree(stub, request, yes=yes))
-        response = stub.Apply(request, timeout=APPLY_TIMEOUT_S, metadata=client.actor())
+        response = stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)
     for result in response.results:
         _print(result, dry_run=dry_run)
     output.print_lines(planned.page(response.placements))

@@ -47,7 +47,7 @@ def command(
             try:
                 request = control.DeleteRequest(reference=reference)
                 with client.translated(settings.server):
-                    response = stub.Delete(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
+                    response = stub.Delete(request, timeout=client.CALL_TIMEOUT_S)
             except errors.NotFound as error:
                 missing.append(error)
                 continue

@@ -45,4 +45,4 @@ def _ask(settings: options.Settings, paths: tuple[str, ...], stack: str, *, prun
         raise errors.InvalidInput("there is no object in these files")
     request = control.ApplyRequest(objects=map(kinds.wrap, objects), dry_run=True, stack=stack, prune=prune)
     with client.connect(settings.server) as stub:
-        return stub.Apply(request, timeout=apply.APPLY_TIMEOUT_S)
+        return stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)

@@ -5,7 +5,6 @@ import click
 from manifests import wish
 from orchctl import client, complete, editing, errors, options, queries, terminal, waiting, words
 from orchctl.progress import Target
-from orchctl.verbs.apply import APPLY_TIMEOUT_S
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -90,7 +89,7 @@ def _insist(
         request = control.ApplyRequest(objects=[kinds.wrap(wanted)])
         try:
             with client.connect(settings.server) as stub:
-                (result,) = stub.Apply(request, timeout=APPLY_TIMEOUT_S, metadata=client.actor()).results
+                (result,) = stub.Apply(request, timeout=client.APPLY_TIMEOUT_S).results
         except errors.Outdated:
             fresh = _fetch(settings, kinds.of(original), original.meta.name)
             if wish.of(fresh) != wish.of(original):

@@ -158,4 +158,4 @@ def _make(settings: options.Settings, names: Sequence[str], availability: pb.Ava
 
 def _update(settings: options.Settings, request: control.UpdateNodeRequest) -> None:
     with client.connect(settings.server) as stub:
-        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
+        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S)

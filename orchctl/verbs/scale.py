@@ -32,7 +32,7 @@ def command(settings: options.Settings, targets: tuple[str, ...], detach: bool, 
         for name, replicas in wanted.items():
             reference = control.ObjectReference(kind="service", namespace=settings.namespace, name=name)
             request = control.ScaleRequest(reference=reference, replicas=replicas)
-            response = stub.Scale(request, timeout=client.CALL_TIMEOUT_S, metadata=client.actor())
+            response = stub.Scale(request, timeout=client.CALL_TIMEOUT_S)
             terminal.say(f"service/{name} scaled: {response.before} → {replicas}")
             scaled.append(Target.of(response.service))
     if not detach:

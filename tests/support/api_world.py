@@ -23,7 +23,7 @@ from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.images import ClusterImages
 from controlplane.store import api, memory, typed
 from controlplane.store.cache import Cache
-from protos import kinds
+from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -135,8 +135,8 @@ async def _served(
 def refusal(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, pb.Error]:
     """What a call was refused with."""
     metadata: dict[str, Any] = dict(error.trailing_metadata() or ())
-    assert errors.METADATA_KEY in metadata, f"no error in the trailing metadata: {error}"
-    return error.code(), pb.Error.FromString(metadata[errors.METADATA_KEY])
+    assert headers.ERROR in metadata, f"no error in the trailing metadata: {error}"
+    return error.code(), pb.Error.FromString(metadata[headers.ERROR])
 
 
 def service(name: str = "web", *, image: str = "hello:1", replicas: int | None = None) -> objects_pb2.Service:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import grpc
 
 from controlplane.core import selectors
-from protos import kinds
+from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 from protos.orch.v1 import objects_pb2 as pb
@@ -43,6 +43,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         """What nodes use, look by look; after the last one they are refused."""
         self.exec_answer: Callable[[Iterator[control.ExecRequest]], Iterator[control.ExecResponse]] = _echo
         self.requests: list[Any] = []
+        self.actors: dict[str, str] = {}
+        """By the call's name: who made the last one."""
         self.imported = b""
         self.starts: list[control.ExecStart] = []
         """How each exec began."""
@@ -234,6 +236,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
     def _enter(self, call: str, request: Any, context: Any) -> None:
         self.requests.append(request)
+        self.actors[call] = dict(context.invocation_metadata()).get(headers.ACTOR, "")
         if call in self.silent:
             self._speaks.wait(60)
         if call in self.refuses:
@@ -325,7 +328,7 @@ def _echo(requests: Iterator[control.ExecRequest]) -> Iterator[control.ExecRespo
 
 
 def _refuse(context: Any, code: grpc.StatusCode, error: control.Error) -> NoReturn:
-    context.set_trailing_metadata((("orch-error-bin", error.SerializeToString()),))
+    context.set_trailing_metadata(((headers.ERROR, error.SerializeToString()),))
     context.abort(code, error.message)
     raise AssertionError("abort raises")
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from protos import headers
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2
 from tests.support import aio, api_world
 from tests.support.api_world import apply_request, refusal, service
 
-ANN = (("orch-actor", "ann@laptop"),)
+ANN = ((headers.ACTOR, "ann@laptop"),)
 
 
 def asked(action: pb.RolloutAction.ValueType, **more: object) -> pb.RolloutRequest:

@@ -7,13 +7,13 @@ import grpc.aio
 import pytest
 
 from controlplane.store import api
-from protos import kinds
+from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2
 from tests.support import aio, api_world
 from tests.support.api_world import World, apply_request, node, refusal, service
 
-ANN = (("orch-actor", "ann@laptop"),)
+ANN = ((headers.ACTOR, "ann@laptop"),)
 
 
 async def events(world: World, about: pb.ObjectReference | None = None) -> list[objects_pb2.Event]:
@@ -77,7 +77,7 @@ async def test_each_verb_is_told_in_its_words(tmp_path: Path) -> None:
 @aio.bounded(20)
 async def test_an_actor_is_one_short_word(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world:
-        await world.stub.Apply(apply_request(service()), metadata=(("orch-actor", "a b c" * 100),))
+        await world.stub.Apply(apply_request(service()), metadata=((headers.ACTOR, "a b c" * 100),))
         (event,) = await events(world)
         assert event.status.actor == ("abc" * 100)[:100]
 

@@ -61,6 +61,16 @@ def test_images_go_by_their_name_without_the_usual_tag(run: Run, fake: FakeContr
     assert run("image", "ls").err == "no images\n"
 
 
+def test_every_call_says_who_makes_it(run: Run, fake: FakeControl, hello: str) -> None:
+    """Calls of each sort: with one answer and with many, with one message and with many."""
+    fake.put(samples.image())
+    fake.put(samples.service("web"))
+    for arguments in (("image", "rm", "hello:1.0"), ("image", "import", hello), ("logs", "web"), ("exec", "web", "ls")):
+        assert run(*arguments).code == 0
+    calls = {"Delete", "ImportImage", "Logs", "Exec"}
+    assert {call for call, actor in fake.actors.items() if "@" in actor} >= calls
+
+
 def test_explain_needs_no_server(tmp_path: Path) -> None:
     environ = orchctl.environment(tmp_path)
     page = orchctl.run(environ, "explain", "svc.spec.replicas").out
