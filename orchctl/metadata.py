@@ -14,9 +14,15 @@ Which = Literal["labels", "annotations"]
 _SAID = {"labels": "labelled", "annotations": "annotated"}
 
 
-def change(settings: options.Settings, what: Sequence[str], which: Which, *, overwrite: bool) -> None:
+def change(
+    settings: options.Settings,
+    references: Sequence[tuple[kinds.Kind, str]],
+    changes: Sequence[str],
+    which: Which,
+    *,
+    overwrite: bool,
+) -> None:
     """Changes the objects one after the other, and tells each."""
-    references, changes = split(what)
     added, removed = parse(changes, which)
     with client.connect(settings.server) as stub:
         for kind, name in references:

@@ -19,4 +19,4 @@ def command(settings: options.Settings, what: tuple[str, ...], overwrite: bool) 
       orchctl annotate service web owner='Ann, phone 42'
       orchctl annotate node n1 rack-
     """
-    metadata.change(settings, what, "annotations", overwrite=overwrite)
+    metadata.change(settings, *metadata.split(what), "annotations", overwrite=overwrite)

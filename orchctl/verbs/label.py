@@ -20,4 +20,4 @@ def command(settings: options.Settings, what: tuple[str, ...], overwrite: bool) 
       orchctl label node n1 n2 disk=ssd zone-
       orchctl label service/web network/back team=blue --overwrite
     """
-    metadata.change(settings, what, "labels", overwrite=overwrite)
+    metadata.change(settings, *metadata.split(what), "labels", overwrite=overwrite)

@@ -1,10 +1,10 @@
 """`orchctl node`: the machines of the cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
-from orchctl import client, complete, door, errors, options, output, terminal
+from orchctl import client, complete, door, errors, metadata, options, output, terminal, words
 from orchctl.verbs import describe, get
 from protos import schema
 from protos.orch.v1 import control_pb2 as control
@@ -74,9 +74,7 @@ def drain(settings: options.Settings, names: tuple[str, ...]) -> None:
 @options.with_settings
 def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> None:
     """Set labels of a node, or remove them with a minus behind the key."""
-    set_labels, removed = parse_changes(changes)
-    _update(settings, control.UpdateNodeRequest(node=name, set_labels=set_labels, remove_labels=removed))
-    terminal.say(f"node/{name} labelled")
+    metadata.change(settings, [(words.kind("node"), name)], changes, "labels", overwrite=True)
 
 
 @command.command()
@@ -131,23 +129,11 @@ def parse_taints(changes: Sequence[str]) -> tuple[Sequence[pb.Taint], Sequence[s
                 hint=f"write it like gpu=a100:no-schedule or gpu- ; effects are {', '.join(effects)}",
             )
         set_taints.append(pb.Taint(key=key, value=value, effect=effects[effect]))  # type: ignore[arg-type]  # its number
+    for taint in set_taints:
+        names = (taint.key, f"{taint.key}:{schema.enum_word(pb.TaintEffect.DESCRIPTOR, taint.effect)}")
+        if both := next((name for name in names if name in removed), ""):
+            raise errors.InvalidInput(f"taint {both!r} is set and removed at once")
     return set_taints, removed
-
-
-def parse_changes(changes: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
-    """`disk=ssd zone-` → the labels to set, and those to remove."""
-    set_labels, removed = {}, []
-    for change in changes:
-        key, sign, value = change.partition("=")
-        if sign and key:
-            set_labels[key] = value
-        elif not sign and len(key) > 1 and key.endswith("-"):
-            removed.append(key[:-1])
-        else:
-            raise errors.InvalidInput(f"not a change of a label: {change!r}", hint="write it like disk=ssd or disk-")
-    if both := set_labels.keys() & set(removed):
-        raise errors.InvalidInput(f"label {min(both)!r} is set and removed at once")
-    return set_labels, removed
 
 
 def _make(settings: options.Settings, names: Sequence[str], availability: pb.Availability.ValueType, told: str) -> None:

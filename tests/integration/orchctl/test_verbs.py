@@ -22,7 +22,9 @@ Run = Callable[..., Result]
 def test_nodes_are_drained_and_labelled(run: Run, fake: FakeControl) -> None:
     fake.put(samples.node())
     assert run("node", "drain", "n1").out == "node/n1 draining: its tasks are replaced on other nodes\n"
-    assert run("node", "label", "n1", "disk=ssd").code == 0
+    assert run("node", "label", "n1", "disk=hdd", "zone=b").out == "node/n1 labelled\n"
+    assert run("node", "label", "n1", "disk=ssd", "zone-").out == "node/n1 labelled\n"
+    assert fake.asked(control.UpdateMetaRequest)[-1].overwrite
     node = fake.find("node", "", "n1")
     assert isinstance(node, pb.Node)
     assert node.spec.availability == pb.AVAILABILITY_DRAIN

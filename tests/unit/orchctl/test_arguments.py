@@ -48,10 +48,7 @@ def test_a_scale_is_typed_in_two_ways(typed: Sequence[str], wanted: dict[str, in
 def test_taints_are_set_and_removed() -> None:
     taint = objects_pb2.Taint(key="gpu", value="a100", effect=objects_pb2.TAINT_EFFECT_NO_EXECUTE)
     assert node.parse_taints(["gpu=a100:no-execute", "old-", "x:no-schedule-"]) == ([taint], ["old", "x:no-schedule"])
-
-
-def test_labels_are_set_and_removed() -> None:
-    assert node.parse_changes(["disk=ssd", "zone-", "empty="]) == ({"disk": "ssd", "empty": ""}, ["zone"])
+    assert node.parse_taints(["gpu=a100:no-execute", "gpu:no-schedule-"]) == ([taint], ["gpu:no-schedule"])
 
 
 def parse_labels(changes: Sequence[str]) -> object:
@@ -60,9 +57,9 @@ def parse_labels(changes: Sequence[str]) -> object:
 
 def test_objects_stand_before_their_changes() -> None:
     """The first word that is a change ends the names; a value may hold anything."""
-    references, changes = metadata.split(["service", "web", "api", "tier=front", "old-", "note=a=b-"])
+    references, changes = metadata.split(["service", "web", "api", "tier=front", "old-", "note=a=b-", "no="])
     assert [(kind.name, name) for kind, name in references] == [("service", "web"), ("service", "api")]
-    assert metadata.parse(changes, "annotations") == ({"tier": "front", "note": "a=b-"}, ["old"])
+    assert metadata.parse(changes, "annotations") == ({"tier": "front", "note": "a=b-", "no": ""}, ["old"])
     with pytest.raises(InvalidInput, match="a kind and a name are needed"):
         metadata.split(["tier=front"])
 
@@ -85,10 +82,10 @@ def test_a_command_is_words_or_a_list() -> None:
         (node.parse_taints, ["gpu"], "not a change of a taint: 'gpu'"),
         (node.parse_taints, ["gpu=a:never"], "not a change of a taint"),
         (node.parse_taints, [":no-schedule"], "not a change of a taint"),
-        (node.parse_changes, ["disk"], "not a change of a label: 'disk'"),
-        (node.parse_changes, ["-"], "not a change of a label"),
-        (node.parse_changes, ["a=1", "a-"], "label 'a' is set and removed at once"),
+        (node.parse_taints, ["gpu=a:no-schedule", "gpu-"], "taint 'gpu' is set and removed at once"),
+        (node.parse_taints, ["gpu:no-schedule-", "gpu:no-schedule"], "taint 'gpu:no-schedule' is set and removed"),
         (parse_labels, ["app"], "not a change of labels: 'app'"),
+        (parse_labels, ["-"], "not a change of labels"),
         (parse_labels, [], "nothing to change"),
         (parse_labels, ["a=1", "a-"], "'a' is set and removed at once"),
         (importing.environment, ["=x"], "not an environment variable: '=x'"),
