@@ -1,14 +1,14 @@
-"""`get -w`: what is there, then a row for each change, until Ctrl-C.
+"""`get -w` and `events -w`: what is there, then a row for each change, until Ctrl-C.
 
 The columns are as wide as the first rows need. Changes are shown in the order in which they come.
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from orchctl import client, errors, options, output, queries, tables, terminal, words
+from orchctl import client, errors, options, output, queries, tables, terminal
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -20,15 +20,22 @@ DELETED = "deleted"
 
 
 def print_changes(
-    settings: options.Settings, kind: kinds.Kind, selection: control.ListRequest, names: Sequence[str], form: str
+    settings: options.Settings,
+    kind: kinds.Kind,
+    selections: Sequence[control.ListRequest],
+    takes: Callable[[kinds.StoredObject, bool], bool],
+    form: str,
 ) -> None:
-    """Prints until it is interrupted. Unreachable when the control plane ends the stream."""
+    """Prints until it is interrupted. Unreachable when the control plane ends the stream.
+
+    `takes` is told of an object, and whether it has gone; it says whether that is shown.
+    """
     with client.connect(settings.server) as stub:
         printer: _Printer = (
             _Items(form) if form in output.STRUCTURED else _Rows(stub, kind, form, settings.all_namespaces)
         )
         first: list[kinds.StoredObject] | None = []
-        for event in stub.Watch(control.WatchRequest(selections=[selection])):
+        for event in stub.Watch(control.WatchRequest(selections=selections)):
             which = event.WhichOneof("event")
             if which == "synced":
                 if first is not None:
@@ -36,7 +43,7 @@ def print_changes(
                 first = None
             elif which is not None:
                 value = kinds.unwrap(event.changed if which == "changed" else event.deleted)
-                if names and not any(words.named(value, name) for name in names):
+                if not takes(value, which == "deleted"):
                     continue
                 if first is not None:
                     first.append(value)

@@ -2,7 +2,7 @@
 
 import click
 
-from orchctl import client, complete, errors, eventlist, options, output, terminal, words
+from orchctl import complete, errors, eventlist, options, output, terminal, words
 from protos import kinds
 
 
@@ -44,11 +44,8 @@ def command(
     """
     wanted = eventlist.Wanted(since_ms=terminal.now_ms() - since_ms if since_ms else 0, type=type_ or "")
     selections = eventlist.selections(settings, _reference(about) if about else None)
-    with client.connect(settings.server) as stub:
-        if watch:
-            eventlist.follow(stub, selections, wanted, form or "")
-            raise errors.Unreachable(f"the control plane at {settings.server} ended the watch", hint="run it again")
-        eventlist.show(stub, selections, wanted, form or "")
+    shown = eventlist.follow if watch else eventlist.show
+    shown(settings, selections, wanted, form or "")
 
 
 def _reference(text: str) -> tuple[kinds.Kind, str]:

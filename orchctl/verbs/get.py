@@ -100,7 +100,7 @@ def show(settings: options.Settings, query: Query) -> None:
     elif query.sort_by or query.show_labels:
         raise errors.InvalidInput("changes are shown as they come", hint="leave out --sort-by and --show-labels, or -w")
     elif len(selections) == 1:
-        watching.print_changes(settings, selected[0], selections[0], names, query.form)
+        watching.print_changes(settings, selected[0], selections, lambda value, _: _is_named(value, names), query.form)
     else:
         raise errors.InvalidInput("one kind at a time can be watched", hint="such as `orchctl get tasks -w`")
 
@@ -155,7 +155,12 @@ def _get(
 
 
 def _named(values: Sequence[kinds.StoredObject], names: Sequence[str]) -> list[kinds.StoredObject]:
-    return [value for value in values if not names or any(words.named(value, name) for name in names)]
+    return [value for value in values if _is_named(value, names)]
+
+
+def _is_named(value: kinds.StoredObject, names: Sequence[str]) -> bool:
+    """Whether the object goes by one of the names; where there are none, every object does."""
+    return not names or any(words.named(value, name) for name in names)
 
 
 def _print_tables(

@@ -346,4 +346,15 @@ def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool
         return False
     if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
         return False
+    if isinstance(value, pb.Event) and selection.HasField("about") and not _is_about(value.status.about, selection):
+        return False
     return selectors.parse(selection.selector)(value.meta.labels)
+
+
+def _is_about(about: pb.EventObject, selection: control.ListRequest) -> bool:
+    """About the object, or about a task of the service."""
+    wanted = selection.about
+    if about.namespace != wanted.namespace:
+        return False
+    same = about.kind == wanted.kind and wanted.name in {about.name, about.id}
+    return same or (wanted.kind == "service" and about.kind == "task" and about.service == wanted.name)

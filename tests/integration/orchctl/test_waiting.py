@@ -187,6 +187,23 @@ def test_ctrl_c_ends_the_waiting_not_the_change(fake: FakeControl, server: str, 
     assert fake.find("service", "default", "hello") is not None
 
 
+def test_watched_events_come_with_their_namespace(fake: FakeControl, server: str, tmp_path: Path) -> None:
+    """What is cleared away is no news, and what is about something else is not asked for."""
+    began, healed = samples.event("Began", about="node/n1"), samples.event("Healed", about="node/n1")
+    healed.meta.id = healed.meta.name = "n1.2"
+    fake.put(began)
+    fake.put(samples.event("Other", about="node/n2"))
+    with started(orchctl.environment(tmp_path, server), "events", "-A", "-w", "--for", "node/n1") as process:
+        assert lines_until(process, "Began")[0].startswith("NAMESPACE   LAST SEEN")
+        fake.drop(began)
+        fake.put(healed)
+        assert [line.split()[0] for line in lines_until(process, "Healed")] == ["_"]
+    fake.put(samples.event("Here"))
+    listed = orchctl.run(orchctl.environment(tmp_path, server), "events", "-A").out.splitlines()
+    assert listed[0].startswith("NAMESPACE   LAST SEEN")
+    assert sorted(line.split()[0] for line in listed[1:]) == ["_", "_", "default"]
+
+
 def test_watched_rows_come_as_things_change(fake: FakeControl, server: str, tmp_path: Path) -> None:
     fake.put(samples.node())
     task = samples.task(1, state=pb.TASK_STATE_PREPARING)
