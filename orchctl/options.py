@@ -93,6 +93,12 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
     return connection(run)
 
 
+def files(what: str, *, required: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Adds `-f FILE…`, the `paths` of manifests. `what` opens its line of the help."""
+    text = f"{what} May be repeated."
+    return click.option("-f", "--file", "paths", metavar="FILE", multiple=True, required=required, help=text)
+
+
 class Duration(click.ParamType[int]):
     """`90s`, `5m`, `1h30m`: milliseconds."""
 

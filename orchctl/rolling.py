@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchctl import client, errors, options, terminal, waiting
+from orchctl import client, options, terminal, waiting, words
 from orchctl.progress import Target
 from protos.orch.v1 import control_pb2 as control
 
@@ -16,9 +16,10 @@ def ask(
     revision: int = 0,
 ) -> None:
     """Asks for each of the services, says what was done, and waits up to `wait_ms` until they stand as asked."""
+    meant = [words.service_name(name) for name in names]
     done = []
     with client.connect(settings.server) as stub:
-        for name in map(bare, names):
+        for name in meant:
             request = control.RolloutRequest(
                 reference=control.ObjectReference(kind="service", namespace=settings.namespace, name=name),
                 action=action,
@@ -29,11 +30,3 @@ def ask(
             done.append(Target.of(response.service))
     if wait_ms is not None:
         waiting.until_settled(settings.server, done, wait_ms)
-
-
-def bare(name: str) -> str:
-    """`service/web` → `web`."""
-    kind, slash, rest = name.partition("/")
-    if slash and kind not in {"service", "services", "svc"}:
-        raise errors.InvalidInput(f"not a service: {name!r}", hint="services have rollouts; write the service's name")
-    return rest if slash else name

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]{0,32}m)")
 RESET = "\x1b[0m"
-RED, GREEN, YELLOW, CYAN = 31, 32, 33, 36
+RED, GREEN, CYAN = 31, 32, 36
 _PALETTE = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 

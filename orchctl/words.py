@@ -65,6 +65,16 @@ def meant(kind_: kinds.Kind, name: str) -> str:
         return name
 
 
+def service_name(text: str) -> str:
+    """`web`, `service/web` or `svc/web` → `web`, where a service is meant. InvalidInput for any other kind."""
+    word, slash, name = text.partition("/")
+    if not slash:
+        return text
+    if kind(word).name != "service" or not name:
+        raise InvalidInput(f"not a service: {text!r}", hint="write the service's name, such as `web` or `service/web`")
+    return name
+
+
 def split_references(words: Iterable[str]) -> list[tuple[kinds.Kind, str]]:
     """`service hello web` or `service/hello task/web-1-x` → the kinds and names that are meant."""
     given = list(words)

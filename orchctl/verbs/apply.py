@@ -18,15 +18,7 @@ _ACTIONS = {
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--file",
-    "paths",
-    metavar="FILE",
-    multiple=True,
-    required=True,
-    help="A file, a folder, or - . May be repeated.",
-)
+@options.files("A file, a folder, or - .", required=True)
 @click.option("--dry-run", is_flag=True, help="Check and show what would change; change nothing.")
 @click.option("--stack", default="", metavar="NAME", help="The stack that these objects belong to.")
 @click.option(

@@ -15,9 +15,7 @@ from protos.orch.v1 import objects_pb2 as pb
 
 @click.command()
 @click.argument("what", nargs=-1, metavar="[KIND NAME…]", shell_complete=complete.kind_then_names)
-@click.option(
-    "-f", "--file", "paths", metavar="FILE", multiple=True, help="Delete what these manifests name. May be repeated."
-)
+@options.files("Delete what these manifests name.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no mistake.")
 @options.detach
 @options.timeout

@@ -9,15 +9,7 @@ from protos.orch.v1 import control_pb2 as control
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--file",
-    "paths",
-    metavar="FILE",
-    multiple=True,
-    required=True,
-    help="A file, a folder, or - . May be repeated.",
-)
+@options.files("A file, a folder, or - .", required=True)
 @click.option("--stack", default="", metavar="NAME", help="The stack that these objects belong to.")
 @click.option("--prune", is_flag=True, help="Show also what of the stack is not in these files.")
 @options.with_settings

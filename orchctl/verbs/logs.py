@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from orchctl import client, complete, errors, logview, options, queries, terminal, words
-from protos import kinds, units
+from protos import units
 from protos.orch.v1 import control_pb2 as control
 
 
@@ -80,11 +80,9 @@ def _kind(server: str, target: str, namespace: str) -> str:
         if kind not in {"service", "task"}:
             raise errors.InvalidInput(f"a {kind} prints nothing", hint="name a service or a task")
         return kind
-    service = kinds.by_name("service")
-    assert service is not None, "services are a kind"
     try:
         with client.connect(server) as stub:
-            queries.find(stub, service, target, namespace)
+            queries.find(stub, words.kind("service"), target, namespace)
     except errors.NotFound:
         return "task"
     return "service"

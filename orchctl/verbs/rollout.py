@@ -2,9 +2,9 @@
 
 import click
 
-from orchctl import client, complete, history, options, output, queries, rolling, terminal, waiting
+from orchctl import client, complete, history, options, output, queries, rolling, terminal, waiting, words
 from orchctl.progress import Target
-from protos import kinds
+from orchctl.verbs import restart
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -98,20 +98,12 @@ def abort(settings: options.Settings, names: tuple[str, ...]) -> None:
     rolling.ask(settings, names, control.ROLLOUT_ACTION_ABORT)
 
 
-@command.command()
-@_names
-@options.detach
-@options.timeout
-@options.with_settings
-def restart(settings: options.Settings, names: tuple[str, ...], detach: bool, timeout_ms: int) -> None:
-    """Replace every task by an equal one, as `update` of the service says."""
-    rolling.ask(settings, names, control.ROLLOUT_ACTION_RESTART, wait_ms=None if detach else timeout_ms)
+command.add_command(restart.command, "restart")
 
 
 def _find(settings: options.Settings, name: str) -> pb.Service:
-    kind = kinds.by_name("service")
-    assert kind is not None, "services are a kind"
+    name = words.service_name(name)
     with client.connect(settings.server) as stub:
-        found = queries.find(stub, kind, rolling.bare(name), settings.namespace)
+        found = queries.find(stub, words.kind("service"), name, settings.namespace)
     assert isinstance(found, pb.Service), "a service was asked for"
     return found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from orchctl import client, complete, errors, options, terminal, waiting
+from orchctl import client, complete, errors, options, terminal, waiting, words
 from orchctl.progress import Target
 from protos.orch.v1 import control_pb2 as control
 
@@ -45,10 +45,11 @@ def parse(targets: Sequence[str]) -> dict[str, int]:
         targets = [f"{targets[0]}={targets[1]}"]
     wanted: dict[str, int] = {}
     for target in targets:
-        match = re.fullmatch(r"(?:service/)?([^=/]+)=([0-9]{1,10})", target, re.ASCII)
+        match = re.fullmatch(r"([^=]+)=([0-9]{1,10})", target, re.ASCII)
         if match is None or int(match[2]) > _MOST:
             raise errors.InvalidInput(f"not a service and a number: {target!r}", hint="write it like hello=3")
-        if match[1] in wanted:
-            raise errors.InvalidInput(f"service {match[1]!r} is named twice")
-        wanted[match[1]] = int(match[2])
+        name = words.service_name(match[1])
+        if name in wanted:
+            raise errors.InvalidInput(f"service {name!r} is named twice")
+        wanted[name] = int(match[2])
     return wanted

@@ -234,9 +234,12 @@ def test_waiting_for_a_rollout_ends_with_what_became_of_it(
     assert "it is so and so" in run("rollout", "status", "hello").out
 
 
-def test_a_node_has_no_rollouts(run: Run) -> None:
-    result = run("rollout", "pause", "node/n1")
+def test_a_node_has_no_rollouts(run: Run, fake: FakeControl) -> None:
+    """And nothing is asked for the services that stand before it."""
+    fake.put(samples.service())
+    result = run("rollout", "pause", "hello", "node/n1")
     assert (result.code, result.err) == (
         2,
-        "orchctl: not a service: 'node/n1'\nhint: services have rollouts; write the service's name\n",
+        "orchctl: not a service: 'node/n1'\nhint: write the service's name, such as `web` or `service/web`\n",
     )
+    assert not fake.asked(control.RolloutRequest)

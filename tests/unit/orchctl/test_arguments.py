@@ -39,7 +39,12 @@ def test_objects_are_named_in_two_ways(given: list[str], meant: list[tuple[str, 
 
 @pytest.mark.parametrize(
     ("typed", "wanted"),
-    [(["hello=9"], {"hello": 9}), (["hello", "9"], {"hello": 9}), (["service/a=1", "b=0"], {"a": 1, "b": 0})],
+    [
+        (["hello=9"], {"hello": 9}),
+        (["hello", "9"], {"hello": 9}),
+        (["svc/a=1", "Service/b=0"], {"a": 1, "b": 0}),
+        (["svc/a", "2"], {"a": 2}),
+    ],
 )
 def test_a_scale_is_typed_in_two_ways(typed: Sequence[str], wanted: dict[str, int]) -> None:
     assert scale.parse(typed) == wanted
@@ -78,7 +83,9 @@ def test_a_command_is_words_or_a_list() -> None:
         (scale.parse, ["hello"], "not a service and a number: 'hello'"),
         (scale.parse, ["hello=-1"], "not a service and a number"),
         (scale.parse, ["hello=99999999999"], "not a service and a number"),
-        (scale.parse, ["a=1", "a=2"], "service 'a' is named twice"),
+        (scale.parse, ["a=1", "svc/a=2"], "service 'a' is named twice"),
+        (scale.parse, ["node/n1=1"], "not a service: 'node/n1'"),
+        (scale.parse, ["service/=1"], "not a service: 'service/'"),
         (node.parse_taints, ["gpu"], "not a change of a taint: 'gpu'"),
         (node.parse_taints, ["gpu=a:never"], "not a change of a taint"),
         (node.parse_taints, [":no-schedule"], "not a change of a taint"),
