@@ -9,7 +9,7 @@ from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import crowds
+from tests.sim import crowds, zones
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
@@ -91,7 +91,7 @@ class People:
         if name != EVERYWHERE:
             self._add_wishes(spec)
         elif self._chance.random() < 0.3:
-            spec.template.placement.constraints.append("node.labels.zone == b")
+            spec.template.placement.constraints.append(zones.ONLY_B)
         crowds.add_around(self._chance, spec.template)
         crowds.add_relations(self._chance, name, spec)
         return spec
@@ -151,20 +151,20 @@ class People:
         spec.priority = self._chance.choice([0, 0, -1, 5])
         match self._chance.randint(0, 7):
             case 0:
-                wishes.constraints.append("node.labels.zone == b" if not _on_the_host(spec) else "node.name != n9")
+                wishes.constraints.append(zones.ONLY_B if not _on_the_host(spec) else "node.name != n9")
                 spec.replicas = min(spec.replicas, 3)
             case 1:
-                wishes.spread.add(by="node.labels.zone", max_skew=self._chance.choice([0, 1, 2]))
+                wishes.spread.add(by=zones.BY, max_skew=self._chance.choice([0, 1, 2]))
             case 2:
                 spec.template.placement.apart.add(service=self._chance.choice(SERVICES), weight=5)
-                wishes.near.add(service=self._chance.choice(SERVICES), by="node.labels.zone", weight=2)
+                wishes.near.add(service=self._chance.choice(SERVICES), by=zones.BY, weight=2)
             case 3 | 6 | 7:
                 # Three services, four cards: not enough, until everybody has to be content with one.
                 reserved.generic["gpu"], reserved.pids, reserved.disk = 1, 100, 2**20
                 spec.replicas = min(spec.replicas, 3)
             case 4:
                 wishes.max_per_node = 2
-                wishes.preferences.add(expression="node.labels.zone == a", weight=3)
+                wishes.preferences.add(expression=f"{zones.BY} == a", weight=3)
             case _:
                 pass
         if self._chance.random() < 0.2:
@@ -175,7 +175,7 @@ class People:
         name = self._chance.choice(SERVICES)
         spec = pb.ServiceSpec(replicas=3, template=pb.TaskTemplate(container=pb.Container(image=IMAGES[0])))
         spec.template.placement.apart.add(service=name)
-        spec.template.placement.spread.add(by="node.labels.zone", max_skew=1)
+        spec.template.placement.spread.add(by=zones.BY, max_skew=1)
         await self.apply(name, spec)
 
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:

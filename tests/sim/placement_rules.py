@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from controlplane.core import demand
+from controlplane.core import demand, preemption
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import crowd_rules
+from tests.sim import crowd_rules, zones
 from tests.sim.violation import Violation
 
 FRESH_S = 30.0
@@ -23,8 +23,6 @@ RULE = "placement"
 
 class State(Protocol):
     """What is stored."""
-
-    objects: dict[str, kinds.StoredObject]
 
     def nodes(self) -> list[pb.Node]:
         """All nodes."""
@@ -36,6 +34,10 @@ class State(Protocol):
 
     def services(self) -> list[pb.Service]:
         """All services."""
+        ...
+
+    def templates(self) -> Mapping[str, pb.TaskTemplate]:
+        """What revisions say of tasks, by the revision's id."""
         ...
 
 
@@ -55,18 +57,17 @@ class PlacementRules:
 
     def check(self, before: pb.Task, after: pb.Task, state: State) -> None:
         """Raises Violation. `state` is what was stored before."""
-        if after.status.reason == "Preempted" != before.status.reason and not any(
+        if after.status.reason == preemption.REASON != before.status.reason and not any(
             map(self._is_fresh, state.services())
         ):
             _check_victim(after, state)
-        node = next((one for one in state.nodes() if one.meta.id == after.node_id), None)
-        if node is None or before.node_id:
-            return
-        template = next(
-            one.template
-            for one in state.objects.values()
-            if isinstance(one, pb.Revision) and one.meta.id == after.revision_id
-        )
+        if after.node_id and not before.node_id:
+            nodes = {one.meta.id: one for one in state.nodes()}
+            if after.node_id in nodes:
+                self._check_given(after, nodes, state)
+
+    def _check_given(self, after: pb.Task, nodes: Mapping[str, pb.Node], state: State) -> None:
+        node, template = nodes[after.node_id], state.templates()[after.revision_id]
         mine = [
             one for one in state.tasks() if (one.meta.namespace, one.service) == (after.meta.namespace, after.service)
         ]
@@ -75,7 +76,8 @@ class PlacementRules:
         _require(after.target_node_id in {"", node.meta.id}, f"{after.meta.id} belongs to node {after.target_node_id}")
         if not self._is_fresh(node):
             _check_node(after, template, node)
-        _check_even(after, template, node, mine, [one for one in state.nodes() if not self._is_fresh(one)])
+        counts = _by_zone(mine, nodes)
+        _check_even(after, template, node, counts, [one for one in nodes.values() if not self._is_fresh(one)])
 
     def _is_fresh(self, one: pb.Node | pb.Service) -> bool:
         """Nodes are changed by hand once in a while, all but the last one never after they joined."""
@@ -100,17 +102,28 @@ def _check_node(task: pb.Task, template: pb.TaskTemplate, node: pb.Node) -> None
 
 
 def _suits(template: pb.TaskTemplate, node: pb.Node) -> bool:
-    wishes, zone = template.placement, node.meta.labels["zone"]
+    wishes = template.placement
     refused = [one for one in node.spec.taints if one.effect != pb.TAINT_EFFECT_PREFER_NO_SCHEDULE]
     return (
-        ("node.labels.zone == b" not in wishes.constraints or zone == "b")
+        zones.suits(wishes, node)
         and (not refused or any(one.key == "spare" for one in wishes.tolerations))
         and node.spec.availability == pb.AVAILABILITY_ACTIVE
     )
 
 
+def _by_zone(tasks: Iterable[pb.Task], nodes: Mapping[str, pb.Node]) -> Counter[str]:
+    """How many of the tasks are in each zone, and to stay there."""
+    return Counter(
+        zones.of(nodes[one.node_id])
+        for one in tasks
+        if one.node_id in nodes
+        and one.desired_state <= pb.DESIRED_STATE_RUNNING
+        and not states.is_terminal(one.status.state)
+    )
+
+
 def _check_even(
-    task: pb.Task, template: pb.TaskTemplate, node: pb.Node, mine: Iterable[pb.Task], known: Sequence[pb.Node]
+    task: pb.Task, template: pb.TaskTemplate, node: pb.Node, counts: Counter[str], known: Sequence[pb.Node]
 ) -> None:
     """`known`: the nodes that the leader knows as they are; in a part that has none of them there may be more of its
     tasks than are counted here, which only makes the leader stricter.
@@ -118,22 +131,13 @@ def _check_even(
     skew = next((one.max_skew for one in template.placement.spread), 0)
     if not skew:
         return
-    counts = Counter(
-        _zone(one.node_id)
-        for one in mine
-        if one.node_id and one.desired_state <= pb.DESIRED_STATE_RUNNING and not states.is_terminal(one.status.state)
-    )
     able = [one for one in known if one.status.state == pb.NODE_STATE_READY and _suits(template, one)]
     if not able:
         return  # no part is known for sure
-    least = min(counts[one.meta.labels["zone"]] for one in able)
-    zone = node.meta.labels["zone"]
+    least = min(counts[zones.of(one)] for one in able)
+    zone = zones.of(node)
     text = f"{task.meta.id} makes {counts[zone] + 1} in zone {zone}; the emptiest has {least}, maxSkew is {skew}"
     _require(counts[zone] + 1 - least <= skew, text)
-
-
-def _zone(node_id: str) -> str:
-    return "a" if node_id in {"id-n1", "id-n2"} else "b"
 
 
 def _check_victim(victim: pb.Task, state: State) -> None:

@@ -25,6 +25,7 @@ from controlplane.store import memory
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import zones
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
@@ -215,7 +216,7 @@ class Agent:
         capacity = pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=20, pids=2_000, disk=2**30)
         capacity.generic["gpu"].ids.append("0")
         description = pb.NodeDescription(hostname=self.name, address=f"192.0.2.{number}", capacity=capacity)
-        labels = {"zone": "a" if number <= 2 else "b"}
+        labels = {zones.LABEL: zones.of_number(number)}
         return wire.Register(node_id=self.node_id, node_name=self.name, description=description, labels=labels)
 
 

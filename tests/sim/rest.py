@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import crowd_rules
+from tests.sim import crowd_rules, zones
 from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
@@ -42,8 +42,8 @@ def _not_whole(rules: Rules) -> Iterator[str]:
         ]
         wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
         if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
-            in_one_zone = "node.labels.zone == b" in service.spec.template.placement.constraints
-            wanted = [(0, node.meta.id) for node in nodes if not in_one_zone or node.meta.labels["zone"] == "b"]
+            placement = service.spec.template.placement
+            wanted = [(0, node.meta.id) for node in nodes if zones.suits(placement, node)]
         if sorted(serving) != wanted:
             yield f"{kinds.label(service)} wants {wanted}; {sorted(serving)} serve"
         if service.status.rollout.state != pb.ROLLOUT_STATE_COMPLETED:

@@ -39,6 +39,7 @@ class Rules:
         self.placement = placement_rules.PlacementRules()
         self.crowds = CrowdRules()
         self._story = story
+        self._templates: dict[str, pb.TaskTemplate] = {}  # by the revision's id
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
         self._told_to_stop: dict[str, tuple[float, int]] = {}  # when, and for how many seconds it drains
@@ -84,9 +85,13 @@ class Rules:
 
     def _replace(self, key: str, after: kinds.StoredObject | None) -> None:
         if after is None:
-            self.objects.pop(key, None)
-        else:
-            self.objects[key] = after
+            gone = self.objects.pop(key, None)
+            if isinstance(gone, pb.Revision):
+                del self._templates[gone.meta.id]
+            return
+        self.objects[key] = after
+        if isinstance(after, pb.Revision):
+            self._templates[after.meta.id] = after.template
 
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
@@ -127,14 +132,14 @@ class Rules:
             if guarded and task.status.ready and not answered_well(task.meta.id, task.status.started_at):
                 raise Violation("the ready have answered", f"task {task.meta.id} counts as ready and was never asked")
 
-    def templates(self) -> dict[str, pb.TaskTemplate]:
-        return {one.meta.id: one.template for one in self.objects.values() if isinstance(one, pb.Revision)}
+    def templates(self) -> Mapping[str, pb.TaskTemplate]:
+        return self._templates
 
     def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
         """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
         unasked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN
         stops = after.desired_state >= pb.DESIRED_STATE_SHUTDOWN or after.status.state == states.ORPHANED
-        template = self.templates().get(after.revision_id)
+        template = self._templates.get(after.revision_id)
         if before.status.state == states.RUNNING and unasked and stops and template and template.container.ports:
             now_s = asyncio.get_running_loop().time()
             self._told_to_stop.setdefault(after.meta.id, (now_s, template.drain_seconds))

@@ -9,6 +9,7 @@ from controlplane.store import api
 from protos import kinds, states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import zones
 from tests.sim.net import End, Network
 from tests.sim.network_rules import BOUND_S, NetworkRules
 from tests.sim.rules import Rules
@@ -128,3 +129,22 @@ async def test_what_was_let_go_while_a_node_was_given_up_may_be_told_to_it_when_
     back.stop()
     with pytest.raises(Violation, match="let go last"):
         back.let_go()
+
+
+@virtual
+async def test_zones_are_what_the_nodes_say() -> None:
+    """Two tasks in one zone and none in the other are found, whatever the nodes are called."""
+    history = History()
+    service = build.service()
+    service.spec.template.placement.spread.add(by=zones.BY, max_skew=1)
+    history.write(build.revision(service))
+    for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "a")):
+        node = build.node(name)
+        node.meta.labels[zones.LABEL] = zone
+        history.write(node)
+    for slot in (1, 2):
+        history.write(build.task(slot, states.PENDING, ident=f"web-{slot}-a"))
+    history.write(build.task(1, states.ASSIGNED, ident="web-1-a", node="n1"))
+    with pytest.raises(Violation, match="makes 2 in zone a; the emptiest has 0"):
+        history.write(build.task(2, states.ASSIGNED, ident="web-2-a", node="n3"))
+    history.write(build.task(2, states.ASSIGNED, ident="web-2-a", node="n2"))
