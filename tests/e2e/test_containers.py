@@ -7,7 +7,6 @@ import pytest
 
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.e2e.test_guide import refusal
 from tests.support.cluster import LocalCluster
 from tests.support.waiting import until
 
@@ -62,7 +61,7 @@ def test_a_task_of_several_containers(local: LocalCluster) -> None:
     through = local.orchctl("exec", "-c", "files", name, "--", "wget", "-qO-", "http://127.0.0.1:8080/")
     assert f"task={name}" in through
     assert name in local.orchctl("exec", name, "--", "wget", "-qO-", "http://127.0.0.1:9000/hostname")
-    assert "has no container 'filez'" in refusal(local, "exec", "-c", "filez", name, "--", "true", text="")
+    assert "has no container 'filez'" in local.refusal("exec", "-c", "filez", name, "--", "true")
     local.orchctl("delete", "-f", CROWD)
     assert not local.tasks("crowd")
 
@@ -131,7 +130,7 @@ def test_a_service_for_a_while(local: LocalCluster) -> None:
     """It goes by itself."""
     local.apply_hello("brief", replicas=1, more="  ttl: 3s\n")
     until(lambda: not local.tasks("brief"), what="its time is over", timeout_s=20)
-    assert "there is no service" in refusal(local, "get", "service", "brief", text="")
+    assert "there is no service" in local.refusal("get", "service", "brief")
 
 
 def test_cycles_are_refused(local: LocalCluster) -> None:
@@ -141,5 +140,5 @@ def test_cycles_are_refused(local: LocalCluster) -> None:
         "  template: {container: {image: hello}}\n"
         for name, other in (("ring-a", "ring-b"), ("ring-b", "ring-a"))
     )
-    assert "ring-a → ring-b → ring-a wait for each other" in refusal(local, "apply", "-f", "-", text=text)
+    assert "ring-a → ring-b → ring-a wait for each other" in local.refusal("apply", "-f", "-", text=text)
     assert not local.tasks("ring-a")

@@ -46,7 +46,7 @@ def test_every_refusal_is_worded_as_the_page_has_it(local: LocalCluster) -> None
     for message in SAID:
         (done,) = (done for beginning, done in REFUSED.items() if message.startswith(beginning))
         arguments, text = done
-        assert message in refusal(local, *arguments, text=text)
+        assert message in local.refusal(*arguments, text=text)
     assert not local.tasks("rival")
 
 
@@ -83,18 +83,3 @@ def check_answers(local: LocalCluster, words: list[str]) -> None:
         asked = [word.replace("NODE", node.address) for word in words]
         said = subprocess.run([*asked, "-sS"], capture_output=True, text=True, timeout=20, check=True).stdout
         assert [line.partition(":")[0] for line in said.splitlines()] == ["web", "cache", "api", "database"]
-
-
-def refusal(local: LocalCluster, *arguments: str, text: str) -> str:
-    """What a command says that is refused."""
-    done = subprocess.run(
-        [cluster.ORCHCTL, *arguments],
-        env=cluster.environment(local.plan.config),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode, f"it was not refused: {done.stdout}{done.stderr}"
-    return done.stderr

@@ -37,6 +37,19 @@ class LocalCluster:
 
     def orchctl(self, *arguments: str, code: int = 0, text: str = "") -> str:
         """What the command prints, after checking how it ended; `text` is its input."""
+        done = self._run(arguments, text)
+        said = f"orchctl {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {said}"
+        return done.stdout
+
+    def refusal(self, *arguments: str, text: str = "") -> str:
+        """What the command says that is refused."""
+        done = self._run(arguments, text)
+        assert done.returncode, f"it was not refused: {done.stdout}{done.stderr}"
+        return done.stderr
+
+    def _run(self, arguments: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+        """The command, once it has ended. TimeoutExpired, after it was ended, when it takes too long."""
         with subprocess.Popen(
             [ORCHCTL, *arguments],
             env={**environment(self.plan.config), "PYTHONFAULTHANDLER": "1"},
@@ -51,9 +64,7 @@ class LocalCluster:
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGABRT)  # it tells what each of its threads waits for
                 out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
-        said = f"orchctl {' '.join(arguments)}\n{out}{err}"
-        assert process.returncode == code, f"exit code {process.returncode}, not {code}: {said}"
-        return out
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def apply_hello(self, name: str, *, replicas: int = 3, more: str = "") -> list[objects_pb2.Task]:
         """A service of the image `hello`, once it is whole. `more` goes into the spec, indented by two."""

@@ -1,9 +1,7 @@
 """Networks, ports and endpoints over a real gRPC server and the memory store; and addresses over changes of leaders."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -14,9 +12,7 @@ from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
 from tests.support import aio, api_world, build
 from tests.support.api_world import apply_request, node, refusal, service
-from tests.support.instances import Running, instances
-
-T = TypeVar("T")
+from tests.support.instances import Running, eventually, instances
 
 
 def with_ports(name: str, *ports: objects_pb2.Port) -> objects_pb2.Service:
@@ -140,11 +136,3 @@ async def leading(*candidates: Running) -> Running:
         return [one for one in candidates if one.leads()]
 
     return (await eventually(ask, bool))[0]
-
-
-async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> T:
-    """The first answer that `holds` likes."""
-    async with asyncio.timeout(20):
-        while not holds(answer := await ask()):  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0.05)
-    return answer
