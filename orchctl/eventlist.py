@@ -42,11 +42,9 @@ def show(settings: options.Settings, selected: Sequence[control.ListRequest], wa
         if events or form == "json":
             terminal.data(output.structured(events, form, as_list=True))
     elif events:
-        columns = tables.columns(words.kind("event"), wide=form == "wide", with_namespace=settings.all_namespaces)
-        view = tables.View(now_ms=terminal.now_ms())
-        rows = [tables.row(event, columns, view) for event in events]
-        limit = terminal.size().columns if terminal.is_terminal() and form != "wide" else 0
-        output.print_lines(tables.table([column.title for column in columns], rows, limit=limit))
+        wide = form == "wide"
+        shown = tables.columns(words.kind("event"), wide=wide, with_namespace=settings.all_namespaces)
+        output.print_table(events, shown, tables.View(now_ms=terminal.now_ms()), wide=wide)
     else:
         terminal.note("no events")
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from manifests import write
-from orchctl import terminal, words
+from orchctl import tables, terminal, words
 from protos import kinds
 
 T = TypeVar("T")
@@ -53,6 +53,19 @@ def item(value: kinds.StoredObject, form: str) -> str:
     if form == "json":
         return as_json(write.to_dict(value), indent=None)
     return structured([value], form, as_list=False) + ("\n---" if form == "yaml" else "")
+
+
+def print_table(
+    values: Sequence[kinds.StoredObject],
+    shown: Sequence[tables.Column[kinds.StoredObject]],
+    view: tables.View,
+    *,
+    wide: bool,
+) -> None:
+    """A row for each object. The last column ends at the edge of the terminal, unless the table is a wide one."""
+    limit = terminal.size().columns if terminal.is_terminal() and not wide else 0
+    rows = [tables.row(value, shown, view) for value in values]
+    print_lines(tables.table([column.title for column in shown], rows, limit=limit))
 
 
 def print_lines(lines: Iterable[str]) -> None:

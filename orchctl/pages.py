@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from orchctl import around, health, phrases, safety, tables, terminal
+from orchctl import around, health, phrases, safety, tables, terminal, words
 from orchctl.tables import View
 from protos import containers, families, kinds, schema, units
 from protos.orch.v1 import objects_pb2 as pb
@@ -146,9 +146,7 @@ def event(value: pb.Event, view: View) -> list[str]:
 
 def events(values: Sequence[pb.Event], view: View) -> list[str]:
     """A table of what has happened, the newest last."""
-    kind = kinds.by_name("event")
-    assert kind is not None, "events are a kind"
-    return _table(kind, values, _EVENT_TITLES, view)
+    return _table(words.kind("event"), values, _EVENT_TITLES, view)
 
 
 def head(value: kinds.StoredObject, view: View) -> list[str]:
@@ -190,9 +188,7 @@ def _template(template: pb.TaskTemplate) -> list[str]:
 
 
 def _tasks(tasks: Iterable[pb.Task], view: View) -> list[str]:
-    kind = kinds.by_name("task")
-    assert kind is not None, "tasks are a kind"
-    return _table(kind, sorted(tasks, key=tables.sort_key), _TASK_TITLES, view)
+    return _table(words.kind("task"), sorted(tasks, key=tables.sort_key), _TASK_TITLES, view)
 
 
 def _table(kind: kinds.Kind, values: Sequence[kinds.StoredObject], titles: Sequence[str], view: View) -> list[str]:
@@ -223,9 +219,9 @@ def _since(state: str, moment_ms: int, view: View) -> str:
     return f"{state} since {phrases.timestamp(moment_ms, view.now_ms)}" if moment_ms else state
 
 
-def _words(words: Iterable[str]) -> str:
+def _words(command: Iterable[str]) -> str:
     """As a list: the borders between words matter."""
-    listed = list(words)
+    listed = list(command)
     return json.dumps(listed, ensure_ascii=False) if listed else ""
 
 

@@ -173,9 +173,7 @@ def _print_tables(
         wide = query.form == "wide"
         shown = [*tables.columns(kinds.of(values[0]), wide=wide, with_namespace=settings.all_namespaces)]
         shown += [tables.LABELS] if query.show_labels else []
-        limit = terminal.size().columns if terminal.is_terminal() and not wide else 0
-        rows = [tables.row(value, shown, view) for value in values]
-        output.print_lines(tables.table([column.title for column in shown], rows, limit=limit))
+        output.print_table(values, shown, view, wide=wide)
 
 
 def _tell_missing(
