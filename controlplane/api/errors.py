@@ -34,6 +34,8 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (request_errors.Unknown, grpc.StatusCode.NOT_FOUND),
     (request_errors.NotNow, grpc.StatusCode.FAILED_PRECONDITION),
     (request_errors.Outdated, grpc.StatusCode.ABORTED),
+    (request_errors.Unidentified, grpc.StatusCode.UNAUTHENTICATED),
+    (request_errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (request_errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (request_errors.NotReachable, grpc.StatusCode.UNAVAILABLE),
     (store_errors.Conflict, grpc.StatusCode.ABORTED),

@@ -6,6 +6,8 @@ RequestError
 ├── NotNow            change the object's state first: it does not allow this now
 │   └── NotLeader     ask the leader, which `leader` names
 ├── Outdated          look again: somebody else changed the object since it was read
+├── Unidentified      show a certificate that this cluster believes
+├── Forbidden         ask somebody whose role allows it
 ├── Overloaded        ask for less, or more slowly
 └── NotReachable      retry later: the store or a node is out of reach
 
@@ -65,6 +67,14 @@ class NotLeader(NotNow):
 
 class Outdated(RequestError):
     """The object has changed since the caller read it."""
+
+
+class Unidentified(RequestError):
+    """Whoever calls has shown no certificate that is worth anything here."""
+
+
+class Forbidden(RequestError):
+    """The caller's role does not allow it."""
 
 
 class Overloaded(RequestError):

@@ -1,0 +1,1 @@
+"""Who may do what, who may join, and how a root is exchanged: functions of values."""

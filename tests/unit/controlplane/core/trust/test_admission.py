@@ -1,0 +1,142 @@
+"""Who may join with a token, and whose certificate is believed."""
+
+import dataclasses
+
+import pytest
+
+from controlplane.core import plan
+from controlplane.core import request_errors as errors
+from controlplane.core.trust import admission
+from protos.orch.v1 import trust_pb2 as pb
+from trust import errands
+from trust.core import certificate, token
+from trust.core.identity import Role
+
+NOW_MS = 1_800_000_000_000
+SEALING = b"s" * 32
+ROOT = errands.root("c", "first", SEALING, NOW_MS)
+PIN = certificate.read(ROOT.certificate.encode()).key_digest
+SAID = token.make(Role.NODE, PIN, b"0123456789abcdef")
+ASK = admission.Ask(said=SAID, name="id1", node_name="n1", key_digest="k1", known=None, others=())
+
+
+def trust(said: token.Token = SAID, **record: object) -> pb.TrustRecord:
+    """A cluster with one token."""
+    fields = {"id": "t1", "role": said.role, "digest": said.digest, "unlimited": True, **record}
+    kept = pb.TokenRecord(**fields)  # type: ignore[arg-type]
+    return pb.TrustRecord(cluster="c", roots=[pb.RootRecord(certificate=ROOT.certificate)], tokens=[kept])
+
+
+def joined(admitted: admission.Admission, key: str = "k1") -> pb.MemberRecord:
+    return admission.with_key(admitted.member, pb.MemberKey(digest=key))
+
+
+def test_a_node_joins_and_is_known_by_its_id() -> None:
+    """Its record tells what people call it, and with which token it came."""
+    admitted = admission.admit(trust(), ASK, NOW_MS)
+    assert str(admitted.identity) == "node id1"
+    assert admitted.identity.cluster == "c"
+    assert (admitted.member.name, admitted.member.node_name, admitted.member.token) == ("node:id1", "n1", "t1")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said", "why"),
+    [
+        ({}, token.make(Role.NODE, "0" * 64, b"0123456789abcdef"), "of another cluster"),
+        ({}, token.make(Role.NODE, PIN, b"another secret!!"), "revoked, or never made here"),
+        ({}, token.make(Role.ADMIN, PIN, b"0123456789abcdef"), "is for the role node, and says admin"),
+        ({"expires_at": NOW_MS}, SAID, "t1 has expired"),
+        ({"unlimited": False, "uses_left": 0}, SAID, "t1 is used up"),
+    ],
+)
+def test_a_token_that_does_not_open_the_door_says_why(kept: dict[str, object], said: token.Token, why: str) -> None:
+    """Each with a remedy."""
+    with pytest.raises(errors.Forbidden, match=why) as refused:
+        admission.admit(trust(**kept), dataclasses.replace(ASK, said=said), NOW_MS)
+    assert "orchctl cluster token create" in refused.value.hint
+
+
+def test_a_use_is_counted_once_however_often_the_same_key_asks() -> None:
+    """An answer that was lost on its way costs nothing."""
+    once = admission.admit(trust(unlimited=False, uses_left=1), ASK, NOW_MS)
+    assert once.trust.tokens[0].uses_left == 0
+    again = dataclasses.replace(ASK, known=joined(once))
+    assert admission.admit(once.trust, again, NOW_MS).trust.tokens[0].uses_left == 0
+    other = dataclasses.replace(ASK, name="id2", node_name="n2", key_digest="k2")
+    with pytest.raises(errors.Forbidden, match="used up"):
+        admission.admit(once.trust, other, NOW_MS)
+
+
+def test_nobody_takes_the_id_or_the_name_of_a_node() -> None:
+    """With a valid token and another key one is another machine."""
+    known = joined(admission.admit(trust(), ASK, NOW_MS))
+    with pytest.raises(errors.Forbidden, match="a node id1 already, with another key"):
+        admission.admit(trust(), dataclasses.replace(ASK, known=known, key_digest="k2"), NOW_MS)
+    namesake = dataclasses.replace(ASK, name="id2", key_digest="k2", others=[known])
+    with pytest.raises(errors.Forbidden, match=r"n1 belongs to another node \(id1\)"):
+        admission.admit(trust(), namesake, NOW_MS)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "a/b", "-a", "a" * 64, "a\n"])
+def test_a_name_that_would_be_no_key_of_the_store_is_refused(name: str) -> None:
+    """It stands in a certificate and in a key."""
+    with pytest.raises(errors.Invalid, match="is no name for a node"):
+        admission.admit(trust(), dataclasses.replace(ASK, name=name), NOW_MS)
+
+
+def test_a_person_is_who_the_token_says_and_has_several_keys() -> None:
+    """What a person calls themselves does not matter; the namespaces are the token's."""
+    said = token.make(Role.EDITOR, PIN, b"0123456789abcdef")
+    kept = trust(said, person="ann", namespaces=["shop"])
+    first = admission.admit(kept, dataclasses.replace(ASK, said=said, name="root", node_name=""), NOW_MS)
+    assert (first.identity.name, list(first.member.namespaces)) == ("ann", ["shop"])
+    second = dataclasses.replace(ASK, said=said, key_digest="k2", node_name="", known=joined(first))
+    both = joined(admission.admit(kept, second, NOW_MS), "k2")
+    assert [key.digest for key in both.keys] == ["k2", "k1"]
+
+
+def test_the_oldest_keys_go() -> None:
+    """A node has the one that it uses, and the one that it is about to use."""
+    member = pb.MemberRecord(role="node")
+    for digest in ("a", "b", "b", "c"):
+        member = admission.with_key(member, pb.MemberKey(digest=digest))
+    assert [key.digest for key in member.keys] == ["c", "b"]
+
+
+FACTS = certificate.Facts(
+    subject=(("O", "c"), ("OU", "node"), ("CN", "id1")),
+    issuer=(),
+    serial=1,
+    not_before_ms=0,
+    not_after_ms=1,
+    key_digest="k1",
+)
+MEMBER = pb.MemberRecord(name="node:id1", role="node", namespaces=["a"], keys=[pb.MemberKey(digest="k1")])
+
+
+def test_a_certificate_is_believed_while_its_key_is_in_the_record() -> None:
+    """It answers what its holder is bound to."""
+    assert admission.believe("c", FACTS, MEMBER) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "member", "why"),
+    [
+        ({}, None, "removed from this cluster, or never joined"),
+        ({"key_digest": "k0"}, {}, "replaced by others"),
+        ({"subject": (("O", "d"), ("OU", "node"), ("CN", "id1"))}, {}, "of another cluster"),
+        ({"subject": (("O", "c"), ("OU", "king"), ("CN", "id1"))}, {}, "none of a member"),
+        ({"subject": (("O", "c"), ("O", "c"), ("OU", "node"), ("CN", "id1"))}, {}, "none of a member"),
+        ({}, {"role": "controlplane"}, "for another role"),
+    ],
+)
+def test_a_certificate_that_is_worth_nothing_says_why(
+    facts: dict[str, object], member: dict[str, str] | None, why: str
+) -> None:
+    """TLS has verified it; the cluster does not know it, or not any more."""
+    record = None if member is None else plan.copy(MEMBER)
+    if record is not None and member:
+        record.role = member["role"]
+    with pytest.raises(errors.Unidentified, match=why) as refused:
+        admission.believe("c", dataclasses.replace(FACTS, **facts), record)  # type: ignore[arg-type]
+    assert refused.value.hint

@@ -1,0 +1,1 @@
+"""Identities, tokens, what a certificate says, and when it is renewed: functions of values."""
