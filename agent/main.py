@@ -23,7 +23,7 @@ from pathlib import Path
 
 import structlog
 
-from agent import node
+from agent import node, renewal
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
@@ -45,6 +45,8 @@ from agent.worker import Worker
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
+from trust.core.identity import Role
+from trust.folder import Folder, Material, NotTrusted
 
 log = structlog.get_logger()
 
@@ -82,7 +84,8 @@ async def run(
     options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: Sequence[socket.socket]
 ) -> None:
     """Make everything, and live until a signal comes."""
-    server, chance = Server(), random.Random()  # noqa: S311 - for jitter
+    chance = random.Random()  # noqa: S311 - for jitter
+    server = Server(_own(options.trust, disk.node_id()))
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     names = Naming(
@@ -100,13 +103,7 @@ async def run(
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
-        node=NodeContext(
-            name=options.name,
-            cgroup_parent=options.cgroup_parent,
-            base=defaults.config(["-"], cgroups_path="/-"),
-            machine=machine(no_users=no_users),
-            address=options.address,
-        ),
+        node=_context(options, no_users),
         now_ms=now_ms,
         chance=chance,
     )
@@ -130,7 +127,9 @@ async def run(
     log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as group:
-            running = (images.run(), names.run(), worker.run(), session.run())
+            running = [images.run(), names.run(), worker.run(), session.run()]
+            if options.trust:
+                running.append(renewal.run(server, Folder(Path(options.trust)), now_ms, chance))
             tasks = [group.create_task(each) for each in running]
             await _told_to_end()
             for task in tasks:
@@ -138,6 +137,33 @@ async def run(
     finally:
         await server.close()
         await runtime.close()
+
+
+def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
+    """What every container's configuration is made from."""
+    return NodeContext(
+        name=options.name,
+        cgroup_parent=options.cgroup_parent,
+        base=defaults.config(["-"], cgroups_path="/-"),
+        machine=machine(no_users=no_users),
+        address=options.address,
+    )
+
+
+def _own(folder: str | None, node_id: str) -> Material | None:
+    """What this node is known by. Ends when the folder is not of this node."""
+    if not folder:
+        return None
+    try:
+        own = Folder(Path(folder)).load(Role.NODE)
+    except NotTrusted as error:
+        sys.exit(f"orch-agent: {error}")
+    if own.identity.name != node_id:
+        sys.exit(
+            f"orch-agent: {folder} is of the node {own.identity.name}, and --state of the node {node_id}; "
+            "give those that were made together, or join anew"
+        )
+    return own
 
 
 def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
@@ -177,6 +203,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="the address at which other nodes reach this one, of IPv4 or IPv6, as all nodes have it",
     )
     parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
+    parser.add_argument("--trust", help="the folder that `orchctl node join` has filled; without it there is no TLS")
     parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
     parser.add_argument(

@@ -16,9 +16,14 @@ from agent.errors import AgentError, Refused, Temporary
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc as rpc
+from protos.orch.v1 import trust_pb2 as tpb
+from protos.orch.v1 import trust_pb2_grpc as trust_rpc
+from trust import credentials
+from trust.folder import Material
 
 CONNECT_TIMEOUT_S = 3.0
 UNARY_TIMEOUT_S = 5.0
+RENEW_TIMEOUT_S = 30.0
 BLOB_TIMEOUT_S = 3600.0
 SESSION_LINGER_S = 0.2
 STREAM_LINGER_S = 30.0
@@ -48,9 +53,12 @@ Out = TypeVar("Out", bound=Message)
 In = TypeVar("In", bound=Message)
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    """The way to a server."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+def channel(address: str, own: Material | None = None) -> grpc.aio.Channel:
+    """The way to a server. `own`: what this node is known by; None: without TLS."""
+    if own is None:
+        return grpc.aio.insecure_channel(address, options=OPTIONS)
+    options = (*OPTIONS, *credentials.CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials.channel(own), options=options)
 
 
 class CallLink(Link[Out, In]):
@@ -117,16 +125,18 @@ class CallLink(Link[Out, In]):
 
 
 class Server:
-    """The control plane, as a Connector and a Source."""
+    """The control plane, as a Connector and a Source. `own`: what this node is known by; None: without TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Material | None = None) -> None:
+        self.own = own
+        self._used = own
         self._channel: grpc.aio.Channel | None = None
         self._address = ""
 
     async def connect(self, address: str) -> Link[dpb.AgentMessage, dpb.LeaderMessage]:
-        if address != self._address or self._channel is None:
+        if address != self._address or self._channel is None or self._used is not self.own:
             await self.close()
-            self._channel, self._address = channel(address), address
+            self._channel, self._address, self._used = channel(address, self.own), address, self.own
         call = rpc.DispatcherStub(self._channel).Session()  # type: ignore[call-arg]  # the stubs want an iterator
         return CallLink(call, address, linger_s=SESSION_LINGER_S)
 
@@ -135,6 +145,15 @@ class Server:
             raise LinkLost("there is no connection to the control plane")
         call = rpc.DispatcherStub(self._channel).Stream()  # type: ignore[call-arg]
         return CallLink(call, self._address, linger_s=STREAM_LINGER_S)
+
+    async def renew(self, request: tpb.RenewRequest) -> tpb.RenewResponse:
+        """Another certificate, over the connection that stands. Raises Temporary."""
+        if self._channel is None:
+            raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
+        try:
+            return await trust_rpc.TrustStub(self._channel).Renew(request, timeout=RENEW_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
     async def close(self) -> None:
         """Close the channel; what runs over it is lost."""

@@ -19,6 +19,7 @@ import structlog
 
 from controlplane.core import image_names
 from controlplane.core import request_errors as errors
+from controlplane.core.trust import owned
 from controlplane.store.cache import Cache
 from images import archive, image, reference
 from images import errors as image_errors
@@ -44,6 +45,8 @@ class ClusterImages:
         self._cache = known
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="images")
         self._open: set[_Shared] = set()
+        self._reached: dict[str, frozenset[str]] = {}
+        """By an image's digest: its blobs. What a digest stands for never changes."""
 
     def resolve(self, text: str) -> str | None:
         """The digest that an image's name stands for; None when the cluster has no such image.
@@ -56,6 +59,29 @@ class ClusterImages:
             return wanted if any(found.status.digest == wanted for found in state.all(pb.Image).values()) else None
         named = state.get(pb.Image, image_names.canonical(text))
         return named.status.digest if named is not None else None
+
+    def check_name(self, node_id: str, text: str) -> None:
+        """That a task of the node needs the image. Raises Forbidden."""
+        if not owned.may_have(self._cache.snapshot(), node_id, text):
+            raise errors.Forbidden(f"no task of the node {node_id} runs the image {text:.200}")
+
+    async def check_blob(self, node_id: str, digest: str) -> None:
+        """That a blob is of an image that a task of the node needs. Raises Forbidden."""
+        state = self._cache.snapshot()
+        names = owned.images(state, node_id)
+        known = {
+            each.status.digest
+            for each in state.all(pb.Image).values()
+            if each.meta.name in names or each.status.digest in names
+        }
+        for root in known - self._reached.keys():
+            found = await self._run(self._store.reached, root)
+            if found:  # else another instance keeps it, or this one will only later
+                self._reached[root] = found
+        for gone in self._reached.keys() - {each.status.digest for each in state.all(pb.Image).values()}:
+            del self._reached[gone]
+        if not any(digest in self._reached.get(root, ()) for root in known):
+            raise errors.Forbidden(f"no task of the node {node_id} runs an image with the blob {digest:.80}")
 
     async def open_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """A blob's bytes from an offset on. Raises `images.errors.NotFound` before the first chunk."""

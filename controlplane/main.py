@@ -13,11 +13,13 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import grpc
 import structlog
 
 from controlplane import logs, rpc, server
@@ -27,10 +29,14 @@ from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
+from controlplane.trust.door import CannotOpen
+from controlplane.trust.registry import NotFounded
+from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
 from protos import running
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
+from trust.folder import Folder, NotTrusted
 
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
@@ -52,7 +58,23 @@ class CannotStart(Exception):  # noqa: N818 - named after what happened
     """One line that says what to do about it."""
 
 
-_EXPECTED = (CannotStart, rpc.CannotListen, image_errors.ImageError, store_errors.Fatal)
+_EXPECTED = (
+    CannotOpen,
+    CannotStart,
+    NotFounded,
+    NotTrusted,
+    rpc.CannotListen,
+    image_errors.ImageError,
+    store_errors.Fatal,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """etcd's members, and whether they are spoken to over TLS."""
+
+    addresses: tuple[str, ...]
+    secure: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,10 +98,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(options: argparse.Namespace) -> None:
     """Serves until a signal asks it to end."""
     stop = _stop_signal()
-    store = EtcdStore(options.etcd)
+    folder = Folder(options.trust) if options.trust is not None else None
+    store = EtcdStore(options.etcd.addresses, credentials=_store_credentials(options.etcd, folder))
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
-    edge = server.Edge(
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
+        edge = _edge(options, trusted)
+        await stack.enter_async_context(server.serving(edge, instance, store))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd.addresses)
+        work = group.create_task(instance.run())
+        await stop.wait()
+        _log.info("control plane stops", name=options.name)
+        work.cancel()
+
+
+def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
+    return server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
         listen=options.listen,
@@ -87,16 +124,28 @@ async def _run(options: argparse.Namespace) -> None:
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
+        trust=trusted,
     )
-    try:
-        async with server.serving(edge, instance, store), asyncio.TaskGroup() as group:
-            _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd)
-            work = group.create_task(instance.run())
-            await stop.wait()
-            _log.info("control plane stops", name=options.name)
-            work.cancel()
-    finally:
-        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStore) -> AsyncIterator[Standing]:
+    """The instance's standing in its cluster, with its door open inside the block."""
+    chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
+    audit = options.state / "audit.log"
+    async with (
+        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance) as trusted,
+        trusted.door.serving(options.door),
+    ):
+        yield trusted
+
+
+def _store_credentials(etcd: "Endpoints", folder: Folder | None) -> grpc.ChannelCredentials | None:
+    if not etcd.secure:
+        return None
+    if folder is None:
+        raise CannotStart("an etcd with https wants a certificate; give its folder with --trust")
+    return store_credentials(folder)
 
 
 def _stop_signal() -> asyncio.Event:
@@ -176,8 +225,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
     )
-    parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
+    parser.add_argument(
+        "--etcd", required=True, type=_endpoints, metavar="https://HOST:PORT[,…]", help="etcd's members"
+    )
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
+    parser.add_argument(
+        "--trust", type=Path, metavar="DIR", help="the folder that `orchctl cluster init` or `join` has filled"
+    )
+    parser.add_argument(
+        "--door",
+        action="append",
+        default=[],
+        type=_address,
+        metavar="HOST:PORT",
+        help="where machines and people join with a token; may be given several times",
+    )
     _add_network(parser)
     parser.add_argument(
         "--placement",
@@ -236,16 +298,13 @@ def _address(text: str) -> str:
     return text
 
 
-def _endpoints(text: str) -> tuple[str, ...]:
-    """`http://127.0.0.1:2379` → `127.0.0.1:2379`, for each of the members."""
-    return tuple(_endpoint(part) for part in text.split(","))
-
-
-def _endpoint(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme != "http" or parts.path not in {"", "/"}:
-        raise argparse.ArgumentTypeError(f"{text!r} is not http://HOST:PORT, the only way to etcd so far")
-    return _address(parts.netloc)
+def _endpoints(text: str) -> Endpoints:
+    """`https://10.0.0.1:2379,https://10.0.0.2:2379` → the addresses, and that they are secure."""
+    parts = [urlsplit(part) for part in text.split(",")]
+    schemes = {part.scheme for part in parts}
+    if len(schemes) != 1 or not schemes <= {"http", "https"} or any(part.path not in {"", "/"} for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not https://HOST:PORT[,https://HOST:PORT…]")
+    return Endpoints(addresses=tuple(_address(part.netloc) for part in parts), secure=schemes == {"https"})
 
 
 def _range(text: str) -> ranges.Parsed:

@@ -1,4 +1,4 @@
-"""The one place where the control plane's gRPC servers are built: keepalive, sizes, and later TLS.
+"""The one place where the control plane's gRPC servers are built: keepalive, sizes, and TLS.
 
 The rule: whoever serves something gets its server from here, so that how a connection is secured and watched is said
 once.
@@ -7,6 +7,7 @@ once.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import grpc
 import grpc.aio
 
 if TYPE_CHECKING:
@@ -48,14 +49,19 @@ def server(interceptors: Sequence[Interceptor] = ()) -> grpc.aio.Server:
     return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
 
 
-def listen(target: grpc.aio.Server, addresses: Sequence[str]) -> tuple[int, ...]:
+def listen(
+    target: grpc.aio.Server, addresses: Sequence[str], credentials: grpc.ServerCredentials | None = None
+) -> tuple[int, ...]:
     """The ports that the server will answer on, in the order of `addresses` (`host:port`; port 0: any free one)."""
-    return tuple(_listen(target, address) for address in addresses)
+    return tuple(_listen(target, address, credentials) for address in addresses)
 
 
-def _listen(target: grpc.aio.Server, address: str) -> int:
+def _listen(target: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
-        port = target.add_insecure_port(address)
+        if credentials is None:
+            port = target.add_insecure_port(address)
+        else:
+            port = target.add_secure_port(address, credentials)
     except RuntimeError as error:
         port, reason = 0, f" ({error})"
     else:

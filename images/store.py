@@ -139,6 +139,10 @@ class ImageStore:
             digest = entry.digest
         raise _too_deep(manifest_digest)
 
+    def reached(self, digest: str) -> frozenset[str]:
+        """The blobs that an image is made of, for all its platforms, as far as they are stored."""
+        return collect.mark([digest], (), load=self._load, config_of=self._config_of, has=self.has).blobs
+
     def tag(self, name: str, digest: str) -> image.Image:
         """Give a complete image a name, taking the name from whatever had it."""
         ref = reference.parse(name)

@@ -5,6 +5,7 @@
 from collections.abc import AsyncIterator
 
 from controlplane import rpc
+from controlplane.api import caller
 from controlplane.api.grpc_link import GrpcLink
 from controlplane.core import request_errors as errors
 from controlplane.dispatcher.dispatcher import Dispatcher
@@ -25,14 +26,17 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         self, request_iterator: AsyncIterator[wire.AgentMessage], context: rpc.Context
     ) -> None:
         link = GrpcLink[wire.LeaderMessage, wire.AgentMessage](request_iterator, context)
-        await link.carry(self._dispatcher.serve)
+        node = caller.node()
+        await link.carry(lambda opened: self._dispatcher.serve(opened, node))
 
     async def Stream(  # type: ignore[override]  # it writes
         self, request_iterator: AsyncIterator[wire.StreamFrame], context: rpc.Context
     ) -> None:
+        node = caller.node()
+
         async def serve(link: GrpcLink[wire.StreamFrame, wire.StreamFrame]) -> None:
             try:
-                await self._dispatcher.streams.serve(link)
+                await self._dispatcher.streams.serve(link, node)
             except TimeoutError:
                 await link.close("the stream did not say what it was opened for")
             except LinkLost:
@@ -41,6 +45,9 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         await GrpcLink[wire.StreamFrame, wire.StreamFrame](request_iterator, context).carry(serve)
 
     async def ResolveImage(self, request: wire.ResolveImageRequest, context: rpc.Context) -> wire.ResolveImageResponse:
+        node = caller.node()
+        if node is not None:
+            self._images.check_name(node, request.reference)
         digest = self._images.resolve(request.reference)
         if digest is None:
             raise errors.Unknown(
@@ -52,5 +59,8 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
     async def FetchBlob(
         self, request: wire.FetchBlobRequest, context: rpc.Context
     ) -> AsyncIterator[wire.FetchBlobResponse]:
+        node = caller.node()
+        if node is not None:
+            await self._images.check_blob(node, request.digest)
         async for chunk in self._images.open_blob(request.digest, request.offset):
             yield wire.FetchBlobResponse(chunk=chunk)

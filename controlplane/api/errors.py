@@ -101,7 +101,7 @@ class Refusals(rpc.Interceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        maker, behaviour = _parts(handler)
+        maker, behaviour = parts(handler)
         guarded = self._guard(behaviour, str(handler_call_details.method), streams=handler.response_streaming)
         return maker(guarded, handler.request_deserializer, handler.response_serializer)
 
@@ -139,7 +139,7 @@ class Refusals(rpc.Interceptor):
         await context.abort(code, described.message, trailing_metadata=metadata)
 
 
-def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:
+def parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:
     """How a handler of this shape is made, and what it does."""
     if handler.request_streaming:
         if handler.response_streaming:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from controlplane import rpc
-from controlplane.api import exec_session, placement, ports
+from controlplane.api import caller, exec_session, placement, ports
 from controlplane.api import watch as watching
 from controlplane.api.log_session import LogSession
 from controlplane.api.network_check import Check
@@ -20,7 +20,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core import scheduler
 from controlplane.images import ClusterImages
 from controlplane.store.cache import Cache
-from protos import headers, kinds
+from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
 
@@ -49,7 +49,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Apply(self, request: pb.ApplyRequest, context: rpc.Context) -> pb.ApplyResponse:
         self._reads.state()
-        return await self._parts.writes.apply(request, _actor(context))
+        return await self._parts.writes.apply(request, caller.actor(context))
 
     async def Get(self, request: pb.GetRequest, context: rpc.Context) -> objects_pb2.Object:
         return self._reads.get(request)
@@ -62,26 +62,26 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Delete(self, request: pb.DeleteRequest, context: rpc.Context) -> pb.DeleteResponse:
         self._reads.state()
-        deleted = await self._parts.writes.delete(request, _actor(context))
+        deleted = await self._parts.writes.delete(request, caller.actor(context))
         if isinstance(deleted, objects_pb2.Image):
             await self._parts.images.forget(deleted.meta.name)
         return pb.DeleteResponse(object=kinds.wrap(deleted))
 
     async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
         self._reads.state()
-        return await self._parts.writes.scale(request, _actor(context))
+        return await self._parts.writes.scale(request, caller.actor(context))
 
     async def UpdateMeta(self, request: pb.UpdateMetaRequest, context: rpc.Context) -> pb.UpdateMetaResponse:
         self._reads.state()
-        return await self._parts.writes.update_meta(request, _actor(context))
+        return await self._parts.writes.update_meta(request, caller.actor(context))
 
     async def Rollout(self, request: pb.RolloutRequest, context: rpc.Context) -> pb.RolloutResponse:
         self._reads.state()
-        return await self._parts.writes.rollout(request, _actor(context))
+        return await self._parts.writes.rollout(request, caller.actor(context))
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
         self._reads.state()
-        return await self._parts.writes.update_node(request, _actor(context))
+        return await self._parts.writes.update_node(request, caller.actor(context))
 
     async def Logs(self, request: pb.LogsRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
         parts = self._parts
@@ -140,14 +140,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
         leader = self._parts.election.leader()
         if not leader.here:
             raise errors.NotLeader(what, leader.address)
-
-
-def _actor(context: rpc.Context) -> str:
-    """Who the caller says that it is. Nobody has verified it."""
-    for key, value in context.invocation_metadata() or ():
-        if key == headers.ACTOR:
-            return value if isinstance(value, str) else value.decode(errors="replace")
-    return ""
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:

@@ -41,7 +41,10 @@ class Written:
 
 
 class Writes:
-    """What changes the objects. `new_id` makes ids that are never used again."""
+    """What changes the objects. `new_id` makes ids that are never used again.
+
+    `along_with_removal`: what else goes in the same commit as an object that is removed.
+    """
 
     def __init__(
         self,
@@ -51,12 +54,14 @@ class Writes:
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
         strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
+        along_with_removal: Callable[[kinds.StoredObject], Sequence[api.Change]] | None = None,
     ) -> None:
         self._store = store
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
         self._strategy = strategy
+        self._along_with_removal = along_with_removal or (lambda _: ())
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
@@ -289,7 +294,7 @@ class Writes:
             with contextlib.suppress(store_errors.Conflict):
                 event = self._told(before, *told(before, after or before), actor)
                 if after is None:
-                    await self._commit([typed.delete(before)], [event])
+                    await self._commit([typed.delete(before), *self._along_with_removal(before)], [event])
                     return Written(before=before, after=before)
                 revision = await self._commit([typed.put(after)], [event])
                 after.meta.version = revision

@@ -93,8 +93,8 @@ class Dispatcher:
         if session is not None:
             session.wake()
 
-    async def serve(self, link: AgentLink) -> None:
-        """Serves one agent's link until it ends."""
+    async def serve(self, link: AgentLink, proven: str | None = None) -> None:
+        """Serves one agent's link until it ends. `proven`: the node that its certificate is of, where there are any."""
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 first = await link.receive()
@@ -105,6 +105,12 @@ class Dispatcher:
             return
         if first.WhichOneof("message") != "register":
             await link.close("the first message of a session has to be a registration")
+            return
+        if proven not in {None, first.register.node_id}:
+            await link.close(
+                f"the certificate is of the node {proven}, and the agent says that it is {first.register.node_id}; "
+                "give it the --trust and the --state that were made together"
+            )
             return
         await self._serve_registered(link, first.register)
 

@@ -32,7 +32,8 @@ class StreamBroker:
     def __init__(self, sessions: Sessions, new_id: Callable[[], str]) -> None:
         self._sessions = sessions
         self._new_id = new_id
-        self._waiting: dict[str, asyncio.Future[_Arrived]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[_Arrived]]] = {}
+        """By stream: the node that was asked, and who waits for it."""
 
     async def open(self, node_id: str, request: wire.OpenStream) -> AgentLink:
         """A stream to the agent of a node. The caller closes it. Raises NodeUnreachable."""
@@ -45,7 +46,7 @@ class StreamBroker:
         asked.CopyFrom(request)
         asked.stream_id = self._new_id()
         arrived: asyncio.Future[_Arrived] = asyncio.get_running_loop().create_future()
-        self._waiting[asked.stream_id] = arrived
+        self._waiting[asked.stream_id] = (node_id, arrived)
         try:
             session.open_stream(asked)
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -57,12 +58,15 @@ class StreamBroker:
         finally:
             del self._waiting[asked.stream_id]
 
-    async def serve(self, link: AgentLink) -> None:
-        """Serves a stream that an agent opened, until whoever asked for it closes it."""
+    async def serve(self, link: AgentLink, proven: str | None = None) -> None:
+        """Serves a stream that an agent opened, until whoever asked for it closes it.
+
+        `proven`: the node that its certificate is of, where there are any. Another than was asked answers nothing.
+        """
         async with asyncio.timeout(FIRST_FRAME_TIMEOUT_S):
             first = await link.receive()
-        waiter = self._waiting.get(first.open.stream_id)
-        if waiter is None or waiter.done():
+        node_id, waiter = self._waiting.get(first.open.stream_id, ("", None))
+        if waiter is None or waiter.done() or proven not in {None, node_id}:
             await link.close("nobody waits for this stream any more")
             return
         arrived = _Arrived(link)

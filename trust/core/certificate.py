@@ -16,6 +16,7 @@ from trust.core import der
 from trust.core.identity import Identity, Malformed, role
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+_REQUEST = re.compile(rb"-----BEGIN CERTIFICATE REQUEST-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE REQUEST-----")
 _ORGANIZATION, _UNIT, _COMMON_NAME = b"\x55\x04\x0a", b"\x55\x04\x0b", b"\x55\x04\x03"
 _NAMES = {_ORGANIZATION: "O", _UNIT: "OU", _COMMON_NAME: "CN"}
 MAX_CHAIN = 8
@@ -109,3 +110,19 @@ def _moment(value: der.Value) -> int:
     if not (1 <= fields[1] <= 12 and 1 <= fields[2] <= 31 and fields[3] < 24 and fields[4] < 60 and fields[5] < 60):
         raise Malformed(f"there is no such moment: {text!r}")
     return calendar.timegm((*fields, 0, 0, 0)) * 1000
+
+
+def of_request(pem: str) -> str:
+    """The digest of the public key in a certificate request (RFC 2986, 4.1). Raises Malformed."""
+    found = _REQUEST.fullmatch(pem.strip().encode())
+    if found is None:
+        raise Malformed("it is no certificate request")
+    try:
+        data = base64.b64decode(b"".join(found[1].split()), validate=True)
+    except binascii.Error as error:
+        raise Malformed(f"the certificate request is damaged: {error}") from error
+    signed = der.one(data).parts()
+    fields = signed[0].parts() if signed else []
+    if len(signed) != 3 or len(fields) < 3:
+        raise Malformed("a certificate request has three parts, with a public key in the first")
+    return hashlib.sha256(der.expect(fields[2], der.SEQUENCE).whole).hexdigest()

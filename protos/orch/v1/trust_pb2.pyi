@@ -682,3 +682,29 @@ class MemberKey(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberKey: _TypeAlias = MemberKey  # noqa: Y015
+
+@_typing.final
+class Founding(_message.Message):
+    """What the first instance writes into the store: it lies in a file of its folder until then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trust(self) -> Global___TrustRecord: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberRecord]: ...
+    def __init__(
+        self,
+        *,
+        trust: Global___TrustRecord | None = ...,
+        members: _abc.Iterable[Global___MemberRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trust", b"trust"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "trust", b"trust"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Founding: _TypeAlias = Founding  # noqa: Y015

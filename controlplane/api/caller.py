@@ -1,0 +1,53 @@
+"""Who makes the call that is being answered. The gate sets it; handlers ask.
+
+The rule: without a gate nobody is known, and handlers do as they do for somebody whom nothing binds: only a server
+without certificates has none.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from controlplane import rpc
+from controlplane.core.trust.rules import Caller
+from protos import headers
+from trust.core.identity import Role
+
+_current: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+@contextlib.contextmanager
+def known(caller: Caller) -> Iterator[None]:
+    """Inside the block the call is this caller's."""
+    token = _current.set(caller)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def required() -> Caller:
+    """Who calls. Only for services that a server without a gate does not have."""
+    found = _current.get()
+    assert found is not None, "this service stands behind a gate"
+    return found
+
+
+def node() -> str | None:
+    """The id of the node that calls; None without a gate."""
+    found = _current.get()
+    if found is None:
+        return None
+    assert found.identity.role is Role.NODE, "the table lets nodes alone through"
+    return found.identity.name
+
+
+def actor(context: rpc.Context) -> str:
+    """Who it was, for the record: whom the certificate names, else what the client says of itself."""
+    found = _current.get()
+    if found is not None:
+        return found.identity.name
+    for key, value in context.invocation_metadata() or ():
+        if key == headers.ACTOR:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""

@@ -1,0 +1,156 @@
+"""The gate before every service: who calls, whether they may, and the end of what they no longer may.
+
+    certificate (TLS has verified it) ─► identity ─► its member's record ─► the table's rule ─► what the request touches
+
+Two rules. A call is looked at when it begins, and those that last are looked at again whenever their member's record
+changes: who is taken out loses what is open within a moment. And what changes something is written into the audit
+log, refused or done.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from controlplane import rpc
+from controlplane.api import caller as callers
+from controlplane.api import errors as answering
+from controlplane.core import request_errors as errors
+from controlplane.core.trust import admission, rules
+from controlplane.trust.audit import Audit
+from controlplane.trust.registry import Registry
+from trust.core import certificate
+from trust.core.identity import Malformed
+
+_TLS_VERSION = b"TLSv1.3"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Open:
+    """A call that is being answered."""
+
+    facts: certificate.Facts
+    namespaces: Sequence[str]
+    task: asyncio.Task[object]
+    refusal: errors.RequestError | None = None
+
+
+class Gate(rpc.Interceptor):
+    """Stands inside `Refusals`, which answers what it raises."""
+
+    def __init__(self, registry: Registry, audit: Audit) -> None:
+        self._registry = registry
+        self._audit = audit
+        self._open: dict[str, set[_Open]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler behind the gate; None, as grpc wants it, for a method that nobody serves."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        maker, behaviour = answering.parts(handler)
+        guarded = self._guard(behaviour, str(handler_call_details.method), takes_stream=handler.request_streaming)
+        return maker(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def look_again(self, members: Iterable[str]) -> None:
+        """Ends the open calls of those members that they could not make any more. Listens to the registry."""
+        for one in [one for name in members for one in self._open.get(name, ())]:
+            if one.refusal is None:
+                one.refusal = self._refusal_of(one)
+                if one.refusal is not None:
+                    one.task.cancel()
+
+    def _refusal_of(self, one: _Open) -> errors.RequestError | None:
+        try:
+            namespaces = self._believed(one.facts)
+        except errors.Unidentified as refusal:
+            return refusal
+        if list(namespaces) != list(one.namespaces):
+            return errors.Unidentified("what this caller may do has changed", hint="call again")
+        return None
+
+    def _guard(
+        self, behaviour: Callable[[Any, Any], Any], method: str, *, takes_stream: bool
+    ) -> Callable[[Any, Any], Any]:
+        async def guarded(request: Any, context: rpc.Context) -> Any:
+            facts = _facts(context)
+            caller = rules.Caller(identity=facts.identity, namespaces=self._believed(facts))
+            with self._audit.told(caller, method, request if not takes_stream else None) as told:
+                rule = rules.check(method, caller)
+                told.quiet = rule.reads
+                check = functools.partial(rules.check_request, method, rule, caller)
+                if takes_stream:
+                    request = _checked(request, check)
+                else:
+                    check(request)
+                with callers.known(caller), self._kept_open(facts, caller):
+                    return await _answer(behaviour, request, context)
+
+        return guarded
+
+    def _believed(self, facts: certificate.Facts) -> Sequence[str]:
+        return admission.believe(self._registry.trust.cluster, facts, self._registry.members.get(facts.identity.member))
+
+    @contextlib.contextmanager
+    def _kept_open(self, facts: certificate.Facts, caller: rules.Caller) -> Iterator[None]:
+        """Inside the block the call may be ended from here. Raises why it was."""
+        task = asyncio.current_task()
+        assert task is not None, "a call is answered in a task"
+        mine = _Open(facts=facts, namespaces=caller.namespaces, task=task)
+        name = caller.identity.member
+        self._open.setdefault(name, set()).add(mine)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if mine.refusal is None:
+                raise
+            task.uncancel()
+            raise mine.refusal from None
+        finally:
+            self._open[name].discard(mine)
+            if not self._open[name]:
+                del self._open[name]
+
+
+async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: rpc.Context) -> Any:
+    """What the handler answers. A stream of answers is written here, so that its end is the call's."""
+    result = behaviour(request, context)
+    if not hasattr(result, "__aiter__"):
+        return await result
+    async with contextlib.aclosing(result):
+        async for response in result:
+            await context.write(response)
+    return None
+
+
+async def _checked(requests: AsyncIterator[Any], check: Callable[[Any], None]) -> AsyncIterator[Any]:
+    """The messages of a stream, each looked at before the handler sees it."""
+    async for request in requests:
+        check(request)
+        yield request
+
+
+def _facts(context: rpc.Context) -> certificate.Facts:
+    """What the certificate of a connection says. Raises Unidentified."""
+    said = context.auth_context()
+    versions, certificates = said.get("ssl_tls_version", ()), said.get("x509_pem_cert", ())
+    if list(versions) != [_TLS_VERSION] or not certificates:
+        raise errors.Unidentified("the connection shows no certificate over TLS 1.3", hint="join the cluster")
+    try:
+        facts = _read(bytes(next(iter(certificates))))
+        _ = facts.identity
+    except Malformed as error:
+        raise errors.Unidentified(f"the certificate is none of a member: {error}", hint="join the cluster") from error
+    return facts
+
+
+_read = functools.lru_cache(maxsize=4096)(certificate.read)
+"""A connection shows the same certificate at every call."""

@@ -1,0 +1,106 @@
+"""The door: the one port that asks for no certificate, and that offers nothing but joining.
+
+Its bounds are its rule: one request a connection, of 64 KiB at most, within ten seconds; 32 connections at a time;
+and 20 requests at once, then 10 a second, over all who knock. What is refused is told in one line and logged.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import structlog
+
+from controlplane.core import request_errors as errors
+from controlplane.core.trust import rotation
+from controlplane.core.trust.pace import Pace
+from controlplane.store import errors as store_errors
+from controlplane.trust.membership import Membership
+from controlplane.trust.registry import Registry
+from protos.orch.v1 import trust_pb2 as pb
+from trust import framing
+from trust.folder import Folder
+
+MAX_CONNECTIONS = 32
+BURST, PER_SECOND = 20, 10.0
+
+_log = structlog.get_logger()
+
+
+class CannotOpen(Exception):  # noqa: N818 - named after what happened
+    """The door's address cannot be listened on."""
+
+
+class Door:
+    """Serves joins. `folder` has the certificate of this instance."""
+
+    def __init__(self, membership: Membership, registry: Registry, folder: Folder, now_ms: Callable[[], int]) -> None:
+        self._membership = membership
+        self._registry = registry
+        self._folder = folder
+        self._now_ms = now_ms
+        self._connections = 0
+        self._pace = Pace(burst=BURST, per_second=PER_SECOND)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, addresses: Sequence[str]) -> AsyncIterator[tuple[int, ...]]:
+        """Open inside the block; yields the ports. Raises CannotOpen."""
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.renew()
+        async with contextlib.AsyncExitStack() as stack:
+            servers = [await stack.enter_async_context(await self._listen(address)) for address in addresses]
+            yield tuple(server.sockets[0].getsockname()[1] for server in servers)
+
+    def renew(self) -> None:
+        """Shows the certificate that the folder has now to those who come next."""
+        self._context.load_cert_chain(self._folder.identity)
+
+    async def _listen(self, address: str) -> asyncio.Server:
+        host, _, port = address.rpartition(":")
+        try:
+            return await asyncio.start_server(
+                self._serve,
+                host.strip("[]"),
+                int(port),
+                ssl=self._context,
+                ssl_handshake_timeout=framing.TIMEOUT_S,
+                ssl_shutdown_timeout=1.0,
+                limit=framing.MAX_MESSAGE_BYTES,
+            )
+        except OSError as error:
+            raise CannotOpen(f"cannot open the door at {address}: {error.strerror}") from error
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request and its answer."""
+        self._connections += 1
+        try:
+            async with asyncio.timeout(framing.TIMEOUT_S):
+                size = framing.length(await reader.readexactly(framing.HEAD_BYTES))
+                request = framing.unpack(pb.DoorRequest, await reader.readexactly(size))
+                writer.write(framing.pack(await self._answer(request, writer.get_extra_info("peername"))))
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, framing.Broken) as error:
+            _log.debug("somebody knocked and said nothing of sense", why=str(error))
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _answer(self, request: pb.DoorRequest, peer: object) -> pb.DoorResponse:
+        try:
+            self._check_pace()
+            if request.WhichOneof("request") == "join":
+                return pb.DoorResponse(joined=await self._membership.join(request.join))
+            roots = rotation.bundle(self._registry.trust)
+            return pb.DoorResponse(roots=pb.RootsResponse(roots=roots, now=self._now_ms()))
+        except errors.RequestError as error:
+            _log.warning("not let in", peer=peer, why=error.message)
+            return pb.DoorResponse(refusal=pb.DoorRefusal(message=error.message, hint=error.hint))
+        except store_errors.StoreError as error:
+            _log.warning("not let in", peer=peer, why=str(error))
+            hint = "try again once the store answers; nothing was used up"
+            return pb.DoorResponse(refusal=pb.DoorRefusal(message="the store does not answer", hint=hint))
+
+    def _check_pace(self) -> None:
+        if self._connections > MAX_CONNECTIONS or not self._pace.take(self._now_ms()):
+            raise errors.Overloaded("too many are joining at once", hint="try again in a few seconds")

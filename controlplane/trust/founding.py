@@ -1,0 +1,164 @@
+"""Founds a cluster: `python -m controlplane.trust.founding`, behind `orchctl cluster init`.
+
+It makes the roots, the first instance's certificate, the first admin's and etcd's, and two tokens; all of it in folders
+of this machine. What the store has to know lies in a file until the first instance starts and writes it there, so that
+nothing is running while a cluster is founded, and a try that ends in the middle leaves a folder to be removed.
+
+It prints one JSON object: the cluster's id and the tokens.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.core.trust import admission
+from controlplane.trust.membership import SEALING_KEY, STORE_IDENTITY, STORE_ROOTS, new_token
+from controlplane.trust.standing import FOUNDING
+from protos.orch.v1 import trust_pb2 as pb
+from trust import errands
+from trust.core import certificate, identity
+from trust.core.identity import Identity, Role
+from trust.folder import Folder, NotTrusted, material
+
+FIRST_TOKEN_MS = 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be founded. `hosts`: where etcd is asked for."""
+
+    instance: str
+    admin: str
+    hosts: Sequence[str]
+    own: Folder
+    admins: Folder
+
+
+@dataclass(slots=True, kw_only=True)
+class _Made:
+    cluster: str
+    sealing_key: bytes
+    now_ms: int
+    root: errands.Root
+    store_root: errands.Root
+
+    def issue(self, asked: str, role: Role, name: str, *, server: bool = False) -> str:
+        alternatives = [errands.SERVER_NAME] if server else []
+        wanted = errands.Wanted(cluster=self.cluster, role=role, name=name, server=server, alternatives=alternatives)
+        return errands.issue(asked, wanted, self.root, self.sealing_key, self.now_ms)
+
+    def issue_store(self, asked: str, name: str, hosts: Sequence[str] = ()) -> str:
+        wanted = errands.Wanted(
+            cluster=self.cluster, role=Role.CONTROLPLANE, name=name, server=bool(hosts), alternatives=hosts
+        )
+        return errands.issue(asked, wanted, self.store_root, self.sealing_key, self.now_ms)
+
+
+def found(plan: Plan, now_ms: int) -> dict[str, str]:
+    """Makes everything. Raises NotTrusted when there is a cluster already, or a folder cannot be written."""
+    for folder in (plan.own, plan.admins):
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise NotTrusted(f"{folder.path} is not empty: a cluster was founded there; remove it to found another")
+    cluster, sealing_key = secrets.token_hex(8), secrets.token_bytes(32)
+    made = _Made(
+        cluster=cluster,
+        sealing_key=sealing_key,
+        now_ms=now_ms,
+        root=errands.root(cluster, "cluster", sealing_key, now_ms),
+        store_root=errands.root(cluster, "store", sealing_key, now_ms),
+    )
+    plan.own.write(SEALING_KEY, sealing_key)
+    members = [_instance(plan, made), _admin(plan, made)]
+    _etcd(plan, made)
+    founding, tokens = _founding(made, members)
+    # Last: an instance that finds it has everything else.
+    plan.own.write(FOUNDING, founding.SerializeToString())
+    return {"cluster": cluster, **tokens}
+
+
+def _instance(plan: Plan, made: _Made) -> pb.MemberRecord:
+    """Its certificate for agents and people, and the one for the store, both of one key."""
+    key, asked = errands.request()
+    chain = made.issue(asked, Role.CONTROLPLANE, plan.instance, server=True)
+    plan.own.write(STORE_ROOTS, made.store_root.certificate.encode())
+    plan.own.write(STORE_IDENTITY, (key + made.issue_store(asked, plan.instance)).encode())
+    plan.own.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
+    return _member(made, Role.CONTROLPLANE, plan.instance, chain)
+
+
+def _admin(plan: Plan, made: _Made) -> pb.MemberRecord:
+    key, asked = errands.request()
+    chain = made.issue(asked, Role.ADMIN, plan.admin)
+    plan.admins.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
+    return _member(made, Role.ADMIN, plan.admin, chain)
+
+
+def _etcd(plan: Plan, made: _Made) -> None:
+    """What etcd takes as --cert-file, --key-file and --trusted-ca-file, and the same again for its peers."""
+    folder = Folder(plan.own.path / "etcd")
+    key, asked = errands.request()
+    hosts = list(dict.fromkeys([*plan.hosts, "localhost", "127.0.0.1"]))
+    folder.write("key.pem", key.encode())
+    folder.write("cert.pem", made.issue_store(asked, "etcd", hosts).encode())
+    folder.write("roots.pem", made.store_root.certificate.encode())
+
+
+def _member(made: _Made, role: Role, name: str, chain: str) -> pb.MemberRecord:
+    facts = certificate.read(chain.encode())
+    pin = certificate.read(made.root.certificate.encode()).key_digest
+    who = Identity(cluster=made.cluster, role=role, name=name)
+    member = pb.MemberRecord(name=who.member, role=role, joined_at=made.now_ms)
+    return admission.with_key(member, pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=pin))
+
+
+def _founding(made: _Made, members: Sequence[pb.MemberRecord]) -> tuple[pb.Founding, dict[str, str]]:
+    """What the store has to know, and the text of the first tokens."""
+    trust = pb.TrustRecord(cluster=made.cluster, roots=[_record(made.root)], store_root=_record(made.store_root))
+    pin = certificate.read(made.root.certificate.encode()).key_digest
+    tokens = {}
+    for role in (Role.NODE, Role.CONTROLPLANE):
+        request = pb.CreateTokenRequest(role=role, lifetime=FIRST_TOKEN_MS)
+        token, record = new_token(role, pin, request, actor="cluster init", now_ms=made.now_ms)
+        trust.tokens.append(record)
+        tokens[f"{role}_token"] = str(token)
+    return pb.Founding(trust=trust, members=members), tokens
+
+
+def _record(root: errands.Root) -> pb.RootRecord:
+    return pb.RootRecord(certificate=root.certificate, sealed_key=root.sealed_key)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 with a line that says why."""
+    parser = argparse.ArgumentParser(prog="orch-found", description="Founds a cluster on this machine.")
+    parser.add_argument("--name", required=True, help="the first instance's name")
+    parser.add_argument("--trust", required=True, type=Path, help="the folder for the instance's certificate")
+    parser.add_argument("--admin", required=True, help="who the first admin is")
+    parser.add_argument("--admin-trust", required=True, type=Path, help="the folder for the admin's certificate")
+    parser.add_argument("--host", action="append", default=[], help="where etcd is asked for; may be repeated")
+    options = parser.parse_args(arguments)
+    for name in (options.name, options.admin):
+        if not identity.NAME.fullmatch(name):
+            parser.error(f"{name!r} is no name: a name has {identity.NAME_HINT}")
+    plan = Plan(
+        instance=options.name,
+        admin=options.admin,
+        hosts=options.host,
+        own=Folder(options.trust),
+        admins=Folder(options.admin_trust),
+    )
+    try:
+        print(json.dumps(found(plan, time.time_ns() // 1_000_000)))  # noqa: T201 - it is the answer
+    except (NotTrusted, errands.NotMade) as error:
+        sys.stderr.write(f"orch-found: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Lets machines and people in, renews what they have, makes tokens, and takes members out.
+
+The rule: what is stored comes before what is answered, and both come after everything was checked. An answer that is
+lost costs nothing: the same key gets the same again.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from controlplane.core import plan
+from controlplane.core import request_errors as errors
+from controlplane.core.trust import admission, rotation
+from controlplane.store import errors as store_errors
+from controlplane.trust.registry import Registry
+from protos.orch.v1 import trust_pb2 as pb
+from trust import errands
+from trust.core import certificate, identity, token
+from trust.core.identity import PEOPLE, Identity, Malformed, Role
+from trust.folder import Folder
+
+ATTEMPTS = 5
+MAX_TOKENS = 200
+SEALING_KEY = "sealing.key"
+STORE_IDENTITY, STORE_ROOTS = "store.pem", "store-roots.pem"
+
+_log = structlog.get_logger()
+
+
+class Membership:
+    """`folder` is this instance's own, with the sealing key."""
+
+    def __init__(self, registry: Registry, folder: Folder, now_ms: Callable[[], int]) -> None:
+        self._registry = registry
+        self._folder = folder
+        self._now_ms = now_ms
+
+    # Certificates -----------------------------------------------------------------------------------------------------
+
+    async def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        """Lets in whoever shows a token. Raises Forbidden or Invalid."""
+        said, digest = _read(request)
+        for _ in range(ATTEMPTS):
+            trust, members = self._registry.trust, self._registry.members
+            known = members.get(identity.member(said.role, request.name))
+            admitted = admission.admit(
+                trust,
+                admission.Ask(
+                    said=said,
+                    name=request.name,
+                    node_name=request.node_name,
+                    key_digest=digest,
+                    known=known if said.role not in PEOPLE else members.get(self._person(said)),
+                    others=members.values() if said.role is Role.NODE else (),
+                ),
+                self._now_ms(),
+            )
+            made = await self._issue(admitted.identity, request.certificate_request)
+            with contextlib.suppress(store_errors.Conflict):
+                await self._keep(admitted.member, made, trust=admitted.trust)
+                _log.info("joined", member=admitted.member.name, role=said.role, token=admitted.member.token)
+                return await self._answer(admitted.identity, made, request)
+            await self._registry.catch_up()
+        raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
+
+    async def renew(self, who: Identity, request: pb.RenewRequest) -> pb.RenewResponse:
+        """Another certificate for a member, for a key of their choice."""
+        for _ in range(ATTEMPTS):
+            member = self._registry.members.get(who.member)
+            if member is None:
+                raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
+            made = await self._issue(who, request.certificate_request)
+            with contextlib.suppress(store_errors.Conflict):
+                await self._keep(member, made)
+                return pb.RenewResponse(certificate=made, roots=rotation.bundle(self._registry.trust))
+            await self._registry.catch_up()
+        raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
+
+    async def _issue(self, who: Identity, asked: str) -> str:
+        """The certificate, and the one that leads from a new root to the one before it."""
+        trust = self._registry.trust
+        is_instance = who.role is Role.CONTROLPLANE
+        wanted = errands.Wanted(
+            cluster=trust.cluster,
+            role=who.role,
+            name=who.name,
+            server=is_instance,
+            alternatives=[errands.SERVER_NAME] if is_instance else [],
+        )
+        made = await self._made(asked, wanted, trust.roots[0])
+        return made + trust.roots[0].cross_certificate
+
+    async def _made(self, asked: str, wanted: errands.Wanted, root: pb.RootRecord) -> str:
+        by = errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=wanted.cluster)
+        try:
+            return await errands.issue_async(asked, wanted, by, self._folder.read(SEALING_KEY), self._now_ms())
+        except errands.NotMade as error:
+            raise errors.Invalid(str(error), hint="this machine's log has more, if it is no fault of yours") from error
+
+    async def _keep(self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None) -> None:
+        facts = certificate.read(made.encode())
+        root = rotation.pin(self._registry.trust.roots[0])
+        key = pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=root)
+        await self._registry.commit(trust=trust, members=[admission.with_key(member, key)])
+
+    async def _answer(self, who: Identity, made: str, request: pb.JoinRequest) -> pb.JoinResponse:
+        trust = self._registry.trust
+        answer = pb.JoinResponse(certificate=made, roots=rotation.bundle(trust))
+        if who.role is Role.CONTROLPLANE:
+            wanted = errands.Wanted(
+                cluster=trust.cluster, role=who.role, name=who.name, alternatives=list(request.addresses)
+            )
+            answer.sealing_key = self._folder.read(SEALING_KEY)
+            answer.store_certificate = await self._made(request.certificate_request, wanted, trust.store_root)
+            answer.store_roots = trust.store_root.certificate
+        return answer
+
+    def _person(self, said: token.Token) -> str:
+        """The member that a person's token is for; nobody when there is no such token."""
+        record = next((one for one in self._registry.trust.tokens if token.is_secret(said, one.digest)), None)
+        return identity.member(said.role, record.person) if record is not None else ""
+
+    # Tokens -----------------------------------------------------------------------------------------------------------
+
+    def tokens(self) -> Sequence[pb.TokenRecord]:
+        """All of them, without what they are recognised by."""
+        return [_shown(one) for one in self._registry.trust.tokens]
+
+    async def create_token(self, request: pb.CreateTokenRequest, actor: str) -> pb.CreateTokenResponse:
+        """Makes one. Raises Invalid or Unknown."""
+        role = _role(request)
+        for _ in range(ATTEMPTS):
+            trust = plan.copy(self._registry.trust)
+            if request.replaces:
+                _without(trust, request.replaces)
+            if len(trust.tokens) >= MAX_TOKENS:
+                raise errors.Overloaded(f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs")
+            made, record = new_token(role, rotation.pin(trust.roots[0]), request, actor=actor, now_ms=self._now_ms())
+            trust.tokens.append(record)
+            with contextlib.suppress(store_errors.Conflict):
+                await self._registry.commit(trust=trust)
+                return pb.CreateTokenResponse(token=str(made), record=_shown(record))
+            await self._registry.catch_up()
+        raise errors.Outdated("the tokens changed faster than this one was made", hint="try again")
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Makes one worthless. Raises Unknown."""
+        for _ in range(ATTEMPTS):
+            trust = plan.copy(self._registry.trust)
+            _without(trust, token_id)
+            with contextlib.suppress(store_errors.Conflict):
+                await self._registry.commit(trust=trust)
+                return
+            await self._registry.catch_up()
+        raise errors.Outdated("the tokens changed faster than this one was revoked", hint="try again")
+
+    async def revoke_member(self, name: str) -> None:
+        """Takes a member out: its open calls end, and its certificates are worth nothing. Raises Unknown."""
+        if name not in self._registry.members:
+            raise errors.Unknown(f"there is no member {name!r:.80}", hint="`orchctl cluster member ls` lists them")
+        await self._registry.remove(name)
+
+
+def new_token(
+    role: Role, pin: str, request: pb.CreateTokenRequest, *, actor: str, now_ms: int
+) -> tuple[token.Token, pb.TokenRecord]:
+    """A token, and what is kept of it."""
+    made = token.make(role, pin, secrets.token_bytes(token.SECRET_BYTES))
+    return made, pb.TokenRecord(
+        id=made.digest[:8],
+        role=role,
+        digest=made.digest,
+        expires_at=now_ms + request.lifetime if request.lifetime else 0,
+        uses_left=request.uses,
+        unlimited=not request.uses,
+        person=request.person,
+        namespaces=request.namespaces,
+        created_at=now_ms,
+        created_by=actor,
+    )
+
+
+def _role(request: pb.CreateTokenRequest) -> Role:
+    try:
+        role = identity.role(request.role)
+    except Malformed as error:
+        raise errors.Invalid(str(error)) from error
+    if (role in PEOPLE) != bool(request.person):
+        raise errors.Invalid(
+            f"a token for the role {role} {'needs' if role in PEOPLE else 'does not take'} a person's name",
+            hint="--person NAME belongs to the roles admin, editor and viewer",
+        )
+    if request.person and not identity.NAME.fullmatch(request.person):
+        raise errors.Invalid(f"{request.person!r:.70} is no name for a person", hint=f"it has {identity.NAME_HINT}")
+    if request.lifetime < 0:
+        raise errors.Invalid("a token's lifetime is not negative")
+    return role
+
+
+def _without(trust: pb.TrustRecord, token_id: str) -> None:
+    kept = [one for one in trust.tokens if one.id != token_id]
+    if len(kept) == len(trust.tokens):
+        raise errors.Unknown(f"there is no token {token_id!r:.40}", hint="`orchctl cluster token ls` lists them")
+    del trust.tokens[:]
+    trust.tokens.extend(kept)
+
+
+def _shown(record: pb.TokenRecord) -> pb.TokenRecord:
+    shown = plan.copy(record)
+    shown.digest = ""
+    return shown
+
+
+def _read(request: pb.JoinRequest) -> tuple[token.Token, str]:
+    """The token, and the digest of the key."""
+    try:
+        return token.parse(request.token), certificate.of_request(request.certificate_request)
+    except Malformed as error:
+        raise errors.Invalid(str(error)) from error

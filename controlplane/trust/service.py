@@ -1,0 +1,38 @@
+"""The `Trust` service: one method a call, each a few lines over the membership."""
+
+# ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
+
+from controlplane import rpc
+from controlplane.api import caller
+from controlplane.trust.membership import Membership
+from controlplane.trust.registry import Registry
+from protos.orch.v1 import trust_pb2 as pb
+from protos.orch.v1 import trust_pb2_grpc
+
+
+class TrustService(trust_pb2_grpc.TrustServicer):
+    """Add it to a server with `trust_pb2_grpc.add_TrustServicer_to_server`."""
+
+    def __init__(self, membership: Membership, registry: Registry) -> None:
+        self._membership = membership
+        self._registry = registry
+
+    async def Renew(self, request: pb.RenewRequest, context: rpc.Context) -> pb.RenewResponse:
+        return await self._membership.renew(caller.required().identity, request)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, context: rpc.Context) -> pb.ListTokensResponse:
+        return pb.ListTokensResponse(tokens=self._membership.tokens())
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: rpc.Context) -> pb.CreateTokenResponse:
+        return await self._membership.create_token(request, caller.required().identity.name)
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: rpc.Context) -> pb.RevokeTokenResponse:
+        await self._membership.revoke_token(request.id)
+        return pb.RevokeTokenResponse()
+
+    async def ListMembers(self, request: pb.ListMembersRequest, context: rpc.Context) -> pb.ListMembersResponse:
+        return pb.ListMembersResponse(members=[one for _, one in sorted(self._registry.members.items())])
+
+    async def RevokeMember(self, request: pb.RevokeMemberRequest, context: rpc.Context) -> pb.RevokeMemberResponse:
+        await self._membership.revoke_member(request.name)
+        return pb.RevokeMemberResponse()

@@ -1,0 +1,141 @@
+"""An instance with TLS over a store in memory, founded in a folder of the test; and people and nodes that join it."""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+
+from controlplane import main, server
+from controlplane.instance import Identity, Instance
+from controlplane.leader import World
+from controlplane.store import api, memory
+from controlplane.trust import founding
+from controlplane.trust.standing import Standing, standing
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
+from protos.orch.v1 import trust_pb2 as tpb
+from tests.support import aio, etcd
+from tests.support.instances import A_MOMENT_S, IPV4
+from trust import credentials, joining
+from trust.core.identity import Role
+from trust.folder import Folder, Material
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    """What a test has in its hands. `clock`: what the instance takes for the time, beside the real one."""
+
+    folder: Path
+    tokens: dict[str, str]
+    address: str = ""
+    door: str = ""
+    ahead_ms: int = 0
+    instance: Instance = field(init=False)
+    standing: Standing = field(init=False)
+
+    def now_ms(self) -> int:
+        return main.now_ms() + self.ahead_ms
+
+    @property
+    def admin(self) -> Material:
+        return Folder(self.folder / "admin").load(Role.ADMIN)
+
+    async def join(self, name: str, token: str = "", *, clock: Callable[[], int] = main.now_ms) -> Material:
+        """A node's, an instance's or a person's certificate, by the door. Raises NotJoined."""
+        wish = joining.Wish(name=name, node_name=f"{name}-name")
+        said = token or self.tokens["node_token"]
+        do = functools.partial(joining.join, self.door, said, wish, Folder(self.folder / name), clock)
+        return (await asyncio.to_thread(do)).own
+
+    async def person(self, name: str, role: str, *namespaces: str) -> Material:
+        """Somebody with a role."""
+        request = tpb.CreateTokenRequest(role=role, person=name, namespaces=namespaces)
+        async with self.trust(self.admin) as stub:
+            made = await stub.CreateToken(request)
+        return await self.join(name, made.token)
+
+    @contextlib.asynccontextmanager
+    async def channel(self, own: Material) -> AsyncIterator[grpc.aio.Channel]:
+        options = (("grpc.use_local_subchannel_pool", 1), *credentials.CHANNEL_OPTIONS)
+        async with grpc.aio.secure_channel(self.address, credentials.channel(own), options=options) as channel:
+            yield channel
+
+    @contextlib.asynccontextmanager
+    async def control(self, own: Material) -> AsyncIterator["control_pb2_grpc.ControlAsyncStub"]:
+        async with self.channel(own) as channel:
+            yield control_pb2_grpc.ControlStub(channel)
+
+    @contextlib.asynccontextmanager
+    async def trust(self, own: Material) -> AsyncIterator["trust_pb2_grpc.TrustAsyncStub"]:
+        async with self.channel(own) as channel:
+            yield trust_pb2_grpc.TrustStub(channel)
+
+    @contextlib.asynccontextmanager
+    async def dispatcher(self, own: Material) -> AsyncIterator["dispatcher_pb2_grpc.DispatcherAsyncStub"]:
+        async with self.channel(own) as channel:
+            yield dispatcher_pb2_grpc.DispatcherStub(channel)
+
+
+def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
+    """A cluster in a folder: `cp` and `admin` below it; the tokens."""
+    plan = founding.Plan(
+        instance=instance, admin="root", hosts=[], own=Folder(folder / "cp"), admins=Folder(folder / "admin")
+    )
+    return founding.found(plan, main.now_ms())
+
+
+@contextlib.asynccontextmanager
+async def cluster(folder: Path, store: api.Store | None = None) -> AsyncIterator[Cluster]:
+    """A cluster of one instance, which leads."""
+    store = store or memory.MemoryStore()
+    made = Cluster(folder=folder, tokens=found(folder))
+    try:
+        async with _standing(made, store), asyncio.TaskGroup() as group:
+            task = group.create_task(made.instance.run())
+            await aio.until(lambda: made.instance.leader().here, what="the instance leads", timeout_s=A_MOMENT_S)
+            await aio.until(lambda: bool(made.standing.registry.members), what="it is founded", timeout_s=A_MOMENT_S)
+            yield made
+            task.cancel()
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _standing(made: Cluster, store: api.Store) -> AsyncIterator[None]:
+    """The instance's edge and its door."""
+    made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
+    world = World(
+        now_ms=made.now_ms,
+        random=random.Random(1),
+        suffixes=(f"aaaa{number}" for number in itertools.count(1)),
+        ranges=IPV4,
+    )
+    new_id = lambda: f"id-{next(ids)}"  # noqa: E731 - three who need the same
+    made.instance = Instance(store, Identity(name="cp1", address=made.address), world, new_id=new_id)
+    trusted = standing(
+        Folder(made.folder / "cp"),
+        store,
+        audit=made.folder / "audit.log",
+        now_ms=made.now_ms,
+        chance=random.Random(1),
+    )
+    async with trusted as made.standing, made.standing.door.serving(["127.0.0.1:0"]) as (port,):
+        made.door = f"127.0.0.1:{port}"
+        edge = server.Edge(
+            name="cp1",
+            version="1.2.3",
+            listen=[made.address],
+            images=made.folder / "images",
+            now_ms=made.now_ms,
+            new_id=new_id,
+            trust=made.standing,
+        )
+        async with server.serving(edge, made.instance, store):
+            yield

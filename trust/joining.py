@@ -1,0 +1,155 @@
+"""Goes through a cluster's door with a token, and comes back with a certificate.
+
+    1  dial, believing nobody: which roots have you?  ──►  one of them has to be the token's; else nothing is said
+    2  dial again, believing that root alone: here is the token, and a request for my key  ──►  the certificate
+
+The rule: the secret is told to nobody who has not proved to be a control plane of the cluster that the token is of. And
+the key is on disk before it is asked for: when the answer is lost, the next try is the same join.
+"""
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from protos.orch.v1 import trust_pb2 as pb
+from trust import errands, framing
+from trust.core import certificate, lifetime, token
+from trust.core.identity import Malformed
+from trust.folder import PENDING, Folder, Material, material
+
+
+class NotJoined(Exception):  # noqa: N818 - what happened
+    """One line; `hint` is the remedy. Nothing was changed but a key that waits for the next try."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Who wants to join. `addresses`: where an instance of the control plane answers."""
+
+    name: str = ""
+    node_name: str = ""
+    addresses: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """What the door answered. `more`: what an instance of the control plane gets beside it."""
+
+    own: Material
+    more: pb.JoinResponse
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def join(door: str, text: str, wish: Wish, folder: Folder, now_ms: Callable[[], int] = _clock_ms) -> Joined:
+    """Joins by the door at `host:port`, and keeps the certificate in the folder. Raises NotJoined, NotTrusted."""
+    if folder.exists():
+        who = folder.load().identity
+        raise NotJoined(f"{folder.path} holds the certificate of {who} already", hint="remove the folder to join anew")
+    try:
+        said = token.parse(text)
+        pinned = _pinned_root(door, said, now_ms)
+        key, asked = errands.request(folder.pending())
+        folder.write(PENDING, key.encode())
+        request = pb.JoinRequest(
+            token=str(said),
+            certificate_request=asked,
+            name=wish.name,
+            node_name=wish.node_name,
+            addresses=wish.addresses,
+        )
+        answer = _ask(door, _verifying(pinned), pb.DoorRequest(join=request)).joined
+        own = material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+    except (Malformed, errands.NotMade) as error:
+        raise NotJoined(str(error)) from error
+    folder.save(own)
+    return Joined(own=own, more=answer)
+
+
+def _pinned_root(door: str, said: token.Token, now_ms: Callable[[], int]) -> bytes:
+    """The root that the token pins, as DER. The door is not believed until then."""
+    answer = _ask(door, _believing_anybody(), pb.DoorRequest(roots=pb.RootsRequest())).roots
+    roots = certificate.split(answer.roots.encode())
+    found = next((root for root in roots if token.fits(said.pin, certificate.of_der(root).key_digest)), None)
+    if found is None:
+        raise NotJoined(
+            f"the token is not of the cluster at {door}",
+            hint="give the server of the cluster that the token was made in, or make a token there",
+        )
+    problem = lifetime.clock_problem(now_ms(), answer.now)
+    if problem:
+        raise NotJoined(problem)
+    return found
+
+
+def _ask(door: str, context: ssl.SSLContext, request: pb.DoorRequest) -> pb.DoorResponse:
+    """One request and its answer. Raises NotJoined, with the door's own words when it refuses."""
+    with _dialed(door, context) as link:
+        link.sendall(framing.pack(request))
+        body = _receive(link, framing.length(_receive(link, framing.HEAD_BYTES)))
+        answer = framing.unpack(pb.DoorResponse, body)
+    if answer.WhichOneof("response") == "refusal":
+        raise NotJoined(answer.refusal.message, hint=answer.refusal.hint)
+    return answer
+
+
+@contextlib.contextmanager
+def _dialed(door: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    host, _, port = door.rpartition(":")
+    where = f"the door of the control plane at {door}"
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), timeout=framing.TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=errands.SERVER_NAME) as link,
+        ):
+            yield link
+    except ssl.SSLCertVerificationError as error:
+        raise NotJoined(f"{where} has no certificate of its own cluster: {error.verify_message}") from error
+    except (ssl.SSLError, framing.Broken) as error:
+        raise NotJoined(f"{where} does not answer as one: {_reason(error)}", hint=_HINT) from error
+    except OSError as error:
+        raise NotJoined(f"cannot reach {where}: {_reason(error)}", hint=_HINT) from error
+
+
+_HINT = "is it the door's port (7401 unless --door says otherwise), and does the control plane run?"
+
+
+def _receive(link: ssl.SSLSocket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = link.recv(size - len(received))
+        if not part:
+            raise framing.Broken("it hung up")
+        received += part
+    return received
+
+
+def _believing_anybody() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _verifying(root: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=root)
+    return context
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or "no answer in time"
