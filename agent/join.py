@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         node_id = FileDisk(Layout(state, None)).node_id()
         wish = joining.Wish(name=node_id, node_name=options.name)
-        joined = joining.join(options.door, _token(options.token), wish, Folder(trust))
+        joined = joining.join(options.door, joining.said(options.token), wish, Folder(trust))
     except (joining.NotJoined, NotTrusted, OSError) as error:
         hint = f"\nhint: {error.hint}" if isinstance(error, joining.NotJoined) and error.hint else ""
         sys.stderr.write(f"orchctl: the node {options.name} did not join: {error}{hint}\n")
@@ -36,11 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"start its agent with --name {options.name} --state {state} --trust {trust}\n"
     )
     return 0
-
-
-def _token(said: str) -> str:
-    """The token itself, or what stands in the file that is named with an @: arguments are seen by everybody."""
-    return Path(said[1:]).read_text().strip() if said.startswith("@") else said
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands, framing
@@ -51,18 +52,41 @@ def _clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def join(door: str, text: str, wish: Wish, folder: Folder, now_ms: Callable[[], int] = _clock_ms) -> Joined:
-    """Joins by the door at `host:port`, and keeps the certificate in the folder. Raises NotJoined, NotTrusted."""
+def said(argument: str) -> str:
+    """The token of an argument: itself, or what is in the file behind an @, since arguments are seen by everybody.
+
+    Raises NotJoined.
+    """
+    if not argument.startswith("@"):
+        return argument
+    try:
+        return Path(argument[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotJoined(f"cannot read the token from {argument[1:]}: {_reason(error)}") from error
+
+
+def join(
+    door: str,
+    text: str,
+    wish: Wish,
+    folder: Folder,
+    now_ms: Callable[[], int] = _clock_ms,
+    keep: Callable[[Joined], None] = lambda _: None,
+) -> Joined:
+    """Joins by the door at `host:port`, and keeps the certificate in the folder, last of all: `keep` comes before it.
+
+    Raises NotJoined, NotTrusted.
+    """
     if folder.exists():
         who = folder.load().identity
         raise NotJoined(f"{folder.path} holds the certificate of {who} already", hint="remove the folder to join anew")
     try:
-        said = token.parse(text)
-        pinned = _pinned_root(door, said, now_ms)
+        shown = token.parse(text)
+        pinned = _pinned_root(door, shown, now_ms)
         key, asked = errands.request(folder.pending())
         folder.write(PENDING, key.encode())
         request = pb.JoinRequest(
-            token=str(said),
+            token=str(shown),
             certificate_request=asked,
             name=wish.name,
             node_name=wish.node_name,
@@ -72,15 +96,17 @@ def join(door: str, text: str, wish: Wish, folder: Folder, now_ms: Callable[[], 
         own = material(key.encode(), answer.certificate.encode(), answer.roots.encode())
     except (Malformed, errands.NotMade) as error:
         raise NotJoined(str(error)) from error
+    joined = Joined(own=own, more=answer)
+    keep(joined)
     folder.save(own)
-    return Joined(own=own, more=answer)
+    return joined
 
 
-def _pinned_root(door: str, said: token.Token, now_ms: Callable[[], int]) -> bytes:
+def _pinned_root(door: str, shown: token.Token, now_ms: Callable[[], int]) -> bytes:
     """The root that the token pins, as DER. The door is not believed until then."""
     answer = _ask(door, _believing_anybody(), pb.DoorRequest(roots=pb.RootsRequest())).roots
     roots = certificate.split(answer.roots.encode())
-    found = next((root for root in roots if token.fits(said.pin, certificate.of_der(root).key_digest)), None)
+    found = next((root for root in roots if token.fits(shown.pin, certificate.of_der(root).key_digest)), None)
     if found is None:
         raise NotJoined(
             f"the token is not of the cluster at {door}",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.core.trust import admission
+from controlplane.core.trust import admission, etcd_flags
 from controlplane.trust.membership import SEALING_KEY, STORE_IDENTITY, STORE_ROOTS, new_token
 from controlplane.trust.standing import FOUNDING
 from protos.orch.v1 import trust_pb2 as pb
@@ -78,7 +78,8 @@ def found(plan: Plan, now_ms: int) -> dict[str, str]:
     founding, tokens = _founding(made, members)
     # Last: an instance that finds it has everything else.
     plan.own.write(FOUNDING, founding.SerializeToString())
-    return {"cluster": cluster, **tokens}
+    flags = " ".join(etcd_flags.flags(plan.own.path.absolute() / "etcd"))
+    return {"cluster": cluster, "etcd_flags": flags, **tokens}
 
 
 def _instance(plan: Plan, made: _Made) -> pb.MemberRecord:

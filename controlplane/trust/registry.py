@@ -87,6 +87,14 @@ class Registry:
         if changes:
             await self.wait_for(await self._store.commit(changes))
 
+    async def found(self, founding: pb.Founding) -> None:
+        """Writes the first records. Raises Conflict when there are some already, whatever is known here."""
+        records = {CLUSTER: founding.trust, **{member_key(one.name): one for one in founding.members}}
+        changes = [
+            api.Put(key=key, value=one.SerializeToString(deterministic=True), expect=0) for key, one in records.items()
+        ]
+        await self.wait_for(await self._store.commit(changes))
+
     async def remove(self, name: str) -> None:
         """Takes a member out. One that is not there is no error."""
         await self.wait_for(await self._store.commit([api.Delete(key=member_key(name))]))

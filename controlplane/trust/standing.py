@@ -52,6 +52,19 @@ class Standing:
         """For the server; they follow when the certificate is renewed."""
         return credentials.server(lambda: self.own)
 
+    async def renew(self) -> None:
+        """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.
+
+        Raises what the store raises, RequestError, NotMade or NotTrusted.
+        """
+        key, asked = await errands.request_async()
+        made = await self.membership.renew(self.own.identity, pb.RenewRequest(certificate_request=asked))
+        own = material(key.encode(), made.certificate.encode(), made.roots.encode())
+        self.folder.save(own)
+        self.own = own
+        self.door.renew()
+        _log.info("the certificate is renewed", until_ms=own.facts.not_after_ms)
+
 
 def store_credentials(folder: Folder) -> grpc.ChannelCredentials:
     """What the store knows this instance by. Raises NotTrusted."""
@@ -100,7 +113,11 @@ async def _keep(mine: Standing, now_ms: Callable[[], int], chance: random.Random
         # A timer cannot run for months, and a machine's clock may be set.
         while now_ms() < moment:  # noqa: ASYNC110 - nothing announces a moment
             await asyncio.sleep(min(3600.0, (moment - now_ms()) / 1000))
-        await _renew(mine)
+        try:
+            await mine.renew()
+        except (errors.StoreError, request_errors.RequestError, errands.NotMade, NotTrusted) as error:
+            _log.warning("the certificate is not renewed yet", why=str(error), until_ms=facts.not_after_ms)
+            await asyncio.sleep(lifetime.RETRY_MS / 1000)
 
 
 async def _found(mine: Standing) -> None:
@@ -110,23 +127,9 @@ async def _found(mine: Standing) -> None:
         return
     founding = pb.Founding.FromString(mine.folder.read(FOUNDING))
     try:
-        await mine.registry.commit(trust=founding.trust, members=founding.members)
+        await mine.registry.found(founding)
         _log.info("a cluster is founded", cluster=founding.trust.cluster)
     except errors.Conflict:
         await mine.registry.catch_up()
     if mine.registry.trust.cluster == founding.trust.cluster:
         path.unlink()
-
-
-async def _renew(mine: Standing) -> None:
-    """Another certificate, from ourselves. Until it works it is tried again; the old one has a while to go."""
-    try:
-        key, asked = await errands.request_async()
-        made = await mine.membership.renew(mine.own.identity, pb.RenewRequest(certificate_request=asked))
-        mine.own = material(key.encode(), made.certificate.encode(), made.roots.encode())
-        mine.folder.save(mine.own)
-        mine.door.renew()
-        _log.info("the certificate is renewed", until_ms=mine.own.facts.not_after_ms)
-    except (errors.StoreError, request_errors.RequestError, errands.NotMade, NotTrusted) as error:
-        _log.warning("the certificate is not renewed yet", why=str(error))
-        await asyncio.sleep(lifetime.RETRY_MS / 1000)

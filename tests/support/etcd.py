@@ -5,12 +5,15 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from controlplane.core.trust import etcd_flags
 
 START_TIMEOUT_S = 10
 
@@ -26,22 +29,31 @@ def free_port() -> int:
 class EtcdProcess:
     """Start, kill and restart one etcd member; its data and its ports survive a restart."""
 
-    def __init__(self, folder: Path, *, name: str, client_port: int, peers: Mapping[str, str]) -> None:
-        """`peers`: the peer URL of every member of the cluster by its name, this one included."""
+    def __init__(
+        self, folder: Path, *, name: str, client_port: int, peers: Mapping[str, str], trust: Path | None = None
+    ) -> None:
+        """`peers`: the peer URL of every member of the cluster by its name, this one included.
+
+        `trust`: the folder of an instance's certificates, with which it speaks TLS.
+        """
         binary = shutil.which("etcd")
         assert binary, "etcd is not on PATH: apt-get install etcd-server"
+        self.peer_url = peers[name]
         self.endpoint = f"127.0.0.1:{client_port}"
         self._log = folder / f"{name}.log"
+        self._trust = trust
+        self.scheme = "https" if trust is not None else "http"
         self._arguments = [
             binary,
             f"--name={name}",
             f"--data-dir={folder / name}",
-            f"--listen-client-urls=http://{self.endpoint}",
-            f"--advertise-client-urls=http://{self.endpoint}",
+            f"--listen-client-urls={self.scheme}://{self.endpoint}",
+            f"--advertise-client-urls={self.scheme}://{self.endpoint}",
             f"--listen-peer-urls={peers[name]}",
             f"--initial-advertise-peer-urls={peers[name]}",
             f"--initial-cluster={','.join(f'{peer}={url}' for peer, url in peers.items())}",
             "--logger=zap",
+            *(etcd_flags.flags(trust / "etcd") if trust is not None else ()),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,20 +94,32 @@ class EtcdProcess:
     def _is_healthy(self) -> bool:
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer,
+            urllib.request.urlopen(
+                f"{self.scheme}://{self.endpoint}/health", timeout=1, context=self._context()
+            ) as answer,
         ):
             return bool(answer.status == 200)
         return False
 
+    def _context(self) -> ssl.SSLContext | None:
+        if self._trust is None:
+            return None
+        context = ssl.create_default_context(cafile=self._trust / "etcd" / "roots.pem")
+        context.load_cert_chain(self._trust / "store.pem")
+        return context
+
 
 @contextlib.contextmanager
-def cluster(count: int) -> Iterator[list[EtcdProcess]]:
-    """Members for the length of a block."""
+def cluster(count: int, trust: Path | None = None) -> Iterator[list[EtcdProcess]]:
+    """Members for the length of a block. `trust`: as of each member."""
+    scheme = "https" if trust is not None else "http"
     # Memory is durable enough: a test crashes etcd, not the machine, and an fsync on a busy disk takes seconds.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="orch-etcd-", dir=memory) as folder:
-        peers = {f"member{i}": f"http://127.0.0.1:{free_port()}" for i in range(count)}
-        members = [EtcdProcess(Path(folder), name=name, client_port=free_port(), peers=peers) for name in peers]
+        peers = {f"member{i}": f"{scheme}://127.0.0.1:{free_port()}" for i in range(count)}
+        members = [
+            EtcdProcess(Path(folder), name=name, client_port=free_port(), peers=peers, trust=trust) for name in peers
+        ]
         try:
             for member in members:
                 member.spawn()
@@ -108,7 +132,7 @@ def cluster(count: int) -> Iterator[list[EtcdProcess]]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[EtcdProcess]:
-    """An etcd of one member for the length of a block."""
-    with cluster(1) as (member,):
+def running(trust: Path | None = None) -> Iterator[EtcdProcess]:
+    """An etcd of one member for the length of a block. `trust`: as of each member."""
+    with cluster(1, trust) as (member,):
         yield member

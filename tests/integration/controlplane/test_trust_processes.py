@@ -1,0 +1,245 @@
+"""The whole way with real processes: a cluster is founded, etcd speaks TLS alone, and another instance joins."""
+
+import asyncio
+import contextlib
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from agent import renewal
+from agent.adapters.layout import Layout
+from agent.rpc import Server
+from protos.orch.v1 import control_pb2, control_pb2_grpc
+from protos.orch.v1 import dispatcher_pb2 as wire
+from tests.support import aio, etcd, trusted
+from trust import credentials
+from trust.core.identity import Role
+from trust.folder import Folder, Material
+
+ROOT = Path(__file__).parents[3]
+START_TIMEOUT_S = 40.0
+
+pytestmark = pytest.mark.etcd
+
+
+class Process:
+    """An instance of the control plane as a process."""
+
+    def __init__(self, folder: Path, name: str, members: list[etcd.EtcdProcess]) -> None:
+        self.address, self.door = (f"127.0.0.1:{etcd.free_port()}" for _ in range(2))
+        self._log = folder / f"{name}.log"
+        endpoints = ",".join(f"https://{member.endpoint}" for member in members)
+        self._arguments = [
+            *(sys.executable, "-m", "controlplane", f"--name={name}", f"--listen={self.address}"),
+            *(f"--advertise={self.address}", f"--door={self.door}", f"--etcd={endpoints}"),
+            *(f"--trust={folder / name}", f"--state={folder / f'{name}-state'}"),
+        ]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._arguments, cwd=ROOT, stdout=log, stderr=log)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")[-4000:]
+
+    def ended(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self) -> int:
+        return self._process.wait(START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+        self._process.wait(10)
+
+
+@contextlib.contextmanager
+def instance(folder: Path, name: str, members: list[etcd.EtcdProcess]) -> Iterator[Process]:
+    process = Process(folder, name, members)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def leader(process: Process, own: Material) -> str:
+    """The leader's name, as the instance tells it; waits until there is one."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    options = (("grpc.max_reconnect_backoff_ms", 200), *credentials.CHANNEL_OPTIONS)
+    with grpc.secure_channel(process.address, credentials.channel(own), options=options) as channel:
+        stub = control_pb2_grpc.ControlStub(channel)
+        while True:
+            assert process.ended() is None, process.log()
+            assert time.monotonic() < deadline, process.log()
+            with contextlib.suppress(grpc.RpcError):
+                found = stub.Version(control_pb2.VersionRequest(), timeout=2, wait_for_ready=True)
+                if found.leader:
+                    return str(found.leader)
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[etcd.EtcdProcess], dict[str, str]]]:
+    """A cluster that was founded, and three members of etcd with its certificates."""
+    folder = tmp_path_factory.mktemp("founded")
+    tokens = trusted.found(folder)
+    (folder / "cp").rename(folder / "cp1")
+    with etcd.cluster(3, folder / "cp1") as running:
+        yield folder, running, tokens
+
+
+Founded = tuple[Path, list[etcd.EtcdProcess], dict[str, str]]
+
+
+def test_a_second_instance_joins_by_the_first_one_s_door_and_takes_over(members: Founded) -> None:
+    """It can let others in then, and issue: it has the sealing key. The first one's end is not the cluster's."""
+    folder, running, tokens = members
+    admin = Folder(folder / "admin").load(Role.ADMIN)
+    with instance(folder, "cp1", running) as first:
+        assert leader(first, admin) == "cp1"
+        assert not (folder / "cp1" / "founding.bin").exists()
+        (folder / "token").write_text(tokens["controlplane_token"])
+        joined = subprocess.run(
+            [
+                *(sys.executable, "-m", "controlplane.trust.join", f"--token=@{folder / 'token'}"),
+                *(f"--door={first.door}", f"--trust={folder / 'cp2'}", "--name=cp2", "--host=127.0.0.1"),
+            ],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert joined.returncode == 0, joined.stderr
+        with instance(folder, "cp2", running) as second:
+            assert leader(second, admin) == "cp1"
+            first.stop()
+            deadline = time.monotonic() + 20
+            while leader(second, admin) != "cp2":
+                assert time.monotonic() < deadline
+            node = subprocess.run(
+                [
+                    *(sys.executable, "-m", "agent.join", f"--token={tokens['node_token']}"),
+                    *(f"--door={second.door}", f"--state={folder / 'n1'}", "--name=n1"),
+                ],
+                cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert node.returncode == 0, node.stderr
+            own = Folder(folder / "n1" / "trust").load(Role.NODE)
+            assert own.identity.name == Layout(folder / "n1", None).node.read_text().strip()
+
+
+def test_etcd_talks_to_instances_alone_and_over_tls_1_3_alone(members: Founded) -> None:
+    """Clients and peers: not without a certificate, not with an admin's of the cluster, not in the clear."""
+    folder, running, _ = members
+    url = f"https://{running[0].endpoint}/health"
+    roots = folder / "cp1" / "etcd" / "roots.pem"
+    own, admin = folder / "cp1" / "store.pem", folder / "admin" / "identity.pem"
+    assert _health(url, roots, own) == 200
+    assert "ALERT" in str(_health(url, roots, None)).upper()
+    assert "ALERT" in str(_health(url, roots, admin)).upper()
+    assert "ALERT_HANDSHAKE_FAILURE" in str(_health(url, roots, own, newest=ssl.TLSVersion.TLSv1_2))
+    with pytest.raises((urllib.error.URLError, OSError)):
+        urllib.request.urlopen(url.replace("https", "http"), timeout=5).close()
+    peer = running[0].peer_url
+    assert "ALERT" in str(_health(f"{peer}/version", roots, admin)).upper()
+    assert _health(f"{peer}/version", roots, folder / "cp1" / "store.pem") == 200
+
+
+def _health(url: str, roots: Path, own: Path | None, *, newest: ssl.TLSVersion | None = None) -> object:
+    """The HTTP status, or why there is none."""
+    context = ssl.create_default_context(cafile=roots)
+    if own is not None:
+        context.load_cert_chain(own)
+    if newest is not None:
+        context.maximum_version = newest
+    try:
+        with urllib.request.urlopen(url, timeout=5, context=context) as answer:
+            return answer.status
+    except (urllib.error.URLError, OSError) as error:
+        return error
+
+
+def test_an_instance_with_another_cluster_s_folder_ends_with_the_reason(members: Founded, tmp_path: Path) -> None:
+    """And leaves the store as it was."""
+    folder, running, _ = members
+    trusted.found(tmp_path, instance="cp9")
+    with instance(folder, "cp1", running) as first:
+        leader(first, Folder(folder / "admin").load(Role.ADMIN))
+    (tmp_path / "cp").rename(tmp_path / "cp9")
+    for name in ("store.pem", "store-roots.pem"):  # else the store does not let it in at all
+        (tmp_path / "cp9" / name).write_bytes((folder / "cp1" / name).read_bytes())
+    with instance(tmp_path, "cp9", running) as stranger:
+        assert stranger.wait() == 1
+        assert "and the store holds" in stranger.log()
+
+
+def test_a_node_s_folder_is_no_instance_s(members: Founded, tmp_path: Path) -> None:
+    """A certificate for another role is told as what it is."""
+    folder, running, _ = members
+    (tmp_path / "cp1").mkdir(mode=0o700)
+    for name in ("identity.pem", "roots.pem"):
+        (tmp_path / "cp1" / name).write_bytes((folder / "admin" / name).read_bytes())
+        (tmp_path / "cp1" / name).chmod(0o600)
+    for name in ("store.pem", "store-roots.pem"):
+        (tmp_path / "cp1" / name).write_bytes((folder / "cp1" / name).read_bytes())
+        (tmp_path / "cp1" / name).chmod(0o600)
+    with instance(tmp_path, "cp1", running) as process:
+        assert process.wait() == 1
+        assert "is the certificate of admin root, and one of role controlplane is needed" in process.log()
+
+
+@aio.bounded(90)
+async def test_a_renewal_leaves_what_is_open_and_serves_what_comes(tmp_path: Path) -> None:
+    """The session goes on with the old certificate; the next connection shows the new one, and the old one's is good
+    until the next renewal.
+    """
+    async with trusted.cluster(tmp_path) as made:
+        first = await made.join("n1")
+        server = Server(first)
+        link = await server.connect(made.address)
+        try:
+            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            assert (await link.receive()).WhichOneof("message") == "registered"
+            await renewal.renew(server, Folder(tmp_path / "n1"))
+            renewed = Folder(tmp_path / "n1").load(Role.NODE)
+            assert renewed.facts.key_digest != first.facts.key_digest
+            assert renewed.identity == first.identity
+            keys = [key.digest for key in made.standing.registry.members["node:n1"].keys]
+            assert keys == [renewed.facts.key_digest, first.facts.key_digest]
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+            await link.close()
+            again = await server.connect(made.address)
+            await again.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            assert (await again.receive()).WhichOneof("message") == "registered"
+            await again.close()
+        finally:
+            await server.close()
+
+
+@aio.bounded(90)
+async def test_an_instance_renews_its_own_certificate_while_it_serves(tmp_path: Path) -> None:
+    """The next handshake shows the new one, at its port and at the door; a call that is open goes on."""
+    async with trusted.cluster(tmp_path) as made:
+        before = made.standing.own
+        async with made.control(made.admin) as stub:
+            watching = stub.Watch(control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="node")]))
+            assert (await watching.read()).synced  # type: ignore[union-attr]
+            await made.standing.renew()
+            assert made.standing.own.facts.serial != before.facts.serial
+            for address in (made.address, made.door):
+                pem = await asyncio.to_thread(_shown, address)
+                assert pem.strip().encode() == made.standing.own.chain.strip()
+            assert not watching.done()
+            watching.cancel()
+
+
+def _shown(address: str) -> str:
+    """The certificate that a server shows."""
+    host, port = address.split(":")
+    return ssl.get_server_certificate((host, int(port)), timeout=10)
