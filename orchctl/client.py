@@ -1,4 +1,4 @@
-"""The connection to a control plane. The one place where `orchctl` builds channels: TLS comes in here.
+"""The connection to a control plane. The one place where `orchctl` builds channels, and secures them.
 
 Inside `connect(...)` every failed call becomes an error of ours: `Unreachable` when nobody answered, else what the
 server said in its `Error` message. Each says who makes it (`caller`), and none waits in silence (`patience`).
@@ -13,10 +13,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from orchctl import caller, errors, patience
+from orchctl import caller, errors, patience, who
 from protos import headers
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
+from trust import credentials
 
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlAsyncStub, ControlStub
@@ -27,6 +28,9 @@ CALL_TIMEOUT_S = 15.0
 """The bound of a call that answers at once."""
 APPLY_TIMEOUT_S = 60.0
 """The bound of a call that checks and writes many objects."""
+
+_VERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
+"""What gRPC's core says when a server's certificate is not believed."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # A proxy that the environment names is for the web, not for the cluster.
@@ -57,15 +61,27 @@ def translated(server: str) -> Iterator[None]:
 @contextlib.contextmanager
 def connect(server: str) -> Iterator["ControlStub"]:
     """The server's `Control` service, for blocking calls."""
-    with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        watched = grpc.intercept_channel(channel, caller.Introduced(), patience.Impatient(server))
-        yield control_pb2_grpc.ControlStub(watched)
+    with dialed(server) as channel:
+        yield control_pb2_grpc.ControlStub(channel)
+
+
+@contextlib.contextmanager
+def dialed(server: str) -> Iterator[grpc.Channel]:
+    """The way to any of the server's services, for blocking calls."""
+    own = who.material()
+    options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
+    made = grpc.secure_channel(server, credentials.channel(own), options=options) if own is not None else None
+    with made or grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
+        yield grpc.intercept_channel(channel, caller.Introduced(), patience.Impatient(server))
 
 
 @contextlib.asynccontextmanager
 async def connect_async(server: str) -> AsyncIterator["ControlAsyncStub"]:
     """The server's `Control` service, for streams in both directions and for waiting on several things at once."""
-    async with grpc.aio.insecure_channel(server, options=_OPTIONS) as channel:
+    own = who.material()
+    options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
+    made = grpc.aio.secure_channel(server, credentials.channel(own), options=options) if own is not None else None
+    async with made or grpc.aio.insecure_channel(server, options=_OPTIONS) as channel:
         with translated(server):
             yield control_pb2_grpc.ControlStub(channel)
 
@@ -94,6 +110,11 @@ def translate(error: grpc.RpcError, server: str) -> errors.OrchctlError:
     code = error.code()
     if said is not None:
         return _refusal(code, said)
+    if code == grpc.StatusCode.UNAVAILABLE and _VERIFIED.search(error.details() or ""):
+        return errors.Unreachable(
+            f"the control plane at {server} is not of the cluster that this context is logged in to",
+            hint="choose another context with --context, or `orchctl login` to that cluster",
+        )
     if code == grpc.StatusCode.UNAVAILABLE:
         return _unreachable(server, _cause(error.details() or ""))
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from orchctl import errors, options
+from orchctl import errors, options, who
 
 TIMEOUT_S = 1.0
 MOST = 200
@@ -108,7 +108,7 @@ def _names(context: click.Context, kind: str, start: str) -> list[str]:
     namespaced = next(each.namespaced for each in kinds.KINDS if each.name == kind)
     selection = control.ListRequest(kind=kind, namespace=settings.namespace if namespaced else "")
     try:
-        with client.connect(settings.server) as stub:
+        with who.known_by(lambda: settings.trust), client.connect(settings.server) as stub:
             listed = stub.List(selection, timeout=TIMEOUT_S).objects
     except errors.OrchctlError:
         return []

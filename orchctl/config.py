@@ -1,13 +1,15 @@
 """Which control plane to talk to: the context file, the environment and the flags.
 
-The file is `~/.config/orch/config.yaml` (or `$ORCH_CONFIG`), readable by its owner only, because later it also holds
-what proves who one is:
+The file is `~/.config/orch/config.yaml` (or `$ORCH_CONFIG`), readable by its owner only. What proves who one is lies
+beside it, in a folder for each context that has been logged in to:
 
-    current: local
+    current: home
     contexts:
+      home: {server: 10.0.0.1:7400, trust: /home/ann/.config/orch/trust/home}
       local: {server: 10.111.0.1:7400}
 
-The first of these decides: `--server`, `--context`, `$ORCH_SERVER`, the file's current context.
+The first of these decides about the server: `--server`, `--context`, `$ORCH_SERVER`, the file's current context. And
+about who one is: `$ORCH_TRUST`, `--context`, the file's current context, also for a server that was named.
 """
 
 import os
@@ -23,6 +25,8 @@ from orchctl.errors import InvalidInput, OrchctlError
 DEFAULT_PORT = 7400
 MAX_FILE_BYTES = 1 << 20
 _SERVER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\])(?::(?P<port>[0-9]{1,5}))?")
+
+_CONTEXT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 Context: TypeAlias = Mapping[str, Any]
 """A context as the file has it. Keys that this version does not know are kept when the file is written."""
@@ -47,9 +51,11 @@ class Config:
             raise InvalidInput(f"there is no context {name!r}", hint=f"contexts: {known}")
         return parse_server(str(self.contexts[name].get("server", "")), f"context {name!r}")
 
-    def with_context(self, name: str, server: str) -> "Config":
-        """With a context added, or its server changed."""
+    def with_context(self, name: str, server: str, trust: Path | None = None) -> "Config":
+        """With a context added, or its server changed; `trust` None leaves what one is known by."""
         changed = {**self.contexts.get(name, {}), "server": parse_server(server, "--server")}
+        if trust is not None:
+            changed["trust"] = str(trust)
         return replace(self, contexts={**self.contexts, name: changed})
 
     def without_context(self, name: str) -> "Config":
@@ -57,6 +63,11 @@ class Config:
         self.server(name)
         rest = {key: value for key, value in self.contexts.items() if key != name}
         return Config(current="" if self.current == name else self.current, contexts=rest)
+
+    def trust(self, name: str) -> Path | None:
+        """The folder of a context with what one is known by; None without one."""
+        said = self.contexts.get(name, {}).get("trust")
+        return Path(str(said)).expanduser() if said else None
 
 
 def default_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -128,6 +139,21 @@ def choose_server(*, server: str, context: str, environ: Mapping[str, str] = os.
             hint="start one here with `orchctl cluster up`, or name one with --server HOST:PORT",
         )
     return config.server(name)
+
+
+def choose_trust(*, context: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder with what one is known by, by the order that the module tells; None: nothing says."""
+    if environ.get("ORCH_TRUST"):
+        return Path(environ["ORCH_TRUST"])
+    known = load(default_path(environ))
+    return known.trust(context or known.current)
+
+
+def trust_folder(context: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where a context's folder is that one logs in to."""
+    if not _CONTEXT.fullmatch(context):
+        raise InvalidInput(f"not a context's name: {context!r}", hint="letters, digits, and . _ - between them")
+    return default_path(environ).parent / "trust" / context
 
 
 def _reason(error: Exception) -> str:

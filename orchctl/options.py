@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from orchctl import config
+from orchctl import config, who
 from orchctl.errors import InvalidInput
 
 P = ParamSpec("P")
@@ -27,6 +28,11 @@ class Settings:
     def server(self) -> str:
         """The address to talk to."""
         return config.choose_server(server=self.server_option, context=self.context)
+
+    @property
+    def trust(self) -> Path | None:
+        """The folder with what one is known by."""
+        return config.choose_trust(context=self.context)
 
     @property
     def namespace(self) -> str:
@@ -88,7 +94,9 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(settings_of(click.get_current_context()), *args, **kwargs)
+        settings = settings_of(click.get_current_context())
+        with who.known_by(lambda: settings.trust):
+            return function(settings, *args, **kwargs)
 
     return connection(run)
 

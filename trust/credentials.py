@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import grpc
 
-from trust.errands import SERVER_NAME
+from trust.core.identity import SERVER_NAME
 from trust.folder import Material
 
 CHANNEL_OPTIONS: tuple[tuple[str, str], ...] = (("grpc.ssl_target_name_override", SERVER_NAME),)

@@ -17,10 +17,6 @@ from typing import Any
 from trust.core import lifetime
 
 TIMEOUT_S = 30.0
-SERVER_NAME = "controlplane.orch"
-"""What every instance's certificate says that it may be called, and no other's: who dials a control plane asks for this
-name, whatever address it dialed."""
-
 _COMMAND = (sys.executable, "-m", "trust.workshop")
 _ROOT = str(Path(__file__).parents[1])
 

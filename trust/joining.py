@@ -17,7 +17,7 @@ from pathlib import Path
 
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands, framing
-from trust.core import certificate, lifetime, token
+from trust.core import certificate, identity, lifetime, token
 from trust.core.identity import Malformed
 from trust.folder import PENDING, Folder, Material, material
 
@@ -136,7 +136,7 @@ def _dialed(door: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     try:
         with (
             socket.create_connection((host.strip("[]"), int(port)), timeout=framing.TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=errands.SERVER_NAME) as link,
+            context.wrap_socket(plain, server_hostname=identity.SERVER_NAME) as link,
         ):
             yield link
     except ssl.SSLCertVerificationError as error:

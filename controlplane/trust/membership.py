@@ -87,7 +87,7 @@ class Membership:
             role=who.role,
             name=who.name,
             server=is_instance,
-            alternatives=[errands.SERVER_NAME] if is_instance else [],
+            alternatives=[identity.SERVER_NAME] if is_instance else [],
         )
         made = await self._made(asked, wanted, trust.roots[0])
         return made + trust.roots[0].cross_certificate

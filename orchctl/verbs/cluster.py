@@ -1,4 +1,4 @@
-"""`orchctl cluster`: a cluster on this machine. A door to `python -m deploy.local`, which does the work."""
+"""`orchctl cluster`: a cluster on this machine (`deploy.local` does the work), and who belongs to one of any size."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NoReturn, TypeVar
 
 import click
 
-from orchctl import door
+from orchctl import door, options
 
 T = TypeVar("T")
 
@@ -20,10 +20,12 @@ def _which(function: Callable[..., T]) -> Callable[..., T]:
 
 @click.group()
 def command() -> None:
-    """Start and stop a cluster on this machine: one control plane, and nodes in namespaces of their own.
+    """Found a cluster and let others join it; or start a whole one on this machine, with nodes in namespaces.
 
     \b
     Examples:
+      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400
+      orchctl cluster token create --role viewer --person ann
       orchctl cluster up --nodes 3
       orchctl cluster up --ipv6
       orchctl cluster status
@@ -89,6 +91,131 @@ def down(name: str, state: Path | None) -> None:
 def node(action: str, node: str, name: str, state: Path | None) -> None:
     """Pull a machine's plug (kill), or put it in again (start)."""
     _run("node", name, state, action, node)
+
+
+# Who belongs to it ------------------------------------------------------------------------------------------------
+
+
+@command.command()
+@click.option("--name", required=True, help="The first control plane's name.")
+@click.option("--trust", required=True, type=click.Path(path_type=Path), help="The folder for its certificates.")
+@click.option("--host", "hosts", multiple=True, help="Where etcd is asked for. May be repeated.")
+@click.option("--admin", default="", help="The first admin's name.  [default: yours]")
+@options.with_settings
+def init(settings: options.Settings, name: str, trust: Path, hosts: tuple[str, ...], admin: str) -> None:
+    """Found a cluster: its roots, the first certificates and tokens. On the machine of the first control plane.
+
+    --server says where people reach it, --context what the cluster is called here. Nothing has to run yet.
+    """
+    from orchctl import membership
+
+    if not settings.server_option:
+        raise click.UsageError("say where people reach it with --server HOST:PORT")
+    wish = membership.Founding(
+        name=name,
+        trust=trust,
+        admin=admin,
+        hosts=hosts,
+        server=settings.server_option,
+        context=settings.context or "default",
+    )
+    membership.init(wish)
+
+
+@command.command()
+@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--door", "at", required=True, metavar="HOST:PORT", help="The door of a control plane.")
+@click.option("--name", required=True, help="The new control plane's name.")
+@click.option("--trust", required=True, type=click.Path(), help="The folder for its certificates.")
+def join(token: str, at: str, name: str, trust: str) -> None:
+    """Get another control plane its certificates. On its machine, before it is started."""
+    door.become("controlplane.trust.join", f"--token={token}", f"--door={at}", f"--name={name}", f"--trust={trust}")
+
+
+@command.group()
+def token() -> None:
+    """What machines and people join with."""
+
+
+@token.command("ls")
+@options.with_settings
+def token_ls(settings: options.Settings) -> None:
+    """List the tokens. Nobody can see their text any more."""
+    from orchctl import membership
+
+    membership.list_tokens(settings)
+
+
+@token.command("create")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["node", "controlplane", "admin", "editor", "viewer"]),
+    help="What it makes.",
+)
+@click.option("--person", default="", help="Who it is for, when it is for a person.")
+@click.option("--for", "namespaces", metavar="NAMESPACE", multiple=True, help="Bind the person to it. May be repeated.")
+@click.option(
+    "--expires", type=options.DURATION, default="24h", show_default=True, help="How long it is good; 0s: for ever."
+)
+@click.option("--uses", type=click.IntRange(min=0), default=0, help="How many may join with it.  [default: any number]")
+@options.with_settings
+def token_create(
+    settings: options.Settings, *, role: str, person: str, namespaces: tuple[str, ...], expires: int, uses: int
+) -> None:
+    """Make a token, and print it this once."""
+    from orchctl import membership
+    from protos.orch.v1 import trust_pb2 as pb
+
+    request = pb.CreateTokenRequest(role=role, person=person, namespaces=namespaces, lifetime=expires, uses=uses)
+    membership.create_token(settings, request)
+
+
+@token.command("rotate")
+@click.argument("token_id", metavar="ID")
+@options.with_settings
+def token_rotate(settings: options.Settings, token_id: str) -> None:
+    """Make an equal token, and the old one worthless, in one moment."""
+    from orchctl import membership
+
+    membership.rotate_token(settings, token_id)
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+@options.with_settings
+def token_revoke(settings: options.Settings, token_id: str) -> None:
+    """Make a token worthless. Who has joined with it stays."""
+    from orchctl import membership
+
+    membership.revoke_token(settings, token_id)
+
+
+@command.group()
+def member() -> None:
+    """Everybody who holds a certificate: nodes, control planes, people."""
+
+
+@member.command("ls")
+@options.with_settings
+def member_ls(settings: options.Settings) -> None:
+    """List them."""
+    from orchctl import membership
+
+    membership.list_members(settings)
+
+
+@member.command("revoke")
+@click.argument("name", metavar="MEMBER")
+@options.with_settings
+def member_revoke(settings: options.Settings, name: str) -> None:
+    """Put somebody out: what they have open ends, and their certificates are worth nothing.
+
+    MEMBER is as `member ls` has it, such as node:k3f0…, controlplane:cp2 or person:ann.
+    """
+    from orchctl import membership
+
+    membership.revoke_member(settings, name)
 
 
 def _run(verb: str, name: str, state: Path | None, *arguments: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import click
 
-from orchctl import config, options, tables, terminal
+from orchctl import config, options, tables, terminal, who
 from orchctl.errors import OrchctlError
 
 
@@ -27,13 +27,14 @@ def get_contexts() -> None:
             "*" if name == known.current else "-",
             terminal.one_line(name),
             terminal.one_line(str(each.get("server", "-"))),
+            who.described(known.trust(name)),
         ]
         for name, each in sorted(known.contexts.items())
     ]
     if not rows:
         terminal.note("no contexts")
         return
-    for line in tables.table(["CURRENT", "NAME", "SERVER"], rows):
+    for line in tables.table(["CURRENT", "NAME", "SERVER", "USER"], rows):
         terminal.say(line)
 
 

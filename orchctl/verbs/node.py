@@ -78,6 +78,20 @@ def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> No
 
 
 @command.command()
+@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--door", "at", required=True, metavar="HOST:PORT", help="The door of a control plane.")
+@click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
+@click.option("--name", help="What the node is called.  [default: the host's name]")
+def join(token: str, at: str, state: str, name: str | None) -> None:
+    """Get this machine a certificate of the cluster. On the machine itself, before its agent is started.
+
+    A join that did not come to its end may be repeated with the same token.
+    """
+    named = [f"--name={name}"] if name else []
+    door.become("agent.join", f"--token={token}", f"--door={at}", f"--state={state}", *named)
+
+
+@command.command()
 @click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
 @click.option("--run-dir", type=click.Path(), help="The runtime's folder, if the agent was given one.")
 @click.option("--cgroup-parent", default="/orch", show_default=True, help="The cgroup that the agent was given.")

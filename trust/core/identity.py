@@ -15,6 +15,11 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,61}[a-z0-9])?", re.ASCII)
 NAME_HINT = "small letters, digits and . _ @ -, at most 63, beginning and ending with a letter or digit"
 
 
+SERVER_NAME = "controlplane.orch"
+"""What every instance's certificate says that it may be called, and no other's: who dials a control plane asks for this
+name, whatever address it dialed."""
+
+
 class Role(enum.StrEnum):
     """What a member is in the cluster."""
 

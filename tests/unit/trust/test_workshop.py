@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
 from trust import errands, workshop
-from trust.core import certificate
+from trust.core import certificate, identity
 from trust.core.identity import Malformed, Role
 
 NOW_MS = time.time_ns() // 1_000_000
@@ -63,12 +63,12 @@ def test_openssl_believes_a_certificate_of_the_root_and_of_no_other(
 def test_only_a_server_may_be_one(tmp_path: Path, first: errands.Root) -> None:
     """A node that stands up as a control plane is not believed: neither its uses nor its names allow it."""
     _, node = leaf(first)
-    _, instance = leaf(first, role="controlplane", server=True, alternatives=(errands.SERVER_NAME, "10.0.0.1"))
-    as_server = ("-purpose", "sslserver", "-verify_hostname", errands.SERVER_NAME)
+    _, instance = leaf(first, role="controlplane", server=True, alternatives=(identity.SERVER_NAME, "10.0.0.1"))
+    as_server = ("-purpose", "sslserver", "-verify_hostname", identity.SERVER_NAME)
     assert verify(tmp_path, first.certificate, instance, *as_server) == "OK"
     assert verify(tmp_path, first.certificate, instance, "-verify_ip", "10.0.0.1") == "OK"
     assert "purpose" in verify(tmp_path, first.certificate, node, "-purpose", "sslserver")
-    assert "mismatch" in verify(tmp_path, first.certificate, node, "-verify_hostname", errands.SERVER_NAME)
+    assert "mismatch" in verify(tmp_path, first.certificate, node, "-verify_hostname", identity.SERVER_NAME)
 
 
 def test_who_trusts_the_old_root_alone_believes_the_new_one_through_the_cross_certificate(

@@ -1,0 +1,170 @@
+"""Founding a cluster, logging in, and who may join: what stands behind `orchctl cluster` and `orchctl login`."""
+
+import getpass
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchctl import client, config, door, errors, options, tables, terminal
+from protos import units
+from protos.orch.v1 import trust_pb2 as pb
+from protos.orch.v1 import trust_pb2_grpc
+from trust import joining
+from trust.folder import Folder, NotTrusted
+
+if TYPE_CHECKING:
+    from protos.orch.v1.trust_pb2_grpc import TrustStub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founding:
+    """What `cluster init` was told."""
+
+    name: str
+    trust: Path
+    admin: str
+    hosts: Sequence[str]
+    server: str
+    context: str
+
+
+def init(wish: Founding) -> None:
+    """Founds a cluster on this machine, and makes the context of its first admin."""
+    server = config.parse_server(wish.server, "--server")
+    folder = config.trust_folder(wish.context)
+    answer = json.loads(
+        door.ask(
+            "controlplane.trust.founding",
+            f"--name={wish.name}",
+            f"--trust={wish.trust}",
+            f"--admin={wish.admin or getpass.getuser()}",
+            f"--admin-trust={folder}",
+            *(f"--host={host}" for host in wish.hosts),
+        )
+    )
+    _use(wish.context, server, folder)
+    terminal.say(f"cluster {answer['cluster']} is founded, and context {wish.context} is used now")
+    terminal.say(f"\nstart etcd with:\n  {answer['etcd_flags']}")
+    trust = wish.trust.absolute()
+    terminal.say(f"\nstart the first control plane with:\n  --name {wish.name} --trust {trust} --door HOST:7401 \\")
+    terminal.say("  --etcd https://HOST:2379 …")
+    terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
+    terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
+
+
+def login(token: str, at: str, server: str, context: str) -> None:
+    """Trades a token for a certificate, and makes its context the current one."""
+    path = config.trust_folder(context)
+    # Beside the one that is in use, which stays until there is another.
+    fresh = Folder(path.with_name(f"{path.name}.new"))
+    try:
+        joined = joining.join(at, joining.said(token), joining.Wish(), fresh)
+    except joining.NotJoined as error:
+        raise errors.Refused(error.message, hint=error.hint) from error
+    except NotTrusted as error:
+        raise errors.OrchctlError(str(error)) from error
+    shutil.rmtree(path, ignore_errors=True)
+    fresh.path.rename(path)
+    _use(context, config.parse_server(server or _host(at), "--server"), path)
+    terminal.say(f"logged in as {joined.own.identity}; context {context} is used now")
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _use(context: str, server: str, trust: Path) -> None:
+    path = config.default_path()
+    config.save(path, config.load(path).with_context(context, server, trust).using(context))
+
+
+# Tokens and members -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _trust(settings: options.Settings) -> Iterator["TrustStub"]:
+    with client.dialed(settings.server) as channel:
+        yield trust_pb2_grpc.TrustStub(channel)
+
+
+def list_tokens(settings: options.Settings) -> None:
+    """A table of them."""
+    with _trust(settings) as stub:
+        listed = stub.ListTokens(pb.ListTokensRequest(), timeout=client.CALL_TIMEOUT_S).tokens
+    if not listed:
+        terminal.note("no tokens")
+        return
+    titles = ["ID", "ROLE", "PERSON", "NAMESPACES", "USES LEFT", "EXPIRES", "MADE BY"]
+    for line in tables.table(titles, [_token_row(one) for one in listed]):
+        terminal.say(line)
+
+
+def _token_row(one: pb.TokenRecord) -> list[str]:
+    left = one.expires_at - terminal.now_ms()
+    expires = "never" if not one.expires_at else f"in {units.format_duration(left)}" if left > 0 else "expired"
+    uses = "any" if one.unlimited else str(one.uses_left)
+    spaces = ",".join(one.namespaces) or "-"
+    return [
+        terminal.one_line(cell) for cell in (one.id, one.role, one.person or "-", spaces, uses, expires, one.created_by)
+    ]
+
+
+def create_token(settings: options.Settings, request: pb.CreateTokenRequest) -> None:
+    """Makes one and prints it, alone on its line, so that a script can take it."""
+    with _trust(settings) as stub:
+        made = stub.CreateToken(request, timeout=client.CALL_TIMEOUT_S)
+    terminal.say(made.token)
+    terminal.note(f"token {made.record.id} for the role {made.record.role}; it is shown this once")
+
+
+def rotate_token(settings: options.Settings, token_id: str) -> None:
+    """Makes an equal one, and the old one worthless, in one moment."""
+    with _trust(settings) as stub:
+        listed = stub.ListTokens(pb.ListTokensRequest(), timeout=client.CALL_TIMEOUT_S).tokens
+    old = next((one for one in listed if one.id == token_id), None)
+    if old is None:
+        raise errors.NotFound(f"there is no token {token_id!r}", hint="`orchctl cluster token ls` lists them")
+    if old.expires_at and old.expires_at <= terminal.now_ms():
+        raise errors.InvalidInput(f"token {token_id} has expired", hint="make another: `orchctl cluster token create`")
+    request = pb.CreateTokenRequest(
+        role=old.role,
+        lifetime=old.expires_at - terminal.now_ms() if old.expires_at else 0,
+        uses=0 if old.unlimited else old.uses_left,
+        person=old.person,
+        namespaces=old.namespaces,
+        replaces=old.id,
+    )
+    create_token(settings, request)
+
+
+def revoke_token(settings: options.Settings, token_id: str) -> None:
+    """Makes one worthless."""
+    with _trust(settings) as stub:
+        stub.RevokeToken(pb.RevokeTokenRequest(id=token_id), timeout=client.CALL_TIMEOUT_S)
+    terminal.say(f"token {token_id} is revoked; who has joined with it stays")
+
+
+def list_members(settings: options.Settings) -> None:
+    """A table of everybody who holds a certificate."""
+    with _trust(settings) as stub:
+        listed = stub.ListMembers(pb.ListMembersRequest(), timeout=client.CALL_TIMEOUT_S).members
+    for line in tables.table(["NAME", "ROLE", "NODE", "NAMESPACES", "EXPIRES"], [_member_row(one) for one in listed]):
+        terminal.say(line)
+
+
+def _member_row(one: pb.MemberRecord) -> list[str]:
+    left = max((key.expires_at for key in one.keys), default=0) - terminal.now_ms()
+    expires = f"in {left // 86_400_000} days" if left > 0 else "expired"
+    cells = (one.name, one.role, one.node_name or "-", ",".join(one.namespaces) or "-", expires)
+    return [terminal.one_line(cell) for cell in cells]
+
+
+def revoke_member(settings: options.Settings, name: str) -> None:
+    """Takes somebody out."""
+    with _trust(settings) as stub:
+        stub.RevokeMember(pb.RevokeMemberRequest(name=name), timeout=client.CALL_TIMEOUT_S)
+    terminal.say(f"{name} is out: what they had open has ended, and their certificates are worth nothing")

@@ -1,0 +1,28 @@
+"""`orchctl login`: a certificate of one's own, for a token."""
+
+import click
+
+from orchctl import options
+from orchctl.errors import InvalidInput
+
+
+@click.command()
+@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--door", required=True, metavar="HOST:PORT", help="The door of a control plane.")
+@options.with_settings
+def command(settings: options.Settings, token: str, door: str) -> None:
+    """Trade a token for a certificate, and use its context from now on.
+
+    --context names the context (else the host of the door), --server where the control plane answers (else the door's
+    host and port 7400). The key is made here, and stays here.
+
+    \b
+    Example:
+      orchctl login --door 10.0.0.1:7401 --token @token
+    """
+    from orchctl import membership
+
+    host, colon, _ = door.rpartition(":")
+    if not colon or not host:
+        raise InvalidInput(f"--door: not a door's address: {door!r}", hint="write it like 10.0.0.1:7401")
+    membership.login(token, door, settings.server_option, settings.context or host.strip("[]").replace(":", "-"))

@@ -1,0 +1,150 @@
+"""Founding a cluster, letting people and machines in, and putting them out: as a person types it."""
+
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import etcd, orchctl
+from tests.support.trusted_process import Process, instance, leader
+from trust.core.identity import Role
+from trust.folder import Folder
+
+pytestmark = pytest.mark.etcd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founded:
+    """A cluster that runs, and its first admin's environment."""
+
+    folder: Path
+    control: Process
+    environ: dict[str, str]
+    said: str
+
+    def run(self, *arguments: str) -> orchctl.Result:
+        return orchctl.run(self.environ, *arguments)
+
+    def token(self, *arguments: str) -> str:
+        made = self.run("cluster", "token", "create", *arguments)
+        assert made.code == 0, made.err
+        return made.out.strip()
+
+    def somebody(self, name: str) -> dict[str, str]:
+        """The environment of somebody else's machine."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return orchctl.environment(self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Founded]:
+    """`orchctl cluster init`, then etcd and one control plane as it says."""
+    folder = tmp_path_factory.mktemp("founded")
+    environ = orchctl.environment(folder)
+    port = etcd.free_port()
+    init = orchctl.run(
+        environ,
+        *("cluster", "init", "--name=cp1", f"--trust={folder / 'cp1'}", f"--server=127.0.0.1:{port}"),
+        *("--admin=root", "--context=home"),
+    )
+    assert init.code == 0, init.err
+    with etcd.cluster(1, folder / "cp1") as members, instance(folder, "cp1", members) as control:
+        admin = Folder(folder / "trust" / "home").load(Role.ADMIN)
+        assert leader(control, admin) == "cp1"
+        environ["ORCH_SERVER"] = control.address
+        yield Founded(folder=folder, control=control, environ=environ, said=init.out)
+
+
+def test_init_tells_what_to_start_and_with_what_to_join(founded: Founded) -> None:
+    """And a second one on the same folder does nothing."""
+    for word in ("--client-cert-auth", "--peer-client-cert-auth", "orch-1.node.", "orch-1.controlplane."):
+        assert word in founded.said
+    before = sorted((founded.folder / "cp1").iterdir())
+    again = founded.run(
+        "cluster", "init", "--name=cp1", f"--trust={founded.folder / 'cp1'}", "--server=h", "--context=other"
+    )
+    assert again.code == 1
+    assert "is not empty: a cluster was founded there" in again.err
+    assert sorted((founded.folder / "cp1").iterdir()) == before
+
+
+def test_a_person_logs_in_and_does_what_their_role_allows(founded: Founded) -> None:
+    """Their key is theirs alone, and the context is the current one."""
+    token = founded.token("--role=viewer", "--person=ann", "--uses=1")
+    environ = founded.somebody("ann")
+    login = orchctl.run(
+        environ, "login", f"--door={founded.control.door}", f"--token={token}", f"--server={founded.control.address}",
+        "--context=work",
+    )  # fmt: skip
+    assert (login.code, login.out) == (0, "logged in as viewer ann; context work is used now\n")
+    kept = founded.folder / "ann"
+    for path in (kept / "config.yaml", kept / "trust" / "work" / "identity.pem"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    contexts = orchctl.run(environ, "config", "get-contexts").out
+    assert ["*", "work", founded.control.address, "ann", "(viewer)"] in [line.split() for line in contexts.splitlines()]
+    assert orchctl.run(environ, "get", "nodes").code == 0
+    refused = orchctl.run(environ, "node", "drain", "n1")
+    assert (refused.code, refused.err.splitlines()[0]) == (1, "orchctl: viewer ann may not call UpdateNode")
+    assert "admin may" in refused.err
+    used = orchctl.run(
+        founded.somebody("bob"), "login", f"--door={founded.control.door}", f"--token={token}", "--context=x"
+    )
+    assert used.code == 1
+    assert "is used up" in used.err
+    assert not (founded.folder / "bob" / "config.yaml").exists()
+
+
+def test_a_token_is_listed_rotated_and_revoked(founded: Founded) -> None:
+    """Its text comes once; afterwards there is its id."""
+    token = founded.token("--role=node", "--expires=1h", "--uses=3")
+    rows = [line.split() for line in founded.run("cluster", "token", "ls").out.splitlines()]
+    mine = next(row for row in rows if row[1] == "node" and row[4] == "3")
+    rotated = founded.run("cluster", "token", "rotate", mine[0])
+    assert rotated.out.startswith("orch-1.node.")
+    assert rotated.out.strip() != token
+    listed = founded.run("cluster", "token", "ls").out
+    assert mine[0] not in listed
+    assert token.split(".")[-1] not in listed
+    gone = founded.run("cluster", "token", "revoke", mine[0])
+    assert gone.code == 1
+    assert f"there is no token '{mine[0]}'" in gone.err
+
+
+def test_a_node_joins_with_one_command_and_is_put_out_with_one(founded: Founded) -> None:
+    """A second try after a mistake works; a name that is taken is told."""
+    (founded.folder / "token").write_text(founded.token("--role=node"))
+    state = founded.folder / "n1"
+
+    def join(where: Path, door: str, name: str = "n1") -> orchctl.Result:
+        token = f"--token=@{founded.folder / 'token'}"
+        return founded.run("node", "join", token, f"--door={door}", f"--state={where}", f"--name={name}")
+
+    nobody = join(state, "127.0.0.1:1")
+    assert nobody.code == 1
+    assert "cannot reach the door of the control plane at 127.0.0.1:1" in nobody.err
+    joined = join(state, founded.control.door)
+    assert joined.code == 0, joined.err
+    assert f"--trust {state / 'trust'}" in joined.out
+    taken = join(founded.folder / "n2", founded.control.door)
+    assert taken.code == 1
+    assert "the name n1 belongs to another node" in taken.err
+    member = f"node:{Folder(state / 'trust').load(Role.NODE).identity.name}"
+    assert member in founded.run("cluster", "member", "ls").out
+    assert founded.run("cluster", "member", "revoke", member).code == 0
+    assert member not in founded.run("cluster", "member", "ls").out
+    lines = (founded.folder / "cp1-state" / "audit.log").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert {"who": "root", "role": "admin", "call": "RevokeMember", "objects": [member]}.items() <= told[-2].items()
+
+
+def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:
+    """The certificate that is shown is not of the cluster that one is logged in to."""
+    environ = founded.somebody("eve")
+    init = orchctl.run(environ, "cluster", "init", "--name=x", f"--trust={founded.folder / 'x'}", "--server=h")
+    assert init.code == 0, init.err
+    refused = orchctl.run(environ, "get", "nodes", f"--server={founded.control.address}")
+    assert refused.code == 1
+    assert "is not of the cluster that this context is logged in to" in refused.err
