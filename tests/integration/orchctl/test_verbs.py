@@ -106,7 +106,7 @@ def test_contexts_are_chosen(tmp_path: Path, server: str) -> None:
     assert orchctl.run(environ, "config", "use-context", "here").out == "context here is used now\n"
     assert orchctl.run(environ, "get", "svc").code == 0
     assert orchctl.run(environ, "get", "svc", "--context", "gone").code == 1
-    assert orchctl.run(environ, "config", "get-contexts").out.splitlines()[2].split() == ["*", "here", server]
+    assert orchctl.run(environ, "config", "get-contexts").out.splitlines()[2].split() == ["*", "here", server, "-"]
     assert stat.S_IMODE((tmp_path / "config.yaml").stat().st_mode) == 0o600
 
 
