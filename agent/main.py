@@ -23,7 +23,7 @@ from pathlib import Path
 
 import structlog
 
-from agent import node, renewal
+from agent import node
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
@@ -38,6 +38,7 @@ from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
 from agent.naming import Naming
+from agent.renewal import Renewal
 from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
@@ -86,6 +87,7 @@ async def run(
     """Make everything, and live until a signal comes."""
     chance = random.Random()  # noqa: S311 - for jitter
     server = Server(_own(options.trust, disk.node_id()))
+    renewed = Renewal(server, Folder(Path(options.trust or "")), now_ms, chance)
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     names = Naming(
@@ -121,6 +123,7 @@ async def run(
         servers=options.server.split(","),
         register=_register(options, layout, disk.node_id(), no_users),
         chance=chance,
+        told_roots=renewed.told_roots,
     )
     # What is alive now lives as long as the agent does; collections need not look at it.
     gc.freeze()
@@ -129,7 +132,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             running = [images.run(), names.run(), worker.run(), session.run()]
             if options.trust:
-                running.append(renewal.run(server, Folder(Path(options.trust)), now_ms, chance))
+                running.append(renewed.run())
             tasks = [group.create_task(each) for each in running]
             await _told_to_end()
             for task in tasks:

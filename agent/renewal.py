@@ -5,6 +5,8 @@ it is tried again, for the fifth of its life that is left at least.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import random
 from collections.abc import Callable
 
@@ -20,24 +22,52 @@ from trust.folder import Folder, NotTrusted, material
 
 LOOK_AGAIN_S = 3600.0
 RETRY_S = lifetime.RETRY_MS / 1000
+SPREAD_S = 5.0
+"""When the roots change, all nodes hear it at once; each waits a part of this."""
 
 log = structlog.get_logger()
 
 
-async def run(server: Server, folder: Folder, now_ms: Callable[[], int], chance: random.Random) -> None:
-    """Renews, again and again. It ends only by being cancelled."""
-    while True:
-        own = server.own
+class Renewal:
+    """`run` it beside the session, which tells it what the cluster believes."""
+
+    def __init__(self, server: Server, folder: Folder, now_ms: Callable[[], int], chance: random.Random) -> None:
+        self._server = server
+        self._folder = folder
+        self._now_ms = now_ms
+        self._chance = chance
+        self._roots_digest = ""
+        self._woken = asyncio.Event()
+
+    def told_roots(self, digest: str) -> None:
+        """The cluster believes these roots now."""
+        self._roots_digest = digest
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Renews, again and again. It ends only by being cancelled."""
+        while True:
+            await self._until_due()
+            try:
+                await renew(self._server, self._folder)
+            except (Temporary, Malformed, NotTrusted, errands.NotMade) as error:
+                log.warning("the certificate is not renewed yet", why=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _until_due(self) -> None:
+        """Waits for the moment in the certificate's life, or for the news of other roots, and then a little."""
+        own = self._server.own
         assert own is not None, "there is something to renew"
-        moment = lifetime.renewal_moment(own.facts.not_before_ms, own.facts.not_after_ms, chance.random())
-        # A timer cannot run for months, and a machine's clock may be set.
-        while now_ms() < moment:  # noqa: ASYNC110 - nothing announces a moment
-            await asyncio.sleep(min(LOOK_AGAIN_S, (moment - now_ms()) / 1000))
-        try:
-            await renew(server, folder)
-        except (Temporary, Malformed, NotTrusted, errands.NotMade) as error:
-            log.warning("the certificate is not renewed yet", why=str(error), until_ms=own.facts.not_after_ms)
-            await asyncio.sleep(RETRY_S)
+        moment = lifetime.renewal_moment(own.facts.not_before_ms, own.facts.not_after_ms, self._chance.random())
+        while self._now_ms() < moment:
+            if self._roots_digest not in {"", hashlib.sha256(own.roots).hexdigest()}:
+                await asyncio.sleep(SPREAD_S * self._chance.random())
+                return
+            # A timer cannot run for months, and a machine's clock may be set.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_AGAIN_S, (moment - self._now_ms()) / 1000)):
+                    await self._woken.wait()
+            self._woken.clear()
 
 
 async def renew(server: Server, folder: Folder) -> None:

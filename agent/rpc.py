@@ -1,6 +1,7 @@
 """gRPC on the agent's side: the one place where channels are made, and what stands behind `Connector` and `Source`.
 
-One rule: there is one channel at a time, to the server of the session; streams and images go over the same one.
+One rule: everything goes to the server of the session, over the session's channel; only a certificate that was renewed
+since has a channel of its own, for what begins from then on, until the next session takes its place.
 """
 
 import asyncio
@@ -130,36 +131,36 @@ class Server:
     def __init__(self, own: Material | None = None) -> None:
         self.own = own
         self._used = own
-        self._channel: grpc.aio.Channel | None = None
+        self._channels: list[grpc.aio.Channel] = []
+        """The session's, and then one for each certificate since."""
         self._address = ""
 
     async def connect(self, address: str) -> Link[dpb.AgentMessage, dpb.LeaderMessage]:
-        if address != self._address or self._channel is None or self._used is not self.own:
+        if address != self._address or len(self._channels) != 1 or self._used is not self.own:
             await self.close()
-            self._channel, self._address, self._used = channel(address, self.own), address, self.own
-        call = rpc.DispatcherStub(self._channel).Session()  # type: ignore[call-arg]  # the stubs want an iterator
+            self._channels, self._address, self._used = [channel(address, self.own)], address, self.own
+        call = rpc.DispatcherStub(self._channels[0]).Session()  # type: ignore[call-arg]  # the stubs want an iterator
         return CallLink(call, address, linger_s=SESSION_LINGER_S)
 
     async def open_stream(self) -> Link[dpb.StreamFrame, dpb.StreamFrame]:
-        if self._channel is None:
+        if not self._channels:
             raise LinkLost("there is no connection to the control plane")
-        call = rpc.DispatcherStub(self._channel).Stream()  # type: ignore[call-arg]
+        call = rpc.DispatcherStub(self._newest()).Stream()  # type: ignore[call-arg]
         return CallLink(call, self._address, linger_s=STREAM_LINGER_S)
 
     async def renew(self, request: tpb.RenewRequest) -> tpb.RenewResponse:
-        """Another certificate, over the connection that stands. Raises Temporary."""
-        if self._channel is None:
+        """Another certificate, from the server of the session. Raises Temporary."""
+        if not self._channels:
             raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
         try:
-            return await trust_rpc.TrustStub(self._channel).Renew(request, timeout=RENEW_TIMEOUT_S)
+            return await trust_rpc.TrustStub(self._newest()).Renew(request, timeout=RENEW_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
     async def close(self) -> None:
-        """Close the channel; what runs over it is lost."""
-        if self._channel is not None:
-            await self._channel.close(None)
-            self._channel = None
+        """Close the channels; what runs over them is lost."""
+        while self._channels:
+            await self._channels.pop().close(None)
 
     async def resolve(self, reference: str) -> str:
         try:
@@ -178,9 +179,16 @@ class Server:
             raise self._refusal(error, digest) from error
 
     def _stub(self) -> "rpc.DispatcherAsyncStub":
-        if self._channel is None:
+        if not self._channels:
             raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
-        return rpc.DispatcherStub(self._channel)
+        return rpc.DispatcherStub(self._newest())
+
+    def _newest(self) -> grpc.aio.Channel:
+        """The channel for what begins now: a certificate that was replaced is believed for what is open only."""
+        if self._used is not self.own:
+            self._channels.append(channel(self._address, self.own))
+            self._used = self.own
+        return self._channels[-1]
 
     def _refusal(self, error: grpc.aio.AioRpcError, what: str) -> AgentError:
         match error.code():

@@ -9,7 +9,7 @@ the worker's state, which is told from the beginning each time.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -37,7 +37,10 @@ class _Redirected(Exception):  # noqa: N818 - not an error: the way to the leade
 
 
 class Session:
-    """`run` it beside the worker; it ends only by being cancelled."""
+    """`run` it beside the worker; it ends only by being cancelled.
+
+    `told_roots` hears the digest of the roots that the cluster believes.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Session:
         servers: Sequence[str],
         register: dpb.Register,
         chance: random.Random,
+        told_roots: Callable[[str], None] = lambda _: None,
     ) -> None:
         assert servers, "an agent needs the address of at least one server"
         self._connector = connector
@@ -56,6 +60,7 @@ class Session:
         self._servers = list(servers)
         self._register = register
         self._chance = chance
+        self._told_roots = told_roots
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -134,6 +139,8 @@ class Session:
                         log.warning("too many streams are open; one was not opened", most=MAX_STREAMS)
                     case "redirect":
                         raise _Redirected(message.redirect.leader_address)
+                    case "trust_news":
+                        self._told_roots(message.trust_news.roots_digest)
                     case unknown:
                         log.warning("a message that this agent does not know", message=unknown)
 

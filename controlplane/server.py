@@ -17,7 +17,7 @@ from controlplane.store import api
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
-from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc, trust_pb2_grpc
 
 STOP_GRACE_S = 1.0
 """How long calls in progress may take to end when the server stops."""
@@ -66,6 +66,9 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     if edge.trust is not None:
         service = TrustService(edge.trust.membership, edge.trust.registry)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
+        edge.trust.follow_roots(
+            lambda digest: instance.dispatcher.sessions.announce(dispatcher_pb2.TrustNews(roots_digest=digest))
+        )
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials() if edge.trust is not None else None)
         await server.start()

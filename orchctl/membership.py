@@ -3,21 +3,25 @@
 import getpass
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchctl import client, config, door, errors, options, tables, terminal
+from orchctl import client, config, door, errors, options, tables, terminal, who
 from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from protos.orch.v1 import trust_pb2_grpc
-from trust import joining
-from trust.folder import Folder, NotTrusted
+from trust import errands, joining
+from trust.folder import Folder, NotTrusted, material
 
 if TYPE_CHECKING:
     from protos.orch.v1.trust_pb2_grpc import TrustStub
+
+
+POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,3 +172,41 @@ def revoke_member(settings: options.Settings, name: str) -> None:
     with _trust(settings) as stub:
         stub.RevokeMember(pb.RevokeMemberRequest(name=name), timeout=client.CALL_TIMEOUT_S)
     terminal.say(f"{name} is out: what they had open has ended, and their certificates are worth nothing")
+
+
+# The root ---------------------------------------------------------------------------------------------------------
+
+
+def renew(settings: options.Settings) -> None:
+    """Another certificate for whoever is logged in, for a new key."""
+    if settings.trust is None:
+        raise errors.InvalidInput("nobody is logged in to this context", hint=who.LOGIN)
+    folder = Folder(settings.trust)
+    key, asked = errands.request()
+    with _trust(settings) as stub:
+        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
+    folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
+
+
+def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequence[str], timeout_ms: int) -> None:
+    """Has the root exchanged, and waits until the old one is dropped."""
+    request = pb.RotateRootRequest(begin=begin, left_behind=left_behind)
+    with _trust(settings) as stub:
+        answer = stub.RotateRoot(request, timeout=client.CALL_TIMEOUT_S)
+    if begin:
+        terminal.note("the new root issues; everybody gets a certificate of it")
+        renew(settings)
+    deadline_ms = terminal.now_ms() + timeout_ms
+    while answer.rotating and terminal.now_ms() < deadline_ms:
+        time.sleep(POLL_S)
+        with _trust(settings) as stub:
+            answer = stub.RotateRoot(pb.RotateRootRequest(left_behind=left_behind), timeout=client.CALL_TIMEOUT_S)
+    if answer.rotating:
+        raise errors.NotDone(
+            f"the exchange of the root waits for {len(answer.waiting_for)} members",
+            details=list(answer.waiting_for),
+            hint="people run `orchctl login --renew`; who does not come any more is left with --leave-behind MEMBER",
+        )
+    if begin:
+        renew(settings)  # the old root is believed no more here, either
+    terminal.say("there is one root; every token is worthless: make others with `orchctl cluster token create`")

@@ -3,14 +3,14 @@
     certificate (TLS has verified it) ─► identity ─► its member's record ─► the table's rule ─► what the request touches
 
 Two rules. A call is looked at when it begins, and those that last are looked at again whenever their member's record
-changes: who is taken out loses what is open within a moment. And what changes something is written into the audit
-log, refused or done.
+changes: who is taken out loses what is open within a moment, and who renews a certificate keeps it. And what changes
+something is written into the audit log, refused or done.
 """
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rules
 from controlplane.trust.audit import Audit
 from controlplane.trust.registry import Registry
+from protos.orch.v1 import trust_pb2 as pb
 from trust.core import certificate
 from trust.core.identity import Malformed
 
@@ -34,7 +35,7 @@ class _Open:
     """A call that is being answered."""
 
     facts: certificate.Facts
-    namespaces: Sequence[str]
+    member: pb.MemberRecord
     task: asyncio.Task[object]
     refusal: errors.RequestError | None = None
 
@@ -69,20 +70,24 @@ class Gate(rpc.Interceptor):
                     one.task.cancel()
 
     def _refusal_of(self, one: _Open) -> errors.RequestError | None:
+        name = one.facts.identity.member
+        if admission.still_stands(one.member, self._registry.members.get(name)):
+            return None
         try:
-            namespaces = self._believed(one.facts)
+            self._believed(one.facts)
         except errors.Unidentified as refusal:
             return refusal
-        if list(namespaces) != list(one.namespaces):
-            return errors.Unidentified("what this caller may do has changed", hint="call again")
-        return None
+        return errors.Unidentified(f"what {one.facts.identity} may do has changed", hint="call again")
 
     def _guard(
         self, behaviour: Callable[[Any, Any], Any], method: str, *, takes_stream: bool
     ) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: rpc.Context) -> Any:
             facts = _facts(context)
-            caller = rules.Caller(identity=facts.identity, namespaces=self._believed(facts))
+            member = self._believed(facts)
+            caller = rules.Caller(
+                identity=facts.identity, namespaces=list(member.namespaces), key_digest=facts.key_digest
+            )
             with self._audit.told(caller, method, request if not takes_stream else None) as told:
                 rule = rules.check(method, caller)
                 told.quiet = rule.reads
@@ -91,21 +96,21 @@ class Gate(rpc.Interceptor):
                     request = _checked(request, check)
                 else:
                     check(request)
-                with callers.known(caller), self._kept_open(facts, caller):
+                with callers.known(caller), self._kept_open(facts, member):
                     return await _answer(behaviour, request, context)
 
         return guarded
 
-    def _believed(self, facts: certificate.Facts) -> Sequence[str]:
+    def _believed(self, facts: certificate.Facts) -> pb.MemberRecord:
         return admission.believe(self._registry.trust.cluster, facts, self._registry.members.get(facts.identity.member))
 
     @contextlib.contextmanager
-    def _kept_open(self, facts: certificate.Facts, caller: rules.Caller) -> Iterator[None]:
+    def _kept_open(self, facts: certificate.Facts, member: pb.MemberRecord) -> Iterator[None]:
         """Inside the block the call may be ended from here. Raises why it was."""
         task = asyncio.current_task()
         assert task is not None, "a call is answered in a task"
-        mine = _Open(facts=facts, namespaces=caller.namespaces, task=task)
-        name = caller.identity.member
+        mine = _Open(facts=facts, member=member, task=task)
+        name = facts.identity.member
         self._open.setdefault(name, set()).add(mine)
         try:
             yield

@@ -78,6 +78,10 @@ class Session:
             raise asyncio.QueueFull
         self._send_soon(wire.LeaderMessage(open_stream=request))
 
+    def tell(self, message: wire.LeaderMessage) -> None:
+        """Sends the agent a message that is about no task."""
+        self._send_soon(message)
+
     def acknowledge(self, sequence: int) -> None:
         """Tells the agent that its report is stored. An agent sends no more than a few before it hears this."""
         self._send_soon(wire.LeaderMessage(acknowledged=wire.StatusAcknowledged(sequence=sequence)))

@@ -27,6 +27,9 @@ class LiveSession(Protocol):
     def acknowledge(self, sequence: int) -> None:
         """Tells the agent that its report is stored."""
 
+    def tell(self, message: wire.LeaderMessage) -> None:
+        """Sends the agent a message that is about no task."""
+
     def end(self, why: str) -> None:
         """Ends the session soon; the agent connects again."""
 
@@ -37,6 +40,7 @@ class Sessions:
     def __init__(self) -> None:
         self._live: dict[str, LiveSession] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self._news: wire.LeaderMessage | None = None
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls `listener` with the id of each node that comes or goes."""
@@ -52,6 +56,8 @@ class Sessions:
         self._live[session.info.node_id] = session
         if older is not None:
             older.end("the node has opened a newer session")
+        if self._news is not None:
+            session.tell(self._news)
         self._tell(session.info.node_id)
 
     def remove(self, session: LiveSession) -> None:
@@ -67,6 +73,12 @@ class Sessions:
     def descriptions(self) -> Mapping[str, nodes.Session]:
         """What the connected agents said of themselves, by node id."""
         return {node_id: live.info for node_id, live in self._live.items()}
+
+    def announce(self, news: wire.TrustNews) -> None:
+        """Tells every agent, and each that comes from now on."""
+        self._news = wire.LeaderMessage(trust_news=news)
+        for live in self._live.values():
+            live.tell(self._news)
 
     def wake_all(self) -> None:
         """Everybody looks at their assignment again."""

@@ -4,9 +4,10 @@ The rule: what is stored comes before what is answered, and both come after ever
 lost costs nothing: the same key gets the same again.
 """
 
+import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -23,6 +24,8 @@ from trust.folder import Folder
 
 ATTEMPTS = 5
 MAX_TOKENS = 200
+WORKSHOPS = 2
+"""Certificates that are made at a time, each in a process of its own: a thousand nodes may ask together."""
 SEALING_KEY = "sealing.key"
 STORE_IDENTITY, STORE_ROOTS = "store.pem", "store-roots.pem"
 
@@ -36,6 +39,7 @@ class Membership:
         self._registry = registry
         self._folder = folder
         self._now_ms = now_ms
+        self._at_work = asyncio.Semaphore(WORKSHOPS)
 
     # Certificates -----------------------------------------------------------------------------------------------------
 
@@ -65,15 +69,15 @@ class Membership:
             await self._registry.catch_up()
         raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
 
-    async def renew(self, who: Identity, request: pb.RenewRequest) -> pb.RenewResponse:
-        """Another certificate for a member, for a key of their choice."""
+    async def renew(self, who: Identity, used: str, request: pb.RenewRequest) -> pb.RenewResponse:
+        """Another certificate for a member, for a key of their choice. `used`: the digest of the key they ask with."""
         for _ in range(ATTEMPTS):
             member = self._registry.members.get(who.member)
             if member is None:
                 raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
             made = await self._issue(who, request.certificate_request)
             with contextlib.suppress(store_errors.Conflict):
-                await self._keep(member, made)
+                await self._keep(member, made, used=used)
                 return pb.RenewResponse(certificate=made, roots=rotation.bundle(self._registry.trust))
             await self._registry.catch_up()
         raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
@@ -93,17 +97,20 @@ class Membership:
         return made + trust.roots[0].cross_certificate
 
     async def _made(self, asked: str, wanted: errands.Wanted, root: pb.RootRecord) -> str:
-        by = errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=wanted.cluster)
+        by = _root(self._registry.trust, root)
         try:
-            return await errands.issue_async(asked, wanted, by, self._folder.read(SEALING_KEY), self._now_ms())
+            async with self._at_work:
+                return await errands.issue_async(asked, wanted, by, self._folder.read(SEALING_KEY), self._now_ms())
         except errands.NotMade as error:
             raise errors.Invalid(str(error), hint="this machine's log has more, if it is no fault of yours") from error
 
-    async def _keep(self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None) -> None:
+    async def _keep(
+        self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None, used: str = ""
+    ) -> None:
         facts = certificate.read(made.encode())
         root = rotation.pin(self._registry.trust.roots[0])
         key = pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=root)
-        await self._registry.commit(trust=trust, members=[admission.with_key(member, key)])
+        await self._registry.commit(trust=trust, members=[admission.with_key(member, key, used)])
 
     async def _answer(self, who: Identity, made: str, request: pb.JoinRequest) -> pb.JoinResponse:
         trust = self._registry.trust
@@ -121,6 +128,43 @@ class Membership:
         """The member that a person's token is for; nobody when there is no such token."""
         record = next((one for one in self._registry.trust.tokens if token.is_secret(said, one.digest)), None)
         return identity.member(said.role, record.person) if record is not None else ""
+
+    # The root ---------------------------------------------------------------------------------------------------------
+
+    async def rotate_root(self, request: pb.RotateRootRequest) -> pb.RotateRootResponse:
+        """Begins an exchange, goes on with one, or tells how far it is. Raises NotNow while another is under way."""
+        if request.begin:
+            await self._begin_rotation()
+        waiting = await self.advance_rotation(request.left_behind)
+        return pb.RotateRootResponse(rotating=bool(self._registry.trust.rotation), waiting_for=waiting)
+
+    async def _begin_rotation(self) -> None:
+        trust, sealing_key, now_ms = self._registry.trust, self._folder.read(SEALING_KEY), self._now_ms()
+        rotation.check_beginning(trust)
+        old = _root(trust, trust.roots[0])
+        try:
+            new = await asyncio.to_thread(errands.root, trust.cluster, f"cluster {now_ms}", sealing_key, now_ms)
+            cross = await asyncio.to_thread(errands.cross, new, old, sealing_key, now_ms)
+        except errands.NotMade as error:
+            raise errors.NotNow(f"no new root was made: {error}") from error
+        record = pb.RootRecord(certificate=new.certificate, sealed_key=new.sealed_key, cross_certificate=cross)
+        try:
+            await self._registry.commit(trust=rotation.begin(trust, record))
+        except store_errors.Conflict as error:
+            raise errors.Outdated("the cluster's record has changed meanwhile", hint="try again") from error
+        _log.warning("the root is being exchanged", new=rotation.pin(record)[:32])
+
+    async def advance_rotation(self, left_behind: Collection[str] = ()) -> Sequence[str]:
+        """Drops the old root once nobody needs it; whom that waits for. Any instance may do it, at any time."""
+        trust = self._registry.trust
+        step = rotation.advance(trust, self._registry.members.values(), self._now_ms(), left_behind=left_behind)
+        if step.next is not None:
+            try:
+                await self._registry.commit(trust=step.next)
+                _log.warning("the old root is dropped, and every token with it")
+            except store_errors.Conflict:
+                await self._registry.catch_up()  # another instance did it, or something else: look again then
+        return step.waiting_for
 
     # Tokens -----------------------------------------------------------------------------------------------------------
 
@@ -180,6 +224,10 @@ def new_token(
         created_at=now_ms,
         created_by=actor,
     )
+
+
+def _root(trust: pb.TrustRecord, root: pb.RootRecord) -> errands.Root:
+    return errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=trust.cluster)
 
 
 def _role(request: pb.CreateTokenRequest) -> Role:

@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 M = TypeVar("M", pb.TrustRecord, pb.MemberRecord)
 
 Listener = Callable[[Iterable[str]], None]
-"""Is told the names of the members whose record has changed."""
+"""Is told the names of the members whose record has changed; `CLUSTER` stands for the cluster's own."""
 
 
 class NotFounded(Exception):  # noqa: N818 - what is so
@@ -64,6 +64,11 @@ class Registry:
         if not self._trust.cluster:
             raise NotFounded(f"the store holds no cluster: {CLUSTER} is not there; `orchctl cluster init` founds one")
         return self._trust
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's id; empty while none is known."""
+        return self._trust.cluster
 
     @property
     def members(self) -> Mapping[str, pb.MemberRecord]:
@@ -129,8 +134,8 @@ class Registry:
         listing = await self._store.list(PREFIX)
         present = {entry.key for entry in listing.entries}
         gone = [(key, None, 0) for key in self._versions.keys() - present]
+        self.loaded.set()  # before listeners look
         self._take([*gone, *((one.key, one.value, one.version) for one in listing.entries)], listing.revision)
-        self.loaded.set()
 
     async def _follow(self) -> None:
         async with contextlib.aclosing(self._store.watch(PREFIX, self._revision)) as batches:
@@ -148,7 +153,7 @@ class Registry:
                 listener(changed)
 
     def _take_one(self, key: str, value: bytes | None, version: int) -> str | None:
-        """The name of the member that it was of, if it has changed."""
+        """The name of what it was of, as listeners are told it, if it has changed."""
         if self._versions.get(key) == version and value is not None:
             return None
         if value is None:
@@ -157,7 +162,7 @@ class Registry:
             self._versions[key] = version
         if key == CLUSTER:
             self._trust = _decoded(pb.TrustRecord(), key, value)
-            return None
+            return CLUSTER
         name = key.removeprefix(MEMBERS)
         if value is None:
             self._members.pop(name, None)

@@ -18,7 +18,8 @@ class TrustService(trust_pb2_grpc.TrustServicer):
         self._registry = registry
 
     async def Renew(self, request: pb.RenewRequest, context: rpc.Context) -> pb.RenewResponse:
-        return await self._membership.renew(caller.required().identity, request)
+        who = caller.required()
+        return await self._membership.renew(who.identity, who.key_digest, request)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: rpc.Context) -> pb.ListTokensResponse:
         return pb.ListTokensResponse(tokens=self._membership.tokens())
@@ -36,3 +37,6 @@ class TrustService(trust_pb2_grpc.TrustServicer):
     async def RevokeMember(self, request: pb.RevokeMemberRequest, context: rpc.Context) -> pb.RevokeMemberResponse:
         await self._membership.revoke_member(request.name)
         return pb.RevokeMemberResponse()
+
+    async def RotateRoot(self, request: pb.RotateRootRequest, context: rpc.Context) -> pb.RotateRootResponse:
+        return await self._membership.rotate_root(request)

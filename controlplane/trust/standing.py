@@ -9,8 +9,9 @@ it; afterwards every start compares that store and folder are of one cluster, an
 
 import asyncio
 import contextlib
+import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,12 @@ import structlog
 
 from controlplane.api.gate import Gate
 from controlplane.core import request_errors
+from controlplane.core.trust import rotation
 from controlplane.store import api, errors
 from controlplane.trust.audit import Audit
 from controlplane.trust.door import Door
 from controlplane.trust.membership import STORE_IDENTITY, STORE_ROOTS, Membership
-from controlplane.trust.registry import Registry, member_key
+from controlplane.trust.registry import CLUSTER, Registry, member_key
 from protos import kinds
 from protos.orch.v1 import objects_pb2
 from protos.orch.v1 import trust_pb2 as pb
@@ -33,6 +35,7 @@ from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted, material
 
 FOUNDING = "founding.bin"
+RETRY_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -47,10 +50,30 @@ class Standing:
     membership: Membership
     gate: Gate
     door: Door
+    on_roots: Callable[[str], None] = lambda _: None
+    """Is told the digest of the roots that are believed, whenever they change."""
 
     def credentials(self) -> grpc.ServerCredentials:
         """For the server; they follow when the certificate is renewed."""
         return credentials.server(lambda: self.own)
+
+    def look_at_roots(self, changed: Iterable[str]) -> None:
+        """Believes the roots that the cluster believes now, from the next handshake on. Listens to the registry."""
+        if CLUSTER not in changed or self.registry.cluster != self.own.identity.cluster:
+            return
+        roots = rotation.bundle(self.registry.trust).encode()
+        if roots != self.own.roots:
+            self.own = material(self.own.key, self.own.chain, roots)
+            try:
+                self.folder.save(self.own)
+            except NotTrusted as error:
+                _log.error("the roots are believed, and could not be kept", why=str(error))
+        self.on_roots(hashlib.sha256(roots).hexdigest())
+
+    def follow_roots(self, listener: Callable[[str], None]) -> None:
+        """Tells a listener the digest of the roots now, if they are known, and at every change."""
+        self.on_roots = listener
+        self.look_at_roots([CLUSTER])
 
     async def renew(self) -> None:
         """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.
@@ -58,7 +81,8 @@ class Standing:
         Raises what the store raises, RequestError, NotMade or NotTrusted.
         """
         key, asked = await errands.request_async()
-        made = await self.membership.renew(self.own.identity, pb.RenewRequest(certificate_request=asked))
+        used = self.own.facts.key_digest
+        made = await self.membership.renew(self.own.identity, used, pb.RenewRequest(certificate_request=asked))
         own = material(key.encode(), made.certificate.encode(), made.roots.encode())
         self.folder.save(own)
         self.own = own
@@ -89,35 +113,67 @@ async def standing(
     membership = Membership(registry, folder, now_ms)
     gate, door = Gate(registry, Audit(audit)), Door(membership, registry, folder, now_ms)
     mine = Standing(folder=folder, own=own, registry=registry, membership=membership, gate=gate, door=door)
-    with registry.listening(gate.look_again):
+    keeper = Keeper(mine, now_ms, chance)
+    with registry.listening(gate.look_again), registry.listening(mine.look_at_roots), registry.listening(keeper.wake):
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(registry.run()), group.create_task(_keep(mine, now_ms, chance))]
+            tasks = [group.create_task(registry.run()), group.create_task(keeper.run())]
             yield mine
             for task in tasks:
                 task.cancel()
 
 
-async def _keep(mine: Standing, now_ms: Callable[[], int], chance: random.Random) -> None:
-    """Founds what is to be founded, checks that it fits, and then renews the certificate for ever."""
-    await mine.registry.loaded.wait()
-    await _found(mine)
-    who = mine.own.identity
-    if mine.registry.trust.cluster != who.cluster:
-        raise NotTrusted(
-            f"{mine.folder.path} is of the cluster {who.cluster}, and the store holds {mine.registry.trust.cluster}; "
-            "give the right --trust, or the right --etcd"
-        )
-    while True:
-        facts = mine.own.facts
-        moment = lifetime.renewal_moment(facts.not_before_ms, facts.not_after_ms, chance.random())
-        # A timer cannot run for months, and a machine's clock may be set.
-        while now_ms() < moment:  # noqa: ASYNC110 - nothing announces a moment
-            await asyncio.sleep(min(3600.0, (moment - now_ms()) / 1000))
-        try:
-            await mine.renew()
-        except (errors.StoreError, request_errors.RequestError, errands.NotMade, NotTrusted) as error:
-            _log.warning("the certificate is not renewed yet", why=str(error), until_ms=facts.not_after_ms)
-            await asyncio.sleep(lifetime.RETRY_MS / 1000)
+class Keeper:
+    """Founds what is to be founded, checks that it fits, and then keeps the certificate young, and exchanges roots."""
+
+    def __init__(self, mine: Standing, now_ms: Callable[[], int], chance: random.Random) -> None:
+        self._mine = mine
+        self._now_ms = now_ms
+        self._chance = chance
+        self._woken = asyncio.Event()
+
+    def wake(self, _changed: Iterable[str]) -> None:
+        """Something has changed in the registry, which it listens to."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Runs until cancelled. Raises NotTrusted when folder and store do not belong together."""
+        mine = self._mine
+        await mine.registry.loaded.wait()
+        await _found(mine)
+        if mine.registry.trust.cluster != mine.own.identity.cluster:
+            raise NotTrusted(
+                f"{mine.folder.path} is of the cluster {mine.own.identity.cluster}, and the store holds "
+                f"{mine.registry.trust.cluster}; give the right --trust, or the right --etcd"
+            )
+        moment = self._moment()
+        while True:
+            try:
+                if self._now_ms() >= moment or self._is_behind():
+                    await mine.renew()
+                    moment = self._moment()
+                await mine.membership.advance_rotation()
+            except (errors.StoreError, request_errors.RequestError, errands.NotMade, NotTrusted) as error:
+                _log.warning("not renewed yet", why=str(error), until_ms=mine.own.facts.not_after_ms)
+                await asyncio.sleep(RETRY_S)
+                continue
+            await self._wait(moment)
+
+    async def _wait(self, moment: int) -> None:
+        """Until something changes, or the moment has come; an hour at most, since a machine's clock may be set."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(3600.0, max(0.0, (moment - self._now_ms()) / 1000))):
+                await self._woken.wait()
+        self._woken.clear()
+
+    def _moment(self) -> int:
+        facts = self._mine.own.facts
+        return lifetime.renewal_moment(facts.not_before_ms, facts.not_after_ms, self._chance.random())
+
+    def _is_behind(self) -> bool:
+        """Whether the root is being exchanged, and our certificate is still of the old one."""
+        trust = self._mine.registry.trust
+        member = self._mine.registry.members.get(self._mine.own.identity.member)
+        return bool(trust.rotation) and member is not None and rotation.is_behind(trust, member, self._now_ms())
 
 
 async def _found(mine: Standing) -> None:

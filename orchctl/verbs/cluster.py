@@ -218,6 +218,22 @@ def member_revoke(settings: options.Settings, name: str) -> None:
     membership.revoke_member(settings, name)
 
 
+@command.command("rotate-ca")
+@click.option("--status", is_flag=True, help="Begin none; wait for the one that is under way.")
+@click.option("--leave-behind", metavar="MEMBER", multiple=True, help="Do not wait for it; it has to join anew.")
+@options.timeout
+@options.with_settings
+def rotate_ca(settings: options.Settings, *, status: bool, leave_behind: tuple[str, ...], timeout_ms: int) -> None:
+    """Exchange the cluster's root: a new one is made and everybody gets a certificate of it; then the old one goes.
+
+    With it go all tokens. Sessions go on. It may be broken off and asked about again with --status.
+    """
+    from orchctl import membership
+
+    begin = not status and not leave_behind
+    membership.rotate_root(settings, begin=begin, left_behind=leave_behind, timeout_ms=timeout_ms)
+
+
 def _run(verb: str, name: str, state: Path | None, *arguments: str) -> NoReturn:
     where = [f"--state={state}"] if state else []
     door.become("deploy.local", verb, f"--name={name}", *where, *arguments)

@@ -7,10 +7,11 @@ from orchctl.errors import InvalidInput
 
 
 @click.command()
-@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
-@click.option("--door", required=True, metavar="HOST:PORT", help="The door of a control plane.")
+@click.option("--token", default="", help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--door", default="", metavar="HOST:PORT", help="The door of a control plane.")
+@click.option("--renew", is_flag=True, help="Get another certificate for the one that is there, with no token.")
 @options.with_settings
-def command(settings: options.Settings, token: str, door: str) -> None:
+def command(settings: options.Settings, token: str, door: str, renew: bool) -> None:
     """Trade a token for a certificate, and use its context from now on.
 
     --context names the context (else the host of the door), --server where the control plane answers (else the door's
@@ -22,6 +23,11 @@ def command(settings: options.Settings, token: str, door: str) -> None:
     """
     from orchctl import membership
 
+    if renew:
+        membership.renew(settings)
+        return
+    if not token:
+        raise InvalidInput("--token is missing", hint="an admin makes one with `orchctl cluster token create`")
     host, colon, _ = door.rpartition(":")
     if not colon or not host:
         raise InvalidInput(f"--door: not a door's address: {door!r}", hint="write it like 10.0.0.1:7401")

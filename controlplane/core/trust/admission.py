@@ -5,7 +5,7 @@ so that one whose answer was lost succeeds. And a certificate is believed as lon
 record: who is taken out of there is out at once, however long the certificate says that it is valid.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from controlplane.core import plan
@@ -109,18 +109,29 @@ def _member(who: Identity, record: pb.TokenRecord, ask: Ask, now_ms: int) -> pb.
     return member
 
 
-def with_key(member: pb.MemberRecord, key: pb.MemberKey) -> pb.MemberRecord:
-    """The record with a key in front. The oldest ones go."""
+def with_key(member: pb.MemberRecord, key: pb.MemberKey, used: str = "") -> pb.MemberRecord:
+    """The record with a key in front, and after it the one that was `used` to ask for it. The oldest ones go.
+
+    Whoever asks holds the key that they ask with: however many answers are lost, it is one of those that are kept.
+    """
     changed = plan.copy(member)
     most = MAX_KEYS.get(Role(member.role), MAX_PERSON_KEYS)
-    kept = [key, *(one for one in member.keys if one.digest != key.digest)][:most]
+    others = sorted((one for one in member.keys if one.digest != key.digest), key=lambda one: one.digest != used)
     del changed.keys[:]
-    changed.keys.extend(kept)
+    changed.keys.extend([key, *others][:most])
     return changed
 
 
-def believe(cluster: str, facts: certificate.Facts, member: pb.MemberRecord | None) -> Sequence[str]:
-    """The namespaces that the holder of a certificate is bound to. Raises Unidentified.
+def still_stands(before: pb.MemberRecord, after: pb.MemberRecord | None) -> bool:
+    """Whether what a member began with the one record goes on with the other. A key that was renewed is no matter."""
+    if after is None:
+        return False
+    rights = [(one.joined_at, one.role, list(one.namespaces)) for one in (before, after)]
+    return rights[0] == rights[1]
+
+
+def believe(cluster: str, facts: certificate.Facts, member: pb.MemberRecord | None) -> pb.MemberRecord:
+    """The record of the holder of a certificate. Raises Unidentified.
 
     TLS has verified the certificate; here it is compared with what the cluster keeps.
     """
@@ -137,7 +148,7 @@ def believe(cluster: str, facts: certificate.Facts, member: pb.MemberRecord | No
         raise errors.Unidentified(text, hint=_anew(who.role))
     if all(one.digest != facts.key_digest for one in member.keys):
         raise errors.Unidentified(f"the certificate of {who} was replaced by others since", hint=_anew(who.role))
-    return list(member.namespaces)
+    return member
 
 
 def _another(role: Role) -> str:

@@ -35,13 +35,17 @@ def bundle(trust: pb.TrustRecord) -> str:
     return "".join(root.certificate for root in trust.roots)
 
 
+def check_beginning(trust: pb.TrustRecord) -> None:
+    """That no exchange is under way. Raises NotNow."""
+    if trust.rotation:
+        hint = "`orchctl cluster rotate-ca --status` tells how far it is"
+        raise errors.NotNow("the root is being exchanged already", hint=hint)
+
+
 def begin(trust: pb.TrustRecord, new: pb.RootRecord) -> pb.TrustRecord:
     """The record with another root, which issues from now on. Raises NotNow while another exchange is under way."""
     assert new.cross_certificate, "a new root is signed across by the old one"
-    if trust.rotation:
-        raise errors.NotNow(
-            "the root is being exchanged already", hint="`orchctl cluster rotate-ca --status` tells how far it is"
-        )
+    check_beginning(trust)
     changed = plan.copy(trust)
     del changed.roots[:]
     changed.roots.extend([new, *trust.roots])
@@ -56,9 +60,7 @@ def advance(
     if not trust.rotation:
         return Step()
     assert len(trust.roots) == 2, "an exchange has an old root and a new one"
-    waiting = [
-        one.name for one in members if one.name not in left_behind and _is_behind(one, pin(trust.roots[0]), now_ms)
-    ]
+    waiting = [one.name for one in members if one.name not in left_behind and is_behind(trust, one, now_ms)]
     if waiting:
         return Step(waiting_for=sorted(waiting))
     changed = plan.copy(trust)
@@ -68,7 +70,7 @@ def advance(
     return Step(next=changed)
 
 
-def _is_behind(member: pb.MemberRecord, wanted: str, now_ms: int) -> bool:
+def is_behind(trust: pb.TrustRecord, member: pb.MemberRecord, now_ms: int) -> bool:
     """Whether the newest certificate that it has is of an older root. One that has none any more is not waited for."""
     valid = [key for key in member.keys if key.expires_at > now_ms]
-    return bool(valid) and valid[0].root != wanted
+    return bool(valid) and valid[0].root != pin(trust.roots[0])

@@ -34,10 +34,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, and what they are bound to. `namespaces` empty: to nothing."""
+    """Who calls, with which key, and what they are bound to. `namespaces` empty: to nothing."""
 
     identity: Identity
     namespaces: Sequence[str] = ()
+    key_digest: str = ""
 
 
 def check(method: str, caller: Caller) -> Rule:
@@ -173,4 +174,5 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Trust/RevokeToken": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/ListMembers": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RevokeMember": _change(_cluster, _ADMIN),
+    "/orch.v1.Trust/RotateRoot": _change(_cluster, _ADMIN),
 }

@@ -101,6 +101,7 @@ class LeaderMessage(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     OPEN_STREAM_FIELD_NUMBER: _builtins.int
     REDIRECT_FIELD_NUMBER: _builtins.int
+    TRUST_NEWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -111,6 +112,8 @@ class LeaderMessage(_message.Message):
     def open_stream(self) -> Global___OpenStream: ...
     @_builtins.property
     def redirect(self) -> Global___Redirect: ...
+    @_builtins.property
+    def trust_news(self) -> Global___TrustNews: ...
     def __init__(
         self,
         *,
@@ -119,16 +122,41 @@ class LeaderMessage(_message.Message):
         acknowledged: Global___StatusAcknowledged | None = ...,
         open_stream: Global___OpenStream | None = ...,
         redirect: Global___Redirect | None = ...,
+        trust_news: Global___TrustNews | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect", "trust_news"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___LeaderMessage: _TypeAlias = LeaderMessage  # noqa: Y015
+
+@_typing.final
+class TrustNews(_message.Message):
+    """Sent at the beginning of a session, and when it changes. An agent that believes other roots gets another certificate,
+    and with it the roots: nothing is believed because it stands here.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOTS_DIGEST_FIELD_NUMBER: _builtins.int
+    roots_digest: _builtins.str
+    """The SHA-256 of the roots that are believed now, as PEM, in hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        roots_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["roots_digest", b"roots_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustNews: _TypeAlias = TrustNews  # noqa: Y015
 
 @_typing.final
 class Register(_message.Message):

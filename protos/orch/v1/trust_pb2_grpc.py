@@ -64,6 +64,11 @@ class TrustStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberResponse.FromString,
                 _registered_method=True)
+        self.RotateRoot = channel.unary_unary(
+                '/orch.v1.Trust/RotateRoot',
+                request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
+                _registered_method=True)
 
 
 class TrustServicer:
@@ -111,6 +116,13 @@ class TrustServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateRoot(self, request, context):
+        """Begins the exchange of the root, or tells how far it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrustServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +155,11 @@ def add_TrustServicer_to_server(servicer, server):
                     servicer.RevokeMember,
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberResponse.SerializeToString,
+            ),
+            'RotateRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateRoot,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +324,33 @@ class Trust:
             '/orch.v1.Trust/RevokeMember',
             protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_trust__pb2.RevokeMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Trust/RotateRoot',
+            protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class TrustStub:
     """Everybody who holds a certificate."""
     RevokeMember: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RevokeMemberRequest, _trust_pb2.RevokeMemberResponse]
     """Makes every certificate of a member worthless, and ends its open calls."""
+    RotateRoot: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RotateRootRequest, _trust_pb2.RotateRootResponse]
+    """Begins the exchange of the root, or tells how far it is."""
 
 @_typing.type_check_only
 class TrustAsyncStub(TrustStub):
@@ -61,6 +63,8 @@ class TrustAsyncStub(TrustStub):
     """Everybody who holds a certificate."""
     RevokeMember: _aio.UnaryUnaryMultiCallable[_trust_pb2.RevokeMemberRequest, _trust_pb2.RevokeMemberResponse]  # type: ignore[assignment]
     """Makes every certificate of a member worthless, and ends its open calls."""
+    RotateRoot: _aio.UnaryUnaryMultiCallable[_trust_pb2.RotateRootRequest, _trust_pb2.RotateRootResponse]  # type: ignore[assignment]
+    """Begins the exchange of the root, or tells how far it is."""
 
 class TrustServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -110,5 +114,13 @@ class TrustServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.RevokeMemberResponse, _abc.Awaitable[_trust_pb2.RevokeMemberResponse]]:
         """Makes every certificate of a member worthless, and ends its open calls."""
+
+    @_abc_1.abstractmethod
+    def RotateRoot(
+        self,
+        request: _trust_pb2.RotateRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_pb2.RotateRootResponse, _abc.Awaitable[_trust_pb2.RotateRootResponse]]:
+        """Begins the exchange of the root, or tells how far it is."""
 
 def add_TrustServicer_to_server(servicer: TrustServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

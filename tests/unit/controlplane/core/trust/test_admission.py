@@ -103,6 +103,25 @@ def test_the_oldest_keys_go() -> None:
     assert [key.digest for key in member.keys] == ["c", "b"]
 
 
+def test_a_member_whose_answers_are_lost_is_never_locked_out() -> None:
+    """The key that it asks with stays, whatever was issued before and never arrived."""
+    member = pb.MemberRecord(role="node", keys=[pb.MemberKey(digest="held")])
+    for lost in ("l1", "l2", "l3"):
+        member = admission.with_key(member, pb.MemberKey(digest=lost), "held")
+        assert [key.digest for key in member.keys] == [lost, "held"]
+
+
+def test_what_is_open_goes_on_through_a_renewal_and_ends_with_the_membership() -> None:
+    """Also when the member is out and in again before anybody looks."""
+    renewed = admission.with_key(MEMBER, pb.MemberKey(digest="k2"))
+    again = admission.with_key(renewed, pb.MemberKey(digest="k3"))
+    assert admission.still_stands(MEMBER, again)
+    anew, bound = plan.copy(MEMBER), plan.copy(MEMBER)
+    anew.joined_at += 1
+    bound.namespaces.append("b")
+    assert not any(admission.still_stands(MEMBER, other) for other in (None, anew, bound))
+
+
 FACTS = certificate.Facts(
     subject=(("O", "c"), ("OU", "node"), ("CN", "id1")),
     issuer=(),
@@ -115,8 +134,8 @@ MEMBER = pb.MemberRecord(name="node:id1", role="node", namespaces=["a"], keys=[p
 
 
 def test_a_certificate_is_believed_while_its_key_is_in_the_record() -> None:
-    """It answers what its holder is bound to."""
-    assert admission.believe("c", FACTS, MEMBER) == ["a"]
+    """It answers the record, with what its holder is bound to."""
+    assert admission.believe("c", FACTS, MEMBER) is MEMBER
 
 
 @pytest.mark.parametrize(

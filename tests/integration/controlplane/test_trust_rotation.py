@@ -1,0 +1,135 @@
+"""The exchange of the cluster's root, with sessions open all the while."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from agent.renewal import Renewal
+from agent.rpc import Server
+from protos.link import Link
+from protos.orch.v1 import control_pb2
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import trust_pb2 as pb
+from tests.support import aio, trusted
+from trust import errands, joining
+from trust.core import certificate
+from trust.core.identity import Role
+from trust.folder import Folder, Material, material
+
+AgentLink = Link[wire.AgentMessage, wire.LeaderMessage]
+
+
+async def opened(server: Server, made: trusted.Cluster, name: str) -> AgentLink:
+    """A session that has begun."""
+    link = await server.connect(made.address)
+    await link.send(wire.AgentMessage(register=wire.Register(node_id=name, node_name=f"{name}-name")))
+    assert (await link.receive()).WhichOneof("message") == "registered"
+    return link
+
+
+async def news(link: AgentLink) -> str:
+    """The digest of the roots, as the leader tells it next."""
+    while True:
+        message = await link.receive()
+        if message.WhichOneof("message") == "trust_news":
+            return message.trust_news.roots_digest
+
+
+async def renewed(made: trusted.Cluster, own: Material) -> Material:
+    """As `orchctl login --renew`."""
+    key, asked = errands.request()
+    async with made.trust(own) as stub:
+        answer = await stub.Renew(pb.RenewRequest(certificate_request=asked))
+    return material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+
+
+async def status(made: trusted.Cluster, own: Material, **fields: object) -> pb.RotateRootResponse:
+    async with made.trust(own) as stub:
+        return await stub.RotateRoot(pb.RotateRootRequest(**fields))  # type: ignore[arg-type]
+
+
+def roots(own: Material) -> list[str]:
+    return [certificate.of_der(each).key_digest for each in certificate.split(own.roots)]
+
+
+@aio.bounded(120)
+async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) -> None:
+    """Everybody gets a certificate of the new one and keeps their session; then the old one and its tokens are
+    worth nothing.
+    """
+    async with trusted.cluster(tmp_path) as made:
+        first, admin = await made.join("n1"), made.admin
+        (old,) = roots(admin)
+        server = Server(first)
+        renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
+        link = await opened(server, made, "n1")
+        try:
+            renewal.told_roots(await news(link))
+            begun = await status(made, admin, begin=True)
+            assert begun.rotating
+            assert {"node:n1", "person:root"} <= set(begun.waiting_for)
+            await _renewed_as_told(renewal, link, server)
+            assert len(roots(server.own)) == 2  # type: ignore[arg-type]
+            admin = await renewed(made, admin)
+            await aio.until(lambda: not made.standing.registry.trust.rotation, what="the old root goes", timeout_s=30)
+
+            await _renewed_as_told(renewal, link, server)
+            (new,) = roots(server.own)  # type: ignore[arg-type]
+            assert new != old
+            assert roots(made.standing.own) == [new]
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+            await _old_ones_are_worth_nothing(made, first)
+            async with made.control(admin) as stub:
+                await stub.Version(control_pb2.VersionRequest(), timeout=5)
+            async with made.trust(admin) as stub:
+                token = (await stub.CreateToken(pb.CreateTokenRequest(role="node"))).token
+            assert roots(await made.join("n2", token)) == [new]
+        finally:
+            await link.close()
+            await server.close()
+
+
+async def _renewed_as_told(renewal: Renewal, link: AgentLink, server: Server) -> None:
+    """The agent hears of other roots, and gets another certificate for them, by itself."""
+    before = server.own
+    renewal.told_roots(await news(link))
+    waiting = aio.until(lambda: server.own is not before, what="the agent renews", timeout_s=30)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(renewal.run())
+        await waiting
+        running.cancel()
+
+
+async def _old_ones_are_worth_nothing(made: trusted.Cluster, first: Material) -> None:
+    """Neither the certificates of the old root nor the tokens that pin it."""
+    for own in (first, made.admin):
+        stale = Material(key=own.key, chain=own.chain, roots=made.standing.own.roots, facts=own.facts)
+        async with made.control(stale) as stub:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Version(control_pb2.VersionRequest(), timeout=5)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(joining.NotJoined, match="not of the cluster at"):
+        await made.join("n9")
+
+
+@aio.bounded(120)
+async def test_who_does_not_come_any_more_is_left_behind(tmp_path: Path) -> None:
+    """The exchange waits for a node that is off, and tells so, until an admin says that it need not."""
+    async with trusted.cluster(tmp_path) as made:
+        await made.join("n1")
+        await status(made, made.admin, begin=True)
+        admin = await renewed(made, made.admin)
+        own_done = lambda: made.standing.own.facts.issuer != made.admin.facts.issuer  # noqa: E731
+        await aio.until(own_done, what="the instance has renewed", timeout_s=30)
+        waiting = await status(made, admin)
+        assert (waiting.rotating, list(waiting.waiting_for)) == (True, ["node:n1"])
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await status(made, admin, begin=True)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        done = await status(made, admin, left_behind=["node:n1"])
+        assert not done.rotating
+        assert Folder(tmp_path / "n1").load(Role.NODE).identity.name == "n1"
