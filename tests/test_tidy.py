@@ -152,14 +152,15 @@ def test_nothing_is_left_for_later() -> None:
     _check(_report((path for path in _python()), unfinished))
 
 
-def test_the_table_of_attacks_names_tests_that_exist() -> None:
-    """docs/security.md promises them."""
-    text = (ROOT / "docs/security.md").read_text().replace("`escapes/", "`tests/integration/runtime/escapes/")
+@pytest.mark.parametrize(("page", "least"), [("docs/security.md", 20), ("docs/trust.md", 1)])
+def test_the_table_of_attacks_names_tests_that_exist(page: str, least: int) -> None:
+    """The pages promise them."""
+    text = (ROOT / page).read_text().replace("`escapes/", "`tests/integration/runtime/escapes/")
     paths, names = re.findall(r"`(tests/[\w/]+(?:\.py|/))`", text), re.findall(r"`(test_\w+)`", text)
     known = {function.name for path in _tests() for function in _functions(path)}
     gone = [path for path in paths if not (ROOT / path).exists()] + [name for name in names if name not in known]
-    assert len(paths) > 20
-    assert not gone, f"docs/security.md: there is no {', '.join(gone)}; name the test that shows it now"
+    assert len(paths) > least
+    assert not gone, f"{page}: there is no {', '.join(gone)}; name the test that shows it now"
 
 
 def test_no_registry_is_named() -> None:

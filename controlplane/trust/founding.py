@@ -21,7 +21,7 @@ from controlplane.trust.membership import SEALING_KEY, STORE_IDENTITY, STORE_ROO
 from controlplane.trust.standing import FOUNDING
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
-from trust.core import certificate, identity
+from trust.core import certificate, identity, lifetime
 from trust.core.identity import Identity, Role
 from trust.folder import Folder, NotTrusted, material
 
@@ -54,7 +54,12 @@ class _Made:
 
     def issue_store(self, asked: str, name: str, hosts: Sequence[str] = ()) -> str:
         wanted = errands.Wanted(
-            cluster=self.cluster, role=Role.CONTROLPLANE, name=name, server=bool(hosts), alternatives=hosts
+            cluster=self.cluster,
+            role=Role.CONTROLPLANE,
+            name=name,
+            server=bool(hosts),
+            alternatives=hosts,
+            lifetime_ms=lifetime.STORE_MS,
         )
         return errands.issue(asked, wanted, self.store_root, self.sealing_key, self.now_ms)
 

@@ -18,7 +18,7 @@ from controlplane.store import errors as store_errors
 from controlplane.trust.registry import Registry
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
-from trust.core import certificate, identity, token
+from trust.core import certificate, identity, lifetime, token
 from trust.core.identity import PEOPLE, Identity, Malformed, Role
 from trust.folder import Folder
 
@@ -117,7 +117,11 @@ class Membership:
         answer = pb.JoinResponse(certificate=made, roots=rotation.bundle(trust))
         if who.role is Role.CONTROLPLANE:
             wanted = errands.Wanted(
-                cluster=trust.cluster, role=who.role, name=who.name, alternatives=list(request.addresses)
+                cluster=trust.cluster,
+                role=who.role,
+                name=who.name,
+                alternatives=list(request.addresses),
+                lifetime_ms=lifetime.STORE_MS,
             )
             answer.sealing_key = self._folder.read(SEALING_KEY)
             answer.store_certificate = await self._made(request.certificate_request, wanted, trust.store_root)

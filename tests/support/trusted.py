@@ -17,7 +17,8 @@ from controlplane.leader import World
 from controlplane.store import api, memory
 from controlplane.trust import founding
 from controlplane.trust.standing import Standing, standing
-from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
+from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import trust_pb2 as tpb
 from tests.support import aio, etcd
 from tests.support.instances import A_MOMENT_S, IPV4
@@ -139,3 +140,26 @@ async def _standing(made: Cluster, store: api.Store) -> AsyncIterator[None]:
         )
         async with server.serving(edge, made.instance, store):
             yield
+
+
+# Nodes ----------------------------------------------------------------------------------------------------------------
+
+
+def register(own: Material, node_id: str = "") -> wire.AgentMessage:
+    name = own.identity.name
+    capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
+    description = objects_pb2.NodeDescription(hostname=name, address="10.0.0.1", capacity=capacity)
+    made = wire.Register(node_id=node_id or name, node_name=f"{name}-name", description=description)
+    return wire.AgentMessage(register=made)
+
+
+@contextlib.asynccontextmanager
+async def session(made: Cluster, own: Material) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
+    """A node's session that has begun."""
+    async with made.dispatcher(own) as stub:
+        call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
+        await call.write(register(own))
+        first = await call.read()
+        assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
+        yield call  # type: ignore[misc]
+        call.cancel()

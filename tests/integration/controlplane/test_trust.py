@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import io
 import json
+import tarfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -13,11 +14,10 @@ import pytest
 
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
-from protos.orch.v1 import objects_pb2, trust_pb2
+from protos.orch.v1 import dispatcher_pb2_grpc, objects_pb2, trust_pb2
 from tests.support import aio, api_world, trusted
-from trust import joining
 from trust.core.identity import Role
-from trust.folder import IDENTITY, PENDING, Folder, Material
+from trust.folder import IDENTITY, PENDING
 
 REFUSED = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
@@ -29,24 +29,6 @@ async def refusal(call: "asyncio.Future[object] | grpc.aio.UnaryUnaryCall[object
     code, said = api_world.refusal(refused.value)
     assert code in REFUSED
     return said.message, said.hint
-
-
-def register(own: Material, node_id: str = "") -> wire.AgentMessage:
-    name = own.identity.name
-    made = wire.Register(node_id=node_id or name, node_name=f"{name}-name")
-    return wire.AgentMessage(register=made)
-
-
-@contextlib.asynccontextmanager
-async def session(made: trusted.Cluster, own: Material) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
-    """A node's session that has begun."""
-    async with made.dispatcher(own) as stub:
-        call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
-        await call.write(register(own))
-        first = await call.read()
-        assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
-        yield call  # type: ignore[misc]
-        call.cancel()
 
 
 async def _end_of(call: "grpc.aio.StreamStreamCall[object, object]") -> tuple[grpc.StatusCode, str]:
@@ -67,7 +49,7 @@ async def test_a_node_joins_by_the_door_and_opens_a_session(tmp_path: Path) -> N
         assert (own.identity.role, own.identity.name) == (Role.NODE, "n1")
         assert not (tmp_path / "n1" / PENDING).exists()
         assert (tmp_path / "n1" / IDENTITY).stat().st_mode & 0o777 == 0o600
-        async with session(made, own):
+        async with trusted.session(made, own):
             assert made.instance.dispatcher.sessions.get("n1") is not None
         assert took_s < 5, "the bound is for a busy machine; the figure stands in docs/trust.md"
 
@@ -77,7 +59,7 @@ async def test_a_removed_node_loses_its_session_at_once_and_does_not_come_back(t
     """Within a second, with the reason; its certificate is valid for weeks to come, and worth nothing."""
     async with trusted.cluster(tmp_path) as made:
         own = await made.join("n1")
-        async with session(made, own) as call, made.trust(made.admin) as admin:
+        async with trusted.session(made, own) as call, made.trust(made.admin) as admin:
             began = time.monotonic()
             await admin.RevokeMember(trust_pb2.RevokeMemberRequest(name="node:n1"))
             code, said = await _end_of(call)
@@ -96,7 +78,7 @@ async def test_deleting_a_node_takes_its_certificate_away(tmp_path: Path) -> Non
     """In the same commit."""
     async with trusted.cluster(tmp_path) as made:
         own = await made.join("n1")
-        async with session(made, own):
+        async with trusted.session(made, own):
             node = lambda: made.instance.cache.snapshot().get(objects_pb2.Node, "n1")  # noqa: E731
             await aio.until(lambda: node() is not None, what="the node is stored", timeout_s=10)
         down = lambda: (found := node()) is not None and found.status.state == objects_pb2.NODE_STATE_DOWN  # noqa: E731
@@ -115,7 +97,7 @@ async def test_nobody_speaks_for_another_node(tmp_path: Path) -> None:
         own, _ = await made.join("n1"), await made.join("n2")
         async with made.dispatcher(own) as stub:
             call = stub.Session()  # type: ignore[call-arg]
-            await call.write(register(own, "n2"))
+            await call.write(trusted.register(own, "n2"))
             _, said = await _end_of(call)  # type: ignore[arg-type]
             assert "the certificate is of the node n1, and the agent says that it is n2" in said
 
@@ -132,6 +114,54 @@ async def test_a_node_reads_the_images_of_its_own_tasks_alone(tmp_path: Path) ->
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await fetching.read()
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@aio.bounded(60)
+async def test_a_node_gets_what_its_tasks_run_blob_by_blob(tmp_path: Path) -> None:
+    """The image of the task that it was given, with every layer; another node gets nothing of it."""
+    async with trusted.cluster(tmp_path) as made:
+        own, other = await made.join("n1"), await made.join("n2")
+        digest = await _imported(made, "web:1")
+        async with trusted.session(made, own), made.dispatcher(own) as stub, made.dispatcher(other) as stranger:
+            await _runs_on(made, "n1", "web:1")
+            asked = wire.ResolveImageRequest(reference="web:1")
+            assert (await stub.ResolveImage(asked)).digest == digest
+            manifest = json.loads(await _blob(stub, digest))
+            for part in (manifest["config"], *manifest["layers"]):
+                assert len(await _blob(stub, part["digest"])) == part["size"]
+            assert "no task of the node n2" in (await refusal(stranger.ResolveImage(asked)))[0]
+            for wanted in (digest, manifest["layers"][0]["digest"]):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await _blob(stranger, wanted)
+                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def _imported(made: trusted.Cluster, name: str) -> str:
+    """An image of one file, brought by the admin; its digest."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("hello"), io.BytesIO(b""))
+    messages = [
+        pb.ImportImageRequest(options=pb.ImportImageOptions(name=name, cmd=["/hello"])),
+        pb.ImportImageRequest(chunk=archive.getvalue()),
+        pb.ImportImageRequest(end=True),
+    ]
+    async with made.control(made.admin) as stub:
+        imported = await stub.ImportImage(iter(messages))
+    return str(imported.images[0].status.digest)
+
+
+async def _runs_on(made: trusted.Cluster, node: str, image: str) -> None:
+    """A service of one task, which the scheduler gives to the only node there is."""
+    async with made.control(made.admin) as stub:
+        service = objects_pb2.Object(service=api_world.service(image=image, replicas=1))
+        await stub.Apply(pb.ApplyRequest(objects=[service]))
+    given = lambda: bool(made.instance.cache.snapshot().tasks_on(node))  # noqa: E731
+    await aio.until(given, what="the task is on the node", timeout_s=20)
+
+
+async def _blob(stub: "dispatcher_pb2_grpc.DispatcherAsyncStub", digest: str) -> bytes:
+    return b"".join([part.chunk async for part in stub.FetchBlob(wire.FetchBlobRequest(digest=digest))])
 
 
 @aio.bounded(60)
@@ -175,193 +205,3 @@ async def test_a_person_who_is_bound_to_a_namespace_stays_in_it(tmp_path: Path) 
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await exec_call.read()
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
-
-
-# Tokens, and what can go wrong with a join ----------------------------------------------------------------------------
-
-
-async def not_joined(made: trusted.Cluster, name: str, token: str = "", **more: object) -> joining.NotJoined:
-    with pytest.raises(joining.NotJoined) as refused:
-        await made.join(name, token, **more)  # type: ignore[arg-type]
-    assert not (made.folder / name / IDENTITY).exists(), "nothing half done"
-    return refused.value
-
-
-@aio.bounded(60)
-async def test_a_join_that_cannot_be_says_why_and_a_second_try_works(tmp_path: Path) -> None:
-    """Another cluster's token, a damaged one, an expired one, a wrong clock, a name that is taken."""
-    async with trusted.cluster(tmp_path) as made:
-        other = trusted.found(tmp_path / "other")
-        assert "not of the cluster at" in (await not_joined(made, "n1", other["node_token"])).message
-        assert "damaged" in (await not_joined(made, "n1", made.tokens["node_token"][:-1])).message
-        assert "1 h 0 min ahead" in (await not_joined(made, "n1", clock=lambda: made.now_ms() + 3_600_000)).message
-        async with made.trust(made.admin) as admin:
-            short = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", lifetime=1))
-            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
-        await aio.until(lambda: made.now_ms() > short.record.expires_at, what="the token expires", timeout_s=5)
-        expired = await not_joined(made, "n1", short.token)
-        assert expired.message == f"the token {short.record.id} has expired"
-        assert "orchctl cluster token create --role node" in expired.hint
-        await made.join("n1", once.token)
-        assert "is used up" in (await not_joined(made, "n2", once.token)).message
-        await made.join("n2")
-        again = await _as_another_machine(made, "n1")
-        assert "a node n1 already, with another key" in again.message
-
-
-async def _as_another_machine(made: trusted.Cluster, name: str) -> joining.NotJoined:
-    """Somebody with a good token who takes another's id."""
-    wish = joining.Wish(name=name, node_name="thief")
-    with pytest.raises(joining.NotJoined) as refused:
-        await asyncio.to_thread(joining.join, made.door, made.tokens["node_token"], wish, Folder(made.folder / "thief"))
-    return refused.value
-
-
-@aio.bounded(60)
-async def test_a_join_whose_answer_was_lost_is_the_same_join_the_next_time(tmp_path: Path) -> None:
-    """The key was kept: the one use of the token is not used up twice."""
-    async with trusted.cluster(tmp_path) as made:
-        async with made.trust(made.admin) as admin:
-            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
-        own = await made.join("n1", once.token)
-        folder = Folder(tmp_path / "n1")
-        folder.write(PENDING, own.key)
-        folder.identity.unlink()  # as if the answer had not come
-        again = await made.join("n1", once.token)
-        assert again.facts.key_digest == own.facts.key_digest
-        async with session(made, again):
-            assert made.instance.dispatcher.sessions.get("n1") is not None
-
-
-@aio.bounded(60)
-async def test_a_server_that_is_not_there_or_is_no_door_is_told(tmp_path: Path) -> None:
-    """And the port of the control plane is no door."""
-    async with trusted.cluster(tmp_path) as made:
-        door, made.door = made.door, "127.0.0.1:1"
-        assert "cannot reach the door of the control plane at 127.0.0.1:1" in (await not_joined(made, "n1")).message
-        made.door = made.address
-        assert "does not answer as one" in (await not_joined(made, "n1")).message
-        made.door = door
-        await made.join("n1")
-
-
-@aio.bounded(60)
-async def test_a_token_is_shown_once_and_worthless_once_revoked(tmp_path: Path) -> None:
-    """A rotation makes one and revokes the other in the same moment."""
-    async with trusted.cluster(tmp_path) as made, made.trust(made.admin) as admin:
-        first = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node"))
-        second = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", replaces=first.record.id))
-        listed = (await admin.ListTokens(trust_pb2.ListTokensRequest())).tokens
-        assert first.record.id not in {one.id for one in listed}
-        assert all(not one.digest for one in listed)
-        assert second.token.split(".")[-1] not in str(listed)
-        assert "revoked, or never made here" in (await not_joined(made, "n1", first.token)).message
-        await made.join("n1", second.token)
-
-
-@aio.bounded(60)
-async def test_the_door_bears_what_is_thrown_at_it(tmp_path: Path) -> None:
-    """Noise, silence and a flood: it answers the next one that means it, and refuses the flood in words."""
-    async with trusted.cluster(tmp_path) as made:
-        host, port = made.door.split(":")
-        context = joining._believing_anybody()
-        for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff", b"\0\0\0\2\xff\xff"):
-            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-            writer.write(noise)
-            await writer.drain()
-            writer.close()
-            assert await reader.read() == b""
-        await made.join("n1")
-        results = await asyncio.gather(*(asyncio.to_thread(_knock, made.door) for _ in range(100)))
-        assert 20 <= results.count("") < 100
-        assert set(results) == {"", "too many are joining at once"}
-        while await asyncio.to_thread(_knock, made.door):  # within the test's bound
-            continue
-
-
-def _knock(door: str) -> str:
-    """What the door refuses to tell its roots with; empty when it tells them."""
-    try:
-        joining._ask(door, joining._believing_anybody(), trust_pb2.DoorRequest(roots=trust_pb2.RootsRequest()))
-    except joining.NotJoined as refused:
-        return refused.message
-    return ""
-
-
-# TLS ------------------------------------------------------------------------------------------------------------------
-
-
-async def _handshake(address: str, *options: str) -> tuple[int, str]:
-    command = ["openssl", "s_client", "-connect", address, "-alpn", "h2", *options]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
-    )
-    async with asyncio.timeout(20):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(errors="replace")
-
-
-@aio.bounded(60)
-async def test_nothing_older_than_tls_1_3_is_spoken(tmp_path: Path) -> None:
-    """Openssl is the judge, at the control plane's port and at the door."""
-    async with trusted.cluster(tmp_path) as made:
-        for address in (made.address, made.door):
-            older, _ = await _handshake(address, "-tls1_2")
-            newer, said = await _handshake(address, "-tls1_3", "-CAfile", str(tmp_path / "cp" / "roots.pem"))
-            assert older != 0
-            assert "Verify return code: 0 (ok)" in said
-            assert newer in {0, 1}, "without a certificate the control plane hangs up afterwards"
-
-
-@aio.bounded(60)
-async def test_who_shows_no_certificate_or_another_cluster_s_gets_no_answer(tmp_path: Path) -> None:
-    """It ends in the handshake: no handler is reached."""
-    async with trusted.cluster(tmp_path) as made:
-        trusted.found(tmp_path / "other")
-        stranger = Folder(tmp_path / "other" / "admin").load()
-        mixed = Material(key=stranger.key, chain=stranger.chain, roots=made.admin.roots, facts=stranger.facts)
-        nobody = grpc.ssl_channel_credentials(made.admin.roots)
-        options = (("grpc.ssl_target_name_override", "controlplane.orch"),)
-        for channel in (
-            grpc.aio.insecure_channel(made.address),
-            grpc.aio.secure_channel(made.address, nobody, options=options),
-        ):
-            async with channel:
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await channel.unary_unary("/orch.v1.Control/Version")(b"", timeout=5)
-                assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        async with made.control(mixed) as stub:
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.Version(pb.VersionRequest(), timeout=5)
-            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-@aio.bounded(60)
-async def test_a_node_that_stands_up_as_a_control_plane_is_not_believed(tmp_path: Path) -> None:
-    """Its certificate is for those who dial, and has not the name that is asked for."""
-    async with trusted.cluster(tmp_path) as made:
-        node = await made.join("n1")
-        impostor = grpc.aio.server()
-        configured = grpc.ssl_server_credentials([(node.key, node.chain)])
-        port = impostor.add_secure_port("127.0.0.1:0", configured)
-        await impostor.start()
-        try:
-            made.address = f"127.0.0.1:{port}"
-            async with made.control(made.admin) as stub:
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await stub.Version(pb.VersionRequest(), timeout=5)
-            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        finally:
-            await impostor.stop(0)
-
-
-@aio.bounded(60)
-async def test_members_and_tokens_are_in_no_list_of_objects(tmp_path: Path) -> None:
-    """Nor can anybody ask for them by a kind's name."""
-    async with trusted.cluster(tmp_path) as made, made.control(made.admin) as stub:
-        for kind in ("trust", "member", "token"):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.List(pb.ListRequest(kind=kind))
-            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -148,3 +148,25 @@ def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:
     refused = orchctl.run(environ, "get", "nodes", f"--server={founded.control.address}")
     assert refused.code == 1
     assert "is not of the cluster that this context is logged in to" in refused.err
+
+
+def test_the_root_is_exchanged_with_one_command(founded: Founded) -> None:
+    """It tells whom it waits for; who is left behind has to log in anew, and the admin goes on as before."""
+    environ = founded.somebody("carl")
+    token = founded.token("--role=viewer", "--person=carl")
+    where = (f"--door={founded.control.door}", f"--server={founded.control.address}", "--context=work")
+    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+    waiting = founded.run("cluster", "rotate-ca", "--timeout=3s")
+    assert waiting.code == 1
+    assert "person:carl" in waiting.err
+    assert "--leave-behind" in waiting.err
+    others = [line.strip() for line in waiting.err.splitlines() if line.strip().startswith(("person:", "node:"))]
+    done = founded.run("cluster", "rotate-ca", *(f"--leave-behind={name}" for name in others))
+    assert (done.code, "there is one root" in done.out) == (0, True), done.err
+    assert founded.run("get", "nodes").code == 0
+    assert founded.run("cluster", "token", "ls").out == ""
+    late = orchctl.run(environ, "get", "nodes")
+    assert late.code == 1
+    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 1
+    assert orchctl.run(environ, "login", f"--token={founded.token('--role=viewer', '--person=carl')}", *where).code == 0
+    assert orchctl.run(environ, "get", "nodes").code == 0

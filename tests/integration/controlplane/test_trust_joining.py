@@ -1,0 +1,119 @@
+"""The door: what can be wrong with a join, and with a token; each has one clear error, and a second try works."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from protos.orch.v1 import trust_pb2
+from tests.support import aio, trusted
+from trust import joining
+from trust.folder import IDENTITY, PENDING, Folder
+
+
+async def not_joined(made: trusted.Cluster, name: str, token: str = "", **more: object) -> joining.NotJoined:
+    with pytest.raises(joining.NotJoined) as refused:
+        await made.join(name, token, **more)  # type: ignore[arg-type]
+    assert not (made.folder / name / IDENTITY).exists(), "nothing half done"
+    return refused.value
+
+
+@aio.bounded(60)
+async def test_a_join_that_cannot_be_says_why_and_a_second_try_works(tmp_path: Path) -> None:
+    """Another cluster's token, a damaged one, an expired one, a wrong clock, a name that is taken."""
+    async with trusted.cluster(tmp_path) as made:
+        other = trusted.found(tmp_path / "other")
+        assert "not of the cluster at" in (await not_joined(made, "n1", other["node_token"])).message
+        assert "damaged" in (await not_joined(made, "n1", made.tokens["node_token"][:-1])).message
+        assert "1 h 0 min ahead" in (await not_joined(made, "n1", clock=lambda: made.now_ms() + 3_600_000)).message
+        async with made.trust(made.admin) as admin:
+            short = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", lifetime=1))
+            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        await aio.until(lambda: made.now_ms() > short.record.expires_at, what="the token expires", timeout_s=5)
+        expired = await not_joined(made, "n1", short.token)
+        assert expired.message == f"the token {short.record.id} has expired"
+        assert "orchctl cluster token create --role node" in expired.hint
+        await made.join("n1", once.token)
+        assert "is used up" in (await not_joined(made, "n2", once.token)).message
+        await made.join("n2")
+        again = await _as_another_machine(made, "n1")
+        assert "a node n1 already, with another key" in again.message
+
+
+async def _as_another_machine(made: trusted.Cluster, name: str) -> joining.NotJoined:
+    """Somebody with a good token who takes another's id."""
+    wish = joining.Wish(name=name, node_name="thief")
+    with pytest.raises(joining.NotJoined) as refused:
+        await asyncio.to_thread(joining.join, made.door, made.tokens["node_token"], wish, Folder(made.folder / "thief"))
+    return refused.value
+
+
+@aio.bounded(60)
+async def test_a_join_whose_answer_was_lost_is_the_same_join_the_next_time(tmp_path: Path) -> None:
+    """The key was kept: the one use of the token is not used up twice."""
+    async with trusted.cluster(tmp_path) as made:
+        async with made.trust(made.admin) as admin:
+            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        own = await made.join("n1", once.token)
+        folder = Folder(tmp_path / "n1")
+        folder.write(PENDING, own.key)
+        folder.identity.unlink()  # as if the answer had not come
+        again = await made.join("n1", once.token)
+        assert again.facts.key_digest == own.facts.key_digest
+        async with trusted.session(made, again):
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+
+
+@aio.bounded(60)
+async def test_a_server_that_is_not_there_or_is_no_door_is_told(tmp_path: Path) -> None:
+    """And the port of the control plane is no door."""
+    async with trusted.cluster(tmp_path) as made:
+        door, made.door = made.door, "127.0.0.1:1"
+        assert "cannot reach the door of the control plane at 127.0.0.1:1" in (await not_joined(made, "n1")).message
+        made.door = made.address
+        assert "does not answer as one" in (await not_joined(made, "n1")).message
+        made.door = door
+        await made.join("n1")
+
+
+@aio.bounded(60)
+async def test_a_token_is_shown_once_and_worthless_once_revoked(tmp_path: Path) -> None:
+    """A rotation makes one and revokes the other in the same moment."""
+    async with trusted.cluster(tmp_path) as made, made.trust(made.admin) as admin:
+        first = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node"))
+        second = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", replaces=first.record.id))
+        listed = (await admin.ListTokens(trust_pb2.ListTokensRequest())).tokens
+        assert first.record.id not in {one.id for one in listed}
+        assert all(not one.digest for one in listed)
+        assert second.token.split(".")[-1] not in str(listed)
+        assert "revoked, or never made here" in (await not_joined(made, "n1", first.token)).message
+        await made.join("n1", second.token)
+
+
+@aio.bounded(60)
+async def test_the_door_bears_what_is_thrown_at_it(tmp_path: Path) -> None:
+    """Noise, silence and a flood: it answers the next one that means it, and refuses the flood in words."""
+    async with trusted.cluster(tmp_path) as made:
+        host, port = made.door.split(":")
+        context = joining._believing_anybody()
+        for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff", b"\0\0\0\2\xff\xff"):
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            writer.write(noise)
+            await writer.drain()
+            writer.close()
+            assert await reader.read() == b""
+        await made.join("n1")
+        results = await asyncio.gather(*(asyncio.to_thread(_knock, made.door) for _ in range(100)))
+        assert 20 <= results.count("") < 100
+        assert set(results) == {"", "too many are joining at once"}
+        while await asyncio.to_thread(_knock, made.door):  # within the test's bound
+            continue
+
+
+def _knock(door: str) -> str:
+    """What the door refuses to tell its roots with; empty when it tells them."""
+    try:
+        joining._ask(door, joining._believing_anybody(), trust_pb2.DoorRequest(roots=trust_pb2.RootsRequest()))
+    except joining.NotJoined as refused:
+        return refused.message
+    return ""
