@@ -4,7 +4,7 @@ The rule: whoever serves something gets its server from here, so that how a conn
 once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -50,10 +50,16 @@ def server(interceptors: Sequence[Interceptor] = ()) -> grpc.aio.Server:
 
 
 def listen(
-    target: grpc.aio.Server, addresses: Sequence[str], credentials: grpc.ServerCredentials | None = None
+    target: grpc.aio.Server,
+    addresses: Sequence[str],
+    credentials: Callable[[], grpc.ServerCredentials] | None = None,
 ) -> tuple[int, ...]:
-    """The ports that the server will answer on, in the order of `addresses` (`host:port`; port 0: any free one)."""
-    return tuple(_listen(target, address, credentials) for address in addresses)
+    """The ports that the server will answer on, in the order of `addresses` (`host:port`; port 0: any free one).
+
+    `credentials` makes those of one address; None: without TLS.
+    """
+    # Those that follow a certificate's renewal can be used for one address: the core takes what they begin with once.
+    return tuple(_listen(target, address, credentials() if credentials is not None else None) for address in addresses)
 
 
 def _listen(target: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

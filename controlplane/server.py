@@ -70,7 +70,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
             lambda digest: instance.dispatcher.sessions.announce(dispatcher_pb2.TrustNews(roots_digest=digest))
         )
     try:
-        bound = rpc.listen(server, edge.listen, edge.trust.credentials() if edge.trust is not None else None)
+        bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
         await server.start()
         yield bound
     finally:

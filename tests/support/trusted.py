@@ -93,12 +93,12 @@ def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, store: api.Store | None = None) -> AsyncIterator[Cluster]:
-    """A cluster of one instance, which leads."""
+async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "") -> AsyncIterator[Cluster]:
+    """A cluster of one instance, which leads. `also`: another address that it answers at, such as `unix:/…`."""
     store = store or memory.MemoryStore()
     made = Cluster(folder=folder, tokens=found(folder))
     try:
-        async with _standing(made, store), asyncio.TaskGroup() as group:
+        async with _standing(made, store, also), asyncio.TaskGroup() as group:
             task = group.create_task(made.instance.run())
             await aio.until(lambda: made.instance.leader().here, what="the instance leads", timeout_s=A_MOMENT_S)
             await aio.until(lambda: bool(made.standing.registry.members), what="it is founded", timeout_s=A_MOMENT_S)
@@ -109,7 +109,7 @@ async def cluster(folder: Path, store: api.Store | None = None) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def _standing(made: Cluster, store: api.Store) -> AsyncIterator[None]:
+async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator[None]:
     """The instance's edge and its door."""
     made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
     world = World(
@@ -132,7 +132,7 @@ async def _standing(made: Cluster, store: api.Store) -> AsyncIterator[None]:
         edge = server.Edge(
             name="cp1",
             version="1.2.3",
-            listen=[made.address],
+            listen=[made.address, *([also] if also else [])],
             images=made.folder / "images",
             now_ms=made.now_ms,
             new_id=new_id,
