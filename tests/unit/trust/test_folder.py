@@ -1,0 +1,73 @@
+"""The folder with what a machine is known by."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from trust import errands
+from trust.core.identity import Role
+from trust.folder import IDENTITY, PENDING, ROOTS, Folder, Material, NotTrusted, material
+
+NOW_MS = time.time_ns() // 1_000_000
+SEALING = b"s" * 32
+
+
+@pytest.fixture(scope="module")
+def own() -> Material:
+    root = errands.root("c1", "first", SEALING, NOW_MS)
+    key, asked = errands.request()
+    wanted = errands.Wanted(cluster="c1", role="node", name="id1")
+    chain = errands.issue(asked, wanted, root, SEALING, NOW_MS)
+    return material(key.encode(), chain.encode(), root.certificate.encode())
+
+
+def test_what_is_kept_is_read_again_and_is_the_owner_s_alone(tmp_path: Path, own: Material) -> None:
+    """And the key that waited for an answer is gone."""
+    folder = Folder(tmp_path / "trust")
+    folder.write(PENDING, own.key)
+    assert folder.pending().encode() == own.key
+    folder.save(own)
+    assert folder.load(Role.NODE) == own
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.path.iterdir()} == {IDENTITY: 0o600, ROOTS: 0o600}
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert b"PRIVATE" not in repr(own).encode()
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, own: Material) -> None:
+    """It may have been read already, so that nothing is mended in silence."""
+    folder = Folder(tmp_path)
+    folder.save(own)
+    folder.identity.chmod(0o640)
+    with pytest.raises(NotTrusted, match="can be read by others than its owner"):
+        folder.load()
+
+
+def test_what_is_missing_damaged_or_of_another_role_is_told(tmp_path: Path, own: Material) -> None:
+    """Each with the file, and what to do."""
+    folder = Folder(tmp_path)
+    with pytest.raises(NotTrusted, match=r"identity.pem is not there: this machine has not joined"):
+        folder.load()
+    folder.save(own)
+    with pytest.raises(NotTrusted, match="is the certificate of node id1, and one of role controlplane is needed"):
+        folder.load(Role.CONTROLPLANE)
+    for damage in (
+        own.key,
+        own.chain,
+        b"",
+        own.key + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ):
+        folder.write(IDENTITY, damage)
+        with pytest.raises(NotTrusted, match="join again with a new token"):
+            folder.load()
+
+
+def test_a_file_is_there_completely_or_not_at_all(tmp_path: Path, own: Material) -> None:
+    """A folder that cannot be written leaves what was there."""
+    folder = Folder(tmp_path)
+    folder.save(own)
+    blocked = Folder(tmp_path / IDENTITY / "below")
+    with pytest.raises(NotTrusted, match="cannot write"):
+        blocked.write(ROOTS, b"x")
+    assert folder.load() == own
+    assert sorted(path.name for path in tmp_path.iterdir()) == [IDENTITY, ROOTS]
