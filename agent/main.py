@@ -166,6 +166,10 @@ def _own(folder: str | None, node_id: str) -> Material | None:
             f"orch-agent: {folder} is of the node {own.identity.name}, and --state of the node {node_id}; "
             "give those that were made together, or join anew"
         )
+    if own.facts.not_after_ms <= now_ms():  # what runs here is looked after all the same
+        log.error(
+            "the certificate has expired: nobody lets this node in", remedy="`orchctl node join` with a new token"
+        )
     return own
 
 

@@ -77,9 +77,9 @@ def join(
 
     Raises NotJoined, NotTrusted.
     """
-    if folder.exists():
-        who = folder.load().identity
-        raise NotJoined(f"{folder.path} holds the certificate of {who} already", hint="remove the folder to join anew")
+    if folder.exists() and (there := folder.load()).facts.not_after_ms > now_ms():
+        text = f"{folder.path} holds the certificate of {there.identity} already"
+        raise NotJoined(text, hint="remove the folder to join anew")
     try:
         shown = token.parse(text)
         pinned = _pinned_root(door, shown, now_ms)

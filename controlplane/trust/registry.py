@@ -134,6 +134,8 @@ class Registry:
         listing = await self._store.list(PREFIX)
         present = {entry.key for entry in listing.entries}
         gone = [(key, None, 0) for key in self._versions.keys() - present]
+        if listing.revision < self._revision:  # etcd was restored, and equal versions may differ
+            self._versions, self._revision = {}, 0
         self.loaded.set()  # before listeners look
         self._take([*gone, *((one.key, one.value, one.version) for one in listing.entries)], listing.revision)
 

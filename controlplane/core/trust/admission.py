@@ -69,22 +69,23 @@ def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
         raise errors.Invalid(f"{name!r:.70} is no name for a {role}", hint=f"a name has {identity.NAME_HINT}")
     again = ask.known is not None and any(key.digest == ask.key_digest for key in ask.known.keys)
     if not again:
-        _check_new(record, ask, role)
+        _check_new(record, ask, role, now_ms)
     changed = trust if again or record.unlimited else _used(trust, record)
     who = Identity(cluster=trust.cluster, role=role, name=name)
     return Admission(identity=who, member=_member(who, record, ask, now_ms), trust=changed)
 
 
-def _check_new(record: pb.TokenRecord, ask: Ask, role: Role) -> None:
-    """That the token has a use left, and nobody else the names."""
+def _check_new(record: pb.TokenRecord, ask: Ask, role: Role, now_ms: int) -> None:
+    """That the token has a use left, and nobody else the names. Who let every certificate run out may come anew."""
     if not record.unlimited and not record.uses_left:
         raise errors.Forbidden(f"the token {record.id} is used up", hint=_another(role))
     if role in PEOPLE:
         return
-    if ask.known is not None:
+    if ask.known is not None and any(key.expires_at > now_ms for key in ask.known.keys):
         text = f"there is a {role} {ask.name} already, with another key"
         raise errors.Forbidden(text, hint=f"`orchctl cluster member revoke {ask.known.name}` lets it join anew")
-    taken = next((one for one in ask.others if ask.node_name and one.node_name == ask.node_name), None)
+    others = (one for one in ask.others if ask.known is None or one.name != ask.known.name)
+    taken = next((one for one in others if ask.node_name and one.node_name == ask.node_name), None)
     if taken is not None:
         text = f"the name {ask.node_name} belongs to another node ({taken.name.partition(':')[2]})"
         hint = f"join with another --name, or remove that one with `orchctl delete node {ask.node_name}`"

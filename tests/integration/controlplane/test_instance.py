@@ -184,7 +184,10 @@ async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListRespon
     ("change", "expected_code", "expected"),
     [
         ({"--listen": "nonsense"}, 2, "is not HOST:PORT"),
-        ({"--etcd": "https://127.0.0.1:1"}, 2, "is not http://HOST:PORT"),
+        ({"--etcd": "ftp://127.0.0.1:1"}, 2, "is not https://HOST:PORT"),
+        ({"--etcd": "https://127.0.0.1:1,http://127.0.0.1:2"}, 2, "is not https://HOST:PORT"),
+        ({"--etcd": "https://127.0.0.1:1"}, 1, "an etcd with https wants a certificate; give its folder with --trust"),
+        ({"--trust": "/nowhere"}, 1, "/nowhere/identity.pem is not there: this machine has not joined a cluster"),
         ({"--cluster-range": "10.0.0.0/30"}, 2, "too small"),
         ({"--cluster-range": "10.0.0.1/16"}, 2, "not a range of addresses"),
         ({"--service-range": "10.0.0.0/30"}, 2, "too small"),

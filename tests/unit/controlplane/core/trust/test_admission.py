@@ -28,7 +28,7 @@ def trust(said: token.Token = SAID, **record: object) -> pb.TrustRecord:
 
 
 def joined(admitted: admission.Admission, key: str = "k1") -> pb.MemberRecord:
-    return admission.with_key(admitted.member, pb.MemberKey(digest=key))
+    return admission.with_key(admitted.member, pb.MemberKey(digest=key, expires_at=NOW_MS + 1))
 
 
 def test_a_node_joins_and_is_known_by_its_id() -> None:
@@ -75,6 +75,15 @@ def test_nobody_takes_the_id_or_the_name_of_a_node() -> None:
     namesake = dataclasses.replace(ASK, name="id2", key_digest="k2", others=[known])
     with pytest.raises(errors.Forbidden, match=r"n1 belongs to another node \(id1\)"):
         admission.admit(trust(), namesake, NOW_MS)
+
+
+def test_a_node_that_was_off_until_its_certificate_ran_out_comes_anew() -> None:
+    """With the same id and name, another key and a token; before that moment it is somebody else."""
+    known = joined(admission.admit(trust(), ASK, NOW_MS))
+    late = dataclasses.replace(ASK, known=known, others=[known], key_digest="k2")
+    with pytest.raises(errors.Forbidden, match="with another key"):
+        admission.admit(trust(), late, NOW_MS)
+    assert admission.admit(trust(), late, NOW_MS + 1).member.node_name == "n1"
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "a/b", "-a", "a" * 64, "a\n"])
