@@ -22,6 +22,8 @@ from trust import framing
 from trust.folder import Folder
 
 MAX_CONNECTIONS = 32
+HURRIED_S = 1.0
+"""What a connection beyond them has, to be told so."""
 BURST, PER_SECOND = 20, 10.0
 
 _log = structlog.get_logger()
@@ -75,7 +77,7 @@ class Door:
         """One request and its answer."""
         self._connections += 1
         try:
-            async with asyncio.timeout(framing.TIMEOUT_S):
+            async with asyncio.timeout(framing.TIMEOUT_S if self._connections <= MAX_CONNECTIONS else HURRIED_S):
                 size = framing.length(await reader.readexactly(framing.HEAD_BYTES))
                 request = framing.unpack(pb.DoorRequest, await reader.readexactly(size))
                 writer.write(framing.pack(await self._answer(request, writer.get_extra_info("peername"))))

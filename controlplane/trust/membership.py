@@ -20,7 +20,7 @@ from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 from trust.core import certificate, identity, lifetime, token
 from trust.core.identity import PEOPLE, Identity, Malformed, Role
-from trust.folder import Folder
+from trust.folder import Folder, NotTrusted
 
 ATTEMPTS = 5
 MAX_TOKENS = 200
@@ -102,7 +102,9 @@ class Membership:
             async with self._at_work:
                 return await errands.issue_async(asked, wanted, by, self._folder.read(SEALING_KEY), self._now_ms())
         except errands.NotMade as error:
-            raise errors.Invalid(str(error), hint="this machine's log has more, if it is no fault of yours") from error
+            raise errors.Invalid(f"no certificate was made: {error}") from error
+        except NotTrusted as error:
+            raise errors.NotNow(f"this instance cannot issue certificates: {error}", hint="ask another one") from error
 
     async def _keep(
         self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None, used: str = ""

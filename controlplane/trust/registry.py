@@ -31,8 +31,8 @@ Listener = Callable[[Iterable[str]], None]
 """Is told the names of the members whose record has changed; `CLUSTER` stands for the cluster's own."""
 
 
-class NotFounded(Exception):  # noqa: N818 - what is so
-    """The store holds no cluster's trust; the text says what to do."""
+class NotFounded(request_errors.NotReachable):
+    """The store holds no cluster's trust, or not yet."""
 
 
 def member_key(name: str) -> str:
@@ -62,7 +62,8 @@ class Registry:
                 hint="running containers are not affected; try again once the store answers",
             )
         if not self._trust.cluster:
-            raise NotFounded(f"the store holds no cluster: {CLUSTER} is not there; `orchctl cluster init` founds one")
+            text = f"the store holds no cluster: {CLUSTER} is not there"
+            raise NotFounded(f"{text}; `orchctl cluster init` founds one", hint="is it the right store (--etcd)?")
         return self._trust
 
     @property

@@ -67,6 +67,10 @@ def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
     name = record.person if role in PEOPLE else ask.name
     if not identity.NAME.fullmatch(name):
         raise errors.Invalid(f"{name!r:.70} is no name for a {role}", hint=f"a name has {identity.NAME_HINT}")
+    if ask.node_name and not identity.NAME.fullmatch(ask.node_name):
+        raise errors.Invalid(
+            f"{ask.node_name!r:.70} is no name for people to call a node", hint=f"a name has {identity.NAME_HINT}"
+        )
     again = ask.known is not None and any(key.digest == ask.key_digest for key in ask.known.keys)
     if not again:
         _check_new(record, ask, role, now_ms)

@@ -91,6 +91,9 @@ def test_a_name_that_would_be_no_key_of_the_store_is_refused(name: str) -> None:
     """It stands in a certificate and in a key."""
     with pytest.raises(errors.Invalid, match="is no name for a node"):
         admission.admit(trust(), dataclasses.replace(ASK, name=name), NOW_MS)
+    if name:
+        with pytest.raises(errors.Invalid, match="is no name for people to call a node"):
+            admission.admit(trust(), dataclasses.replace(ASK, node_name=name), NOW_MS)
 
 
 def test_a_person_is_who_the_token_says_and_has_several_keys() -> None:
