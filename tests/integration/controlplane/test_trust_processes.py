@@ -1,6 +1,8 @@
 """The whole way with real processes: a cluster is founded, etcd speaks TLS alone, and another instance joins."""
 
 import asyncio
+import dataclasses
+import random
 import ssl
 import subprocess
 import sys
@@ -159,6 +161,31 @@ async def test_a_renewal_leaves_what_is_open_and_serves_what_comes(tmp_path: Pat
             assert (await again.receive()).WhichOneof("message") == "registered"
             await again.close()
         finally:
+            await server.close()
+
+
+@aio.bounded(90)
+async def test_a_node_renews_by_itself_when_the_moment_in_its_certificate_s_life_has_come(tmp_path: Path) -> None:
+    """Not before half of it; the session is not touched."""
+    async with trusted.cluster(tmp_path) as made:
+        own, now_ms = await made.join("n1"), made.now_ms()
+        facts = dataclasses.replace(own.facts, not_before_ms=now_ms, not_after_ms=now_ms + 4_000)
+        aged = dataclasses.replace(own, facts=facts)  # its agent takes it for one of four seconds
+        server = Server(aged)
+        link = await server.connect(made.address)
+        try:
+            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            assert (await link.receive()).WhichOneof("message") == "registered"
+            async with asyncio.TaskGroup() as group:
+                kept = renewal.Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
+                running = group.create_task(kept.run())
+                await aio.until(lambda: server.own is not aged, what="the agent renews", timeout_s=30)
+                running.cancel()
+            assert made.now_ms() - now_ms >= 2_000
+            assert server.own == Folder(tmp_path / "n1").load(Role.NODE)
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+        finally:
+            await link.close()
             await server.close()
 
 
