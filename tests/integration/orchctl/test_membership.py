@@ -97,6 +97,22 @@ def test_a_person_logs_in_and_does_what_their_role_allows(founded: Founded) -> N
     assert not (founded.folder / "bob" / "config.yaml").exists()
 
 
+def test_a_person_renews_without_a_token(founded: Founded) -> None:
+    """Another key and another certificate, for the same person."""
+    environ = founded.somebody("dora")
+    token = founded.token("--role=viewer", "--person=dora")
+    where = (f"--door={founded.control.door}", f"--server={founded.control.address}", "--context=work")
+    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+    folder = Folder(founded.folder / "dora" / "trust" / "work")
+    before = folder.load(Role.VIEWER)
+    renewed = orchctl.run(environ, "login", "--renew")
+    assert renewed.code == 0, renewed.err
+    after = folder.load(Role.VIEWER)
+    assert after.identity == before.identity
+    assert after.facts.key_digest != before.facts.key_digest
+    assert orchctl.run(environ, "get", "nodes").code == 0
+
+
 def test_a_token_is_listed_rotated_and_revoked(founded: Founded) -> None:
     """Its text comes once; afterwards there is its id."""
     token = founded.token("--role=node", "--expires=1h", "--uses=3")
