@@ -122,7 +122,7 @@ class CallLink(Link[Out, In]):
     async def _why(self) -> str:
         if not self._call.done():
             return f"{self._peer}: the stream is closed"
-        return f"{self._peer}: {await self._call.details() or (await self._call.code()).name}"
+        return f"{self._peer}: {_plain(await self._call.details()) or (await self._call.code()).name}"
 
 
 class Server:
@@ -204,4 +204,11 @@ class Server:
 
 
 def _words(peer: str, error: grpc.aio.AioRpcError) -> str:
-    return f"{peer}: {error.details() or error.code().name}"
+    return f"{peer}: {_plain(error.details()) or error.code().name}"
+
+
+def _plain(details: str | None) -> str:
+    """What gRPC's core says of a handshake that failed, as whoever has to mend it needs it."""
+    if "CERTIFICATE_VERIFY_FAILED" in (details or ""):
+        return "it is no control plane of the cluster that this node has joined; are --server and the clock right?"
+    return details or ""

@@ -7,6 +7,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from agent.rpc import Server
+from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from tests.support import aio, trusted
 from trust.folder import Folder, Material
@@ -86,3 +88,19 @@ async def test_members_and_tokens_are_in_no_list_of_objects(tmp_path: Path) -> N
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.List(pb.ListRequest(kind=kind))
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@aio.bounded(60)
+async def test_an_agent_tells_another_cluster_s_server_in_words(tmp_path: Path) -> None:
+    """Not in those of a TLS library."""
+    trusted.found(tmp_path / "other")
+    stranger = Folder(tmp_path / "other" / "admin").load()
+    async with trusted.cluster(tmp_path) as made:
+        server = Server(stranger)
+        try:
+            link = await server.connect(made.address)
+            with pytest.raises(LinkLost, match="no control plane of the cluster that this node has joined"):
+                await link.receive()
+            await link.close()
+        finally:
+            await server.close()
