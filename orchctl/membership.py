@@ -188,6 +188,14 @@ def renew(settings: options.Settings) -> None:
     folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
 
 
+def renew_in_passing(settings: options.Settings) -> None:
+    """After a command that went well: when it does not work, the next one tries it again."""
+    try:
+        renew(settings)
+    except (errors.OrchctlError, errands.NotMade, NotTrusted) as error:
+        terminal.note(f"the certificate could not be renewed: {error}")
+
+
 def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequence[str], timeout_ms: int) -> None:
     """Has the root exchanged, and waits until the old one is dropped."""
     request = pb.RotateRootRequest(begin=begin, left_behind=left_behind)

@@ -96,7 +96,12 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         settings = settings_of(click.get_current_context())
         with who.known_by(lambda: settings.trust):
-            return function(settings, *args, **kwargs)
+            result = function(settings, *args, **kwargs)
+            if who.is_aging():
+                from orchctl import membership
+
+                membership.renew_in_passing(settings)
+            return result
 
     return connection(run)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trust.folder import Material
 
 _folder: ContextVar[Callable[[], Path | None]] = ContextVar("folder", default=lambda: None)
+_used: ContextVar["Material | None"] = ContextVar("used", default=None)
 
 LOGIN = "get a token from an admin of the cluster, and `orchctl login` with it"
 
@@ -43,7 +44,16 @@ def material() -> "Material | None":
         raise OrchctlError(str(error), hint=LOGIN) from error
     if own.facts.not_after_ms <= time.time_ns() // 1_000_000:
         raise OrchctlError(f"the certificate of {own.identity} has expired", hint=LOGIN)
+    _used.set(own)
     return own
+
+
+def is_aging() -> bool:
+    """Whether something was dialed in this run with a certificate that has lived for half of its life."""
+    own = _used.get()
+    if own is None:
+        return False
+    return time.time_ns() // 1_000_000 * 2 > own.facts.not_before_ms + own.facts.not_after_ms
 
 
 def described(path: Path | None) -> str:

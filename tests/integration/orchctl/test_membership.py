@@ -2,16 +2,19 @@
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from protos.orch.v1 import trust_pb2
 from tests.support import etcd, orchctl
 from tests.support.trusted_process import Process, instance, leader
+from trust import errands
 from trust.core.identity import Role
-from trust.folder import Folder
+from trust.folder import Folder, Material, material
 
 pytestmark = pytest.mark.etcd
 
@@ -51,6 +54,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Founded]:
         *("--admin=root", "--context=home"),
     )
     assert init.code == 0, init.err
+    (folder / "founding").write_bytes((folder / "cp1" / "founding.bin").read_bytes())
     with etcd.cluster(1, folder / "cp1") as members, instance(folder, "cp1", members) as control:
         admin = Folder(folder / "trust" / "home").load(Role.ADMIN)
         assert leader(control, admin) == "cp1"
@@ -111,6 +115,33 @@ def test_a_person_renews_without_a_token(founded: Founded) -> None:
     assert after.identity == before.identity
     assert after.facts.key_digest != before.facts.key_digest
     assert orchctl.run(environ, "get", "nodes").code == 0
+
+
+def test_a_certificate_is_renewed_in_passing_once_it_has_lived_for_half(founded: Founded) -> None:
+    """By any command that asks the control plane; a young one is left alone."""
+    folder = Folder(founded.folder / "trust" / "home")
+    assert founded.run("get", "nodes").code == 0
+    young = folder.load()
+    aged = _aged(founded, young)
+    folder.save(aged)
+    assert founded.run("get", "nodes").code == 0
+    renewed = folder.load(Role.ADMIN)
+    assert renewed.facts.not_after_ms > aged.facts.not_after_ms
+    assert founded.run("get", "nodes").code == 0
+    assert folder.load() == renewed
+
+
+def _aged(founded: Founded, own: Material) -> Material:
+    """The same key and person in a certificate of six minutes, five of which are over."""
+    trust = trust_pb2.Founding.FromString((founded.folder / "founding").read_bytes()).trust
+    root = errands.Root(
+        certificate=trust.roots[0].certificate, sealed_key=trust.roots[0].sealed_key, about=trust.cluster
+    )
+    _, asked = errands.request(own.key.decode())
+    wanted = errands.Wanted(cluster=trust.cluster, role="admin", name="root", lifetime_ms=60_000)
+    sealing_key = (founded.folder / "cp1" / "sealing.key").read_bytes()
+    chain = errands.issue(asked, wanted, root, sealing_key, time.time_ns() // 1_000_000)
+    return material(own.key, chain.encode(), own.roots)
 
 
 def test_a_token_is_listed_rotated_and_revoked(founded: Founded) -> None:
