@@ -277,8 +277,8 @@ class Writes:
         self,
         reference: pb.ObjectReference,
         edit: Callable[[kinds.StoredObject], kinds.StoredObject | None],
-        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]] = telling.of_change,
-        actor: str = "",
+        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]],
+        actor: str,
     ) -> Written:
         """Stores what `edit` makes of the object; None removes it. `told` says it in a word and a sentence."""
         for _ in range(ATTEMPTS):

@@ -5,6 +5,8 @@ again, so that `undo` goes back to the very tasks of it. `number` therefore says
 is in the order in which they were rolled out last.
 
     apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
+
+What a revision changes is told to everybody who may read the history: values that may be passwords stay out of it.
 """
 
 from collections.abc import Collection, Iterator
@@ -76,7 +78,7 @@ def current(
 def _changes(before: pb.Revision | None, spec: pb.ServiceSpec) -> list[str]:
     if before is None:
         return []
-    lines = list(diff.changes(before.written, spec.template))
+    lines = diff.discreet_changes(before.written, spec.template)
     if not lines and before.restarted_at != spec.restarted_at:
         return ["restarted"]
     more = len(lines) - MAX_CHANGES
