@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from controlplane.core import ask, filters, fleet, image_names
+from controlplane.core import ask, filters, fleet, image_names, refusals
 from manifests import defaults, networking, suggest
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
@@ -101,7 +101,7 @@ def _fits_nowhere(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[s
     empty = fleet.survey(nodes, (), {}, {})
     empty.ready[:] = empty.active[:] = True  # those that are away or paused come back
     if nodes and not filters.passing(empty, asked).any():
-        told = filters.sentence(filters.explain(empty, asked))
+        told = refusals.sentence(refusals.Look(empty, asked).refusals())
         yield f"its tasks stay pending, even if every node were empty: {told}"
 
 
