@@ -12,10 +12,9 @@ from typing import TypeVar
 import structlog
 
 from agent.core import probes
-from agent.core.observed import Desired, Life, Observed, Sight
+from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
 from agent.core.probes import Answer, Target, Verdict
 from agent.core.record import HOOK, Exit, Record
-from agent.core.steps import is_unwanted
 from agent.executor import Tools
 from agent.probing import Probing
 from protos import containers, states

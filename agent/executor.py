@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
 from agent import networking, ports
-from agent.core import container, probes, restart, steps, users
+from agent.core import actions, container, probes, restart, users
 from agent.core.network import Attachment, published_ports, service_of
+from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
 from agent.core.record import Exit
-from agent.core.steps import Desired, Life, Observed, Sight
 from agent.errors import StartFailed
 from protos import containers, families, states
 from protos.orch.v1 import objects_pb2 as pb
@@ -49,82 +49,72 @@ class Executor:
         self._tools = tools
         self._images: dict[str, container.PreparedImage] = {}
 
-    async def execute(self, step: steps.Step, observed: Observed, desired: Desired) -> Observed:
+    async def execute(self, step: actions.Step, observed: Observed, desired: Desired) -> Observed:
         """What there is after the step. Raises Temporary or Refused."""
-        match step:
-            case (
-                steps.PrepareImage()
-                | steps.StartContainer()
-                | steps.NoteExit()
-                | steps.PrepareStop()
-                | steps.Stop()
-                | steps.Kill()
-                | steps.DeleteContainer()
-            ):
-                sight = await self._of_container(step, observed.of(step.container), observed, desired)
-                return observed.with_one(step.container, sight)
-            case _:
-                return await self._of_task(step, observed, desired)
+        if isinstance(step, actions.ContainerStep):
+            sight = await self._of_container(step, observed.of(step.container), observed, desired)
+            return observed.with_one(step.container, sight)
+        return await self._of_task(step, observed, desired)
 
     async def _of_task(  # noqa: C901 - one case a step
-        self, step: steps.TaskStep, observed: Observed, desired: Desired
+        self, step: actions.TaskStep, observed: Observed, desired: Desired
     ) -> Observed:
         record = observed.record
         match step:
-            case steps.Enter():
+            case actions.Enter():
                 states.check(record.state, step.state, states.Owner.AGENT)
                 entered = dataclasses.replace(
                     record, state=step.state, at=self._tools.now_ms(), message=step.message, reason=step.reason
                 )
                 return dataclasses.replace(observed, record=entered, failure=None)
-            case steps.TakeUsers():
+            case actions.TakeUsers():
                 tools = self._tools
                 chosen = users.choose(self._task, desired.template.container, tools.users, tools.node.machine.no_users)
                 return _with_record(observed, root_id=chosen)
-            case steps.TakeAddress():
+            case actions.TakeAddress():
                 given = self._tools.networking.reserve(self._id, published_ports(desired.template))
-                await self._tools.disk.save_last_address(" ".join(families.every(given)))
+                await self._tools.disk.save_last_addresses(families.every(given))
                 return _with_record(observed, address=given.address, address6=given.address6)
-            case steps.AttachNetwork():
+            case actions.AttachNetwork():
                 return await self._attach(observed, desired)
-            case steps.Leave():
+            case actions.Leave():
                 return _with_record(observed, leaving_since=self._tools.now_ms())
-            case steps.Drain():
+            case actions.Drain():
                 return _with_record(observed, draining_since=self._tools.now_ms())
-            case steps.DetachNetwork():
+            case actions.DetachNetwork():
                 await self._tools.networking.detach(self._attachment(observed, desired))
                 return dataclasses.replace(_with_record(observed, address="", address6=""), network_ready=False)
-            case steps.FreeUsers():
+            case actions.FreeUsers():
                 self._tools.users.free(self._id)
                 return _with_record(observed, root_id=None)
-            case steps.Forget():
+            case actions.Forget():
                 await self._tools.disk.forget(self._id)
                 return observed
-            case steps.Wait():
+            case actions.Wait():
                 raise AssertionError("waiting is the runner's own affair")
         assert_never(step)
 
     async def _of_container(
-        self, step: steps.ContainerStep, sight: SightT, observed: Observed, desired: Desired
+        self, step: actions.ContainerStep, sight: SightT, observed: Observed, desired: Desired
     ) -> SightT:
         """What there is of the step's container afterwards."""
         container_id = containers.identity(self._id, step.container)
         match step:
-            case steps.PrepareImage():
+            case actions.PrepareImage():
                 return await self._prepare_image(step, sight)
-            case steps.StartContainer():
+            case actions.StartContainer():
                 return await self._start(step, sight, observed, desired)
-            case steps.NoteExit():
+            case actions.NoteExit():
                 return self._note_exit(step, sight, observed, desired)
-            case steps.PrepareStop():
+            case actions.PrepareStop():
                 return dataclasses.replace(sight, prepare_stop_at=self._tools.now_ms())
-            case steps.Stop():
+            case actions.Stop():
                 await self._tools.runtime.signal(container_id, sight.record.stop_signal)
                 return dataclasses.replace(sight, stop_asked_at=self._tools.now_ms())
-            case steps.Kill():
+            case actions.Kill():
                 await self._tools.runtime.signal(container_id, "SIGKILL")
                 return dataclasses.replace(sight, kill_asked_at=self._tools.now_ms())
-            case steps.DeleteContainer():
+            case actions.DeleteContainer():
                 await self._tools.runtime.delete(container_id)
                 return dataclasses.replace(sight, life=Life.NONE, exit=None, **_NOT_STOPPING)
         assert_never(step)
@@ -143,12 +133,12 @@ class Executor:
             service=service_of(self._task),
         )
 
-    async def _prepare_image(self, step: steps.PrepareImage, sight: SightT) -> SightT:
+    async def _prepare_image(self, step: actions.PrepareImage, sight: SightT) -> SightT:
         image = await self._tools.images.prepare(step.reference, sight.record.image_digest)
         self._images[step.container] = image
         return dataclasses.replace(_with_record(sight, image_digest=image.digest), image_ready=True)
 
-    async def _start(self, step: steps.StartContainer, sight: SightT, observed: Observed, desired: Desired) -> SightT:
+    async def _start(self, step: actions.StartContainer, sight: SightT, observed: Observed, desired: Desired) -> SightT:
         """A start that fails counts as a container that ended: the restart policy decides what follows."""
         now_ms = self._tools.now_ms()
         record = restart.restarted(sight.record, now_ms=now_ms) if step.again else sight.record
@@ -177,11 +167,13 @@ class Executor:
             **_NOT_STOPPING,
         )
 
-    def _image_of(self, step: steps.StartContainer) -> container.PreparedImage:
+    def _image_of(self, step: actions.StartContainer) -> container.PreparedImage:
         assert step.container in self._images, "the image is prepared before the container is started"
         return self._images[step.container]
 
-    def _request(self, step: steps.StartContainer, observed: Observed, desired: Desired) -> container.ContainerRequest:
+    def _request(
+        self, step: actions.StartContainer, observed: Observed, desired: Desired
+    ) -> container.ContainerRequest:
         spec = desired.container(step.container)
         return container.request(
             task=self._task,
@@ -198,9 +190,9 @@ class Executor:
             devices=self._tools.devices.named_by(spec),
         )
 
-    def _note_exit(self, step: steps.NoteExit, sight: SightT, observed: Observed, desired: Desired) -> SightT:
+    def _note_exit(self, step: actions.NoteExit, sight: SightT, observed: Observed, desired: Desired) -> SightT:
         sight = dataclasses.replace(sight, exit=None)
-        if states.is_terminal(observed.record.state) or steps.is_unwanted(desired):
+        if states.is_terminal(observed.record.state) or is_unwanted(desired):
             return _with_record(sight, exit=step.exit)
         now_ms, jitter = self._tools.now_ms(), self._tools.chance.random()
         policy = desired.template.restart

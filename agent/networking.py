@@ -8,7 +8,7 @@ assignment counts as applied only when that has succeeded for it or for a later 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -73,9 +73,9 @@ class NodeNetworking:
         if attached and addresses:
             self._attached[task_id] = attachment
 
-    def resume(self, last_address: str) -> None:
-        """The address that an earlier agent gave last. Comes after the first `want`, before `restore`."""
-        for address in last_address.split():
+    def resume(self, last: Iterable[str]) -> None:
+        """The addresses that an earlier agent gave last. Comes after the first `want`, before `restore`."""
+        for address in last:
             if families.of(address) in self._pools:
                 self._pools[families.of(address)].resume(address)
 

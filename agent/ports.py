@@ -4,7 +4,7 @@ Everything here may be called again after a failure (idempotent), raises nothing
 may be cancelled at any await.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -204,7 +204,7 @@ class Memory:
 
     assignment: dpb.SavedAssignment
     records: Mapping[str, Record]
-    last_address: str = ""  # that a task was given; of both families with a space between them
+    last_addresses: tuple[str, ...] = ()  # that a task was given, of one or both families
 
 
 class Disk(Protocol):
@@ -220,7 +220,7 @@ class Disk(Protocol):
     async def save_record(self, task_id: str, record: Record) -> None:
         """Survives the agent's death when it returns, and is never half."""
 
-    async def save_last_address(self, address: str) -> None:
+    async def save_last_addresses(self, addresses: Sequence[str]) -> None:
         """A task gets it. Survives the agent's death when it returns, and is never half."""
 
     async def forget(self, task_id: str) -> None:

@@ -12,9 +12,9 @@ import structlog
 
 from agent import ports
 from agent.care import Care
-from agent.core import retry, status, steps
+from agent.core import actions, retry, status, steps
+from agent.core.observed import Desired, Failure, Life, Observed, Sight, is_unwanted
 from agent.core.record import ContainerRecord, Exit, Record
-from agent.core.steps import Desired, Life, Observed, Sight
 from agent.errors import AgentError, Refused, Temporary
 from agent.executor import Executor, Tools
 from protos import states
@@ -60,7 +60,7 @@ class TaskRunner:
         self.desired = desired
         self._forgive()
         waiting = self._interruptible
-        if steps.is_unwanted(desired) and waiting is not None and not waiting.expired():
+        if is_unwanted(desired) and waiting is not None and not waiting.expired():
             waiting.reschedule(asyncio.get_running_loop().time())
 
     def nudge(self) -> None:
@@ -94,13 +94,13 @@ class TaskRunner:
                 await self._write()
                 self._say()
                 step = steps.next_step(self.observed, self.desired, self._tools.now_ms())
-                if isinstance(step, steps.Wait):
+                if isinstance(step, actions.Wait):
                     await self._sleep(step)
                     continue
                 await self._carry_out(step)
-                if isinstance(step, steps.Forget) and self.observed.failure is None:
+                if isinstance(step, actions.Forget) and self.observed.failure is None:
                     return
-                if isinstance(step, steps.StartContainer) and self.observed.of(step.container).life is Life.RUNNING:
+                if isinstance(step, actions.StartContainer) and self.observed.of(step.container).life is Life.RUNNING:
                     self._care(step.container).watch(group, fresh=True)
 
     def _care(self, name: str) -> Care:
@@ -114,15 +114,15 @@ class TaskRunner:
             heard = care.take_over(sight)
             if heard is not sight:
                 self.observed = self.observed.with_one(name, heard)
-        if self.observed.record.leaving_since and not steps.is_unwanted(self.desired):
+        if self.observed.record.leaving_since and not is_unwanted(self.desired):
             # Taken from the node, and given to it again.
             record = dataclasses.replace(self.observed.record, leaving_since=0, draining_since=0)
             self.observed = dataclasses.replace(self.observed, record=record)
 
-    async def _carry_out(self, step: steps.Step) -> None:
+    async def _carry_out(self, step: actions.Step) -> None:
         """The step, and what becomes of its failure."""
         log.debug("step", task=self.task.meta.id, step=step.describe())
-        if isinstance(step, steps.DeleteContainer) and step.container in self._cares:
+        if isinstance(step, actions.DeleteContainer) and step.container in self._cares:
             self._cares[step.container].forget()
         before = self.observed.failure
         try:
@@ -138,18 +138,18 @@ class TaskRunner:
             if self.observed.failure is not None and not self.observed.failure.final:
                 self.observed = dataclasses.replace(self.observed, failure=None)
 
-    async def _bounded(self, step: steps.Step) -> Observed:
+    async def _bounded(self, step: actions.Step) -> Observed:
         """Only so many at once do the heavy steps; and an image is not waited for when nobody wants the task."""
         match step:
-            case steps.PrepareImage():
+            case actions.PrepareImage():
                 return await self._interruptibly(step)
-            case steps.StartContainer() | steps.AttachNetwork():
+            case actions.StartContainer() | actions.AttachNetwork():
                 async with self._slots:
                     return await self._executor.execute(step, self.observed, self.desired)
             case _:
                 return await self._executor.execute(step, self.observed, self.desired)
 
-    async def _interruptibly(self, step: steps.Step) -> Observed:
+    async def _interruptibly(self, step: actions.Step) -> Observed:
         try:
             async with asyncio.timeout(None) as self._interruptible:
                 return await self._executor.execute(step, self.observed, self.desired)
@@ -158,7 +158,7 @@ class TaskRunner:
         finally:
             self._interruptible = None
 
-    def _fail_for_now(self, step: steps.Step, before: steps.Failure | None, error: AgentError) -> None:
+    def _fail_for_now(self, step: actions.Step, before: Failure | None, error: AgentError) -> None:
         failure = retry.temporary(
             before,
             reason=error.reason,
@@ -166,12 +166,14 @@ class TaskRunner:
             now_ms=self._tools.now_ms(),
             jitter=self._tools.chance.random(),
         )
-        preparing = isinstance(step, steps.PrepareImage | steps.TakeUsers | steps.TakeAddress | steps.AttachNetwork)
+        preparing = isinstance(
+            step, actions.PrepareImage | actions.TakeUsers | actions.TakeAddress | actions.AttachNetwork
+        )
         if preparing and failure.attempts >= retry.PREPARE_ATTEMPTS:
             failure = retry.final(reason=error.reason, message=error.message)
         self._fail(step, failure)
 
-    def _fail(self, step: steps.Step, failure: steps.Failure) -> None:
+    def _fail(self, step: actions.Step, failure: Failure) -> None:
         log.warning("step failed", task=self.task.meta.id, step=step.describe(), error=failure.message)
         self.observed = dataclasses.replace(self.observed, failure=failure)
 
@@ -181,7 +183,7 @@ class TaskRunner:
             self.observed = dataclasses.replace(self.observed, failure=None)
         self._wake.set()
 
-    async def _sleep(self, step: steps.Wait) -> None:
+    async def _sleep(self, step: actions.Wait) -> None:
         delay_s = max(0, step.until - self._tools.now_ms()) / 1000 if step.until else None
         try:
             async with asyncio.timeout(delay_s):

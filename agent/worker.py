@@ -18,8 +18,8 @@ from agent.core import assignments
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
+from agent.core.observed import Desired, Life, Observed
 from agent.core.record import Record
-from agent.core.steps import Desired, Life, Observed
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
@@ -204,7 +204,7 @@ class Worker:
         there = await self._tools.runtime.containers()
         attached = await self._network.attached()
         self._networking.want(self._assigned)
-        self._networking.resume(memory.last_address)
+        self._networking.resume(memory.last_addresses)
         members: dict[str, dict[str, ports.ContainerState]] = {}
         for container_id, state in there.items():
             task_id, name = containers.split(container_id)

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -59,7 +59,7 @@ class FileDisk:
         except DecodeError as error:
             log.warning("the saved assignment is damaged; waiting for the leader's", error=str(error))
             assignment.Clear()
-        return Memory(assignment=assignment, records=self._records(), last_address=self._last_address())
+        return Memory(assignment=assignment, records=self._records(), last_addresses=self._last_addresses())
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
         await asyncio.to_thread(_replace, self._layout.assignment, assignment.SerializeToString())
@@ -71,21 +71,21 @@ class FileDisk:
         else:
             _overwrite(path, data)
 
-    async def save_last_address(self, address: str) -> None:
-        _overwrite(self._layout.last_address, address.encode())
+    async def save_last_addresses(self, addresses: Sequence[str]) -> None:
+        _overwrite(self._layout.last_address, " ".join(addresses).encode())
 
     async def forget(self, task_id: str) -> None:
         await asyncio.to_thread(_remove, self._layout.task(task_id))
 
-    def _last_address(self) -> str:
+    def _last_addresses(self) -> tuple[str, ...]:
         try:
             words = self._layout.last_address.read_text().split()
-            return " ".join(str(ipaddress.ip_address(word)) for word in words)
+            return tuple(str(ipaddress.ip_address(word)) for word in words)
         except FileNotFoundError:
-            return ""
+            return ()
         except ValueError as error:
             log.warning("the note of the last address is damaged", error=str(error))
-            return ""
+            return ()
 
     def _records(self) -> Mapping[str, Record]:
         found = {}

@@ -19,7 +19,6 @@ class AddressPool:
         if self.subnet.num_addresses < 4:
             longest = self.subnet.max_prefixlen - 2
             raise ValueError(f"the subnet {subnet} has no room for tasks; it needs a prefix of /{longest} or shorter")
-        self.gateway = str(self.subnet[1])
         self._owner: dict[str, str] = {}
         self._freed: dict[int, None] = {}  # numbers in the subnet, in the order in which they were freed
         self._next, self._end = 2, min(self.subnet.num_addresses - 1, MOST_ADDRESSES)

@@ -5,7 +5,7 @@ COMPLETE one; and a task's desired state never falls, whatever comes late or twi
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -98,6 +98,18 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         withdrawn=frozenset(saved.withdrawn_tasks),
         labels=dict(saved.node.labels),
     )
+
+
+def different(
+    before: Mapping[str, dpb.NetworkService], after: Mapping[str, dpb.NetworkService], touched: Iterable[str] | None
+) -> tuple[list[dpb.NetworkService], list[dpb.NetworkService]]:
+    """The services as they were that are others now or gone, and as they are that are others or new; in one order.
+
+    `touched`: those that may be others; None: any. What has not changed is the same object.
+    """
+    looked_at = before.keys() | after.keys() if touched is None else touched
+    keys = sorted(key for key in looked_at if before.get(key) is not after.get(key))
+    return [before[key] for key in keys if key in before], [after[key] for key in keys if key in after]
 
 
 def _services(

@@ -52,7 +52,7 @@ class View:
     watched: Watched = Watched()
 
 
-def ready_addresses(service: dpb.NetworkService, family: Family = V4) -> list[str]:
+def ready_addresses(service: dpb.NetworkService, family: Family) -> list[str]:
     """The addresses that take new connections."""
     return [address for endpoint in service.endpoints if endpoint.ready and (address := _address(endpoint, family))]
 
@@ -115,12 +115,12 @@ def watched_by(services: Iterable[dpb.NetworkService]) -> Watched:
     )
 
 
-def members_set(network: str, family: Family = V4) -> str:
+def members_set(network: str, family: Family) -> str:
     """The set of all addresses in a network: names of networks are longer than nft takes."""
     return f"net{family.suffix}-{_digest(network)}"
 
 
-def source_set(service_id: str, family: Family = V4) -> str:
+def source_set(service_id: str, family: Family) -> str:
     """The set of all addresses of a service."""
     return f"from{family.suffix}-{_digest(service_id)}"
 
@@ -182,8 +182,7 @@ def _published_ports(made: _Part, service: dpb.NetworkService, side: Side) -> No
     ready = side.ready
     if service.external_traffic_policy == pb.EXTERNAL_TRAFFIC_POLICY_LOCAL:
         ready = tuple(address for address in ready if ip_address(address) in side.subnet)
-    name = f"address{side.family.suffix}"
-    own = {getattr(endpoint, name): endpoint.ports for endpoint in service.endpoints}
+    own = {side.family.get(endpoint, "address"): endpoint.ports for endpoint in service.endpoints}
     for port in published:
         found = ((address, _target(port, own.get(address) or service.ports)) for address in ready)
         targets = [f"{address} . {target}" for address, target in found if target]
@@ -271,7 +270,7 @@ def _door_rules(service: dpb.NetworkService, sides: Iterable[Side]) -> Iterable[
 
 def _address(holder: dpb.NetworkService | dpb.Endpoint | Attachment, family: Family) -> str:
     """Its address of that family; empty when it has none, or something that is none."""
-    address = holder.address if family is V4 else holder.address6
+    address = family.get(holder, "address")
     return address if _ADDRESS[family].fullmatch(address) else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from agent.core import balancing, fixedrules, overlay
+from agent.core import assignments, balancing, fixedrules, overlay
 from agent.core.balancing import Side, View, Watched
 from agent.core.elements import Elements
 from agent.core.firewall import NOTHING, Element, Part
@@ -78,15 +78,14 @@ class Plane:
     def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
         """All services that there are, by id. `touched`: those that may be others than before; None: any."""
         before, self._services = self._services, services
-        looked_at = before.keys() | services.keys() if touched is None else touched
-        different = sorted(key for key in looked_at if before.get(key) is not services.get(key))
-        for gone in (before[key] for key in different if key not in services):
+        were, are = assignments.different(before, services, touched)
+        for gone in (service for service in were if service.id not in services):
             name = _name(gone)
             if name in self._by_name and self._by_name[name].id == gone.id:
                 self._by_name[name] = _remains(gone)
                 self._forget_remains(name)
             self._stale.add(name)
-        for service in (services[key] for key in different if key in services):
+        for service in are:
             self._by_name[_name(service)] = service
             self._stale.add(_name(service))
 

@@ -1,6 +1,6 @@
 """How a failed step is tried again: soon, then less and less often, and in the end not at all."""
 
-from agent.core.steps import Failure
+from agent.core.observed import Failure
 
 FIRST_DELAY_MS = 100
 LONGEST_DELAY_MS = 10_000

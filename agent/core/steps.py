@@ -16,65 +16,22 @@ A task with ports that is to stop leaves the services' endpoints first, then goe
 from agent.core import around, stopping
 from agent.core.actions import (
     AttachNetwork,
-    ContainerStep,
-    DeleteContainer,
     DetachNetwork,
-    Drain,
     Enter,
     Forget,
     FreeUsers,
-    Kill,
-    Leave,
     NoteExit,
     PrepareImage,
-    PrepareStop,
     StartContainer,
     Step,
-    Stop,
     TakeAddress,
     TakeUsers,
-    TaskStep,
     Wait,
 )
-from agent.core.observed import Desired, Failure, Life, Observed, Sight, is_unwanted
-from agent.core.stopping import KILLED_WAIT_MS, LAST_MOMENTS_MS, WITHDRAWAL_MS
-from protos import containers, families, states
+from agent.core.observed import Desired, Life, Observed, is_unwanted
+from protos import families, states
 from protos.orch.v1 import objects_pb2 as pb
 from protos.states import State
-
-__all__ = [
-    "CLEANUP_ATTEMPTS",
-    "KILLED_WAIT_MS",
-    "LAST_MOMENTS_MS",
-    "WITHDRAWAL_MS",
-    "AttachNetwork",
-    "ContainerStep",
-    "DeleteContainer",
-    "Desired",
-    "DetachNetwork",
-    "Drain",
-    "Enter",
-    "Failure",
-    "Forget",
-    "FreeUsers",
-    "Kill",
-    "Leave",
-    "Life",
-    "NoteExit",
-    "Observed",
-    "PrepareImage",
-    "PrepareStop",
-    "Sight",
-    "StartContainer",
-    "Step",
-    "Stop",
-    "TakeAddress",
-    "TakeUsers",
-    "TaskStep",
-    "Wait",
-    "is_unwanted",
-    "next_step",
-]
 
 CLEANUP_ATTEMPTS = 5
 """After so many failures of a clean-up the task's end is reported all the same; the clean-up is still repeated."""
@@ -163,7 +120,7 @@ def _prepare(observed: Observed, desired: Desired, wanted: tuple[str, ...]) -> S
 
 
 def _to_prepare(desired: Desired) -> tuple[str, ...]:
-    return (*(one.name for one in containers.others(desired.template)), "")
+    return (*desired.others, "")
 
 
 def _end(observed: Observed, desired: Desired, state: State, words: tuple[str, str], now_ms: int) -> Step:

@@ -6,7 +6,7 @@ death on a real node (disk, containers, network) lives in `FakeMachine`, which o
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
@@ -74,7 +74,7 @@ class FakeMachine:
     attached: dict[str, Attachment] = field(default_factory=dict)
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
     records: dict[str, Record] = field(default_factory=dict)
-    last_address: str = ""
+    last_addresses: tuple[str, ...] = ()
     network: dpb.NodeNetwork | None = None
     services: dict[str, dpb.NetworkService] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
@@ -297,7 +297,7 @@ class FakeDisk:
     async def load(self) -> Memory:
         copy = dpb.SavedAssignment()
         copy.CopyFrom(self._machine.assignment)
-        return Memory(assignment=copy, records=dict(self._machine.records), last_address=self._machine.last_address)
+        return Memory(assignment=copy, records=dict(self._machine.records), last_addresses=self._machine.last_addresses)
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
         copy = dpb.SavedAssignment()
@@ -308,8 +308,8 @@ class FakeDisk:
     async def save_record(self, task_id: str, record: Record) -> None:
         self._machine.records[task_id] = record
 
-    async def save_last_address(self, address: str) -> None:
-        self._machine.last_address = address
+    async def save_last_addresses(self, addresses: Sequence[str]) -> None:
+        self._machine.last_addresses = tuple(addresses)
 
     async def forget(self, task_id: str) -> None:
         self._machine.records.pop(task_id, None)

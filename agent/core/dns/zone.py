@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from agent.core import assignments
 from agent.core.dns import names, wire
 from agent.core.dns.members import Members
 from agent.core.dns.wire import Answer, Record
@@ -97,18 +98,16 @@ class Zone:
         """Take over the services, by id; returns how many changed. `touched`: those that may be others than before, or
         any of them (None). Nobody changes the mapping after this.
         """
-        known = self._services
-        looked_at = services.keys() | known.keys() if touched is None else touched
-        changed = sorted(key for key in looked_at if known.get(key) is not services.get(key))
-        if not changed:
+        were, are = assignments.different(self._services, services, touched)
+        if not were and not are:
             return 0
-        for service in (known[key] for key in changed if key in known):
+        for service in were:
             self._remove(service)
-        for service in (services[key] for key in changed if key in services):
+        for service in are:
             self._add(service)
         self._services = services
         self._serial += 1
-        return len(changed)
+        return len({service.id for service in (*were, *are)})
 
     def _remove(self, service: dpb.NetworkService) -> None:
         key = _key(service)

@@ -38,10 +38,10 @@ async def test_the_next_agent_finds_what_was_written(disks: Disks) -> None:
 @bounded(10)
 async def test_the_last_address_is_remembered(disks: Disks) -> None:
     """A shorter one after a longer one, too."""
-    assert (await disks().load()).last_address == ""
-    for address in ("10.112.100.200", "10.112.1.2"):
-        await disks().save_last_address(address)
-        assert (await disks().load()).last_address == address
+    assert (await disks().load()).last_addresses == ()
+    for addresses in (("10.112.100.200", "fd00:112::1:2"), ("10.112.1.2",)):
+        await disks().save_last_addresses(addresses)
+        assert (await disks().load()).last_addresses == addresses
 
 
 @bounded(10)

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from agent.core import steps
+from agent.core.observed import Desired, Life, Observed, Sight
 from agent.core.record import ContainerRecord, Exit, Record
 from agent.core.status import status_of
-from agent.core.steps import Desired, Life, Observed, Sight
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.unit.agent.test_steps import EXIT, HOLD, NOW, TEMPLATE, at

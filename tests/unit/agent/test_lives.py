@@ -6,10 +6,10 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core import restart, steps
+from agent.core import actions, restart, steps
+from agent.core.observed import Desired, Failure, Life, Observed, Sight, is_unwanted
 from agent.core.record import ContainerRecord, Exit
 from agent.core.status import status_of
-from agent.core.steps import Desired, Failure, Life, Observed, Sight
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.unit.agent.test_around import CROWD
@@ -65,77 +65,77 @@ class World:
         status = status_of(after, desired)
         assert not (status.ready and states.is_terminal(status.state))
         assert not status.ready or not desired.template.sidecars or "proxy" in self.containers
-        if isinstance(step, steps.Forget):
+        if isinstance(step, actions.Forget):
             assert not self.containers, "forgotten with a container"
             assert not after.network_ready, "forgotten with a network"
             assert after.record.root_id is None, "forgotten with users"
             return False
         return True
 
-    def act(self, step: steps.Step, seen: Observed, desired: Desired) -> Observed:
+    def act(self, step: actions.Step, seen: Observed, desired: Desired) -> Observed:
         mishap = self.chance.random()
-        if mishap < 0.1 and not isinstance(step, steps.Wait | steps.Enter | steps.NoteExit | steps.Forget):
-            final = mishap < 0.03 and isinstance(step, steps.PrepareImage | steps.StartContainer)
+        if mishap < 0.1 and not isinstance(step, actions.Wait | actions.Enter | actions.NoteExit | actions.Forget):
+            final = mishap < 0.03 and isinstance(step, actions.PrepareImage | actions.StartContainer)
             failure = Failure(reason="Bad", message="luck", retry_at=self.now + 50, final=final)
             return dataclasses.replace(seen, failure=failure)
         if not (seen.failure and seen.failure.final):
             seen = dataclasses.replace(seen, failure=None)
-        if isinstance(step, steps.ContainerStep):
+        if isinstance(step, actions.ContainerStep):
             sight = self.act_on_container(step, seen.of(step.container), seen, desired)
             return seen.with_one(step.container, sight)
         return self.act_on_task(step, seen)
 
     def act_on_task(  # noqa: C901 - one case a step
-        self, step: steps.TaskStep, seen: Observed
+        self, step: actions.TaskStep, seen: Observed
     ) -> Observed:
         change, record = dataclasses.replace, seen.record
         match step:
-            case steps.Wait():
+            case actions.Wait():
                 return self.wait(step, seen)
-            case steps.Enter():
+            case actions.Enter():
                 return change(seen, record=change(record, state=step.state), failure=None)
-            case steps.TakeUsers():
+            case actions.TakeUsers():
                 return change(seen, record=change(record, root_id=self.chance.choice([0, 1 << 20])))
-            case steps.FreeUsers():
+            case actions.FreeUsers():
                 assert not self.containers, "another gets the users of a container"
                 assert not seen.network_ready, "another gets the users that a network belongs to"
                 return change(seen, record=change(record, root_id=None))
-            case steps.TakeAddress():
+            case actions.TakeAddress():
                 return change(seen, record=change(record, address="10.0.0.2"))
-            case steps.AttachNetwork():
+            case actions.AttachNetwork():
                 return change(seen, network_ready=True)
-            case steps.Leave():
+            case actions.Leave():
                 return change(seen, record=change(record, leaving_since=self.now))
-            case steps.Drain():
+            case actions.Drain():
                 return change(seen, record=change(record, draining_since=self.now))
-            case steps.DetachNetwork():
+            case actions.DetachNetwork():
                 assert not self.containers, "a container without its network"
                 return change(seen, network_ready=False, record=change(record, address=""))
-            case steps.Forget():
+            case actions.Forget():
                 return seen
 
-    def act_on_container(self, step: steps.ContainerStep, sight: Sight, seen: Observed, desired: Desired) -> Sight:
+    def act_on_container(self, step: actions.ContainerStep, sight: Sight, seen: Observed, desired: Desired) -> Sight:
         change, record = dataclasses.replace, sight.record
         match step:
-            case steps.PrepareImage():
+            case actions.PrepareImage():
                 return change(sight, image_ready=True)
-            case steps.StartContainer():
+            case actions.StartContainer():
                 self.check_order(step.container, desired)
                 self.containers.add(step.container)
                 if step.again:
                     record = restart.restarted(record, now_ms=self.now)
                 return change(sight, record=change(record, started_at=self.now, unhealthy=""), life=Life.RUNNING)
-            case steps.NoteExit() if steps.is_unwanted(desired) or states.is_terminal(seen.record.state):
+            case actions.NoteExit() if is_unwanted(desired) or states.is_terminal(seen.record.state):
                 return change(sight, exit=None, record=change(record, exit=step.exit))
-            case steps.NoteExit():
+            case actions.NoteExit():
                 return change(sight, exit=None, record=self.noted(step, record, desired))
-            case steps.PrepareStop():
+            case actions.PrepareStop():
                 return change(sight, prepare_stop_at=self.now)
-            case steps.Stop():
+            case actions.Stop():
                 return change(sight, stop_asked_at=self.now)
-            case steps.Kill():
+            case actions.Kill():
                 return change(sight, kill_asked_at=self.now)
-            case steps.DeleteContainer():
+            case actions.DeleteContainer():
                 self.containers.discard(step.container)
                 return change(sight, life=Life.NONE, exit=None, prepare_stop_at=0, stop_asked_at=0, kill_asked_at=0)
 
@@ -148,7 +148,7 @@ class World:
         if not name and not self.observed.record.started_at:
             assert sidecars <= self.containers, "the main container is started before its sidecars"
 
-    def noted(self, step: steps.NoteExit, record: ContainerRecord, desired: Desired) -> ContainerRecord:
+    def noted(self, step: actions.NoteExit, record: ContainerRecord, desired: Desired) -> ContainerRecord:
         policy = desired.template.restart
         if any(one.name == step.container for one in desired.template.sidecars):
             return restart.after_sidecar_exit(record, step.exit, now_ms=self.now, jitter=0.5)
@@ -158,7 +158,7 @@ class World:
             self.ended_well.add(step.container)
         return restart.after_init_exit(record, step.exit, policy, now_ms=self.now, jitter=0.5)
 
-    def wait(self, step: steps.Wait, seen: Observed) -> Observed:
+    def wait(self, step: actions.Wait, seen: Observed) -> Observed:
         running = [name for name, sight in seen.each if sight.life is Life.RUNNING]
         if running and (luck := self.chance.random()) < 0.4:
             name = self.chance.choice(running)

@@ -45,7 +45,7 @@ def test_ipv6_is_twins_of_what_ipv4_has() -> None:
         ("barred6", "fd00:112:0:1::2"): "",
     }
     assert kernel.elements["services", "10.113.0.1 . tcp . 80"] == "goto endpoints-any-2"
-    net = balancing.members_set("default/default").partition("-")[2]
+    net = balancing.members_set("default/default", V4).partition("-")[2]
     assert kernel.chains[door] == [f"ip saddr @net-{net} accept", f"ip6 saddr @net6-{net} accept", "goto stranger"]
     assert kernel.chains["outside-tcp6-any-1"] == ["dnat ip6 to tcp dport . numgen random mod 1 map @outside-tcp6"]
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from agent.core import steps
+from agent.core import actions, steps
+from agent.core.observed import Desired, Failure, Life, Observed
 from agent.core.record import Exit, Record
-from agent.core.steps import Desired, Failure, Life, Observed
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -239,5 +239,5 @@ def test_next_step(observed: Observed, desired: Desired, step: str) -> None:
 def test_waits_name_their_moment() -> None:
     """A wait that only time ends says when: the runner sets its alarm by it."""
     waiting = steps.next_step(running(stop_asked_at=NOW - 4_000), STOP, NOW)
-    assert isinstance(waiting, steps.Wait)
+    assert isinstance(waiting, actions.Wait)
     assert waiting.until == NOW + 6_000

@@ -8,9 +8,9 @@ import pytest
 from agent.adapters.runtime import signal_number
 from agent.core import assignments, container, retry
 from agent.core.assignments import Assignments, Gap
+from agent.core.observed import Desired, Observed
 from agent.core.record import Exit, Record, from_json, to_json
 from agent.core.status import status_of
-from agent.core.steps import Desired, Observed
 from agent.errors import Refused
 from agent.node import memory_total
 from agent.outbox import Outbox
