@@ -22,9 +22,11 @@ RUN_PACKAGES=(
   python3-venv
 )
 TEST_PACKAGES=(
+  buildah   # a peer of the builder of images
   crun      # a peer of the runtime
   dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
+  docker-registry # a registry to pull from and push to
   iptables  # docker's daemon will not start without it
   lighttpd  # the server that the network's benchmark asks
   podman    # a peer of the image store
