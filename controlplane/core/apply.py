@@ -213,14 +213,14 @@ def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject)
     """Nothing would be overwritten: what people say has not changed since, or it is what is wanted already.
 
     Versions also rise when the system writes a status, which takes nothing away from anybody. The generation tells
-    whether the spec has changed since; labels and annotations raise none, and have to be the same.
+    whether the spec has changed since; what people say in `meta`, such as labels or the stack, raises none, and has to
+    be the same.
     """
     if before is None:
         return False
     if not diff.changes(before, _merged(before, wanted, "")):
         return True
-    spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
-    return spoken and wanted.meta.generation == before.meta.generation
+    return wanted.meta.generation == before.meta.generation and not diff.changes(before.meta, wanted.meta)
 
 
 # Results ----------------------------------------------------------------------------------------------------------

@@ -189,12 +189,14 @@ def test_an_exported_manifest_applies_while_only_the_system_has_written() -> Non
     assert decide([mine], there).results[0].action == api.APPLY_ACTION_CHANGED
 
 
-def test_an_exported_manifest_conflicts_when_somebody_has_changed_the_spec_or_the_labels() -> None:
+def test_an_exported_manifest_conflicts_when_somebody_has_changed_the_spec_or_the_meta() -> None:
+    """A file from before does not quietly move the object back to its old stack, either."""
     there = stored(service(replicas=3), version=7)
     mine = exported(there, image="hello:2", replicas=3)
     scaled = decide([service(replicas=5)], there).results[0].after
     labelled = decide([service(replicas=3, labels={"team": "blue"})], there).results[0].after
-    for changed in (scaled, labelled):
+    moved = decide([service(replicas=3, stack="shop")], there).results[0].after
+    for changed in (scaled, labelled, moved):
         changed.meta.version = 8
         with pytest.raises(
             errors.Outdated, match="is at version 8 now, and the change was made to version 7"
