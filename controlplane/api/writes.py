@@ -134,16 +134,16 @@ class Writes:
     def _applied(self, results: Sequence[deciding.Result], revision: int) -> pb.ApplyResponse:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
-        nodes = tuple(state.all(objects_pb2.Node).values())
-        names = {f"{one.meta.namespace}/{one.meta.name}" for one in state.all(objects_pb2.Service).values()}
-        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in results}
+        empty = warnings.emptied(state.all(objects_pb2.Node).values())
+        names = {kinds.qualified(one) for one in state.all(objects_pb2.Service).values()}
+        names |= {kinds.qualified(one.after) for one in results}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, nodes=nodes, services=names),
+                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=names),
                     before=kinds.wrap(result.before) if result.before is not None else None,
                 )
                 for result in results
