@@ -18,7 +18,7 @@ from controlplane.core import ask as asking
 from controlplane.core import attributes, neighbourhood
 from controlplane.core import fleet as fleets
 from controlplane.core.ask import Ask
-from protos import schema, units
+from protos import taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 NODE_STATE_WORDS: Mapping[int, str] = {
@@ -96,7 +96,7 @@ def _refusing(node: pb.Node, ask: Ask) -> pb.Taint | None:
 
 
 def _refuses(taint: pb.Taint, ask: Ask) -> bool:
-    prefers = asking.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE
+    prefers = taints.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE
     return not prefers and not asking.stands(ask.tolerations, taint)
 
 
@@ -107,16 +107,10 @@ def _taints_stood(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
     return mask
 
 
-def taint_words(taint: pb.Taint) -> str:
-    """`gpu=a100:no-schedule`, as it is written on a command line."""
-    effect = schema.enum_word(pb.TaintEffect.DESCRIPTOR, asking.effect_of(taint))
-    return f"{taint.key}{f'={taint.value}' if taint.value else ''}:{effect}"
-
-
 def _taints_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
     taint = _refusing(fleet.nodes[row], ask)
     assert taint is not None, "asked about a node that takes it"
-    return f"taint {taint_words(taint)} is not tolerated"
+    return f"taint {taints.words(taint)} is not tolerated"
 
 
 # Room -----------------------------------------------------------------------------------------------------------------
