@@ -75,7 +75,7 @@ class Writes:
                 others=pruning.others(self._others()),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
-                asked_by=telling.actor(actor),
+                asked_by=actor,
             )
             changes: Sequence[plan.Change] = (*decision.changes, *pruning.changes)
             deciding.check_size(changes)
@@ -195,9 +195,7 @@ class Writes:
             if not isinstance(value, objects_pb2.Service):
                 raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
             known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
-            wish = rollout_edits.Wish(
-                known=known, revision=request.revision, asked_by=telling.actor(actor), now_ms=self._now_ms()
-            )
+            wish = rollout_edits.Wish(known=known, revision=request.revision, asked_by=actor, now_ms=self._now_ms())
             changed, said = rollout_edits.change(value, request.action, wish)
             return changed
 
@@ -325,9 +323,7 @@ class Writes:
 
     def _told(self, value: kinds.StoredObject, reason: str, message: str, actor: str) -> objects_pb2.Event:
         """The event that tells what a person has done."""
-        return events.of_person(
-            value, reason, message, actor=telling.actor(actor), suffix=self._new_id(), now_ms=self._now_ms()
-        )
+        return events.of_person(value, reason, message, actor=actor, suffix=self._new_id(), now_ms=self._now_ms())
 
     async def _commit(self, changes: Sequence[api.Change], told: Sequence[objects_pb2.Event] = ()) -> int:
         """Stores the changes, and what is told of them in the same transaction, as far as there is room."""

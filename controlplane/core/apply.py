@@ -100,9 +100,7 @@ def decide(
         raise _of_refusals(refusals)
     merged = [_merged(existing.get(identity(value)), value, asked_by) for value in wanted]
     results = tuple(_result(existing.get(identity(one)), one, now_ms=now_ms, new_id=new_id) for one in merged)
-    decision = Decision(results=results)
-    check_size(decision.changes)
-    return decision
+    return Decision(results=results)
 
 
 def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: int) -> kinds.StoredObject:
