@@ -6,18 +6,16 @@ lower priority slips in between. And what ends already is waited for before anyb
 to it: each victim has a lower priority than whoever took its place.
 """
 
-import bisect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from controlplane.core import ask as asking
 from controlplane.core import demand as demands
-from controlplane.core import disruption, filters, plan, tasks
+from controlplane.core import disruption, fewest, filters, plan, tasks
 from controlplane.core import fleet as fleets
 from controlplane.core.ask import Ask
 from protos import states
@@ -29,12 +27,6 @@ REASON = "Preempted"
 """Why a victim ended, whatever its agent says of its end."""
 MOST_WAYS = 100
 """Nodes that are compared for one task; in a larger cluster the fewest victims are the fewest among so many nodes."""
-COMPARED = 64
-"""Tasks of a node, those that are alike counted once or twice, among which every pair is tried."""
-
-_IsEnough: TypeAlias = Callable[[Sequence[pb.Task]], bool]
-_Kind: TypeAlias = tuple[object, ...]
-"""What decides what the end of a task brings and takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +122,13 @@ class Preemption:
         ending = [task for task in here if not tasks.is_live(task) or task.meta.id in self._gone]
         ending.sort(key=self._order)
         if self._fits(row, ask, ending):
-            may_do = self._may_do(row, ask, (), ending)
-            awaited = self._fewest(ending, ending, may_do, lambda chosen: self._fits(row, ask, chosen))
+            awaited = fewest.find(
+                ending,
+                ending,
+                kind_of=self._kind,
+                may_do=self._may_do(row, ask, (), ending),
+                is_enough=lambda chosen: self._fits(row, ask, chosen),
+            )
             return Way(row=row, victims=(), ending=awaited or ())
         if self._made >= MOST_AT_ONCE:
             return None
@@ -143,8 +140,13 @@ class Preemption:
         def is_enough(chosen: Sequence[pb.Task]) -> bool:
             return self._within_budgets(chosen) and self._fits(row, ask, [*ending, *chosen])
 
-        may_do = self._may_do(row, ask, ending, lower)
-        victims = self._fewest(lower, self._affordable(lower), may_do, is_enough)
+        victims = fewest.find(
+            lower,
+            self._affordable(lower),
+            kind_of=self._kind,
+            may_do=self._may_do(row, ask, ending, lower),
+            is_enough=is_enough,
+        )
         return None if victims is None else Way(row=row, victims=victims, ending=ending)
 
     def _order(self, task: pb.Task) -> tuple[int, int, str]:
@@ -172,42 +174,8 @@ class Preemption:
         places = int(fleet.free_tasks[row]) + len(ending)
         return lambda size: places + size > 0 and all(sum(most[:size]) >= lacking for lacking, most in missing)
 
-    def _fewest(
-        self,
-        lower: Sequence[pb.Task],
-        affordable: Sequence[pb.Task],
-        may_do: Callable[[int], bool],
-        is_enough: _IsEnough,
-    ) -> Sequence[pb.Task] | None:
-        """One or two tasks when they are enough; else as many in order as it takes, without those that are not needed.
-
-        Exact up to two. Beyond that a smaller set may exist: to look for it costs more than it is worth.
-        """
-        for size in (1, 2):
-            if may_do(size):
-                for chosen in self._differing(lower, size):
-                    if is_enough(chosen):
-                        return chosen
-        return _as_many_as_it_takes(affordable, is_enough)
-
-    def _differing(self, lower: Sequence[pb.Task], size: int) -> Iterator[Sequence[pb.Task]]:
-        """Every choice of so many tasks but for those that bring the same as an earlier one, in order."""
-        numbers, few = Counter[_Kind](), list[tuple[_Kind, pb.Task]]()
-        for task in lower:
-            kind = self._kind(task)
-            numbers[kind] += 1
-            if numbers[kind] <= size:
-                few.append((kind, task))
-        if size > 1 and len(few) > COMPARED:
-            return
-        seen = set[frozenset[tuple[_Kind, int]]]()
-        for chosen in itertools.combinations(few, size):
-            kinds = frozenset(Counter(kind for kind, _ in chosen).items())
-            if kinds not in seen:
-                seen.add(kinds)
-                yield [task for _, task in chosen]
-
-    def _kind(self, task: pb.Task) -> _Kind:
+    def _kind(self, task: pb.Task) -> tuple[object, ...]:
+        """What decides what its end brings and takes."""
         granted = frozenset((name, len(one.ids)) for name, one in task.granted.items()) if task.granted else None
         return task.revision_id, *_key(task), tasks.is_ready(task), granted
 
@@ -297,19 +265,6 @@ def stops(way: Way, task: pb.Task, now_ms: int) -> Iterator[plan.Write]:
             assert isinstance(stop.value, pb.Task), "a stopped task is a task"
             stop.value.status.reason, stop.value.status.message = REASON, why
             yield stop
-
-
-def _as_many_as_it_takes(pool: Sequence[pb.Task], is_enough: _IsEnough) -> Sequence[pb.Task] | None:
-    if not is_enough(pool):
-        return None
-    # What is enough stays so with more of them.
-    number = bisect.bisect_left(range(len(pool)), True, key=lambda number: is_enough(pool[:number]))
-    chosen = list(pool[:number])
-    for task in reversed(chosen.copy()):  # the highest priority is spared first
-        spared = [one for one in chosen if one is not task]
-        if is_enough(spared):
-            chosen = spared
-    return chosen
 
 
 def _is_enough(free: int, needed: int) -> bool:
