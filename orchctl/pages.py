@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from orchctl import around, health, phrases, safety, tables, terminal, words
 from orchctl.tables import View
-from protos import containers, families, kinds, schema, units
+from protos import containers, families, kinds, schema, taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
@@ -97,7 +97,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Users", safety.users_of_node(description)),
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
-            ("Taints", ", ".join(map(phrases.taint, value.spec.taints))),
+            ("Taints", ", ".join(map(taints.words, value.spec.taints))),
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]

@@ -184,12 +184,6 @@ def event_object(about: pb.EventObject) -> str:
     return f"{about.kind}/{about.name}"
 
 
-def taint(value: pb.Taint) -> str:
-    """`gpu=a100:no-schedule`."""
-    effect = _word(value, "effect", pb.TAINT_EFFECT_NO_SCHEDULE)
-    return f"{value.key}{f'={value.value}' if value.value else ''}:{effect}"
-
-
 def granted(things: Mapping[str, pb.GrantedResources]) -> str:
     """`gpu 0, 1`."""
     return "; ".join(f"{name} {', '.join(one.ids)}" for name, one in sorted(things.items()))

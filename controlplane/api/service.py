@@ -17,7 +17,7 @@ from controlplane.api.reads import Reads
 from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
-from controlplane.core import scheduler
+from controlplane.core import scheduler, telling
 from controlplane.images import ClusterImages
 from controlplane.store.cache import Cache
 from protos import headers, kinds
@@ -146,7 +146,7 @@ def _actor(context: rpc.Context) -> str:
     """Who the caller says that it is. Nobody has verified it."""
     for key, value in context.invocation_metadata() or ():
         if key == headers.ACTOR:
-            return value if isinstance(value, str) else value.decode(errors="replace")
+            return telling.actor(value if isinstance(value, str) else value.decode(errors="replace"))
     return ""
 
 

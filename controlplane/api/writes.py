@@ -75,7 +75,7 @@ class Writes:
                 others=pruning.others(self._others()),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
-                asked_by=telling.actor(actor),
+                asked_by=actor,
             )
             changes: Sequence[plan.Change] = (*decision.changes, *pruning.changes)
             deciding.check_size(changes)
@@ -134,16 +134,16 @@ class Writes:
     def _applied(self, results: Sequence[deciding.Result], revision: int) -> pb.ApplyResponse:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
-        nodes = tuple(state.all(objects_pb2.Node).values())
-        names = {f"{one.meta.namespace}/{one.meta.name}" for one in state.all(objects_pb2.Service).values()}
-        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in results}
+        empty = warnings.emptied(state.all(objects_pb2.Node).values())
+        names = {kinds.qualified(one) for one in state.all(objects_pb2.Service).values()}
+        names |= {kinds.qualified(one.after) for one in results}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, nodes=nodes, services=names),
+                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=names),
                     before=kinds.wrap(result.before) if result.before is not None else None,
                 )
                 for result in results
@@ -195,9 +195,7 @@ class Writes:
             if not isinstance(value, objects_pb2.Service):
                 raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
             known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
-            wish = rollout_edits.Wish(
-                known=known, revision=request.revision, asked_by=telling.actor(actor), now_ms=self._now_ms()
-            )
+            wish = rollout_edits.Wish(known=known, revision=request.revision, asked_by=actor, now_ms=self._now_ms())
             changed, said = rollout_edits.change(value, request.action, wish)
             return changed
 
@@ -277,8 +275,8 @@ class Writes:
         self,
         reference: pb.ObjectReference,
         edit: Callable[[kinds.StoredObject], kinds.StoredObject | None],
-        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]] = telling.of_change,
-        actor: str = "",
+        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]],
+        actor: str,
     ) -> Written:
         """Stores what `edit` makes of the object; None removes it. `told` says it in a word and a sentence."""
         for _ in range(ATTEMPTS):
@@ -325,9 +323,7 @@ class Writes:
 
     def _told(self, value: kinds.StoredObject, reason: str, message: str, actor: str) -> objects_pb2.Event:
         """The event that tells what a person has done."""
-        return events.of_person(
-            value, reason, message, actor=telling.actor(actor), suffix=self._new_id(), now_ms=self._now_ms()
-        )
+        return events.of_person(value, reason, message, actor=actor, suffix=self._new_id(), now_ms=self._now_ms())
 
     async def _commit(self, changes: Sequence[api.Change], told: Sequence[objects_pb2.Event] = ()) -> int:
         """Stores the changes, and what is told of them in the same transaction, as far as there is room."""

@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controlplane.controllers.dependencies import waits_for
-from controlplane.core import addresses, dependencies, eligibility, garbage, image_names, plan, published, replicated
+from controlplane.core import (
+    addresses,
+    dependencies,
+    eligibility,
+    garbage,
+    image_names,
+    lookup,
+    plan,
+    published,
+    replicated,
+)
 from controlplane.store.snapshots import Change, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
@@ -25,7 +35,7 @@ class Services:
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
             concerned = {node.meta.id, *_draining(snapshot), *(one.meta.id for one in _tainted(snapshot))}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
-            return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
+            return {kinds.service_of(task) for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
             return []
         return [
@@ -36,7 +46,7 @@ class Services:
         ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        return [_key(service) for service in snapshot.all(pb.Service).values()]
+        return [kinds.qualified(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
         draining, tainted = _draining(snapshot), _tainted(snapshot)
@@ -62,7 +72,9 @@ class Services:
         return {family: self._give_of(family, snapshot, keys) for family in self._ranges}
 
     def _give_of(self, family: Family, snapshot: Snapshot, keys: frozenset[str]) -> dict[str, str]:
-        wanting = [key for key in sorted(keys) if (one := _find(snapshot, key)) and addresses.wanted(one, family)]
+        wanting = [
+            key for key in sorted(keys) if (one := lookup.service_at(snapshot, key)) and addresses.wanted(one, family)
+        ]
         if not wanting:
             return {}
         taken = {family.get(service.status, "address") for service in snapshot.all(pb.Service).values()}
@@ -79,7 +91,7 @@ class Services:
         given: Mapping[Family, str],
         now_ms: int,
     ) -> plan.Plan:
-        service = _find(snapshot, key)
+        service = lookup.service_at(snapshot, key)
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
@@ -134,8 +146,8 @@ class Garbage:
         return [] if _is_own_status(change) else service_keys(change)
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        tasks = {f"{task.meta.namespace}/{task.service}" for task in snapshot.all(pb.Task).values()}
-        return tasks | {f"{one.meta.namespace}/{one.service}" for one in snapshot.all(pb.Revision).values()}
+        tasks = {kinds.service_of(task) for task in snapshot.all(pb.Task).values()}
+        return tasks | {kinds.service_of(one) for one in snapshot.all(pb.Revision).values()}
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - garbage has no clock
         return plan.join(self._plan_one(snapshot, key) for key in sorted(keys))
@@ -165,9 +177,9 @@ def service_keys(change: Change) -> Iterable[str]:
     value = change.after or change.before
     match value:
         case pb.Service():
-            return [_key(value)]
+            return [kinds.qualified(value)]
         case pb.Task() | pb.Revision():
-            return [f"{value.meta.namespace}/{value.service}"]
+            return [kinds.service_of(value)]
         case _:
             return []
 
@@ -180,7 +192,7 @@ def _draining(snapshot: Snapshot) -> frozenset[str]:
 def _global_keys(snapshot: Snapshot) -> set[str]:
     """The services that any node may get a task of."""
     services = snapshot.all(pb.Service).values()
-    return {_key(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
+    return {kinds.qualified(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
 
 
 def _digest(snapshot: Snapshot, image: str) -> str:
@@ -201,22 +213,13 @@ def _takes_tasks(node: pb.Node) -> bool:
     return node.status.state == pb.NODE_STATE_READY and node.spec.availability == pb.AVAILABILITY_ACTIVE
 
 
-def _key(service: pb.Service) -> str:
-    return f"{service.meta.namespace}/{service.meta.name}"
-
-
-def _find(snapshot: Snapshot, key: str) -> pb.Service | None:
-    namespace, name = key.split("/")
-    return snapshot.get(pb.Service, name, namespace=namespace)
-
-
 def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:
     """When a service goes, others may have been waiting for the address that it had."""
     if change.after is not None or not isinstance(change.before, pb.Service):
         return []
     had = families.told(change.before.status, "address")
     return [
-        _key(service)
+        kinds.qualified(service)
         for service in (snapshot.all(pb.Service).values() if had else ())
         if any(addresses.wanted(service, family) for family in had)
     ]
@@ -248,4 +251,6 @@ def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:
     if not ports:
         return []
     services = snapshot.all(pb.Service).values()
-    return [_key(one) for one in services if ports & published.on_every_node(one.spec.template.container.ports)]
+    return [
+        kinds.qualified(one) for one in services if ports & published.on_every_node(one.spec.template.container.ports)
+    ]

@@ -100,9 +100,7 @@ def decide(
         raise _of_refusals(refusals)
     merged = [_merged(existing.get(identity(value)), value, asked_by) for value in wanted]
     results = tuple(_result(existing.get(identity(one)), one, now_ms=now_ms, new_id=new_id) for one in merged)
-    decision = Decision(results=results)
-    check_size(decision.changes)
-    return decision
+    return Decision(results=results)
 
 
 def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: int) -> kinds.StoredObject:
@@ -213,14 +211,14 @@ def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject)
     """Nothing would be overwritten: what people say has not changed since, or it is what is wanted already.
 
     Versions also rise when the system writes a status, which takes nothing away from anybody. The generation tells
-    whether the spec has changed since; labels and annotations raise none, and have to be the same.
+    whether the spec has changed since; what people say in `meta`, such as labels or the stack, raises none, and has to
+    be the same.
     """
     if before is None:
         return False
     if not diff.changes(before, _merged(before, wanted, "")):
         return True
-    spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
-    return spoken and wanted.meta.generation == before.meta.generation
+    return wanted.meta.generation == before.meta.generation and not diff.changes(before.meta, wanted.meta)
 
 
 # Results ----------------------------------------------------------------------------------------------------------

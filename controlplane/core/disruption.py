@@ -5,10 +5,9 @@ The rule: only tasks that do their work count. To take one that is not ready tak
 Examples, of 4 replicas: `maxUnavailable: 1`, all ready → 1; one not ready → 0. `minAvailable: 75%`, all ready → 1.
 """
 
-import math
 from collections.abc import Collection
 
-from controlplane.core import tasks
+from controlplane.core import amounts, tasks
 from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT_UNAVAILABLE = 1
@@ -22,17 +21,11 @@ def allowed(service: pb.Service | None, members: Collection[pb.Task]) -> int:
     wanted = _wanted(service, members)
     policy = service.spec.disruption
     if policy.min_available:
-        return max(0, ready - part(policy.min_available, wanted, up=True))
-    unavailable = part(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
+        return max(0, ready - amounts.of(policy.min_available, wanted, up=True))
+    unavailable = (
+        amounts.of(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
+    )
     return max(0, unavailable - max(0, wanted - ready))
-
-
-def part(text: str, whole: int, *, up: bool) -> int:
-    """`2` → 2; `25%` of 10 → 2 rounded down, 3 rounded up."""
-    if not text.endswith("%"):
-        return int(text)
-    hundredfold = int(text[:-1]) * whole
-    return math.ceil(hundredfold / 100) if up else hundredfold // 100
 
 
 def _wanted(service: pb.Service, members: Collection[pb.Task]) -> int:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, ask, plan, relations
+from controlplane.core import apply, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import kinds, schema
+from protos import kinds, taints
 from protos.orch.v1 import objects_pb2 as pb
 
 ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
@@ -57,10 +57,10 @@ def update_node(
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
     Words(add=set_labels, remove=remove_labels).apply(updated.meta.labels)
-    taints = taints_after(updated.spec.taints, set_taints, remove_taints)
-    if taints != list(updated.spec.taints):
+    after = taints_after(updated.spec.taints, set_taints, remove_taints)
+    if after != list(updated.spec.taints):
         del updated.spec.taints[:]
-        updated.spec.taints.extend(taints)
+        updated.spec.taints.extend(after)
     return _checked(node, updated, now_ms)
 
 
@@ -90,7 +90,7 @@ def taints_after(before: Iterable[pb.Taint], setting: Iterable[pb.Taint], remove
     """The taints of a node without those of `removed` (`key` or `key:effect`), and with those that are set."""
 
     def mark(taint: pb.Taint) -> tuple[str, str]:
-        return taint.key, schema.enum_word(pb.TaintEffect.DESCRIPTOR, ask.effect_of(taint))
+        return taint.key, taints.effect_word(taint)
 
     gone = set(removed)
     kept = {mark(one): one for one in before if one.key not in gone and ":".join(mark(one)) not in gone}

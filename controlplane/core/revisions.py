@@ -5,11 +5,13 @@ again, so that `undo` goes back to the very tasks of it. `number` therefore says
 is in the order in which they were rolled out last.
 
     apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
+
+What a revision changes is told to everybody who may read the history: values that may be passwords stay out of it.
 """
 
 from collections.abc import Collection, Iterator
 
-from controlplane.core import plan
+from controlplane.core import plan, rollout
 from manifests import defaults, diff
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -20,9 +22,9 @@ MAX_CHANGES = 8
 def present(service: pb.Service, revisions: Collection[pb.Revision]) -> pb.Revision | None:
     """The revision whose tasks the service is to have, as its leader has decided; None before it has any."""
     by_id = {revision.meta.id: revision for revision in revisions}
-    rollout = service.status.rollout
-    backwards = rollout.state in {pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_ROLLED_BACK}
-    found = by_id.get(rollout.stable_revision_id) if backwards else by_id.get(service.status.revision_id)
+    status = service.status
+    backwards = status.rollout.state in rollout.BACKWARDS
+    found = by_id.get(status.rollout.stable_revision_id if backwards else status.revision_id)
     return found or max(revisions, key=order, default=None)
 
 
@@ -76,7 +78,7 @@ def current(
 def _changes(before: pb.Revision | None, spec: pb.ServiceSpec) -> list[str]:
     if before is None:
         return []
-    lines = list(diff.changes(before.written, spec.template))
+    lines = diff.discreet_changes(before.written, spec.template)
     if not lines and before.restarted_at != spec.restarted_at:
         return ["restarted"]
     more = len(lines) - MAX_CHANGES
@@ -103,14 +105,12 @@ def annotated(
 
 
 def _outcome(status: pb.RolloutStatus, control: pb.RolloutControl) -> pb.RevisionOutcome.ValueType:
-    match status.state:
-        case pb.ROLLOUT_STATE_COMPLETED:
-            return pb.REVISION_OUTCOME_COMPLETED
-        case pb.ROLLOUT_STATE_ROLLING_BACK | pb.ROLLOUT_STATE_ROLLED_BACK:
-            aborted = control.aborted_revision_id == status.revision_id
-            return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
-        case _:
-            return pb.REVISION_OUTCOME_ROLLING
+    if status.state == rollout.COMPLETED:
+        return pb.REVISION_OUTCOME_COMPLETED
+    if status.state in rollout.BACKWARDS:
+        aborted = control.aborted_revision_id == status.revision_id
+        return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
+    return pb.REVISION_OUTCOME_ROLLING
 
 
 def outdated(service: pb.Service, revisions: Collection[pb.Revision], in_use: Collection[str]) -> list[plan.Remove]:

@@ -1,9 +1,7 @@
 """What a person has done to an object, as an event tells it: one word and one sentence.
 
-The rule: values of variables stay out of it, since an environment may hold passwords.
+The rule: values of variables and headers stay out of it, since they may be passwords.
 """
-
-from collections.abc import Sequence
 
 from controlplane.core.apply import Result
 from manifests import diff
@@ -45,7 +43,8 @@ def of_apply(result: Result) -> tuple[str, str]:
         case api.APPLY_ACTION_PRUNED:
             return "Pruned", f"it is not in the files of stack {result.after.meta.stack} any more"
         case _:
-            return "Changed", _changes(result.changes)
+            assert result.before is not None, "what is changed was there before"
+            return "Changed", _changes(result.before, result.after)
 
 
 def of_rollout(action: api.RolloutAction.ValueType, said: str) -> tuple[str, str]:
@@ -65,21 +64,15 @@ def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     return "Labelled", "its labels were changed"
 
 
-def of_change(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
-    """Whatever it was."""
-    return "Changed", _changes(diff.changes(before, after)) or "it was changed"
-
-
 def of_meta(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
-    changes = _changes(diff.changes(before, after))
-    return ("Labelled" if before.meta.labels != after.meta.labels else "Annotated"), changes
+    return ("Labelled" if before.meta.labels != after.meta.labels else "Annotated"), _changes(before, after)
 
 
 def of_delete(before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
     return "Deleted", "its tasks are told to stop" if isinstance(before, pb.Service) else "it was removed"
 
 
-def _changes(lines: Sequence[str]) -> str:
-    shown = [line.partition(":")[0] if ".env." in line.partition(":")[0] else line for line in lines[:MAX_CHANGES]]
-    more = len(lines) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+def _changes(before: kinds.StoredObject, after: kinds.StoredObject) -> str:
+    lines = diff.discreet_changes(before, after)
+    more = len(lines) - MAX_CHANGES
+    return "; ".join(lines[:MAX_CHANGES]) + (f"; and {more} more" if more > 0 else "")

@@ -72,12 +72,12 @@ def _in_files(paths: tuple[str, ...], settings: options.Settings) -> Iterable[co
     objects = list(reversed(apply.read(paths, settings)))
     services = [value for value in objects if isinstance(value, pb.Service)]
     graph = dependencies.graph_of(services)
-    order = dependencies.dependents_first(map(dependencies.key, services), graph)
+    order = dependencies.dependents_first(map(kinds.qualified, services), graph)
     places = {key: place for place, key in enumerate(order)}
     objects.sort(
         key=lambda value: (
             kinds.of(value).name == "network",
-            places[dependencies.key(value)] if isinstance(value, pb.Service) else len(places),
+            places[kinds.qualified(value)] if isinstance(value, pb.Service) else len(places),
         )
     )
     return [_reference(kinds.of(value), value.meta.name, value.meta.namespace) for value in objects]
