@@ -193,20 +193,26 @@ def load_exit(root: str, container: str) -> Exit | None:
     return None if fields is None else Exit(**fields)
 
 
-def load_config(folder: str) -> dict[str, Any]:
-    """The configuration that a container was asked for with; empty when it is not there, or not whole."""
+def load_config(folder: str, *, naming: str = "") -> dict[str, Any]:
+    """The configuration that a container was asked for with; empty when it is not there, or not whole.
+
+    Likewise when it has nothing of the name that is looked for, which is seen without reading it as a whole.
+    """
     try:
-        return _read(os.path.join(folder, CONFIG_FILE)) or {}
+        return _read(os.path.join(folder, CONFIG_FILE), naming=naming) or {}
     except ValueError:
         return {}
 
 
-def _read(path: str) -> dict[str, Any] | None:
+def _read(path: str, *, naming: str = "") -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:
-            fields = json.load(file)
+        with open(path, "rb", buffering=0) as file:
+            text = file.readall() or b""
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if naming.encode() not in text:  # we wrote it (`text`), and names of plain letters as they are
+        return None
+    fields = json.loads(text)
     assert isinstance(fields, dict), path
     return fields
 
