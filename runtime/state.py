@@ -105,8 +105,10 @@ def write_beside(path: str, value: Any) -> None:
 
 
 def write_new(path: str, value: Any) -> None:
-    """Write a file that nobody reads yet, into the space that `reserve` took if it did."""
-    write_text(path, text(values.asdict(value) if isinstance(value, State | Exit) else value))
+    """Write a file that nobody reads yet, into the space that `reserve` took if it did. Bytes are its text."""
+    if not isinstance(value, bytes):
+        value = text(values.asdict(value) if isinstance(value, State | Exit) else value).encode()
+    _write_bytes(path, value)
 
 
 def text(value: Any) -> str:
@@ -116,7 +118,10 @@ def text(value: Any) -> str:
 
 def write_text(path: str, content: str) -> None:
     """Likewise, when its text is known."""
-    data = content.encode()
+    _write_bytes(path, content.encode())
+
+
+def _write_bytes(path: str, data: bytes) -> None:
     with errors.step("write state"):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -210,7 +215,7 @@ def _read(path: str, *, naming: str = "") -> dict[str, Any] | None:
             text = file.readall() or b""
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if naming.encode() not in text:  # we wrote it (`text`), and names of plain letters as they are
+    if naming.encode() not in text and b"\\" not in text:  # which any letter of a name may be written with
         return None
     fields = json.loads(text)
     assert isinstance(fields, dict), path
