@@ -50,6 +50,7 @@ class Launched:
     def __init__(self, layout: Layout, *, now_ms: Callable[[], int]) -> None:
         self._layout = layout
         self._root = str(layout.run)
+        self._groups = cgroups.current_layout()  # looked at once: the list of mounts grows with the tasks
         self._now_ms = now_ms
         self._launcher: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,7 +130,7 @@ class Launched:
                 held.monitor.close()
             held.ended.cancel()
         try:
-            await asyncio.to_thread(client.delete, self._root, container_id, force=True)
+            await asyncio.to_thread(client.delete, self._root, container_id, force=True, layout=self._groups)
         except (errors.ContainerError, OSError) as error:
             raise Temporary(f"the container was not removed: {error}", reason="CleanupFailed") from error
 
@@ -141,7 +142,7 @@ class Launched:
         return await MonitorExec.start(connection, start, environment=self._config(container_id)["process"]["env"])
 
     async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
-        return await asyncio.to_thread(_usage, self._root, container_ids)
+        return await asyncio.to_thread(_usage, self._root, self._groups, container_ids)
 
     # Network namespaces, which the launcher makes because it is the one that may fork
 
@@ -227,12 +228,11 @@ class Launched:
             await asyncio.to_thread(process.wait)
 
 
-def _usage(root: str, container_ids: Iterable[str]) -> dict[str, Usage]:
-    """How the cgroups are laid out is looked at once: the list of mounts grows with the tasks."""
-    layout, found = cgroups.current_layout(), {}
+def _usage(root: str, groups: cgroups.Layout, container_ids: Iterable[str]) -> dict[str, Usage]:
+    found = {}
     for container_id in container_ids:
         with contextlib.suppress(errors.UnknownContainer):  # it has just ended
-            stats = cgroups.existing(layout, state.load(root, container_id).cgroups_path).stats()
+            stats = cgroups.existing(groups, state.load(root, container_id).cgroups_path).stats()
             found[container_id] = Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
     return found
 
