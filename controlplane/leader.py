@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from controlplane.controllers import dependencies, events, expiry, nodes, reporting, scheduling, services
+from controlplane.controllers import dependencies, drains, events, expiry, nodes, reporting, scheduling, services
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
 from controlplane.core import scheduler
@@ -64,6 +64,7 @@ async def lead(
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(),
+        drains.Drains(),
         services.Services(world.suffixes, world.ranges.services),
         services.Garbage(),
         dependencies.Dependencies(),

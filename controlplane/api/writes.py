@@ -218,6 +218,7 @@ class Writes:
                 remove_labels=request.remove_labels,
                 set_taints=request.set_taints,
                 remove_taints=request.remove_taints,
+                deadline_ms=request.deadline_ms if request.HasField("deadline_ms") else None,
                 now_ms=self._now_ms(),
             )
 

@@ -163,6 +163,8 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
     if before is None:
         yield _normal(after, "Joined", "it has joined the cluster")
         return
+    if after.status.HasField("drain") and not after.status.drain.left and _was_full(before):
+        yield _normal(after, "Emptied", "it is drained: it has no tasks any more")
     if before.status.state == after.status.state:
         return
     match after.status.state:
@@ -174,6 +176,10 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
             yield _warning(after, "Down", after.status.message)
         case _:
             pass
+
+
+def _was_full(node: pb.Node) -> bool:
+    return not node.status.HasField("drain") or node.status.drain.left > 0
 
 
 def _normal(value: kinds.StoredObject, reason: str, message: str) -> Happening:

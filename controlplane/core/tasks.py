@@ -49,8 +49,12 @@ def make(
     suffix: str,
     now_ms: int,
     waits_for: str = "",
+    replaces: str = "",
 ) -> pb.Task:
-    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared."""
+    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared.
+
+    `replaces`: the id of the task that is moved by making this one.
+    """
     name = f"{service.meta.name}-{place.word}-{suffix}"
     return pb.Task(
         meta=pb.Meta(
@@ -69,6 +73,7 @@ def make(
         target_node_id=place.node_id,
         desired_state=pb.DESIRED_STATE_READY if waits_for else pb.DESIRED_STATE_RUNNING,
         waits_for=waits_for,
+        replaces=replaces,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
     )

@@ -804,10 +804,13 @@ class UpdateNodeRequest(_message.Message):
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
     SET_TAINTS_FIELD_NUMBER: _builtins.int
     REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _objects_pb2.Availability.ValueType
     """UNSPECIFIED leaves it as it is."""
+    deadline_ms: _builtins.int
+    """With DRAIN: milliseconds after which its tasks are stopped, whatever their services allow. Left out: never."""
     @_builtins.property
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -829,12 +832,15 @@ class UpdateNodeRequest(_message.Message):
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
         set_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
         remove_taints: _abc.Iterable[_builtins.str] | None = ...,
+        deadline_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "availability", b"availability", "deadline_ms", b"deadline_ms", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
+    _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
 
 Global___UpdateNodeRequest: _TypeAlias = UpdateNodeRequest  # noqa: Y015
 

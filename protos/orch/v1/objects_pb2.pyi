@@ -2363,6 +2363,7 @@ class Task(_message.Message):
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2377,6 +2378,10 @@ class Task(_message.Message):
     """The only node that takes it: a task of a global service belongs to its node."""
     waits_for: _builtins.str
     """What it waits for while it is held at READY, for people: `database to be ready`."""
+    replaces: _builtins.str
+    """The id of the task of its slot that it was made for, which is moved to another node: that one stops as soon as this
+    one is ready.
+    """
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2403,10 +2408,11 @@ class Task(_message.Message):
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
         waits_for: _builtins.str = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2644,8 +2650,11 @@ class NodeSpec(_message.Message):
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
     """Whether it takes tasks, and keeps those that it has."""
+    drain_deadline: _builtins.int
+    """Set by `orchctl node drain --deadline`: from then on its tasks are stopped, whatever their services allow."""
     @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
         """What keeps tasks away that do not tolerate it."""
@@ -2655,10 +2664,11 @@ class NodeSpec(_message.Message):
         *,
         availability: Global___Availability.ValueType = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
+        drain_deadline: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline", b"drain_deadline", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2701,6 +2711,7 @@ class NodeStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
@@ -2709,6 +2720,10 @@ class NodeStatus(_message.Message):
     """The range of addresses that its tasks get, such as `10.200.3.0/24`."""
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
+    @_builtins.property
+    def drain(self) -> Global___DrainStatus:
+        """How far it is drained. Only while `availability` is drain."""
+
     def __init__(
         self,
         *,
@@ -2717,14 +2732,45 @@ class NodeStatus(_message.Message):
         message: _builtins.str = ...,
         description: Global___NodeDescription | None = ...,
         subnet: _builtins.str = ...,
+        drain: Global___DrainStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class DrainStatus(_message.Message):
+    """How far a node is drained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    observed_generation: _builtins.int
+    """The generation of the node's spec that this tells of."""
+    left: _builtins.int
+    """Tasks that have not ended there."""
+    message: _builtins.str
+    """One sentence: how many are left, who holds it up, and why."""
+    def __init__(
+        self,
+        *,
+        observed_generation: _builtins.int = ...,
+        left: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "message", b"message", "observed_generation", b"observed_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainStatus: _TypeAlias = DrainStatus  # noqa: Y015
 
 @_typing.final
 class NodeDescription(_message.Message):
