@@ -1,7 +1,7 @@
 """Which tasks of a service leave their nodes now: nodes that are drained, or have a taint that drives them out.
 
-Two rules. Where the service lets two tasks stand in a slot, the task stays until another one works in its place; else it
-stops first, and no more of them at a time than `disruption` allows. And a deadline is kept: from then on nothing is
+Two rules. Where the service lets two tasks stand in a slot, the task stays until another one works in its place; else
+it stops first, and no more of them at a time than `disruption` allows. And a deadline is kept: from then on nothing is
 waited for.
 
     web-1 on n1, n1 is drained ─► web-1' is made, and placed on n2 ─► web-1' is ready ─► web-1 is told to stop

@@ -67,7 +67,9 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     changes += [*filling, *_move(course, departures, situation, suffixes)]
     status = _status(situation, course, target)
     changes += [status] if status is not None else []
-    return plan.Plan(changes=tuple(changes), wake_at=plan.earliest([judged_at, rests_until, wake_at, departures.wake_at]))
+    return plan.Plan(
+        changes=tuple(changes), wake_at=plan.earliest([judged_at, rests_until, wake_at, departures.wake_at])
+    )
 
 
 def _why(service: pb.Service) -> str:

@@ -44,6 +44,7 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
 from tests.sim.crowd_plants import CROWD_PLANTS
+from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
@@ -358,4 +359,5 @@ PLANTS = (
         hint=1,
     ),
     *CROWD_PLANTS,
+    *DISRUPTION_PLANTS,
 )

@@ -14,6 +14,7 @@ from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import placement_rules, rollout_rules, told
 from tests.sim.crowd_rules import CrowdRules
+from tests.sim.disruption_rules import DisruptionRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -37,6 +38,7 @@ class Rules:
         self.network = NetworkRules()
         self.placement = placement_rules.PlacementRules()
         self.crowds = CrowdRules()
+        self.disruption = DisruptionRules()
         self._story = story
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
         self._double_since: dict[Slot, float] = {}
@@ -58,6 +60,7 @@ class Rules:
             spoken.note(before, after)
             self._check_task(before, after)
             rollout_rules.check(self.objects, before, after)
+            self.disruption.check(self.objects, before, after)
             self.network.note(before, after)
             self.placement.note(before, after)
             self.crowds.note(before, after)

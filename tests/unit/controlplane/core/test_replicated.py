@@ -221,9 +221,7 @@ def test_one_that_comes_for_another_is_not_wanted_where_nothing_leaves() -> None
     ],
     ids=str,
 )
-def test_those_that_stop_first_leave_as_disruption_allows(
-    disruption: dict[str, str], unready: int, leave: int
-) -> None:
+def test_those_that_stop_first_leave_as_disruption_allows(disruption: dict[str, str], unready: int, leave: int) -> None:
     here = [build.task(slot, node="n1") for slot in range(1, 4)]
     there = build.task(4, node="n2", ready=not unready)
     made = reconcile(stop_first(4, **disruption), [*here, there], draining=N1)

@@ -1,0 +1,19 @@
+"""Bugs in drains that somebody might really make, to be planted as those in `plants`."""
+
+from controlplane.core import disruption, leaving
+from tests.sim.planting import Plant, instead
+
+DISRUPTION_PLANTS = (
+    Plant(
+        name="tasks of a drained node leave at once",
+        bug=instead(leaving, "_at_once", lambda *_: leaving.DRAINED),
+        caught_by=frozenset({"nothing is lost", "disruption"}),
+        hint=6,
+    ),
+    Plant(
+        name="what a service can do without is what it has",
+        bug=instead(disruption, "allowed", lambda _service, members: len(members)),
+        caught_by=frozenset({"disruption"}),
+        hint=48,
+    ),
+)
