@@ -60,6 +60,10 @@ def of_scale(before: pb.Service, after: pb.Service) -> tuple[str, str]:
 def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     if before.spec.availability != after.spec.availability:
         return _AVAILABILITY.get(after.spec.availability, ("Changed", "its availability was changed"))
+    if before.spec.drain_deadline != after.spec.drain_deadline:
+        return "Drained", "the deadline of its drain was changed"
+    if list(before.spec.taints) != list(after.spec.taints):
+        return "Tainted", "its taints were changed"
     return "Labelled", "its labels were changed"
 
 
