@@ -31,6 +31,7 @@ from protos import running
 from protos.orch.v1 import dispatcher_pb2 as wire
 
 SUBNET_BITS = 24
+MOST_MOVES = 10_000
 """Each node gets a /24 of the cluster's range: 253 tasks."""
 
 LONGEST_SERVICE_PREFIX = 29
@@ -129,6 +130,7 @@ def _world(options: argparse.Namespace) -> World:
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
+        rebalance_moves_per_minute=options.rebalance_moves_per_minute,
     )
 
 
@@ -212,8 +214,22 @@ def _parser() -> argparse.ArgumentParser:
         help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
         "binpack to the fullest (default: %(default)s); the same for every instance",
     )
+    parser.add_argument(
+        "--rebalance-moves-per-minute",
+        default=6,
+        type=_moves,
+        metavar="N",
+        help="how many tasks are moved a minute so that services are spread again after nodes have come, or many tasks "
+        "have gone; 0: none (default: %(default)s)",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
+
+
+def _moves(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
+    return int(text)
 
 
 def _address(text: str) -> str:

@@ -70,6 +70,8 @@ def of_change(
 
 
 def _of_task(before: pb.Task, after: pb.Task, node_name: NodeName) -> Iterator[Happening]:
+    if after.replaces and not before.replaces:
+        yield _normal(after, "Moving", f"takes the place of {after.replaces}: {after.moved_because}")
     if after.node_id and not before.node_id:
         yield _normal(after, "Placed", f"placed on node {node_name(after.node_id)}")
     if _filters(after) - _filters(before):

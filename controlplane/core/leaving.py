@@ -75,8 +75,12 @@ def decide(case: Case) -> Leaving:
 
 
 def _replaced(places: Sequence[slots.Slot]) -> frozenset[str]:
-    """What others have been made for."""
-    return frozenset(task.replaces for slot in places for task in slot.live if task.replaces)
+    """What others have been made for, unless no node takes those."""
+    return frozenset(task.replaces for slot in places for task in slot.live if task.replaces and not _is_refused(task))
+
+
+def _is_refused(task: pb.Task) -> bool:
+    return task.status.state == states.PENDING
 
 
 def _at_once(slot: slots.Slot, task: pb.Task, case: Case) -> str:

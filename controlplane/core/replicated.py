@@ -175,24 +175,25 @@ def _move(
     """Tasks beside those that are to leave: of the same revision, unless that is not wanted any more."""
     for slot, task in departures.begun:
         own = None if course.status.state in rollout.BACKWARDS else situation.revision(task.revision_id)
-        why = f"takes the place of {task.meta.name}"
-        yield _new(slot, own or course.goal, situation, next(suffixes), why, replaces=task.meta.id)
+        made = _task(slot, own or course.goal, situation, next(suffixes))
+        made.replaces, made.moved_because = task.meta.id, leaving.DRAINED
+        yield plan.Write(value=made, why=f"takes the place of {task.meta.name}")
 
 
-def _new(
-    slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str, why: str, *, replaces: str = ""
-) -> plan.Change:
-    task = tasks.make(
+def _new(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str, why: str) -> plan.Change:
+    return plan.Write(value=_task(slot, revision, situation, suffix), why=why)
+
+
+def _task(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str) -> pb.Task:
+    return tasks.make(
         service=situation.service,
         revision=revision,
         place=slot.place,
         failures=slots.failures_before(slot, revision.meta.id),
         suffix=suffix,
         waits_for=situation.waits_for,
-        replaces=replaces,
         now_ms=slots.next_moment(slot, situation.now_ms),
     )
-    return plan.Write(value=task, why=why)
 
 
 def _status(situation: Situation, course: replacing.Course, target: pb.Revision) -> plan.Change | None:

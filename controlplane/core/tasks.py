@@ -49,12 +49,8 @@ def make(
     suffix: str,
     now_ms: int,
     waits_for: str = "",
-    replaces: str = "",
 ) -> pb.Task:
-    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared.
-
-    `replaces`: the id of the task that is moved by making this one.
-    """
+    """A new task for a place. `suffix` is its random part; one that waits for something is held when it is prepared."""
     name = f"{service.meta.name}-{place.word}-{suffix}"
     return pb.Task(
         meta=pb.Meta(
@@ -73,7 +69,6 @@ def make(
         target_node_id=place.node_id,
         desired_state=pb.DESIRED_STATE_READY if waits_for else pb.DESIRED_STATE_RUNNING,
         waits_for=waits_for,
-        replaces=replaces,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
     )

@@ -1,4 +1,4 @@
-"""Nodes are emptied on a real cluster: gently, told all the while, and after a deadline all the same."""
+"""Nodes are emptied on a real cluster: gently, told all the while, in the end all the same; and filled again."""
 
 import pytest
 
@@ -48,3 +48,22 @@ def test_what_cannot_be_spared_stays_until_the_deadline(local: cluster.LocalClus
     assert "n2" not in homes(local, "needed")
     local.orchctl("node", "activate", "n2")
     local.orchctl("delete", "service", "needed")
+
+
+def test_a_node_that_takes_tasks_again_gets_its_share(local: cluster.LocalCluster) -> None:
+    """Gently: at no time is less than everything ready. One that does not want it stays where it is."""
+    local.orchctl("node", "drain", "n3")
+    apply(local, "even", 6)
+    apply(local, "still", 4, "  rebalance: off\n")
+    local.orchctl("node", "uncordon", "n3")
+
+    def is_even() -> bool:
+        there = homes(local, "even")
+        assert len(there) >= 6, there
+        return there == ["n1", "n1", "n2", "n2", "n3", "n3"]
+
+    until(is_even, what="it is spread over all three", timeout_s=60)
+    assert homes(local, "still") == ["n1", "n1", "n2", "n2"]
+    until(lambda: "moves from" in local.orchctl("events", "--for", "service/even"), what="it is told why")
+    print(local.orchctl("events", "--for", "service/even"))
+    local.orchctl("delete", "service", "even", "still")

@@ -44,6 +44,27 @@ SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 2
 """One task on each node that fits: those that its constraints let through, new ones as they join."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
+class _Rebalance:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rebalance.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCE_UNSPECIFIED: _Rebalance.ValueType  # 0
+    REBALANCE_ON: _Rebalance.ValueType  # 1
+    """A few at a time."""
+    REBALANCE_OFF: _Rebalance.ValueType  # 2
+    """They stay where they are."""
+
+class Rebalance(_Rebalance, metaclass=_RebalanceEnumTypeWrapper): ...
+
+REBALANCE_UNSPECIFIED: Rebalance.ValueType  # 0
+REBALANCE_ON: Rebalance.ValueType  # 1
+"""A few at a time."""
+REBALANCE_OFF: Rebalance.ValueType  # 2
+"""They stay where they are."""
+Global___Rebalance: _TypeAlias = Rebalance  # noqa: Y015
+
 class _UpdateOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -716,6 +737,7 @@ class ServiceSpec(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where."""
     replicas: _builtins.int
@@ -738,6 +760,10 @@ class ServiceSpec(_message.Message):
     """Set by `orchctl restart`: tasks of before are replaced, as by a new revision."""
     ttl: _builtins.int
     """The service is deleted this long after it was made. When it is left out, never."""
+    rebalance: Global___Rebalance.ValueType
+    """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
+    have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
+    """
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
         """What each task runs. A change makes a new revision, and tasks are replaced as `update` says."""
@@ -795,10 +821,11 @@ class ServiceSpec(_message.Message):
         rollout: Global___RolloutControl | None = ...,
         depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
         ttl: _builtins.int | None = ...,
+        rebalance: Global___Rebalance.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -2364,6 +2391,7 @@ class Task(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
+    MOVED_BECAUSE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2382,6 +2410,8 @@ class Task(_message.Message):
     """The id of the task of its slot that it was made for, which is moved to another node: that one stops as soon as this
     one is ready.
     """
+    moved_because: _builtins.str
+    """Why that one is moved, for people."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2409,10 +2439,11 @@ class Task(_message.Message):
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
         waits_for: _builtins.str = ...,
         replaces: _builtins.str = ...,
+        moved_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "moved_because", b"moved_because", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
