@@ -31,19 +31,24 @@ class Rebalancing:
         return [CLUSTER]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - there is one key
-        if not self._per_minute:
-            return plan.NOTHING
-        rules = scheduling.rules_of(snapshot, self._strategy)
-        free = {key: one for key, one in rules.services.items() if not dependencies.waits_for(one, snapshot)}
-        situation = rebalance.Situation(
-            nodes=snapshot.all(pb.Node).values(),
-            tasks=snapshot.all(pb.Task).values(),
-            revisions={one.meta.id: one for one in snapshot.all(pb.Revision).values()},
-            rules=scheduler.Rules(everywhere=rules.everywhere, services=free, strategy=self._strategy),
-            per_minute=self._per_minute,
-            now_ms=now_ms,
-        )
-        return rebalance.decide(situation, self._suffixes)
+        return rebalance.decide(situation_of(snapshot, self._strategy, self._per_minute, now_ms), self._suffixes)
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
+
+
+def situation_of(
+    snapshot: Snapshot, strategy: scheduler.Strategy, per_minute: int, now_ms: int, *, patient: bool = True
+) -> rebalance.Situation:
+    """Everything that there is, but for services whose new tasks would be held."""
+    rules = scheduling.rules_of(snapshot, strategy)
+    free = {key: one for key, one in rules.services.items() if not dependencies.waits_for(one, snapshot)}
+    return rebalance.Situation(
+        nodes=snapshot.all(pb.Node).values(),
+        tasks=snapshot.all(pb.Task).values(),
+        revisions={one.meta.id: one for one in snapshot.all(pb.Revision).values()},
+        rules=scheduler.Rules(everywhere=rules.everywhere, services=free, strategy=strategy),
+        per_minute=per_minute,
+        now_ms=now_ms,
+        patient=patient,
+    )

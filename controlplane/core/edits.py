@@ -44,6 +44,13 @@ def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
     return _checked(service, scaled, now_ms)
 
 
+def ask_to_spread(service: pb.Service, *, now_ms: int) -> pb.Service:
+    """The service with the wish that its tasks are spread over the nodes now."""
+    asked = plan.copy(service)
+    asked.spec.rebalance_asked_at = now_ms
+    return _checked(service, asked, now_ms)
+
+
 def update_node(
     node: pb.Node,
     *,

@@ -11,7 +11,7 @@ one from n2 (4 + 4 + 4), and that is all.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.core import ask as asking
 from controlplane.core import choosing, fleet, leaving, places, plan, rollout, scheduler, slots, tasks
@@ -20,6 +20,9 @@ from protos.orch.v1 import objects_pb2 as pb
 MINUTE_MS = 60_000
 FRESH_MS = 10_000
 """A node that has been back for less may be gone again in a moment."""
+ASKED_MS = 600_000
+"""So long a person's wish to have a service spread now is heeded."""
+MOST_FORESEEN = 500
 WORTH_IT = 2
 """So many more tasks of the service the node has that loses one."""
 
@@ -36,6 +39,12 @@ class Situation:
     per_minute: int
     """How many tasks may be moved within a minute."""
     now_ms: int
+    patient: bool = True
+    """Whether nodes that have just come are watched first."""
+
+    def is_asked_for(self, service: pb.Service) -> bool:
+        """Whether somebody wants it spread now."""
+        return service.spec.rebalance_asked_at + ASKED_MS > self.now_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +60,36 @@ class Move:
 
 def decide(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     """Makes second tasks in the slots of those that move. `suffixes`: random parts of their names."""
-    if not situation.per_minute:
-        return plan.NOTHING
     since = situation.now_ms - MINUTE_MS
     lately = sorted(task.meta.created_at for task in situation.tasks if task.replaces)
     lately = [moment for moment in lately if moment > since]
-    left = situation.per_minute - len(lately)
+    left = max(0, situation.per_minute - len(lately))
     wanted, later = moves(situation)
-    if wanted and left <= 0:
-        return plan.Plan(wake_at=lately[-situation.per_minute] + MINUTE_MS)
-    changes = tuple(_make(move, situation, next(suffixes)) for move in wanted[:left])
+    asked = [move for move in wanted if situation.is_asked_for(move.service)]
+    others = [move for move in wanted if not situation.is_asked_for(move.service)]
+    if len(others) > left and lately:
+        later = plan.earliest([later, lately[0] + MINUTE_MS])
+    changes = tuple(_make(move, situation, next(suffixes)) for move in (*asked, *others[:left]))
     return plan.Plan(changes=changes, wake_at=later)
+
+
+def foresee(situation: Situation) -> list[Move]:
+    """All moves until nothing more is to be gained, as if each were made at once."""
+    found: list[Move] = []
+    while len(found) < MOST_FORESEEN and (wanted := moves(situation)[0]):
+        found += wanted
+        homes = {move.task.meta.id: move.target.meta.id for move in wanted}
+        there = [_at(task, homes.get(task.meta.id, task.node_id)) for task in situation.tasks]
+        situation = replace(situation, tasks=there)
+    return found
+
+
+def _at(task: pb.Task, node_id: str) -> pb.Task:
+    if task.node_id == node_id:
+        return task
+    moved = plan.copy(task)
+    moved.node_id = node_id
+    return moved
 
 
 def moves(situation: Situation) -> tuple[list[Move], int | None]:
@@ -83,7 +111,7 @@ def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
         members.setdefault((task.meta.namespace, task.service), []).append(task)
     able = [node.meta.id for node in situation.nodes if _takes_part(node)]
     for key, service in sorted(situation.rules.services.items()):
-        if not _may_move(service):
+        if not _may_move(service) or not (situation.per_minute or situation.is_asked_for(service)):
             continue
         counts = Counter(task.node_id for task in members.get(key, ()) if tasks.is_live(task))
         numbers = [counts[node_id] for node_id in able]
@@ -132,7 +160,9 @@ class _Look:
         failures = self._failures.get(ask.revision_id, Counter())
         ranking = choosing.Chooser(self._ships, ask, failures, self._situation.rules.strategy).ranking()
         source = self._ships.row_of[task.node_id]
-        if not ranking or counts[source] - counts[ranking[0]] < WORTH_IT or self._is_fresh(ranking[0]):
+        if not ranking or counts[source] - counts[ranking[0]] < WORTH_IT:
+            return None
+        if self._situation.patient and not self._situation.is_asked_for(service) and self._is_fresh(ranking[0]):
             return None
         self._ships.take(ranking[0], ask.demand, fleet.holder(task))
         self._ships.settle(ranking[0], ask)

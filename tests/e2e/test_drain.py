@@ -65,5 +65,16 @@ def test_a_node_that_takes_tasks_again_gets_its_share(local: cluster.LocalCluste
     until(is_even, what="it is spread over all three", timeout_s=60)
     assert homes(local, "still") == ["n1", "n1", "n2", "n2"]
     until(lambda: "moves from" in local.orchctl("events", "--for", "service/even"), what="it is told why")
-    print(local.orchctl("events", "--for", "service/even"))
     local.orchctl("delete", "service", "even", "still")
+
+
+def test_services_are_spread_when_somebody_says_so(local: cluster.LocalCluster) -> None:
+    """First it is shown what would move; nothing does. A node that has just come back would be watched first."""
+    local.orchctl("node", "drain", "n3")
+    apply(local, "asked", 6, "  rebalance: off\n")
+    local.orchctl("node", "uncordon", "n3")
+    assert local.orchctl("rebalance", "--dry-run") == "nothing to move: no service would be spread better\n"
+    apply(local, "asked", 6, "  rebalance: on\n")
+    local.orchctl("rebalance")
+    until(lambda: homes(local, "asked").count("n3") == 2, what="it is spread over all three", timeout_s=30)
+    local.orchctl("delete", "service", "asked")

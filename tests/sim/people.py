@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from controlplane.core import request_errors
+from controlplane.core import request_errors, scheduler
 from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
@@ -50,7 +50,15 @@ class People:
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
-        rarely = [self._drain, self._apply_apart, self._taint, self._apply_stack, self._label, self._delete_all]
+        rarely = [
+            self._rebalance,
+            self._drain,
+            self._apply_apart,
+            self._taint,
+            self._apply_stack,
+            self._label,
+            self._delete_all,
+        ]
         return [*often, self._roll, self._roll, *rarely]
 
     async def _apply(self) -> None:
@@ -244,6 +252,10 @@ class People:
     async def _set_availability(self) -> None:
         choices = [pb.AVAILABILITY_ACTIVE, pb.AVAILABILITY_DRAIN, pb.AVAILABILITY_PAUSE]
         await self._set("n4", self._chance.choice(choices))
+
+    async def _rebalance(self) -> None:
+        request = api.RebalanceRequest(dry_run=self._chance.random() < 0.3)
+        await self._ask("rebalance", lambda plane: plane.writes.rebalance(request, scheduler.Strategy.SPREAD))
 
     async def _drain(self) -> None:
         """With or without a deadline; what is drained is made active again by somebody at some time."""

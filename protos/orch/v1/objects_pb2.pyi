@@ -738,6 +738,7 @@ class ServiceSpec(_message.Message):
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REBALANCE_FIELD_NUMBER: _builtins.int
+    REBALANCE_ASKED_AT_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where."""
     replicas: _builtins.int
@@ -764,6 +765,8 @@ class ServiceSpec(_message.Message):
     """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
     have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
     """
+    rebalance_asked_at: _builtins.int
+    """Set by `orchctl rebalance`: for ten minutes from then on its tasks move without regard to how many may in a minute."""
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
         """What each task runs. A change makes a new revision, and tasks are replaced as `update` says."""
@@ -822,10 +825,11 @@ class ServiceSpec(_message.Message):
         depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
         ttl: _builtins.int | None = ...,
         rebalance: Global___Rebalance.ValueType = ...,
+        rebalance_asked_at: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015

@@ -118,6 +118,21 @@ def test_one_that_was_moved_in_vain_is_not_moved_again() -> None:
     assert made.replaces == first.meta.id
 
 
+def test_who_asks_for_it_waits_for_nothing() -> None:
+    service = settled()
+    given = situation([service], on(["n1", "n1", "n2", "n2"]), three(n3=NOW_MS - 1_000), per_minute=0)
+    assert decided(given) == ([], None)
+    service.spec.rebalance_asked_at = NOW_MS - 1_000
+    assert len(decided(given)[0]) == 1
+    service.spec.rebalance_asked_at = NOW_MS - rebalance.ASKED_MS
+    assert decided(given) == ([], None)
+
+
+def test_all_moves_are_foreseen() -> None:
+    given = situation([settled()], on(["n1", "n1", "n1", "n2", "n2", "n2"]), three(n3=NOW_MS - 1), patient=False)
+    assert [move.target.meta.name for move in rebalance.foresee(given)] == ["n3", "n3"]
+
+
 # There is an end to it ------------------------------------------------------------------------------------------------
 
 
