@@ -50,16 +50,8 @@ class People:
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
-        rarely = [
-            self._rebalance,
-            self._drain,
-            self._apply_apart,
-            self._taint,
-            self._apply_stack,
-            self._label,
-            self._delete_all,
-        ]
-        return [*often, self._roll, self._roll, *rarely]
+        rarely = [self._apply_apart, self._taint, self._apply_stack, self._label, self._delete_all]
+        return [*often, self._roll, self._roll, self._drain, self._rebalance, *rarely]
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])

@@ -91,9 +91,11 @@ class Rules:
 
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
+        # One that is moved goes on until the other is ready, however long that takes.
+        moved = {task.replaces for task in self.tasks() if task.replaces}
         revisions = {task.meta.id: task.revision_id for task in self.tasks()}
         tasks = {node_id: {containers.split(name)[0] for name in names} for node_id, names in running.items()}
-        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names)
+        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names - moved)
         double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
         for slot, since_s in self._double_since.items():
