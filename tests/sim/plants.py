@@ -176,7 +176,7 @@ PLANTS = (
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=5,
+        hint=11,
     ),
     Plant(
         name="what was granted before is free again",
