@@ -60,17 +60,39 @@ class Move:
 
 def decide(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     """Makes second tasks in the slots of those that move. `suffixes`: random parts of their names."""
-    since = situation.now_ms - MINUTE_MS
-    lately = sorted(task.meta.created_at for task in situation.tasks if task.replaces)
-    lately = [moment for moment in lately if moment > since]
-    left = max(0, situation.per_minute - len(lately))
     wanted, later = moves(situation)
     asked = [move for move in wanted if situation.is_asked_for(move.service)]
-    others = [move for move in wanted if not situation.is_asked_for(move.service)]
-    if len(others) > left and lately:
-        later = plan.earliest([later, lately[0] + MINUTE_MS])
-    changes = tuple(_make(move, situation, next(suffixes)) for move in (*asked, *others[:left]))
-    return plan.Plan(changes=changes, wake_at=later)
+    chosen, in_a_while = _within_limits(
+        [move for move in wanted if not situation.is_asked_for(move.service)], situation
+    )
+    changes = tuple(_make(move, situation, next(suffixes)) for move in (*asked, *chosen))
+    return plan.Plan(changes=changes, wake_at=plan.earliest([later, in_a_while]))
+
+
+def _within_limits(wanted: Sequence[Move], situation: Situation) -> tuple[list[Move], int | None]:
+    """Those that may be made now, and when the first of the others may be.
+
+    What left a node that is drained counts among the moves of the last minute: it costs a service as much.
+    """
+    since = situation.now_ms - MINUTE_MS
+    moved = [task for task in situation.tasks if task.replaces and task.meta.created_at > since]
+    everywhere = [task.meta.created_at for task in moved]
+    chosen: list[Move] = []
+    again: list[int] = []
+    for move in wanted:
+        policy, key = move.service.spec.rebalance, _service_of(move.task)
+        mine = [task.meta.created_at for task in moved if _service_of(task) == key]
+        if policy.max_moves_per_minute and len(mine) >= policy.max_moves_per_minute:
+            again.append(min(mine) + MINUTE_MS)
+        elif len(everywhere) + len(chosen) < situation.per_minute:
+            chosen.append(move)
+        elif everywhere:
+            again.append(min(everywhere) + MINUTE_MS)
+    return chosen, plan.earliest(again)
+
+
+def _service_of(task: pb.Task) -> asking.ServiceKey:
+    return task.meta.namespace, task.service
 
 
 def foresee(situation: Situation) -> list[Move]:
@@ -108,7 +130,7 @@ def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
     """Services in good order that have many tasks on one node and few on another; cheap to ask."""
     members: dict[asking.ServiceKey, list[pb.Task]] = {}
     for task in situation.tasks:
-        members.setdefault((task.meta.namespace, task.service), []).append(task)
+        members.setdefault(_service_of(task), []).append(task)
     able = [node.meta.id for node in situation.nodes if _takes_part(node)]
     for key, service in sorted(situation.rules.services.items()):
         if not _may_move(service) or not (situation.per_minute or situation.is_asked_for(service)):
@@ -126,7 +148,7 @@ def _may_move(service: pb.Service) -> bool:
         in_order
         and not service.meta.deleted_at
         and spec.mode != pb.SERVICE_MODE_GLOBAL
-        and spec.rebalance != pb.REBALANCE_OFF
+        and spec.rebalance.mode != pb.REBALANCE_MODE_OFF
         and leaving.starts_first(service)
         and status.rollout.state == rollout.COMPLETED
     )

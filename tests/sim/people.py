@@ -68,7 +68,7 @@ class People:
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
         self._add_update(spec.update)
         self._add_disruption(spec.disruption)
-        spec.rebalance = self._chance.choice([0, 0, pb.REBALANCE_ON, pb.REBALANCE_OFF])
+        spec.rebalance.mode = self._chance.choice([0, 0, pb.REBALANCE_MODE_ON, pb.REBALANCE_MODE_OFF])
         if name == EVERYWHERE:
             spec.mode = pb.SERVICE_MODE_GLOBAL
             spec.ClearField("replicas")

@@ -129,6 +129,8 @@ class _Run:
 
     def _on_commit(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""
+        for plane in self._cluster.control_planes.values():
+            self._rules.disruption.note_clock(plane.skew_ms)
         self._hold(lambda: self._rules.check(revision, events, fence))
 
     def _hold(self, check: Callable[[], None]) -> None:

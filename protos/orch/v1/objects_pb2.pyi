@@ -44,26 +44,26 @@ SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 2
 """One task on each node that fits: those that its constraints let through, new ones as they join."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
-class _Rebalance:
+class _RebalanceMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RebalanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rebalance.ValueType], _builtins.type):
+class _RebalanceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebalanceMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    REBALANCE_UNSPECIFIED: _Rebalance.ValueType  # 0
-    REBALANCE_ON: _Rebalance.ValueType  # 1
+    REBALANCE_MODE_UNSPECIFIED: _RebalanceMode.ValueType  # 0
+    REBALANCE_MODE_ON: _RebalanceMode.ValueType  # 1
     """A few at a time."""
-    REBALANCE_OFF: _Rebalance.ValueType  # 2
+    REBALANCE_MODE_OFF: _RebalanceMode.ValueType  # 2
     """They stay where they are."""
 
-class Rebalance(_Rebalance, metaclass=_RebalanceEnumTypeWrapper): ...
+class RebalanceMode(_RebalanceMode, metaclass=_RebalanceModeEnumTypeWrapper): ...
 
-REBALANCE_UNSPECIFIED: Rebalance.ValueType  # 0
-REBALANCE_ON: Rebalance.ValueType  # 1
+REBALANCE_MODE_UNSPECIFIED: RebalanceMode.ValueType  # 0
+REBALANCE_MODE_ON: RebalanceMode.ValueType  # 1
 """A few at a time."""
-REBALANCE_OFF: Rebalance.ValueType  # 2
+REBALANCE_MODE_OFF: RebalanceMode.ValueType  # 2
 """They stay where they are."""
-Global___Rebalance: _TypeAlias = Rebalance  # noqa: Y015
+Global___RebalanceMode: _TypeAlias = RebalanceMode  # noqa: Y015
 
 class _UpdateOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -761,10 +761,6 @@ class ServiceSpec(_message.Message):
     """Set by `orchctl restart`: tasks of before are replaced, as by a new revision."""
     ttl: _builtins.int
     """The service is deleted this long after it was made. When it is left out, never."""
-    rebalance: Global___Rebalance.ValueType
-    """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
-    have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
-    """
     rebalance_asked_at: _builtins.int
     """Set by `orchctl rebalance`: for ten minutes from then on its tasks move without regard to how many may in a minute."""
     @_builtins.property
@@ -803,6 +799,12 @@ class ServiceSpec(_message.Message):
         `{database: ready, migration: completed}`.
         """
 
+    @_builtins.property
+    def rebalance(self) -> Global___RebalancePolicy:
+        """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
+        have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
+        """
+
     def __init__(
         self,
         *,
@@ -824,10 +826,10 @@ class ServiceSpec(_message.Message):
         rollout: Global___RolloutControl | None = ...,
         depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
         ttl: _builtins.int | None = ...,
-        rebalance: Global___Rebalance.ValueType = ...,
+        rebalance: Global___RebalancePolicy | None = ...,
         rebalance_asked_at: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "rebalance", b"rebalance", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -845,6 +847,32 @@ class ServiceSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___ServiceSpec: _TypeAlias = ServiceSpec  # noqa: Y015
+
+@_typing.final
+class RebalancePolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_MOVES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    mode: Global___RebalanceMode.ValueType
+    """Whether they may be moved at all."""
+    max_moves_per_minute: _builtins.int
+    """The most of its tasks that are moved within a minute. When it is left out, as many as the whole cluster allows."""
+    def __init__(
+        self,
+        *,
+        mode: Global___RebalanceMode.ValueType = ...,
+        max_moves_per_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_moves_per_minute: _TypeAlias = _typing.Literal["max_moves_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__max_moves_per_minute: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_moves_per_minute) -> _WhichOneofReturnType__max_moves_per_minute | None: ...
+
+Global___RebalancePolicy: _TypeAlias = RebalancePolicy  # noqa: Y015
 
 @_typing.final
 class UpdatePolicy(_message.Message):

@@ -74,7 +74,7 @@ def test_what_is_spread_stays(homes: list[str]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda service: setattr(service.spec, "rebalance", pb.REBALANCE_OFF),
+        lambda service: setattr(service.spec.rebalance, "mode", pb.REBALANCE_MODE_OFF),
         lambda service: setattr(service.spec.update, "order", pb.UPDATE_ORDER_STOP_FIRST),
         lambda service: setattr(service.status, "settled", False),
         lambda service: setattr(service.status, "observed_generation", 0),
@@ -108,6 +108,23 @@ def test_no_more_a_minute_than_allowed() -> None:
     moved.replaces = "z-9-old"
     made, wake_at = decided(situation(services, [*members, moved], three(), per_minute=1))
     assert (made, wake_at) == ([], NOW_MS + 40_000)
+
+
+def test_a_service_may_ask_for_fewer() -> None:
+    """The others go on, and it goes on itself as soon as its last move is a minute old."""
+    slow, quick = settled("a"), settled("b")
+    slow.spec.rebalance.max_moves_per_minute = 1
+    members = [task for service in (slow, quick) for task in on(["n1"] * 6, service.meta.name)]
+    moved = build.task(9, of="a", node="n2", created_at=NOW_MS - 20_000)
+    moved.replaces = "a-9-old"
+    made, wake_at = decided(situation([slow, quick], [*members, moved], three()))
+    assert ([task.service for task in made], wake_at) == (["b"], NOW_MS + 40_000)
+    moved.meta.created_at -= 40_000
+    made, wake_at = decided(situation([slow, quick], [*members, moved], three()))
+    assert ([task.service for task in made], wake_at) == (["a", "b"], None)
+    slow.spec.rebalance_asked_at = NOW_MS
+    moved.meta.created_at = NOW_MS
+    assert len(decided(situation([slow, quick], [*members, moved], three()))[0]) == 2
 
 
 def test_one_that_was_moved_in_vain_is_not_moved_again() -> None:
