@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from controlplane.controllers import dependencies, events, expiry, nodes, reporting, scheduling, services
+from controlplane.controllers import (
+    dependencies,
+    drains,
+    events,
+    expiry,
+    nodes,
+    rebalancing,
+    reporting,
+    scheduling,
+    services,
+)
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
 from controlplane.core import scheduler
@@ -41,6 +51,8 @@ class World:
     events: Limits = field(default_factory=Limits)
     strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
     """What the scheduler does with nodes that are as good as each other."""
+    rebalance_moves_per_minute: int = 6
+    """0: tasks stay where they are."""
 
     @property
     def network(self) -> wire.NodeNetwork:
@@ -66,10 +78,12 @@ async def lead(
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(),
+        drains.Drains(),
         services.Services(world.suffixes, world.ranges.services, world.ranges.services6),
         services.Garbage(),
         dependencies.Dependencies(),
         expiry.Expiry(),
+        rebalancing.Rebalancing(world.suffixes, world.strategy, world.rebalance_moves_per_minute),
         scheduling.Scheduling(world.strategy),
         reports,
     )

@@ -32,6 +32,7 @@ from protos import running
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 
+MOST_MOVES = 10_000
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
     "routes": wire.NETWORK_MODE_ROUTES,
@@ -129,6 +130,7 @@ def _world(options: argparse.Namespace) -> World:
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
+        rebalance_moves_per_minute=options.rebalance_moves_per_minute,
     )
 
 
@@ -179,6 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
     _add_network(parser)
+    _add_placement(parser)
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--placement",
         default=scheduler.Strategy.SPREAD.value,
@@ -186,8 +194,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
         "binpack to the fullest (default: %(default)s); the same for every instance",
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
+    parser.add_argument(
+        "--rebalance-moves-per-minute",
+        default=6,
+        type=_moves,
+        metavar="N",
+        help="how many tasks are moved a minute so that services are spread again after nodes have come, or many tasks "
+        "have gone; 0: none (default: %(default)s)",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -227,6 +241,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="the largest packet of a task (default: each node works it out)",
     )
+
+
+def _moves(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
+    return int(text)
 
 
 def _address(text: str) -> str:

@@ -55,6 +55,7 @@ VERBS: Mapping[str, Verb] = {
     "top": Verb(module="top", section="Cluster", summary="Show what services, tasks and nodes carry and use now."),
     "why": Verb(module="why", section="Tasks", summary="Tell why a task is on its node, or on none."),
     "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
+    "rebalance": Verb(module="rebalance", section="Cluster", summary="Spread services over the nodes again."),
     "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
     "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),
     "cluster": Verb(module="cluster", section="Cluster", summary="Start and stop a cluster on this machine."),

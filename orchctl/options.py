@@ -125,4 +125,13 @@ timeout = click.option(
     show_default=True,
     help="How long to wait.",
 )
+selector = click.option(
+    "-l",
+    "--selector",
+    "--label",
+    "selectors",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Only objects whose labels fit, such as app=web,tier!=test,zone in (a, b),gpu,!old .",
+)
 detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")

@@ -89,6 +89,8 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("State", _since(phrases.node_state(value), status.since, view)),
             ("Message", status.message),
             ("Availability", phrases.availability(value)),
+            ("Drain", status.drain.message),
+            ("Drain deadline", _at(value.spec.drain_deadline, view)),
             ("Address", description.address),
             ("Subnet", families.shown(status, "subnet")),
             ("Host name", description.hostname),
@@ -217,6 +219,13 @@ def section(title: str, lines: Sequence[str]) -> list[str]:
 
 def _since(state: str, moment_ms: int, view: View) -> str:
     return f"{state} since {phrases.timestamp(moment_ms, view.now_ms)}" if moment_ms else state
+
+
+def _at(moment_ms: int, view: View) -> str:
+    """A moment that may be still to come."""
+    if moment_ms <= view.now_ms:
+        return phrases.timestamp(moment_ms, view.now_ms)
+    return f"{units.format_timestamp(moment_ms)} (in {phrases.age(moment_ms - view.now_ms)})"
 
 
 def _words(command: Iterable[str]) -> str:

@@ -172,7 +172,11 @@ def node_state(node: pb.Node) -> str:
 
 
 def availability(node: pb.Node) -> str:
-    return _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+    """`active`; of a node that is drained also how far: `drain (2 left)`, `drain (empty)`."""
+    word = _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+    if node.spec.availability != pb.AVAILABILITY_DRAIN or not node.status.HasField("drain"):
+        return word
+    return f"{word} ({node.status.drain.left} left)" if node.status.drain.left else f"{word} (empty)"
 
 
 def event_type(event: pb.Event) -> str:

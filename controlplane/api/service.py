@@ -125,6 +125,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
         return placement.answer(self._reads.state(), request, self._parts.strategy)
 
+    async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
+        self._reads.state()
+        return await self._parts.writes.rebalance(request, self._parts.strategy, _actor(context))
+
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()
         return pb.VersionResponse(

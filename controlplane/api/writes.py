@@ -13,8 +13,21 @@ from dataclasses import dataclass
 import structlog
 
 from controlplane.api import placement
+from controlplane.controllers.rebalancing import situation_of
 from controlplane.core import apply as deciding
-from controlplane.core import edits, events, foresight, lookup, plan, prune, rollout_edits, scheduler, telling, warnings
+from controlplane.core import (
+    edits,
+    events,
+    foresight,
+    lookup,
+    plan,
+    prune,
+    rebalance,
+    rollout_edits,
+    scheduler,
+    telling,
+    warnings,
+)
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -174,6 +187,23 @@ class Writes:
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
 
+    async def rebalance(
+        self, request: pb.RebalanceRequest, strategy: scheduler.Strategy, actor: str = ""
+    ) -> pb.RebalanceResponse:
+        """What moves; each service that is to be spread again is marked, unless nothing is to be written."""
+        situation = situation_of(self._cache.snapshot(), strategy, 1, self._now_ms(), patient=False)
+        moves = rebalance.foresee(situation)
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            assert isinstance(value, objects_pb2.Service), "a service was asked for"
+            return edits.ask_to_spread(value, now_ms=self._now_ms())
+
+        for namespace, name in sorted({(one.service.meta.namespace, one.service.meta.name) for one in moves}):
+            if not request.dry_run:
+                reference = pb.ObjectReference(kind="service", namespace=namespace, name=name)
+                await self._change(reference, edit, telling.of_rebalance, actor)
+        return pb.RebalanceResponse(moves=map(telling.of_move, moves))
+
     async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
             return edits.update_meta(
@@ -216,6 +246,7 @@ class Writes:
                 remove_labels=request.remove_labels,
                 set_taints=request.set_taints,
                 remove_taints=request.remove_taints,
+                deadline_ms=request.deadline_ms if request.HasField("deadline_ms") else None,
                 now_ms=self._now_ms(),
             )
 

@@ -104,7 +104,7 @@ class Services:
             draining=draining,
             now_ms=now_ms,
             nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
-            refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
+            deadlines=_deadlines(snapshot) if draining else {},
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
             digest=_digest(snapshot, service.spec.template.container.image),
@@ -209,8 +209,10 @@ def _tainted(snapshot: Snapshot) -> list[pb.Node]:
     return [node for node in snapshot.all(pb.Node).values() if eligibility.drives_out(nothing, node)]
 
 
-def _takes_tasks(node: pb.Node) -> bool:
-    return node.status.state == pb.NODE_STATE_READY and node.spec.availability == pb.AVAILABILITY_ACTIVE
+def _deadlines(snapshot: Snapshot) -> dict[str, int]:
+    """When drains end to wait for anything."""
+    nodes = (snapshot.get(pb.Node, node_id) for node_id in _draining(snapshot))
+    return {node.meta.id: node.spec.drain_deadline for node in nodes if node is not None and node.spec.drain_deadline}
 
 
 def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:

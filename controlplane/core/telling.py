@@ -3,6 +3,7 @@
 The rule: values of variables and headers stay out of it, since they may be passwords.
 """
 
+from controlplane.core import rebalance
 from controlplane.core.apply import Result
 from manifests import diff
 from protos import kinds
@@ -56,9 +57,26 @@ def of_scale(before: pb.Service, after: pb.Service) -> tuple[str, str]:
     return "Scaled", f"{before.spec.replicas} → {after.spec.replicas} replicas"
 
 
+def of_rebalance(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
+    return "Rebalanced", "its tasks are to be spread over the nodes now"
+
+
+def of_move(move: rebalance.Move) -> api.TaskMove:
+    """As it is answered."""
+    return api.TaskMove(
+        namespace=move.service.meta.namespace,
+        service=move.service.meta.name,
+        task=move.task.meta.name,
+        source=move.source.meta.name,
+        target=move.target.meta.name,
+    )
+
+
 def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     if before.spec.availability != after.spec.availability:
         return _AVAILABILITY.get(after.spec.availability, ("Changed", "its availability was changed"))
+    if before.spec.drain_deadline != after.spec.drain_deadline:
+        return "Drained", "the deadline of its drain was changed"
     if list(before.spec.taints) != list(after.spec.taints):
         return "Tainted", "its taints were changed"
     return "Labelled", "its labels were changed"

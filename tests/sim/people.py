@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from controlplane.core import request_errors
+from controlplane.core import request_errors, scheduler
 from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
@@ -51,7 +51,7 @@ class People:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
         rarely = [self._apply_apart, self._taint, self._apply_stack, self._label, self._delete_all]
-        return [*often, self._roll, self._roll, *rarely]
+        return [*often, self._roll, self._roll, self._drain, self._rebalance, *rarely]
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
@@ -67,6 +67,8 @@ class People:
         container = pb.Container(image=self._chance.choice(images), resources=resources)
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
         self._add_update(spec.update)
+        self._add_disruption(spec.disruption)
+        spec.rebalance.mode = self._chance.choice([0, 0, pb.REBALANCE_MODE_ON, pb.REBALANCE_MODE_OFF])
         if name == EVERYWHERE:
             spec.mode = pb.SERVICE_MODE_GLOBAL
             spec.ClearField("replicas")
@@ -106,6 +108,16 @@ class People:
         if self._chance.random() < 0.3:
             container.probes.liveness.http.port = LIVENESS_PORT
             container.probes.liveness.interval = 1_000
+
+    def _add_disruption(self, disruption: pb.DisruptionPolicy) -> None:
+        """What cannot be kept for ever is not asked for: with `minAvailable: 1` of one, nothing leaves a full node."""
+        match self._chance.randint(0, 3):
+            case 0:
+                disruption.max_unavailable = self._chance.choice(["1", "2", "50%"])
+            case 1:
+                disruption.min_available = self._chance.choice(["1", "2", "50%"])
+            case _:
+                pass
 
     def _add_update(self, update: pb.UpdatePolicy) -> None:
         """Every way in which a new revision can go in."""
@@ -232,6 +244,19 @@ class People:
     async def _set_availability(self) -> None:
         choices = [pb.AVAILABILITY_ACTIVE, pb.AVAILABILITY_DRAIN, pb.AVAILABILITY_PAUSE]
         await self._set("n4", self._chance.choice(choices))
+
+    async def _rebalance(self) -> None:
+        request = api.RebalanceRequest(dry_run=self._chance.random() < 0.3)
+        await self._ask("rebalance", lambda plane: plane.writes.rebalance(request, scheduler.Strategy.SPREAD))
+
+    async def _drain(self) -> None:
+        """With or without a deadline; what is drained is made active again by somebody at some time."""
+        await self.drain("n4", self._chance.choice([None, None, 0, 5_000, 20_000]))
+
+    async def drain(self, node: str, deadline_ms: int | None) -> bool:
+        """Whether the cluster took it."""
+        request = api.UpdateNodeRequest(node=node, availability=pb.AVAILABILITY_DRAIN, deadline_ms=deadline_ms)
+        return await self._ask(f"drain {node} within {deadline_ms}", lambda plane: plane.writes.update_node(request))
 
     async def _taint(self) -> None:
         effect = self._chance.choice([1, 2, 3])

@@ -44,6 +44,7 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
 from tests.sim.crowd_plants import CROWD_PLANTS
+from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ PLANTS = (
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=2,
+        hint=7,
     ),
     Plant(
         name="what was granted before is free again",
@@ -241,7 +242,7 @@ PLANTS = (
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=124,
+        hint=611,
     ),
     Plant(
         name="a refused revision is made all the same",
@@ -358,4 +359,5 @@ PLANTS = (
         hint=1,
     ),
     *CROWD_PLANTS,
+    *DISRUPTION_PLANTS,
 )

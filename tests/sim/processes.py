@@ -105,6 +105,7 @@ class ControlPlane:
                 suffixes=self._suffixes(),
                 ranges=RANGES,
                 events=EVENTS,
+                rebalance_moves_per_minute=world.chance.choice([0, 6, 60]),
             ),
             new_id=self._new_id,
         )

@@ -17,6 +17,7 @@ from controlplane.store import api, memory
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
+from tests.sim.disruption_rules import drain_troubles
 from tests.sim.net import End
 from tests.sim.people import People, too_greedy
 from tests.sim.processes import IMAGES, MISSING_IMAGE
@@ -30,6 +31,8 @@ from tests.support import virtualtime
 STORM_S = 40.0
 REST_S = 240.0
 IDLE_S = 20.0
+DRAIN_MS, DRAIN_S = 10_000, 40.0
+"""The deadline of the drain at the end, and after which time its tasks have to be gone: stopping takes a while."""
 LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S)
 LOOK_EVERY_S = 1.0
 ATTEMPTS = 20
@@ -126,6 +129,8 @@ class _Run:
 
     def _on_commit(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""
+        for plane in self._cluster.control_planes.values():
+            self._rules.disruption.note_clock(plane.skew_ms)
         self._hold(lambda: self._rules.check(revision, events, fence))
 
     def _hold(self, check: Callable[[], None]) -> None:
@@ -154,6 +159,8 @@ class _Run:
         self._trouble.mend_everything()
         await self._put_right()
         self._trouble.end_weather()
+        await self._come_to_rest()
+        await self._maintain_a_node()
         await self._come_to_rest()
         await self._stay_idle()
 
@@ -214,6 +221,17 @@ class _Run:
             problems = unrest(self._rules, self._cluster.running())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))
+
+    async def _maintain_a_node(self) -> None:
+        """In good order: one is drained, looked after, and takes tasks again."""
+        name = self._chance.choice(sorted(self._cluster.agents))
+        deadline_ms = self._chance.choice([None, DRAIN_MS])
+        await self._insist(lambda: self._people.drain(name, deadline_ms))
+        await asyncio.sleep(DRAIN_S)
+        problems = drain_troubles(self._rules.nodes(), self._rules.tasks(), name, must_be_empty=deadline_ms is not None)
+        if problems:
+            raise Violation("drains end", "; ".join(problems))
+        await self._insist(lambda: self._people.activate(name))
 
     async def _stay_idle(self) -> None:
         await asyncio.sleep(10)

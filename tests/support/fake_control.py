@@ -177,6 +177,10 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         node.meta.labels.update(request.set_labels)
         for key in request.remove_labels:
             node.meta.labels.pop(key, None)
+        node.meta.generation += 1
+        if node.spec.availability == pb.AVAILABILITY_DRAIN:
+            said = "it has no tasks any more"
+            node.status.drain.CopyFrom(pb.DrainStatus(observed_generation=node.meta.generation, message=said))
         self.put(node)
         return control.UpdateNodeResponse(node=node)
 

@@ -110,6 +110,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
                 _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/orch.v1.Control/Rebalance',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.VersionRequest.SerializeToString,
@@ -229,6 +234,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rebalance(self, request, context):
+        """Spreads services again, now; with `dry_run` it only tells what would move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Version(self, request, context):
         """Who answers, who leads, and how the store is.
         """
@@ -313,6 +325,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Why,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -725,6 +742,33 @@ class Control:
             '/orch.v1.Control/Why',
             protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Rebalance',
+            protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

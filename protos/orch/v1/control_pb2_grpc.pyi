@@ -74,6 +74,8 @@ class ControlStub:
     """
     Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+    Rebalance: _grpc.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]
+    """Spreads services again, now; with `dry_run` it only tells what would move."""
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -118,6 +120,8 @@ class ControlAsyncStub(ControlStub):
     """
     Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+    Rebalance: _aio.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]  # type: ignore[assignment]
+    """Spreads services again, now; with `dry_run` it only tells what would move."""
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
 
@@ -249,6 +253,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.WhyResponse, _abc.Awaitable[_control_pb2.WhyResponse]]:
         """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+
+    @_abc_1.abstractmethod
+    def Rebalance(
+        self,
+        request: _control_pb2.RebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RebalanceResponse, _abc.Awaitable[_control_pb2.RebalanceResponse]]:
+        """Spreads services again, now; with `dry_run` it only tells what would move."""
 
     @_abc_1.abstractmethod
     def Version(

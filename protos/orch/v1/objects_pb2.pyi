@@ -44,6 +44,27 @@ SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 2
 """One task on each node that fits: those that its constraints let through, new ones as they join."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
+class _RebalanceMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalanceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebalanceMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCE_MODE_UNSPECIFIED: _RebalanceMode.ValueType  # 0
+    REBALANCE_MODE_ON: _RebalanceMode.ValueType  # 1
+    """A few at a time."""
+    REBALANCE_MODE_OFF: _RebalanceMode.ValueType  # 2
+    """They stay where they are."""
+
+class RebalanceMode(_RebalanceMode, metaclass=_RebalanceModeEnumTypeWrapper): ...
+
+REBALANCE_MODE_UNSPECIFIED: RebalanceMode.ValueType  # 0
+REBALANCE_MODE_ON: RebalanceMode.ValueType  # 1
+"""A few at a time."""
+REBALANCE_MODE_OFF: RebalanceMode.ValueType  # 2
+"""They stay where they are."""
+Global___RebalanceMode: _TypeAlias = RebalanceMode  # noqa: Y015
+
 class _UpdateOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -716,6 +737,8 @@ class ServiceSpec(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    REBALANCE_ASKED_AT_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where."""
     replicas: _builtins.int
@@ -738,6 +761,8 @@ class ServiceSpec(_message.Message):
     """Set by `orchctl restart`: tasks of before are replaced, as by a new revision."""
     ttl: _builtins.int
     """The service is deleted this long after it was made. When it is left out, never."""
+    rebalance_asked_at: _builtins.int
+    """Set by `orchctl rebalance`: for ten minutes from then on its tasks move without regard to how many may in a minute."""
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
         """What each task runs. A change makes a new revision, and tasks are replaced as `update` says."""
@@ -774,6 +799,12 @@ class ServiceSpec(_message.Message):
         `{database: ready, migration: completed}`.
         """
 
+    @_builtins.property
+    def rebalance(self) -> Global___RebalancePolicy:
+        """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
+        have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
+        """
+
     def __init__(
         self,
         *,
@@ -795,10 +826,12 @@ class ServiceSpec(_message.Message):
         rollout: Global___RolloutControl | None = ...,
         depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
         ttl: _builtins.int | None = ...,
+        rebalance: Global___RebalancePolicy | None = ...,
+        rebalance_asked_at: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "rebalance", b"rebalance", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -814,6 +847,32 @@ class ServiceSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___ServiceSpec: _TypeAlias = ServiceSpec  # noqa: Y015
+
+@_typing.final
+class RebalancePolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_MOVES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    mode: Global___RebalanceMode.ValueType
+    """Whether they may be moved at all."""
+    max_moves_per_minute: _builtins.int
+    """The most of its tasks that are moved within a minute. When it is left out, as many as the whole cluster allows."""
+    def __init__(
+        self,
+        *,
+        mode: Global___RebalanceMode.ValueType = ...,
+        max_moves_per_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_moves_per_minute: _TypeAlias = _typing.Literal["max_moves_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__max_moves_per_minute: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_moves_per_minute) -> _WhichOneofReturnType__max_moves_per_minute | None: ...
+
+Global___RebalancePolicy: _TypeAlias = RebalancePolicy  # noqa: Y015
 
 @_typing.final
 class UpdatePolicy(_message.Message):
@@ -2369,6 +2428,8 @@ class Task(_message.Message):
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    MOVED_BECAUSE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2383,6 +2444,12 @@ class Task(_message.Message):
     """The only node that takes it: a task of a global service belongs to its node."""
     waits_for: _builtins.str
     """What it waits for while it is held at READY, for people: `database to be ready`."""
+    replaces: _builtins.str
+    """The id of the task of its slot that it was made for, which is moved to another node: that one stops as soon as this
+    one is ready.
+    """
+    moved_because: _builtins.str
+    """Why that one is moved, for people."""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2409,10 +2476,12 @@ class Task(_message.Message):
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
         waits_for: _builtins.str = ...,
+        replaces: _builtins.str = ...,
+        moved_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "moved_because", b"moved_because", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2654,8 +2723,11 @@ class NodeSpec(_message.Message):
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
     """Whether it takes tasks, and keeps those that it has."""
+    drain_deadline: _builtins.int
+    """Set by `orchctl node drain --deadline`: from then on its tasks are stopped, whatever their services allow."""
     @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
         """What keeps tasks away that do not tolerate it."""
@@ -2665,10 +2737,11 @@ class NodeSpec(_message.Message):
         *,
         availability: Global___Availability.ValueType = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
+        drain_deadline: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline", b"drain_deadline", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2712,6 +2785,7 @@ class NodeStatus(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
     SUBNET6_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
@@ -2722,6 +2796,10 @@ class NodeStatus(_message.Message):
     """The same for IPv6, such as `fd00:112:0:3::/64`. In a cluster of IPv6 alone it is the only one."""
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
+    @_builtins.property
+    def drain(self) -> Global___DrainStatus:
+        """How far it is drained. Only while `availability` is drain."""
+
     def __init__(
         self,
         *,
@@ -2731,14 +2809,45 @@ class NodeStatus(_message.Message):
         description: Global___NodeDescription | None = ...,
         subnet: _builtins.str = ...,
         subnet6: _builtins.str = ...,
+        drain: Global___DrainStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class DrainStatus(_message.Message):
+    """How far a node is drained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    observed_generation: _builtins.int
+    """The generation of the node's spec that this tells of."""
+    left: _builtins.int
+    """Tasks that have not ended there."""
+    message: _builtins.str
+    """One sentence: how many are left, who holds it up, and why."""
+    def __init__(
+        self,
+        *,
+        observed_generation: _builtins.int = ...,
+        left: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "message", b"message", "observed_generation", b"observed_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainStatus: _TypeAlias = DrainStatus  # noqa: Y015
 
 @_typing.final
 class NodeDescription(_message.Message):

@@ -21,7 +21,12 @@ Run = Callable[..., Result]
 
 def test_nodes_are_drained_and_labelled(run: Run, fake: FakeControl) -> None:
     fake.put(samples.node())
-    assert run("node", "drain", "n1").out == "node/n1 draining: its tasks are replaced on other nodes\n"
+    drained = run("node", "drain", "n1").out.splitlines()
+    assert drained == [
+        "node/n1 draining: its tasks are replaced on other nodes",
+        "node/n1: it has no tasks any more",
+    ]
+    assert run("node", "drain", "n1", "-d", "--deadline", "10m").out.count("\n") == 1
     assert run("node", "label", "n1", "disk=hdd", "zone=b").out == "node/n1 labelled\n"
     assert run("node", "label", "n1", "disk=ssd", "zone-").out == "node/n1 labelled\n"
     assert fake.asked(control.UpdateMetaRequest)[-1].overwrite

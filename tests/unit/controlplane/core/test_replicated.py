@@ -19,8 +19,6 @@ def reconcile(
     revisions: list[pb.Revision] | None = None,
     draining: frozenset[str] = frozenset(),
     now_ms: int = NOW_MS,
-    *,
-    refuge: bool = True,
 ) -> plan.Plan:
     situation = replicated.Situation(
         service=service,
@@ -28,7 +26,6 @@ def reconcile(
         tasks=members,
         draining=draining,
         now_ms=now_ms,
-        refuge=refuge,
     )
     return replicated.reconcile(situation, build.suffixes())
 
@@ -166,39 +163,6 @@ def test_a_changed_default_replaces_nothing() -> None:
     revision.template.stop_grace_period = 1  # what an older version resolved to
     made = reconcile(service, [build.task(1)], [revision])
     assert [one.number for one in written(made, pb.Revision)] == [1], "what is written tells of its rollout only"
-
-
-def test_the_last_one_that_works_leaves_when_another_does() -> None:
-    """Both replicas are on the node that is drained."""
-    first, last = build.task(1, node="n1"), build.task(2, node="n1")
-    service, drained = build.service(replicas=2), frozenset({"n1"})
-    assert stopped(reconcile(service, [first, last], draining=drained)) == [first.meta.id]
-    coming = build.task(1, states.STARTING, node="n2")
-    assert stopped(reconcile(service, [coming, last], draining=drained)) == []
-    there = build.task(1, node="n2")
-    assert stopped(reconcile(service, [there, last], draining=drained)) == [last.meta.id]
-
-
-@pytest.mark.parametrize(
-    ("replicas", "refuge"), [(1, True), (2, False)], ids=["there is but one", "there is no node to go to"]
-)
-def test_all_leave_at_once(replicas: int, refuge: bool) -> None:
-    """Waiting would not help."""
-    here = [build.task(slot, node="n1") for slot in range(1, replicas + 1)]
-    made = reconcile(build.service(replicas=replicas), here, draining=frozenset({"n1"}), refuge=refuge)
-    assert stopped(made) == [task.meta.id for task in here]
-
-
-def test_one_that_does_no_work_is_not_waited_for() -> None:
-    first, last = build.task(1, node="n1", ready=False), build.task(2, node="n1", ready=False)
-    made = reconcile(build.service(replicas=2), [first, last], draining=frozenset({"n1"}))
-    assert stopped(made) == [first.meta.id, last.meta.id]
-
-
-def test_tasks_leave_a_node_that_is_drained() -> None:
-    here, there = build.task(1, node="n1"), build.task(2, node="n2")
-    made = reconcile(build.service(replicas=2), [here, there], draining=frozenset({"n1"}))
-    assert stopped(made) == [here.meta.id]
 
 
 @pytest.mark.parametrize(
