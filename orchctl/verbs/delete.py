@@ -1,5 +1,6 @@
 """`orchctl delete`: the end of objects, and everything that they own."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from orchctl.progress import Target
 from orchctl.verbs import apply
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
+from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlStub
