@@ -11,7 +11,8 @@ from agent.core import actions, container, probes, restart, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
 from agent.core.record import Exit
-from agent.errors import StartFailed
+from agent.errors import StartFailed, Temporary
+from agent.lease import Lease
 from protos import containers, families, states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -33,6 +34,7 @@ class Tools:
     """Those that the node has now."""
     devices: ports.Devices
     users: users.IdPool
+    lease: Lease
     now_ms: Callable[[], int]
     chance: random.Random
     assignment_saved: Callable[[], Awaitable[None]]
@@ -152,6 +154,7 @@ class Executor:
         )
         request = self._request(step, observed, desired)
         await self._tools.assignment_saved()
+        request = dataclasses.replace(request, until_s=self._until_s())
         try:
             started = await self._tools.runtime.start(request)
         except StartFailed as error:
@@ -166,6 +169,14 @@ class Executor:
             not_ready="",
             **_NOT_STOPPING,
         )
+
+    def _until_s(self) -> float:
+        """When the container is to be dead. Raises Temporary when that is too soon for it to be started."""
+        fence_ms, lease = self._task.fence, self._tools.lease
+        if fence_ms and not lease.may_start(fence_ms):
+            text = "its service is fenced, and no leader has answered this node lately"
+            raise Temporary(text, reason="CutOff")
+        return lease.until_s(fence_ms) if fence_ms else 0
 
     def _image_of(self, step: actions.StartContainer) -> container.PreparedImage:
         assert step.container in self._images, "the image is prepared before the container is started"

@@ -162,6 +162,16 @@ class Runtime(Protocol):
         """How the container ended; waits until it has."""
         ...
 
+    def clock_s(self) -> float:
+        """The clock by which containers are killed: nobody sets it, and it goes on while the machine sleeps."""
+        ...
+
+    async def extend(self, container_id: str, until_s: float) -> None:
+        """Have a container that was started with `until_s` killed then, and not before. It happens without the agent.
+
+        Nothing happens when it has ended.
+        """
+
     async def signal(self, container_id: str, name: str) -> None:
         """Send its first process a signal, `SIGTERM` or `15`. Nothing happens when it has ended."""
 

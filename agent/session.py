@@ -8,12 +8,13 @@ the worker's state, which is told from the beginning each time.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
 import structlog
 
-from agent import ports
+from agent import lease, ports
 from agent.streams import Streams
 from agent.worker import Worker
 from protos import running
@@ -127,6 +128,8 @@ class Session:
                             await link.send(dpb.AgentMessage(resync=dpb.Resync(why=gap.why)))
                     case "acknowledged":
                         self._worker.outbox.acknowledge(message.acknowledged.sequence)
+                    case "heard":
+                        self._worker.lease.hear(message.heard.number)
                     case "open_stream" if open_streams < MAX_STREAMS:
                         open_streams += 1
                         group.create_task(serve(message.open_stream))
@@ -151,9 +154,18 @@ class Session:
             await link.send(dpb.AgentMessage(network_applied=dpb.NetworkApplied(sequence=sequence)))
 
     async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
+        """More often, and with numbers that are answered, while there are fenced tasks."""
+        fencing = self._worker.lease
         while True:
-            await asyncio.sleep(interval_s)
-            await link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat(sequence=self._worker.sequence)))
+            if fencing.wanted.is_set():
+                await asyncio.sleep(min(interval_s, lease.INTERVAL_S))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(fencing.wanted.wait(), interval_s)
+            sequence = self._worker.sequence
+            # Not before this session has told which tasks were given up meanwhile: those must not be started again.
+            heartbeat = dpb.Heartbeat(sequence=sequence, number=fencing.ask() if sequence else 0)
+            await link.send(dpb.AgentMessage(heartbeat=heartbeat))
 
 
 def _registered(message: dpb.LeaderMessage) -> dpb.Registered:

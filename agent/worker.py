@@ -23,6 +23,7 @@ from agent.core.record import Record
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
+from agent.lease import Lease
 from agent.networking import NodeNetworking
 from agent.outbox import Outbox
 from agent.runner import TaskRunner, found, stray
@@ -59,6 +60,7 @@ class Worker:
         chance: random.Random,
     ) -> None:
         self.outbox = Outbox()
+        self.lease = Lease(runtime.clock_s)
         self._networking = NodeNetworking(network, names=names, now_ms=now_ms, chance=chance, on_ready=self._nudge)
         self._network = network
         self._names = names
@@ -73,6 +75,7 @@ class Worker:
             names=names,
             devices=devices,
             users=users,
+            lease=self.lease,
             node=node,
             labels=lambda: self._assigned.labels,
             now_ms=now_ms,
@@ -94,6 +97,7 @@ class Worker:
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self._networking.run())
             self._group.create_task(self._save_assignments())
+            self._group.create_task(self._extend_leases())
             for runner in list(self._runners.values()):
                 self._group.create_task(self._live(runner))
             self.restored.set()
@@ -125,6 +129,7 @@ class Worker:
                 self.outbox.drop(task_id)
         for task in after.tasks.values():
             self._assign_task(task, self._group)
+        self.lease.want(any(task.fence for task in after.tasks.values()))
         return None
 
     @property
@@ -190,6 +195,21 @@ class Worker:
             # Taken from the node, and given to it again while it was being cleaned up.
             assert self._group is not None, "a runner lives in the worker's group"
             self._assign_task(task, self._group)
+
+    async def _extend_leases(self) -> None:
+        """With each answer of a leader the containers of fenced tasks may live longer, and others may be started."""
+        while True:
+            await self.lease.renewed.wait()
+            self.lease.renewed.clear()
+            for task_id, runner in list(self._runners.items()):
+                if not runner.task.fence:
+                    continue
+                until_s = self.lease.until_s(runner.task.fence)
+                for name in _running(task_id, runner.observed):
+                    await self._tools.runtime.extend(name, until_s)
+                failure = runner.observed.failure
+                if failure is not None and failure.reason == "CutOff":
+                    runner.nudge()
 
     def _nudge(self) -> None:
         for runner in self._runners.values():

@@ -40,7 +40,7 @@ def service(
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
             ("Waits for", around.dependencies(value.spec)),
             ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
-            ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
+            ("Node loss", _node_loss(value.spec.on_node_loss)),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
@@ -49,6 +49,11 @@ def service(
         *section("Tasks", _tasks(tasks, view)),
         *(line for name, lines in last_words.items() for line in section(f"{name} printed last", lines)),
     ]
+
+
+def _node_loss(policy: pb.NodeLossPolicy) -> str:
+    after = _duration(policy, "replace_after")
+    return f"killed there, and replaced after {after}: never two" if policy.fence else f"replaced after {after}"
 
 
 def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: Sequence[str] = ()) -> list[str]:

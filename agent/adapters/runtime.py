@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,10 @@ class Launched:
                     "max_bytes": request.log_max_size,
                     "max_files": request.log_max_files,
                 },
-                start=True,
+                start=not request.until_s,
             )
+            if request.until_s:
+                await self._start_leased(container_id, request.until_s)
             return self._adopt(container_id, root_id)
         except errors.ContainerExists as error:
             # What an agent that was killed had begun to make, and no agent has seen whole.
@@ -116,6 +119,15 @@ class Launched:
         if container_id not in self._held:
             raise NoSuchTask(f"task {container_id} has no container on this node")
         return await asyncio.shield(self._held[container_id].ended)
+
+    def clock_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    async def extend(self, container_id: str, until_s: float) -> None:
+        held = self._held.get(container_id)
+        if held is not None and held.monitor is not None:
+            with contextlib.suppress(errors.PeerGone):  # it has ended, and needs no more time
+                await held.monitor.call("lease", until_ns=int(until_s * 1e9))
 
     async def signal(self, container_id: str, name: str) -> None:
         held = self._held.get(container_id)
@@ -163,6 +175,16 @@ class Launched:
             raise Temporary(error.message, reason="NetworkFailed") from error
 
     # Inside
+
+    async def _start_leased(self, container_id: str, until_s: float) -> None:
+        """Start a container that was only created: its monitor has to know the end before there is anything to end."""
+        connection = client.adopt(self._root, container_id).socket
+        monitor = Connection(connection, f"the monitor of {container_id}")
+        try:
+            await monitor.call("lease", until_ns=int(until_s * 1e9))
+            await monitor.call("start")
+        finally:
+            monitor.close()
 
     def _known_root_id(self, container_id: str) -> int:
         try:

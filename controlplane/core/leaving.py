@@ -102,7 +102,7 @@ def _at_once(slot: slots.Slot, task: pb.Task, case: Case) -> str:
 
 def starts_first(service: pb.Service) -> bool:
     """Whether two tasks may stand in a slot for a while. They are on two nodes, so that ports are no hindrance."""
-    return service.spec.update.order != pb.UPDATE_ORDER_STOP_FIRST
+    return service.spec.update.order != pb.UPDATE_ORDER_STOP_FIRST and not service.spec.on_node_loss.fence
 
 
 def _begin(

@@ -41,6 +41,8 @@ class Policy:
 def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
     """The policy for `number` tasks of a template."""
     update: pb.UpdatePolicy = defaults.resolve(spec.update)
+    if spec.on_node_loss.fence and not update.max_unavailable:
+        update.order = pb.UPDATE_ORDER_STOP_FIRST
     surge, missing = _amounts(update, template, number)
     return Policy(
         surge=surge,

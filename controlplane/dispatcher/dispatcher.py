@@ -41,11 +41,19 @@ class Dispatcher:
         self._new_id = new_id
         self._leading: Leading | None = None
 
-    def lead(self, on_report: Callable[[Session, wire.StatusReport], None], network: wire.NodeNetwork) -> None:
-        """Agents that call from now on are served. `network`: what is the same for all nodes. Run `work` meanwhile."""
+    def lead(
+        self,
+        on_report: Callable[[Session, wire.StatusReport], None],
+        network: wire.NodeNetwork,
+        holds: Callable[[], bool],
+    ) -> None:
+        """Agents that call from now on are served. Run `work` meanwhile.
+
+        `network`: what is the same for all nodes; `holds`: whether nobody else can lead at this moment.
+        """
         table = Table()
         withdrawals = Withdrawals(table, self.sessions, self._snapshot)
-        self._leading = Leading(on_report=on_report, network=network, table=table, withdrawals=withdrawals)
+        self._leading = Leading(on_report=on_report, network=network, holds=holds, table=table, withdrawals=withdrawals)
         self.notice_everything()
 
     async def work(self) -> None:

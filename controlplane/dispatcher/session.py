@@ -40,6 +40,8 @@ class Leading:
 
     on_report: Callable[["Session", wire.StatusReport], None]
     network: wire.NodeNetwork
+    holds: Callable[[], bool]
+    """Whether nobody else can lead at this moment, however long this process has slept."""
     table: Table
     withdrawals: Withdrawals
 
@@ -122,6 +124,7 @@ class Session:
                 self._told = None
                 self.wake()
             case "heartbeat":
+                self._hear(message.heartbeat)
                 self._compare(message.heartbeat.sequence)
             case "network_applied":
                 self._confirm(message.network_applied.sequence)
@@ -129,6 +132,11 @@ class Session:
                 pass  # a second registration changes nothing
             case None:
                 self.end("the agent sent an empty message")
+
+    def _hear(self, heartbeat: wire.Heartbeat) -> None:
+        """Fenced tasks live by the answer, so it is given only by who certainly leads."""
+        if heartbeat.number and self._leading.holds():
+            self._send_soon(wire.LeaderMessage(heard=wire.HeartbeatHeard(number=heartbeat.number)))
 
     def _compare(self, sequence: int) -> None:
         """Tells everything again when the agent has missed what it was told at least one heartbeat ago."""

@@ -20,6 +20,9 @@ ON_NODES = ("api", "db")
 """Those that sometimes take a port of their nodes."""
 EVERYWHERE = "each"
 """The global one."""
+FENCED = ("db", "web")
+FENCE_MS = 10_000
+"""Services that are fenced in runs with fences, and for how long their tasks live without a leader."""
 PATIENCE_S = 10.0
 ACTIONS = (
     api.ROLLOUT_ACTION_PAUSE,
@@ -42,10 +45,11 @@ class People:
     right in the end.
     """
 
-    def __init__(self, cluster: Cluster, chance: random.Random, story: Story) -> None:
+    def __init__(self, cluster: Cluster, chance: random.Random, story: Story, *, fences: bool = False) -> None:
         self._cluster = cluster
         self._chance = chance
         self._story = story
+        self._fences = fences
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
@@ -190,9 +194,16 @@ class People:
         spec.template.placement.spread.add(by=zones.BY, max_skew=1)
         await self.apply(name, spec)
 
+    def _with_fence(self, name: str, spec: pb.ServiceSpec) -> pb.ServiceSpec:
+        """From its first task on, since a fence holds for tasks that are made after it was asked for."""
+        if self._fences and name in FENCED:
+            spec.on_node_loss.fence, spec.on_node_loss.replace_after = True, FENCE_MS
+            spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
+        return spec
+
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""
-        service = pb.Service(meta=pb.Meta(name=name, namespace="default"), spec=spec)
+        service = pb.Service(meta=pb.Meta(name=name, namespace="default"), spec=self._with_fence(name, spec))
         request = api.ApplyRequest(objects=[kinds.wrap(service)])
         what = f"apply {name}: {spec.replicas} of {spec.template.container.image}"
         return await self._ask(what, lambda plane: plane.writes.apply(request))
@@ -201,7 +212,9 @@ class People:
         """One or two services as a stack; what else is in it goes, once that was looked at."""
         names = self._chance.sample(SERVICES, self._chance.randint(1, 2))
         metas = [pb.Meta(name=name, namespace="default") for name in names]
-        objects = [kinds.wrap(pb.Service(meta=meta, spec=self._spec(meta.name))) for meta in metas]
+        objects = [
+            kinds.wrap(pb.Service(meta=meta, spec=self._with_fence(meta.name, self._spec(meta.name)))) for meta in metas
+        ]
         request = api.ApplyRequest(objects=objects, stack=STACK, prune=True)
 
         async def look_and_apply(plane: ControlPlane) -> None:

@@ -45,6 +45,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
 from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
+from tests.sim.fence_plants import FENCE_PLANTS
 from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
@@ -360,4 +361,5 @@ PLANTS = (
     ),
     *CROWD_PLANTS,
     *DISRUPTION_PLANTS,
+    *FENCE_PLANTS,
 )

@@ -16,6 +16,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import placement_rules, rollout_rules, told
 from tests.sim.crowd_rules import CrowdRules
 from tests.sim.disruption_rules import DisruptionRules
+from tests.sim.fence_rules import FenceRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -40,6 +41,7 @@ class Rules:
         self.placement = placement_rules.PlacementRules()
         self.crowds = CrowdRules()
         self.disruption = DisruptionRules()
+        self.fences = FenceRules()
         self._story = story
         self._templates: dict[str, pb.TaskTemplate] = {}  # by the revision's id
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
@@ -64,6 +66,7 @@ class Rules:
             rollout_rules.check(self.objects, before, after)
             self.disruption.check(self.objects, before, after)
             self.network.note(before, after)
+            self.fences.note(after)
             self.placement.note(before, after)
             self.crowds.note(before, after)
             self._replace(event.key, after)
@@ -102,6 +105,7 @@ class Rules:
         moved = {task.replaces for task in self.tasks() if task.replaces}
         revisions = {task.meta.id: task.revision_id for task in self.tasks()}
         tasks = {node_id: {containers.split(name)[0] for name in names} for node_id, names in running.items()}
+        self.fences.check(tasks)
         slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names - moved)
         double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}

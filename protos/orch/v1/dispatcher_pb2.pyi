@@ -101,6 +101,7 @@ class LeaderMessage(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     OPEN_STREAM_FIELD_NUMBER: _builtins.int
     REDIRECT_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -111,6 +112,8 @@ class LeaderMessage(_message.Message):
     def open_stream(self) -> Global___OpenStream: ...
     @_builtins.property
     def redirect(self) -> Global___Redirect: ...
+    @_builtins.property
+    def heard(self) -> Global___HeartbeatHeard: ...
     def __init__(
         self,
         *,
@@ -119,12 +122,13 @@ class LeaderMessage(_message.Message):
         acknowledged: Global___StatusAcknowledged | None = ...,
         open_stream: Global___OpenStream | None = ...,
         redirect: Global___Redirect | None = ...,
+        heard: Global___HeartbeatHeard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect", "heard"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -212,22 +216,47 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The number of the assignment that the agent is at. A leader that has told it more, a while ago, tells everything
     again: a lost message is noticed even when no other follows it.
     """
+    number: _builtins.int
+    """Of a heartbeat that is to be answered, since fenced tasks live by it. 0: no answer is wanted."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class HeartbeatHeard(_message.Message):
+    """Who says so leads, or led when it heard the heartbeat of this number: nobody can have led instead before that was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatHeard: _TypeAlias = HeartbeatHeard  # noqa: Y015
 
 @_typing.final
 class NetworkApplied(_message.Message):

@@ -1045,16 +1045,23 @@ class NodeLossPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLACE_AFTER_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     replace_after: _builtins.int
     """How long a node has to be out of reach before its tasks are replaced on others."""
+    fence: _builtins.bool
+    """A task never runs twice: a node that is cut off from the leader for `replaceAfter`, which is then 10 s at least, kills its
+    tasks before others are started in their place, also when its agent is dead. New tasks of a slot wait for the end of
+    old ones, so `update.order` is `stop-first`. It holds for tasks that are made from then on.
+    """
     def __init__(
         self,
         *,
         replace_after: _builtins.int | None = ...,
+        fence: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "fence", b"fence", "replace_after", b"replace_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replace_after: _TypeAlias = _typing.Literal["replace_after"]  # noqa: Y015
     _WhichOneofArgType__replace_after: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after"]  # noqa: Y015
@@ -2430,6 +2437,7 @@ class Task(_message.Message):
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
     MOVED_BECAUSE_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2450,6 +2458,10 @@ class Task(_message.Message):
     """
     moved_because: _builtins.str
     """Why that one is moved, for people."""
+    fence: _builtins.int
+    """Its node kills it when the leader has not heard from the node for this long, and no other is made in its place before.
+    0: it is not fenced.
+    """
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2478,10 +2490,11 @@ class Task(_message.Message):
         waits_for: _builtins.str = ...,
         replaces: _builtins.str = ...,
         moved_because: _builtins.str = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "moved_because", b"moved_because", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "fence", b"fence", "granted", b"granted", "meta", b"meta", "moved_because", b"moved_because", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
