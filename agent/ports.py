@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 class Images(Protocol):
     """The images of this node."""
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+    async def prepare(
+        self,
+        reference: str,
+        digest: str,
+        policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
+    ) -> PreparedImage:
         """Have the image here; with a digest exactly that one. Raises Refused (`ImageMissing`, …) or Temporary."""
         ...
 

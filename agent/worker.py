@@ -293,6 +293,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         lost=task.status.state == states.ORPHANED,
         withdrawn=task.meta.id in assigned.withdrawn,
         waits_for=task.waits_for,
+        images=dict(assigned.revisions[task.revision_id].images),
     )
 
 

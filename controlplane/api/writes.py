@@ -14,7 +14,19 @@ import structlog
 
 from controlplane.api import placement
 from controlplane.core import apply as deciding
-from controlplane.core import edits, events, foresight, lookup, plan, prune, rollout_edits, scheduler, telling, warnings
+from controlplane.core import (
+    edits,
+    events,
+    foresight,
+    lookup,
+    pins,
+    plan,
+    prune,
+    rollout_edits,
+    scheduler,
+    telling,
+    warnings,
+)
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -73,6 +85,7 @@ class Writes:
                 existing,
                 wanted,
                 others=pruning.others(self._others()),
+                images=await self._images(wanted),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
                 asked_by=telling.actor(actor),
@@ -117,6 +130,15 @@ class Writes:
             if key is not None:
                 keys[key] = deciding.identity(value)
         return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
+
+    async def _images(self, wanted: Sequence[kinds.StoredObject]) -> pins.Known:
+        """The cluster's images; those that the objects name as the store itself has them."""
+        keys = [kinds.key(objects_pb2.Image(meta=objects_pb2.Meta(name=name))) for name in pins.names(wanted)]
+        images = {**self._cache.snapshot().all(objects_pb2.Image)}
+        for key in keys:
+            images.pop(key, None)
+        images.update({key: one for key, one in (await self._read(keys)).items() if isinstance(one, objects_pb2.Image)})
+        return pins.Known.of(images.values())
 
     def _others(self) -> Iterable[kinds.StoredObject]:
         """What the objects have to get on with, as far as it is known here."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controlplane.controllers.dependencies import waits_for
-from controlplane.core import addresses, dependencies, eligibility, garbage, image_names, plan, published, replicated
+from controlplane.core import addresses, dependencies, eligibility, garbage, plan, published, replicated
 from controlplane.store.snapshots import Change, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
@@ -95,7 +95,6 @@ class Services:
             refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
-            digest=_digest(snapshot, service.spec.template.container.image),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
             needed=bool(needed_by),
             trouble="; ".join(
@@ -181,14 +180,6 @@ def _global_keys(snapshot: Snapshot) -> set[str]:
     """The services that any node may get a task of."""
     services = snapshot.all(pb.Service).values()
     return {_key(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
-
-
-def _digest(snapshot: Snapshot, image: str) -> str:
-    """Of an image that the cluster has, or that is named by its digest."""
-    if not image_names.is_reference(image):
-        return ""
-    found = snapshot.get(pb.Image, image_names.canonical(image))
-    return image_names.digest_of(image) or (found.status.digest if found is not None else "")
 
 
 def _tainted(snapshot: Snapshot) -> list[pb.Node]:

@@ -65,6 +65,8 @@ class People:
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
+        if container.image == MISSING_IMAGE:
+            container.image_pull_policy = pb.IMAGE_PULL_POLICY_NEVER  # else the apply is refused
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
         self._add_update(spec.update)
         if name == EVERYWHERE:

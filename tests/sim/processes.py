@@ -47,6 +47,7 @@ EVENTS = Limits(per_namespace=30, in_all=40, slack=5)
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
+"""The cluster does not have it, and neither does any node."""
 
 
 class World(Protocol):
@@ -133,6 +134,13 @@ class ControlPlane:
 
     def _suffixes(self) -> Iterator[str]:
         return (f"x{number:07d}" for number in self._ids)
+
+
+def images() -> Iterator[pb.Image]:
+    """Those that the cluster has, as a push would have stored them."""
+    for number, name in enumerate(IMAGES):
+        status = pb.ImageStatus(digest=fake_agent.digest(number), size=1, platform="linux/amd64", layers=1)
+        yield pb.Image(meta=pb.Meta(id=f"image-{number}", name=name, generation=1), status=status)
 
 
 class Agent:

@@ -29,7 +29,7 @@ def _unsettled(rules: Rules) -> Iterator[str]:
 def _not_whole(rules: Rules) -> Iterator[str]:
     """What the service's status says is not asked here: the slots are counted, and the templates compared."""
     known = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
-    templates = {one.meta.id: (one.written, one.restarted_at) for one in known}
+    templates = {one.meta.id: (one.written, one.restarted_at, dict(one.images)) for one in known}
     nodes = sorted(rules.nodes(), key=lambda node: node.meta.id)
     for service in rules.services():
         serving = [
@@ -38,7 +38,8 @@ def _not_whole(rules: Rules) -> Iterator[str]:
             if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
             and task.status.state == states.RUNNING
             and task.desired_state == pb.DESIRED_STATE_RUNNING
-            and templates[task.revision_id] == (service.spec.template, service.spec.restarted_at)
+            and templates[task.revision_id]
+            == (service.spec.template, service.spec.restarted_at, dict(service.spec.images))
         ]
         wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
         if service.spec.mode == pb.SERVICE_MODE_GLOBAL:

@@ -13,13 +13,13 @@ from typing import Any
 
 import structlog
 
-from controlplane.store import api, memory
+from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.net import End
 from tests.sim.people import People, too_greedy
-from tests.sim.processes import IMAGES, MISSING_IMAGE
+from tests.sim.processes import IMAGES, MISSING_IMAGE, images
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
 from tests.sim.story import Story
@@ -105,6 +105,7 @@ class _Run:
         self._broken = loop.create_future()
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
+            await self._store.commit([typed.put(one) for one in images()])
             self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
             self._people = People(self._cluster, self._chance, self._story)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
