@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from concurrent import futures
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,7 @@ def _fill(
                 diff_id=layer.diff_id,
                 limits=limits,
                 parent_pid=os.getpid(),
+                library=_library(),
             )
             # The locks go along: they must outlast the child, even when we are killed.
             try:
@@ -123,6 +125,14 @@ def _fill(
         syscalls.syncfs(diff_fd)
     finally:
         os.close(diff_fd)
+
+
+def _library() -> str:
+    """The folder of the packages that are no part of Python."""
+    found = util.find_spec("zstandard")
+    assert found is not None, "it is a requirement of the project"
+    assert found.origin is not None, "it has a file"
+    return str(Path(found.origin).parents[1])
 
 
 def _run(job: unpacker.Job, *, keep_fds: Sequence[int], timeout_s: float) -> unpacker.Outcome:
