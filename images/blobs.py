@@ -83,6 +83,24 @@ def writer(folder: Path, area: Path, *, digest: str | None, size_bytes: int | No
             sync_folder(folder)
 
 
+def adopt(path: Path, folder: Path, *, digest: str, size_bytes: int) -> None:
+    """Move a finished file of the same file system into `folder`, once its bytes are those of the digest.
+
+    Raises `DigestMismatch`, and then leaves the file where it is.
+    """
+    digests.check(digest, what="blob")
+    with storage_errors(f"taking in blob {digest} from {path}"), path.open("rb") as file:
+        found = digests.PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
+        stored_bytes = os.fstat(file.fileno()).st_size
+        if stored_bytes != size_bytes:
+            raise errors.DigestMismatch(f"blob {digest}: {stored_bytes} bytes, announced {size_bytes}; send it again")
+        if found != digest:
+            raise errors.DigestMismatch(f"blob {digest}: the bytes have digest {found}; send it again")
+        os.fsync(file.fileno())
+        path.replace(folder / digests.hex_of(digest))
+        sync_folder(folder)
+
+
 def replace_file(path: Path, data: bytes, area: Path) -> None:
     """Give `path` new content, all or nothing, also across a power cut."""
     with storage_errors(f"write of {path}"), scratch.file(area) as item:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from images import blobs, collect, documents, errors, image, layout, locks, manifest, names, reference, scratch
@@ -92,6 +92,10 @@ class ImageStore:
         with self.writer(size=len(data)) as blob:
             blob.write(data)
         return blob.digest
+
+    def adopt(self, path: Path, digest: str, size: int) -> None:
+        """Take a finished file of this file system in as a blob; it is gone from `path` then, unless it is another."""
+        blobs.adopt(path, self._blobs, digest=digest, size_bytes=size)
 
     def read_document(self, digest: str) -> bytes:
         """A manifest, index or config: bounded, and compared with its digest again."""
@@ -186,16 +190,19 @@ class ImageStore:
         with locks.held(self._locks / "gc", shared=True, timeout_s=_LOCK_TIMEOUT_S, what=f"image store {self.root}"):
             yield
 
-    def prune(self, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
+    def prune(
+        self, keep: Iterable[str] = (), keep_layers: Iterable[str] = (), keep_blobs: Iterable[str] = ()
+    ) -> collect.Pruned:
         """Remove every blob and unpacked layer that no name, no manifest in `keep` and no `keep_layers` reaches.
 
-        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. Never call it inside
-        `hold()`, which it waits for.
+        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. `keep_blobs` stay
+        whatever they are: parts of an image that is still coming. Never call it inside `hold()`, which it waits for.
         """
         gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
         with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
             roots = [*(entry.digest for entry in self._names.read().values()), *keep]
             kept = collect.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
+            kept = replace(kept, blobs=kept.blobs | frozenset(keep_blobs))
             swept = collect.sweep(kept, blobs=self._blobs, layers=self.layers, trash=trash.path)
             for path in self._locks.glob("layer-*"):
                 path.unlink()  # whoever holds one is inside `hold()`, so nobody does

@@ -1,9 +1,8 @@
 """Which revision a service is at, and what became of each.
 
 A changed template makes a new one; everything else leaves it. A template that was there before gets its old revision
-again, so that `undo` goes back to the very tasks of it. So do images: a
-template whose `web:1` means another image now is another one. `number` therefore says which was made first, and the history
-is in the order in which they were rolled out last.
+again, so that `undo` goes back to the very tasks of it; one whose `web:1` means another image now is another template.
+`number` therefore says which was made first, and the history is in the order in which they were rolled out last.
 
     apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
 """

@@ -14,6 +14,7 @@ import structlog
 
 from controlplane.core import assignments, nodes
 from controlplane.core.endpoint_table import Table
+from controlplane.dispatcher.blobs import BlobBook
 from controlplane.dispatcher.withdrawals import Withdrawals
 from controlplane.store.snapshots import Snapshot
 from protos.link import Link, LinkLost
@@ -42,6 +43,7 @@ class Leading:
     network: wire.NodeNetwork
     table: Table
     withdrawals: Withdrawals
+    blobs: BlobBook
 
 
 class Session:
@@ -125,6 +127,8 @@ class Session:
                 self._compare(message.heartbeat.sequence)
             case "network_applied":
                 self._confirm(message.network_applied.sequence)
+            case "blobs_held":
+                self._leading.blobs.note(self.info.node_id, message.blobs_held)
             case "register":
                 pass  # a second registration changes nothing
             case None:

@@ -57,6 +57,7 @@ class Running:
             version="1.2.3",
             listen=[self.address],
             images=self._folder / self.name,
+            advertise=self.address,
             now_ms=now_ms,
             new_id=self._new_id,
         )

@@ -56,7 +56,7 @@ async def refused(world: api_world.World, archive: bytes, **options: object) -> 
 async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_path: Path) -> None:
     archive = root_file_system(data=os.urandom(3 * 1024 * 1024))
     async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
+        agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, archive, name="hello", cmd=["/serve"], env=["A=b"], expose=["8080"])).images
         assert (image.meta.name, image.meta.generation, image.status.layers) == ("hello:latest", 1, 1)
         for reference in ("hello", "docker.io/library/hello:latest", f"hello@{image.status.digest}"):
@@ -66,7 +66,7 @@ async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_p
         copy = ImageStore(tmp_path / "node")
 
         async def fetch(digest: str, offset: int = 0) -> bytes:
-            parts = agent.FetchBlob(wire.FetchBlobRequest(digest=digest, offset=offset))
+            parts = blobs.Fetch(wire.FetchBlobRequest(digest=digest, offset=offset))
             return b"".join([part.chunk async for part in parts])
 
         assert copy.put_bytes(await fetch(image.status.digest)) == image.status.digest
@@ -94,7 +94,7 @@ async def test_the_same_archive_again_changes_nothing_and_another_raises_the_gen
 @aio.bounded(30)
 async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
+        agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
         await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="hello:1")))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -103,7 +103,7 @@ async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_pa
         assert code is grpc.StatusCode.NOT_FOUND
         assert error.hint == "`orchctl image push hello:1` brings it"
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await agent.FetchBlob(wire.FetchBlobRequest(digest=image.status.digest)).read()
+            await blobs.Fetch(wire.FetchBlobRequest(digest=image.status.digest)).read()
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -151,8 +151,8 @@ async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) 
         assert named == {"docker.io/library/hello:1": first.status.digest}
         await bring(world, root_file_system(a=b"3"), name="other:1")
         await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="other:1")))
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
-        assert await agent.FetchBlob(wire.FetchBlobRequest(digest=first.status.digest)).read() is not grpc.aio.EOF
+        blobs = dispatcher_pb2_grpc.BlobsStub(channel)
+        assert await blobs.Fetch(wire.FetchBlobRequest(digest=first.status.digest)).read() is not grpc.aio.EOF
 
 
 @aio.bounded(30)
