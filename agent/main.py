@@ -18,12 +18,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from agent import node
+from agent.adapters import blobserver
+from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
@@ -34,7 +37,7 @@ from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
-from agent.core import users
+from agent.core import sharing, users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
 from agent.naming import Naming
@@ -42,6 +45,7 @@ from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
+from protos import units
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
@@ -82,7 +86,7 @@ async def run(
     options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: Sequence[socket.socket]
 ) -> None:
     """Make everything, and live until a signal comes."""
-    server, chance = Server(), random.Random()  # noqa: S311 - for jitter
+    server, chance = Server(disk.node_id()), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server)
     names = Naming(
@@ -110,40 +114,50 @@ async def run(
         now_ms=now_ms,
         chance=chance,
     )
-    session = Session(
+    streams = Streams(
         connector=server,
-        worker=worker,
-        streams=Streams(
-            connector=server,
-            runtime=runtime,
-            logs=FileLogs(layout),
-            checks=NetworkChecks(options.address),
-            meter=NodeMeter(runtime, lambda: worker.running),
-            over=worker.over,
-        ),
-        servers=options.server.split(","),
-        register=_register(options, layout, disk.node_id(), no_users),
-        chance=chance,
+        runtime=runtime,
+        logs=FileLogs(layout),
+        checks=NetworkChecks(options.address),
+        meter=NodeMeter(runtime, lambda: worker.running),
+        over=worker.over,
     )
-    # What is alive now lives as long as the agent does; collections need not look at it.
-    gc.freeze()
-    log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+    limits = sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
+    blobs = BlobServer(images.store, images.holdings, limits)
     try:
-        async with asyncio.TaskGroup() as group:
-            running = (images.run(), names.run(), worker.run(), session.run())
-            tasks = [group.create_task(each) for each in running]
-            await _told_to_end()
-            for task in tasks:
-                task.cancel()
+        async with blobserver.serving(blobs, options.address, options.blob_port) as blob_port:
+            session = Session(
+                connector=server,
+                worker=worker,
+                streams=streams,
+                servers=options.server.split(","),
+                register=_register(options, layout, disk.node_id(), no_users, blob_port),
+                holdings=images.holdings,
+                chance=chance,
+            )
+            # What is alive now lives as long as the agent does; collections need not look at it.
+            gc.freeze()
+            log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+            await _live(images.run(), names.run(), worker.run(), session.run())
     finally:
         await server.close()
         await runtime.close()
 
 
-def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+async def _live(*lives: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself, until a signal comes."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in lives]
+        await _told_to_end()
+        for task in tasks:
+            task.cancel()
+
+
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str, blob_port: int) -> dpb.Register:
     """How the node presents itself."""
     description = node.describe(
         address=options.address,
+        blob_port=blob_port,
         containers=options.ids.ranges,
         no_users=no_users,
         disk=layout.state,
@@ -207,8 +221,40 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_resource,
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
+    _add_images(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--blob-port",
+        default=7402,
+        type=int,
+        metavar="PORT",
+        help="where this node gives layers of images to other nodes, at --address; 0: nowhere (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share-transfers",
+        default=sharing.TRANSFERS,
+        type=int,
+        metavar="N",
+        help="to how many nodes it gives layers at a time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share-rate",
+        default=0,
+        type=_bytes,
+        metavar="BYTES",
+        help="how much of that in a second, such as 50Mi (default: as much as goes through)",
+    )
+
+
+def _bytes(text: str) -> int:
+    try:
+        return units.parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _ids(text: str) -> users.Ids:

@@ -41,8 +41,7 @@ class BlobBook:
     def note(self, node_id: str, told: wire.BlobsHeld) -> None:
         """What a node says that it serves."""
         held = self._held.setdefault(node_id, set())
-        gone = held - set(told.added) if told.all else held & set(told.removed)
-        for digest in gone:
+        for digest in held & set(told.removed):
             held.discard(digest)
             self._leave(digest, node_id)
         for digest in told.added[: MAX_BLOBS - len(held)]:

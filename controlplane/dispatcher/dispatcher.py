@@ -161,6 +161,7 @@ class Dispatcher:
         except LinkLost:
             return
         log.info("session begins", node=session.info.node_name, address=session.info.description.address)
+        leading.blobs.forget(session.info.node_id)  # what an older session has told
         self.sessions.add(session)
         session.wake()
         try:

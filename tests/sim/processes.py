@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.holdings import Holdings
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -212,6 +213,7 @@ class Agent:
             ),
             servers=self._world.control_plane_names,
             register=self._register(),
+            holdings=Holdings(),
             chance=chance,
         )
         async with asyncio.TaskGroup() as group:

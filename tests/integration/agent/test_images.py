@@ -2,15 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.adapters.images import StoredImages
+from agent.adapters.blobserver import BlobServer, serving
+from agent.core import sharing
 from agent.errors import Refused, Temporary
+from agent.holdings import Holdings
+from agent.rpc import Server
 from images.errors import NotFound
 from images.store import ImageStore
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import blobserving, etcd
 from tests.support.aio import bounded, until
 
 pytestmark = pytest.mark.root
@@ -26,6 +33,8 @@ class Cluster:
         self.damage = False
         self.fetched: list[tuple[str, int]] = []
         self.resolved = 0
+        self.givers: list[str] = []
+        """Addresses of nodes that have it."""
 
     async def resolve(self, reference: str) -> str:
         self.resolved += 1
@@ -36,9 +45,19 @@ class Cluster:
         except NotFound as error:
             raise Refused(str(error), reason="ImageMissing") from error
 
-    async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
         if self.gone:
             raise Temporary("the control plane is gone")
+        addresses = [address for address in self.givers if address not in failed]
+        return dpb.FindBlobResponse(addresses=addresses, here=not addresses)
+
+    async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        if self.gone:
+            raise Temporary("the control plane is gone")
+        if address:
+            async for chunk in Server("me").fetch(digest, offset, address):
+                yield chunk
+            return
         self.fetched.append((digest, offset))
         with self._store.open(digest) as blob:
             blob.seek(offset)
@@ -126,3 +145,98 @@ async def test_an_unknown_image_is_refused(tmp_path: Path, store: ImageStore) ->
     async with images(tmp_path, Cluster(store)) as here:
         with pytest.raises(Refused):
             await here.prepare("other:1", "")
+
+
+# From other nodes -----------------------------------------------------------------------------------------------------
+
+
+def layer_of(store: ImageStore) -> str:
+    return store.resolve("hello:1").layers[0].digest
+
+
+@bounded(30)
+async def test_a_layer_comes_from_a_node_that_has_it(tmp_path: Path, store: ImageStore) -> None:
+    """The control plane gives the small parts only; and what has come is given on to the next."""
+    cluster = Cluster(store)
+    async with images(tmp_path / "first", cluster) as first:
+        await first.prepare("hello:1", "")
+        server = BlobServer(first.store, first.holdings, sharing.Limits())
+        async with serving(server, "127.0.0.1", etcd.free_port()) as port, images(tmp_path / "next", cluster) as here:
+            cluster.givers, cluster.fetched = [f"127.0.0.1:{port}"], []
+            prepared = await here.prepare("hello:1", "")
+            assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+            assert layer_of(store) not in {digest for digest, _ in cluster.fetched}
+            assert server.served_bytes == store.size_bytes(layer_of(store))
+            assert layer_of(store) in here.holdings
+
+
+@bounded(30)
+async def test_a_node_that_lies_is_left_out_and_its_bytes_are_thrown_away(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with blobserving.lying(store) as liar, images(tmp_path, cluster) as here:
+        cluster.givers = [liar]
+        prepared = await here.prepare("hello:1", "")
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+        assert (layer_of(store), 0) in cluster.fetched, "it began anew"
+
+
+@bounded(30)
+async def test_a_node_that_breaks_off_or_does_not_answer_costs_no_byte(tmp_path: Path, store: ImageStore) -> None:
+    """The next place goes on where it ended."""
+    cluster = Cluster(store)
+    nobody = f"127.0.0.1:{etcd.free_port()}"
+    async with blobserving.breaking(store, after_bytes=600_000) as dying, images(tmp_path, cluster) as here:
+        cluster.givers = [nobody, dying]
+        await here.prepare("hello:1", "")
+        ((_, offset),) = [one for one in cluster.fetched if one[0] == layer_of(store)]
+        assert offset >= 600_000
+
+
+@bounded(30)
+async def test_a_node_gives_images_only_and_to_so_many_at_a_time(tmp_path: Path, store: ImageStore) -> None:
+    secret = store.put_bytes(b"not of an image")
+    held = Holdings()
+    held.add([layer_of(store)])
+    server = BlobServer(store, held, sharing.Limits(transfers=1, bytes_per_s=1024 * 1024))
+    async with serving(server, "127.0.0.1", etcd.free_port()) as port:
+        source, address = Server("me"), f"127.0.0.1:{port}"
+        with pytest.raises(Temporary, match="does not have"):
+            await anext(source.fetch(secret, 0, address))
+        first = source.fetch(layer_of(store), 0, address)
+        await anext(first)
+        with pytest.raises(Temporary, match="busy"):
+            await anext(source.fetch(layer_of(store), 0, address))
+        await first.aclose()
+        await until(lambda: not server.transfers, what="the first has ended")
+        await anext(source.fetch(layer_of(store), 0, address))
+
+
+# As the manifest says ---------------------------------------------------------------------------------------------------
+
+
+@bounded(30)
+async def test_what_is_here_starts_without_asking_anybody(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "")
+    cluster.resolved, cluster.fetched = 0, []
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_MISSING)
+        assert (cluster.resolved, cluster.fetched) == (0, [])
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_ALWAYS)
+        assert cluster.resolved == 1
+        cluster.gone = True
+        with pytest.raises(Temporary, match="gone"):
+            await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_ALWAYS)
+
+
+@bounded(30)
+async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here:
+        for digest in ("", store.resolve("hello:1").digest):
+            with pytest.raises(Refused, match="not on this node"):
+                await here.prepare("hello:1", digest, pb.IMAGE_PULL_POLICY_NEVER)
+        assert (cluster.resolved, cluster.fetched) == (0, [])
+        await here.prepare("hello:1", "")
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)

@@ -197,9 +197,9 @@ async def test_the_next_leader_serves_what_the_one_before_took_in(tmp_path: Path
 @aio.bounded(30)
 async def test_an_image_that_no_instance_has_comes_from_a_node_that_runs_it(tmp_path: Path) -> None:
     """A disk was lost; the node's bytes are looked at before they are believed."""
-    mine, other = made(tmp_path / "mine"), made(tmp_path / "other")
+    mine = made(tmp_path / "mine")
     image = mine.resolve("web:1")
-    async with blobserving.serving(mine) as honest, blobserving.serving(mine, instead=other) as liar:
+    async with blobserving.serving(mine) as honest, blobserving.lying(mine) as liar:
         async with api_world.opened(tmp_path) as world, asyncio.TaskGroup() as group:
             keeper = Keeper(world.images, world.cache, instances=nobody, nodes=lambda _: [liar, honest])
             running = group.create_task(keeper.run())
