@@ -26,8 +26,8 @@ def describe(
     disk: Path,
     generic: Mapping[str, Sequence[str]],
 ) -> pb.NodeDescription:
-    """Read the machine. `containers`: how many can have users of their own; `no_users`: why none can. `blob_port`: where
-    other nodes fetch images, 0 for nowhere.
+    """Read the machine. `containers`: how many can have users of their own; `no_users`: why none can. `blob_port`:
+    where other nodes fetch images, 0 for nowhere.
 
     `disk`: a folder on the disk that containers write to; `generic`: the ids of things, by name.
     """

@@ -1,8 +1,8 @@
 """gRPC on the agent's side: the one place where channels and servers are made, and what stands behind `Connector` and
 `Source`.
 
-One rule: there is one channel at a time to the control plane, to the server of the session; streams and images go over the
-same one. Other nodes get a channel for each blob.
+One rule: there is one channel at a time to the control plane, to the server of the session; streams and images go over
+the same one. Other nodes get a channel for each blob.
 """
 
 import asyncio

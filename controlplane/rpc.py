@@ -1,7 +1,7 @@
 """The one place where the control plane's gRPC servers and channels are built: keepalive, sizes, and later TLS.
 
-The rule: whoever serves or calls something gets its server or channel from here, so that how a connection is secured and
-watched is said once.
+The rule: whoever serves or calls something gets its server or channel from here, so that how a connection is secured
+and watched is said once.
 """
 
 from collections.abc import Sequence
@@ -37,10 +37,6 @@ _OPTIONS = (
     # Two instances on one port would each get half of the calls.
     ("grpc.so_reuseport", 0),
 )
-
-
-# The object that ends a stream; the type stubs do not know it.
-EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]
 
 
 class CannotListen(Exception):  # noqa: N818 - named after what happened

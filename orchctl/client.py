@@ -57,10 +57,11 @@ def translated(server: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connect(server: str) -> Iterator["ControlStub"]:
-    """The server's `Control` service, for blocking calls."""
+def connect(server: str, *, impatient: bool = True) -> Iterator["ControlStub"]:
+    """The server's `Control` service, for blocking calls. Impatient: it is said when an answer is long in coming."""
     with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        yield control_pb2_grpc.ControlStub(grpc.intercept_channel(channel, patience.Impatient(server)))
+        watched = grpc.intercept_channel(channel, patience.Impatient(server)) if impatient else channel
+        yield control_pb2_grpc.ControlStub(watched)
 
 
 @contextlib.asynccontextmanager

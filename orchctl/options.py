@@ -109,6 +109,17 @@ def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[
     return _store(run)
 
 
+def with_store_path(function: Callable[Concatenate[Path, P], R]) -> Callable[P, R]:
+    """Adds `--store`, and hands the function its folder: for verbs that may not need a store."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        path: Path = click.get_current_context().meta[_STORE]
+        return function(path, *args, **kwargs)
+
+    return _store(run)
+
+
 def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
     context.meta[_STORE] = value
 

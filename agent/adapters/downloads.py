@@ -1,7 +1,7 @@
 """Blobs on their way to this node: from other nodes where some have them, else from the control plane.
 
-Two rules. Nobody is believed: a blob is kept only when its bytes are those of its digest. And whoever is slow, cut off or
-has lied is left out, and the next one goes on where that one ended; what a liar has had a hand in begins anew.
+Two rules. Nobody is believed: a blob is kept only when its bytes are those of its digest. And whoever is slow, cut off
+or has lied is left out, and the next one goes on where that one ended; what a liar has had a hand in begins anew.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Whom a node fetches a layer from, and when it gives somebody up. All bytes are looked at in the end: see `images.blobs`."""
+"""Whom a node fetches a layer from, and when it gives somebody up. All bytes are looked at in the end: see
+`images.blobs`.
+"""
 
 from dataclasses import dataclass
 

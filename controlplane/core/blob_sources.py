@@ -1,8 +1,8 @@
 """Who gives a node a layer that it lacks, so that fifty nodes do not fetch it fifty times from one place.
 
-The control plane gives a blob to the first few nodes and to nobody else; those give it to the next, and so on. A node that
-gives has a bound on how many it gives to at a time, and whoever finds nobody free waits: what was fetched once makes
-another giver.
+The control plane gives a blob to the first few nodes and to nobody else; those give it to the next, and so on. A node
+that gives has a bound on how many it gives to at a time, and whoever finds nobody free waits: what was fetched once
+makes another giver.
 
     ten nodes, 2 from here, each gives to 3:   here → 2   2 → 6   8 → 2     the control plane has sent it twice
 """

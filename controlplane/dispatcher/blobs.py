@@ -1,7 +1,7 @@
 """Which node has which blob, and who gives to whom now. The leader's memory: nodes tell it again to a new one.
 
-What a node was given lasts until it says that it has the blob, asks again, or is gone; and no longer than `LONGEST_S`, so
-that a node which never says anything keeps nobody waiting for ever.
+What a node was given lasts until it says that it has the blob, asks again, or is gone; and no longer than `LONGEST_S`,
+so that a node which never says anything keeps nobody waiting for ever.
 """
 
 import asyncio

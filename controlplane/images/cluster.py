@@ -1,8 +1,8 @@
 """The images that the cluster itself keeps: names in the store, blobs on this instance's disk.
 
-Three rules. The store says what there is: names on the disk follow it, and blobs that nothing in it needs go. What comes
-in is invisible until the store has its name, which is written last. And nothing is removed while something comes in:
-`changing` keeps `tidy` away, and blobs of a push that is still going on are pinned.
+Three rules. The store says what there is: names on the disk follow it, and blobs that nothing in it needs go. What
+comes in is invisible until the store has its name, which is written last. And nothing is removed while something comes
+in: `changing` keeps `tidy` away, and blobs of a push that is still going on are pinned.
 """
 
 import asyncio
@@ -144,7 +144,9 @@ class ClusterImages:
         self._pin([start.digest])
 
     async def push_image(self, name: str, manifest: bytes) -> pb.Image:
-        """The image of a manifest whose blobs have all come, inside `changing`; as it should be stored, without its id."""
+        """The image of a manifest whose blobs have all come, inside `changing`; as it should be stored, without its
+        id.
+        """
         describing.check_name(name)
         if len(manifest) > documents.MAX_DOCUMENT_BYTES:
             raise errors.Invalid(f"the manifest of {name} is larger than 4 MiB")

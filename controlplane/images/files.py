@@ -1,7 +1,7 @@
 """Files that threads work on while the event loop goes on.
 
-Two rules. Nothing blocks the event loop: files are touched by a few threads of this module's own. And a file is closed by
-the thread that used it last, since a call that is cancelled leaves its thread at work.
+Two rules. Nothing blocks the event loop: files are touched by a few threads of this module's own. And a file is closed
+by the thread that used it last, since a call that is cancelled leaves its thread at work.
 """
 
 import asyncio

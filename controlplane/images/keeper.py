@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from controlplane.core import kept_images
-from controlplane.core import request_errors
+from controlplane.core import kept_images, request_errors
 from controlplane.images.cluster import ClusterImages
 from controlplane.images.sources import Fetcher
 from controlplane.store import errors
@@ -32,7 +31,9 @@ _log = structlog.get_logger()
 
 
 class Keeper:
-    """`run` it in a task. `instances`: the addresses of the other instances; `nodes`: those of nodes that have a blob."""
+    """`run` it in a task. `instances`: the addresses of the other instances; `nodes`: those of nodes that have a
+    blob.
+    """
 
     def __init__(
         self,

@@ -4,8 +4,8 @@
 
     ROOT/HEX        what has come; its size is where to go on
 
-The rule: a part becomes a blob only through `ImageStore.adopt`, which digests every byte of it. One that turns out to be
-another blob is thrown away as a whole: nobody knows which of its bytes are wrong.
+The rule: a part becomes a blob only through `ImageStore.adopt`, which digests every byte of it. One that turns out to
+be another blob is thrown away as a whole: nobody knows which of its bytes are wrong.
 """
 
 import time

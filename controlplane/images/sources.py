@@ -35,7 +35,9 @@ class Fetcher:
         self._sources = sources
 
     async def fetch(self, digest: str, *, room: Callable[[int], Awaitable[None]]) -> bool:
-        """Have the image of a manifest here, whole; False when nobody has all of it. `room` refuses what does not fit."""
+        """Have the image of a manifest here, whole; False when nobody has all of it. `room` refuses what does not
+        fit.
+        """
         if not self._store.has(digest) and not await self._fetch_blob(digest, None):
             return False
         while missing := await self._threads.run(self._store.missing, digest):
@@ -74,8 +76,8 @@ class Fetcher:
             while True:
                 async with asyncio.timeout(SILENCE_S):
                     part = await call.read()
-                if part is rpc.EOF:
-                    return
+                if not isinstance(part, wire.FetchBlobResponse):
+                    return  # the end
                 if blob.size_bytes + len(part.chunk) > most_bytes:
                     raise errors.LimitExceeded(f"blob {digest}: {address} sends more than {most_bytes} bytes")
                 await self._threads.run(blob.write, part.chunk)

@@ -1,4 +1,4 @@
-# ruff: noqa: N802, ARG002 - gRPC gives the names and the arguments
+# ruff: noqa: N802 - gRPC gives the names and the arguments
 """Somebody who serves blobs out of a store over real gRPC: honestly, not to the end, or lying."""
 
 import contextlib

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.images import StoredImages
 from agent.adapters.blobserver import BlobServer, serving
+from agent.adapters.images import StoredImages
 from agent.core import sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
@@ -46,6 +46,7 @@ class Cluster:
             raise Refused(str(error), reason="ImageMissing") from error
 
     async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        del digest
         if self.gone:
             raise Temporary("the control plane is gone")
         addresses = [address for address in self.givers if address not in failed]
@@ -211,7 +212,8 @@ async def test_a_node_gives_images_only_and_to_so_many_at_a_time(tmp_path: Path,
         await anext(source.fetch(layer_of(store), 0, address))
 
 
-# As the manifest says ---------------------------------------------------------------------------------------------------
+# As the manifest says
+# ---------------------------------------------------------------------------------------------------
 
 
 @bounded(30)
