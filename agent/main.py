@@ -24,12 +24,13 @@ from typing import Any
 
 import structlog
 
-from agent import node
+from agent import imageoptions, node
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
+from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
@@ -37,7 +38,7 @@ from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
 from agent.adapters.runtime import Launched
-from agent.core import sharing, users
+from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
 from agent.naming import Naming
@@ -45,7 +46,6 @@ from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
-from protos import units
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
@@ -104,13 +104,7 @@ async def run(
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
-        node=NodeContext(
-            name=options.name,
-            cgroup_parent=options.cgroup_parent,
-            base=defaults.config(["-"], cgroups_path="/-"),
-            machine=machine(no_users=no_users),
-            address=options.address,
-        ),
+        node=_context(options, no_users),
         now_ms=now_ms,
         chance=chance,
     )
@@ -122,8 +116,7 @@ async def run(
         meter=NodeMeter(runtime, lambda: worker.running),
         over=worker.over,
     )
-    limits = sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
-    blobs = BlobServer(images.store, images.holdings, limits)
+    blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options))
     try:
         async with blobserver.serving(blobs, options.address, options.blob_port) as blob_port:
             session = Session(
@@ -138,10 +131,21 @@ async def run(
             # What is alive now lives as long as the agent does; collections need not look at it.
             gc.freeze()
             log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
-            await _live(images.run(), names.run(), worker.run(), session.run())
+            room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options))
+            await _live(images.run(), names.run(), worker.run(), session.run(), room.run())
     finally:
         await server.close()
         await runtime.close()
+
+
+def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
+    return NodeContext(
+        name=options.name,
+        cgroup_parent=options.cgroup_parent,
+        base=defaults.config(["-"], cgroups_path="/-"),
+        machine=machine(no_users=no_users),
+        address=options.address,
+    )
 
 
 async def _live(*lives: Coroutine[Any, Any, None]) -> None:
@@ -221,40 +225,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_resource,
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
-    _add_images(parser)
+    imageoptions.add(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
-
-
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--blob-port",
-        default=7402,
-        type=int,
-        metavar="PORT",
-        help="where this node gives layers of images to other nodes, at --address; 0: nowhere (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--share-transfers",
-        default=sharing.TRANSFERS,
-        type=int,
-        metavar="N",
-        help="to how many nodes it gives layers at a time (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--share-rate",
-        default=0,
-        type=_bytes,
-        metavar="BYTES",
-        help="how much of that in a second, such as 50Mi (default: as much as goes through)",
-    )
-
-
-def _bytes(text: str) -> int:
-    try:
-        return units.parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _ids(text: str) -> users.Ids:

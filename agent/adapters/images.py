@@ -5,6 +5,7 @@ Two rules: a digest is fetched and an image unpacked once, however many tasks wa
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.adapters.downloads import Downloads
+from agent.core import imageroom
 from agent.core.container import PreparedImage
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.ports import Source
-from images import errors, unpack
+from images import collect, errors, sweep, unpack
 from images.image import Image
 from images.store import ImageStore
 from protos import running
@@ -39,6 +41,12 @@ class StoredImages:
         self._downloads = Downloads(self.store, source, lambda digest: self.holdings.add([digest]))
         self._prepared: dict[str, PreparedImage] = {}
         self._flights: dict[str, asyncio.Future[Any]] = {}
+        self._fetching = 0
+        self._pruning = asyncio.Lock()
+        self._used: dict[str, float] = {}
+        """When each image was asked for last, on the event loop's clock."""
+        self.fetched = asyncio.Event()
+        """An image has come: there may be little room now."""
         self._group: asyncio.TaskGroup | None = None
         self.started = asyncio.Event()
 
@@ -58,7 +66,41 @@ class StoredImages:
             if policy == pb.IMAGE_PULL_POLICY_NEVER:
                 await asyncio.to_thread(self._check_whole, reference, found)
             self._prepared[found] = await self._once(f"image {found}", lambda: self._prepare(reference, found))
+        self._used[found] = asyncio.get_running_loop().time()
+        await asyncio.to_thread(self._touch, found)
         return self._prepared[found]
+
+    async def prune(self, needed: imageroom.Needed, policy: collect.Policy) -> None:
+        """Remove images that the policy chooses and nobody needs; nothing while one is on its way."""
+        async with self._pruning:
+            if self._fetching:
+                return
+            self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
+            gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
+            if gone.blobs or gone.layers:
+                log.info("images made room", blobs=gone.blobs, layers=gone.layers, size_bytes=gone.size_bytes)
+            self._prepared = {digest: one for digest, one in self._prepared.items() if self.store.has(digest)}
+            self.holdings.replace(await asyncio.to_thread(self._held))
+
+    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+        """Blocks."""
+        named = {digest for text in needed.references if (digest := self._digest_here(text))}
+        return self.store.prune(keep=needed.digests | named | used, forget=policy)
+
+    def _digest_here(self, text: str) -> str:
+        """What a name means on this node; empty when it means nothing. Blocks."""
+        try:
+            return self.store.resolve(text).digest
+        except errors.ImageError:
+            return ""
+
+    def _touch(self, digest: str) -> None:
+        """Blocks. Whatever may keep a file from being touched keeps no task from starting."""
+        with contextlib.suppress(errors.ImageError, OSError):
+            self.store.touch(digest)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of work that is done once for everybody who waits for it at the same time."""
@@ -102,6 +144,15 @@ class StoredImages:
         return {digest for digest in parts if self.store.has(digest)}
 
     async def _prepare(self, reference: str, digest: str) -> PreparedImage:
+        async with self._pruning:
+            self._fetching += 1
+        try:
+            return await self._prepare_whole(reference, digest)
+        finally:
+            self._fetching -= 1
+            self.fetched.set()
+
+    async def _prepare_whole(self, reference: str, digest: str) -> PreparedImage:
         try:
             image = await self._fetch(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)

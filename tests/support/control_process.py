@@ -67,10 +67,13 @@ def instance(name: str, endpoint: str, folder: Path, *options: str) -> Iterator[
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """The address of an instance that leads."""
-    with etcd.running() as store, tempfile.TemporaryDirectory(prefix="orch-control-") as folder:
-        with instance("cp1", store.endpoint, Path(folder, "cp1")) as one:
-            one.wait_until_it_leads()
-            yield one.address
+    with (
+        etcd.running() as store,
+        tempfile.TemporaryDirectory(prefix="orch-control-") as folder,
+        instance("cp1", store.endpoint, Path(folder, "cp1")) as one,
+    ):
+        one.wait_until_it_leads()
+        yield one.address
 
 
 def _wait_for_leader(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

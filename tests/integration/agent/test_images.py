@@ -9,10 +9,11 @@ import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
 from agent.adapters.images import StoredImages
-from agent.core import sharing
+from agent.core import imageroom, sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.rpc import Server
+from images import collect
 from images.errors import NotFound
 from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -194,7 +195,7 @@ async def test_a_node_that_breaks_off_or_does_not_answer_costs_no_byte(tmp_path:
 
 
 @bounded(30)
-async def test_a_node_gives_images_only_and_to_so_many_at_a_time(tmp_path: Path, store: ImageStore) -> None:
+async def test_a_node_gives_images_only_and_to_so_many_at_a_time(store: ImageStore) -> None:
     secret = store.put_bytes(b"not of an image")
     held = Holdings()
     held.add([layer_of(store)])
@@ -242,3 +243,46 @@ async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
         assert (cluster.resolved, cluster.fetched) == (0, [])
         await here.prepare("hello:1", "")
         await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)
+
+
+# Room
+# -------------------------------------------------------------------------------------------------------------------
+
+
+NOTHING_NEEDED = imageroom.Needed(digests=frozenset(), references=frozenset())
+
+
+@bounded(30)
+async def test_what_is_needed_stays_and_the_rest_makes_room(tmp_path: Path, store: ImageStore) -> None:
+    """And what was removed comes again when it is asked for."""
+    cluster = Cluster(store)
+    digest = store.resolve("hello:1").digest
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "")
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        assert here.store.has(digest), "its task is about to start"
+        here._used.clear()
+        for needed in (
+            imageroom.Needed(digests=frozenset({digest}), references=frozenset()),
+            imageroom.Needed(digests=frozenset(), references=frozenset({"hello:1"})),
+        ):
+            await here.prune(needed, collect.everything)
+            assert layer_of(store) in here.holdings
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        assert not here.store.has(digest)
+        assert layer_of(store) not in here.holdings, "no other node is sent here for it"
+        assert list(here.store.layers.iterdir()) == []
+        prepared = await here.prepare("hello:1", "")
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_nothing_is_removed_while_an_image_is_on_its_way(tmp_path: Path, store: ImageStore) -> None:
+    """Its parts have no name yet."""
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
+        waiting = group.create_task(here.prepare("hello:1", ""))
+        await until(lambda: bool(list((tmp_path / "blobs/sha256").iterdir())), what="a part has come", every_s=0.0)
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        prepared = await waiting
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))

@@ -199,16 +199,20 @@ async def test_an_image_that_no_instance_has_comes_from_a_node_that_runs_it(tmp_
     """A disk was lost; the node's bytes are looked at before they are believed."""
     mine = made(tmp_path / "mine")
     image = mine.resolve("web:1")
-    async with blobserving.serving(mine) as honest, blobserving.lying(mine) as liar:
-        async with api_world.opened(tmp_path) as world, asyncio.TaskGroup() as group:
-            keeper = Keeper(world.images, world.cache, instances=nobody, nodes=lambda _: [liar, honest])
-            running = group.create_task(keeper.run())
-            stored = api_world.image("web:1")
-            stored.status.digest = image.digest
-            await world.put(stored)
-            await aio.until(lambda: world.images.has(image.layers[0].digest), what="it was fetched", timeout_s=10)
-            assert await asyncio.to_thread(world.images.is_whole, image.digest)
-            running.cancel()
+    async with (
+        blobserving.serving(mine) as honest,
+        blobserving.lying(mine) as liar,
+        api_world.opened(tmp_path) as world,
+        asyncio.TaskGroup() as group,
+    ):
+        keeper = Keeper(world.images, world.cache, instances=nobody, nodes=lambda _: [liar, honest])
+        running = group.create_task(keeper.run())
+        stored = api_world.image("web:1")
+        stored.status.digest = image.digest
+        await world.put(stored)
+        await aio.until(lambda: world.images.has(image.layers[0].digest), what="it was fetched", timeout_s=10)
+        assert await asyncio.to_thread(world.images.is_whole, image.digest)
+        running.cancel()
 
 
 async def nobody() -> Mapping[str, str]:
