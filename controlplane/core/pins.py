@@ -79,7 +79,7 @@ def _unknown(wanted: pb.Service, path: str, image: str, known: Collection[str]) 
     # As people write them: `:latest` would make every short name unlike every other.
     meant = suggest.did_you_mean(image, [name.removesuffix(":latest") for name in sorted(known)[:MAX_COMPARED]])
     push = f"`orchctl image push {image}` sends it from your machine, and `orchctl apply --push` does both"
-    hint = f"{meant} {push}" if meant else f"{push}; `orchctl image ls --cluster` lists those that are there"
+    hint = f"{meant} {push}" if meant else f"{push}; `orchctl get images` lists those that are there"
     return _refusal(wanted, path, f"the cluster has no image {image}", hint)
 
 

@@ -32,6 +32,8 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support.streams import FakeStreams
 
 NOW_MS = 1_700_000_000_000
+HELLOS = ("hello:1", "hello:2", "hello:3", "hello:4", "hello:latest")
+"""The images that services of tests are made of."""
 
 
 class FakeElection:
@@ -91,7 +93,7 @@ async def opened(
     folder: Path,
     store: api.Store | None = None,
     *,
-    known: Sequence[str] = (),
+    known: Sequence[str] = HELLOS,
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES,
 ) -> AsyncIterator[World]:
     """Everything is over at the end of the block. `known`: names of images that the cluster has."""

@@ -55,7 +55,7 @@ async def refused(world: api_world.World, archive: bytes, **options: object) -> 
 @aio.bounded(30)
 async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_path: Path) -> None:
     archive = root_file_system(data=os.urandom(3 * 1024 * 1024))
-    async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
+    async with api_world.opened(tmp_path, known=()) as world, grpc.aio.insecure_channel(world.address) as channel:
         agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, archive, name="hello", cmd=["/serve"], env=["A=b"], expose=["8080"])).images
         assert (image.meta.name, image.meta.generation, image.status.layers) == ("hello:latest", 1, 1)
@@ -80,7 +80,7 @@ async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_p
 
 @aio.bounded(30)
 async def test_the_same_archive_again_changes_nothing_and_another_raises_the_generation(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         first = await bring(world, root_file_system(a=b"1"), name="hello:1", cmd=["/a"])
         revision = (await world.store.list("/")).revision
         assert await bring(world, root_file_system(a=b"1"), name="hello:1", cmd=["/a"]) == first
@@ -93,7 +93,7 @@ async def test_the_same_archive_again_changes_nothing_and_another_raises_the_gen
 
 @aio.bounded(30)
 async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
+    async with api_world.opened(tmp_path, known=()) as world, grpc.aio.insecure_channel(world.address) as channel:
         agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
         await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="hello:1")))
@@ -109,7 +109,7 @@ async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_pa
 
 @aio.bounded(30)
 async def test_what_cannot_be_imported_is_refused_and_leaves_no_name(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         plain = root_file_system(a=b"1")
         for archive, options, part in (
             (b"", {"name": "x"}, "empty"),
@@ -140,7 +140,10 @@ class FailingStore(memory.MemoryStore):
 async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) -> None:
     """A name on the disk means what the cluster says, and no removal takes away what the cluster still names."""
     store = FailingStore()
-    async with api_world.opened(tmp_path, store) as world, grpc.aio.insecure_channel(world.address) as channel:
+    async with (
+        api_world.opened(tmp_path, store, known=()) as world,
+        grpc.aio.insecure_channel(world.address) as channel,
+    ):
         (first,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
         store.failing = True
         for name in ("hello:1", "new:1"):
@@ -157,7 +160,7 @@ async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) 
 
 @aio.bounded(30)
 async def test_an_import_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         call = world.stub.ImportImage()
         await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
         await call.write(pb.ImportImageRequest(chunk=b"x" * 1024 * 1024))
@@ -170,7 +173,7 @@ async def test_an_import_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
 @aio.bounded(30)
 async def test_an_archive_that_ends_too_early_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     """Every byte of a good archive has come, and then the client's stream ends as that of a dead client does."""
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         call = world.stub.ImportImage()
         await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
         await call.write(pb.ImportImageRequest(chunk=root_file_system(a=b"1")))

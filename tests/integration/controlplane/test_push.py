@@ -76,7 +76,7 @@ async def fetched(address: str, digest: str) -> str:
 @aio.bounded(30)
 async def test_a_pushed_image_has_the_name_and_the_digest_that_it_had(tmp_path: Path) -> None:
     store = made(tmp_path / "mine")
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         image = (await push(world.stub, store, "web:1")).image
         assert (image.meta.name, image.status.digest) == ("web:1", store.resolve("web:1").digest)
         layer = store.resolve("web:1").layers[0].digest
@@ -91,14 +91,14 @@ async def test_a_cut_upload_goes_on_where_it_was_cut_also_after_a_restart(tmp_pa
     store = made(tmp_path / "mine")
     layer = store.resolve("web:1").layers[0].digest
     kept = memory.MemoryStore()
-    async with api_world.opened(tmp_path, kept) as world:
+    async with api_world.opened(tmp_path, kept, known=()) as world:
         assert (await missing(world.stub, store, "web:1"))[layer] == 0
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await send(world.stub, store, layer, upto=2 * MIB)
         code, error = refusal(raised.value)
         assert code is grpc.StatusCode.UNAVAILABLE
         assert f"cut off on its way, at byte {2 * MIB}" in error.message
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         assert (await missing(world.stub, store, "web:1"))[layer] == 2 * MIB
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await send(world.stub, store, layer, offset=2 * MIB + 1)
@@ -110,7 +110,7 @@ async def test_a_cut_upload_goes_on_where_it_was_cut_also_after_a_restart(tmp_pa
 @aio.bounded(30)
 async def test_nothing_shows_before_every_blob_has_come(tmp_path: Path) -> None:
     store = made(tmp_path / "mine")
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         manifest = store.read_document(store.resolve("web:1").digest)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await world.stub.PushImage(pb.PushImageRequest(name="web:1", manifest=manifest))
@@ -123,7 +123,7 @@ async def test_nothing_shows_before_every_blob_has_come(tmp_path: Path) -> None:
 async def test_other_bytes_than_announced_are_thrown_away(tmp_path: Path) -> None:
     store, other = made(tmp_path / "mine"), made(tmp_path / "other")
     layer = store.resolve("web:1").layers[0].digest
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
 
         async def lie() -> AsyncIterator[pb.PushBlobRequest]:
             yield pb.PushBlobRequest(start=pb.PushBlobStart(digest=layer, size=store.size_bytes(layer)))
@@ -142,7 +142,7 @@ async def test_other_bytes_than_announced_are_thrown_away(tmp_path: Path) -> Non
 @aio.bounded(30)
 async def test_what_does_not_fit_is_refused_before_it_is_sent_and_told_what_holds_the_room(tmp_path: Path) -> None:
     small, large = made(tmp_path / "mine"), made(tmp_path / "other", "db:2", size=8 * MIB)
-    async with api_world.opened(tmp_path, images_limit_bytes=10 * MIB) as world:
+    async with api_world.opened(tmp_path, images_limit_bytes=10 * MIB, known=()) as world:
         await push(world.stub, small, "web:1")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await missing(world.stub, large, "db:2")
@@ -158,7 +158,7 @@ async def test_what_does_not_fit_is_refused_before_it_is_sent_and_told_what_hold
 async def test_what_a_revision_may_still_start_stays_when_its_name_moves_or_goes(tmp_path: Path) -> None:
     store = made(tmp_path / "mine")
     first = store.resolve("web:1")
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         await push(world.stub, store, "web:1")
         revision = api_world.revision("web", images={"web:1": first.digest})
         await world.put(revision)
@@ -202,7 +202,7 @@ async def test_an_image_that_no_instance_has_comes_from_a_node_that_runs_it(tmp_
     async with (
         blobserving.serving(mine) as honest,
         blobserving.lying(mine) as liar,
-        api_world.opened(tmp_path) as world,
+        api_world.opened(tmp_path, known=()) as world,
         asyncio.TaskGroup() as group,
     ):
         keeper = Keeper(world.images, world.cache, instances=nobody, nodes=lambda _: [liar, honest])
