@@ -34,12 +34,17 @@ def made(folder: Path, name: str = "web:1", *, size: int = 3 * MIB) -> ImageStor
 
 
 async def send(
-    stub: "control_pb2_grpc.ControlAsyncStub", store: ImageStore, digest: str, *, offset: int = 0, upto: int = 64 * MIB
+    stub: "control_pb2_grpc.ControlAsyncStub",
+    store: ImageStore,
+    digest: str,
+    *,
+    offset: int = 0,
+    upto: int | None = None,
 ) -> None:
     """One blob, from an offset on; `upto`: the bytes of it after which the client dies."""
     with store.open(digest) as file:
         file.seek(offset)
-        content = file.read(max(0, upto - offset))
+        content = file.read() if upto is None else file.read(upto - offset)
 
     async def requests() -> AsyncIterator[pb.PushBlobRequest]:
         start = pb.PushBlobStart(digest=digest, size=store.size_bytes(digest), offset=offset)

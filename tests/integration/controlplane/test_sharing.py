@@ -23,6 +23,7 @@ from tests.support import aio, etcd, instances
 
 MIB = 1024 * 1024
 NODES = 10
+BEAT_S = 2.0
 SIZE_BYTES = int(os.environ.get("ORCH_TEST_SHARED_MIB", "24")) * MIB
 
 
@@ -57,7 +58,12 @@ class Node:
                 while True:
                     await link.receive()
 
-            tasks = [group.create_task(tell()), group.create_task(listen())]
+            async def beat() -> None:
+                while True:
+                    await asyncio.sleep(BEAT_S)
+                    await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat()))
+
+            tasks = [group.create_task(each) for each in (tell(), listen(), beat())]
             yield
             for task in tasks:
                 task.cancel()
