@@ -87,6 +87,11 @@ def parse(text: str) -> Reference:
     )
 
 
+def is_registry(text: str) -> bool:
+    """Whether the text is `host[:port]`, as it stands before the first slash of a reference."""
+    return _REGISTRY.fullmatch(text) is not None
+
+
 def _split_tag(name: str) -> tuple[str, str | None]:
     # A colon before the last slash belongs to the registry's port.
     colon = name.rfind(":")

@@ -156,6 +156,11 @@ class ImageStore:
         """Forget a name; the blobs stay until `prune`. `NotFound` when there is no such name."""
         self._names.drop(reference.parse(name).tagged)
 
+    def lookup(self, name: str) -> str | None:
+        """The digest that the name stands for, of a manifest or of an index; None when there is no such name."""
+        entry = self._names.read().get(reference.parse(name).tagged)
+        return entry.digest if entry else None
+
     def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
         """Forget a name and prune; `keep` and `keep_layers` as there."""
         self.untag(name)
