@@ -100,6 +100,7 @@ class _Upload:
         return False
 
     async def run(self) -> None:
+        """Send it all, over as many connections and uploads as that takes."""
         patience = retry.Patience(self._registries.config.retry)
         reached = 0
         while True:
@@ -119,21 +120,18 @@ class _Upload:
                 patience.progressed()
                 reached = offset
             await patience.after(failure)
-            if self._place is None and await self._target.has_blob(self._entry.digest):
-                return None  # the cut came after the last byte
 
     async def _attempt(self) -> None:
+        if self._place and not self._place.sure and not await self._ask(self._place):
+            self._place = None
+            if await self._target.has_blob(self._entry.digest):
+                return None  # the cut came after the last byte
         if self._place is None:
             self._place = await self._begin()
-        elif not self._place.sure:
-            await self._ask(self._place)
         place, size = self._place, self._entry.size_bytes
-        if size - place.offset <= MONOLITHIC_BYTES and place.offset == 0:
-            return await self._finish(place, from_offset=0)
-        while place.offset < size:
+        while size - place.offset > MONOLITHIC_BYTES or (place.offset and place.offset < size):
             await self._patch(place)
-        await self._finish(place, from_offset=size)
-        return None
+        return await self._finish(place)
 
     async def _begin(self) -> _Place:
         async def attempt() -> _Place:
@@ -148,12 +146,15 @@ class _Upload:
         wanted = int(least) if least.isdecimal() and len(least) < 12 else 0
         return _Place(url=self._location(answer), least_bytes=min(wanted, _MAX_CHUNK_BYTES))
 
-    async def _ask(self, place: _Place) -> None:
-        """How much the registry has."""
+    async def _ask(self, place: _Place) -> bool:
+        """How much the registry has; False when it knows nothing of this upload, or (docker-registry) nothing more."""
         async with self._target.exchange("GET", place.url, actions=_ACTIONS) as answer:
+            if answer.status in {400, 404, 416}:
+                return False
             await answers.check(answer, {204, 202}, what=self._what, host=self._target.host)
             self._take(place, answer)
         place.sure = True
+        return True
 
     async def _patch(self, place: _Place) -> None:
         end = min(place.offset + max(CHUNK_BYTES, place.least_bytes), self._entry.size_bytes)
@@ -168,12 +169,11 @@ class _Upload:
         if place.offset != end:
             raise errors.Unavailable(f"{self._what}: {end} bytes sent, {place.offset} taken; try again later")
 
-    async def _finish(self, place: _Place, *, from_offset: int) -> None:
-        """The last request names the digest, and carries what is left."""
-        place.offset = from_offset
+    async def _finish(self, place: _Place) -> None:
+        """The last request names the digest, and carries all of a small blob."""
         headers = {
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(self._entry.size_bytes - from_offset),
+            "Content-Length": str(self._entry.size_bytes - place.offset),
         }
         place.sure = False
         await self._send("PUT", place, headers, self._entry.size_bytes, allowed=201)

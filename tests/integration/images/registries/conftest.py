@@ -1,4 +1,4 @@
-"""What the tests of registries share: a store, Docker's configuration in a folder of its own, and layers of some size."""
+"""What the tests of registries share: a store, Docker's configuration in a folder of its own, and layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from images.image import Image
 
-Door = "Callable[..., registries.Registries]"
 QUICK = retry.Policy(base_s=0.01, cap_s=0.05)
 
 
