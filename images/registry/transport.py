@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 8
 _REDIRECTS = {301, 302, 303, 307, 308}
-# Big enough that a worker thread has something to do, small enough that twenty transfers take little memory.
-READ_BYTES = 512 << 10
+# Big enough that a worker thread has something to do; what a cut finds in the buffer is lost, and fetched again.
+READ_BYTES = 128 << 10
 USER_AGENT = "orch"
 MAX_HEADERS = 128
 MAX_HEADER_BYTES = 8190

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import crypt
 import secrets
 import socket
 import subprocess
@@ -81,6 +80,8 @@ def htpasswd(folder: Path) -> dict[str, Any]:
     salt = base64.b64encode(secrets.token_bytes(16), altchars=b"./").decode()[:22].replace("=", ".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        import crypt  # deprecated, but the only bcrypt that Debian's Python brings
+
         # The last sign of the salt carries two bits; libxcrypt refuses others.
         hashed = crypt.crypt(PASSWORD, f"$2y$05${salt[:21]}O")
     assert hashed, "this libxcrypt has no bcrypt"
