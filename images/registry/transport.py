@@ -209,6 +209,8 @@ def telling(request: Request) -> Iterator[None]:
     """Turn aiohttp's errors into ours."""
     try:
         yield
+    except TimeoutError as error:  # before the connection's errors: aiohttp's timeouts are both
+        raise errors.Unavailable(f"{request}: no answer in time; try again later") from error
     except aiohttp.ClientSSLError as error:
         raise errors.Untrusted(f"{request.host}: {_tls_reason(error)}") from error
     except aiohttp.ClientConnectorError as error:
@@ -218,8 +220,6 @@ def telling(request: Request) -> Iterator[None]:
         raise errors.Unreachable(f"{request}: {error}; check HTTP_PROXY and HTTPS_PROXY") from error
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
         raise errors.Unavailable(f"{request}: the connection was cut ({error}); try again later") from error
-    except TimeoutError as error:
-        raise errors.Unavailable(f"{request}: no answer in time; try again later") from error
     except aiohttp.ClientError as error:
         text = " ".join(str(error).split())
         raise errors.BadAnswer(f"{request}: the answer is no HTTP that we take: {text:.200}") from error

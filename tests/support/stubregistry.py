@@ -136,7 +136,7 @@ def unknown(code: str, message: str, *, status: int = 404) -> web.Response:
 async def running(*, context: ssl.SSLContext | None = None) -> AsyncIterator[Stub]:
     """On a loopback port of its own, with TLS where there is a context."""
     stub = Stub(scheme="https" if context else "http")
-    runner = web.ServerRunner(web.Server(stub.handle), shutdown_timeout=0)
+    runner = web.ServerRunner(web.Server(stub.handle), shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -156,9 +156,11 @@ async def raw(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awa
         task = asyncio.current_task()
         assert task is not None
         ended.add(task)
-        with contextlib.suppress(ConnectionError):
-            await answer(reader, writer)
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError):
+                await answer(reader, writer)
+        finally:
+            writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
