@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 1 << 20
-_STRING, _INTEGER, _BOOLEAN, _NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "bool", "null"))
+_KINDS = ("int", "bool", "null", "map", "seq")
+_INTEGER, _BOOLEAN, _NULL, _MAPPING, _SEQUENCE = (f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Value:
         """A mapping from texts; nothing at all is an empty one."""
         if self.node.tag == _NULL:
             return {}
-        if not isinstance(self.node, yaml.MappingNode):
+        if not isinstance(self.node, yaml.MappingNode) or self.node.tag != _MAPPING:
             self.refuse("expected keys and values")
         found: dict[str, Value] = {}
         for key, node in self.node.value:
@@ -62,7 +63,7 @@ class Value:
         return entries
 
     def items(self) -> tuple[Value, ...]:
-        if not isinstance(self.node, yaml.SequenceNode):
+        if not isinstance(self.node, yaml.SequenceNode) or self.node.tag != _SEQUENCE:
             self.refuse("expected a list")
         return tuple(
             Value(file=self.file, path=f"{self.path}[{number}]", node=node)
