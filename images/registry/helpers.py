@@ -8,6 +8,7 @@ is told with its name; secrets never stand in an argument or an error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0  # long enough for a person to unlock a keychain
 MAX_OUTPUT_BYTES = 64 << 10
+_END_TIMEOUT_S = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOT_FOUND = "credentials not found"
 IDENTITY = "<token>"
@@ -81,8 +83,7 @@ async def _call(name: str, action: str, line: str) -> tuple[int, bytes]:
         raise errors.BadConfiguration(f"{program} {action}: no answer in {TIMEOUT_S:g} s; repair the helper") from error
     finally:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            await _end(process)
 
 
 async def _converse(process: asyncio.subprocess.Process, line: bytes) -> tuple[int, bytes]:
@@ -95,6 +96,17 @@ async def _converse(process: asyncio.subprocess.Process, line: bytes) -> tuple[i
         if len(output) > MAX_OUTPUT_BYTES:
             raise errors.BadConfiguration(f"credential helper: more than {MAX_OUTPUT_BYTES >> 10} KiB of output")
     return await process.wait(), output
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it. asyncio sees an end only when the pipe is read to its own, which a helper's child may hold open."""
+    assert process.stdout is not None, "it was asked for as a pipe"
+    process.kill()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_TIMEOUT_S):
+            while await process.stdout.read(MAX_OUTPUT_BYTES):
+                pass
+            await process.wait()
 
 
 def _short(text: str) -> str:
