@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from images import blobs, documents, errors, layout, manifest, progress, reference, scratch, streams, tarwrite
+from images import blobs, documents, errors, hashing, layout, manifest, progress, reference, scratch, streams, tarwrite
 from images.manifest import Descriptor, Index
 
 if TYPE_CHECKING:
@@ -119,9 +119,15 @@ def _write_blob(store: ImageStore, digest: str, file: streams.Sink, watcher: pro
 
 
 def _copy_blob(store: ImageStore, digest: str, file: streams.Sink, watcher: progress.Progress) -> None:
+    """Write a blob, and digest it meanwhile: what the disk damaged must not travel on."""
+    found = hashing.Sha256()
     size_bytes = store.size_bytes(digest)
     with store.open(digest) as blob:
         source = progress.Counted(blob, watcher, digest, "saving", size_bytes)
         while data := source.read(streams.CHUNK_BYTES):
+            found.update(data)
             file.write(data)
+    if found.digest != digest:
+        store.check_blob(digest)
+        raise errors.DigestMismatch(f"blob {digest} was read with other bytes than it has; write the image again")
     watcher.step(digest, "done", size_bytes, size_bytes)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from images import image, rootfs
+from images import image, manifest, rootfs
 from images.store import ImageStore
 from tests.support import orchctl
 from tests.support.orchctl import Result
@@ -87,7 +87,7 @@ def test_history_puts_layers_beside_their_steps(run: Run, root: Path) -> None:
     store = ImageStore(root)
     layer = store.put_bytes(LAYER)
     config = image.ConfigDocument(
-        platform=image.Platform(architecture="amd64"),
+        platform=manifest.Platform(architecture="amd64"),
         diff_ids=(layer,),
         config=image.Config(cmd=("sh",)),
         history=(
