@@ -81,14 +81,14 @@ class _Pull:
         # A name that stands for an index is read for this machine, wherever it is read.
         target = root if all_platforms or self.platform == manifest.host_platform() else chosen
         named = ref.tagged if ref.tag is not None else None
-        if named is not None and self.store.lookup(named) != target:
+        if named is not None and self.store.names().get(named) != target:
             await threads.run(self.store.tag, named, target)
         return await threads.run(self.store.resolve, target, platform=self.platform)
 
     async def _root(self, ref: reference.Reference) -> str:
         """The digest of the document that the name stands for, which is then stored."""
         target = ref.digest or ref.tag or reference.DEFAULT_TAG
-        if ref.digest is None and self.store.lookup(ref.tagged) is not None:
+        if ref.digest is None and ref.tagged in self.store.names():
             # Most likely nothing has changed, and a HEAD is all that it takes to know.
             target = await self.places.first(lambda place: self._head(place, target))
         if target == ref.tag or not self.store.has(target):

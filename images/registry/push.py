@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from images import errors as image_errors
-from images import manifest, reference
+from images import lookup, manifest, reference
 from images import progress as progresses
 from images.registry import answers, errors, retry, threads, upload
 from images.registry.pull import images_of
@@ -57,7 +57,8 @@ async def push(
 
 def _root(store: ImageStore, name: str, platform: Platform | None) -> str:
     """The digest of what is sent: an index that is here in full, or the manifest for the platform."""
-    found = store.lookup(name) or store.resolve(name).digest
+    found = store.names()[reference.parse(name).tagged] if lookup.is_name(store, name) else None
+    found = found or lookup.find(store, name).digest
     if platform is None and _is_whole(store, found, depth=0):
         return found
     wanted = platform or manifest.host_platform()

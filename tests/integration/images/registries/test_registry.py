@@ -166,7 +166,7 @@ async def test_an_index_goes_and_comes_as_a_whole(
     async with door() as shared:
         assert await push.push(store, "multi", name, registries=shared) == index
         ours = await pull.pull(other, name, registries=shared)
-        assert other.lookup(name) == index
+        assert other.names().get(name) == index
         assert ours.platform == manifest.host_platform()
         before = len(peer.requests())
         await pull.pull(other, name, registries=shared)
@@ -175,7 +175,7 @@ async def test_an_index_goes_and_comes_as_a_whole(
         theirs = await pull.pull(other, name, registries=shared, platform=foreign)
         assert theirs.platform == foreign
         await pull.pull(other, name, registries=shared, all_platforms=True)
-        assert other.lookup(name) == index
+        assert other.names().get(name) == index
         # Part of an index goes as the one image that is here.
         copy = f"{peer.address}/copy:1"
         assert await push.push(other, name, copy, registries=shared) == index
