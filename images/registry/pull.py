@@ -59,7 +59,7 @@ async def pull(
         places=sources.Sources(registries.sources(reference.parse(name))),
         registries=registries,
         progress=progress or progresses.Silent(),
-        platform=platform or manifest.host_platform(),
+        wanted=platform,
     )
     async with threads.entered(store.hold()):
         return await work.run(reference.parse(name), all_platforms=all_platforms)
@@ -71,13 +71,20 @@ class _Pull:
     places: sources.Sources
     registries: Registries
     progress: progresses.Progress
-    platform: Platform
+    wanted: Platform | None
+
+    @property
+    def platform(self) -> Platform:
+        return self.wanted or manifest.host_platform()
 
     async def run(self, ref: reference.Reference, *, all_platforms: bool) -> Image:
         root = await self._root(ref)
         manifests = await self._manifests(root, all_platforms=all_platforms)
         await self._blobs([found for _, found in manifests])
         chosen = next(digest for digest, _ in manifests)
+        image = await threads.run(self.store.resolve, chosen)
+        if self.wanted and not all_platforms and not self.wanted.runs(image.platform):
+            raise errors.NotFound(f"{ref} is no image for {self.wanted}; it is for {image.platform}")
         # A name that stands for an index is read for this machine, wherever it is read.
         target = root if all_platforms or self.platform == manifest.host_platform() else chosen
         named = ref.tagged if ref.tag is not None else None
