@@ -6,7 +6,7 @@ import secrets
 import socket
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,20 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, host: str = "127.0.0.1", **sections: Any) -> Iterator[Server]:
-    """A registry below `folder`; `sections` are added to its configuration (`auth`, or `http` for TLS)."""
+def running(
+    folder: Path, *, host: str = "127.0.0.1", data: Path | None = None, inside: Sequence[str] = (), **sections: Any
+) -> Iterator[Server]:
+    """A registry below `folder`; `sections` are added to its configuration (`auth`, or `http` for TLS).
+
+    `data` is another one's folder of data, to serve the same; `inside` a command that runs it elsewhere (nsenter).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     address = f"{host}:{free_port()}"
     http = {"addr": address.replace("localhost", "127.0.0.1"), **sections.pop("http", {})}
     config = {
         "version": "0.1",
-        "log": {"accesslog": {"disabled": False}, "level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+        "log": {"accesslog": {"disabled": False}, "level": "info"},
+        "storage": {"filesystem": {"rootdirectory": str(data or folder / "data")}, "delete": {"enabled": True}},
         "http": http,
         **sections,
     }
@@ -57,22 +62,20 @@ def running(folder: Path, *, host: str = "127.0.0.1", **sections: Any) -> Iterat
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [PROGRAM, "serve", folder / "config.yml"], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [*inside, PROGRAM, "serve", folder / "config.yml"], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        until(lambda: _answers(address, process, log), what=f"docker-registry answers at {address}", timeout_s=30)
+        until(lambda: _listens(process, log), what=f"docker-registry answers at {address}", timeout_s=30)
         yield Server(address=address, process=process, log=log)
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _answers(address: str, process: subprocess.Popen[bytes], log: Path) -> bool:
-    assert process.poll() is None, log.read_text(errors="replace")
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False
+def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:
+    said = log.read_text(errors="replace")
+    assert process.poll() is None, said
+    return "listening on" in said
 
 
 def htpasswd(folder: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_an_image_goes_and_comes(run: Run, web: str) -> None:
 
 
 def test_what_is_missing_is_one_sentence(run: Run, web: str, peer: registry.Server) -> None:
+    assert run("push", web).code == 0
     missing = run("pull", f"{peer.address}/nothing:1")
     assert (missing.code, missing.out) == (1, "")
     assert missing.err.startswith(f"orchctl: image {peer.address}/nothing:1: registry {peer.address} has no such thing")
