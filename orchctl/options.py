@@ -102,7 +102,7 @@ def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        path = click.get_current_context().meta[_STORE]
+        path = click.get_current_context().meta[STORE]
         with stores.opened(path) as store:
             return function(store, *args, **kwargs)
 
@@ -114,17 +114,18 @@ def with_store_path(function: Callable[Concatenate[Path, P], R]) -> Callable[P, 
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        path: Path = click.get_current_context().meta[_STORE]
+        path: Path = click.get_current_context().meta[STORE]
         return function(path, *args, **kwargs)
 
     return _store(run)
 
 
 def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
-    context.meta[_STORE] = value
+    context.meta[STORE] = value
 
 
-_STORE = "orchctl.store"
+STORE = "orchctl.store"
+"""Where the context keeps the folder that was chosen."""
 _store = click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
@@ -164,3 +165,13 @@ timeout = click.option(
     help="How long to wait.",
 )
 detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")
+platform = click.option(
+    "--platform", default="", metavar="OS/ARCH", help="Which one, of an image for several.  [default: this machine's]"
+)
+registries = click.option(
+    "--registries",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="ORCH_REGISTRIES",
+    metavar="FILE",
+    help="What is known about registries.  [default: /etc/orch/registries.yaml; env: ORCH_REGISTRIES]",
+)

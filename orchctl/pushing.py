@@ -19,6 +19,7 @@ from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
     from images.image import Image
+    from images.manifest import Platform
     from images.store import ImageStore
     from protos.orch.v1.control_pb2_grpc import ControlStub
 
@@ -32,15 +33,17 @@ _PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc
 """What another leader, or the next attempt, may not say again."""
 
 
-def push(server: str, store: "ImageStore", name: str, watcher: progress.Progress) -> pb.Image:
-    """The image as the cluster keeps it now."""
+def push(
+    server: str, store: "ImageStore", name: str, watcher: progress.Progress, *, platform: "Platform | None" = None
+) -> pb.Image:
+    """The image as the cluster keeps it now: the one for `platform` (default: this machine's)."""
     ref = reference.parse(name)
     if ref.registry != reference.DEFAULT_REGISTRY:
         raise errors.InvalidInput(
             f"{name} names a registry, and the cluster is none",
             hint=f"`orchctl image tag {name} {ref.repository.rpartition('/')[2]}` gives it a name of its own",
         )
-    return _Push(store, store.resolve(name), ref.familiar, watcher).run(server)
+    return _Push(store, store.resolve(name, platform=platform), ref.familiar, watcher).run(server)
 
 
 class _Push:

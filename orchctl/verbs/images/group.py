@@ -7,7 +7,19 @@ import click
 from orchctl.lazy import LazyGroup, Verb
 
 VERBS: Mapping[str, Verb] = {
-    "push": Verb(module="images.push", summary="Send an image to where it will run."),
+    "ls": Verb(module="images.ls", summary="List the images of this machine."),
+    "inspect": Verb(module="images.inspect", summary="Show images in full."),
+    "history": Verb(module="images.history", summary="Show how an image was made."),
+    "tag": Verb(module="images.tag", summary="Give an image more names."),
+    "rm": Verb(module="images.rm", summary="Remove images."),
+    "prune": Verb(module="images.prune", summary="Remove what no name leads to, and what is old."),
+    "import": Verb(module="images.import_", summary="Take in one image, or make one of a root file system."),
+    "load": Verb(module="images.load", summary="Take in all images of an archive."),
+    "save": Verb(module="images.save", summary="Write images to an archive."),
+    "pull": Verb(module="images.pull", summary="Fetch images from registries."),
+    "push": Verb(module="images.push", summary="Send an image to where it will run, or to a registry."),
+    "login": Verb(module="images.login", summary="Keep a user and password for a registry."),
+    "logout": Verb(module="images.logout", summary="Forget a user and password."),
 }
 
 
@@ -20,5 +32,9 @@ def command() -> None:
 
     \b
     Examples:
+      docker save hello | orchctl image load
+      orchctl image pull docker.io/library/busybox:1.36
+      orchctl image ls
+      orchctl image save hello:1 -o hello.tar
       docker save hello | orchctl image push --archive -
     """
