@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images import collect, image, reference
+from images import collect, differences, image, reference
 from orchctl import pages, phrases, tables
 from protos import units
 
@@ -189,6 +189,30 @@ def step(one: image.Step) -> dict[str, Any]:
     """A line of the history, for programs."""
     texts = {"created": one.created, "createdBy": one.created_by, "author": one.author, "comment": one.comment}
     return {**_filled(texts), **({"isEmpty": True} if one.is_empty else {})}
+
+
+def changes(found: Sequence[differences.Change]) -> list[str]:
+    """A row for each path: what happened to it, and its size before and after."""
+    rows = [[one.kind, one.path, _sizes(one), ", ".join(one.what)] for one in found]
+    return tables.table(["CHANGE", "PATH", "SIZE", "WHAT"], rows)
+
+
+def _sizes(one: differences.Change) -> str:
+    match one.kind:
+        case "added":
+            return phrases.size(one.after_bytes)
+        case "removed":
+            return phrases.size(one.before_bytes)
+        case _ if one.before_bytes == one.after_bytes:
+            return phrases.size(one.after_bytes)
+        case _:
+            return f"{phrases.size(one.before_bytes)} → {phrases.size(one.after_bytes)}"
+
+
+def change(one: differences.Change) -> dict[str, Any]:
+    """A difference, for programs."""
+    sizes = {"beforeBytes": one.before_bytes, "afterBytes": one.after_bytes}
+    return {"path": one.path, "change": one.kind, **({"what": list(one.what)} if one.what else {}), **sizes}
 
 
 def familiar(name: str) -> str:
