@@ -16,8 +16,10 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb(module="images.import_", summary="Take in one image, or make one of a root file system."),
     "load": Verb(module="images.load", summary="Take in all images of an archive."),
     "save": Verb(module="images.save", summary="Write images to an archive."),
+    "export": Verb(module="images.export", summary="Write the root file system of an image as a tar."),
+    "diff": Verb(module="images.diff", summary="Show what is different between two images."),
     "pull": Verb(module="images.pull", summary="Fetch images from registries."),
-    "push": Verb(module="images.push", summary="Send an image to where it will run, or to a registry."),
+    "push": Verb(module="images.push", summary="Send images to the cluster, or to a registry."),
     "login": Verb(module="images.login", summary="Keep a user and password for a registry."),
     "logout": Verb(module="images.logout", summary="Forget a user and password."),
 }
@@ -36,5 +38,5 @@ def command() -> None:
       orchctl image pull docker.io/library/busybox:1.36
       orchctl image ls
       orchctl image save hello:1 -o hello.tar
-      docker save hello | orchctl image push --archive -
+      orchctl image push hello:1
     """
