@@ -8,6 +8,7 @@ other with equal bytes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
