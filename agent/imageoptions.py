@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from agent.core import imageroom, sharing
 from images import collect
@@ -10,6 +11,7 @@ from protos import units
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds them."""
+    _add_registries(parser)
     _add_sharing(parser)
     _add_room(parser)
 
@@ -17,6 +19,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 def sharing_of(options: argparse.Namespace) -> sharing.Limits:
     """What this node gives to others."""
     return sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
+
+
+def _add_registries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="registries, their mirrors and CAs, for images whose name says one and that the cluster does not have "
+        "(default: /etc/orch/registries.yaml, if it is there)",
+    )
+    parser.add_argument(
+        "--registry-credentials",
+        type=Path,
+        metavar="FILE",
+        help="users and passwords for them, as `orchctl image login` keeps them (default: ~/.docker/config.json)",
+    )
 
 
 def _add_sharing(parser: argparse.ArgumentParser) -> None:

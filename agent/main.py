@@ -37,6 +37,7 @@ from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
+from agent.adapters.registries import Outside
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
@@ -88,7 +89,7 @@ async def run(
     """Make everything, and live until a signal comes."""
     server, chance = Server(disk.node_id()), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
-    images = StoredImages(layout.images, server)
+    images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),

@@ -87,6 +87,7 @@ async def _run(options: argparse.Namespace) -> None:
         images=options.state / "images",
         advertise=options.advertise,
         images_limit_bytes=options.images_limit,
+        registries=options.registries,
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
@@ -181,6 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
+        "if it is there)",
+    )
     parser.add_argument(
         "--images-limit",
         default=room.DEFAULT_LIMIT_BYTES,

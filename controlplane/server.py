@@ -15,6 +15,7 @@ from controlplane.core import scheduler
 from controlplane.images import room
 from controlplane.images.cluster import ClusterImages
 from controlplane.images.keeper import Keeper
+from controlplane.images.outside import Outside
 from controlplane.instance import Instance
 from controlplane.store import api, members
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc
@@ -36,6 +37,8 @@ class Edge:
     now_ms: Callable[[], int]
     new_id: Callable[[], str]
     strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    registries: Path | None = None
+    """The file with registries, mirrors and CAs; None: the usual one."""
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
 
 
@@ -52,7 +55,14 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     server = rpc.server([errors.Refusals(edge.new_id)])
     parts = Parts(
         cache=instance.cache,
-        writes=Writes(store, instance.cache, now_ms=edge.now_ms, new_id=edge.new_id, strategy=edge.strategy),
+        writes=Writes(
+            store,
+            instance.cache,
+            now_ms=edge.now_ms,
+            new_id=edge.new_id,
+            strategy=edge.strategy,
+            outside=Outside(edge.registries),
+        ),
         images=images,
         streams=instance.dispatcher.streams,
         network=instance.dispatcher,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.adapters.downloads import Downloads
+from agent.adapters.registries import Outside
 from agent.core import imageroom
 from agent.core.container import PreparedImage
 from agent.errors import Refused, Temporary
@@ -20,6 +21,7 @@ from agent.holdings import Holdings
 from agent.ports import Source
 from images import collect, errors, sweep, unpack
 from images.image import Image
+from images.reference import names_registry
 from images.store import ImageStore
 from protos import running
 from protos.orch.v1 import objects_pb2 as pb
@@ -34,10 +36,11 @@ class StoredImages:
     that one which a task no longer waits for still serves the others.
     """
 
-    def __init__(self, folder: Path, source: Source, holdings: Holdings | None = None) -> None:
+    def __init__(self, folder: Path, source: Source, outside: Outside | None = None) -> None:
         self.store = ImageStore(folder)
-        self.holdings = holdings or Holdings()
+        self.holdings = Holdings()
         self._source = source
+        self._outside = outside or Outside()
         self._downloads = Downloads(self.store, source, lambda digest: self.holdings.add([digest]))
         self._prepared: dict[str, PreparedImage] = {}
         self._flights: dict[str, asyncio.Future[Any]] = {}
@@ -124,13 +127,22 @@ class StoredImages:
     async def _resolve(self, reference: str, policy: "pb.ImagePullPolicy.ValueType") -> str:
         """The digest that a name stands for, here or in the cluster, as the policy says."""
         if policy == pb.IMAGE_PULL_POLICY_ALWAYS:
-            return await self._source.resolve(reference)
+            return await self._ask(reference)
         image = await self._stored(reference)
         if image is not None:
             return image.digest
         if policy == pb.IMAGE_PULL_POLICY_NEVER:
             raise _never(reference)
-        return await self._source.resolve(reference)
+        return await self._ask(reference)
+
+    async def _ask(self, reference: str) -> str:
+        """What the name means now: in the cluster, else in the registry that it says."""
+        try:
+            return await self._source.resolve(reference)
+        except (Refused, Temporary):
+            if not names_registry(reference):
+                raise
+            return await self._outside.resolve(reference)
 
     def _check_whole(self, reference: str, digest: str) -> None:
         """Blocks. Raises Refused when something would have to be fetched."""
@@ -154,7 +166,7 @@ class StoredImages:
 
     async def _prepare_whole(self, reference: str, digest: str) -> PreparedImage:
         try:
-            image = await self._fetch(reference, digest)
+            image = await self._get(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)
         except (errors.Busy, errors.StorageFailed) as error:
             raise Temporary(str(error), reason="ImageNotReady") from error
@@ -174,6 +186,20 @@ class StoredImages:
             user=config.user,
             stop_signal=config.stop_signal,
         )
+
+    async def _get(self, reference: str, digest: str) -> Image:
+        """Have the whole image here: from the cluster, else from the registry that its name says."""
+        try:
+            return await self._fetch(reference, digest)
+        except (Refused, Temporary) as error:
+            if not names_registry(reference):
+                raise
+            log.info(
+                "the cluster does not give an image; its registry is asked", reference=reference, why=error.message
+            )
+        image = await self._outside.pull(self.store, reference, digest)
+        self.holdings.add([digest, image.digest, image.config_digest, *(layer.digest for layer in image.layers)])
+        return image
 
     async def _fetch(self, reference: str, digest: str) -> Image:
         """Have the whole image in the store: manifest, then configuration and layers, a few at a time."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from controlplane.api import placement
+from controlplane.api import placement, ports
 from controlplane.core import apply as deciding
 from controlplane.core import (
     edits,
@@ -53,7 +53,9 @@ class Written:
 
 
 class Writes:
-    """What changes the objects. `new_id` makes ids that are never used again."""
+    """What changes the objects. `new_id` makes ids that are never used again; `outside` knows what images of registries
+    mean.
+    """
 
     def __init__(
         self,
@@ -63,12 +65,14 @@ class Writes:
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
         strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
+        outside: ports.Outside | None = None,
     ) -> None:
         self._store = store
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
         self._strategy = strategy
+        self._outside = outside
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
@@ -138,7 +142,11 @@ class Writes:
         for key in keys:
             images.pop(key, None)
         images.update({key: one for key, one in (await self._read(keys)).items() if isinstance(one, objects_pb2.Image)})
-        return pins.Known.of(images.values())
+        known = pins.Known.of(images.values())
+        unknown = pins.of_registries(wanted, known)
+        if not unknown or self._outside is None:
+            return known
+        return pins.Known.of(images.values(), await self._outside.resolve(unknown))
 
     def _others(self) -> Iterable[kinds.StoredObject]:
         """What the objects have to get on with, as far as it is known here."""

@@ -2,13 +2,14 @@
 
 Two rules. The answer is kept in `spec.images` by the image as the template names it, and a revision is made of the
 template and of what its images meant. And an image that the cluster does not have is refused, unless the service has it
-already or says that its nodes do (`imagePullPolicy: never`).
+already, its name says a registry, or the service says that its nodes have it (`imagePullPolicy: never`).
 
     push web:1 (a)   apply → revision 1: web:1 = a   push web:1 (b)   a task dies → a again   apply → revision 2: b
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from controlplane.core import image_names, relations
 from controlplane.core import request_errors as errors
@@ -23,17 +24,23 @@ MAX_COMPARED = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The images of the cluster: digests by name, such as `web:1`."""
+    """The images of the cluster: digests by name, such as `web:1`; and of registries: by image, as manifests name
+    it.
+    """
 
     digests: Mapping[str, str]
+    elsewhere: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
-    def of(cls, images: Iterable[pb.Image]) -> "Known":
-        """What these objects say."""
-        return cls(digests={one.meta.name: one.status.digest for one in images})
+    def of(cls, images: Iterable[pb.Image], elsewhere: Mapping[str, str] | None = None) -> "Known":
+        """What these objects say, and what registries have said."""
+        return cls(digests={one.meta.name: one.status.digest for one in images}, elsewhere=elsewhere or {})
 
     def find(self, text: str) -> str:
-        """The digest that an image of a manifest means; empty when the cluster has none such."""
+        """The digest that an image of a manifest means; empty when nobody has told."""
+        return self._find(text) or self.elsewhere.get(text, "")
+
+    def _find(self, text: str) -> str:
         if not image_names.is_reference(text):
             return ""
         pinned = image_names.digest_of(text)
@@ -51,6 +58,12 @@ def names(values: Iterable[kinds.StoredObject]) -> frozenset[str]:
     """The names in the cluster of the images that these services use."""
     texts = {one.image for value in values if isinstance(value, pb.Service) for one in each(value.spec.template)}
     return frozenset(image_names.canonical(text) for text in texts if image_names.is_reference(text))
+
+
+def of_registries(values: Iterable[kinds.StoredObject], known: Known) -> frozenset[str]:
+    """The images of these services that the cluster does not have and that their names say a registry of."""
+    texts = {one.image for value in values if isinstance(value, pb.Service) for one in each(value.spec.template)}
+    return frozenset(text for text in texts if reference.names_registry(text) and not known.find(text))
 
 
 def pinned(spec: pb.ServiceSpec, known: Known, before: Mapping[str, str]) -> dict[str, str]:
@@ -89,13 +102,13 @@ def _refusal(wanted: pb.Service, path: str, message: str, hint: str) -> relation
 
 
 def _comes_from_elsewhere(one: pb.Container) -> bool:
-    return one.image_pull_policy == pb.IMAGE_PULL_POLICY_NEVER
+    return one.image_pull_policy == pb.IMAGE_PULL_POLICY_NEVER or reference.names_registry(one.image)
 
 
 def _with_paths(template: pb.TaskTemplate) -> Iterator[tuple[str, pb.Container]]:
-    for field in ("init", "sidecars"):
-        for number, one in enumerate(getattr(template, field)):
-            yield f"spec.template.{field}[{number}].image", one
+    for place in ("init", "sidecars"):
+        for number, one in enumerate(getattr(template, place)):
+            yield f"spec.template.{place}[{number}].image", one
     yield "spec.template.container.image", template.container
 
 

@@ -191,7 +191,7 @@ class ClusterImages:
 
     def _is_coming(self, digest: str) -> bool:
         """It is part of an image that the store names, as far as that can be told. Blocks."""
-        wanted = kept_images.wanted(self._cache.snapshot())
+        wanted = kept_images.whole(self._cache.snapshot())
         return digest in wanted or any(not self.is_whole(one) for one in wanted)
 
     def _pin(self, blobs: Iterable[str]) -> None:

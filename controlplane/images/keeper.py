@@ -79,7 +79,7 @@ class Keeper:
     async def _fetch_all(self) -> frozenset[str]:
         """What is wanted and could not be got."""
         return frozenset(
-            [digest for digest in sorted(kept_images.wanted(self._cache.snapshot())) if not await self._fetch(digest)]
+            [digest for digest in sorted(kept_images.whole(self._cache.snapshot())) if not await self._fetch(digest)]
         )
 
     async def _fetch(self, digest: str) -> bool:
