@@ -16,6 +16,11 @@ class Holdings:
     def __contains__(self, digest: object) -> bool:
         return digest in self._held
 
+    @property
+    def held(self) -> frozenset[str]:
+        """All of them."""
+        return self._held
+
     def add(self, digests: Iterable[str]) -> None:
         """These are here now, too."""
         self.replace(self._held | set(digests))

@@ -9,6 +9,7 @@ import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
 from agent.adapters.images import StoredImages
+from agent.adapters.registries import Outside
 from agent.core import imageroom, sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
@@ -60,6 +61,8 @@ class Cluster:
             async for chunk in Server("me").fetch(digest, offset, address):
                 yield chunk
             return
+        if not self._store.has(digest):
+            raise Refused(f"image {digest} is not in the cluster", reason="ImageMissing")
         self.fetched.append((digest, offset))
         with self._store.open(digest) as blob:
             blob.seek(offset)
@@ -73,9 +76,9 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def images(folder: Path, cluster: Cluster) -> AsyncIterator[StoredImages]:
+async def images(folder: Path, cluster: Cluster, outside: Outside | None = None) -> AsyncIterator[StoredImages]:
     """The node's images, alive inside the block."""
-    made = StoredImages(folder, cluster)
+    made = StoredImages(folder, cluster, outside)
     async with asyncio.TaskGroup() as group:
         life = group.create_task(made.run())
         await made.started.wait()

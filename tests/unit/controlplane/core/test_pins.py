@@ -89,3 +89,13 @@ def test_an_image_that_left_the_cluster_stays_what_it_was_for_who_runs_it() -> N
     after = applied(wanted, pins.Known(digests={}), there).after
     assert isinstance(after, pb.Service)
     assert (after.spec.replicas, dict(after.spec.images)) == (3, {"web": OLD})
+
+
+def test_an_image_of_a_registry_is_taken_and_settled_when_its_registry_has_told() -> None:
+    image = "registry.lan:5000/team/web:1"
+    told = pins.Known(digests={}, elsewhere={image: NEW})
+    assert pins.of_registries([service(image), service("web")], BEFORE) == {image}
+    assert dict(stored(told, image).spec.images) == {image: NEW}
+    assert not stored(BEFORE, image).spec.images, "the nodes ask when they start a task"
+    mine = pins.Known(digests={image: OLD}, elsewhere={image: NEW})
+    assert dict(stored(mine, image).spec.images) == {image: OLD}, "the cluster's own comes first"
