@@ -1,5 +1,6 @@
 """An image that a person has on their machine runs in the cluster, and no registry is involved."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_from_a_persons_store_to_every_node_and_pinned_until_the_next_apply(
     assert pushed.startswith(f"image/web:latest pushed ({first.removeprefix('sha256:')[:12]})\n")
     replicas = names_of(local.await_whole("web", 3))
     assert [version(local, name) for name in replicas] == ["1", "1", "1"]
+    described = [one["status"]["description"] for one in json.loads(local.orchctl("get", "nodes", "-o", "json"))]
+    assert all(one["blobPort"] for one in described), "nodes give layers to each other"
 
     second = build(tmp_path, "web", 2)
     local.orchctl("image", "push", "web", *store)
