@@ -69,10 +69,9 @@ def digests(folder: Path, texts: Iterable[str]) -> Mapping[str, str]:
     store, found = ImageStore(folder), {}
     for text in texts:
         try:
-            ref = reference.parse(text)
-            if ref.registry == reference.DEFAULT_REGISTRY and ref.digest is None:
+            if not reference.names_registry(text) and reference.parse(text).digest is None:
                 found[text] = store.resolve(text).digest
-        except (image_errors.NotFound, image_errors.InvalidReference):
+        except image_errors.ImageError:
             continue  # it comes from elsewhere, or the control plane says what is wrong with it
     return found
 

@@ -38,7 +38,7 @@ def push(
 ) -> pb.Image:
     """The image as the cluster keeps it now: the one for `platform` (default: this machine's)."""
     ref = reference.parse(name)
-    if ref.registry != reference.DEFAULT_REGISTRY:
+    if reference.names_registry(name):
         raise errors.InvalidInput(
             f"{name} names a registry, and the cluster is none",
             hint=f"`orchctl image tag {name} {ref.repository.rpartition('/')[2]}` gives it a name of its own",

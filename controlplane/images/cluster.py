@@ -28,6 +28,10 @@ from protos.orch.v1 import objects_pb2 as pb
 
 CHUNK_BYTES = 1024 * 1024
 MAX_UPLOADS = 16
+MAX_BLOBS = 1_000
+"""Of one image: a configuration and its layers."""
+MAX_PINS = 10_000
+"""From here on those that have lapsed are looked for."""
 PIN_S = 600.0
 """How long a blob of a push is kept that nothing in the store needs yet, after the last word about it."""
 
@@ -44,10 +48,13 @@ class ClusterImages:
         self._cache = known
         self._limit_bytes = limit_bytes
         self._pins: dict[str, float] = {}
-        self._uploading: set[str] = set()
+        self._uploading: dict[str, int] = {}
+        """Bytes that are still to come of each blob that is being sent."""
         self._changes = 0
         self._tidying = asyncio.Lock()
         self._untidy = False
+        self.lacking = asyncio.Event()
+        """Something that the store names is not here."""
 
     # What there is ----------------------------------------------------------------------------------------------------
 
@@ -65,13 +72,17 @@ class ClusterImages:
 
     def is_whole(self, digest: str) -> bool:
         """Whether every blob of the image is here. Blocks."""
-        return self.store.has(digest) and not self.store.missing(digest)
+        try:
+            return self.store.has(digest) and not self.store.missing(digest)
+        except image_errors.ImageError:  # its manifest was damaged on the disk, and is gone now
+            return False
 
     async def open_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """A blob's bytes from an offset on. Raises `images.errors.NotFound`, or NotReachable when it is about to come,
         before the first chunk.
         """
         if not self.has(digest) and await self.threads.run(self._is_coming, digest):
+            self.lacking.set()
             text = f"blob {digest} belongs to an image of the cluster, and is not on this instance yet"
             raise errors.NotReachable(text, hint="try again in a moment")
         file = Shared(await self.threads.run(self.store.open, digest))
@@ -119,8 +130,10 @@ class ClusterImages:
 
     async def missing(self, blobs: Sequence[api.BlobSize]) -> list[api.MissingBlob]:
         """Those that are not here, with what has come of them. Raises Overloaded when there is no room for the rest."""
+        if len(blobs) > MAX_BLOBS:
+            raise errors.Invalid(f"{len(blobs)} blobs; an image has {MAX_BLOBS} at most")
         for blob in blobs:
-            digests.check(blob.digest, what="blob")
+            describing.check_blob(blob.digest, blob.size)
         self._pin(blob.digest for blob in blobs)
         missing = {blob.digest: blob.size for blob in blobs if not self.store.has(blob.digest)}
         offsets = await self.threads.run(lambda: {digest: self._parts.offset(digest) for digest in missing})
@@ -129,7 +142,7 @@ class ClusterImages:
 
     async def push_blob(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Takes in one blob from where it was cut. What has come stays, however this ends."""
-        digests.check(start.digest, what="blob")
+        describing.check_blob(start.digest, start.size, start.offset)
         self._pin([start.digest])
         if self.store.has(start.digest):
             return
@@ -139,6 +152,7 @@ class ClusterImages:
                 text = f"blob {start.digest} has come up to byte {come}, and this goes on at {start.offset}"
                 raise errors.Outdated(text, hint="ask again what is missing")
             await self.check_room(start.size - start.offset)
+            self._uploading[start.digest] = start.size - start.offset
             await self._receive(start, chunks)
             await self.threads.run(self._parts.finish, start.digest, start.size)
         self._pin([start.digest])
@@ -195,8 +209,10 @@ class ClusterImages:
         return digest in wanted or any(not self.is_whole(one) for one in wanted)
 
     def _pin(self, blobs: Iterable[str]) -> None:
-        until = time.monotonic() + PIN_S
-        self._pins.update(dict.fromkeys(blobs, until))
+        now = time.monotonic()
+        if len(self._pins) > MAX_PINS:
+            self._pins = {digest: until for digest, until in self._pins.items() if until > now}
+        self._pins.update(dict.fromkeys(blobs, now + PIN_S))
 
     @contextlib.contextmanager
     def _one_upload(self, digest: str) -> Iterator[None]:
@@ -206,22 +222,25 @@ class ClusterImages:
         if len(self._uploading) >= MAX_UPLOADS:
             text = f"{MAX_UPLOADS} blobs are being sent to the cluster already"
             raise errors.NotReachable(text, hint="try again in a moment")
-        self._uploading.add(digest)
+        self._uploading[digest] = 0
         try:
             yield
         finally:
-            self._uploading.discard(digest)
+            del self._uploading[digest]
 
     async def check_room(self, wanted_bytes: int) -> None:
-        """Raises Overloaded when so much more does not fit."""
-        used = await self.threads.run(self._used_bytes)
+        """Raises Overloaded when so much more does not fit beside what is here and on its way."""
+        used = await self._used()
         if used + wanted_bytes <= self._limit_bytes:
             return
         await self.tidy()
-        used = await self.threads.run(self._used_bytes)
+        used = await self._used()
         if used + wanted_bytes > self._limit_bytes:
             images = {one.status.digest: one for one in self._cache.snapshot().all(pb.Image).values()}
             raise room.refusal(self._limit_bytes, used, wanted_bytes, images)
+
+    async def _used(self) -> int:
+        return await self.threads.run(self._used_bytes) + sum(self._uploading.values())
 
     def _used_bytes(self) -> int:
         return room.used_bytes(self.store.root) + self._parts.size_bytes()
@@ -236,6 +255,7 @@ class ClusterImages:
                 if come > start.size:
                     raise errors.Invalid(f"blob {start.digest}: more than the {start.size} bytes announced")
                 await self._write(part, chunk, f"blob {start.digest}")
+                self._uploading[start.digest] = start.size - come
         await self.threads.run(part.close)
         if come < start.size:
             text = f"blob {start.digest} was cut off on its way, at byte {come} of {start.size}"
@@ -250,7 +270,7 @@ class ClusterImages:
 
     async def _spool(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
         size_bytes = 0
-        room_bytes = self._limit_bytes - await self.threads.run(self._used_bytes)
+        room_bytes = self._limit_bytes - await self._used()
         async for chunk in chunks:
             size_bytes += len(chunk)
             if size_bytes > room_bytes:

@@ -2,7 +2,8 @@
 
 from controlplane.core import image_names
 from controlplane.core import request_errors as errors
-from images import image, reference
+from images import blobs, image, reference
+from images import digest as digests
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -17,6 +18,14 @@ def check_name(name: str) -> None:
     """Raises `InvalidReference`, or Invalid when it names an image by its digest."""
     if reference.parse(name).digest is not None:
         raise errors.Invalid(f"an image cannot be named by a digest: {name}", hint="name it like hello:1.0")
+
+
+def check_blob(digest: str, size_bytes: int, offset: int = 0) -> None:
+    """Raises `InvalidReference` or Invalid for what can be no blob."""
+    digests.check(digest, what="blob")
+    if not 0 <= offset <= size_bytes <= blobs.MAX_BLOB_BYTES:
+        text = f"blob {digest}: {size_bytes} bytes from {offset} on; at most {blobs.MAX_BLOB_BYTES >> 30} GiB are taken"
+        raise errors.Invalid(text, hint="split the layer")
 
 
 def config(options: api.ImportImageOptions) -> image.Config | None:

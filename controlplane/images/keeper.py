@@ -54,27 +54,28 @@ class Keeper:
     async def run(self) -> None:
         """Ends only by being cancelled."""
         async with asyncio.TaskGroup() as group:
-            wanted = asyncio.Event()
-            group.create_task(self._keep_whole(wanted))
+            group.create_task(self._keep_whole())
             left = asyncio.Event()
             group.create_task(self._keep_tidy(left))
             with self._cache.subscribe(KINDS) as subscription:
                 while True:
                     taken = await subscription.take()
                     if taken.resync or any(_brings(change) for change in taken.changes):
-                        wanted.set()
+                        self._images.lacking.set()
                     if taken.resync or any(_leaves(change) for change in taken.changes):
                         left.set()
 
-    async def _keep_whole(self, wanted: asyncio.Event) -> None:
+    async def _keep_whole(self) -> None:
         wait_s = FIRST_WAIT_S
         while True:
-            wanted.clear()
+            self._images.lacking.clear()
             lacking = await self._fetch_all()
             self._tell(lacking)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S) if lacking else FIRST_WAIT_S
+            if lacking:
+                await asyncio.sleep(FIRST_WAIT_S)  # nodes that ask again and again wake it, too
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wanted.wait(), wait_s if lacking else None)
+                await asyncio.wait_for(self._images.lacking.wait(), wait_s if lacking else None)
 
     async def _fetch_all(self) -> frozenset[str]:
         """What is wanted and could not be got."""
@@ -83,9 +84,9 @@ class Keeper:
         )
 
     async def _fetch(self, digest: str) -> bool:
-        if await self._images.threads.run(self._images.is_whole, digest):
-            return True
         try:
+            if await self._images.threads.run(self._images.is_whole, digest):
+                return True
             async with self._images.changing():
                 return await self._fetcher.fetch(digest, room=self._images.check_room)
         except (image_errors.ImageError, request_errors.Overloaded, errors.Temporary) as error:

@@ -236,3 +236,46 @@ def test_a_store_that_does_not_answer_has_nothing_removed(tmp_path: Path) -> Non
         await images.close()
 
     asyncio.run(scenario())
+
+
+@aio.bounded(30)
+async def test_what_can_be_no_blob_is_refused(tmp_path: Path) -> None:
+    good = f"sha256:{'a' * 64}"
+    async with api_world.opened(tmp_path, known=()) as world:
+        for start in (
+            pb.PushBlobStart(digest="../../etc/passwd", size=1),
+            pb.PushBlobStart(digest=good, size=-1),
+            pb.PushBlobStart(digest=good, size=1, offset=-1),
+            pb.PushBlobStart(digest=good, size=1, offset=2),
+            pb.PushBlobStart(digest=good, size=1 << 40),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await world.stub.PushBlob(iter([pb.PushBlobRequest(start=start)]))
+            assert refusal(raised.value)[0] is grpc.StatusCode.INVALID_ARGUMENT, start
+        assert list((tmp_path / "images/parts").iterdir()) == []
+        sizes = [pb.BlobSize(digest=f"sha256:{number:064x}", size=1) for number in range(1001)]
+        with pytest.raises(grpc.aio.AioRpcError, match="at most"):
+            await world.stub.MissingBlobs(pb.MissingBlobsRequest(blobs=sizes))
+
+
+@aio.bounded(30)
+async def test_a_layer_that_the_disk_has_lost_is_fetched_again_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Whoever asks is told to wait, and not that there is no such image."""
+    mine = made(tmp_path / "mine")
+    image = mine.resolve("web:1")
+    async with (
+        blobserving.serving(mine) as other,
+        api_world.opened(tmp_path, known=()) as world,
+        asyncio.TaskGroup() as group,
+    ):
+        await push(world.stub, mine, "web:1")
+        keeper = Keeper(world.images, world.cache, instances=nobody, nodes=lambda _: [other])
+        running = group.create_task(keeper.run())
+        layer = image.layers[0].digest
+        (tmp_path / "images/blobs/sha256" / layer.removeprefix("sha256:")).unlink()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await fetched(world.address, layer)
+        assert refusal(raised.value)[0] is grpc.StatusCode.UNAVAILABLE
+        await aio.until(lambda: world.images.has(layer), what="it was fetched", timeout_s=10)
+        assert await fetched(world.address, layer) == layer
+        running.cancel()
