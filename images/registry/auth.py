@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from images.registry import challenge as challenges
-from images.registry import errors, realms, retry, tokens
+from images.registry import errors, realms, retry, tokens, transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     import aiohttp
 
-    from images.registry import config, transport
+    from images.registry import config
     from images.registry.credentials import Credentials, DockerConfig
 
 Scopes = tuple[str, ...]
@@ -48,6 +48,7 @@ class Authorizer:
         self._kept = kept
         self._challenge: challenges.Challenge | None = None
         self._given = given
+        self._remembered: Credentials | None = None
         self._tokens: dict[Scopes, tokens.Token] = {}
         self._lock = asyncio.Lock()
 
@@ -60,7 +61,8 @@ class Authorizer:
         async with self._lock:
             token = self._tokens.get(scopes)
             if token is None or not token.is_fresh:
-                token = self._tokens[scopes] = await self._ask(scopes)
+                token = await self._ask(scopes)
+                self._tokens = {key: other for key, other in self._tokens.items() if other.is_fresh} | {scopes: token}
             return token.header
 
     @contextlib.asynccontextmanager
@@ -69,7 +71,9 @@ class Authorizer:
         for last in (False, True):
             sent = await self._header(scopes)
             async with self._http.send(replace(request, authorization=sent)) as response:
-                if response.status == 401 and not last:
+                # Where a redirect led to may not tell us how to get in here.
+                is_home = transport.same_server(str(response.url), request.url)
+                if response.status == 401 and is_home and not last:
                     said = response.headers.getall("WWW-Authenticate", [])
                     if await self._challenged(said, scopes, sent=sent):
                         continue
@@ -82,6 +86,8 @@ class Authorizer:
         if found is None:
             return False
         async with self._lock:
+            if sent is not None:
+                self._remembered = None
             repeated = self._challenge is not None and self._challenge.scheme == found.scheme
             self._challenge = found
             token = self._tokens.get(scopes)
@@ -91,7 +97,10 @@ class Authorizer:
         return not (repeated and found.scheme == "basic" and sent is not None)
 
     async def _credentials(self) -> Credentials | None:
-        return self._given or await self._kept.find(self._host)
+        """A keychain may take its time, or ask a person: what it said counts until the registry refuses it."""
+        if self._remembered is None:
+            self._remembered = self._given or await self._kept.find(self._host)
+        return self._remembered
 
     async def _basic(self) -> str:
         found = await self._credentials()
