@@ -56,9 +56,9 @@ class Authorizer:
         """The header for a question that needs these scopes; None as long as nothing was asked for."""
         if self._challenge is None:
             return None
-        if self._challenge.scheme == "basic":
-            return await self._basic()
         async with self._lock:
+            if self._challenge.scheme == "basic":
+                return await self._basic()
             token = self._tokens.get(scopes)
             if token is None or not token.is_fresh:
                 token = await self._ask(scopes)
@@ -72,10 +72,9 @@ class Authorizer:
             sent = await self._header(scopes)
             async with self._http.send(replace(request, authorization=sent)) as response:
                 # Where a redirect led to may not tell us how to get in here.
-                is_home = transport.same_server(str(response.url), request.url)
-                if response.status == 401 and is_home and not last:
+                if response.status == 401 and transport.same_server(str(response.url), request.url):
                     said = response.headers.getall("WWW-Authenticate", [])
-                    if await self._challenged(said, scopes, sent=sent):
+                    if await self._challenged(said, scopes, sent=sent) and not last:
                         continue
                 yield response
                 return
@@ -86,7 +85,7 @@ class Authorizer:
         if found is None:
             return False
         async with self._lock:
-            if sent is not None:
+            if self._remembered is not None and sent == self._remembered.basic:
                 self._remembered = None
             repeated = self._challenge is not None and self._challenge.scheme == found.scheme
             self._challenge = found
@@ -123,6 +122,7 @@ class Authorizer:
                 self._config.retry, lambda: tokens.ask(self._http, question, found, time_s=time_s)
             )
         except errors.Unauthorized as error:
+            self._remembered = None
             if trust is realms.Trust.ANONYMOUS and await self._credentials():
                 raise errors.Unauthorized(self._hint(question.realm)) from error
             raise
