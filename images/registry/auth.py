@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from images.registry import challenge as challenges
-from images.registry import errors, realms, retry, tokens
+from images.registry import errors, realms, retry, tokens, transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     import aiohttp
 
-    from images.registry import config, transport
+    from images.registry import config
     from images.registry.credentials import Credentials, DockerConfig
 
 Scopes = tuple[str, ...]
@@ -48,6 +48,7 @@ class Authorizer:
         self._kept = kept
         self._challenge: challenges.Challenge | None = None
         self._given = given
+        self._remembered: Credentials | None = None
         self._tokens: dict[Scopes, tokens.Token] = {}
         self._lock = asyncio.Lock()
 
@@ -55,12 +56,13 @@ class Authorizer:
         """The header for a question that needs these scopes; None as long as nothing was asked for."""
         if self._challenge is None:
             return None
-        if self._challenge.scheme == "basic":
-            return await self._basic()
         async with self._lock:
+            if self._challenge.scheme == "basic":
+                return await self._basic()
             token = self._tokens.get(scopes)
             if token is None or not token.is_fresh:
-                token = self._tokens[scopes] = await self._ask(scopes)
+                token = await self._ask(scopes)
+                self._tokens = {key: other for key, other in self._tokens.items() if other.is_fresh} | {scopes: token}
             return token.header
 
     @contextlib.asynccontextmanager
@@ -69,9 +71,10 @@ class Authorizer:
         for last in (False, True):
             sent = await self._header(scopes)
             async with self._http.send(replace(request, authorization=sent)) as response:
-                if response.status == 401 and not last:
+                # Where a redirect led to may not tell us how to get in here.
+                if response.status == 401 and transport.same_server(str(response.url), request.url):
                     said = response.headers.getall("WWW-Authenticate", [])
-                    if await self._challenged(said, scopes, sent=sent):
+                    if await self._challenged(said, scopes, sent=sent) and not last:
                         continue
                 yield response
                 return
@@ -82,6 +85,8 @@ class Authorizer:
         if found is None:
             return False
         async with self._lock:
+            if self._remembered is not None and sent == self._remembered.basic:
+                self._remembered = None
             repeated = self._challenge is not None and self._challenge.scheme == found.scheme
             self._challenge = found
             token = self._tokens.get(scopes)
@@ -91,7 +96,10 @@ class Authorizer:
         return not (repeated and found.scheme == "basic" and sent is not None)
 
     async def _credentials(self) -> Credentials | None:
-        return self._given or await self._kept.find(self._host)
+        """A keychain may take its time, or ask a person: what it said counts until the registry refuses it."""
+        if self._remembered is None:
+            self._remembered = self._given or await self._kept.find(self._host)
+        return self._remembered
 
     async def _basic(self) -> str:
         found = await self._credentials()
@@ -114,6 +122,7 @@ class Authorizer:
                 self._config.retry, lambda: tokens.ask(self._http, question, found, time_s=time_s)
             )
         except errors.Unauthorized as error:
+            self._remembered = None
             if trust is realms.Trust.ANONYMOUS and await self._credentials():
                 raise errors.Unauthorized(self._hint(question.realm)) from error
             raise

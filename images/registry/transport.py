@@ -134,7 +134,7 @@ class Transport:
             headers=headers,
             data=request.body() if request.body else None,
             allow_redirects=False,
-            ssl=self._context(request.host if at_home else url.authority),
+            ssl=self._context(request.host if at_home else url.authority) if url.scheme == "https" else True,
             proxy=proxy_for(url),
         )
 
@@ -185,8 +185,7 @@ def same_server(url: str, other: str) -> bool:
 
 def proxy_for(url: yarl.URL) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; never one for this machine itself."""
-    host = url.host or ""
-    if config.is_loopback(url.authority) or urllib.request.proxy_bypass(host):
+    if config.is_loopback(url.authority) or urllib.request.proxy_bypass(url.authority):
         return None
     return urllib.request.getproxies().get(url.scheme)
 

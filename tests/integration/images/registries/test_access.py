@@ -133,6 +133,34 @@ async def test_a_token_service_of_another_origin_sees_no_password_until_it_is_na
 
 
 @bounded(60)
+async def test_a_keychain_is_asked_once(
+    tmp_path: Path, store: ImageStore, door: Door, load: Load, kept: credentials.DockerConfig
+) -> None:
+    """Not for every request; and again when the registry refuses what it said."""
+    load(1000, 2000)
+    calls, secret = tmp_path / "calls", tmp_path / "secret"
+    program = tmp_path / "bin/docker-credential-tests"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$1" >>{calls}\nexec cat {secret}\n')
+    program.chmod(0o755)
+    with (
+        registry.running(tmp_path / "registry", auth=registry.htpasswd(tmp_path)) as peer,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+        kept.path.parent.mkdir()
+        kept.path.write_text(json.dumps({"credsStore": "tests"}))
+        async with door() as shared:
+            secret.write_text(json.dumps({"Username": USER, "Secret": "old"}))
+            with pytest.raises(errors.Unauthorized):
+                await push.push(store, "web", f"{peer.address}/web:1", registries=shared)
+            asked = len(calls.read_text().split())
+            secret.write_text(json.dumps({"Username": USER, "Secret": PASSWORD}))
+            await push.push(store, "web", f"{peer.address}/web:1", registries=shared)
+    assert len(calls.read_text().split()) == asked + 1
+
+
+@bounded(60)
 async def test_tls(tmp_path: Path, store: ImageStore, other: ImageStore, door: Door, load: Load) -> None:
     """A certificate of a CA that is named is believed, for that registry; without it the remedy is named."""
     image = load(1000)

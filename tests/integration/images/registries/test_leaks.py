@@ -139,3 +139,26 @@ async def test_proxies_of_the_environment(door: Door, monkeypatch: pytest.Monkey
     assert len(proxy.asked) == 1
     assert proxy.asked[0].headers["Proxy-Authorization"] == f"Basic {base64.b64encode(b'bob:pw').decode()}"
     assert proxy.asked[0].headers["Host"].startswith("registry.invalid")
+
+
+@bounded(30)
+async def test_what_a_redirect_leads_to_cannot_ask_for_a_login(
+    store: ImageStore, door: Door, kept: credentials.DockerConfig
+) -> None:
+    """The stranger's 401 is no reason to show anybody a password: neither the stranger nor its token service."""
+    async with stubregistry.running() as stub, stubregistry.running() as stranger, door() as shared:
+        filled(stub)
+        await kept.login(stub.address, ADA)
+
+        async def lead_away(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": f"{stranger.url}{request.path}"})
+
+        async def want(_: web.Request) -> web.StreamResponse:
+            realm = f'Bearer realm="{stranger.url}/token", Basic realm="x"'
+            return web.Response(status=401, headers={"WWW-Authenticate": realm})
+
+        stub.fault, stranger.fault = path_of("/blobs/", answer=lead_away), want
+        with pytest.raises(errors.Unauthorized):
+            await pull.pull(store, f"{stub.address}/web:1", registries=shared)
+    assert not [entry for entry in (*stub.asked, *stranger.asked) if "Authorization" in entry.headers]
+    assert not [entry for entry in stranger.asked if "/token" in entry.path]

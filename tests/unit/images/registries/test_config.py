@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_everything(tmp_path: Path) -> None:
     assert (corp.ca, corp.client_certificate, corp.client_key) == (ca, ca, ca)
     assert read.token_realms("registry.corp.example") == {"login.corp.example", "login.corp.example:8443"}
     assert read.of("nobody.example") == config.Registry()
+
+
+def test_the_guide_shows_every_key(tmp_path: Path) -> None:
+    """The example of docs/registries.md is taken as it is, but for the place of its files, and leaves nothing out."""
+    guide = (Path(__file__).parents[4] / "docs/registries.md").read_text()
+    example = guide.partition("```yaml\n")[2].partition("```")[0]
+    for name in ("corp-ca.pem", "node.pem", "node.key"):
+        (tmp_path / name).touch()
+    read = config.load(write(tmp_path, example.replace("/etc/orch", str(tmp_path))))
+    shown = [value for registry in read.registries.values() for value in dataclasses.asdict(registry).items()]
+    assert {name for name, value in shown if value} == {field.name for field in dataclasses.fields(config.Registry)}
+    assert read.limits == config.Limits(downloads=4, uploads=4, bandwidth=50 << 20)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "registries:\n", "limits: {}\n"])
