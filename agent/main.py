@@ -132,7 +132,7 @@ async def run(
             # What is alive now lives as long as the agent does; collections need not look at it.
             gc.freeze()
             log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
-            room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options))
+            room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
             await _live(images.run(), names.run(), worker.run(), session.run(), room.run())
     finally:
         await server.close()

@@ -65,13 +65,16 @@ class StoredImages:
     ) -> PreparedImage:
         """See `ports.Images`. What was prepared is remembered until it is removed."""
         found = digest or await self._once(f"name {reference} {policy}", lambda: self._resolve(reference, policy))
-        if found not in self._prepared:
+        async with self._pruning:  # a removal that goes on ends first, and the next one spares it
+            self._used[found] = self._now()
+        prepared = self._prepared.get(found)
+        if prepared is None:
             if policy == pb.IMAGE_PULL_POLICY_NEVER:
                 await asyncio.to_thread(self._check_whole, reference, found)
-            self._prepared[found] = await self._once(f"image {found}", lambda: self._prepare(reference, found))
-        self._used[found] = asyncio.get_running_loop().time()
+            prepared = await self._once(f"image {found}", lambda: self._prepare(reference, found))
+            self._prepared[found], self._used[found] = prepared, self._now()
         await asyncio.to_thread(self._touch, found)
-        return self._prepared[found]
+        return prepared
 
     async def prune(self, needed: imageroom.Needed, policy: collect.Policy) -> None:
         """Remove images that the policy chooses and nobody needs; nothing while one is on its way."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
+from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.registries import Outside
 from agent.core import imageroom, sharing
@@ -289,3 +291,23 @@ async def test_nothing_is_removed_while_an_image_is_on_its_way(tmp_path: Path, s
         await here.prune(NOTHING_NEEDED, collect.everything)
         prepared = await waiting
         assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_a_download_that_fills_the_disk_makes_room(tmp_path: Path, store: ImageStore) -> None:
+    """At marks that every disk is past: what was used last goes, once nothing needs it and no task waits for it."""
+    cluster = Cluster(store)
+    limits = imageroom.Limits(marks=collect.Marks(high_percent=2, low_percent=1))
+    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
+        restored = asyncio.Event()
+        room = group.create_task(ImageRoom(here, lambda: NOTHING_NEEDED, limits, restored).run())
+        restored.set()
+        digest = (await here.prepare("hello:1", "")).digest
+        await here.prune(NOTHING_NEEDED, collect.nothing)
+        assert here.store.has(digest), "it was asked for a moment ago"
+        manifest = tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")
+        os.utime(manifest, (1, 1))
+        here._used.clear()
+        here.fetched.set()
+        await until(lambda: not here.store.has(digest), what="it has made room")
+        room.cancel()
