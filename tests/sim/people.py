@@ -13,6 +13,7 @@ from tests.sim import crowds
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
+from tests.support import fake_agent
 
 SERVICES = ("api", "db", "web")
 STACK = "shop"
@@ -58,7 +59,15 @@ class People:
         spec = self._spec(name)
         if self._chance.random() < 0.15:
             await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
+        if self._chance.random() < 0.25:
+            await self._push(self._chance.choice(IMAGES))
         await self.apply(name, spec)
+
+    async def _push(self, name: str) -> None:
+        """The name comes to mean another image: for whoever is applied from now on, and for nobody else."""
+        digest = fake_agent.digest(1_000 + next(self._cluster.ids))
+        image = pb.Image(meta=pb.Meta(name=name), status=pb.ImageStatus(digest=digest, size=1, layers=1))
+        await self._ask(f"push {name}", lambda plane: plane.writes.put_images([image]))
 
     def _spec(self, name: str) -> pb.ServiceSpec:
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)

@@ -212,7 +212,7 @@ class _Run:
             await asyncio.sleep(2)
             for service in self._rules.services():
                 await self._people.let_go_on(service)
-            problems = unrest(self._rules, self._cluster.running())
+            problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))
 
@@ -223,7 +223,7 @@ class _Run:
         if self._rules.commits != before:
             written = self._rules.commits - before
             raise Violation("idle is idle", f"{written} changes within {IDLE_S:g} s in which nothing happened")
-        problems = unrest(self._rules, self._cluster.running())
+        problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", "at rest, and then not any more: " + "; ".join(problems))
 
