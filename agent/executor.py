@@ -103,7 +103,7 @@ class Executor:
         container_id = containers.identity(self._id, step.container)
         match step:
             case actions.PrepareImage():
-                return await self._prepare_image(step, sight)
+                return await self._prepare_image(step, sight, desired)
             case actions.StartContainer():
                 return await self._start(step, sight, observed, desired)
             case actions.NoteExit():
@@ -135,8 +135,11 @@ class Executor:
             service=service_of(self._task),
         )
 
-    async def _prepare_image(self, step: actions.PrepareImage, sight: SightT) -> SightT:
-        image = await self._tools.images.prepare(step.reference, sight.record.image_digest)
+    async def _prepare_image(self, step: actions.PrepareImage, sight: SightT, desired: Desired) -> SightT:
+        """A restart has the image that it had; a first start the one that was settled, unless it is to ask anew."""
+        policy = desired.container(step.container).image_pull_policy
+        settled = "" if policy == pb.IMAGE_PULL_POLICY_ALWAYS else desired.images.get(step.reference, "")
+        image = await self._tools.images.prepare(step.reference, sight.record.image_digest or settled, policy)
         self._images[step.container] = image
         return dataclasses.replace(_with_record(sight, image_digest=image.digest), image_ready=True)
 

@@ -18,21 +18,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from agent import node
+from agent import imageoptions, node
+from agent.adapters import blobserver
+from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
+from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
+from agent.adapters.registries import Outside
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
@@ -82,9 +87,9 @@ async def run(
     options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: Sequence[socket.socket]
 ) -> None:
     """Make everything, and live until a signal comes."""
-    server, chance = Server(), random.Random()  # noqa: S311 - for jitter
+    server, chance = Server(disk.node_id()), random.Random()  # noqa: S311 - for jitter
     runtime = Launched(layout, now_ms=now_ms)
-    images = StoredImages(layout.images, server)
+    images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
@@ -100,50 +105,64 @@ async def run(
         disk=disk,
         devices=NodeDevices(),
         users=IdPool(options.ids),
-        node=NodeContext(
-            name=options.name,
-            cgroup_parent=options.cgroup_parent,
-            base=defaults.config(["-"], cgroups_path="/-"),
-            machine=machine(no_users=no_users),
-            address=options.address,
-        ),
+        node=_context(options, no_users),
         now_ms=now_ms,
         chance=chance,
     )
-    session = Session(
+    streams = Streams(
         connector=server,
-        worker=worker,
-        streams=Streams(
-            connector=server,
-            runtime=runtime,
-            logs=FileLogs(layout),
-            checks=NetworkChecks(options.address),
-            meter=NodeMeter(runtime, lambda: worker.running),
-            over=worker.over,
-        ),
-        servers=options.server.split(","),
-        register=_register(options, layout, disk.node_id(), no_users),
-        chance=chance,
+        runtime=runtime,
+        logs=FileLogs(layout),
+        checks=NetworkChecks(options.address),
+        meter=NodeMeter(runtime, lambda: worker.running),
+        over=worker.over,
     )
-    # What is alive now lives as long as the agent does; collections need not look at it.
-    gc.freeze()
-    log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+    blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options))
     try:
-        async with asyncio.TaskGroup() as group:
-            running = (images.run(), names.run(), worker.run(), session.run())
-            tasks = [group.create_task(each) for each in running]
-            await _told_to_end()
-            for task in tasks:
-                task.cancel()
+        async with blobserver.serving(blobs, options.address, options.blob_port) as blob_port:
+            session = Session(
+                connector=server,
+                worker=worker,
+                streams=streams,
+                servers=options.server.split(","),
+                register=_register(options, layout, disk.node_id(), no_users, blob_port),
+                holdings=images.holdings,
+                chance=chance,
+            )
+            # What is alive now lives as long as the agent does; collections need not look at it.
+            gc.freeze()
+            log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+            room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
+            await _live(images.run(), names.run(), worker.run(), session.run(), room.run())
     finally:
         await server.close()
         await runtime.close()
 
 
-def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
+    return NodeContext(
+        name=options.name,
+        cgroup_parent=options.cgroup_parent,
+        base=defaults.config(["-"], cgroups_path="/-"),
+        machine=machine(no_users=no_users),
+        address=options.address,
+    )
+
+
+async def _live(*lives: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself, until a signal comes."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in lives]
+        await _told_to_end()
+        for task in tasks:
+            task.cancel()
+
+
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str, blob_port: int) -> dpb.Register:
     """How the node presents itself."""
     description = node.describe(
         address=options.address,
+        blob_port=blob_port,
         containers=options.ids.ranges,
         no_users=no_users,
         disk=layout.state,
@@ -207,6 +226,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_resource,
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
+    imageoptions.add(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
 

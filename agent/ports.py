@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 class Images(Protocol):
     """The images of this node."""
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+    async def prepare(
+        self,
+        reference: str,
+        digest: str,
+        policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
+    ) -> PreparedImage:
         """Have the image here; with a digest exactly that one. Raises Refused (`ImageMissing`, …) or Temporary."""
         ...
 
@@ -266,12 +271,16 @@ class Connector(Protocol):
 
 
 class Source(Protocol):
-    """Where images come from: the control plane. Raises Refused (`ImageMissing`) or Temporary."""
+    """Where images come from: the control plane, and nodes. Raises Refused (`ImageMissing`) or Temporary."""
 
     async def resolve(self, reference: str) -> str:
         """The digest that a name stands for."""
         ...
 
-    def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
-        """A blob's bytes from an offset on."""
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        """Who has a blob and is free. Nobody: that was waited for already, ask again. `failed`: tried in vain."""
+        ...
+
+    def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        """A blob's bytes from an offset on, from a node; with an empty address from the control plane."""
         ...

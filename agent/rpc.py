@@ -1,11 +1,13 @@
-"""gRPC on the agent's side: the one place where channels are made, and what stands behind `Connector` and `Source`.
+"""gRPC on the agent's side: the one place where channels and servers are made, and what stands behind `Connector` and
+`Source`.
 
-One rule: there is one channel at a time, to the server of the session; streams and images go over the same one.
+One rule: there is one channel at a time to the control plane, to the server of the session; streams and images go over
+the same one. Other nodes get a channel for each blob.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -20,6 +22,9 @@ from protos.orch.v1 import dispatcher_pb2_grpc as rpc
 CONNECT_TIMEOUT_S = 3.0
 UNARY_TIMEOUT_S = 5.0
 BLOB_TIMEOUT_S = 3600.0
+FIND_TIMEOUT_S = 15.0
+"""Whoever is asked waits a while for somebody who is free."""
+MAX_FAILED = 100
 SESSION_LINGER_S = 0.2
 STREAM_LINGER_S = 30.0
 """How long a closed stream may take to deliver its last frames to a reader that is slow."""
@@ -51,6 +56,20 @@ In = TypeVar("In", bound=Message)
 def channel(address: str) -> grpc.aio.Channel:
     """The way to a server."""
     return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+
+def server() -> grpc.aio.Server:
+    """What other nodes call; it does not listen yet."""
+    # Two agents on one port would each get half of the calls.
+    return grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
+
+
+def listen(target: grpc.aio.Server, address: str, port: int) -> int:
+    """The port that the server will answer on; 0 when that one cannot be had."""
+    try:
+        return target.add_insecure_port(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    except RuntimeError:
+        return 0
 
 
 class CallLink(Link[Out, In]):
@@ -117,9 +136,10 @@ class CallLink(Link[Out, In]):
 
 
 class Server:
-    """The control plane, as a Connector and a Source."""
+    """The control plane, as a Connector and a Source; `node_id` says who fetches."""
 
-    def __init__(self) -> None:
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
         self._channel: grpc.aio.Channel | None = None
         self._address = ""
 
@@ -150,30 +170,54 @@ class Server:
             raise self._refusal(error, reference) from error
         return found.digest
 
-    async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        request = dpb.FindBlobRequest(digest=digest, node_id=self._node_id, failed=failed[:MAX_FAILED])
         try:
-            request = dpb.FetchBlobRequest(digest=digest, offset=offset)
-            async for part in self._stub().FetchBlob(request, timeout=BLOB_TIMEOUT_S):
-                yield part.chunk
+            found: dpb.FindBlobResponse = await self._stub().FindBlob(request, timeout=FIND_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._refusal(error, digest) from error
+        return found
+
+    async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        if address:
+            async with channel(address) as node:
+                try:
+                    async for chunk in _fetch(node, digest, offset):
+                        yield chunk
+                except grpc.aio.AioRpcError as error:
+                    raise Temporary(f"blob {digest}: {_words(address, error)}", reason="NodeFailed") from error
+            return
+        try:
+            async for chunk in _fetch(self._open_channel(), digest, offset):
+                yield chunk
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error, digest) from error
 
     def _stub(self) -> "rpc.DispatcherAsyncStub":
+        return rpc.DispatcherStub(self._open_channel())
+
+    def _open_channel(self) -> grpc.aio.Channel:
         if self._channel is None:
             raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
-        return rpc.DispatcherStub(self._channel)
+        return self._channel
 
     def _refusal(self, error: grpc.aio.AioRpcError, what: str) -> AgentError:
         match error.code():
             case grpc.StatusCode.NOT_FOUND:
                 return Refused(
-                    f"image {what} is not in the cluster; bring it with `orchctl image import FILE --name {what}`",
+                    f"image {what} is not in the cluster; bring it with `orchctl image push {what}`",
                     reason="ImageMissing",
                 )
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return Refused(f"image {what}: {error.details()}", reason="ImageInvalid")
             case _:
                 return Temporary(f"image {what}: {_words(self._address, error)}", reason="NoControlPlane")
+
+
+async def _fetch(way: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:
+    request = dpb.FetchBlobRequest(digest=digest, offset=offset)
+    async for part in rpc.BlobsStub(way).Fetch(request, timeout=BLOB_TIMEOUT_S):
+        yield part.chunk
 
 
 def _words(peer: str, error: grpc.aio.AioRpcError) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import structlog
 
 from agent import lease, ports
+from agent.holdings import Holdings
 from agent.streams import Streams
 from agent.worker import Worker
 from protos import running
@@ -48,6 +49,7 @@ class Session:
         streams: Streams,
         servers: Sequence[str],
         register: dpb.Register,
+        holdings: Holdings,
         chance: random.Random,
     ) -> None:
         assert servers, "an agent needs the address of at least one server"
@@ -56,6 +58,7 @@ class Session:
         self._streams = streams
         self._servers = list(servers)
         self._register = register
+        self._holdings = holdings
         self._chance = chance
         self.connected = asyncio.Event()
 
@@ -102,6 +105,7 @@ class Session:
                 self._acknowledge(link),
                 self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S),
                 self._obey(link, registered.session_id),
+                self._tell_blobs(link),
                 expected=(_Redirected, LinkLost, TimeoutError),
             )
         finally:
@@ -152,6 +156,14 @@ class Session:
         while True:
             sequence = await self._worker.network_applied()
             await link.send(dpb.AgentMessage(network_applied=dpb.NetworkApplied(sequence=sequence)))
+
+    async def _tell_blobs(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage]) -> None:
+        """Tell which blobs other nodes may fetch here: all of them, then what changes."""
+        told: frozenset[str] = frozenset()
+        while True:
+            news, told = await self._holdings.news(told)
+            await link.send(dpb.AgentMessage(blobs_held=news))
+            await asyncio.sleep(REPORT_INTERVAL_S)
 
     async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
         """More often, and with numbers that are answered, while there are fenced tasks."""

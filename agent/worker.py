@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from agent import ports
-from agent.core import assignments
+from agent.core import assignments, imageroom
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
@@ -173,6 +173,11 @@ class Worker:
         found = {task_id: _running(task_id, runner.observed) for task_id, runner in self._runners.items()}
         return {task_id: members for task_id, members in found.items() if members}
 
+    @property
+    def images_needed(self) -> imageroom.Needed:
+        """What tasks have or may start."""
+        return imageroom.needed(self.observed.values(), self._assigned.revisions.values())
+
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)
         runner = self._runners.get(task.meta.id)
@@ -313,6 +318,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         lost=task.status.state == states.ORPHANED,
         withdrawn=task.meta.id in assigned.withdrawn,
         waits_for=task.waits_for,
+        images=dict(assigned.revisions[task.revision_id].images),
     )
 
 

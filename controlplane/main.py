@@ -23,12 +23,13 @@ import structlog
 from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
 from controlplane.core import ranges, scheduler
+from controlplane.images import room
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
 from images import errors as image_errors
-from protos import running
+from protos import running, units
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 
@@ -85,6 +86,9 @@ async def _run(options: argparse.Namespace) -> None:
         version=importlib.metadata.version("orch"),
         listen=options.listen,
         images=options.state / "images",
+        advertise=options.advertise,
+        images_limit_bytes=options.images_limit,
+        registries=options.registries,
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
@@ -180,6 +184,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--etcd", required=True, type=_endpoints, metavar="http://HOST:PORT[,…]", help="etcd's members")
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
+        "if it is there)",
+    )
+    parser.add_argument(
+        "--images-limit",
+        default=room.DEFAULT_LIMIT_BYTES,
+        type=_bytes,
+        metavar="BYTES",
+        help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
+    )
     _add_network(parser)
     _add_placement(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
@@ -247,6 +265,10 @@ def _moves(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
     return int(text)
+
+
+def _bytes(text: str) -> int:
+    return _checked(units.parse_bytes, text)
 
 
 def _address(text: str) -> str:

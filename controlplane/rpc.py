@@ -1,7 +1,7 @@
-"""The one place where the control plane's gRPC servers are built: keepalive, sizes, and later TLS.
+"""The one place where the control plane's gRPC servers and channels are built: keepalive, sizes, and later TLS.
 
-The rule: whoever serves something gets its server from here, so that how a connection is secured and watched is said
-once.
+The rule: whoever serves or calls something gets its server or channel from here, so that how a connection is secured
+and watched is said once.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,11 @@ class CannotListen(Exception):  # noqa: N818 - named after what happened
 def server(interceptors: Sequence[Interceptor] = ()) -> grpc.aio.Server:
     """A server that nothing has been added to and that does not listen yet."""
     return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+
+
+def channel(address: str) -> grpc.aio.Channel:
+    """The way to another instance, or to a node's blobs."""
+    return grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
 
 
 def listen(target: grpc.aio.Server, addresses: Sequence[str]) -> tuple[int, ...]:

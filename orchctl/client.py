@@ -55,11 +55,11 @@ def translated(server: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connect(server: str) -> Iterator["ControlStub"]:
-    """The server's `Control` service, for blocking calls."""
+def connect(server: str, *, impatient: bool = True) -> Iterator["ControlStub"]:
+    """The server's `Control` service, for blocking calls. Impatient: it is said when an answer is long in coming."""
     with grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        watched = grpc.intercept_channel(channel, caller.Introduced(), patience.Impatient(server))
-        yield control_pb2_grpc.ControlStub(watched)
+        watchers = (patience.Impatient(server),) if impatient else ()
+        yield control_pb2_grpc.ControlStub(grpc.intercept_channel(channel, caller.Introduced(), *watchers))
 
 
 @contextlib.asynccontextmanager

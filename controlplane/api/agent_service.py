@@ -8,7 +8,7 @@ from controlplane import rpc
 from controlplane.api.grpc_link import GrpcLink
 from controlplane.core import request_errors as errors
 from controlplane.dispatcher.dispatcher import Dispatcher
-from controlplane.images import ClusterImages
+from controlplane.images.cluster import ClusterImages
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
@@ -45,11 +45,21 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         if digest is None:
             raise errors.Unknown(
                 f"the cluster has no image {request.reference}",
-                hint=f"`orchctl image import FILE --name {request.reference}` brings it",
+                hint=f"`orchctl image push {request.reference}` brings it",
             )
         return wire.ResolveImageResponse(digest=digest)
 
-    async def FetchBlob(
+    async def FindBlob(self, request: wire.FindBlobRequest, context: rpc.Context) -> wire.FindBlobResponse:
+        return await self._dispatcher.find_blob(request, here=lambda: self._images.has(request.digest))
+
+
+class BlobService(dispatcher_pb2_grpc.BlobsServicer):
+    """What nodes and other instances fetch. Add it with `dispatcher_pb2_grpc.add_BlobsServicer_to_server`."""
+
+    def __init__(self, images: ClusterImages) -> None:
+        self._images = images
+
+    async def Fetch(
         self, request: wire.FetchBlobRequest, context: rpc.Context
     ) -> AsyncIterator[wire.FetchBlobResponse]:
         async for chunk in self._images.open_blob(request.digest, request.offset):

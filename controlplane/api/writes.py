@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from controlplane.api import placement
+from controlplane.api import placement, ports
 from controlplane.controllers.rebalancing import situation_of
 from controlplane.core import apply as deciding
 from controlplane.core import (
@@ -20,6 +20,7 @@ from controlplane.core import (
     events,
     foresight,
     lookup,
+    pins,
     plan,
     prune,
     rebalance,
@@ -54,7 +55,9 @@ class Written:
 
 
 class Writes:
-    """What changes the objects. `new_id` makes ids that are never used again."""
+    """What changes the objects. `new_id` makes ids that are never used again; `outside` knows what images of registries
+    mean.
+    """
 
     def __init__(
         self,
@@ -64,12 +67,14 @@ class Writes:
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
         strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
+        outside: ports.Outside | None = None,
     ) -> None:
         self._store = store
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
         self._strategy = strategy
+        self._outside = outside
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
@@ -86,6 +91,7 @@ class Writes:
                 existing,
                 wanted,
                 others=pruning.others(self._others()),
+                images=await self._images(wanted),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
                 asked_by=actor,
@@ -130,6 +136,19 @@ class Writes:
             if key is not None:
                 keys[key] = deciding.identity(value)
         return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
+
+    async def _images(self, wanted: Sequence[kinds.StoredObject]) -> pins.Known:
+        """The cluster's images; those that the objects name as the store itself has them."""
+        keys = [kinds.key(objects_pb2.Image(meta=objects_pb2.Meta(name=name))) for name in pins.names(wanted)]
+        images = {**self._cache.snapshot().all(objects_pb2.Image)}
+        for key in keys:
+            images.pop(key, None)
+        images.update({key: one for key, one in (await self._read(keys)).items() if isinstance(one, objects_pb2.Image)})
+        known = pins.Known.of(images.values())
+        unknown = pins.of_registries(wanted, known)
+        if not unknown or self._outside is None:
+            return known
+        return pins.Known.of(images.values(), await self._outside.resolve(unknown))
 
     def _others(self) -> Iterable[kinds.StoredObject]:
         """What the objects have to get on with, as far as it is known here."""

@@ -8,7 +8,6 @@ from controlplane.core import (
     dependencies,
     eligibility,
     garbage,
-    image_names,
     lookup,
     plan,
     published,
@@ -107,7 +106,6 @@ class Services:
             deadlines=_deadlines(snapshot) if draining else {},
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
-            digest=_digest(snapshot, service.spec.template.container.image),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
             needed=bool(needed_by),
             trouble="; ".join(
@@ -193,14 +191,6 @@ def _global_keys(snapshot: Snapshot) -> set[str]:
     """The services that any node may get a task of."""
     services = snapshot.all(pb.Service).values()
     return {kinds.qualified(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
-
-
-def _digest(snapshot: Snapshot, image: str) -> str:
-    """Of an image that the cluster has, or that is named by its digest."""
-    if not image_names.is_reference(image):
-        return ""
-    found = snapshot.get(pb.Image, image_names.canonical(image))
-    return image_names.digest_of(image) or (found.status.digest if found is not None else "")
 
 
 def _tainted(snapshot: Snapshot) -> list[pb.Node]:

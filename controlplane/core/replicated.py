@@ -42,8 +42,6 @@ class Situation:
     """Whether services that are being deleted depend on it: it goes only after them."""
     trouble: str = ""
     """What the network does not give it, for its status."""
-    digest: str = ""
-    """Of the image that its template names, when the cluster has it."""
 
     def revision(self, revision_id: str) -> pb.Revision | None:
         return next((one for one in self.revisions if one.meta.id == revision_id), None)
@@ -54,7 +52,7 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     if situation.service.meta.deleted_at and not situation.needed:
         return _delete(situation)
     service, now_ms = situation.service, situation.now_ms
-    target, is_new = revisions.current(service, situation.revisions, now_ms, situation.digest)
+    target, is_new = revisions.current(service, situation.revisions, now_ms)
     course, departures, surplus, judged_at = _course(situation, target)
     told = {one.meta.id: one for one in revisions.annotated(service, target, situation.revisions, course.status)}
     target = told.pop(target.meta.id, target)

@@ -1,8 +1,8 @@
 """Which revision a service is at, and what became of each.
 
 A changed template makes a new one; everything else leaves it. A template that was there before gets its old revision
-again, so that `undo` goes back to the very tasks of it. `number` therefore says which was made first, and the history
-is in the order in which they were rolled out last.
+again, so that `undo` goes back to the very tasks of it; one whose `web:1` means another image now is another template.
+`number` therefore says which was made first, and the history is in the order in which they were rolled out last.
 
     apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
 
@@ -11,7 +11,7 @@ What a revision changes is told to everybody who may read the history: values th
 
 from collections.abc import Collection, Iterator
 
-from controlplane.core import plan, rollout
+from controlplane.core import pins, plan, rollout
 from manifests import defaults, diff
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -35,14 +35,12 @@ def order(revision: pb.Revision) -> tuple[int, int]:
 
 def existing(spec: pb.ServiceSpec, revisions: Collection[pb.Revision]) -> pb.Revision | None:
     """The revision that the spec asks for, if it was made before."""
-    equal = [one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at]
-    return max(equal, key=order, default=None)
+    equal = (one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at)
+    return max((one for one in equal if dict(one.images) == dict(spec.images)), key=order, default=None)
 
 
-def current(
-    service: pb.Service, revisions: Collection[pb.Revision], now_ms: int, digest: str = ""
-) -> tuple[pb.Revision, bool]:
-    """The revision that the service's spec asks for, and whether it is new. `digest`: of its image, when it is known.
+def current(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) -> tuple[pb.Revision, bool]:
+    """The revision that the service's spec asks for, and whether it is new.
 
     What the user wrote is compared, not what it resolves to: an upgrade that changes a default replaces no task.
     """
@@ -69,7 +67,8 @@ def current(
         written=spec.template,
         template=defaults.resolve(spec.template),
         restarted_at=spec.restarted_at,
-        image_digest=digest,
+        image_digest=spec.images.get(spec.template.container.image, ""),
+        images=spec.images,
         changes=_changes(present(service, revisions), spec),
     )
     return made, True
@@ -78,7 +77,7 @@ def current(
 def _changes(before: pb.Revision | None, spec: pb.ServiceSpec) -> list[str]:
     if before is None:
         return []
-    lines = diff.discreet_changes(before.written, spec.template)
+    lines = [*diff.discreet_changes(before.written, spec.template), *pins.moved(before.images, spec.images)]
     if not lines and before.restarted_at != spec.restarted_at:
         return ["restarted"]
     more = len(lines) - MAX_CHANGES

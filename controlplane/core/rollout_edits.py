@@ -84,6 +84,8 @@ def _undo(service: pb.Service, wish: Wish) -> str:
     chosen = _chosen(service, wish)
     service.spec.template.CopyFrom(chosen.written)
     service.spec.restarted_at = chosen.restarted_at
+    service.spec.ClearField("images")
+    service.spec.images.update(chosen.images)
     apply.ask_anew(service.spec, wish.asked_by)
     return f"goes back to revision {chosen.number}"
 

@@ -1,9 +1,10 @@
 """What is allowed but probably not meant: told with an apply's result, and never a reason to refuse it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from controlplane.core import ask, filters, fleet, image_names, refusals
+from images import reference
 from manifests import defaults, networking, suggest
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
@@ -27,7 +28,7 @@ def warnings(
         *(
             warning
             for image in dict.fromkeys(one.image for one in members)
-            for warning in _missing_image(image, images)
+            for warning in _missing_image(image, images, value.spec.images)
         ),
         *_ports(value, empty.nodes),
         *_missing_sources(value, services),
@@ -46,15 +47,19 @@ def emptied(nodes: Collection[pb.Node]) -> fleet.Fleet:
     return empty
 
 
-def _missing_image(wanted: str, images: Collection[pb.Image]) -> Iterator[str]:
+def _missing_image(wanted: str, images: Collection[pb.Image], settled: Mapping[str, str]) -> Iterator[str]:
     if not image_names.is_reference(wanted):
         yield f"the image {wanted!r:.100} is not written as one; write it like hello or hello:1.0"
+        return
+    if reference.names_registry(wanted):
+        if wanted not in settled:
+            yield f"its registry has not told what {wanted} means; each node asks when it starts a task"
         return
     name, digest = image_names.canonical(wanted), image_names.digest_of(wanted)
     if not any(image.status.digest == digest if digest else image.meta.name == name for image in images):
         yield (
             f"the cluster has no image {wanted}; tasks start only on nodes that have it already, until "
-            f"`orchctl image import FILE --name {name}` brings it"
+            f"`orchctl image push {name}` brings it"
         )
 
 

@@ -14,6 +14,7 @@ import structlog
 
 from controlplane.core import assignments, nodes
 from controlplane.core.endpoint_table import Table
+from controlplane.dispatcher.blobs import BlobBook
 from controlplane.dispatcher.withdrawals import Withdrawals
 from controlplane.store.snapshots import Snapshot
 from protos.link import Link, LinkLost
@@ -44,6 +45,7 @@ class Leading:
     """Whether nobody else can lead at this moment, however long this process has slept."""
     table: Table
     withdrawals: Withdrawals
+    blobs: BlobBook
 
 
 class Session:
@@ -128,6 +130,8 @@ class Session:
                 self._compare(message.heartbeat.sequence)
             case "network_applied":
                 self._confirm(message.network_applied.sequence)
+            case "blobs_held":
+                self._leading.blobs.note(self.info.node_id, message.blobs_held)
             case "register":
                 pass  # a second registration changes nothing
             case None:

@@ -27,7 +27,7 @@ kind: Service
 meta: {name: big}
 spec: {template: {container: {image: hello, resources: {reservations: {memory: 4Ti}}}}}
 """
-LOST = "kind: Service\nmeta: {name: lost}\nspec: {template: {container: {image: nowhere}}}\n"
+LOST = "kind: Service\nmeta: {name: lost}\nspec: {template: {container: {image: nowhere, imagePullPolicy: never}}}\n"
 
 
 def reasons(local: LocalCluster, about: str) -> list[str]:

@@ -13,6 +13,7 @@ from tests.sim import crowds, zones
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
+from tests.support import fake_agent
 
 SERVICES = ("api", "db", "web")
 STACK = "shop"
@@ -62,13 +63,23 @@ class People:
         spec = self._spec(name)
         if self._chance.random() < 0.15:
             await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
+        if self._chance.random() < 0.25:
+            await self._push(self._chance.choice(IMAGES))
         await self.apply(name, spec)
+
+    async def _push(self, name: str) -> None:
+        """The name comes to mean another image: for whoever is applied from now on, and for nobody else."""
+        digest = fake_agent.digest(1_000 + next(self._cluster.ids))
+        image = pb.Image(meta=pb.Meta(name=name), status=pb.ImageStatus(digest=digest, size=1, layers=1))
+        await self._ask(f"push {name}", lambda plane: plane.writes.put_images([image]))
 
     def _spec(self, name: str) -> pb.ServiceSpec:
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
+        if container.image == MISSING_IMAGE:
+            container.image_pull_policy = pb.IMAGE_PULL_POLICY_NEVER  # else the apply is refused
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
         self._add_update(spec.update)
         self._add_disruption(spec.disruption)

@@ -6,6 +6,7 @@ to; the test tries that one first and then a whole range.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from agent import outbox, worker
 from agent.core import assignments as held
-from agent.core import probes, stopping
+from agent.core import observed, probes, stopping
 from controlplane.api import writes
 from controlplane.controllers import events as recording
 from controlplane.controllers import loop
@@ -155,6 +156,12 @@ async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
     return await _right_next_batch(self)
 
 
+def _desired_by_name(task: pb.Task, assigned: held.Assignments) -> observed.Desired:
+    """Somebody has moved the field into the revision, and forgets to read it there."""
+    return dataclasses.replace(_right_desired(task, assigned), images={})
+
+
+_right_desired = worker._desired
 _right_next_batch = outbox.Outbox.next_batch
 
 REST = frozenset({"whole at rest"})
@@ -357,6 +364,12 @@ PLANTS = (
         name="the agent starts without looking at what runs",
         bug=instead(worker.Worker, "_restore", _restore_nothing),
         caught_by=REST | {"no doubles", "no error is logged"},
+        hint=1,
+    ),
+    Plant(
+        name="the agent takes what a name means instead of what was settled",
+        bug=instead(worker, "_desired", _desired_by_name),
+        caught_by=REST,
         hint=1,
     ),
     *CROWD_PLANTS,

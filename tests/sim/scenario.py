@@ -13,14 +13,14 @@ from typing import Any
 
 import structlog
 
-from controlplane.store import api, memory
+from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.disruption_rules import drain_troubles
 from tests.sim.net import End
 from tests.sim.people import People, too_greedy
-from tests.sim.processes import IMAGES, MISSING_IMAGE
+from tests.sim.processes import IMAGES, MISSING_IMAGE, images
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
 from tests.sim.story import Story
@@ -114,6 +114,7 @@ class _Run:
         self._broken = loop.create_future()
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
+            await self._store.commit([typed.put(one) for one in images()])
             self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
             self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
@@ -224,7 +225,7 @@ class _Run:
             await asyncio.sleep(2)
             for service in self._rules.services():
                 await self._people.let_go_on(service)
-            problems = unrest(self._rules, self._cluster.running())
+            problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))
 
@@ -246,7 +247,7 @@ class _Run:
         if self._rules.commits != before:
             written = self._rules.commits - before
             raise Violation("idle is idle", f"{written} changes within {IDLE_S:g} s in which nothing happened")
-        problems = unrest(self._rules, self._cluster.running())
+        problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", "at rest, and then not any more: " + "; ".join(problems))
 

@@ -107,9 +107,7 @@ class FakeMachine:
 
     def add_image(self, name: str = "hello:1") -> None:
         """Have an image on the node."""
-        self.images[name] = PreparedImage(
-            digest=f"sha256:{len(self.images):064x}", layers=("/layers/1",), cmd=("/web",)
-        )
+        self.images[name] = PreparedImage(digest=digest(len(self.images)), layers=("/layers/1",), cmd=("/web",))
 
     def running(self) -> dict[str, FakeContainer]:
         """The containers that run."""
@@ -123,13 +121,24 @@ class FakeMachine:
         container.ended.set()
 
 
+def digest(number: int) -> str:
+    """Of the image that was put on a machine after so many others."""
+    return f"sha256:{number:064x}"
+
+
 class FakeImages:
     """Images that are on the machine, or not anywhere."""
 
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+    async def prepare(
+        self,
+        reference: str,
+        digest: str,
+        policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
+    ) -> PreparedImage:
+        del policy  # all that there is is here
         await asyncio.sleep(self._machine.delay_s)
         image = self._machine.images.get(reference)
         if image is None:

@@ -64,6 +64,14 @@ class ControlStub:
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
+    MissingBlobs: _grpc.UnaryUnaryMultiCallable[_control_pb2.MissingBlobsRequest, _control_pb2.MissingBlobsResponse]
+    """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+    Answered by the leader, as Logs; so are the next two.
+    """
+    PushBlob: _grpc.StreamUnaryMultiCallable[_control_pb2.PushBlobRequest, _control_pb2.PushBlobResponse]
+    """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+    PushImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]
+    """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
     CheckNetwork: _grpc.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
@@ -110,6 +118,14 @@ class ControlAsyncStub(ControlStub):
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
+    MissingBlobs: _aio.UnaryUnaryMultiCallable[_control_pb2.MissingBlobsRequest, _control_pb2.MissingBlobsResponse]  # type: ignore[assignment]
+    """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+    Answered by the leader, as Logs; so are the next two.
+    """
+    PushBlob: _aio.StreamUnaryMultiCallable[_control_pb2.PushBlobRequest, _control_pb2.PushBlobResponse]  # type: ignore[assignment]
+    """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+    PushImage: _aio.UnaryUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]  # type: ignore[assignment]
+    """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
     CheckNetwork: _aio.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]  # type: ignore[assignment]
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
@@ -225,6 +241,32 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
         as Logs: it is the leader that agents fetch layers from.
         """
+
+    @_abc_1.abstractmethod
+    def MissingBlobs(
+        self,
+        request: _control_pb2.MissingBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.MissingBlobsResponse, _abc.Awaitable[_control_pb2.MissingBlobsResponse]]:
+        """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+        Answered by the leader, as Logs; so are the next two.
+        """
+
+    @_abc_1.abstractmethod
+    def PushBlob(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.PushBlobRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PushBlobResponse, _abc.Awaitable[_control_pb2.PushBlobResponse]]:
+        """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _control_pb2.PushImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PushImageResponse, _abc.Awaitable[_control_pb2.PushImageResponse]]:
+        """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
 
     @_abc_1.abstractmethod
     def CheckNetwork(

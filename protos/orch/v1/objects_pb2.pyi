@@ -269,6 +269,31 @@ REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another one was asked for before it was completed."""
 Global___RevisionOutcome: _TypeAlias = RevisionOutcome  # noqa: Y015
 
+class _ImagePullPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImagePullPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImagePullPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_PULL_POLICY_UNSPECIFIED: _ImagePullPolicy.ValueType  # 0
+    IMAGE_PULL_POLICY_MISSING: _ImagePullPolicy.ValueType  # 1
+    """Only when the node does not have it. What is there starts without asking anybody."""
+    IMAGE_PULL_POLICY_ALWAYS: _ImagePullPolicy.ValueType  # 2
+    """Each new task asks what the name means now, and waits while nobody answers. A restart uses the image that it had."""
+    IMAGE_PULL_POLICY_NEVER: _ImagePullPolicy.ValueType  # 3
+    """Never: a node that does not have it refuses the task."""
+
+class ImagePullPolicy(_ImagePullPolicy, metaclass=_ImagePullPolicyEnumTypeWrapper): ...
+
+IMAGE_PULL_POLICY_UNSPECIFIED: ImagePullPolicy.ValueType  # 0
+IMAGE_PULL_POLICY_MISSING: ImagePullPolicy.ValueType  # 1
+"""Only when the node does not have it. What is there starts without asking anybody."""
+IMAGE_PULL_POLICY_ALWAYS: ImagePullPolicy.ValueType  # 2
+"""Each new task asks what the name means now, and waits while nobody answers. A restart uses the image that it had."""
+IMAGE_PULL_POLICY_NEVER: ImagePullPolicy.ValueType  # 3
+"""Never: a node that does not have it refuses the task."""
+Global___ImagePullPolicy: _TypeAlias = ImagePullPolicy  # noqa: Y015
+
 class _TaintEffect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -719,6 +744,26 @@ class ServiceSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODE_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
@@ -739,6 +784,7 @@ class ServiceSpec(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     REBALANCE_FIELD_NUMBER: _builtins.int
     REBALANCE_ASKED_AT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where."""
     replicas: _builtins.int
@@ -805,6 +851,12 @@ class ServiceSpec(_message.Message):
         have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
         """
 
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which digest each image meant when this was applied last, by the image as the template names it. A tag that comes to
+        mean another image changes nothing until the next apply.
+        """
+
     def __init__(
         self,
         *,
@@ -828,10 +880,11 @@ class ServiceSpec(_message.Message):
         ttl: _builtins.int | None = ...,
         rebalance: Global___RebalancePolicy | None = ...,
         rebalance_asked_at: _builtins.int = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "rebalance", b"rebalance", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "images", b"images", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -1201,6 +1254,26 @@ class Revision(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     META_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -1212,6 +1285,7 @@ class Revision(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     number: _builtins.int
@@ -1240,6 +1314,12 @@ class Revision(_message.Message):
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What was changed from the revision before, such as `container.image: hello:1 → hello:2`. The first few lines."""
 
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which digest each image of the template means, by the image as the template names it. One that is not here means what
+        its name stands for when a task starts.
+        """
+
     def __init__(
         self,
         *,
@@ -1254,10 +1334,11 @@ class Revision(_message.Message):
         outcome: Global___RevisionOutcome.ValueType = ...,
         changes: _abc.Iterable[_builtins.str] | None = ...,
         image_digest: _builtins.str = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "images", b"images", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1470,6 +1551,7 @@ class Container(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LIFECYCLE_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -1511,6 +1593,8 @@ class Container(_message.Message):
     """How soon it is killed when its node has no memory left: the more, the sooner; 0 is as anybody else."""
     name: _builtins.str
     """What it is called in its task. Init containers and sidecars need a name; the main one is `main`."""
+    image_pull_policy: Global___ImagePullPolicy.ValueType
+    """Whether a node asks for the image before a task starts from it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entry point."""
@@ -1597,10 +1681,11 @@ class Container(_message.Message):
         probes: Global___Probes | None = ...,
         name: _builtins.str = ...,
         lifecycle: Global___Lifecycle | None = ...,
+        image_pull_policy: Global___ImagePullPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "lifecycle", b"lifecycle", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "image_pull_policy", b"image_pull_policy", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2877,6 +2962,7 @@ class NodeDescription(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     NO_USERS_FIELD_NUMBER: _builtins.int
+    BLOB_PORT_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     address: _builtins.str
     """The address at which the other nodes reach it."""
@@ -2891,6 +2977,8 @@ class NodeDescription(_message.Message):
     """Why containers cannot have users of their own here, and so have the node's unless they ask for `userns: auto`, which
     no such node takes. Empty when they can.
     """
+    blob_port: _builtins.int
+    """The port at which it serves layers of images to other nodes. 0: it serves none."""
     @_builtins.property
     def capacity(self) -> Global___NodeCapacity:
         """What tasks may reserve here."""
@@ -2907,10 +2995,11 @@ class NodeDescription(_message.Message):
         agent_version: _builtins.str = ...,
         capacity: Global___NodeCapacity | None = ...,
         no_users: _builtins.str = ...,
+        blob_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "no_users", b"no_users", "os", b"os", "platform", b"platform"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "blob_port", b"blob_port", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "no_users", b"no_users", "os", b"os", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 WEB = """\
 kind: Service
 meta: {name: web, labels: {tier: front}}
-spec: {replicas: 2, networks: [back], template: {container: {image: hello}}}
+spec: {replicas: 2, networks: [back], template: {container: {image: hello, imagePullPolicy: never}}}
 """
 API = WEB.replace("web", "api").replace("front", "back")
 BACK = "kind: Network\nmeta: {name: back}\n"

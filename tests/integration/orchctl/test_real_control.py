@@ -13,7 +13,7 @@ kind: Service
 meta: {name: hello, namespace: NAMESPACE}
 spec:
   replicas: 3
-  template: {container: {image: "hello:1.0", env: {A: "1"}}}
+  template: {container: {image: "hello:1.0", imagePullPolicy: never, env: {A: "1"}}}
 """
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from controlplane.core import apply
+from controlplane.core import apply, pins
 from controlplane.core import request_errors as errors
 from protos import kinds
 from protos.orch.v1 import control_pb2 as api
@@ -27,10 +27,20 @@ def stored(value: kinds.StoredObject, *, version: int = 7) -> kinds.StoredObject
     return result
 
 
-def decide(wanted: list[kinds.StoredObject], *existing: kinds.StoredObject, now_ms: int = NOW_MS) -> apply.Decision:
+IMAGES = pins.Known(digests={f"hello:{tag}": f"sha256:{tag:064}" for tag in ("1", "2", "3", "latest")})
+
+
+def decide(
+    wanted: list[kinds.StoredObject],
+    *existing: kinds.StoredObject,
+    now_ms: int = NOW_MS,
+    images: pins.Known = IMAGES,
+) -> apply.Decision:
     numbers = itertools.count(1)
     there = {apply.identity(value): value for value in existing}
-    return apply.decide(there, apply.prepare(wanted), now_ms=now_ms, new_id=lambda: f"id-{next(numbers)}")
+    return apply.decide(
+        there, apply.prepare(wanted), images=images, now_ms=now_ms, new_id=lambda: f"id-{next(numbers)}"
+    )
 
 
 def test_a_new_service_gets_an_id_a_generation_and_one_replica() -> None:
