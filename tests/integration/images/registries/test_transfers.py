@@ -106,7 +106,7 @@ async def test_a_push_goes_on_where_a_cut_left_it(store: ImageStore, other: Imag
 
 @bounded(60)
 async def test_a_blob_is_streamed_from_any_offset(
-    store: ImageStore, door: Door, peer: registry.Server, load: Load
+    store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
 ) -> None:
     """As agents fetch it that keep blobs elsewhere."""
     image = load(300 * KIB)
@@ -115,10 +115,12 @@ async def test_a_blob_is_streamed_from_any_offset(
     name = f"{peer.address}/web:1"
     async with door() as shared:
         await push.push(store, "web", name, registries=shared)
-        async with download.stream(name, entry, registries=shared, offset=1000) as pieces:
+        async with download.open_blob(name, entry, registries=shared, offset=1000) as pieces:
             data = b"".join([piece async for piece in pieces])
+        await download.fetch_blob(other, name, entry, registries=shared)
     with store.open(layer.digest) as file:
         assert data == file.read()[1000:]
+    other.check_blob(layer.digest)
 
 
 @bounded(60)
