@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images import collect, image, reference
-from orchctl import pages, phrases, tables
+from images import collect, differences, image, reference
+from orchctl import pages, phrases, tables, terminal
 from protos import units
 
 _UNPACKED = "unpacked "
@@ -67,7 +67,7 @@ def table(found: Sequence[Line], now_ms: int, *, wide: bool, limit: int = 0) -> 
         for line in found
         for name in line.image.names
     ]
-    return tables.table(titles, sorted(rows), limit=limit)
+    return _table(titles, sorted(rows), limit=limit)
 
 
 def _cells(line: Line, now_ms: int) -> list[str]:
@@ -166,9 +166,9 @@ def page(one: image.Image, now_ms: int) -> list[str]:
             ("Volumes", ", ".join(config.volumes)),
             ("Stop signal", config.stop_signal),
         ),
-        *pages.section("Environment", list(config.env)),
-        *pages.section("Labels", [f"{key}={value}" for key, value in sorted(config.labels.items())]),
-        *pages.section("Layers", tables.table(["DIGEST", "SIZE", "COMPRESSION"], layers) if layers else []),
+        *pages.section("Environment", [terminal.one_line(variable) for variable in config.env]),
+        *pages.section("Labels", [terminal.one_line(f"{key}={value}") for key, value in sorted(config.labels.items())]),
+        *pages.section("Layers", _table(["DIGEST", "SIZE", "COMPRESSION"], layers) if layers else []),
     ]
 
 
@@ -182,13 +182,42 @@ def history(one: image.Image, now_ms: int, *, limit: int = 0) -> list[str]:
         rows.append([ago(created_at_ms(each.created), now_ms), size, each.created_by or "-", each.comment or "-"])
     # An image need not tell everything: layers without a step come on top, as they do in the file system.
     rows += [["-", phrases.size(layer.size_bytes), phrases.digest(layer.digest), "-"] for layer in layers]
-    return tables.table(["CREATED", "SIZE", "CREATED BY", "COMMENT"], rows[::-1], limit=limit)
+    return _table(["CREATED", "SIZE", "CREATED BY", "COMMENT"], rows[::-1], limit=limit)
 
 
 def step(one: image.Step) -> dict[str, Any]:
     """A line of the history, for programs."""
     texts = {"created": one.created, "createdBy": one.created_by, "author": one.author, "comment": one.comment}
     return {**_filled(texts), **({"isEmpty": True} if one.is_empty else {})}
+
+
+def changes(found: Sequence[differences.Change]) -> list[str]:
+    """A row for each path: what happened to it, and its size before and after."""
+    rows = [[one.kind, one.path, _sizes(one), ", ".join(one.what)] for one in found]
+    return _table(["CHANGE", "PATH", "SIZE", "WHAT"], rows)
+
+
+def _sizes(one: differences.Change) -> str:
+    match one.kind:
+        case "added":
+            return phrases.size(one.after_bytes)
+        case "removed":
+            return phrases.size(one.before_bytes)
+        case _ if one.before_bytes == one.after_bytes:
+            return phrases.size(one.after_bytes)
+        case _:
+            return f"{phrases.size(one.before_bytes)} → {phrases.size(one.after_bytes)}"
+
+
+def change(one: differences.Change) -> dict[str, Any]:
+    """A difference, for programs."""
+    sizes = {"beforeBytes": one.before_bytes, "afterBytes": one.after_bytes}
+    return {"path": one.path, "change": one.kind, **({"what": list(one.what)} if one.what else {}), **sizes}
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 0) -> list[str]:
+    """Images come from strangers: a cell is one clean line, whatever they wrote."""
+    return tables.table(titles, [[terminal.one_line(cell) for cell in row] for row in rows], limit=limit)
 
 
 def familiar(name: str) -> str:

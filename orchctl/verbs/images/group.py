@@ -16,6 +16,8 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb(module="images.import_", summary="Take in one image, or make one of a root file system."),
     "load": Verb(module="images.load", summary="Take in all images of an archive."),
     "save": Verb(module="images.save", summary="Write images to an archive."),
+    "export": Verb(module="images.export", summary="Write the root file system of an image as a tar."),
+    "diff": Verb(module="images.diff", summary="Show what is different between two images."),
     "pull": Verb(module="images.pull", summary="Fetch images from registries."),
     "push": Verb(module="images.push", summary="Send an image to where it will run, or to a registry."),
     "login": Verb(module="images.login", summary="Keep a user and password for a registry."),

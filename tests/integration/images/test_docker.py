@@ -1,4 +1,4 @@
-"""Debian's dockerd, in namespaces of its own: what it saves loads here and what we save loads there, digests and all."""
+"""Debian's dockerd, in namespaces of its own: what it saves loads here, and what we save there, digests and all."""
 
 from __future__ import annotations
 

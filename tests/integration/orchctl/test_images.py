@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -305,3 +306,53 @@ def test_names_of_the_store_are_completed(run: Run, root: Path, tmp_path: Path) 
     nowhere = {**environ, "ORCH_IMAGE_STORE": str(tmp_path / "nowhere")}
     assert orchctl.run(nowhere).out.strip() == ""
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_root_file_system_goes_out_and_differences_are_told(run: Run, web: str, tmp_path: Path) -> None:
+    run("load", stdin=makers.files(makers.docker_archive(LAYER, tags=("base:1",))))
+    rows = [line.split() for line in run("diff", "base:1", "web:1").out.splitlines()]
+    assert rows == [["CHANGE", "PATH", "SIZE", "WHAT"], ["added", "etc/extra", "5.9Ki"]]
+    assert json.loads(run("diff", "web:1", "base:1", "-o", "json").out) == [
+        {"path": "etc/extra", "change": "removed", "beforeBytes": 6000, "afterBytes": 0}
+    ]
+    assert run("diff", "web:1", web) == Result(code=0, out="", err="no differences\n")
+    assert run("export", "web:1", "-o", str(tmp_path / "root.tar")).code == 0
+    with tarfile.open(tmp_path / "root.tar") as packed:
+        assert packed.getnames() == ["etc/motd", "etc/extra", "etc"]
+        content = packed.extractfile("etc/motd")
+        assert content is not None
+        assert content.read() == b"hello\n" * 2000
+
+
+def test_what_an_image_says_of_itself_does_not_steer_the_terminal(run: Run, root: Path) -> None:
+    evil = "\x1b[2Jevil\nfaked:1  row"
+    store = ImageStore(root)
+    config = image.ConfigDocument(
+        platform=manifest.Platform(os="linux", architecture=manifest.host_platform().architecture, variant=evil),
+        diff_ids=(),
+        config=image.Config(labels={evil: evil}, env=(f"A={evil}",), cmd=(evil,)),
+        history=(image.Step(created_by=evil, comment=evil, is_empty=True),),
+    ).as_bytes()
+    store.put_bytes(config)
+    store.tag("evil", store.put_bytes(makers.manifest_document(config)))
+    for arguments in (("ls",), ("ls", "-o", "wide"), ("inspect", "evil"), ("history", "evil"), ("ls", "-o", "yaml")):
+        result = run(*arguments)
+        assert result.code == 0, result.err
+        assert "\x1b" not in result.out
+        assert not any(line.lstrip().startswith("faked") for line in result.out.splitlines()), arguments
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_a_compressed_archive_leaves_the_store_as_it_was(
+    run: Run, web: str, root: Path, tmp_path: Path, form: str
+) -> None:
+    before = sorted(path.name for path in (root / "blobs" / "sha256").iterdir())
+    target = tmp_path / "saved.tar"
+    assert run("save", web, "--compress", form, "--format", "oci-archive", "-o", str(target)).code == 0
+    assert sorted(path.name for path in (root / "blobs" / "sha256").iterdir()) == before
+    other = str(tmp_path / "other")
+    assert run("load", str(target), "--store", other).code == 0
+    ours, theirs = (json.loads(run("inspect", "web:1", "-o", "json", *more).out) for more in ((), ("--store", other)))
+    assert theirs["id"] == ours["id"]
+    assert all(layer["mediaType"].endswith(f"+{form}") for layer in theirs["layers"])
+    assert [layer["diffId"] for layer in theirs["layers"]] == [layer["diffId"] for layer in ours["layers"]]
