@@ -7,7 +7,7 @@ A case is `Dockerfile`, the files it copies, and `case.yaml`, which says what ca
 - `fails`: the build must fail, and the message holds this text.
 - `ignore_by_buildah`: why buildah 1.28 is no judge of it.
 
-Bases are `scratch` and `localhost/base` alone, so that nothing is fetched: the latter holds a static busybox with a link
+Bases are `scratch` and `localhost/base`, so that nothing is fetched. The latter holds a static busybox with a link
 for each applet in /bin, `PATH=/bin`, and the users and groups root and app (1000, with /home/app its own), and /tmp.
 """
 
