@@ -228,8 +228,8 @@ def test_patterns_of_flags_say_where_they_stand() -> None:
 @pytest.mark.parametrize("pattern", ["*a" * 2000 + "b", "**/a/" * 800 + "b", "?*" * 2000 + "b", "a*/" * 1300 + "b"])
 def test_no_pattern_takes_long(pattern: str) -> None:
     """Expressions that go back on every star need longer than the universe for these."""
-    start = time.monotonic()
+    start = time.process_time()
     ways = globs.deep(pattern[: globs.MAX_PATTERN])
     found = [way.matches(name) for way in ways for name in ("a" * 4000, "a/" * 2000 + "c", "aa/" * 1300 + "c")]
     assert not any(found)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
