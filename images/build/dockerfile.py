@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from images import errors
-from images.build import commands, copies, instructions, lines, mistakes, options, settings
+from images.build import commands, copies, graph, instructions, lines, mistakes, options, settings
 
 MAX_STAGES = 500
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
@@ -97,6 +97,8 @@ def _from(line: lines.Line, escape: str) -> instructions.From:
     if name and not _STAGE_NAME.fullmatch(name):
         told = f"{mistakes.shown(words[2])} is no name for a stage"
         raise mistakes.at(line.place, f"{told}; begin with a letter, then letters, digits, '-', '_' or '.'")
+    if name == graph.SCRATCH:
+        raise mistakes.at(line.place, "scratch is the empty image; give the stage another name")
     return instructions.From(place=line.place, image=words[0], name=name, platform=given.text("platform"))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from images.build import instructions, mistakes, mounts, quantities, variables
+from images.build import globs, instructions, mistakes, mounts, quantities, variables
 
 Replace: TypeAlias = Callable[[str], str]
 _Value = TypeVar("_Value")
@@ -141,8 +141,8 @@ def _copy(copy: instructions.Copy, one: Replace, values: Mapping[str, str]) -> i
     chmod = one(copy.chmod)
     if chmod:
         _at(copy.place, lambda: quantities.mode(chmod), f"--chmod={chmod}")
-    if copy.is_add and any(_is_git(source) for source in sources):
-        raise mistakes.at(copy.place, "git repositories are not fetched; clone it beforehand, and COPY what it holds")
+    for source in sources:
+        _check_source(copy, source)
     return replace(
         copy,
         sources=sources,
@@ -155,9 +155,12 @@ def _copy(copy: instructions.Copy, one: Replace, values: Mapping[str, str]) -> i
     )
 
 
-def _is_git(source: str) -> bool:
-    is_address = source.startswith(("http://", "https://"))
-    return source.startswith(_GIT) or (is_address and source.partition("#")[0].endswith(".git"))
+def _check_source(copy: instructions.Copy, source: str) -> None:
+    is_address = copy.is_add and source.startswith(("http://", "https://"))
+    if copy.is_add and (source.startswith(_GIT) or (is_address and source.partition("#")[0].endswith(".git"))):
+        raise mistakes.at(copy.place, "git repositories are not fetched; clone it beforehand, and COPY what it holds")
+    if not is_address:
+        _at(copy.place, lambda: globs.match(source, ""))
 
 
 def _heredoc(

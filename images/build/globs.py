@@ -146,7 +146,7 @@ def _component(text: str) -> str:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            raise ValueError(f"{text!r:.80} is no pattern; write \\[ for a bracket, and nothing ends in a backslash")
+            raise ValueError(f"{text!r:.80} is no pattern; write [[] for a bracket, and no backslash at its end")
         position = token.end()
         if token["star"]:
             pieces.append("")

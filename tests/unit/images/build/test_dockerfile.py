@@ -108,6 +108,10 @@ def test_an_empty_array_is_no_command() -> None:
     assert (command.words, command.line, command.is_shell) == ((), "", False)
 
 
+def test_two_dashes_end_the_flags() -> None:
+    assert _one("CMD -- --help", instructions.Cmd).command.line == "--help"
+
+
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
@@ -249,6 +253,8 @@ def test_a_trigger_is_read_back_as_it_was_written() -> None:
         ("ENV a=b c", "c has no '='; write NAME=VALUE"),
         ("ENV =a", "=a has no name; write NAME=VALUE"),
         ("ENV --x a=b", "--x: this instruction has no flags; leave it out"),
+        ("CMD --help", "--help: this instruction has no flags; leave it out, or write -- before it"),
+        ("FROM a AS scratch", "scratch is the empty image; give the stage another name"),
         ("LABEL a=b c", "c has no '='"),
         ("ARG", "nothing follows it; write ARG NAME or ARG NAME=VALUE"),
         ("ARG =x", "=x has no name; write ARG NAME=VALUE"),

@@ -238,6 +238,8 @@ def test_mounts_are_replaced_beside_a_command_that_is_not() -> None:
         ("ADD ${x:-git@host:a.git} b", "git repositories are not fetched; clone it beforehand"),
         ("ADD https://host/a.git#main b", "git repositories are not fetched"),
         ("COPY <<e /x\n${x\ne", "${x"),
+        ("COPY [a b", "COPY: '[a' is no pattern; write [[] for a bracket"),
+        ("COPY a${x:-[/}b c", "'a[' is no pattern"),
     ],
 )
 def test_what_only_the_values_show_is_told_too(text: str, complaint: str) -> None:

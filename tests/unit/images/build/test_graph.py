@@ -46,6 +46,8 @@ RUN --mount=from=right,target=/r c
         ("FROM a AS x\nFROM x AS x", "", [0, 1]),
         ("FROM a AS x\nFROM b AS x\nFROM c\nCOPY --from=x d e", "", [1, 2]),
         ("FROM a AS x\nONBUILD COPY --from=nowhere c d", "", [0]),
+        ("FROM a AS x\nFROM b AS y\nONBUILD COPY --from=x c d", "", [1]),
+        ("FROM a AS x\nFROM b AS y\nONBUILD COPY --from=x c d\nFROM y", "", [0, 1, 2]),
         (DIAMOND, "", [0, 1, 2, 4]),
         (DIAMOND, "left", [0, 1]),
         (DIAMOND, "unused", [3]),
