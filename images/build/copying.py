@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from images import errors
-from images.build import archives, modes, sources
+from images.build import archives, quantities, sources
 from images.build.owners import Owner
 from images.build.tree_writer import Looks, TreeWriter
 
@@ -45,6 +45,9 @@ class Written:
     content: bytes
 
 
+Source: TypeAlias = sources.Picked | Fetched | Written
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One COPY or ADD. `target` is absolute; a slash at its end, or `into_folder`, says that it is a folder.
@@ -52,7 +55,7 @@ class Order:
     `pivots` are, with `parents`, how much of each source's path is left out at the target.
     """
 
-    sources: tuple[Picked | Fetched | Written, ...]
+    sources: tuple[Source, ...]
     target: str
     owner: Owner | None = None
     mode: str = ""
@@ -87,7 +90,7 @@ class _Copier:
         self._top = os.path.normpath(order.target).strip("/")
         self._first: dict[tuple[int, int], str] = {}
 
-    def copy(self, source: Picked | Fetched | Written) -> None:
+    def copy(self, source: Source) -> None:
         match source:
             case sources.Picked():
                 self._picked(source)
@@ -190,7 +193,7 @@ class _Copier:
         return Looks(mode=self._mode(mode, is_folder=False), uid=uid, gid=gid, mtime_ns=mtime_ns)
 
     def _mode(self, mode: int, *, is_folder: bool) -> int:
-        return modes.apply(self._order.mode, mode, is_folder=is_folder) if self._order.mode else mode
+        return quantities.mode(self._order.mode).of(mode, is_folder=is_folder) if self._order.mode else mode
 
     def _made(self) -> Looks:
         """What folders look like that nothing but their being needed describes."""
@@ -207,8 +210,8 @@ def _with_mode(looks: Looks, mode: int) -> Looks:
 
 
 def fingerprint(order: Order) -> Sequence[str]:
-    """What decides over the result beside the tree it is written to."""
-    found = [f"{order.target} {order.owner} {order.mode} {order.parents} {order.pivots} {order.unpacks}"]
+    """What decides over the result beside the tree it is written to, and the owner."""
+    found = [f"{order.target} {order.mode} {order.parents} {order.pivots} {order.unpacks}"]
     for source in order.sources:
         match source:
             case sources.Picked():

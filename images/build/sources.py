@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from images import errors
-from images.build import globs, layerdiff, views
+from images.build import descriptors, globs, layerdiff, views
 from runtime import syscalls
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _step(tree: Tree, above: str, part: str) -> Iterator[str]:
         fd = views.locate(tree.fd, above, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
-    with _closing(fd):
+    with descriptors.closing(fd):
         names = sorted(os.listdir(fd), key=os.fsencode)
     yield from (prefix + name for name in names if globs.match(part, name))
 
@@ -183,7 +183,7 @@ def walk(picked: Picked) -> Iterator[Entry]:
     """What was picked, then everything below it, each folder before what is in it."""
     above, _, name = picked.real.rpartition("/")
     parent = syscalls.openat2(picked.tree.fd, above or ".", _FOLDER, resolve=_BENEATH)
-    with _closing(parent):
+    with descriptors.closing(parent):
         found = os.stat(name or ".", dir_fd=parent, follow_symlinks=False)
         top = Entry(tree=picked.tree, parent=parent, name=name or ".", path="", found=found)
         yield top
@@ -193,7 +193,7 @@ def walk(picked: Picked) -> Iterator[Entry]:
 
 def _below(picked: Picked, folder: Entry) -> Iterator[Entry]:
     fd = os.open(folder.name, _FOLDER | os.O_CLOEXEC, dir_fd=folder.parent)
-    with _closing(fd):
+    with descriptors.closing(fd):
         for name in sorted(os.listdir(fd), key=os.fsencode):
             path = f"{folder.path}/{name}" if folder.path else name
             real = f"{picked.real}/{path}" if picked.real else path
@@ -269,13 +269,5 @@ def content_digest(entry: Entry) -> bytes:
 def opened(path: str, make: Callable[[int], Tree]) -> Iterator[Tree]:
     """A folder of this machine as a tree."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with _closing(fd):
+    with descriptors.closing(fd):
         yield make(fd)
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)

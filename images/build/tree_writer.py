@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from images import errors, streams
-from images.build import views
+from images.build import descriptors, views
 from images.build.layerdiff import HARMLESS_DEVICES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TreeWriter:
         """Give the folders their times, the deepest first."""
         for path in sorted(self._times, key=lambda path: path.count("/"), reverse=True):
             fd = self._open_folder(path)
-            with _closing(fd):
+            with descriptors.closing(fd):
                 os.utime(fd, ns=(self._times[path], self._times[path]))
         self._times.clear()
 
@@ -85,9 +85,9 @@ class TreeWriter:
     def file(self, path: str, content: Iterable[memoryview | bytes] | int, looks: Looks) -> None:
         """A regular file: its bytes, or an open file to copy from."""
         parent, name = self._make_room(path)
-        with _closing(parent):
+        with descriptors.closing(parent):
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-            with _closing(fd):
+            with descriptors.closing(fd):
                 if isinstance(content, int):
                     copy_content(content, fd)
                 else:
@@ -98,9 +98,9 @@ class TreeWriter:
     def pieces(self, path: str, pieces: Iterable[tuple[int, bytes]], size_bytes: int, looks: Looks) -> None:
         """A regular file whose content comes in pieces with gaps."""
         parent, name = self._make_room(path)
-        with _closing(parent):
+        with descriptors.closing(parent):
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-            with _closing(fd):
+            with descriptors.closing(fd):
                 for offset, data in pieces:
                     os.lseek(fd, offset, os.SEEK_SET)
                     streams.write_all(fd, data)
@@ -110,7 +110,7 @@ class TreeWriter:
     def link(self, path: str, target: str, looks: Looks) -> None:
         """A symbolic link, whose mode means nothing."""
         parent, name = self._make_room(path)
-        with _closing(parent):
+        with descriptors.closing(parent):
             os.symlink(target, name, dir_fd=parent)
             self._describe_name(parent, name, looks)
 
@@ -120,13 +120,13 @@ class TreeWriter:
             fd = views.locate_unfollowed(self.root, target)
         except OSError as error:
             raise self.refuse(path, f"hard link to {target!r:.200}, which is not there") from error
-        with _closing(fd):
+        with descriptors.closing(fd):
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 raise self.refuse(path, f"hard link to {target!r:.200}, which is a folder")
             if self._is_same(path, os.fstat(fd)):
                 return
             parent, name = self._make_room(path)
-            with _closing(parent):
+            with descriptors.closing(parent):
                 os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
 
     def node(self, path: str, kind: int, device: int, looks: Looks) -> None:
@@ -135,7 +135,7 @@ class TreeWriter:
         if kind != stat.S_IFIFO and (kind != stat.S_IFCHR or numbers not in HARMLESS_DEVICES):
             raise self.refuse(path, "device {}:{} cannot be in an image".format(*numbers))
         parent, name = self._make_room(path)
-        with _closing(parent):
+        with descriptors.closing(parent):
             os.mknod(name, kind | 0o600, device, dir_fd=parent)
             self._describe_name(parent, name, looks)
             os.chmod(name, looks.mode, dir_fd=parent)
@@ -147,7 +147,7 @@ class TreeWriter:
 
     def _is_same(self, path: str, found: os.stat_result) -> bool:
         parent, name = self._parent(path)
-        with _closing(parent), contextlib.suppress(FileNotFoundError):
+        with descriptors.closing(parent), contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.stat(name, dir_fd=parent, follow_symlinks=False), found)
         return False
 
@@ -159,16 +159,18 @@ class TreeWriter:
 
     def _new_folder(self, path: str, looks: Looks) -> None:
         parent, name = self._parent(path)
-        with _closing(parent):
+        with descriptors.closing(parent):
             try:
                 os.mkdir(name, 0o700, dir_fd=parent)
             except FileExistsError as error:
-                raise self.refuse(path, "a file is there, and a folder cannot take its place; remove it first") from error
+                raise self.refuse(
+                    path, "a file is there, and a folder cannot take its place; remove it first"
+                ) from error
         self._describe_folder(path, looks)
 
     def _describe_folder(self, path: str, looks: Looks) -> None:
         fd = self._open_folder(path)
-        with _closing(fd):
+        with descriptors.closing(fd):
             self._describe(fd, looks)
         if looks.mtime_ns is not None:
             self._times[path] = looks.mtime_ns
@@ -215,11 +217,3 @@ def copy_content(source: int, target: int) -> None:
             raise
         while data := os.read(source, streams.CHUNK_BYTES):
             streams.write_all(target, data)
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)

@@ -128,7 +128,9 @@ def applied(settings: Settings, instruction: Instruction) -> Settings:
     """What an instruction that only writes something down makes of the settings; its variables are replaced."""
     match instruction:
         case instructions.Env(variables=variables):
-            return _with(settings, Env=[f"{name}={value}" for name, value in {**settings.env, **dict(variables)}.items()])
+            return _with(
+                settings, Env=[f"{name}={value}" for name, value in {**settings.env, **dict(variables)}.items()]
+            )
         case instructions.Label(labels=labels):
             return _with(settings, Labels={**(settings.config.get("Labels") or {}), **dict(labels)})
         case instructions.Workdir(path=path):
@@ -136,7 +138,9 @@ def applied(settings: Settings, instruction: Instruction) -> Settings:
         case instructions.User(user=user):
             return _with(settings, User=user)
         case instructions.Expose(ports=ports):
-            return _with(settings, ExposedPorts={**(settings.config.get("ExposedPorts") or {}), **_ports(ports)})
+            return _with(
+                settings, ExposedPorts={**(settings.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
+            )
         case instructions.Volume(paths=paths):
             return _with(settings, Volumes={**(settings.config.get("Volumes") or {}), **{path: {} for path in paths}})
         case instructions.Cmd(command=command):
@@ -159,9 +163,7 @@ def applied(settings: Settings, instruction: Instruction) -> Settings:
 
 def words(settings: Settings, command: Command) -> tuple[str, ...]:
     """A command's words; a line is given to the shell."""
-    if command.words:
-        return command.words
-    return (*settings.shell, command.line) if command.line else ()
+    return (*settings.shell, command.line) if command.is_shell else command.words
 
 
 def _with(settings: Settings, **changes: Any) -> Settings:
@@ -171,17 +173,6 @@ def _with(settings: Settings, **changes: Any) -> Settings:
 def _entrypoint(settings: Settings, wanted: tuple[str, ...]) -> Settings:
     changed = _with(settings, Entrypoint=list(wanted))
     return changed if settings.has_own_cmd else _with(changed, Cmd=[])
-
-
-def _ports(ports: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """`80`, `80/udp`, `8000-8002/tcp` → one entry a port."""
-    found: dict[str, dict[str, str]] = {}
-    for port in ports:
-        numbers, _, protocol = port.partition("/")
-        first, _, last = numbers.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            found[f"{number}/{(protocol or 'tcp').lower()}"] = {}
-    return found
 
 
 def _healthcheck(check: instructions.Healthcheck) -> dict[str, Any]:
