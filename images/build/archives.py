@@ -11,6 +11,7 @@ import bz2
 import hashlib
 import lzma
 import os
+import posixpath
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -102,7 +103,7 @@ class _Unpacker:
         if not entry.name:
             return  # the target's own looks are the image's
         path = self._below(entry.name)
-        self._writer.folders(os.path.dirname(path), self._made())
+        self._writer.folders(posixpath.dirname(path), self._made())
         looks = self._looks(entry)
         match entry.kind:
             case Kind.DIRECTORY:

@@ -4,8 +4,8 @@
         image = builder.build(store, found, Options(target="app"), names=("web:1",), area=Path("/run/orch/builds"))
 
 Rules. Only stages that the target needs are built, independent ones side by side. A build that fails gives no name and
-leaves nothing but what its finished steps put into the cache. The same files, Dockerfile and options give the same image
-where nothing had to be made anew.
+leaves nothing but what its finished steps put into the cache. Where nothing has to be made anew, the same files,
+Dockerfile and options give the same image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from images import errors, manifest, reference
-from images.build import containers, dockerfile, graph, scope, stages, watching, workshop
+from images.build import containers, dockerfile, graph, instructions, scope, stages, watching, workshop
 from images.manifest import Descriptor, Manifest
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _build_stages(file: Dockerfile, shop: Workshop) -> Built:
         shop.watcher.warned(text)
     needed = graph.needed(file, shop.options.target, outer.globals)
     steps = sum(1 + len(one.stage.instructions) for one in needed)
+    runs = any(isinstance(each, instructions.Run) for one in needed for each in one.stage.instructions)
     jobs: dict[int, futures.Future[Built]] = {}
 
     def built(index: int) -> Built:
@@ -95,7 +96,9 @@ def _build_stages(file: Dockerfile, shop: Workshop) -> Built:
         try:
             # A stage waits for earlier ones only, which have their threads before it: nobody waits for good.
             for one in needed:
-                plan = stages.Plan(file=file, needed=one, scope=outer, first_step=first, steps=steps, built=built)
+                plan = stages.Plan(
+                    file=file, needed=one, scope=outer, first_step=first, steps=steps, runs=runs, built=built
+                )
                 jobs[one.stage.index] = pool.submit(_run_stage, plan, shop)
                 first += 1 + len(one.stage.instructions)
             return _outcome(list(jobs.values()))

@@ -53,6 +53,10 @@ class Settings:
         pairs = (entry.partition("=") for entry in self.config.get("Env") or ())
         return {name: value for name, _, value in pairs}
 
+    def entries(self, name: str) -> dict[str, Any]:
+        """A part of the configuration that is a map."""
+        return dict(self.config.get(name) or {})
+
     @property
     def workdir(self) -> str:
         return str(self.config.get("WorkingDir") or "/")
@@ -127,38 +131,47 @@ def workdir(settings: Settings, path: str) -> str:
 def applied(settings: Settings, instruction: Instruction) -> Settings:
     """What an instruction that only writes something down makes of the settings; its variables are replaced."""
     match instruction:
-        case instructions.Env(variables=variables):
-            return _with(
-                settings, Env=[f"{name}={value}" for name, value in {**settings.env, **dict(variables)}.items()]
-            )
-        case instructions.Label(labels=labels):
-            return _with(settings, Labels={**(settings.config.get("Labels") or {}), **dict(labels)})
-        case instructions.Workdir(path=path):
-            return _with(settings, WorkingDir=workdir(settings, path))
-        case instructions.User(user=user):
-            return _with(settings, User=user)
-        case instructions.Expose(ports=ports):
-            return _with(
-                settings, ExposedPorts={**(settings.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
-            )
-        case instructions.Volume(paths=paths):
-            return _with(settings, Volumes={**(settings.config.get("Volumes") or {}), **{path: {} for path in paths}})
         case instructions.Cmd(command=command):
             return replace(_with(settings, Cmd=list(words(settings, command))), has_own_cmd=True)
         case instructions.Entrypoint(command=command):
             return _entrypoint(settings, words(settings, command))
-        case instructions.Healthcheck():
-            return _with(settings, Healthcheck=_healthcheck(instruction))
-        case instructions.Stopsignal(signal=signal):
-            return _with(settings, StopSignal=signal)
-        case instructions.Shell(words=shell):
-            return _with(settings, Shell=list(shell))
         case instructions.Maintainer(name=name):
             return replace(settings, author=name)
-        case instructions.Onbuild(text=text):
-            return _with(settings, OnBuild=[*settings.triggers, text])
         case _:
-            return settings
+            return _with(settings, **_changes(settings, instruction))
+
+
+def _changes(settings: Settings, instruction: Instruction) -> dict[str, Any]:
+    """The entries of the configuration that an instruction replaces."""
+    match instruction:
+        case instructions.Env(variables=variables):
+            return {"Env": [f"{name}={value}" for name, value in {**settings.env, **dict(variables)}.items()]}
+        case instructions.Label(labels=labels):
+            return {"Labels": {**settings.entries("Labels"), **dict(labels)}}
+        case instructions.Expose(ports=ports):
+            return {"ExposedPorts": {**settings.entries("ExposedPorts"), **{port: {} for port in ports}}}
+        case instructions.Volume(paths=paths):
+            return {"Volumes": {**settings.entries("Volumes"), **{path: {} for path in paths}}}
+        case instructions.Onbuild(text=text):
+            return {"OnBuild": [*settings.triggers, text]}
+        case instructions.Healthcheck():
+            return {"Healthcheck": _healthcheck(instruction)}
+        case _:
+            return _words_of(settings, instruction)
+
+
+def _words_of(settings: Settings, instruction: Instruction) -> dict[str, Any]:
+    match instruction:
+        case instructions.Workdir(path=path):
+            return {"WorkingDir": workdir(settings, path)}
+        case instructions.User(user=user):
+            return {"User": user}
+        case instructions.Stopsignal(signal=signal):
+            return {"StopSignal": signal}
+        case instructions.Shell(words=shell):
+            return {"Shell": list(shell)}
+        case _:
+            return {}
 
 
 def words(settings: Settings, command: Command) -> tuple[str, ...]:

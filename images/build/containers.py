@@ -59,6 +59,7 @@ class Containers:
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._launcher: client.Launcher | None = None
+        self._warming: threading.Thread | None = None
         self._folder = Path()
         self._running: set[str] = set()
         self._count = 0
@@ -70,6 +71,8 @@ class Containers:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._warming is not None:
+            self._warming.join()
         self._stack.close()
 
     @property
@@ -122,7 +125,7 @@ class Containers:
         return str(self._folder / "run")
 
     def _create(self, order: Order, writing: int) -> str:
-        with self._lock, open(os.devnull, "rb") as nothing:
+        with self._lock, Path(os.devnull).open("rb") as nothing:
             if self._stopped:
                 raise errors.ImageError("the build was stopped")
             assert self._launcher is not None, "started above"
@@ -148,9 +151,19 @@ class Containers:
             raise errors.ImageError("the command was ended together with its monitor; build again")
         return ended.exit_code
 
+    def warm_up(self) -> None:
+        """Begin to start what commands will need, and go on at once."""
+        if self._launcher is None and self._warming is None:
+            self._warming = threading.Thread(target=self._warm, name="containers")
+            self._warming.start()
+
+    def _warm(self) -> None:
+        with contextlib.suppress(errors.ImageError, OSError):  # the first command meets it again, and tells
+            self._start()
+
     def _start(self) -> None:
         with self._lock:
-            if self._launcher is None:
+            if self._launcher is None and not self._stopped:
                 self._start_processes()
 
     def _start_processes(self) -> None:
@@ -162,9 +175,12 @@ class Containers:
             (item.path / name).mkdir(mode=0o711)
         item.path.chmod(0o711)
         launcher = client.Launcher.spawn(self._root)
-        self._stack.enter_context(launcher)
-        assert launcher.process is not None, "spawned here"
-        self.first_id = self._start_keeper(item, launcher.process.pid)
+        try:
+            assert launcher.process is not None, "spawned here"
+            self.first_id = self._start_keeper(item, launcher.process.pid)
+        finally:
+            # Ended before the keeper, which waits for it.
+            self._stack.enter_context(launcher)
         self._launcher = launcher
 
     def _start_keeper(self, item: scratch.Item, launcher_pid: int) -> int:

@@ -18,7 +18,7 @@ from images import errors, scratch, streams
 from images.build import archives, descriptors, ignore, sources, tree_writer, views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from images.store import ImageStore
 
@@ -46,16 +46,16 @@ def folder(path: Path, *, dockerfile: str = "") -> Iterator[Context]:
     with descriptors.closing(fd):
         if dockerfile:
             text, name = _read_file(Path(dockerfile)), dockerfile
-            beside = _read_file(Path(f"{dockerfile}{ignore.NAME}"), missing=True)
+            beside = _maybe(lambda: _read_file(Path(f"{dockerfile}{ignore.NAME}")))
         else:
             text, name = _read(fd, DOCKERFILE, path), DOCKERFILE
-            beside = _read(fd, ignore.names(DOCKERFILE)[0], path, missing=True)
+            beside = _maybe(lambda: _read(fd, ignore.names(DOCKERFILE)[0], path))
         yield _context(fd, text, name, beside, title=f"build context {path}")
 
 
 @contextlib.contextmanager
 def archive(file: BinaryIO, store: ImageStore, *, dockerfile: str = "") -> Iterator[Context]:
-    """A tar, plain or compressed, from a file or a pipe; `dockerfile` is a path in it. A lone Dockerfile will do, too."""
+    """A tar, plain or compressed, from a file or a pipe; `dockerfile` is a path in it. A lone Dockerfile will do."""
     with scratch.folder(store.tmp) as item, tempfile.TemporaryFile(dir=store.tmp) as spool:
         _spool(file, spool)
         root = os.open(item.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,12 +68,12 @@ def archive(file: BinaryIO, store: ImageStore, *, dockerfile: str = "") -> Itera
                 text = _read(root, name, Path("-"))
             else:
                 text, name = _lone(spool), "-"
-            beside = _read(root, ignore.names(name)[0], Path("-"), missing=True)
+            beside = _maybe(lambda: _read(root, ignore.names(name)[0], Path("-")))
             yield _context(root, text, name, beside, title="build context -")
 
 
 def _context(fd: int, text: bytes, name: str, beside: bytes | None, *, title: str) -> Context:
-    written = beside if beside is not None else _read(fd, ignore.NAME, Path(title), missing=True)
+    written = beside if beside is not None else _maybe(lambda: _read(fd, ignore.NAME, Path(title)))
     patterns = ignore.parse(written) if written else None
     return Context(
         tree=sources.Tree(fd=fd, title=title, keeps_owners=False, ignored=patterns), dockerfile=text, name=name
@@ -99,27 +99,33 @@ def _lone(spool: BinaryIO) -> bytes:
     return text
 
 
-def _read(root: int, path: str, where: Path, *, missing: bool = False) -> bytes | None:
-    """A small file of the context; `None` when it may be missing, and is."""
+def _read(root: int, path: str, where: Path) -> bytes:
+    """A small file of the context."""
     try:
         fd = views.locate(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        if missing and isinstance(error, FileNotFoundError):
-            return None
         raise errors.NotFound(
             f"{where}/{path}: {os.strerror(error.errno or 0)}; name the Dockerfile with -f"
         ) from error
     return _bounded(fd, f"{where}/{path}")
 
 
-def _read_file(path: Path, *, missing: bool = False) -> bytes | None:
+def _read_file(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if missing and isinstance(error, FileNotFoundError):
-            return None
         raise errors.NotFound(f"{path}: {error.strerror}; name a Dockerfile that can be read") from error
     return _bounded(fd, str(path))
+
+
+def _maybe(read: Callable[[], bytes]) -> bytes | None:
+    """What is read, or None where nothing is; a file that cannot be read is an error."""
+    try:
+        return read()
+    except errors.NotFound as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def _bounded(fd: int, what: str) -> bytes:

@@ -10,6 +10,7 @@ The rule: everything is written by a `TreeWriter`, and read by the descriptors o
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -87,7 +88,7 @@ class _Copier:
         self._order = order
         self._writer = writer
         self._pivot = pivot
-        self._top = os.path.normpath(order.target).strip("/")
+        self._top = posixpath.normpath(order.target).strip("/")
         self._first: dict[tuple[int, int], str] = {}
 
     def copy(self, source: Source) -> None:
@@ -124,7 +125,7 @@ class _Copier:
             self._writer.folders("/".join([self._top, *kept[:-1]]), self._made())
             return "/".join(part for part in (self._top, *kept) if part)
         if is_folder:
-            above = os.path.dirname(self._top)
+            above = posixpath.dirname(self._top)
             self._writer.folders(above, self._made())
             return self._top
         return self._place(picked.name)
@@ -134,7 +135,7 @@ class _Copier:
         if self._order.names_folder or self._writer.is_folder(self._top):
             self._writer.folders(self._top, self._made())
             return f"{self._top}/{name}".strip("/")
-        self._writer.folders(os.path.dirname(self._top), self._made())
+        self._writer.folders(posixpath.dirname(self._top), self._made())
         return self._top
 
     def _unpacked(self, entry: Entry) -> bool:
@@ -164,6 +165,8 @@ class _Copier:
                 self._writer.link(path, entry.link, looks)
             case stat.S_IFIFO | stat.S_IFCHR | stat.S_IFBLK as kind:
                 self._writer.node(path, kind, found.st_rdev, looks)
+            case _:
+                assert stat.S_ISSOCK(found.st_mode), "sockets are not walked to, and there is no other kind"
 
     def _folder(self, entry: Entry, path: str, looks: Looks) -> None:
         fd = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=entry.parent)

@@ -1,4 +1,4 @@
-"""Descriptors that are closed when a block ends."""
+"""Descriptors of files and folders: closed when a block ends, and listed in an order that is the same everywhere."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def closing(fd: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def names(folder: int) -> list[str]:
+    """The names in a folder, in the order of their bytes."""
+    return sorted(os.listdir(folder), key=os.fsencode)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from images.build.instructions import Copy, Workdir
     from images.build.stages import Built
-    from images.build.workshop import Layers, Workshop
+    from images.build.workshop import Layers, Work, Workshop
     from images.image import Layer
 
 
@@ -78,16 +78,20 @@ class CopyTask:
         assert self._order is not None, "keys come first"
         order = replace(self._order, owner=self._owner() if self._copy.chown else None)
         with self._stack, self._shop.work(self._below) as work:
-            if self._copy.link:
-                root = os.open(work.place.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                with descriptors.closing(root):
-                    copying.carry_out(order, root, what=self._what)
-                # The layers below are those of the stage, wherever the files came about.
-                work = workshop.on(work, self._built.layers)
-            else:
-                with self._shop.opened(work) as root:
-                    copying.carry_out(order, root, what=self._what)
-            return self._shop.commit(work)
+            with self._target_of(work) as root:
+                copying.carry_out(order, root, what=self._what)
+            # With --link, too, the layers below are those of the stage: only the files came about without them.
+            return self._shop.commit(replace(work, layers=self._built.layers))
+
+    @contextlib.contextmanager
+    def _target_of(self, work: Work) -> Iterator[int]:
+        """The root to write to: with --link an empty folder."""
+        if not self._copy.link:
+            with self._shop.opened(work) as root:
+                yield root
+            return
+        with descriptors.closing(os.open(work.place.upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            yield root
 
     # What is copied ---------------------------------------------------------------------------------------------------
 

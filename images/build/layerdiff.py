@@ -51,7 +51,7 @@ class _Item:
 
 def settle(upper_fd: int, *, epoch_s: int | None = None) -> None:
     """Make the folder say what its tar will say: no sockets, no notes of overlayfs, times as they go into a tar."""
-    for name in sorted(os.listdir(upper_fd)):
+    for name in descriptors.names(upper_fd):
         found = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
         if stat.S_ISSOCK(found.st_mode):
             os.unlink(name, dir_fd=upper_fd)  # it ended with the process that listened to it
@@ -61,8 +61,8 @@ def settle(upper_fd: int, *, epoch_s: int | None = None) -> None:
         elif not _is_whiteout(found):
             _forget_overlay(upper_fd, name, found)
             _set_time(found, epoch_s, name, upper_fd)
-    _forget_overlay(upper_fd, ".", os.stat(upper_fd))
-    _set_time(os.stat(upper_fd), epoch_s, ".", upper_fd)
+    _forget_overlay(upper_fd, ".", os.fstat(upper_fd))
+    _set_time(os.fstat(upper_fd), epoch_s, ".", upper_fd)
 
 
 def write(upper_fd: int, sink: streams.Sink) -> None:
@@ -103,7 +103,7 @@ class _Gathered:
 def _walk(folder: int, path: str) -> Iterator[tuple[_Item, BinaryIO | None]]:
     """Every entry below, folders before what is in them, names in the order of their bytes; files come opened."""
     prefix = f"{path}/" if path else ""
-    for name in sorted(os.listdir(folder), key=os.fsencode):
+    for name in descriptors.names(folder):
         inner = prefix + name
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         _check(inner, name, found)
@@ -125,7 +125,7 @@ def _walk(folder: int, path: str) -> Iterator[tuple[_Item, BinaryIO | None]]:
 def _folder_item(fd: int, path: str) -> _Item:
     names = os.listxattr(fd)
     opaque = _OPAQUE_XATTR in names and os.getxattr(fd, _OPAQUE_XATTR) == b"y"
-    return _Item(path=path, found=os.stat(fd), xattrs=_kept(names, fd), opaque=opaque)
+    return _Item(path=path, found=os.fstat(fd), xattrs=_kept(names, fd), opaque=opaque)
 
 
 def _kept(names: list[str], fd: int) -> dict[str, bytes]:
@@ -179,6 +179,8 @@ def _described(item: _Item) -> tarfile.TarInfo:
         case stat.S_IFCHR:
             info.type = tarfile.CHRTYPE
             info.devmajor, info.devminor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        case _:
+            info.type = tarfile.REGTYPE
     # tarfile encodes PAX values as UTF-8; bytes that are none survive as surrogates, which it knows to mark.
     info.pax_headers = {f"{_PAX_XATTR}{key}": os.fsdecode(value) for key, value in item.xattrs.items()}
     return info

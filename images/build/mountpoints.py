@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from images.build import layerdiff, views
+from images.build import descriptors, layerdiff, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ def remove_made(targets: Iterable[str], *, before: int, after: int) -> tuple[str
     for target in sorted(targets, key=lambda path: path.count("/"), reverse=True):
         path = _real(after, target)
         while path and not _exists(before, path) and _remove_empty(after, path):
-            path = os.path.dirname(path)
+            path = posixpath.dirname(path)
         touched.update(_ancestors(path))
     return tuple(sorted(touched, key=lambda path: path.count("/"), reverse=True))
 
@@ -42,19 +43,19 @@ def put_back(folders: Iterable[str], *, before: int, upper: int) -> None:
     for path in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(upper, path) as mine:
             with _opened(before, path) as below:
-                if os.listdir(mine) or not _look_alike(mine, below):
+                if descriptors.names(mine) or not _look_alike(mine, below):
                     continue
-                os.utime(mine, ns=(os.stat(below).st_atime_ns, os.stat(below).st_mtime_ns))
+                os.utime(mine, ns=(os.fstat(below).st_atime_ns, os.fstat(below).st_mtime_ns))
             if path:
-                parent = os.path.dirname(path)
+                parent = posixpath.dirname(path)
                 with _opened(upper, parent) as above:
-                    times = os.stat(above)
-                    os.rmdir(os.path.basename(path), dir_fd=above)
+                    times = os.fstat(above)
+                    os.rmdir(posixpath.basename(path), dir_fd=above)
                     os.utime(above, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _look_alike(one: int, other: int) -> bool:
-    first, second = os.stat(one), os.stat(other)
+    first, second = os.fstat(one), os.fstat(other)
     same = (first.st_mode, first.st_uid, first.st_gid) == (second.st_mode, second.st_uid, second.st_gid)
     return same and not any(key == "trusted.overlay.opaque" for key in os.listxattr(one)) and _kept(one) == _kept(other)
 
@@ -86,8 +87,8 @@ def _exists(root: int, path: str) -> bool:
 def _remove_empty(root: int, path: str) -> bool:
     """Whether an empty file or folder was there, and is gone now."""
     try:
-        with _opened(root, os.path.dirname(path)) as parent:
-            return _remove_in(parent, os.path.basename(path))
+        with _opened(root, posixpath.dirname(path)) as parent:
+            return _remove_in(parent, posixpath.basename(path))
     except OSError as error:
         if error.errno not in _EXPECTED | _NOT_EMPTY:
             raise
@@ -108,7 +109,7 @@ def _remove_in(parent: int, name: str) -> bool:
 def _ancestors(path: str) -> Iterator[str]:
     while path:
         yield path
-        path = os.path.dirname(path)
+        path = posixpath.dirname(path)
     yield ""
 
 

@@ -140,7 +140,7 @@ def _step(tree: Tree, above: str, part: str) -> Iterator[str]:
     except (FileNotFoundError, NotADirectoryError):
         return
     with descriptors.closing(fd):
-        names = sorted(os.listdir(fd), key=os.fsencode)
+        names = descriptors.names(fd)
     yield from (prefix + name for name in names if globs.match(part, name))
 
 
@@ -194,7 +194,7 @@ def walk(picked: Picked) -> Iterator[Entry]:
 def _below(picked: Picked, folder: Entry) -> Iterator[Entry]:
     fd = os.open(folder.name, _FOLDER | os.O_CLOEXEC, dir_fd=folder.parent)
     with descriptors.closing(fd):
-        for name in sorted(os.listdir(fd), key=os.fsencode):
+        for name in descriptors.names(fd):
             path = f"{folder.path}/{name}" if folder.path else name
             real = f"{picked.real}/{path}" if picked.real else path
             entry = Entry(

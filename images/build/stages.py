@@ -54,6 +54,7 @@ class Plan:
     scope: Scope
     first_step: int
     steps: int
+    runs: bool  # whether the build has commands to run
     built: Callable[[int], Built]
 
     @property
@@ -88,9 +89,9 @@ class _Stage:
     def begin(self) -> None:
         """FROM: what the stage builds on."""
         needed = self._plan.needed
+        base = None if needed.base is None else self._plan.built(needed.base)
         with self._step(f"FROM {needed.origin.image}") as step:
-            if needed.base is not None:
-                base = self._plan.built(needed.base)
+            if base is not None:
                 self.built = replace(base, settings=replace(base.settings, has_own_cmd=False))
             elif not needed.is_scratch:
                 self.built = self._from_image(needed.origin)
@@ -121,6 +122,8 @@ class _Stage:
                 self._scope = self._scope.declare(instruction)
             case instructions.Env():
                 self._scope = self._scope.set(instruction)
+            case _:
+                pass
         event = configuration.Event(created=self.built.created, created_by=text, empty=empty)
         self.built = replace(self.built, settings=configuration.applied(self.built.settings, instruction).told(event))
 
@@ -144,13 +147,15 @@ class _Stage:
 
     def _cached(self, task: filesteps.Task, step: _Running) -> cache.Made:
         found_keys: list[str] = []
-        for key in task.keys():
+        for key in task.keys():  # noqa: SIM118 - no dictionary
             found_keys.append(key)
             found = self._shop.cache.find(key)
             if found is not None:
                 step.cached = True
                 break
         else:
+            if self._plan.runs:
+                self._shop.containers.warm_up()
             made = task.carry_out()
             found = cache.Made(layer=made, created=self._shop.now() if made else self.built.created)
         for key in found_keys:
@@ -162,7 +167,7 @@ class _Stage:
         place = self._plan.needed.origin.place
         index = self._plan.needed.sources.get(name)
         if name not in self._plan.needed.sources:  # of a trigger
-            index = graph.source(self._plan.needed, self._plan.file, name, place)
+            index = graph.source(self._plan.file, self._plan.needed.stage, name, place)
         if index is not None:
             return self._plan.built(index).layers, f"stage {name}"
         return self._shop.image(name).layers, f"image {name}"

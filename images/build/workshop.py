@@ -11,8 +11,8 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from images import blobs, errors, image, manifest, scratch, syscalls, unpack
 from images import digest as digests
@@ -83,7 +83,7 @@ class Workshop:
         self._images: dict[str, Image] = {}
         self._image_lock = threading.Lock()
 
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,11 +200,6 @@ def parse_platform(text: str) -> Platform:
     if not (system and slash and architecture) or "/" in variant:
         raise errors.InvalidReference(f"platform {text!r:.60}: expected SYSTEM/MACHINE, such as linux/amd64")
     return manifest.Platform(os=system, architecture=architecture, variant=variant)
-
-
-def on(work: Work, layers: Layers) -> Work:
-    """The same files as a layer on these."""
-    return replace(work, layers=layers)
 
 
 def timestamp(seconds: int) -> str:
