@@ -118,7 +118,7 @@ class Workshop:
         whole = image.Image(
             digest="layers", config_digest="", platform=self.options.platform, layers=layers, config=_NO_CONFIG
         )
-        return tuple(unpack.unpack(self.store, whole))
+        return tuple(unpack.stack(self.store, whole))
 
     def tree(self, layers: Layers, title: str) -> sources.Tree:
         """The files of a stage or an image, to copy from."""
