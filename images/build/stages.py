@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def title(self) -> str:
-        return self.needed.stage.name or str(self.needed.stage.index)
+        return self.needed.stage.name or f"stage-{self.needed.stage.index}"
 
 
 def build(plan: Plan, shop: Workshop) -> Built:
@@ -90,12 +90,11 @@ class _Stage:
         """FROM: what the stage builds on."""
         needed = self._plan.needed
         base = None if needed.base is None else self._plan.built(needed.base)
-        with self._step(f"FROM {needed.origin.image}") as step:
+        with self._step(f"FROM {needed.origin.image}", makes_files=False):
             if base is not None:
                 self.built = replace(base, settings=replace(base.settings, has_own_cmd=False))
             elif not needed.is_scratch:
                 self.built = self._from_image(needed.origin)
-            step.cached = True
         self.triggers = self.built.settings.triggers
         self.built = replace(self.built, settings=configuration.without_triggers(self.built.settings))
         self._scope = self._scope.stage(self.built.settings.env)
@@ -109,7 +108,11 @@ class _Stage:
     def carry_out(self, written: Instruction) -> None:
         """One instruction."""
         self._shop.check_stopped()
-        with _placed(written.place), self._step(written.place.text.partition("\n")[0]) as step:
+        makes_files = isinstance(written, instructions.Run | instructions.Copy | instructions.Workdir)
+        with (
+            _placed(written.place),
+            self._step(written.place.text.partition("\n")[0], makes_files=makes_files) as step,
+        ):
             instruction = expansion.expanded(written, self._scope.variables, self._plan.file.escape)
             made = self._files(instruction, step)
             if made is not None and made.layer is not None:
@@ -141,7 +144,6 @@ class _Stage:
             case instructions.Workdir():
                 task = filesteps.WorkdirTask(self._shop, self.built, instruction)
             case _:
-                step.cached = True
                 return None
         return self._cached(task, step)
 
@@ -178,8 +180,11 @@ class _Stage:
     # Telling ----------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _step(self, text: str) -> Iterator[_Running]:
-        told = watching.Step(stage=self._plan.title, number=self._number, total=self._plan.steps, text=text)
+    def _step(self, text: str, *, makes_files: bool) -> Iterator[_Running]:
+        plan = self._plan
+        told = watching.Step(
+            stage=plan.title, number=self._number, total=plan.steps, text=text, makes_files=makes_files
+        )
         self._number += 1
         running = _Running(told, self._shop.watcher)
         began = time.monotonic()

@@ -8,12 +8,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One instruction of one stage: `number` of `total`, counted over the stages that are built."""
+    """One instruction of one stage: `number` of `total`, counted over the stages that are built.
+
+    `makes_files` tells a step that has a result in the cache from one that only writes something down.
+    """
 
     stage: str
     number: int
     total: int
     text: str
+    makes_files: bool
 
 
 class Watcher(Protocol):

@@ -7,6 +7,7 @@ import click
 from orchctl.lazy import LazyGroup, Verb
 
 VERBS: Mapping[str, Verb] = {
+    "build": Verb(module="images.build", summary="Build an image from a Dockerfile."),
     "push": Verb(module="images.push", summary="Send an image to where it will run."),
 }
 
