@@ -86,9 +86,12 @@ def command(
         network=network,
         platform=workshop.parse_platform(platform) if platform else manifest.host_platform(),
     )
-    with _opened(store, context, dockerfile) as opened, _failures_told(quiet=quiet):
-        with buildview.shown(quiet=quiet) as watcher:
-            image = builder.build(store, opened, wanted, area=state, names=tags, watcher=watcher)
+    with (
+        _opened(store, context, dockerfile) as opened,
+        _failures_told(quiet=quiet),
+        buildview.shown(quiet=quiet) as watcher,
+    ):
+        image = builder.build(store, opened, wanted, area=state, names=tags, watcher=watcher)
     if iidfile is not None:
         iidfile.write_text(image.digest)
     if quiet:
