@@ -64,7 +64,7 @@ class Containers:
         self._running: set[str] = set()
         self._count = 0
         self._stopped = False
-        self.first_id = 0
+        self._first_id = 0
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +76,12 @@ class Containers:
         self._stack.close()
 
     @property
+    def first_id(self) -> int:
+        """The machine's id of the containers' root; 0 where they cannot have users of their own."""
+        self._start()
+        return self._first_id
+
+    @property
     def files(self) -> Path:
         """Where files lie that containers are given: in memory, where the state is."""
         self._start()
@@ -83,7 +89,7 @@ class Containers:
 
     def own(self, path: Path, *, uid: int = 0, gid: int = 0) -> None:
         """Give a file to a user of the containers."""
-        os.chown(path, self.first_id + uid, self.first_id + gid)
+        os.chown(path, self._first_id + uid, self._first_id + gid)
 
     def run(self, order: Order, output: Callable[[bytes], None]) -> int:
         """Run a command to its end and return its exit code (128 and the signal, when one ended it).
@@ -131,7 +137,7 @@ class Containers:
             assert self._launcher is not None, "started above"
             self._count += 1
             name = f"step-{self._count}"
-            config = configuration(order, f"/orch/build-{self._folder.name}/{name}", first_id=self.first_id)
+            config = configuration(order, f"/orch/build-{self._folder.name}/{name}", first_id=self._first_id)
             try:
                 self._launcher.create(
                     name, config, overlay=dict(order.overlay), stdio=(nothing.fileno(), writing, writing)
@@ -177,7 +183,7 @@ class Containers:
         launcher = client.Launcher.spawn(self._root)
         try:
             assert launcher.process is not None, "spawned here"
-            self.first_id = self._start_keeper(item, launcher.process.pid)
+            self._first_id = self._start_keeper(item, launcher.process.pid)
         finally:
             # Ended before the keeper, which waits for it.
             self._stack.enter_context(launcher)

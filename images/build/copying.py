@@ -2,7 +2,8 @@
 
 A folder's contents go into the target; a file goes to the target, or into it when the target ends with a slash or is a
 folder. Owners are root's unless `--chown` says otherwise or the source is a stage or an image; modes and times are the
-source's. A target folder that is there already keeps its own looks, folders further down get those of the source.
+source's. The target folder itself keeps its own looks, or is made as one that nobody describes (0755); folders further
+down get those of the source.
 
 The rule: everything is written by a `TreeWriter`, and read by the descriptors of a `sources.Tree`.
 """
@@ -63,6 +64,7 @@ class Order:
     parents: bool = False
     pivots: tuple[int, ...] = ()
     unpacks: bool = False
+    keeps_top: bool = False  # a new target folder looks like the source, as a mount has it
 
     @property
     def names_folder(self) -> bool:
@@ -125,8 +127,7 @@ class _Copier:
             self._writer.folders("/".join([self._top, *kept[:-1]]), self._made())
             return "/".join(part for part in (self._top, *kept) if part)
         if is_folder:
-            above = posixpath.dirname(self._top)
-            self._writer.folders(above, self._made())
+            self._writer.folders(posixpath.dirname(self._top) if self._order.keeps_top else self._top, self._made())
             return self._top
         return self._place(picked.name)
 

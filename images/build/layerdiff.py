@@ -19,7 +19,7 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import errors, streams, tarwrite
+from images import errors, streams, tarstream, tarwrite
 from images.build import descriptors
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ def _check(path: str, name: str, found: os.stat_result) -> None:
         raise errors.InvalidImage(
             f"/{path}: a name that begins with {WHITEOUT} means a removed file in a layer; choose another name"
         )
+    raw = os.fsencode(path)
+    if any(byte < 0x20 or byte == 0x7F for byte in raw):
+        raise errors.InvalidImage(f"/{path!r:.300}: a name with a control character cannot be in an image; rename it")
+    if len(raw) > tarstream.MAX_PATH_BYTES or path.count("/") >= tarstream.MAX_DEPTH:
+        raise errors.InvalidImage(f"/{path:.100}…: too long or too deep for an image; make the path shorter")
     if (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)) and not _is_whiteout(found):
         numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
         if stat.S_ISBLK(found.st_mode) or numbers not in HARMLESS_DEVICES:

@@ -105,7 +105,9 @@ class Maker:
         picked = _picked(one.mount, self._tree_of)
         root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         with descriptors.closing(root):
-            copying.carry_out(copying.Order(sources=tuple(picked), target="/it"), root, what="--mount=type=bind")
+            copying.carry_out(
+                copying.Order(sources=tuple(picked), target="/it", keeps_top=True), root, what="--mount=type=bind"
+            )
         self._add(made, one.target, folder / "it", "rw" if one.mount.writable else "ro", idmapped=True)
 
     def _cached(self, one: Prepared, made: Made) -> None:

@@ -1,7 +1,7 @@
 """A place to build images in, for tests: a store with a base image, and what has come out as values to compare.
 
-The base is `localhost/base` of `tests/support/dockerfiles.py`: a static busybox with its applets in /bin, PATH=/bin, the
-users root and app, and /tmp.
+The base is `localhost/base` of `tests/support/dockerfiles.py`: a static busybox with its applets in /bin, PATH=/bin,
+the users root and app, and /tmp.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from images import rootfs, scratch, unpack
-from images.build import builder, context, views, workshop
-from images.image import Config
-from images.manifest import OCI_LAYER, Descriptor
+from images import scratch, unpack
+from images.build import builder, configuration, context, layerdiff, views, workshop
+from images.image import EPOCH
+from images.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, host_platform
 from images.store import ImageStore
 from tests.support import rootfs as trees
 
@@ -95,9 +95,13 @@ class Bench:
         with self.store.hold():
             with self.store.writer() as blob:
                 write_tree(root, blob)
+            settings = configuration.Settings(config={"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]})
+            event = configuration.Event(created=EPOCH, created_by="base", empty=False)
+            document = settings.told(event).document(host_platform(), (blob.digest,), EPOCH)
+            config = Descriptor(media_type=OCI_CONFIG, digest=self.store.put_bytes(document), size_bytes=len(document))
             layer = Descriptor(media_type=OCI_LAYER, digest=blob.digest, size_bytes=blob.size_bytes)
-            config = Config(env=("PATH=/bin",), cmd=("/bin/sh",))
-            return rootfs.add_image(self.store, (layer,), (blob.digest,), config, BASE)
+            body = Manifest(media_type=OCI_MANIFEST, config=config, layers=(layer,))
+            return self.store.tag(BASE, self.store.put_bytes(body.as_bytes()))
 
     def context(self, files: Mapping[str, str | bytes]) -> Path:
         """A new context with these files."""
@@ -150,8 +154,6 @@ class Bench:
 
 def write_tree(root: Path, sink: Any) -> None:
     """A folder as a layer with its owners, which `rootfs.tree_to_layer` does not keep."""
-    from images.build import layerdiff
-
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         layerdiff.settle(fd, epoch_s=1_500_000_000)
