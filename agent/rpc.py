@@ -167,7 +167,7 @@ class Server:
         match error.code():
             case grpc.StatusCode.NOT_FOUND:
                 return Refused(
-                    f"image {what} is not in the cluster; bring it with `orchctl image import FILE --name {what}`",
+                    f"image {what} is not in the cluster; bring it with `orchctl image push {what}`",
                     reason="ImageMissing",
                 )
             case grpc.StatusCode.INVALID_ARGUMENT:

@@ -170,12 +170,10 @@ class _Importer:
     def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> formats.Found:
         if scan.entries == 0:
             raise errors.InvalidImage(f"{what}: holds no files; name a tar of a root file system")
-        start = file.tell()
-        kind = compression.detect(file.read(compression.MAGIC_BYTES), what=what)
-        file.seek(start)
+        kind = compression.peek(file, what=what)
         with self._store.writer() as blob:
             blob.copy(file)
-        media_type = manifest.OCI_LAYER + ("+gzip" if kind == "gzip" else "")
+        media_type = manifest.layer_type(kind)
         layer = Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)
         image = rootfs.add_image(
             self._store, (layer,), (scan.diff_id,), self._config or Config(), None, platform=self._platform

@@ -69,8 +69,8 @@ def _docker_image(store: ImageStore, archive: members.Members, item: documents.O
 
 def _docker_layer(store: ImageStore, archive: members.Members, path: str, diff_id: str) -> Descriptor:
     with archive.open(path) as window:
-        plain = compression.detect(window.peek(compression.MAGIC_BYTES), what=f"{archive.what}: entry {path}") == "none"
-        media_type = manifest.OCI_LAYER if plain else f"{manifest.OCI_LAYER}+gzip"
+        kind = compression.detect(window.peek(compression.MAGIC_BYTES), what=f"{archive.what}: entry {path}")
+        plain, media_type = kind == "none", manifest.layer_type(kind)
         if plain and store.has(diff_id):
             return Descriptor(media_type=media_type, digest=diff_id, size_bytes=store.size_bytes(diff_id))
         # An uncompressed layer is its own diff id; a compressed one is compared when it is unpacked.

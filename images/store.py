@@ -20,14 +20,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from images import blobs, collect, documents, errors, image, layout, locks, manifest, names, reference, scratch
+from images import (
+    blobs,
+    collect,
+    documents,
+    errors,
+    image,
+    layout,
+    locks,
+    manifest,
+    names,
+    reference,
+    scratch,
+    sweep,
+)
 from images import digest as digests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _LOCK_TIMEOUT_S = 30.0
@@ -75,6 +89,11 @@ class ImageStore:
     def size_bytes(self, digest: str) -> int:
         with self._finding(digest):
             return self._blob_path(digest).stat().st_size
+
+    def blobs_starting_with(self, figures: str) -> Sequence[str]:
+        """The digests of blobs that begin with these hex figures, in order."""
+        assert figures.isalnum(), "figures of a digest, never a pattern"
+        return sorted(digests.PREFIX + path.name for path in self._blobs.glob(f"{figures}*"))
 
     def open(self, digest: str) -> BinaryIO:
         """Open a blob for reading; it stays readable even when it is pruned meanwhile."""
@@ -149,6 +168,7 @@ class ImageStore:
             if lacking:
                 raise errors.NotFound(f"image {digest} cannot be named {ref}: blob {lacking[0].digest} is missing")
             self.resolve(digest)  # a config that does not fit its manifest gets no name
+            self.touch(digest)
             self._names.put(ref.tagged, self._describe(digest))
         return self.resolve(digest)
 
@@ -156,10 +176,14 @@ class ImageStore:
         """Forget a name; the blobs stay until `prune`. `NotFound` when there is no such name."""
         self._names.drop(reference.parse(name).tagged)
 
-    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
+    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> sweep.Pruned:
         """Forget a name and prune; `keep` and `keep_layers` as there."""
         self.untag(name)
         return self.prune(keep, keep_layers)
+
+    def names(self) -> Mapping[str, str]:
+        """Every full name with the digest of its manifest or index."""
+        return {name: entry.digest for name, entry in self._names.read().items()}
 
     def list(self) -> tuple[image.Image, ...]:
         """All named images, by name; one with several names stands once."""
@@ -186,26 +210,104 @@ class ImageStore:
         with locks.held(self._locks / "gc", shared=True, timeout_s=_LOCK_TIMEOUT_S, what=f"image store {self.root}"):
             yield
 
-    def prune(self, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
+    def touch(self, digest: str) -> None:
+        """Note that an image is used now: what was not used for long makes room first."""
+        with self._finding(digest):
+            os.utime(self._blob_path(digest))
+
+    def stored(self, keep: Collection[str] = ()) -> Sequence[collect.Stored]:
+        """Every named image with what it takes, as `images.collect` wants it; those in `keep` are marked so."""
+        names_by_digest: dict[str, list[str]] = {}
+        for name, entry in sorted(self._names.read().items()):
+            names_by_digest.setdefault(entry.digest, []).append(name)
+        return [
+            collect.Stored(
+                digest=digest,
+                names=tuple(names_),
+                used_at_s=self._used_at_s(digest),
+                parts=self._parts_bytes(digest),
+                is_kept=digest in keep,
+            )
+            for digest, names_ in names_by_digest.items()
+            if self.has(digest)
+        ]
+
+    def prune(
+        self,
+        keep: Iterable[str] = (),
+        keep_layers: Iterable[str] = (),
+        *,
+        forget: collect.Policy = collect.nothing,
+        dry_run: bool = False,
+    ) -> sweep.Pruned:
         """Remove every blob and unpacked layer that no name, no manifest in `keep` and no `keep_layers` reaches.
 
-        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. Never call it inside
-        `hold()`, which it waits for.
+        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. `forget` is a policy of
+        `images.collect`: the images that it chooses lose their names first. With `dry_run` nothing is removed, and the
+        answer is what would be. Never call it inside `hold()`, which it waits for.
         """
-        gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
-        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
-            roots = [*(entry.digest for entry in self._names.read().values()), *keep]
-            kept = collect.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
-            swept = collect.sweep(kept, blobs=self._blobs, layers=self.layers, trash=trash.path)
-            for path in self._locks.glob("layer-*"):
-                path.unlink()  # whoever holds one is inside `hold()`, so nobody does
-            scratch.sweep(self.tmp)
-        return swept
+        kept_roots = frozenset(keep)
+        with self._collecting() as trash:
+            images = self.stored(kept_roots)
+            forgotten = frozenset(forget(images)) - kept_roots
+            going = tuple(name for image in images if image.digest in forgotten for name in image.names)
+            roots = {entry.digest for name, entry in self._names.read().items() if name not in going} | kept_roots
+            found = sweep.doomed(self._reach(roots, keep_layers), blobs=self._blobs, layers=self.layers)
+            if not dry_run:
+                self._names.drop_all(going)
+                self._sweep(found, trash)
+        return sweep.summary(found, going)
+
+    def forget(self, names_: Iterable[str], digests_: Iterable[str] = ()) -> sweep.Pruned:
+        """Remove these names, and of what they and the digests reach what nothing else needs; the rest stays.
+
+        `NotFound` when there is no such name, and then none is removed. Never call it inside `hold()`.
+        """
+        wanted = tuple(reference.parse(name).tagged for name in names_)
+        with self._collecting() as trash:
+            entries = self._names.read()
+            going = [*digests_, *(entries[name].digest for name in wanted if name in entries)]
+            self._names.drop_all(wanted)
+            roots = {entry.digest for entry in self._names.read().values()}
+            found = sweep.doomed(self._reach(roots), blobs=self._blobs, layers=self.layers, among=self._reach(going))
+            self._sweep(found, trash)
+        return sweep.summary(found, wanted)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _blob_path(self, digest: str) -> Path:
         return self._blobs / digests.hex_of(digest)
+
+    @contextlib.contextmanager
+    def _collecting(self) -> Iterator[Path]:
+        """Nobody adds anything meanwhile; what is moved into the folder is removed once others may go on."""
+        gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
+        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
+            yield trash.path
+
+    def _sweep(self, found: sweep.Doomed, trash: Path) -> None:
+        sweep.sweep(found, trash=trash)
+        for path in self._locks.glob("layer-*"):
+            path.unlink()  # whoever holds one is inside `hold()`, so nobody does
+        scratch.sweep(self.tmp)
+
+    def _reach(self, roots: Iterable[str], keep_layers: Iterable[str] = ()) -> sweep.Reached:
+        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
+
+    def _used_at_s(self, digest: str) -> float:
+        """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
+        found = self._load(digest)
+        inner = [entry.digest for entry in found.manifests] if isinstance(found, manifest.Index) else []
+        return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
+
+    def _parts_bytes(self, digest: str) -> Mapping[str, int]:
+        """The blobs and the unpacked layers that an image leads to; those that are not here take nothing."""
+        reached = self._reach([digest])
+        blobs_ = {each: self.size_bytes(each) for each in reached.blobs if self.has(each)}
+        folders = ((chain_id, self.layer_path(chain_id).parent) for chain_id in reached.layers)
+        return blobs_ | {
+            f"unpacked {chain_id}": sweep.unpacked_bytes(folder) for chain_id, folder in folders if folder.exists()
+        }
 
     def _drop_damaged(self, digest: str) -> NoReturn:
         self._blob_path(digest).unlink(missing_ok=True)
@@ -243,6 +345,7 @@ class ImageStore:
             platform=parts.config.platform,
             config=parts.config.config,
             layers=tuple(image.layer(entry, diff_id) for entry, diff_id in layers),
+            history=parts.config.history,
         )
 
     def _load(self, digest: str) -> manifest.Manifest | manifest.Index:

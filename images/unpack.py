@@ -12,10 +12,11 @@ import os
 import subprocess
 import sys
 from concurrent import futures
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import blobs, compression, errors, scratch, syscalls, unpacker
+from images import blobs, compression, errors, scratch, sweep, syscalls, unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,19 @@ def unpack(
     a missing one, `Busy` when another process takes longer than `timeout_s`. The folders stay until a `prune` that
     neither a name nor `keep` guards.
     """
+    with store.hold():
+        store.touch(image.digest)
+        return stack(store, image, limits=limits, timeout_s=timeout_s)
+
+
+def stack(
+    store: ImageStore,
+    image: Image,
+    *,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> list[Path]:
+    """The same for layers of which no manifest is stored yet: those of an image that is being built."""
     with store.hold():
         folders = [store.layer_path(chain_id) for chain_id in image.chain_ids]
         if not all(folder.exists() for folder in folders):
@@ -113,16 +127,26 @@ def _fill(
                 diff_id=layer.diff_id,
                 limits=limits,
                 parent_pid=os.getpid(),
+                library=_library(),
             )
             # The locks go along: they must outlast the child, even when we are killed.
             try:
-                _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+                outcome = _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
             except errors.InvalidImage:
                 store.check_blob(layer.digest)  # perhaps it is not the image that is wrong, but our copy
                 raise
+        (work.path / sweep.SIZE_FILE).write_text(str(outcome.size_bytes))
         syscalls.syncfs(diff_fd)
     finally:
         os.close(diff_fd)
+
+
+def _library() -> str:
+    """The folder of the packages that are no part of Python."""
+    found = util.find_spec("zstandard")
+    assert found is not None, "it is a requirement of the project"
+    assert found.origin is not None, "it has a file"
+    return str(Path(found.origin).parents[1])
 
 
 def _run(job: unpacker.Job, *, keep_fds: Sequence[int], timeout_s: float) -> unpacker.Outcome:

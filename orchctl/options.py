@@ -3,12 +3,16 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from orchctl import config
+from orchctl import config, stores
 from orchctl.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from images.store import ImageStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +95,35 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
         return function(settings_of(click.get_current_context()), *args, **kwargs)
 
     return connection(run)
+
+
+def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[P, R]:
+    """Adds `--store`, and hands the function this machine's opened image store as its first argument."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        path = click.get_current_context().meta[_STORE]
+        with stores.opened(path) as store:
+            return function(store, *args, **kwargs)
+
+    return _store(run)
+
+
+def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
+    context.meta[_STORE] = value
+
+
+_STORE = "orchctl.store"
+_store = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar=stores.VARIABLE,
+    default=stores.DEFAULT,
+    metavar="DIR",
+    expose_value=False,
+    callback=_remember_store,
+    help=f"The folder of the image store.  [default: {stores.DEFAULT}; env: {stores.VARIABLE}]",
+)
 
 
 class Duration(click.ParamType[int]):

@@ -45,7 +45,7 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         if digest is None:
             raise errors.Unknown(
                 f"the cluster has no image {request.reference}",
-                hint=f"`orchctl image import FILE --name {request.reference}` brings it",
+                hint=f"`orchctl image push {request.reference}` brings it",
             )
         return wire.ResolveImageResponse(digest=digest)
 

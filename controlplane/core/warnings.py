@@ -45,7 +45,7 @@ def _missing_image(wanted: str, images: Collection[pb.Image]) -> Iterator[str]:
     if not any(image.status.digest == digest if digest else image.meta.name == name for image in images):
         yield (
             f"the cluster has no image {wanted}; tasks start only on nodes that have it already, until "
-            f"`orchctl image import FILE --name {name}` brings it"
+            f"`orchctl image push {name}` brings it"
         )
 
 

@@ -128,5 +128,5 @@ def test_a_missing_image_says_what_to_do(local: LocalCluster) -> None:
     """The task tells, and so does the command that waits for it."""
     manifest = "kind: Service\nmeta: {name: lost}\nspec:\n  template: {container: {image: nowhere}}\n"
     local.orchctl("apply", "-f", "-", "--timeout", "5s", text=manifest, code=1)
-    assert "image import" in local.orchctl("describe", "service", "lost")
+    assert "image push" in local.orchctl("describe", "service", "lost")
     local.orchctl("delete", "service", "lost")

@@ -101,7 +101,7 @@ async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_pa
             await agent.ResolveImage(wire.ResolveImageRequest(reference="hello:1"))
         code, error = refusal(raised.value)
         assert code is grpc.StatusCode.NOT_FOUND
-        assert error.hint == "`orchctl image import FILE --name hello:1` brings it"
+        assert error.hint == "`orchctl image push hello:1` brings it"
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await agent.FetchBlob(wire.FetchBlobRequest(digest=image.status.digest)).read()
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND

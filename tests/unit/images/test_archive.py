@@ -235,7 +235,8 @@ HOSTILE: list[tuple[bytes, str]] = [
     (b"", "cut off at byte 0"),
     (b"hello", "cut off"),
     (b"PK\x03\x04" + bytes(600), "compressed with zip"),
-    (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd, which is not read; decompress it with `zstd -d`"),
+    (b"\x28\xb5\x2f\xfd\xff" + bytes(600), "the zstd stream is damaged"),
+    (b"\xfd7zXZ\0" + bytes(600), "compressed with xz, which is not read; decompress it with `xz -d`"),
     (b"\xfd7zXZ\x00" + bytes(600), "compressed with xz"),
 ]
 
