@@ -17,7 +17,7 @@ What can be checked only afterwards is checked here: modes, ports, signals, size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
@@ -96,6 +96,30 @@ def expanded(
             return replace(instruction, ports=_ports(instruction, values, escape))
         case _:
             return _simple(instruction, one)
+
+
+def unset(
+    instruction: instructions.Instruction,
+    values: Mapping[str, str],
+    escape: str = "\\",
+    *,
+    declared: Collection[str] = (),
+) -> tuple[str, ...]:
+    """A warning for each variable that the instruction uses and nobody has set: it comes to nothing.
+
+    `${name:-}` says that this is meant, and so does an ARG without a value, of which `declared` holds the names. An
+    instruction that cannot be replaced has no warnings: it has an error.
+    """
+    noting = variables.Noting(values)
+    expanded(instruction, noting, escape)
+    missing = (name for name in dict.fromkeys(noting.missing) if name.isidentifier() and name not in declared)
+    return tuple(_not_set(name, instruction.place, values) for name in missing)
+
+
+def _not_set(name: str, place: instructions.Place, values: Mapping[str, str]) -> str:
+    near = mistakes.close(name, values)
+    hint = f"did you mean ${near}?" if near else f"write ARG {name} before it, or ${{{name}:-}} if that is meant"
+    return str(mistakes.at(place, f"${mistakes.shown(name)} is not set; {hint}"))
 
 
 def _simple(instruction: instructions.Instruction, one: Replace) -> instructions.Instruction:

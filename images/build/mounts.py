@@ -17,7 +17,7 @@ _KEYS = {
     "bind": frozenset({"target", "source", "from", "rw"}),
     "cache": frozenset({"target", "source", "from", "rw", "id", "sharing"}) | _OWNED,
     "tmpfs": frozenset({"target", "size"}),
-    "secret": frozenset({"target", "id", "env", "required"}) | _OWNED,
+    "secret": frozenset({"target", "id", "source", "env", "required"}) | _OWNED,
 }
 _OTHER_NAMES = {"src": "source", "dst": "target", "destination": "target", "readwrite": "rw", "readonly": "ro"}
 _SWITCHES = frozenset({"rw", "ro", "required"})
@@ -59,10 +59,18 @@ def _check_keys(kind: str, given: dict[str, str], place: instructions.Place) -> 
         if key not in known:
             near = mistakes.near(key, known)
             raise mistakes.at(place, f"--mount=type={kind}: {mistakes.shown(key)} is not one of its keys; {near}")
-    if kind == "secret" and not {"id", "target", "env"} & given.keys():
-        raise mistakes.at(place, "--mount=type=secret: which one; write id=NAME")
+    if kind == "secret":
+        _name_secret(given, place)
     if kind != "secret" and not given.get("target"):
         raise mistakes.at(place, f"--mount=type={kind} has no target; write target=/PATH")
+
+
+def _name_secret(given: dict[str, str], place: instructions.Place) -> None:
+    """`source` is the old word for `id`."""
+    if "source" in given and "id" not in given:
+        given["id"] = given.pop("source")
+    if "source" in given or not {"id", "target", "env"} & given.keys():
+        raise mistakes.at(place, "--mount=type=secret: which one; write id=NAME")
 
 
 def _mount(kind: str, given: dict[str, str], place: instructions.Place) -> instructions.Mount:

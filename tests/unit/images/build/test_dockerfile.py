@@ -127,6 +127,7 @@ def test_two_dashes_end_the_flags() -> None:
         ("type=secret,id=i", {"type": "secret", "id": "i", "target": "", "required": False}),
         ("type=secret,id=i,env=E,required", {"env": "E", "required": True}),
         ("type=secret,id=i,required=false,mode=400", {"required": False, "mode": "400"}),
+        ("type=secret,src=i,target=/t", {"id": "i", "source": "", "target": "/t"}),
         ("TYPE=Tmpfs,target=/t", {"type": "tmpfs"}),
     ],
 )
@@ -225,6 +226,7 @@ def test_a_trigger_is_read_back_as_it_was_written() -> None:
         ("RUN --mount=type=bnid,target=/x a", "--mount=type=bnid; did you mean bind?"),
         ("RUN --mount=type=bind a", "--mount=type=bind has no target; write target=/PATH"),
         ("RUN --mount=type=secret a", "--mount=type=secret: which one; write id=NAME"),
+        ("RUN --mount=type=secret,id=a,source=b a", "--mount=type=secret: which one; write id=NAME"),
         ("RUN --mount=type=bind,target=/x,sharing=locked a", "sharing is not one of its keys"),
         ("RUN --mount=type=tmpfs,target=/x,size=big a", "'big' is no size; write a number with k, m or g: 64m"),
         ("RUN --mount=type=cache,target=/x,sharing=share a", "sharing=share; did you mean shared?"),

@@ -249,6 +249,29 @@ def test_what_only_the_values_show_is_told_too(text: str, complaint: str) -> Non
     assert complaint in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("COPY $vresion b", ("Dockerfile:2: COPY: $vresion is not set; did you mean $version?",)),
+        ("ENV a=${b}x", ("Dockerfile:2: ENV: $b is not set; write ARG b before it, or ${b:-} if that is meant",)),
+        ("ENV a=$b$b c=$d", ("$b is not set", "$d is not set")),
+        ("ENV a=${b:-$c} d=${e:-}", ("$c is not set",)),
+        ("ENV a=${b-x} c=${d:+x} e=${f#x} g=$version h='$i' j=\\$k", ()),
+        ("RUN --mount=target=/x/$a $b", ("$a is not set",)),
+        ("EXPOSE 80 $p", ("$p is not set",)),
+        ("COPY <<e /x\n$a\ne", ("$a is not set",)),
+        ("ENV a=$1 b=$$", ()),
+        ("ENV a=$known", ()),
+        ("CMD $a", ()),
+    ],
+)
+def test_a_variable_that_nobody_has_set_is_told(text: str, expected: tuple[str, ...]) -> None:
+    instruction = dockerfile.parse(f"FROM a\n{text}\n".encode()).stages[0].instructions[0]
+    found = expansion.unset(instruction, {"version": "1"}, declared={"known"})
+    assert len(found) == len(expected)
+    assert [told for told, part in zip(found, expected, strict=True) if part not in told] == []
+
+
 def test_a_base_that_comes_to_nothing_is_told() -> None:
     origin = dockerfile.parse(b"FROM --platform=$p $base").stages[0].origin
     found = expansion.origin(origin, {"base": "a:1", "p": "linux/arm64"})

@@ -69,6 +69,12 @@ def test_a_stage_inherits_the_environment_of_its_base_alone() -> None:
     assert found.variables == found.environment
 
 
+def test_an_arg_without_a_value_is_declared_all_the_same() -> None:
+    """Whoever writes it knows that it may be missing, and is not warned."""
+    found = _after("ARG outside\nFROM x\nARG a b=1")
+    assert (found.declared, found.arguments) == ({"a", "b"}, {"b": "1"})
+
+
 def test_args_are_no_part_of_the_environment_that_stays() -> None:
     found = _after("FROM x\nARG a=1\nENV b=2")
     assert (found.environment, found.run_environment) == ({"b": "2"}, {"a": "1", "b": "2"})
