@@ -6,9 +6,9 @@ from images.build import heredocs, instructions, lines, mistakes, options, words
 
 _TEXT, _SWITCH, _LIST = options.Kind.TEXT, options.Kind.SWITCH, options.Kind.LIST
 _BOTH = {"chown": _TEXT, "chmod": _TEXT, "link": _SWITCH, "exclude": _LIST}
-_COPY = {**_BOTH, "from": _TEXT, "parents": _SWITCH}
-_ADD = {**_BOTH, "checksum": _TEXT}
-_REFUSED_IN_ADD = {
+FLAGS = {**_BOTH, "from": _TEXT, "parents": _SWITCH}
+ADD_FLAGS = {**_BOTH, "checksum": _TEXT}
+REFUSED_IN_ADD = {
     "keep-git-dir": "git repositories are not fetched: clone it beforehand, and COPY what it holds",
     "unpack": "write ADD to unpack an archive, or COPY to take it as it is",
     "from": "use COPY --from",
@@ -18,8 +18,8 @@ _REFUSED_IN_ADD = {
 def read(line: lines.Line, escape: str) -> instructions.Copy:
     """One COPY or ADD. Raises InvalidDockerfile."""
     is_add = line.keyword == "ADD"
-    refused = _REFUSED_IN_ADD if is_add else {}
-    given, rest = options.read(line, _ADD if is_add else _COPY, escape=escape, refused=refused)
+    refused = REFUSED_IN_ADD if is_add else {}
+    given, rest = options.read(line, ADD_FLAGS if is_add else FLAGS, escape=escape, refused=refused)
     found = words.array(rest, line.place)
     *sources, target = _places(tuple(rest.split()) if found is None else found, line)
     if "$" in given.text("from"):

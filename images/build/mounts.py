@@ -13,7 +13,7 @@ from typing import Any
 from images.build import instructions, mistakes, options, quantities
 
 _OWNED = frozenset({"mode", "uid", "gid"})
-_KEYS = {
+KEYS = {
     "bind": frozenset({"target", "source", "from", "rw"}),
     "cache": frozenset({"target", "source", "from", "rw", "id", "sharing"}) | _OWNED,
     "tmpfs": frozenset({"target", "size"}),
@@ -32,8 +32,8 @@ def read(text: str, place: instructions.Place) -> instructions.Mount:
     kind = given.pop("type", "bind").lower()
     if kind == "ssh":
         raise mistakes.at(place, "--mount=type=ssh is not supported; fetch beforehand, or give a key as a secret")
-    if kind not in _KEYS:
-        raise mistakes.at(place, f"--mount=type={mistakes.shown(kind)}; {mistakes.near(kind, _KEYS)}")
+    if kind not in KEYS:
+        raise mistakes.at(place, f"--mount=type={mistakes.shown(kind)}; {mistakes.near(kind, KEYS)}")
     _check_keys(kind, given, place)
     return _mount(kind, given, place)
 
@@ -54,7 +54,7 @@ def _given(text: str, place: instructions.Place) -> dict[str, str]:
 
 
 def _check_keys(kind: str, given: dict[str, str], place: instructions.Place) -> None:
-    known = _KEYS[kind] | ({"ro"} if "rw" in _KEYS[kind] else frozenset())
+    known = KEYS[kind] | ({"ro"} if "rw" in KEYS[kind] else frozenset())
     for key in given:
         if key not in known:
             near = mistakes.near(key, known)
