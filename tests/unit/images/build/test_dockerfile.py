@@ -155,6 +155,8 @@ def test_run_takes_several_mounts_and_a_network() -> None:
         ("COPY --exclude=*.a --exclude=b/** a b", {"exclude": ("*.a", "b/**")}),
         ("ADD --checksum=sha256:00 https://x/y z", {"checksum": "sha256:00", "sources": ("https://x/y",)}),
         ("COPY a <<E /x/\nt\nE", {"sources": ("a",), "target": "/x/"}),
+        ('COPY ["<<E", "/x/"]', {"sources": ("<<E",), "heredocs": ()}),
+        ("COPY a\u00a0b\tc", {"sources": ("a\u00a0b",), "target": "c"}),
     ],
 )
 def test_copy_and_add(text: str, expected: dict[str, object]) -> None:
