@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import buildview, errors, options, phrases, terminal
+from orchctl import buildview, errors, options, phrases, stores, terminal
 
 if TYPE_CHECKING:
     from images.build.context import Context
@@ -84,7 +84,7 @@ def command(
         secrets=dict(_secret(text) for text in secrets),
         use_cache=not no_cache,
         network=network,
-        platform=workshop.parse_platform(platform) if platform else manifest.host_platform(),
+        platform=stores.platform(platform) or manifest.host_platform(),
     )
     with (
         _opened(store, context, dockerfile) as opened,
