@@ -126,7 +126,8 @@ def _opened(store: "ImageStore", context: str, dockerfile: str) -> "Iterator[Con
         with contexts.archive(sys.stdin.buffer, store, dockerfile=dockerfile) as found:
             yield found
         return
-    with contexts.folder(Path(context), dockerfile="/dev/stdin" if dockerfile == _STDIN else dockerfile) as found:
+    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES) if dockerfile == _STDIN else None
+    with contexts.folder(Path(context), dockerfile=dockerfile, text=text) as found:
         yield found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from images import errors, export
-from images.build import builder, context, workshop
+from images.build import builder, containers, context, workshop
 from images.manifest import Platform
 from tests.support import building, dockerfiles
 
@@ -194,3 +194,30 @@ def test_the_network_is_the_machines_or_none(bench: Bench) -> None:
     here = Path("/proc/net/dev").read_text().splitlines()[2:]
     assert names["/all"] == {line.split(":")[0].strip() for line in here}
     bench.build(f"{FROM}RUN test $(tail -n +3 /proc/net/dev | wc -l) = 1\n", network="none")
+
+
+def test_the_first_failure_ends_all_other_stages(bench: Bench) -> None:
+    """And it alone is told."""
+    text = "FROM localhost/base AS slow\nRUN sleep 600\nFROM localhost/base AS bad\nRUN exit 9\n"
+    with pytest.raises(errors.BuildFailed, match=r"^Dockerfile:4: RUN: ended with exit code 9$"):
+        bench.build(f"{text}FROM scratch\nCOPY --from=slow / /\nCOPY --from=bad / /\n")
+    assert not list(bench.area.iterdir())
+
+
+def test_without_user_namespaces_commands_have_the_machines_ids(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the file system or the kernel has none; what the files look like is the same."""
+    monkeypatch.setitem(containers.Containers.__init__.__kwdefaults__, "first_id", 2**32 - 2)
+    text = (
+        f"{FROM}RUN cat /proc/self/uid_map > /m && touch /f && chown app:29 /f && mknod /n c 1 3\n"
+        "RUN --mount=type=cache,target=/c,uid=1000 --mount=type=secret,id=a,uid=1000,target=/s stat -c %u /c /s > /u\n"
+    )
+    image = bench.build(text, secrets={"a": b"x"})
+    assert bench.read(image, "/m").split() == ["0", "0", "4294967295"]
+    assert bench.read(image, "/u") == "1000\n1000\n"
+    tree = bench.tree(image)
+    assert (tree["f"].uid, tree["f"].gid, tree["n"].kind) == (1000, 29, "c")
+
+
+def test_a_program_that_is_not_there_is_told(bench: Bench) -> None:
+    with pytest.raises(errors.BuildFailed, match=r"^Dockerfile:2: RUN: .*/no/such"):
+        bench.build(f'{FROM}RUN ["/no/such", "x"]\n')

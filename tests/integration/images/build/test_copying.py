@@ -1,4 +1,4 @@
-"""COPY and ADD: what arrives, how it looks, and what is refused. Names and forms are compared with buildah's elsewhere."""
+"""COPY and ADD: what arrives, how it looks, what is refused. Names and forms are compared with buildah's elsewhere."""
 
 from __future__ import annotations
 
