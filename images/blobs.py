@@ -8,12 +8,11 @@ other with equal bytes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors, scratch, streams
+from images import errors, hashing, scratch, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,12 +29,12 @@ class Writer:
         self._place = place
         self._announced = announced
         self._expected_size = size_bytes
-        self._hash = hashlib.sha256()
+        self._hash = hashing.Sha256()
         self.size_bytes = 0
 
     @property
     def digest(self) -> str:
-        return digests.PREFIX + self._hash.hexdigest()
+        return self._hash.digest
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes. Raises as soon as there are more than were announced."""

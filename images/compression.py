@@ -59,13 +59,17 @@ def peek(file: BinaryIO, *, what: str) -> Kind:
 
 def reader(file: BinaryIO, *, what: str) -> streams.Source:
     """Read `file` from its position on, decompressed; the file must be seekable."""
-    kind = peek(file, what=what)
+    return decompressed(file, peek(file, what=what), what=what)
+
+
+def decompressed(source: streams.Source, kind: Kind, *, what: str) -> streams.Source:
+    """What is known to be compressed so, decompressed."""
     if kind == "zstd":
         # Imported by whoever meets such a layer: its library is no part of Python.
         from images import zstd
 
-        return zstd.ZstdReader(file, what=what)
-    return GzipReader(file, what=what) if kind == "gzip" else file
+        return zstd.ZstdReader(source, what=what)
+    return GzipReader(source, what=what) if kind == "gzip" else source
 
 
 class GzipReader:

@@ -69,8 +69,9 @@ class Entry:
 class TarReader:
     """Iterate over it for the entries; between two steps `segments()` gives the current file's content."""
 
-    def __init__(self, source: streams.Source, *, what: str, max_entries: int) -> None:
+    def __init__(self, source: streams.Source, *, what: str, max_entries: int, start: int = 0) -> None:
         self._source = source
+        self._skipper = source if isinstance(source, streams.Skipping) else None
         self._what = what
         self._max_entries = max_entries
         self._globals: dict[str, bytes] = {}
@@ -78,7 +79,7 @@ class TarReader:
         self._unread = 0  # bytes of the current member still in the stream, padding included
         self._title = ""
         self.is_sparse = False  # whether the current file's content lies in pieces
-        self.position = 0  # in the stream
+        self.position = start  # in the stream
         self.entries = 0
         self.ended = False  # whether the end-of-archive marker was seen
 
@@ -103,8 +104,9 @@ class TarReader:
 
     def drain(self) -> None:
         """Read what follows the end marker (padding), so that a digest over the stream is complete."""
-        while data := self._source.read(streams.CHUNK_BYTES):
-            self.position += len(data)
+        if self._skipper is None:  # else nobody digests it
+            while data := self._source.read(streams.CHUNK_BYTES):
+                self.position += len(data)
 
     # Members ----------------------------------------------------------------------------------------------------------
 
@@ -258,6 +260,10 @@ class TarReader:
 
     def _skip(self) -> None:
         self._content = []
+        if self._skipper is not None and self._unread:
+            skipped = self._skipper.skip(self._unread)
+            self.position += skipped
+            self._unread -= skipped
         while self._unread:
             self._take(min(self._unread, streams.CHUNK_BYTES))
 

@@ -102,7 +102,7 @@ def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        path = click.get_current_context().meta[_STORE]
+        path = click.get_current_context().meta[STORE]
         with stores.opened(path) as store:
             return function(store, *args, **kwargs)
 
@@ -110,10 +110,11 @@ def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[
 
 
 def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
-    context.meta[_STORE] = value
+    context.meta[STORE] = value
 
 
-_STORE = "orchctl.store"
+STORE = "orchctl.store"
+"""Where the context keeps the folder that was chosen."""
 _store = click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
@@ -153,3 +154,6 @@ timeout = click.option(
     help="How long to wait.",
 )
 detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")
+platform = click.option(
+    "--platform", default="", metavar="OS/ARCH", help="Which one, of an image for several.  [default: this machine's]"
+)

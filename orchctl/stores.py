@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from orchctl import errors
 
 if TYPE_CHECKING:
+    from images.image import Image
+    from images.manifest import Platform
     from images.store import ImageStore
 
 DEFAULT = Path("/var/lib/orch/images")
@@ -43,3 +45,31 @@ def _hint(error: Exception) -> str:
     if isinstance(error.__cause__, PermissionError):
         return f"run it as root, or choose a store of your own with --store DIR or {VARIABLE}"
     return ""
+
+
+def find(store: "ImageStore", text: str, platform_text: str = "") -> "Image":
+    """The image of a name, a digest or the first figures of one."""
+    from images import lookup
+
+    return lookup.find(store, text, platform=platform(platform_text))
+
+
+def digest_of(store: "ImageStore", text: str) -> str:
+    """The digest that a name stands for, which may be that of an index for several platforms."""
+    from images import lookup, reference
+
+    if lookup.is_name(store, text):
+        return store.names()[reference.parse(text).tagged]
+    return lookup.find(store, text).digest
+
+
+def platform(text: str) -> "Platform | None":
+    """`linux/arm64/v8` → the platform; None for nothing, which means this machine's."""
+    from images import manifest
+
+    parts = text.split("/") if text else []
+    if not parts:
+        return None
+    if not 2 <= len(parts) <= 3 or not all(part.isalnum() for part in parts):
+        raise errors.InvalidInput(f"not a platform: {text!r}", hint="write it like linux/amd64 or linux/arm/v7")
+    return manifest.Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")

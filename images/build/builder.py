@@ -59,7 +59,7 @@ def build(
     options = _with_epoch(options)
     watcher = watcher or watching.Nobody()
     with store.hold(), containers.Containers(store, area) as running:
-        shop = workshop.Workshop(store, context, options, containers=running, watcher=watcher, pull=pull)
+        shop = workshop.Workshop(store, context, options, running=running, watcher=watcher, pull=pull)
         with shop:
             built = _build_stages(file, shop)
             return _add_image(shop, built, names)
@@ -123,7 +123,7 @@ def _outcome(jobs: list[futures.Future[Built]]) -> Built:
     futures.wait(jobs)
     failures = [error for job in jobs if (error := job.exception()) is not None]
     for failure in failures:
-        if not isinstance(failure, workshop.Stopped):
+        if not isinstance(failure, containers.Stopped):
             raise failure
     return jobs[-1].result()
 

@@ -15,12 +15,12 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from images import blobs, errors, image, locks
+from images import blobs, errors, image, locks, scratch
+from images.build import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,8 +93,13 @@ class Cache:
         return count
 
     def clear(self) -> None:
-        """Forget everything, the folders of mounts included."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Forget everything, the folders of mounts included but for those that a build is using."""
+        scratch.remove(self._folder / "steps")
+        mounts = self._folder / "mounts"
+        for folder in mounts.glob("*/*"):
+            with descriptors.closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+                if locks.attempt(fd):
+                    scratch.remove(folder)
 
     # Mounts -----------------------------------------------------------------------------------------------------------
 

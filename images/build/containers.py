@@ -49,6 +49,10 @@ class Order:
     mounts: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
+class Stopped(errors.ImageError):
+    """Another stage failed, or a person has had enough."""
+
+
 class Containers:
     """Starts what it needs with the first command; use as a context manager, from any thread."""
 
@@ -94,7 +98,7 @@ class Containers:
     def run(self, order: Order, output: Callable[[bytes], None]) -> int:
         """Run a command to its end and return its exit code (128 and the signal, when one ended it).
 
-        `output` gets what it writes, piece by piece. Raises `StorageFailed` when the container cannot be made.
+        `output` gets what it writes, piece by piece. Raises `BuildFailed` when it cannot be started.
         """
         self._start()
         reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -133,7 +137,7 @@ class Containers:
     def _create(self, order: Order, writing: int) -> str:
         with self._lock, Path(os.devnull).open("rb") as nothing:
             if self._stopped:
-                raise errors.ImageError("the build was stopped")
+                raise Stopped("the build was stopped")
             assert self._launcher is not None, "started above"
             self._count += 1
             name = f"step-{self._count}"
@@ -145,14 +149,16 @@ class Containers:
             except runtime_errors.ContainerError as error:
                 with contextlib.suppress(runtime_errors.ContainerError):
                     client.delete(self._root, name, force=True)
-                raise errors.InvalidImage(f"the command cannot be started: {error.message}") from error
+                raise errors.BuildFailed(f"the command cannot be started: {error.message}") from error
             self._running.add(name)
             return name
 
     def _exit_code(self, name: str) -> int:
-        with contextlib.suppress(runtime_errors.PeerGone), client.adopt(self._root, name) as monitor:
+        with contextlib.suppress(runtime_errors.ContainerError), client.adopt(self._root, name) as monitor:
             return monitor.wait().exit_code
         ended = state.load_exit(self._root, name)
+        if self._stopped:
+            raise Stopped("the build was stopped")
         if ended is None:
             raise errors.ImageError("the command was ended together with its monitor; build again")
         return ended.exit_code

@@ -37,14 +37,19 @@ class Context:
 
 
 @contextlib.contextmanager
-def folder(path: Path, *, dockerfile: str = "") -> Iterator[Context]:
-    """A folder of this machine. `dockerfile` is a path as a person gives it, by default the one in the folder."""
+def folder(path: Path, *, dockerfile: str = "", text: bytes | None = None) -> Iterator[Context]:
+    """A folder of this machine. `dockerfile` is a path as a person gives it, by default the one in the folder.
+
+    `text` is that of a Dockerfile which is in no file.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise errors.NotFound(f"build context {path}: {error.strerror}; name a folder, or - for a tar") from error
     with descriptors.closing(fd):
-        if dockerfile:
+        if text is not None:
+            name, beside = "-", None
+        elif dockerfile:
             text, name = _read_file(Path(dockerfile)), dockerfile
             beside = _maybe(lambda: _read_file(Path(f"{dockerfile}{ignore.NAME}")))
         else:

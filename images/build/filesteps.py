@@ -46,6 +46,10 @@ class Task(Protocol):
         """Make the layer, or None when nothing had to be changed. Called after all keys were asked for."""
         ...
 
+    def close(self) -> None:
+        """Let go of what the keys took."""
+        ...
+
 
 class CopyTask:
     """COPY or ADD; its variables are replaced."""
@@ -77,11 +81,14 @@ class CopyTask:
     def carry_out(self) -> Layer:
         assert self._order is not None, "keys come first"
         order = replace(self._order, owner=self._owner() if self._copy.chown else None)
-        with self._stack, self._shop.work(self._below) as work:
+        with self._shop.work(self._below) as work:
             with self._target_of(work) as root:
                 copying.carry_out(order, root, what=self._what)
             # With --link, too, the layers below are those of the stage: only the files came about without them.
             return self._shop.commit(replace(work, layers=self._built.layers))
+
+    def close(self) -> None:
+        self._stack.close()
 
     @contextlib.contextmanager
     def _target_of(self, work: Work) -> Iterator[int]:
@@ -182,3 +189,6 @@ class WorkdirTask:
                 owner = owners.look_up(user, root) if user else owners.Owner()
                 writer.folders(self._path, tree_writer.Looks(mode=0o755, uid=owner.uid, gid=owner.gid))
             return self._shop.commit(work)
+
+    def close(self) -> None:
+        """Nothing was taken."""

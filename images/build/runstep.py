@@ -76,6 +76,9 @@ class RunTask:
             self._tidy(work, targets)
             return self._shop.commit(work)
 
+    def close(self) -> None:
+        """Nothing was taken."""
+
     # The command ------------------------------------------------------------------------------------------------------
 
     @property

@@ -15,6 +15,7 @@ from images import errors
 from images.build import (
     cache,
     configuration,
+    containers,
     dockerfile,
     expansion,
     filesteps,
@@ -23,7 +24,6 @@ from images.build import (
     mistakes,
     runstep,
     watching,
-    workshop,
 )
 
 if TYPE_CHECKING:
@@ -155,21 +155,27 @@ class _Stage:
         return self._cached(task, step)
 
     def _cached(self, task: filesteps.Task, step: _Running) -> cache.Made:
-        found_keys: list[str] = []
-        for key in task.keys():  # noqa: SIM118 - no dictionary
-            found_keys.append(key)
-            found = self._shop.cache.find(key)
-            if found is not None:
-                step.cached = True
-                break
-        else:
-            if self._plan.runs:
-                self._shop.containers.warm_up()
-            made = task.carry_out()
-            found = cache.Made(layer=made, created=self._shop.now() if made else self.built.created)
-        for key in found_keys:
+        asked: list[str] = []
+        with contextlib.closing(task):
+            found = self._find(task, asked)
+            step.cached = found is not None
+            if found is None:
+                if self._plan.runs:
+                    self._shop.containers.warm_up()
+                made = task.carry_out()
+                found = cache.Made(layer=made, created=self._shop.now() if made else self.built.created)
+        for key in asked:
             self._shop.cache.keep(key, found)
         return found
+
+    def _find(self, task: filesteps.Task, asked: list[str]) -> cache.Made | None:
+        """What the cache has under one of the task's keys; those that were asked for are noted."""
+        for key in task.keys():  # noqa: SIM118 - no dictionary
+            asked.append(key)
+            found = self._shop.cache.find(key)
+            if found is not None:
+                return found
+        return None
 
     def _source(self, name: str) -> tuple[Layers, str]:
         """The layers that a `--from` names, and what to call them."""
@@ -217,7 +223,7 @@ def _placed(place: instructions.Place) -> Iterator[None]:
     """Errors get the place of the instruction, once."""
     try:
         yield
-    except workshop.Stopped:
+    except containers.Stopped:
         raise
     except errors.ImageError as error:
         if str(error).startswith(f"{place}:"):

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 from images import blobs, errors, image, manifest, scratch, syscalls, unpack
 from images import digest as digests
-from images.build import cache, layerdiff, sources, views, watching
+from images.build import cache, containers, layerdiff, sources, views, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from images.build.containers import Containers
     from images.build.context import Context
     from images.image import Image, Layer
     from images.manifest import Platform
@@ -65,14 +64,14 @@ class Workshop:
         context: Context,
         options: Options,
         *,
-        containers: Containers,
+        running: containers.Containers,
         watcher: watching.Watcher,
         pull: Callable[[str, Platform], None] | None,
     ) -> None:
         self.store = store
         self.context = context
         self.options = options
-        self.containers = containers
+        self.containers = running
         self.watcher = watcher
         self.cache = cache.Cache(store=store, reads=options.use_cache)
         self.stopped = threading.Event()
@@ -186,11 +185,7 @@ class Workshop:
 
     def check_stopped(self) -> None:
         if self.stopped.is_set():
-            raise Stopped("the build was stopped")
-
-
-class Stopped(errors.ImageError):
-    """Another stage failed, or a person has had enough."""
+            raise containers.Stopped("the build was stopped")
 
 
 def parse_platform(text: str) -> Platform:

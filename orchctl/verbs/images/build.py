@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import buildview, errors, options, phrases, terminal
+from orchctl import buildview, errors, options, phrases, stores, terminal
 
 if TYPE_CHECKING:
     from images.build.context import Context
@@ -84,7 +84,7 @@ def command(
         secrets=dict(_secret(text) for text in secrets),
         use_cache=not no_cache,
         network=network,
-        platform=workshop.parse_platform(platform) if platform else manifest.host_platform(),
+        platform=stores.platform(platform) or manifest.host_platform(),
     )
     with (
         _opened(store, context, dockerfile) as opened,
@@ -126,7 +126,8 @@ def _opened(store: "ImageStore", context: str, dockerfile: str) -> "Iterator[Con
         with contexts.archive(sys.stdin.buffer, store, dockerfile=dockerfile) as found:
             yield found
         return
-    with contexts.folder(Path(context), dockerfile="/dev/stdin" if dockerfile == _STDIN else dockerfile) as found:
+    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES) if dockerfile == _STDIN else None
+    with contexts.folder(Path(context), dockerfile=dockerfile, text=text) as found:
         yield found
 
 

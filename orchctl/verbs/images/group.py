@@ -8,6 +8,17 @@ from orchctl.lazy import LazyGroup, Verb
 
 VERBS: Mapping[str, Verb] = {
     "build": Verb(module="images.build", summary="Build an image from a Dockerfile."),
+    "ls": Verb(module="images.ls", summary="List the images of this machine."),
+    "inspect": Verb(module="images.inspect", summary="Show images in full."),
+    "history": Verb(module="images.history", summary="Show how an image was made."),
+    "tag": Verb(module="images.tag", summary="Give an image more names."),
+    "rm": Verb(module="images.rm", summary="Remove images."),
+    "prune": Verb(module="images.prune", summary="Remove what no name leads to, and what is old."),
+    "import": Verb(module="images.import_", summary="Take in one image, or make one of a root file system."),
+    "load": Verb(module="images.load", summary="Take in all images of an archive."),
+    "save": Verb(module="images.save", summary="Write images to an archive."),
+    "export": Verb(module="images.export", summary="Write the root file system of an image as a tar."),
+    "diff": Verb(module="images.diff", summary="Show what is different between two images."),
     "push": Verb(module="images.push", summary="Send an image to where it will run."),
 }
 
@@ -21,5 +32,8 @@ def command() -> None:
 
     \b
     Examples:
+      docker save hello | orchctl image load
+      orchctl image ls
+      orchctl image save hello:1 -o hello.tar
       docker save hello | orchctl image push --archive -
     """

@@ -118,6 +118,19 @@ def test_entries_whose_layers_are_gone_are_forgotten(bench: Bench) -> None:
     assert bench.last.made == []
 
 
+def test_everything_can_be_forgotten_but_what_is_in_use(bench: Bench) -> None:
+    known = cache.Cache(store=bench.store)
+    text = f"{FROM}RUN --mount=type=cache,id=a,target=/c touch /c/x\n"
+    bench.build(text)
+    with known.mount("b", sharing="shared") as (used, is_new):
+        assert is_new
+        known.clear()
+        assert used.is_dir()
+        assert list((bench.store.root / "build/mounts").glob("*/*")) == [used]
+    bench.build(text)
+    assert len(bench.last.made) == 1
+
+
 def test_folders_of_a_cache_outlive_builds_and_reach_no_layer(bench: Bench) -> None:
     text = FROM + "RUN --mount=type=cache,id=c,target=/c echo {0} >> /c/log && cp /c/log /log\n"
     first = bench.build(text.format(1))

@@ -46,7 +46,7 @@ def test_the_source_of_a_bind_is_found_inside_its_stage(bench: Bench, canary: Pa
     """CVE-2024-1753: a link to / in the stage must not lead to this machine's root."""
     image = bench.build(
         f"{FROM}RUN ln -s / /l && ln -s {canary} /c && mkdir -p .{canary} && echo image > .{canary}/secret\n"
-        f"{FROM}RUN --mount=type=bind,from=0,source=/l,target=/m test -x /m/bin/busybox && cat /m{canary}/secret > /all\n"
+        f"{FROM}RUN --mount=type=bind,from=0,source=/l,target=/m cat /m{canary}/secret > /all\n"
         "RUN --mount=type=bind,from=0,source=/c,target=/m ls /m > /names && cat /m/secret > /one\n"
     )
     assert bench.read(image, "/all") == bench.read(image, "/one") == "image\n"
@@ -138,7 +138,8 @@ def test_copy_writes_below_the_root_only(bench: Bench, canary: Path) -> None:
     """Targets that are links to places of this machine, absolute and upwards."""
     up = "../" * 20
     image = bench.build(
-        f"{FROM}RUN ln -s {canary} /abs && ln -s {up}{str(canary).strip('/')} /up && mkdir /d && ln -s {canary}/x /d/x\n"
+        f"{FROM}RUN ln -s {canary} /abs && ln -s {up}{str(canary).strip('/')} /up\n"
+        f"RUN mkdir /d && ln -s {canary}/x /d/x\n"
         "COPY f /abs/\nCOPY f /up/g\nCOPY d /d\n",
         {"f": "new", "d/x": "new", "d/y": "new"},
     )
