@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from images import errors
 from images.build import dockerfile, expansion, instructions, patterns, variables
 
-VALUES = {"v": "a/b/c.tar.gz", "e": "", "two": "x  y", "dot": ".", "ümlaut": "u", "_u1": "under"}
+VALUES = {"v": "a/b/c.tar.gz", "e": "", "two": "x  y", "dot": ".", "ümlaut": "u", "_u1": "under", "star": "a*b"}
 PLACE = instructions.Place(file="Dockerfile", line=2, text="ENV x")
 
 
@@ -64,6 +64,10 @@ def _expand(text: str, *, escape: str = "\\") -> str:
         ("${v/b*r/}", "a/.gz"),
         ("${v/?/$_u1}", "under/b/c.tar.gz"),
         ("${v//x/y}", "a/b/c.tar.gz"),
+        ("${star/\\*/-}", "a-b"),
+        ("${star%\\**}", "a"),
+        ("${star#?\\*}", "b"),
+        ("${star/\\?/-}", "a*b"),
         ("${none/a/b}", ""),
         ("'$v'", "$v"),
         ('"$v"', "a/b/c.tar.gz"),
@@ -126,6 +130,24 @@ def test_what_comes_out_is_bounded() -> None:
     nested = "${a:+" * 30 + "$a$a" + "}" * 30
     with pytest.raises(errors.InvalidDockerfile, match="characters come out of it"):
         expansion.expand(nested, {"a": "x" * 70_000}, place=PLACE)
+
+
+class _Counting(dict[str, str]):
+    """Variables that count how often they are asked for."""
+
+    asked = 0
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        self.asked += 1
+        return super().get(name, default)
+
+
+def test_what_is_too_long_is_not_put_together_first() -> None:
+    """A hundred kilobytes of `$a` would be gigabytes before anybody looks at them."""
+    values = _Counting(a="x" * variables.MAX_LENGTH)
+    with pytest.raises(errors.InvalidDockerfile, match="characters come out of it"):
+        expansion.expand("${none:+" + "$a" * 50_000 + "}", values, place=PLACE)
+    assert values.asked < 10
 
 
 @pytest.mark.parametrize(
