@@ -56,6 +56,18 @@ def unpack(
     """
     with store.hold():
         store.touch(image.digest)
+        return stack(store, image, limits=limits, timeout_s=timeout_s)
+
+
+def stack(
+    store: ImageStore,
+    image: Image,
+    *,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> list[Path]:
+    """The same for layers of which no manifest is stored yet: those of an image that is being built."""
+    with store.hold():
         folders = [store.layer_path(chain_id) for chain_id in image.chain_ids]
         if not all(folder.exists() for folder in folders):
             _unpack_missing(store, image, limits, timeout_s, watcher)

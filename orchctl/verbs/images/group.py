@@ -7,6 +7,7 @@ import click
 from orchctl.lazy import LazyGroup, Verb
 
 VERBS: Mapping[str, Verb] = {
+    "build": Verb(module="images.build", summary="Build an image from a Dockerfile."),
     "ls": Verb(module="images.ls", summary="List the images of this machine."),
     "inspect": Verb(module="images.inspect", summary="Show images in full."),
     "history": Verb(module="images.history", summary="Show how an image was made."),

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="Remove every image, also those that have names.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Remove every image, also those that have names, and what builds keep."
+)
 @click.option(
     "--older-than",
     "older_than_ms",
@@ -34,7 +36,20 @@ def command(store: "ImageStore", everything: bool, older_than_ms: int | None, dr
     if everything and older_than_ms is not None:
         raise errors.InvalidInput("--all leaves nothing for --older-than to choose", hint="use one of them")
     found = store.prune(forget=_policy(everything=everything, older_than_ms=older_than_ms), dry_run=dry_run)
+    if not dry_run:
+        _forget_steps(store, everything=everything)
     output.print_lines(_told(found, dry_run=dry_run))
+
+
+def _forget_steps(store: "ImageStore", *, everything: bool) -> None:
+    """What builds know of layers that are gone; with everything, their cached folders as well."""
+    from images.build import cache
+
+    known = cache.Cache(store=store)
+    if everything:
+        known.clear()
+    else:
+        known.forget_lost()
 
 
 def _policy(*, everything: bool, older_than_ms: int | None) -> "Policy":
