@@ -10,18 +10,18 @@ from collections.abc import Callable
 from images.build import instructions, lines, mistakes, mounts, options, quantities, words
 
 _TEXT, _LIST = options.Kind.TEXT, options.Kind.LIST
-_RUN = {"mount": _LIST, "network": _TEXT}
-_REFUSED_IN_RUN = {
+FLAGS = {"mount": _LIST, "network": _TEXT}
+REFUSED = {
     "security": "builds have the limits of any container, and no way around them",
     "device": "builds have no devices but those of every container",
 }
 _NETWORKS = ("default", "none", "host")
-_CHECK = dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), _TEXT)
+CHECK_FLAGS = dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), _TEXT)
 _MAX_RETRIES = (1 << 31) - 1
 
 
 def run(line: lines.Line, escape: str) -> instructions.Run:
-    given, rest = options.read(line, _RUN, escape=escape, refused=_REFUSED_IN_RUN)
+    given, rest = options.read(line, FLAGS, escape=escape, refused=REFUSED)
     network = given.text("network") or "default"
     if network not in _NETWORKS:
         raise mistakes.at(line.place, f"--network={mistakes.shown(network)}; {mistakes.near(network, _NETWORKS)}")
@@ -62,7 +62,7 @@ def _command(line: lines.Line, rest: str) -> instructions.Command:
 
 
 def healthcheck(line: lines.Line, escape: str) -> instructions.Healthcheck:
-    given, rest = options.read(line, _CHECK, escape=escape)
+    given, rest = options.read(line, CHECK_FLAGS, escape=escape)
     kind, command = words.first(rest)
     if kind.upper() == "NONE":
         if command or given.given:

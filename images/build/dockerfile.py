@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from images import errors
-from images.build import commands, copies, instructions, lines, mistakes, options, settings
+from images.build import commands, copies, graph, instructions, lines, mistakes, options, settings, words
 
 MAX_STAGES = 500
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
@@ -90,14 +90,16 @@ def _begin(parts: _Parts, origin: instructions.From) -> None:
 
 def _from(line: lines.Line, escape: str) -> instructions.From:
     given, rest = options.read(line, {"platform": options.Kind.TEXT}, escape=escape)
-    words = rest.split()
-    if len(words) not in {1, 3} or (len(words) == 3 and words[1].upper() != "AS"):
+    said = words.listed(rest)
+    if len(said) not in {1, 3} or (len(said) == 3 and said[1].upper() != "AS"):
         raise mistakes.at(line.place, "write FROM IMAGE, or FROM IMAGE AS NAME")
-    name = words[2].lower() if len(words) == 3 else ""
+    name = said[2].lower() if len(said) == 3 else ""
     if name and not _STAGE_NAME.fullmatch(name):
-        told = f"{mistakes.shown(words[2])} is no name for a stage"
+        told = f"{mistakes.shown(said[2])} is no name for a stage"
         raise mistakes.at(line.place, f"{told}; begin with a letter, then letters, digits, '-', '_' or '.'")
-    return instructions.From(place=line.place, image=words[0], name=name, platform=given.text("platform"))
+    if name == graph.SCRATCH:
+        raise mistakes.at(line.place, "scratch is the empty image; give the stage another name")
+    return instructions.From(place=line.place, image=said[0], name=name, platform=given.text("platform"))
 
 
 def _onbuild(line: lines.Line, escape: str) -> instructions.Onbuild:

@@ -17,11 +17,11 @@ What can be checked only afterwards is checked here: modes, ports, signals, size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from images.build import instructions, mistakes, mounts, quantities, variables
+from images.build import globs, instructions, mistakes, mounts, quantities, variables
 
 Replace: TypeAlias = Callable[[str], str]
 _Value = TypeVar("_Value")
@@ -98,6 +98,30 @@ def expanded(
             return _simple(instruction, one)
 
 
+def unset(
+    instruction: instructions.Instruction,
+    values: Mapping[str, str],
+    escape: str = "\\",
+    *,
+    declared: Collection[str] = (),
+) -> tuple[str, ...]:
+    """A warning for each variable that the instruction uses and nobody has set: it comes to nothing.
+
+    `${name:-}` says that this is meant, and so does an ARG without a value, of which `declared` holds the names. An
+    instruction that cannot be replaced has no warnings: it has an error.
+    """
+    noting = variables.Noting(values)
+    expanded(instruction, noting, escape)
+    missing = (name for name in dict.fromkeys(noting.missing) if name.isidentifier() and name not in declared)
+    return tuple(_not_set(name, instruction.place, values) for name in missing)
+
+
+def _not_set(name: str, place: instructions.Place, values: Mapping[str, str]) -> str:
+    near = mistakes.close(name, values)
+    hint = f"did you mean ${near}?" if near else f"write ARG {name} before it, or ${{{name}:-}} if that is meant"
+    return str(mistakes.at(place, f"${mistakes.shown(name)} is not set; {hint}"))
+
+
 def _simple(instruction: instructions.Instruction, one: Replace) -> instructions.Instruction:
     match instruction:
         case instructions.Workdir():
@@ -141,8 +165,8 @@ def _copy(copy: instructions.Copy, one: Replace, values: Mapping[str, str]) -> i
     chmod = one(copy.chmod)
     if chmod:
         _at(copy.place, lambda: quantities.mode(chmod), f"--chmod={chmod}")
-    if copy.is_add and any(_is_git(source) for source in sources):
-        raise mistakes.at(copy.place, "git repositories are not fetched; clone it beforehand, and COPY what it holds")
+    for source in sources:
+        _check_source(copy, source)
     return replace(
         copy,
         sources=sources,
@@ -155,9 +179,12 @@ def _copy(copy: instructions.Copy, one: Replace, values: Mapping[str, str]) -> i
     )
 
 
-def _is_git(source: str) -> bool:
-    is_address = source.startswith(("http://", "https://"))
-    return source.startswith(_GIT) or (is_address and source.partition("#")[0].endswith(".git"))
+def _check_source(copy: instructions.Copy, source: str) -> None:
+    is_address = copy.is_add and source.startswith(("http://", "https://"))
+    if copy.is_add and (source.startswith(_GIT) or (is_address and source.partition("#")[0].endswith(".git"))):
+        raise mistakes.at(copy.place, "git repositories are not fetched; clone it beforehand, and COPY what it holds")
+    if not is_address:
+        _at(copy.place, lambda: globs.match(source, ""))
 
 
 def _heredoc(

@@ -20,6 +20,7 @@ _TOKEN = re.compile(
     | (?P<plain>[^\\*?\[/]+)""",
     re.VERBOSE | re.DOTALL,
 )
+_JOINED = re.compile(r"(\\.|[^*\\/])\*\*+/", re.DOTALL)
 _RANGE = re.compile(r"(\\.|[^\\])(?:-(\\.|[^\\]))?", re.DOTALL)
 
 
@@ -70,8 +71,10 @@ def deep(pattern: str) -> tuple[Pattern, ...]:
     """A pattern in which `**` is any number of components; several, which match what any of them matches.
 
     Of Docker's readings of `**` beside other letters: `**x` is `**/x`, and `x**` at the end is `x*` with all below it.
-    Between letters it may also be nothing, so that `x**y` is `xy` or `x*/**/y`. Raises ValueError.
+    Between letters it may also be nothing, so that `x**y` and `x**/y` are `xy` or `x*/**/y`. Raises ValueError.
     """
+    while (joined := _JOINED.sub(r"\1**", pattern)) != pattern:
+        pattern = joined
     return tuple(_pattern(tuple(_deep_component(part) for part in way)) for way in _ways(_parts(pattern)))
 
 
@@ -143,7 +146,7 @@ def _component(text: str) -> str:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            raise ValueError(f"{text!r:.80} is no pattern; write \\[ for a bracket, and nothing ends in a backslash")
+            raise ValueError(f"{text!r:.80} is no pattern; write [[] for a bracket, and no backslash at its end")
         position = token.end()
         if token["star"]:
             pieces.append("")

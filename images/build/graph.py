@@ -1,8 +1,9 @@
 """Which stages a target needs, and in which order they can be built.
 
-A stage needs those that its FROM, its `COPY --from` and its `RUN --mount=from=` name: by name, in any case, or by
-number. FROM knows earlier stages only, the others all. A name that is no stage's is an image's. Whoever names the stage
-itself, a number that does not exist, or goes round in a circle, is told.
+A stage needs those that its FROM, its `COPY --from` and its `RUN --mount=from=` name, by name in any case or by number,
+and those that the triggers of the stage name which it continues. FROM knows earlier stages only, the others all. A name
+that is no stage's is an image's. Whoever names the stage itself, a number that does not exist, or goes round in a
+circle, is told.
 """
 
 from __future__ import annotations
@@ -99,12 +100,13 @@ def _looked_at(dockerfile: instructions.Dockerfile, stage: instructions.Stage, v
     origin = expansion.origin(stage.origin, variables, dockerfile.escape)
     # FROM takes names only: `FROM 0` is the image 0.
     base = None if origin.image.isdigit() else _index(dockerfile.stages[: stage.index], origin.image)
-    sources = {name: source(dockerfile, stage, name, place) for name, place in _named(stage.instructions)}
+    found = (*_triggers(dockerfile, base), *stage.instructions)
+    sources = {name: source(dockerfile, stage, name, each.place) for each in found for name in named(each)}
     return Needed(stage=stage, origin=origin, base=base, sources=sources)
 
 
 def named(instruction: instructions.Instruction) -> tuple[str, ...]:
-    """What the `--from` of an instruction name, as written; a trigger of ONBUILD is none of this build's."""
+    """What the `--from` of an instruction name, as written; ONBUILD itself takes nothing."""
     match instruction:
         case instructions.Copy():
             return (instruction.from_,) if instruction.from_ else ()
@@ -114,8 +116,10 @@ def named(instruction: instructions.Instruction) -> tuple[str, ...]:
             return ()
 
 
-def _named(found: tuple[instructions.Instruction, ...]) -> Iterator[tuple[str, instructions.Place]]:
-    return ((name, each.place) for each in found for name in named(each))
+def _triggers(dockerfile: instructions.Dockerfile, base: int | None) -> tuple[instructions.Instruction, ...]:
+    """What ONBUILD of the stage that is continued says: it is carried out in this one."""
+    there = () if base is None else dockerfile.stages[base].instructions
+    return tuple(each.instruction for each in there if isinstance(each, instructions.Onbuild))
 
 
 def source(

@@ -23,8 +23,13 @@ def at(place: instructions.Place, message: str) -> errors.InvalidDockerfile:
 def near(word: str, known: Iterable[str]) -> str:
     """`did you mean RUN?`, or the list of what there is."""
     names = sorted(known)
-    close = difflib.get_close_matches(word[:_SHOWN], names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    found = close(word, names)
+    return f"did you mean {found}?" if found else f"there are {', '.join(names)}"
+
+
+def close(word: str, known: Iterable[str]) -> str:
+    """The known word that was meant perhaps, or ""."""
+    return next(iter(difflib.get_close_matches(word[:_SHOWN], sorted(known), n=1, cutoff=0.6)), "")
 
 
 def shown(text: str) -> str:

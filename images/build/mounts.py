@@ -13,11 +13,11 @@ from typing import Any
 from images.build import instructions, mistakes, options, quantities
 
 _OWNED = frozenset({"mode", "uid", "gid"})
-_KEYS = {
+KEYS = {
     "bind": frozenset({"target", "source", "from", "rw"}),
     "cache": frozenset({"target", "source", "from", "rw", "id", "sharing"}) | _OWNED,
     "tmpfs": frozenset({"target", "size"}),
-    "secret": frozenset({"target", "id", "env", "required"}) | _OWNED,
+    "secret": frozenset({"target", "id", "source", "env", "required"}) | _OWNED,
 }
 _OTHER_NAMES = {"src": "source", "dst": "target", "destination": "target", "readwrite": "rw", "readonly": "ro"}
 _SWITCHES = frozenset({"rw", "ro", "required"})
@@ -32,8 +32,8 @@ def read(text: str, place: instructions.Place) -> instructions.Mount:
     kind = given.pop("type", "bind").lower()
     if kind == "ssh":
         raise mistakes.at(place, "--mount=type=ssh is not supported; fetch beforehand, or give a key as a secret")
-    if kind not in _KEYS:
-        raise mistakes.at(place, f"--mount=type={mistakes.shown(kind)}; {mistakes.near(kind, _KEYS)}")
+    if kind not in KEYS:
+        raise mistakes.at(place, f"--mount=type={mistakes.shown(kind)}; {mistakes.near(kind, KEYS)}")
     _check_keys(kind, given, place)
     return _mount(kind, given, place)
 
@@ -54,15 +54,23 @@ def _given(text: str, place: instructions.Place) -> dict[str, str]:
 
 
 def _check_keys(kind: str, given: dict[str, str], place: instructions.Place) -> None:
-    known = _KEYS[kind] | ({"ro"} if "rw" in _KEYS[kind] else frozenset())
+    known = KEYS[kind] | ({"ro"} if "rw" in KEYS[kind] else frozenset())
     for key in given:
         if key not in known:
             near = mistakes.near(key, known)
             raise mistakes.at(place, f"--mount=type={kind}: {mistakes.shown(key)} is not one of its keys; {near}")
-    if kind == "secret" and not {"id", "target", "env"} & given.keys():
-        raise mistakes.at(place, "--mount=type=secret: which one; write id=NAME")
+    if kind == "secret":
+        _name_secret(given, place)
     if kind != "secret" and not given.get("target"):
         raise mistakes.at(place, f"--mount=type={kind} has no target; write target=/PATH")
+
+
+def _name_secret(given: dict[str, str], place: instructions.Place) -> None:
+    """`source` is the old word for `id`."""
+    if "source" in given and "id" not in given:
+        given["id"] = given.pop("source")
+    if "source" in given or not {"id", "target", "env"} & given.keys():
+        raise mistakes.at(place, "--mount=type=secret: which one; write id=NAME")
 
 
 def _mount(kind: str, given: dict[str, str], place: instructions.Place) -> instructions.Mount:

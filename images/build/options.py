@@ -68,7 +68,7 @@ def none(line: lines.Line, *, escape: str) -> str:
 
 def _unknown(name: str, known: Mapping[str, Kind]) -> str:
     if not known:
-        return f"--{mistakes.shown(name)}: this instruction has no flags; leave it out"
+        return f"--{mistakes.shown(name)}: this instruction has no flags; leave it out, or write -- before it"
     return f"unknown flag --{mistakes.shown(name)}; {mistakes.near(f'--{name}', (f'--{each}' for each in known))}"
 
 

@@ -50,6 +50,8 @@ def without_suffix(value: str, pattern: Pattern, *, longest: bool) -> str:
 
 def replaced(value: str, pattern: Pattern, replacement: str, *, everywhere: bool) -> str:
     """`${v/p/r}` and `${v//p/r}`: the longest match at the first place that has one. An empty pattern is nowhere."""
+    if not value and len(pattern.pieces) > 1 and not any(pattern.pieces):
+        return replacement
     found: list[str] = []
     position = 0
     while span := _search(value, pattern, position):

@@ -135,21 +135,22 @@ def _changes(clause: re.Match[str]) -> Iterator[_Change]:
 
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
+# What each may touch; the sticky bit goes with the others.
+_TOUCHED = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
+_SET_ID = 0o6000
 
 
 def _changed(mode: int, change: _Change, *, is_folder: bool) -> int:
-    wanted = sum(_wanted(mode, change.what, is_folder=is_folder) << _SHIFTS[who] for who in set(change.who))
-    wanted |= _special(change)
-    touched = sum(7 << _SHIFTS[who] for who in set(change.who))
-    match change.operator:
-        case "+":
-            return mode | wanted
-        case "-":
-            return mode & ~wanted
-        case _:
-            # chmod(1) keeps a folder's set-id bits unless they are named.
-            special = 0 if is_folder else _special(_Change(who=change.who, operator="=", what="st"))
-            return mode & ~touched & ~special | wanted
+    wanted = _special(change)
+    for who in change.who:
+        wanted |= _wanted(mode, change.what, is_folder=is_folder) << _SHIFTS[who]
+    if change.operator == "+":
+        return mode | wanted
+    if change.operator == "-":
+        return mode & ~wanted
+    touched = sum(_TOUCHED[who] for who in set(change.who))
+    # chmod(1) keeps the set-id bits of a folder unless they are named.
+    return mode & ~(touched & ~_SET_ID if is_folder else touched) | wanted
 
 
 def _wanted(mode: int, what: str, *, is_folder: bool) -> int:
@@ -161,7 +162,7 @@ def _wanted(mode: int, what: str, *, is_folder: bool) -> int:
 
 
 def _special(change: _Change) -> int:
-    sticky = 0o1000 if "t" in change.what else 0
-    if "s" not in change.what:
-        return sticky
-    return sticky | (0o4000 if "u" in change.who else 0) | (0o2000 if "g" in change.who else 0)
+    """The set-id and sticky bits that are named, of those that whoever is named may touch."""
+    touched = sum(_TOUCHED[who] for who in set(change.who))
+    named = (_SET_ID if "s" in change.what else 0) | (0o1000 if "t" in change.what else 0)
+    return named & touched

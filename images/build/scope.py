@@ -36,12 +36,13 @@ def platform_arguments(*, target: str, build: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What is known before an instruction. `arguments` are those that this stage has declared, with a value."""
+    """What is known before an instruction. `arguments` are those that were declared and have a value."""
 
     build_args: Mapping[str, str] = field(default_factory=dict)
     outer: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    declared: frozenset[str] = frozenset()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -61,7 +62,8 @@ class Scope:
     def declare(self, arg: instructions.Arg) -> Scope:
         """After an ARG whose variables are replaced already. Without any value the name stays as it was."""
         found = {name: value for name, default in arg.variables if (value := self._value(name, default)) is not None}
-        return replace(self, arguments={**self.arguments, **found})
+        declared = self.declared | {name for name, _ in arg.variables}
+        return replace(self, arguments={**self.arguments, **found}, declared=declared)
 
     def _value(self, name: str, default: str | None) -> str | None:
         given = self.build_args.get(name, default)
@@ -73,7 +75,8 @@ class Scope:
 
     def stage(self, environment: Mapping[str, str]) -> Scope:
         """The beginning of a stage, with the environment of its base; from the scope of the whole file."""
-        return replace(self, outer={**self.outer, **self.arguments}, arguments={}, environment=dict(environment))
+        outer = {**self.outer, **self.arguments}
+        return replace(self, outer=outer, arguments={}, declared=frozenset(), environment=dict(environment))
 
     @property
     def globals(self) -> dict[str, str]:

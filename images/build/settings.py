@@ -44,14 +44,14 @@ def maintainer(line: lines.Line, escape: str) -> instructions.Maintainer:
 
 
 def expose(line: lines.Line, escape: str) -> instructions.Expose:
-    ports = tuple(_something(line, escape, "EXPOSE 80 or EXPOSE 53/udp").split())
+    ports = words.listed(_something(line, escape, "EXPOSE 80 or EXPOSE 53/udp"))
     return instructions.Expose(place=line.place, ports=ports)
 
 
 def volume(line: lines.Line, escape: str) -> instructions.Volume:
     rest = _something(line, escape, "VOLUME /PATH")
     found = words.array(rest, line.place)
-    paths = tuple(rest.split()) if found is None else found
+    paths = words.listed(rest) if found is None else found
     if not paths or not all(path.strip() for path in paths):
         raise mistakes.at(line.place, 'an empty path; write VOLUME /PATH or VOLUME ["/PATH"]')
     return instructions.Volume(place=line.place, paths=paths)

@@ -121,11 +121,18 @@ class _Stage:
             _placed(written.place),
             self._step(written.place.text.partition("\n")[0], makes_files=makes_files) as step,
         ):
+            self._warn(written)
             instruction = expansion.expanded(written, self._scope.variables, self._plan.file.escape)
             made = self._files(instruction, step)
             if made is not None and made.layer is not None:
                 self.built = replace(self.built, layers=(*self.built.layers, made.layer), created=made.created)
             self._write_down(instruction, written.place.text, empty=made is None or made.layer is None)
+
+    def _warn(self, written: Instruction) -> None:
+        scope = self._scope
+        escape = self._plan.file.escape
+        for text in expansion.unset(written, scope.variables, escape, declared=scope.declared):
+            self._shop.watcher.warned(text)
 
     def _write_down(self, instruction: Instruction, text: str, *, empty: bool) -> None:
         match instruction:

@@ -33,6 +33,14 @@ class SubstitutionError(ValueError):
     """The text is not written as one with variables; the message says what is wrong, the caller says where."""
 
 
+class Noting(dict[str, str]):
+    """Variables that remember which of them were used without being set, and without a word for that case."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.missing: list[str] = []
+
+
 def pieces(text: str, variables: Mapping[str, str], *, escape: str, with_quotes: bool = True) -> list[Piece]:
     """The text with its variables replaced, in pieces; quotes mean nothing where `with_quotes` is false."""
     limit = MAX_LENGTH if with_quotes else MAX_CONTENT
@@ -135,7 +143,7 @@ class _Reader:
         self.position += 1
         if self._here != "{":
             name = self._name()
-            return self._bounded(self.variables.get(name, "")) if name else "$"
+            return self._bounded(self._plainly(name)) if name else "$"
         self.position += 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -164,7 +172,7 @@ class _Reader:
         value = self.variables.get(name)
         match self._take():
             case "}":
-                return value or ""
+                return self._plainly(name)
             case ":" if self._here and self._here in "-+?":
                 return self._chosen(name, value or None, value)
             case "-" | "+" | "?":
@@ -179,6 +187,11 @@ class _Reader:
                 raise SubstitutionError(f"${{{name} has no '}}' at its end; close it")
             case _:
                 return self._unknown(name)
+
+    def _plainly(self, name: str) -> str:
+        if isinstance(self.variables, Noting) and name not in self.variables:
+            self.variables.missing.append(name)
+        return self.variables.get(name, "")
 
     def _unknown(self, name: str) -> str:
         written = self.text[self.position - 1 : self.position + 1]

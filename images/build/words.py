@@ -15,6 +15,7 @@ from images.build import instructions, mistakes
 
 MAX_FLAG = 16 * 1024
 MAX_FLAGS = 256
+_BLANKS = re.compile(r"[ \t\v\f\r]+")
 _FIRST = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 _UNREADABLE = re.compile(r"[\ud800-\udfff]")
 
@@ -40,6 +41,11 @@ def _word(escape: str) -> re.Pattern[str]:
 def split(text: str, *, escape: str) -> tuple[str, ...]:
     """Words between spaces, where quotes and escapes hold a word together."""
     return tuple(_word(escape).findall(text))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Words between blanks, whatever quotes there are; the spaces of other scripts are letters of a name."""
+    return tuple(word for word in _BLANKS.split(text) if word)
 
 
 def flags(text: str, *, escape: str) -> tuple[tuple[Flag, ...], str]:

@@ -5,9 +5,10 @@ A case is `Dockerfile`, the files it copies, and `case.yaml`, which says what ca
 - `about`: what the case shows.
 - `build_args`, `target`: how it is built.
 - `fails`: the build must fail, and the message holds this text.
-- `ignore_by_buildah`: why buildah 1.28 is no judge of it.
+- `ignore_by_buildah`: why buildah 1.28 is no judge of it. Then the case says itself what comes out:
+- `holds` (a path's content), `modes` (`0644 1000:1000`), `lacks` (paths that are not there), `env` (variables).
 
-Bases are `scratch` and `localhost/base` alone, so that nothing is fetched: the latter holds a static busybox with a link
+Bases are `scratch` and `localhost/base`, so that nothing is fetched. The latter holds a static busybox with a link
 for each applet in /bin, `PATH=/bin`, and the users and groups root and app (1000, with /home/app its own), and /tmp.
 """
 
@@ -20,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent / "integration" / "images" / "dockerfiles"
 BASE = "localhost/base"
-_KEYS = frozenset({"about", "build_args", "target", "fails", "ignore_by_buildah"})
+_KEYS = frozenset({"about", "build_args", "target", "fails", "ignore_by_buildah", "holds", "modes", "lacks", "env"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,10 @@ class Case:
     target: str = ""
     fails: str = ""
     ignore_by_buildah: str = ""
+    holds: dict[str, str] = field(default_factory=dict)
+    modes: dict[str, str] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def dockerfile(self) -> Path:
@@ -50,4 +55,5 @@ def _read(folder: Path) -> Case:
     unknown = said.keys() - _KEYS
     if unknown:
         raise ValueError(f"{folder}/case.yaml: {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(_KEYS))}")
-    return Case(name=folder.name, folder=folder, **said)
+    lacks = tuple(said.pop("lacks", ()))
+    return Case(name=folder.name, folder=folder, lacks=lacks, **said)
