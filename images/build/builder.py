@@ -131,7 +131,7 @@ def _outcome(jobs: list[futures.Future[Built]]) -> Built:
 def _add_image(shop: Workshop, built: Built, names: Sequence[str]) -> Image:
     diff_ids = tuple(layer.diff_id for layer in built.layers)
     created = built.created if shop.options.epoch_s is None else shop.now()
-    document = built.settings.document(shop.options.platform, diff_ids, created)
+    document = built.settings.document(built.platform, diff_ids, created)
     config = Descriptor(media_type=manifest.OCI_CONFIG, digest=shop.store.put_bytes(document), size_bytes=len(document))
     body = Manifest(media_type=manifest.OCI_MANIFEST, config=config, layers=tuple(map(_descriptor, built.layers)))
     digest = shop.store.put_bytes(body.as_bytes())

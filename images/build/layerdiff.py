@@ -19,8 +19,8 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import errors, streams, tarstream, tarwrite
-from images.build import descriptors
+from images import errors, streams, tarheader, tarstream, tarwrite
+from images.build import descriptors, sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ _OPAQUE_XATTR = f"{_OVERLAY_XATTRS}opaque"
 _UNSUPPORTED_XATTRS = (f"{_OVERLAY_XATTRS}redirect", f"{_OVERLAY_XATTRS}metacopy")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND_NS = 1_000_000_000
+_SPARSE_FROM_BYTES = 1 << 20
 # The PAX key under which tars of GNU, Go and libarchive carry extended attributes.
 _PAX_XATTR = "SCHILY.xattr."
 
@@ -159,7 +160,7 @@ def _write_item(sink: streams.Sink, item: _Item, content: BinaryIO | None, seen:
     info = _described(item)
     first = seen.setdefault((found.st_dev, found.st_ino), item.path) if found.st_nlink > 1 else item.path
     if content is not None and first == item.path:
-        tarwrite.write_file(sink, info, content)
+        _write_content(sink, info, content, found.st_size)
     elif content is not None:
         info.type, info.linkname, info.pax_headers = tarfile.LNKTYPE, first, {}
         tarwrite.write_member(sink, info)
@@ -167,6 +168,16 @@ def _write_item(sink: streams.Sink, item: _Item, content: BinaryIO | None, seen:
         tarwrite.write_member(sink, info)
     if item.opaque:
         tarwrite.write_member(sink, _whiteout(OPAQUE if item.path == "." else f"{item.path}/{OPAQUE}"))
+
+
+def _write_content(sink: streams.Sink, info: tarfile.TarInfo, content: BinaryIO, size_bytes: int) -> None:
+    """The file, without its zeros when these are most of it: told by what it holds, not by how a disk keeps it."""
+    if size_bytes >= _SPARSE_FROM_BYTES:
+        pieces = sparse.pieces(content.fileno(), size_bytes)
+        if 2 * sum(length for _, length in pieces) < size_bytes and len(pieces) < tarheader.MAX_SPARSE_SEGMENTS:
+            tarwrite.write_sparse(sink, info, content, pieces, size_bytes)
+            return
+    tarwrite.write_file(sink, info, content)
 
 
 def _described(item: _Item) -> tarfile.TarInfo:

@@ -132,14 +132,16 @@ class RunTask:
 
     def _tidy(self, work: Work, targets: list[str]) -> None:
         """Take away what only served as a place to mount on."""
-        with scratch.folder(self._shop.store.tmp) as item:
-            place = views.prepare(item.path / "w", work.folders)
-            with views.mounted(place, work.folders) as before:
+        with descriptors.closing(os.open(work.place.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as upper:
+            if not mountpoints.may_be_there(upper):
+                return
+            with (
+                scratch.folder(self._shop.store.tmp) as item,
+                views.mounted(views.prepare(item.path / "w", work.folders), work.folders) as before,
+            ):
                 with self._shop.opened(work) as after:
                     touched = mountpoints.remove_made((*targets, *mountpoints.ALWAYS), before=before, after=after)
-                upper = os.open(work.place.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                with descriptors.closing(upper):
-                    mountpoints.put_back(touched, before=before, upper=upper)
+                mountpoints.put_back(touched, before=before, upper=upper)
 
 
 def _words(settings: configuration.Settings, command: Command) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from images.build.scope import Scope
     from images.build.sources import Tree
     from images.build.workshop import Layers, Workshop
+    from images.manifest import Platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Built:
     layers: Layers
     settings: Settings
     created: str
+    platform: Platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,12 @@ class _Stage:
         self._shop = shop
         self._scope = plan.scope
         self._number = plan.first_step
-        self.built = Built(layers=(), settings=configuration.SCRATCH, created=shop.beginning)
+        self.built = Built(
+            layers=(),
+            settings=configuration.SCRATCH,
+            created=shop.beginning,
+            platform=shop.platform(plan.needed.origin.platform),
+        )
         self.triggers: tuple[str, ...] = ()
 
     def begin(self) -> None:
@@ -103,7 +110,8 @@ class _Stage:
         found = self._shop.image(origin.image, self._shop.platform(origin.platform))
         data = self._shop.store.read_document(found.config_digest)
         settings = configuration.inherited(data, what=f"config of {origin.image}")
-        return Built(layers=found.layers, settings=settings, created=found.config.created or self._shop.beginning)
+        created = found.config.created or self._shop.beginning
+        return Built(layers=found.layers, settings=settings, created=created, platform=found.platform)
 
     def carry_out(self, written: Instruction) -> None:
         """One instruction."""

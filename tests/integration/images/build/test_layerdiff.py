@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import socket
+import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,31 @@ def test_nothing_is_younger_than_the_epoch(root: Path, place: views.Workplace) -
     assert found["d/old"].mtime == EPOCH_S - 7
     assert data == written(place, EPOCH_S)
     assert (place.upper / "d/new").stat().st_mtime == EPOCH_S, "the folder says what the tar says"
+
+
+def test_zeros_take_no_room_however_the_disk_keeps_them(
+    root: Path, place: views.Workplace, store: ImageStore, tmp_path: Path
+) -> None:
+    content = bytes(5_000_000) + b"middle" + bytes(3_000_000) + b"end"
+    with (root / "d/holes").open("wb") as file:
+        file.seek(5_000_000)
+        file.write(b"middle")
+        file.seek(8_000_006)
+        file.write(b"end")
+    (root / "d/zeros").write_bytes(content)
+    (root / "d/empty").write_bytes(bytes(2_000_000))
+    (root / "d/full").write_bytes(os.urandom(2_000_000))
+    data = written(place)
+    assert len(data) < 2_500_000
+    pieces = [found.sparse for name, found in members(data).items() if name in {"d/holes", "d/zeros"}]
+    assert pieces[0] == pieces[1]
+    image = archive.import_archive(store, makers.stream(makers.files(makers.docker_archive(data))), name="x")
+    (folder,) = unpack.unpack(store, image)
+    subprocess.run(["tar", "x", "-C", str(tmp_path), "./d", "d"], input=data, check=False, capture_output=True)
+    for where in (folder, tmp_path):
+        assert (where / "d/holes").read_bytes() == (where / "d/zeros").read_bytes() == content
+        assert (where / "d/empty").read_bytes() == bytes(2_000_000)
+        assert (where / "d/full").read_bytes() == (root / "d/full").read_bytes()
 
 
 def test_names_are_bytes(root: Path, place: views.Workplace, store: ImageStore) -> None:
