@@ -236,6 +236,11 @@ class ImageStore:
             if self.has(digest)
         ]
 
+    def disk(self) -> collect.Disk:
+        """How full the file system below the store is, as far as the store may fill it."""
+        found = os.statvfs(self.root)
+        return collect.Disk(total_bytes=found.f_blocks * found.f_frsize, free_bytes=found.f_bavail * found.f_frsize)
+
     def prune(
         self,
         keep: Iterable[str] = (),
