@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from images import errors as image_errors
+from images import progress as progresses
 from images import reference
 from images.registry import errors, retry, sources, threads, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 
-    from images import progress
     from images.manifest import Descriptor
     from images.registry.config import Bounds
     from images.registry.registries import Registries
@@ -26,25 +26,23 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 
-async def fetch(
+async def fetch_blob(
     store: ImageStore,
+    name: str,
     entry: Descriptor,
-    places: sources.Sources,
     *,
     registries: Registries,
-    watcher: progress.Progress,
+    progress: progresses.Progress | None = None,
 ) -> None:
-    """Have the blob in the store. Call it inside `store.hold()`, or the next `prune` takes it for litter."""
-    async with turns.taken(store, entry.digest):
-        if store.has(entry.digest):
-            watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
-            return
-        async with registries.downloads:
-            await _fetch(store, entry, places, registries, watcher)
-        watcher.step(entry.digest, "done", entry.size_bytes, entry.size_bytes)
+    """Have a blob of the image `name` in the store, as `store.missing` lists it.
+
+    Call it inside `store.hold()`, or the next `prune` takes the blob for litter.
+    """
+    places = sources.Sources(registries.sources(reference.parse(name)))
+    await fetch(store, entry, places, registries=registries, watcher=progress or progresses.Silent())
 
 
-def stream(
+def open_blob(
     name: str, entry: Descriptor, *, registries: Registries, offset: int = 0
 ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
     """The bytes of a blob of the image `name` from `offset` on, for whoever keeps them elsewhere.
@@ -55,8 +53,26 @@ def stream(
     return contextlib.aclosing(_pieces(entry, places, registries, offset))
 
 
+async def fetch(
+    store: ImageStore,
+    entry: Descriptor,
+    places: sources.Sources,
+    *,
+    registries: Registries,
+    watcher: progresses.Progress,
+) -> None:
+    """As `fetch_blob`, from places that other blobs of the same piece of work come from, too."""
+    async with turns.taken(store, entry.digest):
+        if store.has(entry.digest):
+            watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
+            return
+        async with registries.downloads:
+            await _fetch(store, entry, places, registries, watcher)
+        watcher.step(entry.digest, "done", entry.size_bytes, entry.size_bytes)
+
+
 async def _fetch(
-    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progress.Progress
+    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
 ) -> None:
     while True:
         place = places.current
@@ -69,7 +85,7 @@ async def _fetch(
 
 
 async def _copy(
-    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progress.Progress
+    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
 ) -> None:
     async with (
         threads.entered(store.writer(entry.digest, entry.size_bytes)) as blob,
@@ -85,7 +101,9 @@ async def _pieces(
     entry: Descriptor, places: sources.Sources, registries: Registries, offset: int
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a blob up to its announced size, over as many connections as that takes."""
-    patience = retry.Patience(registries.config.retry)
+    patience, untried = retry.Patience(registries.config.retry), places.count - 1
+    # So much has to come for what failed before to be forgiven: a byte a connection would never end.
+    enough = max(1, min(registries.config.bounds.slow_bytes, entry.size_bytes // 8))
     while offset < entry.size_bytes:
         began, place = offset, places.current
         try:
@@ -100,11 +118,13 @@ async def _pieces(
             if not places.drop(place):
                 raise
             continue
-        if offset < entry.size_bytes:
-            if offset - began >= min(registries.config.bounds.slow_bytes, entry.size_bytes // 8):
-                patience.progressed()
-            places.failed(place)
+        if offset - began >= enough:
+            patience.progressed()
+            untried = places.count - 1
+        places.failed(place)
+        if offset < entry.size_bytes and untried <= 0:
             await patience.after(error)
+        untried -= 1
 
 
 def _early(entry: Descriptor, place: Repository) -> errors.Unavailable:

@@ -90,6 +90,8 @@ class _Pull:
         named = ref.tagged if ref.tag is not None else None
         if named is not None and self.store.names().get(named) != target:
             await threads.run(self.store.tag, named, target)
+        else:
+            await threads.run(self.store.touch, target)  # asked for again: it is not old
         return await threads.run(self.store.resolve, target, platform=self.platform)
 
     async def _root(self, ref: reference.Reference) -> str:

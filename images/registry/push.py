@@ -87,7 +87,11 @@ def _load(store: ImageStore, digest: str) -> Manifest | Index:
 def _mounts(store: ImageStore, ref: reference.Reference) -> dict[str, list[str]]:
     """Blobs that other repositories of the registry have, as far as the names in the store tell."""
     found: dict[str, list[str]] = {}
-    for image in store.list():
+    try:
+        images = store.list()
+    except image_errors.ImageError:
+        return {}  # another image of this store is damaged; what could be mounted is sent
+    for image in images:
         names = [reference.parse(name) for name in image.names]
         others = {other.repository for other in names if other.registry == ref.registry} - {ref.repository}
         for digest in (image.config_digest, *(layer.digest for layer in image.layers)):

@@ -11,6 +11,7 @@ Connections, tokens and the bounds on transfers at once live here, so an agent o
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from images.registry import auth, config, credentials, pace, repository, transport
@@ -44,20 +45,19 @@ class Registries:
     def sources(self, reference: Reference) -> tuple[repository.Repository, ...]:
         """Where to read the reference's repository: its registry's mirrors in order, then the registry itself."""
         mirrors = self.config.of(reference.registry).mirrors
-        places = [(mirror.host, mirror.repository(reference.repository)) for mirror in mirrors]
-        return tuple(self.repository(host, name) for host, name in (*places, self._own(reference)))
+        # A mirror is asked once: whatever is wrong with it, somebody else has the same.
+        hurried = replace(self.config, retry=replace(self.config.retry, attempts=1))
+        asked_first = [self._at(mirror.host, mirror.repository(reference.repository), hurried) for mirror in mirrors]
+        return (*asked_first, self.upstream(reference))
 
     def upstream(self, reference: Reference) -> repository.Repository:
         """Where to write it."""
-        return self.repository(*self._own(reference))
-
-    def repository(self, host: str, name: str) -> repository.Repository:
-        return repository.Repository(host, name, http=self.http, authorizer=self.authorizer(host), settings=self.config)
+        return self._at(reference.registry, reference.repository, self.config)
 
     def authorizer(self, host: str) -> auth.Authorizer:
         if host not in self._authorizers:
             self._authorizers[host] = auth.Authorizer(host, self.http, self.config, self.kept)
         return self._authorizers[host]
 
-    def _own(self, reference: Reference) -> tuple[str, str]:
-        return reference.registry, reference.repository
+    def _at(self, host: str, name: str, settings: config.Config) -> repository.Repository:
+        return repository.Repository(host, name, http=self.http, authorizer=self.authorizer(host), settings=settings)

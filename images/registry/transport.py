@@ -208,6 +208,8 @@ def telling(request: Request) -> Iterator[None]:
     """Turn aiohttp's errors into ours."""
     try:
         yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise errors.Unreachable(f"{request}: nobody answers; check the name, the port and the proxy") from error
     except TimeoutError as error:  # before the connection's errors: aiohttp's timeouts are both
         raise errors.Unavailable(f"{request}: no answer in time; try again later") from error
     except aiohttp.ClientSSLError as error:

@@ -113,7 +113,10 @@ async def test_identity_tokens(
 async def test_a_token_service_of_another_origin_sees_no_password_until_it_is_named(
     tmp_path: Path, store: ImageStore, door: Door, load: Load, kept: credentials.DockerConfig
 ) -> None:
-    """CVE-2020-15157. The refusal tells which line of which file would allow it."""
+    """CVE-2020-15157. The refusal tells which line of which file would allow it.
+
+    Fails when `realms.judge` answers CREDENTIALS for hosts that nobody has named.
+    """
     load(1000)
     pair = registry.certificate(tmp_path, "tokens")
     with (

@@ -40,6 +40,19 @@ async def test_a_layer_of_other_bytes_is_not_kept(
         assert await pull.pull(store, f"{stub.address}/web:1", registries=shared)
 
 
+@pytest.mark.parametrize("size", [1, 7, 100])
+@bounded(30)
+async def test_a_layer_of_which_nothing_comes_is_given_up(store: ImageStore, door: Door, size: int) -> None:
+    """However small it is: nothing is no progress."""
+    async with stubregistry.running() as stub, door() as shared:
+        layer = b"x" * size
+        filled(stub, layer)
+        stub.blobs[makers.descriptor(layer, "")["digest"]] = b""
+        with pytest.raises(errors.Unavailable, match="ends before"):
+            await pull.pull(store, f"{stub.address}/web:1", registries=shared)
+        assert len(stub.asked) < 10
+
+
 @pytest.mark.parametrize("gap_s", [0.05, 60])
 @bounded(30)
 async def test_a_layer_that_never_ends_is_given_up(store: ImageStore, door: Door, gap_s: float) -> None:

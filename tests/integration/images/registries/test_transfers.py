@@ -106,7 +106,7 @@ async def test_a_push_goes_on_where_a_cut_left_it(store: ImageStore, other: Imag
 
 @bounded(60)
 async def test_a_blob_is_streamed_from_any_offset(
-    store: ImageStore, door: Door, peer: registry.Server, load: Load
+    store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
 ) -> None:
     """As agents fetch it that keep blobs elsewhere."""
     image = load(300 * KIB)
@@ -115,10 +115,12 @@ async def test_a_blob_is_streamed_from_any_offset(
     name = f"{peer.address}/web:1"
     async with door() as shared:
         await push.push(store, "web", name, registries=shared)
-        async with download.stream(name, entry, registries=shared, offset=1000) as pieces:
+        async with download.open_blob(name, entry, registries=shared, offset=1000) as pieces:
             data = b"".join([piece async for piece in pieces])
+        await download.fetch_blob(other, name, entry, registries=shared)
     with store.open(layer.digest) as file:
         assert data == file.read()[1000:]
+    other.check_blob(layer.digest)
 
 
 @bounded(60)
@@ -177,3 +179,21 @@ async def test_a_pull_that_is_cancelled_leaves_nothing_locked(
         assert list(other.tmp.iterdir()) == []
         assert (await pull.pull(other, name, registries=shared)).digest == image.digest
     assert list((other.root / "locks").glob("blob-*")) == []
+
+
+@bounded(60)
+async def test_what_a_mirror_begins_the_registry_ends(
+    store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
+) -> None:
+    """A mirror whose line is cut in the middle of a layer: the rest comes from the registry, with Range."""
+    image = load(2 * MIB)
+    async with cutting.running(peer.address, lambda: 300 * KIB) as way:
+        mirrored = config.Registry(mirrors=(config.Mirror(host=way.address),))
+        async with door() as shared, door({peer.address: mirrored}) as through:
+            name = f"{peer.address}/web:1"
+            await push.push(store, "web", name, registries=shared)
+            before = len(peer.requests())
+            assert (await pull.pull(other, name, registries=through)).digest == image.digest
+    asked = [line for line in peer.requests()[before:] if image.layers[0].digest in line]
+    assert [line.rpartition(" ")[2] for line in asked] == ["200", "206"]
+    assert 200 * KIB < way.down < 400 * KIB
