@@ -18,6 +18,9 @@ from protos.orch.v1 import objects_pb2 as pb
 
 SightT = TypeVar("SightT", bound=Sight)
 
+CUT_OFF = "CutOff"
+"""Why a fenced container is not started yet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
@@ -178,7 +181,7 @@ class Executor:
         fence_ms, lease = self._task.fence, self._tools.lease
         if fence_ms and not lease.may_start(fence_ms):
             text = "its service is fenced, and no leader has answered this node lately"
-            raise Temporary(text, reason="CutOff")
+            raise Temporary(text, reason=CUT_OFF)
         return lease.until_s(fence_ms) if fence_ms else 0
 
     def _image_of(self, step: actions.StartContainer) -> container.PreparedImage:

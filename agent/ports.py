@@ -174,7 +174,7 @@ class Runtime(Protocol):
     async def extend(self, container_id: str, until_s: float) -> None:
         """Have a container that was started with `until_s` killed then, and not before. It happens without the agent.
 
-        Nothing happens when it has ended.
+        Nothing happens when it has ended. Raises Temporary.
         """
 
     async def signal(self, container_id: str, name: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from agent import ports
+from agent import executor, ports
 from agent.core import assignments, imageroom
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
@@ -34,6 +34,7 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 CONCURRENT_STARTS = 8
+EXTEND_TIMEOUT_S = 2.0
 SAVE_RETRY_S = 1.0
 SAVE_SERVICES_S = 2.0
 """What changes the network alone is written once in a while: it is told again with the next session, and no start waits
@@ -206,15 +207,24 @@ class Worker:
         while True:
             await self.lease.renewed.wait()
             self.lease.renewed.clear()
-            for task_id, runner in list(self._runners.items()):
-                if not runner.task.fence:
-                    continue
-                until_s = self.lease.until_s(runner.task.fence)
-                for name in _running(task_id, runner.observed):
-                    await self._tools.runtime.extend(name, until_s)
+            fenced = {task_id: runner for task_id, runner in self._runners.items() if runner.task.fence}
+            async with asyncio.TaskGroup() as group:
+                for task_id, runner in fenced.items():
+                    until_s = self.lease.until_s(runner.task.fence)
+                    for name in _running(task_id, runner.observed):
+                        group.create_task(self._extend(name, until_s))
+            for runner in fenced.values():
                 failure = runner.observed.failure
-                if failure is not None and failure.reason == "CutOff":
+                if failure is not None and failure.reason == executor.CUT_OFF:
                     runner.nudge()
+
+    async def _extend(self, container_id: str, until_s: float) -> None:
+        """One that does not answer must not cost the others their lives."""
+        try:
+            async with asyncio.timeout(EXTEND_TIMEOUT_S):
+                await self._tools.runtime.extend(container_id, until_s)
+        except (AgentError, TimeoutError) as error:
+            log.warning("a fenced container may be killed soon", container=container_id, why=str(error) or "no answer")
 
     def _nudge(self) -> None:
         for runner in self._runners.values():

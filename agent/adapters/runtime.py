@@ -125,9 +125,14 @@ class Launched:
 
     async def extend(self, container_id: str, until_s: float) -> None:
         held = self._held.get(container_id)
-        if held is not None and held.monitor is not None:
-            with contextlib.suppress(errors.PeerGone):  # it has ended, and needs no more time
-                await held.monitor.call("lease", until_ns=int(until_s * 1e9))
+        if held is None or held.monitor is None:
+            return
+        try:
+            await held.monitor.call("lease", until_ns=int(until_s * 1e9))
+        except errors.PeerGone:
+            return  # it has ended, and needs no more time
+        except errors.ContainerError as error:
+            raise Temporary(f"{container_id} was not told that it may live on: {error.message}") from error
 
     async def signal(self, container_id: str, name: str) -> None:
         held = self._held.get(container_id)

@@ -5,19 +5,16 @@ What was changed by somebody else in between is decided anew, a bounded number o
 answered this instance's cache shows it, so that the caller's next read does.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
-from controlplane.api import placement, ports
+from controlplane.api import changing, placement, ports
 from controlplane.controllers.rebalancing import situation_of
 from controlplane.core import apply as deciding
 from controlplane.core import (
     edits,
-    events,
     foresight,
     lookup,
     pins,
@@ -36,22 +33,10 @@ from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2
 
-ATTEMPTS = 5
-CAUGHT_UP_TIMEOUT_S = 2.0
 MAX_OBJECTS = 1_000
 """Objects of one apply; at most 128 of them may differ from what is there."""
 
-CONCURRENT_READS = 16
-
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """An object before and after a change; both are the same when there was nothing to write."""
-
-    before: kinds.StoredObject
-    after: kinds.StoredObject
 
 
 class Writes:
@@ -69,7 +54,7 @@ class Writes:
         strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
         outside: ports.Outside | None = None,
     ) -> None:
-        self._store = store
+        self._objects = changing.Objects(store, known, now_ms=now_ms, new_id=new_id)
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
@@ -84,7 +69,7 @@ class Writes:
             raise errors.Invalid(text, hint="apply the files in several calls")
         sent = [_unwrap(envelope) for envelope in request.objects]
         wanted = deciding.prepare(sent, stack=request.stack, force=request.force)
-        for _ in range(ATTEMPTS):
+        for _ in range(changing.ATTEMPTS):
             existing = await self._existing(wanted)
             pruning = await self._pruning(request, wanted)
             decision = deciding.decide(
@@ -106,16 +91,16 @@ class Writes:
                 return applied
             with contextlib.suppress(store_errors.Conflict):
                 told = [
-                    self._told(one.after, *telling.of_apply(one), actor)
+                    self._objects.told(one.after, *telling.of_apply(one), actor)
                     for one in (*decision.different(), *pruning.results())
                 ]
-                revision = await self._commit(list(map(typed.of_change, changes)), told)
+                revision = await self._objects.commit(list(map(typed.of_change, changes)), told)
                 for change in changes:
                     change.value.meta.version = revision
                 # The values stay out of the log: an environment may hold passwords.
                 _log.info("applied", objects=[kinds.label(change.value) for change in changes], actor=actor)
                 return self._applied(results, revision)
-        raise _busy("the objects")
+        raise changing.busy("the objects")
 
     async def _pruning(self, request: pb.ApplyRequest, wanted: Sequence[kinds.StoredObject]) -> prune.Pruning:
         """What goes with this apply, as the store has it now."""
@@ -123,7 +108,7 @@ class Writes:
             return prune.NOTHING
         there = list(self._others())
         known = prune.missing(there, wanted)
-        fresh = await self._read([kinds.key(one) for one in known])
+        fresh = await self._objects.read([kinds.key(one) for one in known])
         doomed = prune.missing(fresh.values(), wanted)
         agreed = None if request.dry_run else request.agreed
         return prune.decide(doomed, there, wanted, agreed=agreed, now_ms=self._now_ms())
@@ -135,7 +120,7 @@ class Writes:
             key = self._key_of(value)
             if key is not None:
                 keys[key] = deciding.identity(value)
-        return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
+        return {keys[value_key]: value for value_key, value in (await self._objects.read(keys)).items()}
 
     async def _images(self, wanted: Sequence[kinds.StoredObject]) -> pins.Known:
         """The cluster's images; those that the objects name as the store itself has them."""
@@ -143,7 +128,9 @@ class Writes:
         images = {**self._cache.snapshot().all(objects_pb2.Image)}
         for key in keys:
             images.pop(key, None)
-        images.update({key: one for key, one in (await self._read(keys)).items() if isinstance(one, objects_pb2.Image)})
+        images.update(
+            {key: one for key, one in (await self._objects.read(keys)).items() if isinstance(one, objects_pb2.Image)}
+        )
         known = pins.Known.of(images.values())
         unknown = pins.of_registries(wanted, known)
         if not unknown or self._outside is None:
@@ -201,7 +188,7 @@ class Writes:
             assert isinstance(after, objects_pb2.Service), "checked by the edit"
             return telling.of_scale(before, after)
 
-        written = await self._change(request.reference, edit, told, actor)
+        written = await self._objects.change(request.reference, edit, told, actor)
         assert isinstance(written.before, objects_pb2.Service), "checked by the edit"
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
@@ -220,7 +207,7 @@ class Writes:
         for namespace, name in sorted({(one.service.meta.namespace, one.service.meta.name) for one in moves}):
             if not request.dry_run:
                 reference = pb.ObjectReference(kind="service", namespace=namespace, name=name)
-                await self._change(reference, edit, telling.of_rebalance, actor)
+                await self._objects.change(reference, edit, telling.of_rebalance, actor)
         return pb.RebalanceResponse(moves=map(telling.of_move, moves))
 
     async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:
@@ -233,7 +220,7 @@ class Writes:
                 now_ms=self._now_ms(),
             )
 
-        written = await self._change(request.reference, edit, telling.of_meta, actor)
+        written = await self._objects.change(request.reference, edit, telling.of_meta, actor)
         return pb.UpdateMetaResponse(object=kinds.wrap(written.after), changed=written.after is not written.before)
 
     async def rollout(self, request: pb.RolloutRequest, actor: str = "") -> pb.RolloutResponse:
@@ -251,7 +238,7 @@ class Writes:
         def told(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
             return telling.of_rollout(request.action, said)
 
-        after = (await self._change(request.reference, edit, told, actor)).after
+        after = (await self._objects.change(request.reference, edit, told, actor)).after
         assert isinstance(after, objects_pb2.Service), "checked by the edit"
         return pb.RolloutResponse(service=after, message=said)
 
@@ -274,7 +261,7 @@ class Writes:
             assert isinstance(after, objects_pb2.Node), "checked by the edit"
             return telling.of_node(before, after)
 
-        written = await self._change(pb.ObjectReference(kind="node", name=request.node), edit, told, actor)
+        written = await self._objects.change(pb.ObjectReference(kind="node", name=request.node), edit, told, actor)
         assert isinstance(written.after, objects_pb2.Node), "checked by the edit"
         return pb.UpdateNodeResponse(node=written.after)
 
@@ -291,22 +278,22 @@ class Writes:
             edits.check_removable(value, self._cache.snapshot().all(objects_pb2.Service).values())
             return None
 
-        return (await self._change(request.reference, edit, telling.of_delete, actor)).after
+        return (await self._objects.change(request.reference, edit, telling.of_delete, actor)).after
 
     async def put_images(self, images: Sequence[objects_pb2.Image]) -> tuple[objects_pb2.Image, ...]:
         """Stores images under their names, over what had the names before."""
-        for _ in range(ATTEMPTS):
-            existing = await self._read([kinds.key(image) for image in images])
+        for _ in range(changing.ATTEMPTS):
+            existing = await self._objects.read([kinds.key(image) for image in images])
             stamped = [self._stamped(image, existing.get(kinds.key(image))) for image in images]
             new = [image for image in stamped if image != existing.get(kinds.key(image))]
             if not new:
                 return tuple(stamped)
             with contextlib.suppress(store_errors.Conflict):
-                revision = await self._commit([typed.put(image) for image in new])
+                revision = await self._objects.commit([typed.put(image) for image in new])
                 for image in new:
                     image.meta.version = revision
                 return tuple(stamped)
-        raise _busy("the images")
+        raise changing.busy("the images")
 
     def _stamped(self, image: objects_pb2.Image, before: kinds.StoredObject | None) -> objects_pb2.Image:
         """The image with what the system says of it; as `before` when it is the same image."""
@@ -321,69 +308,6 @@ class Writes:
         meta.updated_at = self._now_ms()
         return objects_pb2.Image(meta=meta, status=image.status)
 
-    async def _change(
-        self,
-        reference: pb.ObjectReference,
-        edit: Callable[[kinds.StoredObject], kinds.StoredObject | None],
-        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]],
-        actor: str,
-    ) -> Written:
-        """Stores what `edit` makes of the object; None removes it. `told` says it in a word and a sentence."""
-        for _ in range(ATTEMPTS):
-            before = await self._fresh(reference)
-            after = edit(before)
-            if after is before:
-                return Written(before=before, after=before)
-            with contextlib.suppress(store_errors.Conflict):
-                event = self._told(before, *told(before, after or before), actor)
-                if after is None:
-                    await self._commit([typed.delete(before)], [event])
-                    return Written(before=before, after=before)
-                revision = await self._commit([typed.put(after)], [event])
-                after.meta.version = revision
-                return Written(before=before, after=after)
-        raise _busy(f"the {reference.kind} {reference.name}")
-
-    # The store --------------------------------------------------------------------------------------------------------
-
-    async def _fresh(self, reference: pb.ObjectReference) -> kinds.StoredObject:
-        """The object that is named, as the store has it now. Raises Unknown."""
-        known = lookup.find(self._cache.snapshot(), reference)
-        found = await self._read([kinds.key(known)])
-        if not found:
-            raise errors.Unknown(f"{kinds.label(known)} was removed a moment ago")
-        return found[kinds.key(known)]
-
-    async def _read(self, keys: Iterable[str]) -> dict[str, kinds.StoredObject]:
-        """The objects at these keys, those that exist."""
-        found: dict[str, kinds.StoredObject] = {}
-        slots = asyncio.Semaphore(CONCURRENT_READS)
-
-        async def read(key: str) -> None:
-            async with slots:
-                listing = await self._store.list(key)
-            for entry in listing.entries:
-                if entry.key == key and (value := typed.decode(key, entry.value, entry.version)) is not None:
-                    found[key] = value
-
-        async with asyncio.TaskGroup() as group:
-            for key in keys:
-                group.create_task(read(key))
-        return found
-
-    def _told(self, value: kinds.StoredObject, reason: str, message: str, actor: str) -> objects_pb2.Event:
-        """The event that tells what a person has done."""
-        return events.of_person(value, reason, message, actor=actor, suffix=self._new_id(), now_ms=self._now_ms())
-
-    async def _commit(self, changes: Sequence[api.Change], told: Sequence[objects_pb2.Event] = ()) -> int:
-        """Stores the changes, and what is told of them in the same transaction, as far as there is room."""
-        together = [*changes, *_fitting(changes, list(map(typed.put, told)))]
-        revision = await self._store.commit(together)
-        # The change is stored; that this instance sees it late is no reason to call it a failure.
-        with contextlib.suppress(store_errors.Unavailable):
-            await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
-        return revision
-
 
 def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     try:
@@ -391,18 +315,3 @@ def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     except ValueError as error:
         hint = "is the client newer than the control plane?"
         raise errors.Invalid("the apply has an object of no kind that is known here", hint=hint) from error
-
-
-def _fitting(changes: Sequence[api.Change], told: Sequence[api.Change]) -> Sequence[api.Change]:
-    """As many events as one transaction takes beside the changes. A large apply is not told of object by object."""
-    fitting = told[: api.MAX_OPERATIONS - len(changes)]
-    if sum(map(api.size_of, (*changes, *fitting))) > api.MAX_COMMIT_BYTES:
-        fitting = ()
-    if len(fitting) < len(told):
-        _log.warning("not told as events: the change is too large", left_out=len(told) - len(fitting))
-    return fitting
-
-
-def _busy(what: str) -> errors.Outdated:
-    text = f"{what} changed {ATTEMPTS} times while this was decided, each time before it could be written"
-    return errors.Outdated(text, hint="try again")

@@ -114,8 +114,8 @@ class _Run:
         self._broken = loop.create_future()
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
-            await self._store.commit([typed.put(one) for one in images()])
             self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
+            await self._store.commit([typed.put(one) for one in images()])
             self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
             try:

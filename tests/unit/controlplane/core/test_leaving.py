@@ -37,6 +37,15 @@ def stopped(made: plan.Plan) -> list[str]:
 N1 = frozenset({"n1"})
 
 
+def test_a_fenced_task_leaves_before_another_comes() -> None:
+    """Though nothing is said of the order: two would run for a while."""
+    service = build.service(replicas=2)
+    service.spec.on_node_loss.fence = True
+    members = [build.task(1, node="n1"), build.task(2, node="n2")]
+    made = reconcile(service, members, N1)
+    assert [task.meta.id for task in written(made)] == stopped(made) == [members[0].meta.id]
+
+
 def stop_first(replicas: int, **disruption: str) -> pb.Service:
     """A service of which no two tasks may stand in a slot."""
     service = build.service(replicas=replicas)

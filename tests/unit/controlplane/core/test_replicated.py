@@ -141,6 +141,30 @@ def test_a_port_of_the_node_is_free_before_the_next_task_takes_it() -> None:
     assert [task.slot for task in written(made) if task.status.state == states.NEW] == []
 
 
+def fenced(**changes: object) -> pb.Service:
+    service = build.service(**changes)  # type: ignore[arg-type]  # fields by name
+    service.spec.on_node_loss.fence, service.spec.on_node_loss.replace_after = True, 10_000
+    return service
+
+
+def test_new_tasks_of_a_fenced_service_are_fenced() -> None:
+    """By what the service says when they are made: an agent that is cut off hears of no change."""
+    assert [task.fence for task in written(reconcile(fenced(replicas=2), []))] == [10_000, 10_000]
+    assert [task.fence for task in written(reconcile(build.service(replicas=1), []))] == [0]
+
+
+def test_beside_a_fenced_task_there_is_never_another() -> None:
+    """Not in an update that says nothing of its order, and not when what was scaled away is wanted again."""
+    service = fenced(replicas=1, image="new")
+    old = build.revision(service, 1, image="old")
+    made = reconcile(service, [build.task(1, revision_id=old.meta.id)], [old])
+    assert [task.status.state for task in written(made)] == [states.RUNNING], "the old one stops, and no other is made"
+    going = build.task(1, desired=pb.DESIRED_STATE_REMOVE)
+    assert [task.slot for task in written(reconcile(fenced(replicas=1), [going]))] == [1], "it is not fenced"
+    going.fence = 10_000
+    assert written(reconcile(fenced(replicas=1), [going])) == []
+
+
 def test_replacing_waits_while_something_that_should_be_ready_is_not() -> None:
     service = build.service(replicas=3, image="new")
     old, new = build.revision(service, 1, image="old"), build.revision(service, 2)
