@@ -117,14 +117,20 @@ class _Pull:
             if isinstance(document, manifest.Manifest):
                 found.append((digest, document))
                 continue
-            if depth == _MAX_INDEX_DEPTH or len(found) > _MAX_MANIFESTS:
+            entries = self._entries(document, digest, depth, all_platforms=all_platforms)
+            if depth == _MAX_INDEX_DEPTH or len(found) + len(todo) + len(entries) > _MAX_MANIFESTS:
                 raise errors.BadAnswer(f"index {root}: nested too deep, or more than {_MAX_MANIFESTS} images; name one")
-            # The store gives a name only to what this machine can run, so that is settled before all of it is fetched.
-            ours = document.choose(self.platform, what=f"index {digest}")
-            for entry in images_of(document) if all_platforms else (ours,):
+            for entry in entries:
                 await self._listed(entry)
                 todo.append((entry.digest, depth + 1))
         return found
+
+    def _entries(self, index: Index, digest: str, depth: int, *, all_platforms: bool) -> tuple[Descriptor, ...]:
+        if all_platforms and depth:
+            return images_of(index)
+        # The store gives a name only to what this machine can run, so that is settled before all of it is fetched.
+        ours = index.choose(self.platform, what=f"index {digest}")
+        return images_of(index) if all_platforms else (ours,)
 
     async def _document(self, digest: str) -> Manifest | Index:
         data = await threads.run(self.store.read_document, digest)
