@@ -1,18 +1,20 @@
-"""Images that come from the registry which their name says, for what the cluster itself does not have."""
+"""Images that come from the registry which their name says, for what the cluster itself does not have.
+
+The rule: what speaks to registries is imported when the first one is asked. Most nodes never do, and it is a third of
+what an agent would take.
+"""
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.errors import AgentError, Refused, Temporary
 from images import errors, manifest
 from images.image import Image
-from images.registry import config, credentials, pull, registries
-from images.registry import errors as registry_errors
 from images.store import ImageStore
 
-_PASSING = (registry_errors.Unreachable, registry_errors.Unavailable, errors.Busy, errors.StorageFailed)
-_FOR_PEOPLE = (registry_errors.Unauthorized, registry_errors.BadConfiguration)
-"""What somebody can put right on the node without touching the service."""
+if TYPE_CHECKING:
+    from images.registry import registries
 
 
 class Outside:
@@ -26,6 +28,8 @@ class Outside:
 
     async def resolve(self, reference: str) -> str:
         """The digest that a name stands for now. Raises Refused or Temporary."""
+        from images.registry import pull
+
         try:
             async with self._open() as shared:
                 return await pull.resolve(reference, registries=shared)
@@ -34,6 +38,8 @@ class Outside:
 
     async def pull(self, store: ImageStore, reference: str, digest: str) -> Image:
         """Have exactly that image in the store, under the name if it says a tag. Raises Refused or Temporary."""
+        from images.registry import pull
+
         name = reference if "@" in reference else f"{reference}@{digest}"
         try:
             async with self._open() as shared:
@@ -42,14 +48,19 @@ class Outside:
         except errors.ImageError as error:
             raise _told(reference, error) from error
 
-    def _open(self) -> registries.Registries:
+    def _open(self) -> "registries.Registries":
+        from images.registry import config, credentials, registries
+
         return registries.Registries(config.load(self._settings), kept=credentials.DockerConfig(self._kept))
 
 
 def _told(reference: str, error: errors.ImageError) -> AgentError:
+    from images.registry import errors as of_registries
+
     text = f"image {reference}: {error}"
-    if isinstance(error, _PASSING):
+    if isinstance(error, of_registries.Unreachable | of_registries.Unavailable | errors.Busy | errors.StorageFailed):
         return Temporary(text, reason="RegistryUnavailable")
-    if isinstance(error, _FOR_PEOPLE):
+    if isinstance(error, of_registries.Unauthorized | of_registries.BadConfiguration):
+        # Somebody can put it right on the node, without touching the service.
         return Temporary(text, reason="RegistryRefuses")
     return Refused(text, reason="ImageMissing" if isinstance(error, errors.NotFound) else "ImageInvalid")

@@ -1,17 +1,21 @@
 """What images of registries mean, asked when a service that names them is applied.
 
-The rule: a registry that does not answer keeps nobody from applying; the nodes then ask it when they start.
+Two rules. A registry that does not answer keeps nobody from applying; the nodes then ask it when they start. And what
+speaks to registries is imported when the first one is asked: many clusters never do.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from images import errors
-from images.registry import config, pull, registries
+
+if TYPE_CHECKING:
+    from images.registry import registries
 
 PATIENCE_S = 5.0
 """How long an apply waits for all registries together."""
@@ -31,6 +35,8 @@ class Outside:
         found: dict[str, str] = {}
         if not images:
             return found
+        from images.registry import config, registries
+
         try:
             async with registries.Registries(config.load(self._settings)) as shared:
                 with contextlib.suppress(TimeoutError):
@@ -43,7 +49,11 @@ class Outside:
         return found
 
 
-async def _resolve(image: str, shared: registries.Registries, slots: asyncio.Semaphore, found: dict[str, str]) -> None:
+async def _resolve(
+    image: str, shared: "registries.Registries", slots: asyncio.Semaphore, found: dict[str, str]
+) -> None:
+    from images.registry import pull
+
     try:
         async with slots:
             found[image] = await pull.resolve(image, registries=shared)

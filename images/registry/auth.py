@@ -124,21 +124,27 @@ class Authorizer:
         except errors.Unauthorized as error:
             self._remembered = None
             if trust is realms.Trust.ANONYMOUS and await self._credentials():
-                raise errors.Unauthorized(self._hint(question.realm)) from error
+                raise await self._distrusted(question.realm) from error
             raise
 
     async def _judge(self, realm: str) -> realms.Trust:
-        registry = realms.origin(await self._http.base(self._host))
-        assert registry is not None, "a registry's base is an address of a server"
-        trust = realms.judge(realm, registry=registry, allowed=self._config.token_realms(self._host))
+        trust = realms.judge(realm, registry=await self._origin(), allowed=self._config.token_realms(self._host))
         if trust is realms.Trust.REFUSED or (self._given and trust is not realms.Trust.CREDENTIALS):
-            raise errors.Unauthorized(self._hint(realm))
+            raise await self._distrusted(realm)
         return trust
 
-    def _hint(self, realm: str) -> str:
+    async def _origin(self) -> realms.Origin:
+        found = realms.origin(await self._http.base(self._host))
+        assert found is not None, "a registry's base is an address of a server"
+        return found
+
+    async def _distrusted(self, realm: str) -> errors.Unauthorized:
+        """With the remedy, where there is one: nothing that is configured makes us leave TLS."""
         found = realms.origin(realm)
         where = f"at {found}" if found else f"at {realm!r:.100}, which is no address of a server"
-        remedy = f"; if that is right, name {found} in registries.yaml (registries.{self._host}.tokenRealms)"
-        return f"registry {self._host} sends us for a token to a service {where}, which is not its own" + (
-            remedy if found else ""
-        )
+        message = f"registry {self._host} sends us for a token to a service {where}, which is not its own"
+        allowed = frozenset({str(found)})
+        if realms.judge(realm, registry=await self._origin(), allowed=allowed) is not realms.Trust.CREDENTIALS:
+            return errors.Unauthorized(f"{message}; it is not asked: ask whoever runs the registry")
+        where = f"registries.{self._host}.tokenRealms"
+        return errors.Unauthorized(f"{message}; if that is right, name {found} in registries.yaml ({where})")

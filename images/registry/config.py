@@ -31,10 +31,12 @@ from typing import TYPE_CHECKING
 
 from images import errors as image_errors
 from images import reference
-from images.registry import retry, strict
+from images.registry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from images.registry import strict
 
 DEFAULT_PATH = Path("/etc/orch/registries.yaml")
 # The server behind Docker Hub's name; and token services that are known to be their registry's own.
@@ -127,6 +129,8 @@ def load(path: Path | None = None) -> Config:
     """Read the file; without a path the usual one, which may be missing. `BadConfiguration` names what is wrong."""
     if path is None and not DEFAULT_PATH.exists():
         return Config()
+    from images.registry import strict  # YAML, which most programs never need
+
     document = strict.read(path or DEFAULT_PATH)
     entries = {} if document is None else document.known(("registries", "limits"))
     registries = entries["registries"].entries() if "registries" in entries else {}

@@ -81,12 +81,12 @@ class _Pull:
         root = await self._root(ref)
         manifests = await self._manifests(root, all_platforms=all_platforms)
         await self._blobs([found for _, found in manifests])
-        chosen = next(digest for digest, _ in manifests)
-        image = await threads.run(self.store.resolve, chosen)
-        if self.wanted and not all_platforms and not self.wanted.runs(image.platform):
+        chosen = root if all_platforms else manifests[0][0]
+        image = await threads.run(self.store.resolve, chosen, platform=self.platform)
+        if self.wanted and not self.wanted.runs(image.platform):
             raise errors.NotFound(f"{ref} is no image for {self.wanted}; it is for {image.platform}")
         # A name that stands for an index is read for this machine, wherever it is read.
-        target = root if all_platforms or self.platform == manifest.host_platform() else chosen
+        target = root if self.platform == manifest.host_platform() else chosen
         named = ref.tagged if ref.tag is not None else None
         if named is not None and self.store.names().get(named) != target:
             await threads.run(self.store.tag, named, target)
@@ -117,15 +117,20 @@ class _Pull:
             if isinstance(document, manifest.Manifest):
                 found.append((digest, document))
                 continue
-            if depth == _MAX_INDEX_DEPTH or len(found) > _MAX_MANIFESTS:
+            entries = self._entries(document, digest, depth, all_platforms=all_platforms)
+            if depth == _MAX_INDEX_DEPTH or len(found) + len(todo) + len(entries) > _MAX_MANIFESTS:
                 raise errors.BadAnswer(f"index {root}: nested too deep, or more than {_MAX_MANIFESTS} images; name one")
-            for entry in self._chosen(document, digest, all_platforms=all_platforms):
+            for entry in entries:
                 await self._listed(entry)
                 todo.append((entry.digest, depth + 1))
         return found
 
-    def _chosen(self, index: Index, digest: str, *, all_platforms: bool) -> Iterable[Descriptor]:
-        return images_of(index) if all_platforms else (index.choose(self.platform, what=f"index {digest}"),)
+    def _entries(self, index: Index, digest: str, depth: int, *, all_platforms: bool) -> tuple[Descriptor, ...]:
+        if all_platforms and depth:
+            return images_of(index)
+        # The store gives a name only to what this machine can run, so that is settled before all of it is fetched.
+        ours = index.choose(self.platform, what=f"index {digest}")
+        return images_of(index) if all_platforms else (ours,)
 
     async def _document(self, digest: str) -> Manifest | Index:
         data = await threads.run(self.store.read_document, digest)

@@ -213,7 +213,7 @@ def telling(request: Request) -> Iterator[None]:
     except TimeoutError as error:  # before the connection's errors: aiohttp's timeouts are both
         raise errors.Unavailable(f"{request}: no answer in time; try again later") from error
     except aiohttp.ClientSSLError as error:
-        raise errors.Untrusted(f"{request.host}: {_tls_reason(error)}") from error
+        raise errors.Untrusted(f"registry {request.host}: {_tls_reason(error)}") from error
     except aiohttp.ClientConnectorError as error:
         reason = error.os_error.strerror or str(error.os_error)
         raise errors.Unreachable(f"{request}: {reason}; check the name, the port and the proxy") from error

@@ -8,6 +8,7 @@ rule: what the registry says about the place of an upload is believed for that u
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -213,8 +214,8 @@ class _Upload:
             self._watcher.step(self._entry.digest, "uploading", place, self._entry.size_bytes)
 
     def _read(self, offset: int, size: int) -> bytes:
-        self._file.seek(offset)
-        data = self._file.read(size)
+        # At a place, not from where the file stands: a sending that was cut may still be reading.
+        data = os.pread(self._file.fileno(), size, offset)
         assert data, "a stored blob has the size that its manifest says"
         return data
 

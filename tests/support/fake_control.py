@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 import grpc
 
 from controlplane.core import selectors
+from images import digest as digests
+from images import manifest
 from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
@@ -46,6 +48,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.actors: dict[str, str] = {}
         """By the call's name: who made the last one."""
         self.imported = b""
+        self.blobs: dict[str, bytes] = {}
+        """What was pushed, by digest."""
         self.starts: list[control.ExecStart] = []
         """How each exec began."""
         self._objects: dict[str, kinds.StoredObject] = {}
@@ -229,6 +233,39 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         )
         self.put(image)
         return control.ImportImageResponse(images=[image])
+
+    def MissingBlobs(self, request: control.MissingBlobsRequest, context: Any) -> control.MissingBlobsResponse:
+        self._enter("MissingBlobs", request, context)
+        self._only_leader(context)
+        missing = [control.MissingBlob(digest=one.digest) for one in request.blobs if one.digest not in self.blobs]
+        return control.MissingBlobsResponse(missing=missing)
+
+    def PushBlob(self, request: Iterator[control.PushBlobRequest], context: Any) -> control.PushBlobResponse:
+        self._enter("PushBlob", request, context)
+        self._only_leader(context)
+        start = next(request).start
+        content = b"".join(message.chunk for message in request)
+        if digests.of_bytes(content) != start.digest or len(content) != start.size:
+            error = control.Error(message=f"blob {start.digest}: the bytes have digest {digests.of_bytes(content)}")
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        self.blobs[start.digest] = content
+        return control.PushBlobResponse()
+
+    def PushImage(self, request: control.PushImageRequest, context: Any) -> control.PushImageResponse:
+        self._enter("PushImage", request, context)
+        self._only_leader(context)
+        found = manifest.parse_manifest(request.manifest, what="the manifest")
+        for entry in (found.config, *found.layers):
+            if entry.digest not in self.blobs:
+                _refuse(context, grpc.StatusCode.NOT_FOUND, control.Error(message=f"blob {entry.digest} is missing"))
+        status = pb.ImageStatus(
+            digest=digests.of_bytes(request.manifest),
+            size=sum(layer.size_bytes for layer in found.layers),
+            layers=len(found.layers),
+        )
+        image = pb.Image(meta=pb.Meta(name=request.name, created_at=NOW_MS), status=status)
+        self.put(image)
+        return control.PushImageResponse(image=image)
 
     def Version(self, request: control.VersionRequest, context: Any) -> control.VersionResponse:
         self._enter("Version", request, context)

@@ -104,3 +104,26 @@ async def test_a_head_without_a_digest_is_followed_by_a_get(door: Door) -> None:
 
         stub.fault = silent
         assert await pull.resolve(f"{stub.address}/web:1", registries=shared) == digest
+
+
+@pytest.mark.parametrize("all_platforms", [True, False])
+@bounded(30)
+async def test_an_index_without_an_image_for_this_machine_is_told_before_anything_is_fetched(
+    store: ImageStore,
+    door: Door,
+    all_platforms: bool,
+) -> None:
+    """Nothing in it, or another machine's."""
+    async with stubregistry.running() as stub, door() as shared:
+        filled(stub)
+        body = stub.documents["1"][1]
+        other = {"platform": {"os": "linux", "architecture": "s390x"}}
+        stub.put(makers.index_document(), manifest.OCI_INDEX, "empty")
+        stub.put(
+            makers.index_document(makers.descriptor(body, manifest.OCI_MANIFEST, **other)), manifest.OCI_INDEX, "s"
+        )
+        for tag, offer in (("empty", "offers nothing"), ("s", "offers linux/s390x")):
+            with pytest.raises(image_errors.NotFound, match=offer):
+                await pull.pull(store, f"{stub.address}/web:{tag}", registries=shared, all_platforms=all_platforms)
+        assert not [line for line in stub.lines() if "/blobs/" in line]
+    assert is_clean(store)

@@ -15,7 +15,7 @@ from images.image import Image
 from images.registry import config, credentials, errors, pull, push, registries
 from images.store import ImageStore
 from tests.integration.images.registries.support import ADA, basic, filled, is_clean, path_of
-from tests.support import registry, stubregistry
+from tests.support import registry, stubregistry, tunnel
 from tests.support.aio import bounded
 
 Door = Callable[..., registries.Registries]
@@ -180,3 +180,35 @@ async def test_what_a_redirect_leads_to_cannot_ask_for_a_login(
             await pull.pull(store, f"{stub.address}/web:1", registries=shared)
     assert not [entry for entry in (*stub.asked, *stranger.asked) if "Authorization" in entry.headers]
     assert not [entry for entry in stranger.asked if "/token" in entry.path]
+
+
+@bounded(30)
+async def test_a_proxy_sees_nothing_of_what_is_said_in_tls(
+    tmp_path: Path,
+    store: ImageStore,
+    door: Door,
+    kept: credentials.DockerConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HTTPS_PROXY is asked for a tunnel; the registry's certificate is checked through it, by the registry's name."""
+    pair = registry.certificate(tmp_path, "registry.invalid")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pair)
+    async with stubregistry.running(context=context) as stub, tunnel.running(stub.address) as proxy:
+        filled(stub)
+
+        async def let_in(_: web.Request) -> web.StreamResponse | None:
+            return None
+
+        stub.fault = basic(let_in)
+        monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
+        host = "registry.invalid:5000"
+        await kept.login(host, ADA)
+        async with door({host: config.Registry(ca=pair[0])}) as shared:
+            assert await pull.pull(store, f"{host}/web:1", registries=shared)
+        async with door() as shared:
+            with pytest.raises(errors.Untrusted, match="certificate is not trusted"):
+                await pull.resolve(f"{host}/web:1", registries=shared)
+    assert {line.partition(" HTTP")[0] for line in proxy.asked} == {f"CONNECT {host}"}
+    assert b"Basic" not in proxy.passed
+    assert len(proxy.passed) > 1000

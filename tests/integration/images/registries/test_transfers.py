@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from images import manifest
 from images.image import Image
 from images.registry import config, download, pull, push, registries
 from images.store import ImageStore
-from tests.integration.images.registries.support import Steps
+from tests.integration.images.registries.support import LAYER, Steps, filled, path_of
 from tests.support import cutting, registry, stubregistry
-from tests.support.aio import bounded
+from tests.support.aio import bounded, until
+from tests.unit.images import makers
 
 Door = Callable[..., registries.Registries]
 Load = Callable[..., Image]
@@ -197,3 +199,34 @@ async def test_what_a_mirror_begins_the_registry_ends(
     asked = [line for line in peer.requests()[before:] if image.layers[0].digest in line]
     assert [line.rpartition(" ")[2] for line in asked] == ["200", "206"]
     assert 200 * KIB < way.down < 400 * KIB
+
+
+@bounded(60)
+async def test_a_pull_that_is_killed_is_no_burden(tmp_path: Path, other: ImageStore, door: Door) -> None:
+    """Half of a layer was here: nothing is left of it, nothing is locked, and the next pull starts at once."""
+    halfway = asyncio.Event()
+    async with stubregistry.running() as stub, door() as shared:
+        wanted = filled(stub)
+
+        async def stall(request: web.Request) -> web.StreamResponse:
+            answer = web.StreamResponse()
+            answer.content_length = len(LAYER)
+            await answer.prepare(request)
+            await answer.write(LAYER[: len(LAYER) // 2])
+            halfway.set()
+            await asyncio.sleep(60)
+            return answer
+
+        stub.fault = path_of(makers.descriptor(LAYER, "")["digest"], answer=stall)
+        command = [sys.executable, "-c", PULL, str(other.root), f"{stub.address}/web:1"]
+        environment = {**os.environ, "DOCKER_CONFIG": str(tmp_path / "docker")}
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        await halfway.wait()
+        await until(lambda: any(item.stat().st_size for item in other.tmp.iterdir()), what="some bytes are written")
+        process.kill()
+        await process.wait()
+        stub.fault = None
+        store = ImageStore(other.root)
+        assert list(store.tmp.iterdir()) == []
+        assert (await pull.pull(store, f"{stub.address}/web:1", registries=shared)).digest == wanted
+    assert list((store.root / "locks").glob("blob-*")) == []
