@@ -232,6 +232,11 @@ class ImageStore:
             if self.has(digest)
         ]
 
+    def disk(self) -> collect.Disk:
+        """How full the file system below the store is, as far as the store may fill it."""
+        found = os.statvfs(self.root)
+        return collect.Disk(total_bytes=found.f_blocks * found.f_frsize, free_bytes=found.f_bavail * found.f_frsize)
+
     def prune(
         self,
         keep: Iterable[str] = (),
@@ -258,8 +263,8 @@ class ImageStore:
                 self._sweep(found, trash)
         return sweep.summary(found, going)
 
-    def forget(self, names_: Iterable[str], digests_: Iterable[str] = ()) -> sweep.Pruned:
-        """Remove these names, and of what they and the digests reach what nothing else needs; the rest stays.
+    def forget(self, names_: Iterable[str], digests_: Iterable[str] = (), *, keep: Iterable[str] = ()) -> sweep.Pruned:
+        """Remove these names, and of what they and the digests reach what no other name and no `keep` needs.
 
         `NotFound` when there is no such name, and then none is removed. Never call it inside `hold()`.
         """
@@ -268,7 +273,7 @@ class ImageStore:
             entries = self._names.read()
             going = [*digests_, *(entries[name].digest for name in wanted if name in entries)]
             self._names.drop_all(wanted)
-            roots = {entry.digest for entry in self._names.read().values()}
+            roots = {entry.digest for entry in self._names.read().values()} | set(keep)
             found = sweep.doomed(self._reach(roots), blobs=self._blobs, layers=self.layers, among=self._reach(going))
             self._sweep(found, trash)
         return sweep.summary(found, wanted)

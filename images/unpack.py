@@ -16,7 +16,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import blobs, compression, errors, scratch, sweep, syscalls, unpacker
+from images import blobs, compression, errors, progress, scratch, sweep, syscalls, unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 1800.0
 _MAX_WORKERS = 4  # more would only wait for the disk
 _DEFAULT_LIMITS = compression.Limits()
+_SILENT = progress.Silent()
 _ERRORS: dict[str, type[errors.ImageError]] = {
     kind.__name__: kind
     for kind in (
@@ -45,6 +46,7 @@ def unpack(
     *,
     limits: compression.Limits = _DEFAULT_LIMITS,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    watcher: progress.Progress = _SILENT,
 ) -> list[Path]:
     """Return the folders of the image's layers, bottom to top, unpacking those that are missing.
 
@@ -68,17 +70,22 @@ def stack(
     with store.hold():
         folders = [store.layer_path(chain_id) for chain_id in image.chain_ids]
         if not all(folder.exists() for folder in folders):
-            _unpack_missing(store, image, limits, timeout_s)
+            _unpack_missing(store, image, limits, timeout_s, watcher)
         return folders
 
 
-def _unpack_missing(store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float) -> None:
+def _unpack_missing(
+    store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float, watcher: progress.Progress
+) -> None:
     """All layers at once, as far as there are processors: they are independent of each other."""
     with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_WORKERS), thread_name_prefix="unpack") as pool:
-        jobs = [
-            pool.submit(_unpack_layer, store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
-            for layer, chain_id in zip(image.layers, image.chain_ids, strict=True)
-        ]
+
+        def unpacked(layer: Layer, chain_id: str) -> None:
+            watcher.step(layer.digest, "unpacking", 0, None)
+            _unpack_layer(store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
+            watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
+
+        jobs = [pool.submit(unpacked, *pair) for pair in zip(image.layers, image.chain_ids, strict=True)]
         try:
             for job in jobs:
                 job.result()

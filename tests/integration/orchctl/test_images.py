@@ -340,3 +340,19 @@ def test_what_an_image_says_of_itself_does_not_steer_the_terminal(run: Run, root
         assert result.code == 0, result.err
         assert "\x1b" not in result.out
         assert not any(line.lstrip().startswith("faked") for line in result.out.splitlines()), arguments
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_a_compressed_archive_leaves_the_store_as_it_was(
+    run: Run, web: str, root: Path, tmp_path: Path, form: str
+) -> None:
+    before = sorted(path.name for path in (root / "blobs" / "sha256").iterdir())
+    target = tmp_path / "saved.tar"
+    assert run("save", web, "--compress", form, "--format", "oci-archive", "-o", str(target)).code == 0
+    assert sorted(path.name for path in (root / "blobs" / "sha256").iterdir()) == before
+    other = str(tmp_path / "other")
+    assert run("load", str(target), "--store", other).code == 0
+    ours, theirs = (json.loads(run("inspect", "web:1", "-o", "json", *more).out) for more in ((), ("--store", other)))
+    assert theirs["id"] == ours["id"]
+    assert all(layer["mediaType"].endswith(f"+{form}") for layer in theirs["layers"])
+    assert [layer["diffId"] for layer in theirs["layers"]] == [layer["diffId"] for layer in ours["layers"]]

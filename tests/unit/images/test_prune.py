@@ -151,3 +151,17 @@ def test_a_name_comes_before_figures(store: ImageStore) -> None:
 def test_what_is_not_there_is_not_found(store: ImageStore, text: str) -> None:
     with pytest.raises(errors.NotFound):
         lookup.find(store, text)
+
+
+def test_a_full_disk_makes_room_by_marks(store: ImageStore) -> None:
+    """What an agent does: how much is too much, then who goes, then the sweep."""
+    old, new = build(store, "old", "old"), build(store, "new", "new")
+    used(store, old, 1000)
+    disk = store.disk()
+    assert 0 < disk.free_bytes <= disk.total_bytes
+    full = collect.Disk(total_bytes=disk.total_bytes, free_bytes=0)
+    excess = collect.excess_bytes(full, collect.Marks())
+    assert excess > disk.total_bytes // 5
+    swept = store.prune(forget=collect.least_recently_used(1, spare_since_s=2000))
+    assert swept.names == ("docker.io/library/old:latest",)
+    assert store.resolve("new").digest == new.digest
