@@ -56,7 +56,7 @@ def unpack(
     """
     with store.hold():
         store.touch(image.digest)
-        return stack(store, image, limits=limits, timeout_s=timeout_s)
+        return stack(store, image, limits=limits, timeout_s=timeout_s, watcher=watcher)
 
 
 def stack(
@@ -65,6 +65,7 @@ def stack(
     *,
     limits: compression.Limits = _DEFAULT_LIMITS,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    watcher: progress.Progress = _SILENT,
 ) -> list[Path]:
     """The same for layers of which no manifest is stored yet: those of an image that is being built."""
     with store.hold():

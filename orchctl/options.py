@@ -109,6 +109,17 @@ def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[
     return _store(run)
 
 
+def with_store_path(function: Callable[Concatenate[Path, P], R]) -> Callable[P, R]:
+    """Adds `--store`, and hands the function its folder: for verbs that may not need a store."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        path: Path = click.get_current_context().meta[STORE]
+        return function(path, *args, **kwargs)
+
+    return _store(run)
+
+
 def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
     context.meta[STORE] = value
 
@@ -156,4 +167,11 @@ timeout = click.option(
 detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")
 platform = click.option(
     "--platform", default="", metavar="OS/ARCH", help="Which one, of an image for several.  [default: this machine's]"
+)
+registries = click.option(
+    "--registries",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="ORCH_REGISTRIES",
+    metavar="FILE",
+    help="What is known about registries.  [default: /etc/orch/registries.yaml; env: ORCH_REGISTRIES]",
 )

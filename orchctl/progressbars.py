@@ -15,7 +15,7 @@ from orchctl import terminal
 
 REDRAW_S = 0.1
 BAR_SIGNS = 24
-FINAL = frozenset({"done", "exists", "failed"})
+FINAL = frozenset({"done", "exists", "failed", "mounted"})
 """Words after which nothing more is expected of a layer."""
 
 

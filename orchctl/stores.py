@@ -38,7 +38,8 @@ def told() -> Iterator[None]:
     except image_errors.InvalidReference as error:
         raise errors.InvalidInput(str(error)) from error
     except image_errors.ImageError as error:
-        raise errors.OrchctlError(str(error), hint=_hint(error)) from error
+        notes = getattr(error, "__notes__", ())  # such as what the mirrors of a registry said
+        raise errors.OrchctlError(str(error), hint=_hint(error), details=notes) from error
 
 
 def _hint(error: Exception) -> str:

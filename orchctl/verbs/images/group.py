@@ -19,7 +19,10 @@ VERBS: Mapping[str, Verb] = {
     "save": Verb(module="images.save", summary="Write images to an archive."),
     "export": Verb(module="images.export", summary="Write the root file system of an image as a tar."),
     "diff": Verb(module="images.diff", summary="Show what is different between two images."),
-    "push": Verb(module="images.push", summary="Send an image to where it will run."),
+    "pull": Verb(module="images.pull", summary="Fetch images from registries."),
+    "push": Verb(module="images.push", summary="Send an image to where it will run, or to a registry."),
+    "login": Verb(module="images.login", summary="Keep a user and password for a registry."),
+    "logout": Verb(module="images.logout", summary="Forget a user and password."),
 }
 
 
@@ -33,6 +36,7 @@ def command() -> None:
     \b
     Examples:
       docker save hello | orchctl image load
+      orchctl image pull docker.io/library/busybox:1.36
       orchctl image ls
       orchctl image save hello:1 -o hello.tar
       docker save hello | orchctl image push --archive -
