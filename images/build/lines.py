@@ -133,7 +133,6 @@ def _continued(reader: _Reader, start: str, escape: str) -> str:
         line, goes_on = _continuation(line, escape)
         parts.append(line)
         line = _next_inside(reader, first) if goes_on else ""
-        goes_on = goes_on and not (reader.at_end and not line)
     return "".join(parts)
 
 

@@ -180,6 +180,7 @@ def test_names_that_are_no_utf8_are_matched_as_the_file_system_gives_them() -> N
         ("!a/b\na", "a", False),
         ("*\n!a", "b", False),
         ("a", "b", True),
+        ("a\na/b", "a", False),
     ],
 )
 def test_folders_are_looked_into_only_where_something_may_be(text: str, folder: str, *, expected: bool) -> None:
