@@ -13,6 +13,7 @@ from orchctl import progressbars, stores
 
 if TYPE_CHECKING:
     from images.image import Image
+    from images.manifest import Platform
     from images.registry.registries import Registries
     from images.store import ImageStore
 
@@ -42,6 +43,13 @@ def pull(
         )
 
 
+def fetch(store: "ImageStore", name: str, platform: "Platform", *, path: Path | None = None) -> None:
+    """The same for a build, which shows by itself how far it is, and tells of errors in its own words."""
+    from images.registry import pull as pulling
+
+    _open(lambda shared: pulling.pull(store, name, registries=shared, platform=platform), path)
+
+
 def push(store: "ImageStore", name: str, *, platform: str = "", path: Path | None = None) -> str:
     """Send the image to the registry that its name says; the digest that it has there."""
     from images.registry import push as pushing
@@ -68,6 +76,11 @@ def logout(host: str) -> bool:
 
 
 def _run(work: "Callable[[Registries], Awaitable[T]]", path: Path | None, *, configured: bool = True) -> T:
+    with stores.told():
+        return _open(work, path, configured=configured)
+
+
+def _open(work: "Callable[[Registries], Awaitable[T]]", path: Path | None, *, configured: bool = True) -> T:
     from images.registry import config
     from images.registry import registries as doors
 
@@ -76,5 +89,4 @@ def _run(work: "Callable[[Registries], Awaitable[T]]", path: Path | None, *, con
         async with doors.Registries(settings) as shared:
             return await work(shared)
 
-    with stores.told():
-        return asyncio.run(run())
+    return asyncio.run(run())

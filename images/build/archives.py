@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _XZ, _BZIP2 = b"\xfd7zXZ\x00", b"BZh"
 _MAX_XZ_BYTES = 256 << 20  # what a dictionary may take in memory
 _LIMITS = compression.Limits()
+_SECOND_NS = 1_000_000_000
 _FILE_LIKE = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK}
 _TROUBLE = (errors.ImageError, lzma.LZMAError, OSError, EOFError)
 
@@ -130,7 +131,7 @@ class _Unpacker:
             mode=entry.mode,
             uid=entry.uid if owner is None else owner.uid,
             gid=entry.gid if owner is None else owner.gid,
-            mtime_ns=entry.mtime_ns,
+            mtime_s=entry.mtime_ns // _SECOND_NS,
             xattrs=kept,
         )
 

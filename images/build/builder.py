@@ -53,6 +53,8 @@ def build(
     `area` is a folder for the state of running containers, best on a tmpfs. `pull` brings an image that the store does
     not hold into it. Raises `InvalidDockerfile`, `BuildFailed`, and the other errors of images, each with its place.
     """
+    if os.geteuid() != 0:
+        raise errors.StorageFailed("building images needs root: file trees are mounted and files get owners; use sudo")
     for name in names:
         reference.parse(name)
     file = dockerfile.parse(context.dockerfile, name=context.name)

@@ -115,9 +115,7 @@ class Containers:
                     output(data)
             return self._exit_code(name)
         finally:
-            client.delete(self._root, name, force=True)
-            with self._lock:
-                self._running.discard(name)
+            self._remove(name)
 
     def stop(self) -> None:
         """End every command; nothing is started any more."""
@@ -153,6 +151,14 @@ class Containers:
             self._running.add(name)
             return name
 
+    def _remove(self, name: str) -> None:
+        with self._lock:
+            self._running.discard(name)
+        try:
+            client.delete(self._root, name, force=True)
+        except runtime_errors.ContainerError as error:
+            raise errors.StorageFailed(f"what is left of the command cannot be removed: {error.message}") from error
+
     def _exit_code(self, name: str) -> int:
         with contextlib.suppress(runtime_errors.ContainerError), client.adopt(self._root, name) as monitor:
             return monitor.wait().exit_code
@@ -175,7 +181,9 @@ class Containers:
 
     def _start(self) -> None:
         with self._lock:
-            if self._launcher is None and not self._stopped:
+            if self._launcher is None:
+                if self._stopped:
+                    raise Stopped("the build was stopped")
                 self._start_processes()
 
     def _start_processes(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from images.build.sources import Entry, Picked
 
 _FOLDER_MODE = 0o755
+_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Fetched:
 
     path: Path
     name: str
-    mtime_ns: int | None = None
+    mtime_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ class _Copier:
     def _fetched(self, source: Fetched) -> None:
         fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._writer.file(self._place(source.name), fd, self._looks(0o600, (0, 0), source.mtime_ns))
+            self._writer.file(self._place(source.name), fd, self._looks(0o600, (0, 0), source.mtime_s))
         finally:
             os.close(fd)
 
@@ -156,7 +157,7 @@ class _Copier:
 
     def _entry(self, entry: Entry, path: str) -> None:
         found = entry.found
-        looks = self._looks(entry.mode, entry.owner, found.st_mtime_ns)
+        looks = self._looks(entry.mode, entry.owner, found.st_mtime_ns // _SECOND_NS)
         match stat.S_IFMT(found.st_mode):
             case stat.S_IFDIR:
                 self._folder(entry, path, looks)
@@ -191,10 +192,10 @@ class _Copier:
         finally:
             os.close(fd)
 
-    def _looks(self, mode: int, owner: tuple[int, int], mtime_ns: int | None) -> Looks:
+    def _looks(self, mode: int, owner: tuple[int, int], mtime_s: int | None) -> Looks:
         wanted = self._order.owner
         uid, gid = (wanted.uid, wanted.gid) if wanted is not None else owner
-        return Looks(mode=self._mode(mode, is_folder=False), uid=uid, gid=gid, mtime_ns=mtime_ns)
+        return Looks(mode=self._mode(mode, is_folder=False), uid=uid, gid=gid, mtime_s=mtime_s)
 
     def _mode(self, mode: int, *, is_folder: bool) -> int:
         return quantities.mode(self._order.mode).of(mode, is_folder=is_folder) if self._order.mode else mode
@@ -206,11 +207,11 @@ class _Copier:
 
 
 def _with_xattrs(looks: Looks, xattrs: dict[str, bytes]) -> Looks:
-    return Looks(mode=looks.mode, uid=looks.uid, gid=looks.gid, mtime_ns=looks.mtime_ns, xattrs=xattrs)
+    return Looks(mode=looks.mode, uid=looks.uid, gid=looks.gid, mtime_s=looks.mtime_s, xattrs=xattrs)
 
 
 def _with_mode(looks: Looks, mode: int) -> Looks:
-    return Looks(mode=mode, uid=looks.uid, gid=looks.gid, mtime_ns=looks.mtime_ns, xattrs=looks.xattrs)
+    return Looks(mode=mode, uid=looks.uid, gid=looks.gid, mtime_s=looks.mtime_s, xattrs=looks.xattrs)
 
 
 def fingerprint(order: Order) -> Sequence[str]:

@@ -25,7 +25,6 @@ _TIMEOUT_S = 600.0
 _CONNECT_S = 30.0
 _MAX_REDIRECTS = 5
 _CHUNK_BYTES = 1 << 18
-_NS_PER_S = 1_000_000_000
 
 
 def is_address(source: str) -> bool:
@@ -55,10 +54,10 @@ def fetch(address: str, folder: Path, *, checksum: str, needs_name: bool) -> Fet
     name = file_name(address, needed=needs_name)
     expected = check_sum(checksum) if checksum else ""
     path = folder / "fetched"
-    mtime_ns, digest = asyncio.run(_fetch(address, path))
+    mtime_s, digest = asyncio.run(_fetch(address, path))
     if expected and digest != expected:
         raise errors.DigestMismatch(f"{address:.200}: the bytes have digest sha256:{digest}, not that of --checksum")
-    return Fetched(path=path, name=name, mtime_ns=mtime_ns)
+    return Fetched(path=path, name=name, mtime_s=mtime_s)
 
 
 async def _fetch(address: str, path: Path) -> tuple[int | None, str]:
@@ -93,6 +92,6 @@ async def _write(content: aiohttp.StreamReader, path: Path, address: str) -> str
 
 def _time(text: str) -> int | None:
     try:
-        return int(email.utils.parsedate_to_datetime(text).timestamp()) * _NS_PER_S
+        return int(email.utils.parsedate_to_datetime(text).timestamp())
     except (ValueError, TypeError):
         return None

@@ -28,12 +28,12 @@ _NO_XATTRS: Mapping[str, bytes] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looks:
-    """What a file is like beside its content. Without a time it has that of the moment."""
+    """What a file is like beside its content. Without a time it has that of the moment; layers know whole seconds."""
 
     mode: int
     uid: int = 0
     gid: int = 0
-    mtime_ns: int | None = None
+    mtime_s: int | None = None
     xattrs: Mapping[str, bytes] = field(default_factory=lambda: _NO_XATTRS)
 
 
@@ -50,7 +50,7 @@ class TreeWriter:
         for path in sorted(self._times, key=lambda path: path.count("/"), reverse=True):
             fd = self._open_folder(path)
             with descriptors.closing(fd):
-                os.utime(fd, ns=(self._times[path], self._times[path]))
+                os.utime(fd, (self._times[path], self._times[path]))
         self._times.clear()
 
     # What can be made -------------------------------------------------------------------------------------------------
@@ -84,28 +84,22 @@ class TreeWriter:
 
     def file(self, path: str, content: Iterable[memoryview | bytes] | int, looks: Looks) -> None:
         """A regular file: its bytes, or an open file to copy from."""
-        parent, name = self._make_room(path)
-        with descriptors.closing(parent):
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-            with descriptors.closing(fd):
-                if isinstance(content, int):
-                    copy_content(content, fd)
-                else:
-                    for data in content:
-                        streams.write_all(fd, data)
-                self._describe(fd, looks)
+        with descriptors.closing(self._new_file(path)) as fd:
+            if isinstance(content, int):
+                copy_content(content, fd)
+            else:
+                for data in content:
+                    streams.write_all(fd, data)
+            self._describe(fd, looks)
 
     def pieces(self, path: str, pieces: Iterable[tuple[int, bytes]], size_bytes: int, looks: Looks) -> None:
         """A regular file whose content comes in pieces with gaps."""
-        parent, name = self._make_room(path)
-        with descriptors.closing(parent):
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-            with descriptors.closing(fd):
-                for offset, data in pieces:
-                    os.lseek(fd, offset, os.SEEK_SET)
-                    streams.write_all(fd, data)
-                os.ftruncate(fd, size_bytes)
-                self._describe(fd, looks)
+        with descriptors.closing(self._new_file(path)) as fd:
+            for offset, data in pieces:
+                os.lseek(fd, offset, os.SEEK_SET)
+                streams.write_all(fd, data)
+            os.ftruncate(fd, size_bytes)
+            self._describe(fd, looks)
 
     def link(self, path: str, target: str, looks: Looks) -> None:
         """A symbolic link, whose mode means nothing."""
@@ -172,14 +166,23 @@ class TreeWriter:
         fd = self._open_folder(path)
         with descriptors.closing(fd):
             self._describe(fd, looks)
-        if looks.mtime_ns is not None:
-            self._times[path] = looks.mtime_ns
+        if looks.mtime_s is not None:
+            self._times[path] = looks.mtime_s
 
     def _parent(self, path: str) -> tuple[int, str]:
         above, _, name = path.strip("/").rpartition("/")
         if name in {"", ".", ".."}:
             raise self.refuse(path, "is no name for a file")
         return self._open_folder(above), name
+
+    def _new_file(self, path: str) -> int:
+        """Mostly nothing is in the way, so that is tried first."""
+        parent, name = self._parent(path)
+        with descriptors.closing(parent), contextlib.suppress(FileExistsError):
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        parent, name = self._make_room(path)
+        with descriptors.closing(parent):
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
 
     def _make_room(self, path: str) -> tuple[int, str]:
         parent, name = self._parent(path)
@@ -198,13 +201,13 @@ class TreeWriter:
         os.fchmod(fd, looks.mode)
         for key, value in looks.xattrs.items():
             os.setxattr(fd, key, value)
-        if looks.mtime_ns is not None:
-            os.utime(fd, ns=(looks.mtime_ns, looks.mtime_ns))
+        if looks.mtime_s is not None:
+            os.utime(fd, (looks.mtime_s, looks.mtime_s))
 
     def _describe_name(self, parent: int, name: str, looks: Looks) -> None:
         os.chown(name, looks.uid, looks.gid, dir_fd=parent, follow_symlinks=False)
-        if looks.mtime_ns is not None:
-            os.utime(name, ns=(looks.mtime_ns, looks.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        if looks.mtime_s is not None:
+            os.utime(name, (looks.mtime_s, looks.mtime_s), dir_fd=parent, follow_symlinks=False)
 
 
 def copy_content(source: int, target: int) -> None:

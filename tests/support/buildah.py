@@ -69,7 +69,6 @@ class Buildah:
             os.close(top)
         config = base64.b64encode(f"sha256:{image_id}".encode()).decode()
         text = (self.folder / "root/vfs-images" / image_id / f"={config}").read_text()
-        self._run("buildah", *self.options, "rmi", "--force", image_id)
         return Outcome(tree=tree, document=json.loads(text))
 
     def _run(self, *command: str) -> str:

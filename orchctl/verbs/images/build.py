@@ -1,5 +1,6 @@
 """`orchctl image build`: an image from a Dockerfile, on this machine."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ _MAX_SECRET_BYTES = 1 << 20
     "--iidfile", type=click.Path(dir_okay=False, path_type=Path), help="Write the image's digest to this file."
 )
 @click.option("--state", type=click.Path(file_okay=False, path_type=Path), default=STATE, hidden=True)
+@options.registries
 @options.with_store
 def command(
     store: "ImageStore",
@@ -60,11 +62,12 @@ def command(
     quiet: bool,
     iidfile: Path | None,
     state: Path,
+    registries: Path | None,
 ) -> None:
     """Build an image from a Dockerfile and the files of CONTEXT, a folder; - is a tar from standard input.
 
-    Commands of RUN run in this project's own runtime, as any container does; they use this machine's network unless
-    told otherwise. Steps whose result is known are not carried out again.
+    Base images that are not here are pulled. Commands of RUN run in this project's own runtime, as any container does;
+    they use this machine's network unless told otherwise. Steps whose result is known are not carried out again.
 
     \b
     Examples:
@@ -75,6 +78,7 @@ def command(
     """
     from images import manifest
     from images.build import builder, workshop
+    from orchctl import registering
 
     if ssh:
         raise errors.InvalidInput("--ssh is not supported", hint="fetch beforehand, or give a key with --secret")
@@ -91,7 +95,8 @@ def command(
         _failures_told(quiet=quiet),
         buildview.shown(quiet=quiet) as watcher,
     ):
-        image = builder.build(store, opened, wanted, area=state, names=tags, watcher=watcher)
+        pull = functools.partial(registering.fetch, store, path=registries)
+        image = builder.build(store, opened, wanted, area=state, names=tags, watcher=watcher, pull=pull)
     if iidfile is not None:
         iidfile.write_text(image.digest)
     if quiet:

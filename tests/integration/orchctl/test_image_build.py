@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import building, orchctl
+from tests.support import building, orchctl, registry
 from tests.support.orchctl import Result
 
 pytestmark = pytest.mark.root
@@ -106,6 +106,29 @@ def test_secrets_come_from_files_and_variables(
     assert done.code == 0, done.err
     expected = subprocess.run(["sha256sum"], input=b"one two", capture_output=True, check=True).stdout.decode()
     assert bench.read(bench.store.resolve("s"), "/sum") == expected
+
+
+def test_base_images_are_pulled(build: Build, environ: dict[str, str], bench: building.Bench, tmp_path: Path) -> None:
+    """From a registry, once; what it does not have is told with the place."""
+    with registry.running(tmp_path / "registry") as server:
+        name = f"{server.address}/team/base:1"
+        bench.store.tag(name, bench.store.resolve(building.BASE).digest)
+        assert orchctl.run(environ, "image", "push", name).code == 0
+        bench.store.untag(name)
+        bench.store.untag(building.BASE)
+        bench.store.prune()
+        context = bench.context({"Dockerfile": f"FROM {name}\nRUN id > /id\n"})
+        done = build("-t", "web", context)
+        assert done.code == 0, done.err
+        assert bench.read(bench.store.resolve("web"), "/id").startswith("uid=0(root)")
+        asked = len(server.requests())
+        assert build("-t", "web", context).err.count("CACHED") == 1
+        assert len(server.requests()) == asked
+        (context / "Dockerfile").write_text(f"FROM {server.address}/team/none\n")
+        missing = build(context)
+    assert missing.code == 1
+    assert "orchctl: Dockerfile:1: FROM: " in missing.err
+    assert "team/none" in missing.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

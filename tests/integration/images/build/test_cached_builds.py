@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent import futures
 from typing import TYPE_CHECKING
 
 import pytest
 
-from images.build import cache
+from images.build import builder, cache, context, workshop
 from images.store import ImageStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from images.image import Image
     from tests.support.building import Bench
 
 pytestmark = pytest.mark.root
@@ -163,3 +167,23 @@ def test_stages_that_the_target_does_not_need_are_not_built(bench: Bench) -> Non
     image = bench.build(text)
     assert bench.last.made == ["RUN touch /a", "RUN touch /c"]
     assert {"a", "c"} <= bench.tree(image).keys()
+
+
+def test_builds_at_the_same_time_do_not_disturb_each_other(bench: Bench) -> None:
+    """CVE-2024-11218 was such a race. Equal steps may be carried out twice; what comes out is one of them."""
+    mount = "--mount=type=cache,id=x,target=/c"
+    text = f"{FROM}RUN {mount} echo $$ >> /c/log && mkdir -p /a/b && touch /a/b/c\nRUN rm -r /a/b\n"
+    contexts = [bench.context({"Dockerfile": f"{text}LABEL number={number}\n"}) for number in range(4)]
+
+    def build(folder: Path) -> Image:
+        with context.folder(folder) as found:
+            return builder.build(bench.store, found, workshop.Options(), area=bench.area)
+
+    with futures.ThreadPoolExecutor(len(contexts)) as pool:
+        images = list(pool.map(build, contexts))
+    trees = [bench.tree(image) for image in images]
+    assert all(tree.keys() == trees[0].keys() for tree in trees)
+    assert "a" in trees[0]
+    assert "a/b" not in trees[0]
+    assert not list(bench.store.tmp.iterdir())
+    assert not list(bench.area.iterdir())
