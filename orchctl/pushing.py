@@ -57,20 +57,32 @@ class _Push:
         self._manifest = store.read_document(image.digest)
 
     def run(self, server: str) -> pb.Image:
+        """Until the cluster has it. What passes, such as a leader that is lost, is waited for."""
         attempts, lacked = 0, sum(self._sizes.values()) + 1
         while True:
-            with client.connect(client.leader_of(server), impatient=False) as stub:
-                try:
-                    return self._once(stub)
-                except grpc.RpcError as error:
-                    if error.code() not in _PASSING and not _is_blob_gone(error):
-                        raise
-                    lacks = self._lacks(stub)
-                    attempts = 1 if lacks < lacked else attempts + 1
-                    lacked = lacks
-                    if attempts >= ATTEMPTS:
-                        raise
+            try:
+                leader = client.leader_of(server)
+            except errors.Unreachable:
+                if not 0 < attempts < ATTEMPTS:
+                    raise
+                attempts += 1
+            else:
+                done, lacks = self._attempt(leader, is_last=attempts + 1 >= ATTEMPTS)
+                if done is not None:
+                    return done
+                attempts = 1 if lacks < lacked else attempts + 1
+                lacked = min(lacked, lacks)
             time.sleep(FIRST_WAIT_S * 2 ** (attempts - 1))
+
+    def _attempt(self, leader: str, *, is_last: bool) -> tuple[pb.Image | None, int]:
+        """The image, or None and the bytes that the cluster still lacks."""
+        with client.connect(leader, impatient=False) as stub:
+            try:
+                return self._once(stub), 0
+            except grpc.RpcError as error:
+                if is_last or (error.code() not in _PASSING and not _is_blob_gone(error)):
+                    raise
+                return None, self._lacks(stub)
 
     def _once(self, stub: "ControlStub") -> pb.Image:
         """All that is missing, then the name."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,33 @@ def test_the_next_leader_gives_a_fresh_node_what_the_killed_one_took_in(
             leader.kill()
             other.wait_until_it_leads()
             assert asyncio.run(_prepared(other.address, tmp_path / "node")) == digest
+
+
+def test_a_push_outlives_its_leader(store: etcd.EtcdProcess, tmp_path: Path, mine: ImageStore) -> None:
+    """It is killed in the middle; the next one takes the image in."""
+    digest = build(mine, "moving:1", 96 * MIB)
+    layer = mine.resolve(digest).layers[0].digest.removeprefix("sha256:")
+    with control_process.instance("c", store.endpoint, tmp_path / "c") as leader:
+        leader.wait_until_it_leads()
+        with control_process.instance("d", store.endpoint, tmp_path / "d") as other:
+            until(lambda: _answers(other.address), what="the other one serves")
+            environ = {**orchctl.environment(tmp_path, other.address), "ORCH_IMAGE_STORE": str(mine.root)}
+            pushing = subprocess.Popen(
+                orchctl.command("image", "push", "moving:1"), env=environ, stderr=subprocess.PIPE, text=True
+            )
+            part = leader.images / "parts" / layer
+            until(lambda: part.exists() and part.stat().st_size > 4 * MIB, what="some of it has come")
+            leader.kill()
+            _, said = pushing.communicate(timeout=60)
+            assert pushing.returncode == 0, said
+            assert ImageStore(other.images).missing(digest) == ()
+
+
+def _answers(address: str) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        host, _, port = address.partition(":")
+        return probe.connect_ex((host, int(port))) == 0
 
 
 async def _prepared(address: str, folder: Path) -> str:
