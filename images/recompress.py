@@ -63,4 +63,5 @@ def _layer(
                     f"{what}: its content has digest {meter.digest}, the image's config says {layer.diff_id}; "
                     f"fetch it again"
                 )
+    watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
     return Descriptor(media_type=manifest.layer_type(kind), digest=made.digest, size_bytes=made.size_bytes)

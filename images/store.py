@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from images import (
@@ -36,6 +35,7 @@ from images import (
     names,
     reference,
     scratch,
+    stored_documents,
     sweep,
 )
 from images import digest as digests
@@ -47,16 +47,6 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT_S = 30.0
 # A person's prune waits this long for imports and pulls in progress; they may take minutes.
 _PRUNE_TIMEOUT_S = 60.0
-_MAX_INDEX_DEPTH = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """A manifest and its config, read and checked against each other."""
-
-    digest: str
-    manifest: manifest.Manifest
-    config: image.ConfigDocument
 
 
 class ImageStore:
@@ -73,6 +63,7 @@ class ImageStore:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.sweep(self.tmp)
         self._check_layout()
+        self._documents = stored_documents.StoredDocuments(has=self.has, read=self.read_document)
         self._names = names.Names(self.root / layout.INDEX, lock=self._locks / "names", area=self.tmp)
 
     def _check_layout(self) -> None:
@@ -136,7 +127,7 @@ class ImageStore:
         or a document is missing; layers may be missing, see `missing`.
         """
         found = self._digest_of(name_or_digest)
-        return self._image(found, platform or manifest.host_platform(), self._names.read())
+        return self._documents.image(found, platform or manifest.host_platform(), self._names.read())
 
     def missing(
         self, manifest_digest: str, *, platform: manifest.Platform | None = None
@@ -146,17 +137,7 @@ class ImageStore:
         A missing blob is announced with its size, as `writer` wants it. For an index: the manifest for the platform,
         and once that is here, what that lacks. `NotFound` when the document itself is not stored.
         """
-        digest = manifest_digest
-        for _ in range(_MAX_INDEX_DEPTH):
-            found = self._load(digest)
-            if isinstance(found, manifest.Manifest):
-                wanted = {entry.digest: entry for entry in (found.config, *found.layers)}
-                return tuple(entry for entry in wanted.values() if not self.has(entry.digest))
-            entry = found.choose(platform or manifest.host_platform(), what=f"index {digest}")
-            if not self.has(entry.digest):
-                return (entry,)
-            digest = entry.digest
-        raise _too_deep(manifest_digest)
+        return self._documents.missing(manifest_digest, platform or manifest.host_platform())
 
     def tag(self, name: str, digest: str) -> image.Image:
         """Give a complete image a name, taking the name from whatever had it."""
@@ -186,11 +167,19 @@ class ImageStore:
         return {name: entry.digest for name, entry in self._names.read().items()}
 
     def list(self) -> tuple[image.Image, ...]:
-        """All named images, by name; one with several names stands once."""
-        entries = self._names.read()
-        platform = manifest.host_platform()
-        digests_by_name = {entries[name].digest: None for name in sorted(entries)}
-        return tuple(self._image(digest, platform, entries) for digest in digests_by_name)
+        """All named images, by name; one with several names stands once. What cannot be read is told by `broken`."""
+        return tuple(
+            found for found in self._documents.readable(self._names.read()).values() if isinstance(found, image.Image)
+        )
+
+    def broken(self) -> Mapping[str, errors.ImageError]:
+        """Names whose image cannot be read, because a document is missing or damaged, each with the reason."""
+        unreadable = {
+            digest: why
+            for digest, why in self._documents.readable(self._names.read()).items()
+            if isinstance(why, errors.ImageError)
+        }
+        return {name: unreadable[digest] for name, digest in sorted(self.names().items()) if digest in unreadable}
 
     # Layers and collection --------------------------------------------------------------------------------------------
 
@@ -297,7 +286,7 @@ class ImageStore:
         scratch.sweep(self.tmp)
 
     def _reach(self, roots: Iterable[str], keep_layers: Iterable[str] = ()) -> sweep.Reached:
-        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
+        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._documents.config_of, has=self.has)
 
     def _used_at_s(self, digest: str) -> float:
         """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
@@ -338,46 +327,9 @@ class ImageStore:
             raise errors.NotFound(f"image {ref} is not in {self.root}; import it (orchctl image import) or fetch it")
         return entry.digest
 
-    def _image(
-        self, digest: str, platform: manifest.Platform, entries: Mapping[str, manifest.Descriptor]
-    ) -> image.Image:
-        parts = self._parts(digest, platform)
-        layers = zip(parts.manifest.layers, parts.config.diff_ids, strict=True)
-        return image.Image(
-            names=tuple(sorted(name for name, entry in entries.items() if entry.digest in {digest, parts.digest})),
-            digest=parts.digest,
-            config_digest=parts.manifest.config.digest,
-            platform=parts.config.platform,
-            config=parts.config.config,
-            layers=tuple(image.layer(entry, diff_id) for entry, diff_id in layers),
-            history=parts.config.history,
-        )
-
     def _load(self, digest: str) -> manifest.Manifest | manifest.Index:
-        return manifest.parse(self.read_document(digest), what=f"manifest {digest}")
-
-    def _config_of(self, found: manifest.Manifest) -> image.ConfigDocument:
-        digest = found.config.digest
-        config = image.parse_config(self.read_document(digest), what=f"config {digest}")
-        if len(config.diff_ids) != len(found.layers):
-            counts = f"{len(found.layers)} layers in the manifest, {len(config.diff_ids)} diff ids in the config"
-            raise errors.InvalidImage(f"config {digest}: rootfs.diff_ids: {counts}; build or fetch the image again")
-        return config
-
-    def _parts(self, digest: str, platform: manifest.Platform) -> _Parts:
-        for _ in range(_MAX_INDEX_DEPTH):
-            found = self._load(digest)
-            if isinstance(found, manifest.Manifest):
-                return _Parts(digest=digest, manifest=found, config=self._config_of(found))
-            digest = found.choose(platform, what=f"index {digest}").digest
-        raise _too_deep(digest)
+        return self._documents.load(digest)
 
     def _describe(self, digest: str) -> manifest.Descriptor:
         media_type = self._load(digest).media_type
         return manifest.Descriptor(media_type=media_type, digest=digest, size_bytes=self.size_bytes(digest))
-
-
-def _too_deep(digest: str) -> errors.LimitExceeded:
-    return errors.LimitExceeded(
-        f"index {digest}: indexes nested deeper than {_MAX_INDEX_DEPTH}; name one of its images"
-    )

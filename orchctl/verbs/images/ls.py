@@ -21,6 +21,8 @@ def command(store: "ImageStore", form: str | None) -> None:
     """
     from orchctl import imagepages
 
+    for name, why in store.broken().items():
+        terminal.note(f"{imagepages.familiar(name)} cannot be read: {why}")
     lines = imagepages.lines(store.list(), store.stored())
     now_ms = terminal.now_ms()
     match form:

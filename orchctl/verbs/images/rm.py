@@ -29,10 +29,10 @@ def command(store: "ImageStore", images: tuple[str, ...], force: bool) -> None:
     names: dict[str, None] = {}
     digests = []
     for text in images:  # all of them are found before the first is removed
-        found = lookup.find(store, text)
-        if lookup.is_name(store, text):
+        if lookup.is_name(store, text):  # also when its image is damaged: that is why it goes
             names[imagepages.familiar(text)] = None
         else:
+            found = lookup.find(store, text)
             names.update(dict.fromkeys(_all_names(text, found, force=force)))
             digests.append(found.digest)
     freed = store.forget(names, digests)

@@ -1,9 +1,11 @@
 """`orchctl image`: the real program on a store of its own, without any cluster."""
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import tarfile
@@ -356,3 +358,39 @@ def test_a_compressed_archive_leaves_the_store_as_it_was(
     assert theirs["id"] == ours["id"]
     assert all(layer["mediaType"].endswith(f"+{form}") for layer in theirs["layers"])
     assert [layer["diffId"] for layer in theirs["layers"]] == [layer["diffId"] for layer in ours["layers"]]
+
+
+def test_a_damaged_image_is_told_and_can_be_removed(run: Run, web: str, root: Path) -> None:
+    run("load", stdin=makers.files(makers.docker_archive(EXTRA, tags=("good:1",))))
+    path = root / "blobs" / "sha256" / web.removeprefix("sha256:")
+    path.write_bytes(path.read_bytes().replace(b"manifest", b"tsefinam", 1))
+    listed = run("ls")
+    assert listed.code == 0
+    assert "web:1 cannot be read: blob" in listed.err
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["NAME", "good:1"]
+    assert run("rm", "web:1").code == 0
+    assert run("ls").err == ""
+
+
+def test_progress_is_drawn_in_a_terminal_and_ends_clean(run: Run, web: str, root: Path, tmp_path: Path) -> None:
+    """Bars go to the terminal; what programs read is not mixed with them."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        orchctl.command("image", "save", web, "--compress", "gzip", "-o", str(tmp_path / "out.tar")),
+        env={**orchctl.environment(tmp_path), "ORCH_IMAGE_STORE": str(root), "TERM": "xterm", "COLUMNS": "60"},
+        stdin=subprocess.DEVNULL,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the other end has closed
+        while piece := os.read(leader, 4096):
+            seen += piece
+    os.close(leader)
+    assert process.wait(orchctl.TIMEOUT_S) == 0
+    last = seen.decode().rpartition("\x1b[J")[2].splitlines()
+    assert last, seen
+    assert all(line.endswith("done") for line in last), last
+    assert len(last) == 4, "two layers as they were, and two as they are written"
+    assert run("inspect", "web:1").code == 0
