@@ -74,7 +74,7 @@ def cases() -> Iterator[Sequence[Case]]:
                 unit="ms",
                 ours=ours.command_again,
                 peer=skopeo.pull_again if skopeo else None,
-                peer_name="skopeo copy; half of ours is Python's own start",
+                peer_name="skopeo copy; most of ours is imports",
                 rounds=ROUNDS,
             ),
             Case(
