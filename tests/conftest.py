@@ -32,8 +32,8 @@ def _missing(mark: str) -> bool:
     return os.geteuid() != 0 if mark == "root" else shutil.which("etcd") is None
 
 
-# How fast examples are drawn depends on what else the machine does; what hangs meets the bound of its test.
-hypothesis.settings.register_profile("untimed", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How fast an example is drawn and done depends on what else the machine does; what hangs meets the bound of its test.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
 
