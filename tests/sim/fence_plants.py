@@ -18,28 +18,17 @@ def _for_ever(self: lease.Lease, fence_ms: int) -> float:
     return self._clock_s() + 10 * fence_ms
 
 
-def _whenever(self: lease.Lease, fence_ms: int) -> bool:  # noqa: ARG001 - the bug
-    """It is asked of no lease whether there is one."""
-    return True
-
-
 FENCE_PLANTS = (
     Plant(
         name="fenced tasks are given up before they are dead",
         bug=instead(nodes, "fenced_for_ms", _as_others),
         caught_by=NEVER_TWO,
-        hint=10_002,
+        hint=10_004,
     ),
     Plant(
         name="nobody kills fenced tasks",
         bug=instead(lease.Lease, "until_s", _for_ever),
         caught_by=NEVER_TWO,
         hint=10_002,
-    ),
-    Plant(
-        name="what was killed is started again without a leader",
-        bug=instead(lease.Lease, "may_start", _whenever),
-        caught_by=NEVER_TWO,
-        hint=10_004,
     ),
 )
