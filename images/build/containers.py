@@ -139,7 +139,8 @@ class Containers:
             assert self._launcher is not None, "started above"
             self._count += 1
             name = f"step-{self._count}"
-            config = configuration(order, f"/orch/build-{self._folder.name}/{name}", first_id=self._first_id)
+            # One folder each, and none for the build: what nobody removes with a container would stay.
+            config = configuration(order, f"/orch/build-{self._folder.name}-{name}", first_id=self._first_id)
             try:
                 self._launcher.create(
                     name, config, overlay=dict(order.overlay), stdio=(nothing.fileno(), writing, writing)

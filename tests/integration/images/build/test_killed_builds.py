@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images.build import containers
+from images.build import builder, containers, context, workshop
 from images.store import ImageStore
-from tests.support import waiting
+from tests.support import building, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from images.build.watching import Step
     from tests.support.building import Bench
 
 pytestmark = pytest.mark.root
@@ -38,8 +39,7 @@ _MARK = "orch-test-of-a-killed-build"
 def build(bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     """A build in a process of its own, whose command runs."""
     text = f"FROM localhost/base\nRUN touch /before\nRUN exec sh -c 'sleep 600; : {_MARK}'\n"
-    context = bench.context({"Dockerfile": text})
-    arguments = [str(bench.store.root), str(bench.area), str(context)]
+    arguments = [str(bench.store.root), str(bench.area), str(bench.context({"Dockerfile": text}))]
     root = Path(__file__).parents[4]
     process = subprocess.Popen([sys.executable, "-c", _BUILDER, *arguments], env={"PYTHONPATH": str(root)})
     try:
@@ -98,6 +98,22 @@ def test_the_next_build_ends_what_even_the_keeper_could_not(bench: Bench, build:
     bench.build("FROM localhost/base\nRUN touch /other\n")
     assert not commands()
     assert not list(bench.area.iterdir())
+
+
+def test_a_build_leaves_no_control_group(bench: Bench) -> None:
+    """Neither of its commands nor of itself."""
+    seen: set[str] = set()
+
+    class Curious(building.Witness):
+        def wrote(self, step: Step, data: bytes) -> None:
+            super().wrote(step, data)
+            seen.update(path.name for path in bench.area.iterdir())
+
+    with context.folder(bench.context({"Dockerfile": "FROM localhost/base\nRUN echo hi\n"})) as found:
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, watcher=Curious())
+    (name,) = seen
+    groups = [str(path) for path in (*Path("/sys/fs/cgroup").glob("orch/*"), *Path("/sys/fs/cgroup").glob("*/orch/*"))]
+    assert not [path for path in groups if name in path]
 
 
 def test_an_interrupted_build_ends_its_commands(bench: Bench, build: subprocess.Popen[bytes]) -> None:
