@@ -106,9 +106,17 @@ def inherited(data: bytes, *, what: str) -> Settings:
         found["Env"] = [*(found.get("Env") or ()), f"PATH={DEFAULT_PATH}"]
     return Settings(
         config=found,
-        history=tuple(dict(entry.fields) for entry in document.children("history")),
+        history=_whole_history(document),
         author=document.text("author", ""),
     )
+
+
+def _whole_history(document: documents.Object) -> tuple[Mapping[str, Any], ...]:
+    """The base's history, with a line for each layer: else those that follow would be taken for lines of its layers."""
+    told = tuple(dict(entry.fields) for entry in document.children("history"))
+    layers = len(document.child("rootfs").texts("diff_ids"))
+    missing = layers - sum(not entry.get("empty_layer") for entry in told)
+    return (*({"comment": "its image does not tell"},) * missing, *told)
 
 
 def without_triggers(settings: Settings) -> Settings:

@@ -86,3 +86,11 @@ def test_a_path_is_always_there() -> None:
 def test_a_base_that_is_no_configuration_is_refused() -> None:
     with pytest.raises(errors.InvalidImage, match=r"base: config\.Env\[0\]: expected text"):
         applied("", {"config": {"Env": [1]}})
+
+
+def test_layers_of_a_base_that_does_not_tell_have_lines_of_their_own() -> None:
+    """Else the base's layers would be told to be made by the Dockerfile."""
+    base = {**BASE, "rootfs": {"type": "layers", "diff_ids": ["a", "b", "c"]}}
+    base["history"] = [{"created_by": "ENV A=1", "empty_layer": True}, {"created_by": "RUN b"}]
+    lines = [(line.get("created_by"), bool(line.get("empty_layer"))) for line in applied("", base).history]
+    assert lines == [(None, False), (None, False), ("ENV A=1", True), ("RUN b", False)]
