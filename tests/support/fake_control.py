@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 
 import grpc
 
-from controlplane.core import selectors
 from images import digest as digests
 from images import manifest
 from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 from protos.orch.v1 import objects_pb2 as pb
+from tests.support import selecting
 
 WATCH_POLL_S = 0.2
 NOW_MS = 1_700_000_000_000
@@ -75,7 +75,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def find(self, kind: str, namespace: str, name: str) -> kinds.StoredObject | None:
         """The object of that name or id."""
         with self._lock:
-            found = (value for value in self._objects.values() if _is(value, kind, namespace, name))
+            found = (value for value in self._objects.values() if selecting.named(value, kind, namespace, name))
             return next(found, None)
 
     def speak(self) -> None:
@@ -108,7 +108,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def List(self, request: control.ListRequest, context: Any) -> control.ListResponse:
         self._enter("List", request, context)
         with self._lock:
-            found = [kinds.wrap(value) for value in self._objects.values() if _selected(value, request)]
+            found = [kinds.wrap(value) for value in self._objects.values() if selecting.fits(value, request)]
         return control.ListResponse(objects=found, revision=len(self._changes))
 
     def Watch(self, request: control.WatchRequest, context: Any) -> Iterator[control.WatchResponse]:
@@ -118,7 +118,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
             present = list(self._objects.values())
             self._lock.notify_all()
         for value in present:
-            if any(_selected(value, selection) for selection in request.selections):
+            if any(selecting.fits(value, selection) for selection in request.selections):
                 yield control.WatchResponse(changed=kinds.wrap(value))
         yield control.WatchResponse(synced=seen)
         while context.is_active():
@@ -127,7 +127,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
                 fresh, seen = self._changes[seen:], len(self._changes)
             for change in fresh:
                 value = kinds.unwrap(change.changed if change.HasField("changed") else change.deleted)
-                if any(_selected(value, selection) for selection in request.selections):
+                if any(selecting.fits(value, selection) for selection in request.selections):
                     yield change
 
     def Delete(self, request: control.DeleteRequest, context: Any) -> control.DeleteResponse:
@@ -372,30 +372,3 @@ def _refuse(context: Any, code: grpc.StatusCode, error: control.Error) -> NoRetu
     context.set_trailing_metadata(((headers.ERROR, error.SerializeToString()),))
     context.abort(code, error.message)
     raise AssertionError("abort raises")
-
-
-def _is(value: kinds.StoredObject, kind: str, namespace: str, name: str) -> bool:
-    mine = kinds.of(value)
-    same_place = not mine.namespaced or value.meta.namespace == namespace
-    return mine.name == kind and same_place and name in {value.meta.name, value.meta.id}
-
-
-def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool:
-    if kinds.of(value).name != selection.kind or selection.namespace not in {"", value.meta.namespace}:
-        return False
-    if isinstance(value, pb.Task | pb.Revision) and selection.service not in {"", value.service}:
-        return False
-    if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
-        return False
-    if isinstance(value, pb.Event) and selection.HasField("about") and not _is_about(value.status.about, selection):
-        return False
-    return selectors.parse(selection.selector)(value.meta.labels)
-
-
-def _is_about(about: pb.EventObject, selection: control.ListRequest) -> bool:
-    """About the object, or about a task of the service."""
-    wanted = selection.about
-    if about.namespace != wanted.namespace:
-        return False
-    same = about.kind == wanted.kind and wanted.name in {about.name, about.id}
-    return same or (wanted.kind == "service" and about.kind == "task" and about.service == wanted.name)

@@ -73,11 +73,11 @@ def test_what_is_missing_is_one_sentence(run: Run, web: str, peer: registry.Serv
     assert (both.code, both.err.splitlines()[-1]) == (2, "hint: choose one of them")
 
 
-def test_a_name_without_a_registry_is_not_pushed_to_one(run: Run, web: str) -> None:
+def test_a_name_without_a_registry_means_the_cluster(run: Run, web: str) -> None:
     assert run("tag", web, "plain:1").code == 0
     refused = run("push", "plain:1")
-    assert refused.code == 2
-    assert "hint: `orchctl image tag plain:1 HOST/plain:1`" in refused.err
+    assert refused.code == 1
+    assert refused.err.startswith("orchctl: cannot reach the control plane at ")
     assert run("push").code == 2
     assert run("push", web, "--archive", "-").code == 2
 

@@ -74,7 +74,12 @@ def test_every_call_says_who_makes_it(run: Run, fake: FakeControl, hello: str) -
     """Calls of each sort: with one answer and with many, with one message and with many."""
     fake.put(samples.image())
     fake.put(samples.service("web"))
-    for arguments in (("image", "rm", "hello:1.0"), ("image", "import", hello), ("logs", "web"), ("exec", "web", "ls")):
+    for arguments in (
+        ("delete", "image", "hello:1.0"),
+        ("image", "push", "--archive", hello),
+        ("logs", "web"),
+        ("exec", "web", "ls"),
+    ):
         assert run(*arguments).code == 0
     calls = {"Delete", "ImportImage", "Logs", "Exec"}
     assert {call for call, actor in fake.actors.items() if "@" in actor} >= calls
