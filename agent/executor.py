@@ -11,11 +11,15 @@ from agent.core import actions, container, probes, restart, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
 from agent.core.record import Exit
-from agent.errors import StartFailed
+from agent.errors import StartFailed, Temporary
+from agent.lease import Lease
 from protos import containers, families, states
 from protos.orch.v1 import objects_pb2 as pb
 
 SightT = TypeVar("SightT", bound=Sight)
+
+CUT_OFF = "CutOff"
+"""Why a fenced container is not started yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class Tools:
     """Those that the node has now."""
     devices: ports.Devices
     users: users.IdPool
+    lease: Lease
     now_ms: Callable[[], int]
     chance: random.Random
     assignment_saved: Callable[[], Awaitable[None]]
@@ -101,7 +106,7 @@ class Executor:
         container_id = containers.identity(self._id, step.container)
         match step:
             case actions.PrepareImage():
-                return await self._prepare_image(step, sight)
+                return await self._prepare_image(step, sight, desired)
             case actions.StartContainer():
                 return await self._start(step, sight, observed, desired)
             case actions.NoteExit():
@@ -133,8 +138,11 @@ class Executor:
             service=service_of(self._task),
         )
 
-    async def _prepare_image(self, step: actions.PrepareImage, sight: SightT) -> SightT:
-        image = await self._tools.images.prepare(step.reference, sight.record.image_digest)
+    async def _prepare_image(self, step: actions.PrepareImage, sight: SightT, desired: Desired) -> SightT:
+        """A restart has the image that it had; a first start the one that was settled, unless it is to ask anew."""
+        policy = desired.container(step.container).image_pull_policy
+        settled = "" if policy == pb.IMAGE_PULL_POLICY_ALWAYS else desired.images.get(step.reference, "")
+        image = await self._tools.images.prepare(step.reference, sight.record.image_digest or settled, policy)
         self._images[step.container] = image
         return dataclasses.replace(_with_record(sight, image_digest=image.digest), image_ready=True)
 
@@ -152,6 +160,7 @@ class Executor:
         )
         request = self._request(step, observed, desired)
         await self._tools.assignment_saved()
+        request = dataclasses.replace(request, until_s=self._until_s())
         try:
             started = await self._tools.runtime.start(request)
         except StartFailed as error:
@@ -166,6 +175,14 @@ class Executor:
             not_ready="",
             **_NOT_STOPPING,
         )
+
+    def _until_s(self) -> float:
+        """When the container is to be dead. Raises Temporary when that is too soon for it to be started."""
+        fence_ms, lease = self._task.fence, self._tools.lease
+        if fence_ms and not lease.may_start(fence_ms):
+            text = "its service is fenced, and no leader has answered this node lately"
+            raise Temporary(text, reason=CUT_OFF)
+        return lease.until_s(fence_ms) if fence_ms else 0
 
     def _image_of(self, step: actions.StartContainer) -> container.PreparedImage:
         assert step.container in self._images, "the image is prepared before the container is started"

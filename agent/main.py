@@ -18,25 +18,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from agent import node
+from agent import imageoptions, node
+from agent.adapters import blobserver
+from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
+from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
 from agent.adapters.probes import NodeProber
+from agent.adapters.registries import Outside
 from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.members import Members
 from agent.naming import Naming
 from agent.renewal import Renewal
 from agent.rpc import Server
@@ -86,10 +92,10 @@ async def run(
 ) -> None:
     """Make everything, and live until a signal comes."""
     chance = random.Random()  # noqa: S311 - for jitter
-    server = Server(_own(options.trust, disk.node_id()))
+    server = Server(disk.node_id(), _own(options.trust, disk.node_id()))
     renewed = Renewal(server, Folder(Path(options.trust or "")), now_ms, chance)
     runtime = Launched(layout, now_ms=now_ms)
-    images = StoredImages(layout.images, server)
+    images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
         resolv_conf=Path(options.resolv_conf),
@@ -109,34 +115,34 @@ async def run(
         now_ms=now_ms,
         chance=chance,
     )
-    session = Session(
+    streams = Streams(
         connector=server,
-        worker=worker,
-        streams=Streams(
-            connector=server,
-            runtime=runtime,
-            logs=FileLogs(layout),
-            checks=NetworkChecks(options.address),
-            meter=NodeMeter(runtime, lambda: worker.running),
-            over=worker.over,
-        ),
-        servers=options.server.split(","),
-        register=_register(options, layout, disk.node_id(), no_users),
-        chance=chance,
-        told_roots=renewed.told_roots,
+        runtime=runtime,
+        logs=FileLogs(layout),
+        checks=NetworkChecks(options.address),
+        meter=NodeMeter(runtime, lambda: worker.running),
+        over=worker.over,
     )
-    # What is alive now lives as long as the agent does; collections need not look at it.
-    gc.freeze()
-    log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+    members = Members(lambda: worker.peers) if options.trust else None
+    blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
     try:
-        async with asyncio.TaskGroup() as group:
-            running = [images.run(), names.run(), worker.run(), session.run()]
-            if options.trust:
-                running.append(renewed.run())
-            tasks = [group.create_task(each) for each in running]
-            await _told_to_end()
-            for task in tasks:
-                task.cancel()
+        async with blobserver.serving(blobs, options.address, options.blob_port, server.shown()) as blob_port:
+            session = Session(
+                connector=server,
+                worker=worker,
+                streams=streams,
+                servers=options.server.split(","),
+                register=_register(options, layout, disk.node_id(), no_users, blob_port),
+                holdings=images.holdings,
+                chance=chance,
+                told_roots=renewed.told_roots,
+            )
+            # What is alive now lives as long as the agent does; collections need not look at it.
+            gc.freeze()
+            log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
+            room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
+            lives = [images.run(), names.run(), worker.run(), session.run(), room.run()]
+            await _live(*lives, *([renewed.run()] if options.trust else []))
     finally:
         await server.close()
         await runtime.close()
@@ -151,6 +157,15 @@ def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
         machine=machine(no_users=no_users),
         address=options.address,
     )
+
+
+async def _live(*lives: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself, until a signal comes."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in lives]
+        await _told_to_end()
+        for task in tasks:
+            task.cancel()
 
 
 def _own(folder: str | None, node_id: str) -> Material | None:
@@ -173,10 +188,11 @@ def _own(folder: str | None, node_id: str) -> Material | None:
     return own
 
 
-def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str) -> dpb.Register:
+def _register(options: argparse.Namespace, layout: Layout, node_id: str, no_users: str, blob_port: int) -> dpb.Register:
     """How the node presents itself."""
     description = node.describe(
         address=options.address,
+        blob_port=blob_port,
         containers=options.ids.ranges,
         no_users=no_users,
         disk=layout.state,
@@ -241,6 +257,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=_resource,
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
+    imageoptions.add(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     return parser.parse_args(arguments)
 

@@ -18,15 +18,23 @@ RESERVED_DISK_PERCENT = 10
 
 
 def describe(
-    *, address: str, containers: int, no_users: str, disk: Path, generic: Mapping[str, Sequence[str]]
+    *,
+    address: str,
+    blob_port: int,
+    containers: int,
+    no_users: str,
+    disk: Path,
+    generic: Mapping[str, Sequence[str]],
 ) -> pb.NodeDescription:
-    """Read the machine. `containers`: how many can have users of their own; `no_users`: why none can.
+    """Read the machine. `containers`: how many can have users of their own; `no_users`: why none can. `blob_port`:
+    where other nodes fetch images, 0 for nowhere.
 
     `disk`: a folder on the disk that containers write to; `generic`: the ids of things, by name.
     """
     return pb.NodeDescription(
         hostname=platform.node(),
         address=address,
+        blob_port=blob_port,
         platform=f"linux/{_ARCHITECTURES.get(platform.machine(), platform.machine())}",
         kernel=platform.release(),
         os=_os_name(Path("/etc/os-release")),

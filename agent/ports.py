@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 class Images(Protocol):
     """The images of this node."""
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+    async def prepare(
+        self,
+        reference: str,
+        digest: str,
+        policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
+    ) -> PreparedImage:
         """Have the image here; with a digest exactly that one. Raises Refused (`ImageMissing`, …) or Temporary."""
         ...
 
@@ -162,6 +167,16 @@ class Runtime(Protocol):
         """How the container ended; waits until it has."""
         ...
 
+    def clock_s(self) -> float:
+        """The clock by which containers are killed: nobody sets it, and it goes on while the machine sleeps."""
+        ...
+
+    async def extend(self, container_id: str, until_s: float) -> None:
+        """Have a container that was started with `until_s` killed then, and not before. It happens without the agent.
+
+        Nothing happens when it has ended. Raises Temporary.
+        """
+
     async def signal(self, container_id: str, name: str) -> None:
         """Send its first process a signal, `SIGTERM` or `15`. Nothing happens when it has ended."""
 
@@ -256,12 +271,16 @@ class Connector(Protocol):
 
 
 class Source(Protocol):
-    """Where images come from: the control plane. Raises Refused (`ImageMissing`) or Temporary."""
+    """Where images come from: the control plane, and nodes. Raises Refused (`ImageMissing`) or Temporary."""
 
     async def resolve(self, reference: str) -> str:
         """The digest that a name stands for."""
         ...
 
-    def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
-        """A blob's bytes from an offset on."""
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        """Who has a blob and is free. Nobody: that was waited for already, ask again. `failed`: tried in vain."""
+        ...
+
+    def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        """A blob's bytes from an offset on, from a node; with an empty address from the control plane."""
         ...

@@ -1,12 +1,15 @@
-"""gRPC on the agent's side: the one place where channels are made, and what stands behind `Connector` and `Source`.
+"""gRPC on the agent's side: the one place where channels and servers are made, and what stands behind `Connector` and
+`Source`.
 
-One rule: everything goes to the server of the session, over the session's channel; only a certificate that was renewed
-since has a channel of its own, for what begins from then on, until the next session takes its place.
+Two rules. Everything goes to the server of the session, over the session's channel; only a certificate that was
+renewed since has a channel of its own, for what begins from then on, until the next session takes its place. And other
+nodes get a channel for each blob.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -20,12 +23,16 @@ from protos.orch.v1 import dispatcher_pb2_grpc as rpc
 from protos.orch.v1 import trust_pb2 as tpb
 from protos.orch.v1 import trust_pb2_grpc as trust_rpc
 from trust import credentials
+from trust.core.identity import Role
 from trust.folder import Material
 
 CONNECT_TIMEOUT_S = 3.0
 UNARY_TIMEOUT_S = 5.0
 RENEW_TIMEOUT_S = 30.0
 BLOB_TIMEOUT_S = 3600.0
+FIND_TIMEOUT_S = 15.0
+"""Whoever is asked waits a while for somebody who is free."""
+MAX_FAILED = 100
 SESSION_LINGER_S = 0.2
 STREAM_LINGER_S = 30.0
 """How long a closed stream may take to deliver its last frames to a reader that is slow."""
@@ -47,6 +54,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_NOT_BELIEVED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
+"""What gRPC's core says when a server's certificate is not believed, or is of another role."""
+
 # The object that ends a stream; the type stubs do not know it.
 EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]
 
@@ -54,12 +64,27 @@ Out = TypeVar("Out", bound=Message)
 In = TypeVar("In", bound=Message)
 
 
-def channel(address: str, own: Material | None = None) -> grpc.aio.Channel:
-    """The way to a server. `own`: what this node is known by; None: without TLS."""
+def channel(address: str, own: Material | None = None, role: Role = Role.CONTROLPLANE) -> grpc.aio.Channel:
+    """The way to a server that has to have this role. `own`: what this node is known by; None: without TLS."""
     if own is None:
         return grpc.aio.insecure_channel(address, options=OPTIONS)
-    options = (*OPTIONS, *credentials.CHANNEL_OPTIONS)
+    options = (*OPTIONS, *credentials.channel_options(role))
     return grpc.aio.secure_channel(address, credentials.channel(own), options=options)
+
+
+def server() -> grpc.aio.Server:
+    """What other nodes call; it does not listen yet."""
+    # Two agents on one port would each get half of the calls.
+    return grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
+
+
+def listen(target: grpc.aio.Server, address: str, port: int, shown: grpc.ServerCredentials | None = None) -> int:
+    """The port that the server will answer on; 0 when that one cannot be had. `shown`: None is without TLS."""
+    place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    try:
+        return target.add_insecure_port(place) if shown is None else target.add_secure_port(place, shown)
+    except RuntimeError:
+        return 0
 
 
 class CallLink(Link[Out, In]):
@@ -126,14 +151,22 @@ class CallLink(Link[Out, In]):
 
 
 class Server:
-    """The control plane, as a Connector and a Source. `own`: what this node is known by; None: without TLS."""
+    """The control plane, as a Connector and a Source; `node_id` says who fetches. `own`: what this node is known by;
+    None: without TLS.
+    """
 
-    def __init__(self, own: Material | None = None) -> None:
+    def __init__(self, node_id: str, own: Material | None = None) -> None:
+        self._node_id = node_id
         self.own = own
         self._used = own
         self._channels: list[grpc.aio.Channel] = []
         """The session's, and then one for each certificate since."""
         self._address = ""
+
+    def shown(self) -> grpc.ServerCredentials | None:
+        """What whoever calls this node is shown; it follows when the certificate is renewed. None: without TLS."""
+        own = self.own
+        return credentials.server(lambda: self.own or own) if own is not None else None
 
     async def connect(self, address: str) -> Link[dpb.AgentMessage, dpb.LeaderMessage]:
         if address != self._address or len(self._channels) != 1 or self._used is not self.own:
@@ -150,8 +183,6 @@ class Server:
 
     async def renew(self, request: tpb.RenewRequest) -> tpb.RenewResponse:
         """Another certificate, from the server of the session. Raises Temporary."""
-        if not self._channels:
-            raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
         try:
             return await trust_rpc.TrustStub(self._newest()).Renew(request, timeout=RENEW_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -170,21 +201,37 @@ class Server:
             raise self._refusal(error, reference) from error
         return found.digest
 
-    async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        request = dpb.FindBlobRequest(digest=digest, node_id=self._node_id, failed=failed[:MAX_FAILED])
         try:
-            request = dpb.FetchBlobRequest(digest=digest, offset=offset)
-            async for part in self._stub().FetchBlob(request, timeout=BLOB_TIMEOUT_S):
-                yield part.chunk
+            found: dpb.FindBlobResponse = await self._stub().FindBlob(request, timeout=FIND_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._refusal(error, digest) from error
+        return found
+
+    async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        if address:
+            async with channel(address, self.own, Role.NODE) as node:
+                try:
+                    async for chunk in _fetch(node, digest, offset):
+                        yield chunk
+                except grpc.aio.AioRpcError as error:
+                    why = _words(address, error, _STRANGE_NODE)
+                    raise Temporary(f"blob {digest}: {why}", reason="NodeFailed") from error
+            return
+        try:
+            async for chunk in _fetch(self._newest(), digest, offset):
+                yield chunk
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error, digest) from error
 
     def _stub(self) -> "rpc.DispatcherAsyncStub":
-        if not self._channels:
-            raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
         return rpc.DispatcherStub(self._newest())
 
     def _newest(self) -> grpc.aio.Channel:
         """The channel for what begins now: a certificate that was replaced is believed for what is open only."""
+        if not self._channels:
+            raise Temporary("there is no connection to the control plane", reason="NoControlPlane")
         if self._used is not self.own:
             self._channels.append(channel(self._address, self.own))
             self._used = self.own
@@ -194,7 +241,7 @@ class Server:
         match error.code():
             case grpc.StatusCode.NOT_FOUND:
                 return Refused(
-                    f"image {what} is not in the cluster; bring it with `orchctl image import FILE --name {what}`",
+                    f"image {what} is not in the cluster; bring it with `orchctl image push {what}`",
                     reason="ImageMissing",
                 )
             case grpc.StatusCode.INVALID_ARGUMENT:
@@ -203,12 +250,20 @@ class Server:
                 return Temporary(f"image {what}: {_words(self._address, error)}", reason="NoControlPlane")
 
 
-def _words(peer: str, error: grpc.aio.AioRpcError) -> str:
-    return f"{peer}: {_plain(error.details()) or error.code().name}"
+async def _fetch(way: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:
+    request = dpb.FetchBlobRequest(digest=digest, offset=offset)
+    async for part in rpc.BlobsStub(way).Fetch(request, timeout=BLOB_TIMEOUT_S):
+        yield part.chunk
 
 
-def _plain(details: str | None) -> str:
+_STRANGE_SERVER = "it is no control plane of the cluster that this node has joined; are --server and the clock right?"
+_STRANGE_NODE = "it is no node of the cluster that this node has joined"
+
+
+def _words(peer: str, error: grpc.aio.AioRpcError, strange: str = _STRANGE_SERVER) -> str:
+    return f"{peer}: {_plain(error.details(), strange) or error.code().name}"
+
+
+def _plain(details: str | None, strange: str = _STRANGE_SERVER) -> str:
     """What gRPC's core says of a handshake that failed, as whoever has to mend it needs it."""
-    if "CERTIFICATE_VERIFY_FAILED" in (details or ""):
-        return "it is no control plane of the cluster that this node has joined; are --server and the clock right?"
-    return details or ""
+    return strange if _NOT_BELIEVED.search(details or "") else details or ""

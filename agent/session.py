@@ -8,12 +8,14 @@ the worker's state, which is told from the beginning each time.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from agent import ports
+from agent import lease, ports
+from agent.holdings import Holdings
 from agent.streams import Streams
 from agent.worker import Worker
 from protos import running
@@ -50,6 +52,7 @@ class Session:
         streams: Streams,
         servers: Sequence[str],
         register: dpb.Register,
+        holdings: Holdings,
         chance: random.Random,
         told_roots: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -59,6 +62,7 @@ class Session:
         self._streams = streams
         self._servers = list(servers)
         self._register = register
+        self._holdings = holdings
         self._chance = chance
         self._told_roots = told_roots
         self.connected = asyncio.Event()
@@ -106,6 +110,7 @@ class Session:
                 self._acknowledge(link),
                 self._beat(link, registered.heartbeat_interval / 1000 or DEFAULT_HEARTBEAT_S),
                 self._obey(link, registered.session_id),
+                self._tell_blobs(link),
                 expected=(_Redirected, LinkLost, TimeoutError),
             )
         finally:
@@ -127,11 +132,11 @@ class Session:
                 message = await link.receive()
                 match message.WhichOneof("message"):
                     case "assignment":
-                        gap = self._worker.assign(message.assignment)
-                        if gap is not None:
-                            await link.send(dpb.AgentMessage(resync=dpb.Resync(why=gap.why)))
+                        await self._assign(link, message.assignment)
                     case "acknowledged":
                         self._worker.outbox.acknowledge(message.acknowledged.sequence)
+                    case "heard":
+                        self._worker.lease.hear(message.heard.number)
                     case "open_stream" if open_streams < MAX_STREAMS:
                         open_streams += 1
                         group.create_task(serve(message.open_stream))
@@ -143,6 +148,12 @@ class Session:
                         self._told_roots(message.trust_news.roots_digest)
                     case unknown:
                         log.warning("a message that this agent does not know", message=unknown)
+
+    async def _assign(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], assignment: dpb.Assignment) -> None:
+        """Take it over, or ask for everything when something is missing before it."""
+        gap = self._worker.assign(assignment)
+        if gap is not None:
+            await link.send(dpb.AgentMessage(resync=dpb.Resync(why=gap.why)))
 
     async def _report(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage]) -> None:
         """Batches of statuses, at most one every 20 ms and one at a time."""
@@ -157,10 +168,27 @@ class Session:
             sequence = await self._worker.network_applied()
             await link.send(dpb.AgentMessage(network_applied=dpb.NetworkApplied(sequence=sequence)))
 
-    async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
+    async def _tell_blobs(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage]) -> None:
+        """Tell which blobs other nodes may fetch here: all of them, then what changes."""
+        told: frozenset[str] = frozenset()
         while True:
-            await asyncio.sleep(interval_s)
-            await link.send(dpb.AgentMessage(heartbeat=dpb.Heartbeat(sequence=self._worker.sequence)))
+            news, told = await self._holdings.news(told)
+            await link.send(dpb.AgentMessage(blobs_held=news))
+            await asyncio.sleep(REPORT_INTERVAL_S)
+
+    async def _beat(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], interval_s: float) -> None:
+        """More often, and with numbers that are answered, while there are fenced tasks."""
+        fencing = self._worker.lease
+        while True:
+            if fencing.wanted.is_set():
+                await asyncio.sleep(min(interval_s, lease.INTERVAL_S))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(fencing.wanted.wait(), interval_s)
+            sequence = self._worker.sequence
+            # Not before this session has told which tasks were given up meanwhile: those must not be started again.
+            heartbeat = dpb.Heartbeat(sequence=sequence, number=fencing.ask() if sequence else 0)
+            await link.send(dpb.AgentMessage(heartbeat=heartbeat))
 
 
 def _registered(message: dpb.LeaderMessage) -> dpb.Registered:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from agent import ports
-from agent.core import assignments
+from agent import executor, ports
+from agent.core import assignments, imageroom
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
@@ -23,6 +23,7 @@ from agent.core.record import Record
 from agent.core.users import IdPool
 from agent.errors import AgentError, NoSuchTask
 from agent.executor import Tools
+from agent.lease import Lease
 from agent.networking import NodeNetworking
 from agent.outbox import Outbox
 from agent.runner import TaskRunner, found, stray
@@ -33,6 +34,7 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 CONCURRENT_STARTS = 8
+EXTEND_TIMEOUT_S = 2.0
 SAVE_RETRY_S = 1.0
 SAVE_SERVICES_S = 2.0
 """What changes the network alone is written once in a while: it is told again with the next session, and no start waits
@@ -59,6 +61,7 @@ class Worker:
         chance: random.Random,
     ) -> None:
         self.outbox = Outbox()
+        self.lease = Lease(runtime.clock_s)
         self._networking = NodeNetworking(network, names=names, now_ms=now_ms, chance=chance, on_ready=self._nudge)
         self._network = network
         self._names = names
@@ -73,6 +76,7 @@ class Worker:
             names=names,
             devices=devices,
             users=users,
+            lease=self.lease,
             node=node,
             labels=lambda: self._assigned.labels,
             now_ms=now_ms,
@@ -94,6 +98,7 @@ class Worker:
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self._networking.run())
             self._group.create_task(self._save_assignments())
+            self._group.create_task(self._extend_leases())
             for runner in list(self._runners.values()):
                 self._group.create_task(self._live(runner))
             self.restored.set()
@@ -125,6 +130,7 @@ class Worker:
                 self.outbox.drop(task_id)
         for task in after.tasks.values():
             self._assign_task(task, self._group)
+        self.lease.want(any(task.fence for task in after.tasks.values()))
         return None
 
     @property
@@ -168,6 +174,17 @@ class Worker:
         found = {task_id: _running(task_id, runner.observed) for task_id, runner in self._runners.items()}
         return {task_id: members for task_id, members in found.items() if members}
 
+    @property
+    def peers(self) -> frozenset[str]:
+        """The ids of the other nodes, as the leader has told them last."""
+        network = self._assigned.network
+        return frozenset(peer.node_id for peer in network.peers) if network is not None else frozenset()
+
+    @property
+    def images_needed(self) -> imageroom.Needed:
+        """What tasks have or may start."""
+        return imageroom.needed(self.observed.values(), self._assigned.revisions.values())
+
     def _assign_task(self, task: pb.Task, group: asyncio.TaskGroup) -> None:
         desired = _desired(task, self._assigned)
         runner = self._runners.get(task.meta.id)
@@ -190,6 +207,30 @@ class Worker:
             # Taken from the node, and given to it again while it was being cleaned up.
             assert self._group is not None, "a runner lives in the worker's group"
             self._assign_task(task, self._group)
+
+    async def _extend_leases(self) -> None:
+        """With each answer of a leader the containers of fenced tasks may live longer, and others may be started."""
+        while True:
+            await self.lease.renewed.wait()
+            self.lease.renewed.clear()
+            fenced = {task_id: runner for task_id, runner in self._runners.items() if runner.task.fence}
+            async with asyncio.TaskGroup() as group:
+                for task_id, runner in fenced.items():
+                    until_s = self.lease.until_s(runner.task.fence)
+                    for name in _running(task_id, runner.observed):
+                        group.create_task(self._extend(name, until_s))
+            for runner in fenced.values():
+                failure = runner.observed.failure
+                if failure is not None and failure.reason == executor.CUT_OFF:
+                    runner.nudge()
+
+    async def _extend(self, container_id: str, until_s: float) -> None:
+        """One that does not answer must not cost the others their lives."""
+        try:
+            async with asyncio.timeout(EXTEND_TIMEOUT_S):
+                await self._tools.runtime.extend(container_id, until_s)
+        except (AgentError, TimeoutError) as error:
+            log.warning("a fenced container may be killed soon", container=container_id, why=str(error) or "no answer")
 
     def _nudge(self) -> None:
         for runner in self._runners.values():
@@ -293,6 +334,7 @@ def _desired(task: pb.Task, assigned: Assignments) -> Desired:
         lost=task.status.state == states.ORPHANED,
         withdrawn=task.meta.id in assigned.withdrawn,
         waits_for=task.waits_for,
+        images=dict(assigned.revisions[task.revision_id].images),
     )
 
 

@@ -93,7 +93,7 @@ class Instance:
                 await leading.lead(
                     store=self._store,
                     cache=self.cache,
-                    fence=leadership.fence,
+                    leadership=leadership,
                     dispatcher=self.dispatcher,
                     world=self._world,
                     name=self._identity.name,

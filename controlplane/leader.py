@@ -10,14 +10,24 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from controlplane.controllers import dependencies, events, expiry, nodes, reporting, scheduling, services
+from controlplane.controllers import (
+    dependencies,
+    drains,
+    events,
+    expiry,
+    nodes,
+    rebalancing,
+    reporting,
+    scheduling,
+    services,
+)
 from controlplane.controllers.loop import Loop, Planner
 from controlplane.controllers.pen import Pen
 from controlplane.core import scheduler
 from controlplane.core.events import Limits
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.session import Session
-from controlplane.store import api
+from controlplane.store import api, election
 from controlplane.store.cache import Cache
 from protos.orch.v1 import dispatcher_pb2 as wire
 
@@ -41,6 +51,8 @@ class World:
     events: Limits = field(default_factory=Limits)
     strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
     """What the scheduler does with nodes that are as good as each other."""
+    rebalance_moves_per_minute: int = 6
+    """0: tasks stay where they are."""
 
     @property
     def network(self) -> wire.NodeNetwork:
@@ -56,20 +68,29 @@ class World:
 
 
 async def lead(
-    *, store: api.Store, cache: Cache, fence: api.Fence, dispatcher: Dispatcher, world: World, name: str
+    *,
+    store: api.Store,
+    cache: Cache,
+    leadership: election.Leadership,
+    dispatcher: Dispatcher,
+    world: World,
+    name: str,
 ) -> None:
     """Leads under a name until cancelled. Raises `Deposed` when the store says that another leads."""
+    fence = leadership.fence
     pen = Pen(store, cache, fence)
     # Events have a pen of their own: nothing else ever waits for them.
     told = Loop(events.Events(name, world.events, world.now_ms), Pen(store, cache, fence), world.now_ms, world.random)
     reports = reporting.Reporting()
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
-        nodes.NodeLoss(),
+        nodes.NodeLoss(dispatcher.sessions, _clock_ms),
+        drains.Drains(),
         services.Services(world.suffixes, world.ranges.services, world.ranges.services6),
         services.Garbage(),
         dependencies.Dependencies(),
         expiry.Expiry(),
+        rebalancing.Rebalancing(world.suffixes, world.strategy, world.rebalance_moves_per_minute),
         scheduling.Scheduling(world.strategy),
         reports,
     )
@@ -79,7 +100,7 @@ async def lead(
         loops[reports.name].wake(reports.submit(session, report))
 
     dispatcher.sessions.on_change(lambda node_id: loops[nodes.NodeRecords.name].wake([node_id]))
-    dispatcher.lead(take_report, world.network)
+    dispatcher.lead(take_report, world.network, leadership.holds)
     try:
         async with asyncio.TaskGroup() as group:
             for loop in (*loops.values(), told):
@@ -89,6 +110,11 @@ async def lead(
     finally:
         dispatcher.sessions.forget_listeners()
         dispatcher.follow("this instance leads no more")
+
+
+def _clock_ms() -> int:
+    """A clock that nobody sets."""
+    return int(asyncio.get_running_loop().time() * 1000)
 
 
 async def _feed(cache: Cache, loops: Sequence[Loop], dispatcher: Dispatcher) -> None:

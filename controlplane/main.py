@@ -25,6 +25,7 @@ import structlog
 from controlplane import logs, rpc, server
 from controlplane.controllers.nodes import Ranges
 from controlplane.core import ranges, scheduler
+from controlplane.images import room
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
@@ -33,11 +34,12 @@ from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
-from protos import running
+from protos import running, units
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from trust.folder import Folder, NotTrusted
 
+MOST_MOVES = 10_000
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
     "routes": wire.NETWORK_MODE_ROUTES,
@@ -121,6 +123,9 @@ def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
         version=importlib.metadata.version("orch"),
         listen=options.listen,
         images=options.state / "images",
+        advertise=options.advertise,
+        images_limit_bytes=options.images_limit,
+        registries=options.registries,
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
@@ -178,6 +183,7 @@ def _world(options: argparse.Namespace) -> World:
         network_mode=NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
+        rebalance_moves_per_minute=options.rebalance_moves_per_minute,
     )
 
 
@@ -240,7 +246,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where machines and people join with a token; may be given several times",
     )
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
+        "if it is there)",
+    )
+    parser.add_argument(
+        "--images-limit",
+        default=room.DEFAULT_LIMIT_BYTES,
+        type=_bytes,
+        metavar="BYTES",
+        help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
+    )
     _add_network(parser)
+    _add_placement(parser)
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--placement",
         default=scheduler.Strategy.SPREAD.value,
@@ -248,8 +274,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
         "binpack to the fullest (default: %(default)s); the same for every instance",
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
+    parser.add_argument(
+        "--rebalance-moves-per-minute",
+        default=6,
+        type=_moves,
+        metavar="N",
+        help="how many tasks are moved a minute so that services are spread again after nodes have come, or many tasks "
+        "have gone; 0: none (default: %(default)s)",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -289,6 +321,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="the largest packet of a task (default: each node works it out)",
     )
+
+
+def _moves(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    return _checked(units.parse_bytes, text)
 
 
 def _address(text: str) -> str:

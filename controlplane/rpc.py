@@ -1,7 +1,7 @@
-"""The one place where the control plane's gRPC servers are built: keepalive, sizes, and TLS.
+"""The one place where the control plane's gRPC servers and channels are built: keepalive, sizes, and TLS.
 
-The rule: whoever serves something gets its server from here, so that how a connection is secured and watched is said
-once.
+The rule: whoever serves or calls something gets its server or channel from here, so that how a connection is secured
+and watched is said once.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
+
+from trust import credentials
+from trust.core.identity import Role
+from trust.folder import Material
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -49,25 +53,31 @@ def server(interceptors: Sequence[Interceptor] = ()) -> grpc.aio.Server:
     return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
 
 
+def channel(address: str, role: Role, own: Material | None = None) -> grpc.aio.Channel:
+    """The way to another instance, or to a node's blobs. `own`: what this instance is known by; None: without TLS."""
+    options = (*_OPTIONS, ("grpc.enable_http_proxy", 0))
+    if own is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    asked = (*options, *credentials.channel_options(role))
+    return grpc.aio.secure_channel(address, credentials.channel(own), options=asked)
+
+
 def listen(
     target: grpc.aio.Server,
     addresses: Sequence[str],
-    credentials: Callable[[], grpc.ServerCredentials] | None = None,
+    shown: Callable[[], grpc.ServerCredentials] | None = None,
 ) -> tuple[int, ...]:
     """The ports that the server will answer on, in the order of `addresses` (`host:port`; port 0: any free one).
 
-    `credentials` makes those of one address; None: without TLS.
+    `shown` makes the credentials of one address; None: without TLS.
     """
     # Those that follow a certificate's renewal can be used for one address: the core takes what they begin with once.
-    return tuple(_listen(target, address, credentials() if credentials is not None else None) for address in addresses)
+    return tuple(_listen(target, address, shown() if shown is not None else None) for address in addresses)
 
 
-def _listen(target: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _listen(target: grpc.aio.Server, address: str, shown: grpc.ServerCredentials | None) -> int:
     try:
-        if credentials is None:
-            port = target.add_insecure_port(address)
-        else:
-            port = target.add_secure_port(address, credentials)
+        port = target.add_insecure_port(address) if shown is None else target.add_secure_port(address, shown)
     except RuntimeError as error:
         port, reason = 0, f" ({error})"
     else:

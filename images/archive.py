@@ -12,10 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import blobs, compression, errors, formats, manifest, members, reference, rootfs, scratch, streams
+from images import (
+    blobs,
+    compression,
+    errors,
+    formats,
+    manifest,
+    members,
+    progress,
+    reference,
+    rootfs,
+    scratch,
+    streams,
+)
 from images.image import Config, Image
 from images.manifest import Descriptor, Platform
 
@@ -23,6 +36,7 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 _DEFAULT_LIMITS = compression.Limits()
+_SILENT = progress.Silent()
 
 
 def import_archive(
@@ -34,6 +48,7 @@ def import_archive(
     config: Config | None = None,
     platform: Platform | None = None,
     limits: compression.Limits = _DEFAULT_LIMITS,
+    watcher: progress.Progress = _SILENT,
 ) -> Image:
     """Import the one image of an archive and name it: by `name`, or else as the archive does.
 
@@ -43,7 +58,7 @@ def import_archive(
     """
     if name is not None:
         reference.parse(name)  # before the work, not after it
-    importer = _Importer(store, platform=platform or manifest.host_platform(), config=config, limits=limits)
+    importer = _Importer(store, platform or manifest.host_platform(), config, limits, watcher)
     with store.hold(), contextlib.ExitStack() as stack:
         chosen = _choose(importer.read(file, stack), select, _title(file))
         names = chosen.names if name is None else (name,)
@@ -56,9 +71,10 @@ def import_all(
     *,
     platform: Platform | None = None,
     limits: compression.Limits = _DEFAULT_LIMITS,
+    watcher: progress.Progress = _SILENT,
 ) -> tuple[Image, ...]:
     """Import every image of an archive under the names that it gives."""
-    importer = _Importer(store, platform=platform or manifest.host_platform(), config=None, limits=limits)
+    importer = _Importer(store, platform or manifest.host_platform(), None, limits, watcher)
     with store.hold(), contextlib.ExitStack() as stack:
         found = importer.read(file, stack)
         return _tag(store, {image.digest: image.names for image in found})
@@ -66,12 +82,23 @@ def import_all(
 
 def _choose(found: list[formats.Found], select: str | None, title: str) -> formats.Found:
     labels = ", ".join(label for image in found for label in image.labels or (image.digest,))
-    chosen = [image for image in found if select in {None, image.digest, *image.labels}]
+    chosen = [image for image in found if select is None or _is_called(image, select)]
     if not chosen:
         raise errors.NotFound(f"{title} holds no image {select!r:.200}; it holds {labels}")
     if len(chosen) > 1:
         raise errors.InvalidReference(f"{title} holds {len(chosen)} images ({labels}); select one of them")
     return chosen[0]
+
+
+def _is_called(image: formats.Found, select: str) -> bool:
+    """Literally, by digest, or by another way of writing the same name."""
+    if select in {image.digest, *image.labels}:
+        return True
+    try:
+        wanted = reference.parse(select).tagged
+        return any(reference.parse(name).tagged == wanted for name in image.names)
+    except errors.InvalidReference:
+        return False
 
 
 def _tag(store: ImageStore, names: dict[str, tuple[str, ...]]) -> tuple[Image, ...]:
@@ -83,7 +110,10 @@ def _tag(store: ImageStore, names: dict[str, tuple[str, ...]]) -> tuple[Image, .
     for digest, group in names.items():
         for name in group:
             store.tag(name, digest)
-    return tuple(store.resolve(digest) for digest in names)
+    return tuple(
+        replace(store.resolve(digest), names=tuple(reference.parse(name).tagged for name in group))
+        for digest, group in names.items()
+    )
 
 
 def _title(file: BinaryIO | Path) -> str:
@@ -95,12 +125,18 @@ class _Importer:
     """The way from a file to manifests in the store."""
 
     def __init__(
-        self, store: ImageStore, *, platform: Platform, config: Config | None, limits: compression.Limits
+        self,
+        store: ImageStore,
+        platform: Platform,
+        config: Config | None,
+        limits: compression.Limits,
+        watcher: progress.Progress,
     ) -> None:
         self._store = store
         self._platform = platform
         self._config = config
         self._limits = limits
+        self._watcher = watcher
 
     def read(self, file: BinaryIO | Path, stack: contextlib.ExitStack) -> list[formats.Found]:
         what = _title(file)
@@ -112,26 +148,23 @@ class _Importer:
             except OSError as error:
                 raise errors.NotFound(f"{what}: {error.strerror}; name a file that can be read") from error
         stored = self._seekable(file, stack, what)
-        start = stored.tell()
-        scan = self._scan(stored, what)
+        start, kind = stored.tell(), compression.peek(stored, what=what)
+        scan = self._scan(stored, kind, what)
+        stored.seek(start)
         if _is_image_archive(scan):
             self._check_listing(scan, what)
-            stored.seek(start)
-            plain = self._plain(stored, stack, what)
+            plain = stored if kind == "none" else self._plain(stored, kind, stack, what)
             return self._read_members(members.TarMembers(plain, what=what, listing=scan.listing))
-        stored.seek(start)
-        return [self._rootfs(stored, scan, what)]
+        return [self._rootfs(stored, kind, scan, what)]
 
     # Bytes ------------------------------------------------------------------------------------------------------------
 
     def _seekable(self, file: BinaryIO, stack: contextlib.ExitStack, what: str) -> BinaryIO:
         return file if file.seekable() else self._spool(file, stack, what)
 
-    def _plain(self, file: BinaryIO, stack: contextlib.ExitStack, what: str) -> BinaryIO:
-        source = compression.reader(file, what=what)
-        if source is file and file.tell() == 0:
-            return file
-        return self._spool(source, stack, what)
+    def _plain(self, file: BinaryIO, kind: compression.Kind, stack: contextlib.ExitStack, what: str) -> BinaryIO:
+        source = self._counted(file, what, "decompressing")
+        return self._spool(compression.decompressed(source, kind, what=what), stack, what)
 
     def _spool(self, source: streams.Source, stack: contextlib.ExitStack, what: str) -> BinaryIO:
         item = stack.enter_context(scratch.file(self._store.tmp))
@@ -145,12 +178,16 @@ class _Importer:
             os.lseek(item.fd, 0, os.SEEK_SET)
         return stack.enter_context(os.fdopen(os.dup(item.fd), "rb"))
 
-    def _scan(self, file: BinaryIO, what: str) -> members.Scan:
-        start = file.tell()
-        stored_bytes = file.seek(0, os.SEEK_END) - start
-        file.seek(start)
-        source = compression.reader(file, what=what)
+    def _scan(self, file: BinaryIO, kind: compression.Kind, what: str) -> members.Scan:
+        """The list of what is in it; contents are passed over where nothing has to be decompressed."""
+        if kind == "none":
+            return members.scan_plain(file, limits=self._limits, what=what)
+        stored_bytes = _rest_bytes(file)
+        source = compression.decompressed(self._counted(file, what, "reading"), kind, what=what)
         return members.scan(source, stored_bytes=stored_bytes, limits=self._limits, what=what)
+
+    def _counted(self, file: BinaryIO, what: str, doing: str) -> progress.Counted:
+        return progress.Counted(file, self._watcher, what.rpartition("/")[2], doing, _rest_bytes(file))
 
     def _check_listing(self, scan: members.Scan, what: str) -> None:
         if scan.repeated is not None:
@@ -165,22 +202,33 @@ class _Importer:
             raise errors.InvalidReference(
                 f"{archive.what}: has configs of its own; overrides are for root file systems"
             )
-        return formats.read(self._store, archive, self._platform)
+        return formats.read(self._store, archive, self._platform, self._watcher)
 
-    def _rootfs(self, file: BinaryIO, scan: members.Scan, what: str) -> formats.Found:
+    def _rootfs(self, file: BinaryIO, kind: compression.Kind, scan: members.Scan, what: str) -> formats.Found:
         if scan.entries == 0:
             raise errors.InvalidImage(f"{what}: holds no files; name a tar of a root file system")
-        start = file.tell()
-        kind = compression.detect(file.read(compression.MAGIC_BYTES), what=what)
-        file.seek(start)
         with self._store.writer() as blob:
-            blob.copy(file)
-        media_type = manifest.OCI_LAYER + ("+gzip" if kind == "gzip" else "")
-        layer = Descriptor(media_type=media_type, digest=blob.digest, size_bytes=blob.size_bytes)
+            blob.copy(self._counted(file, what, "importing"))
+        self._watcher.step(what.rpartition("/")[2], "done", blob.size_bytes, blob.size_bytes)
+        layer = Descriptor(media_type=manifest.layer_type(kind), digest=blob.digest, size_bytes=blob.size_bytes)
+        # What is not compressed is its own diff id.
         image = rootfs.add_image(
-            self._store, (layer,), (scan.diff_id,), self._config or Config(), None, platform=self._platform
+            self._store,
+            (layer,),
+            (scan.diff_id or blob.digest,),
+            self._config or Config(),
+            None,
+            platform=self._platform,
         )
         return formats.Found(labels=(), digest=image.digest)
+
+
+def _rest_bytes(file: BinaryIO) -> int:
+    """From the position to the end."""
+    start = file.tell()
+    size_bytes = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    return size_bytes
 
 
 def _is_image_archive(scan: members.Scan) -> bool:

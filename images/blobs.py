@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors, scratch, streams
+from images import errors, hashing, scratch, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,12 +30,12 @@ class Writer:
         self._place = place
         self._announced = announced
         self._expected_size = size_bytes
-        self._hash = hashlib.sha256()
+        self._hash = hashing.Sha256()
         self.size_bytes = 0
 
     @property
     def digest(self) -> str:
-        return digests.PREFIX + self._hash.hexdigest()
+        return self._hash.digest
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes. Raises as soon as there are more than were announced."""
@@ -81,6 +81,24 @@ def writer(folder: Path, area: Path, *, digest: str | None, size_bytes: int | No
             os.fsync(item.fd)
             item.path.replace(folder / digests.hex_of(blob.digest))
             sync_folder(folder)
+
+
+def adopt(path: Path, folder: Path, *, digest: str, size_bytes: int) -> None:
+    """Move a finished file of the same file system into `folder`, once its bytes are those of the digest.
+
+    Raises `DigestMismatch`, and then leaves the file where it is.
+    """
+    digests.check(digest, what="blob")
+    with storage_errors(f"taking in blob {digest} from {path}"), path.open("rb") as file:
+        found = digests.PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
+        stored_bytes = os.fstat(file.fileno()).st_size
+        if stored_bytes != size_bytes:
+            raise errors.DigestMismatch(f"blob {digest}: {stored_bytes} bytes, announced {size_bytes}; send it again")
+        if found != digest:
+            raise errors.DigestMismatch(f"blob {digest}: the bytes have digest {found}; send it again")
+        os.fsync(file.fileno())
+        path.replace(folder / digests.hex_of(digest))
+        sync_folder(folder)
 
 
 def replace_file(path: Path, data: bytes, area: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from images import digest as digests
 from images import errors, streams
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 << 10
 MAGIC_BYTES = 6
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _REFUSED = {
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
     b"\xfd7zXZ\x00": ("xz", "xz -d"),
     b"BZh": ("bzip2", "bzip2 -d"),
     b"PK\x03\x04": ("zip", "unzip"),
@@ -32,10 +32,15 @@ MAX_RATIO = 200
 RATIO_FREE_BYTES = 64 << 20
 
 
-def detect(start: bytes, *, what: str) -> str:
-    """`gzip` or `none` from the first bytes; `Unsupported` for what we know but do not read."""
+Kind = Literal["none", "gzip", "zstd"]
+
+
+def detect(start: bytes, *, what: str) -> Kind:
+    """The compression from the first bytes; `Unsupported` for what we know but do not read."""
     if start.startswith(_GZIP_MAGIC):
         return "gzip"
+    if start.startswith(_ZSTD_MAGIC):
+        return "zstd"
     for magic, (name, command) in _REFUSED.items():
         if start.startswith(magic):
             raise errors.Unsupported(
@@ -44,12 +49,27 @@ def detect(start: bytes, *, what: str) -> str:
     return "none"
 
 
-def reader(file: BinaryIO, *, what: str) -> streams.Source:
-    """Read `file` from its position on, decompressed; the file must be seekable."""
+def peek(file: BinaryIO, *, what: str) -> Kind:
+    """What the file holds from its position on, which stays; the file must be seekable."""
     start = file.tell()
     magic = file.read(MAGIC_BYTES)
     file.seek(start)
-    return GzipReader(file, what=what) if detect(magic, what=what) == "gzip" else file
+    return detect(magic, what=what)
+
+
+def reader(file: BinaryIO, *, what: str) -> streams.Source:
+    """Read `file` from its position on, decompressed; the file must be seekable."""
+    return decompressed(file, peek(file, what=what), what=what)
+
+
+def decompressed(source: streams.Source, kind: Kind, *, what: str) -> streams.Source:
+    """What is known to be compressed so, decompressed."""
+    if kind == "zstd":
+        # Imported by whoever meets such a layer: its library is no part of Python.
+        from images import zstd
+
+        return zstd.ZstdReader(source, what=what)
+    return GzipReader(source, what=what) if kind == "gzip" else source
 
 
 class GzipReader:

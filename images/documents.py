@@ -47,6 +47,10 @@ class Object:
             self.refuse(key, f"expected a whole number from 0 to 2^63-1, found {value!r:.40}")
         return value
 
+    def flag(self, key: str) -> bool:
+        value: bool = self._typed(key, bool, "true or false", default=False)
+        return value
+
     def digest(self, key: str) -> str:
         value = self.text(key)
         if not digests.is_digest(value):

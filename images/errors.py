@@ -4,6 +4,8 @@
 
     ImageError
     ├── InvalidReference   the name or digest is not written as one: tell the person
+    ├── InvalidDockerfile  an instruction, or a file beside it, breaks a rule of its language: tell the person
+    ├── BuildFailed        a command of a Dockerfile failed: tell the person
     ├── NotFound           this store does not hold it: import or fetch it
     ├── InvalidImage       a document, archive or layer breaks the rules: give up on this copy
     │   ├── DigestMismatch     the bytes are not the ones that were named: fetch again
@@ -25,6 +27,14 @@ class ImageError(Exception):
 
 class InvalidReference(ImageError):
     """The text does not name an image or a digest."""
+
+
+class InvalidDockerfile(ImageError):
+    """A Dockerfile or a .dockerignore says what its language does not know; the message names file and line."""
+
+
+class BuildFailed(ImageError):
+    """A command of RUN ended with another code than 0; the message has its place, the code, and its last words."""
 
 
 class NotFound(ImageError):

@@ -82,7 +82,7 @@ class Extractor:
 
     def _apply(self, entry: Entry, content: Iterable[tuple[int, bytes]]) -> None:
         parent, _, name = entry.name.rpartition("/")
-        if f"/{_AUFS_PRIVATE}" in f"/{entry.name}" and name != _OPAQUE:
+        if is_bookkeeping(entry.name):
             return  # bookkeeping of a file system that nobody has any more; Docker passes it by as well
         if f"/{_WHITEOUT}" in f"/{parent}":
             raise self._refuse("a whiteout cannot be a folder")
@@ -115,7 +115,7 @@ class Extractor:
                 self._describe_link(parent, name, entry)
             case Kind.FIFO:
                 self._node(parent, name, entry, stat.S_IFIFO)
-            case Kind.CHARACTER_DEVICE if entry.device in _HARMLESS_DEVICES:
+            case Kind.CHARACTER_DEVICE if is_harmless(entry):
                 self._node(parent, name, entry, stat.S_IFCHR)
             case Kind.CHARACTER_DEVICE | Kind.BLOCK_DEVICE:
                 raise self._refuse(
@@ -304,6 +304,24 @@ class Extractor:
             hint = "check the disk below the image store"
         # The error's own text may hold the raw path, which is no text for a terminal.
         return errors.StorageFailed(f"{self._title}: {os.strerror(error.errno or 0)}; {hint}")
+
+
+def is_bookkeeping(path: str) -> bool:
+    """Whether the entry is a note that AUFS made for itself."""
+    return f"/{_AUFS_PRIVATE}" in f"/{path}" and path.rpartition("/")[2] != _OPAQUE
+
+
+def hidden(path: str) -> str | None:
+    """The name that a whiteout hides in its folder, "" for all of them; None for what is no whiteout."""
+    name = path.rpartition("/")[2]
+    if is_bookkeeping(path) or not name.startswith(_WHITEOUT):
+        return None
+    return "" if name == _OPAQUE else name.removeprefix(_WHITEOUT) or "."
+
+
+def is_harmless(entry: Entry) -> bool:
+    """Whether a device is one that every container has anyway."""
+    return entry.kind is Kind.CHARACTER_DEVICE and entry.device in _HARMLESS_DEVICES
 
 
 def _stat(parent: int, name: str) -> os.stat_result | None:

@@ -41,6 +41,17 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of an image's history: how a layer was made or, with `is_empty`, what else was changed."""
+
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    is_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One layer: `digest` names the blob as stored, `diff_id` its bytes once decompressed."""
 
@@ -64,6 +75,7 @@ class Image:
     platform: Platform
     layers: tuple[Layer, ...]
     config: Config
+    history: tuple[Step, ...] = ()
 
     @property
     def chain_ids(self) -> tuple[str, ...]:
@@ -88,6 +100,7 @@ class ConfigDocument:
     platform: Platform
     diff_ids: tuple[str, ...]
     config: Config
+    history: tuple[Step, ...] = ()
 
     def as_bytes(self) -> bytes:
         """OCI form, canonical: equal documents have equal digests."""
@@ -100,6 +113,8 @@ class ConfigDocument:
         }
         if self.platform.variant:
             value["variant"] = self.platform.variant
+        if self.history:
+            value["history"] = [_step_json(step) for step in self.history]
         return documents.dump(value)
 
 
@@ -123,7 +138,23 @@ def parse_config(data: bytes, *, what: str) -> ConfigDocument:
         ),
         diff_ids=diff_ids,
         config=_read_config(document.child("config"), document.text("created", "")),
+        history=tuple(_read_step(item) for item in document.children("history")),
     )
+
+
+def _read_step(item: documents.Object) -> Step:
+    return Step(
+        created=item.text("created", ""),
+        created_by=item.text("created_by", ""),
+        author=item.text("author", ""),
+        comment=item.text("comment", ""),
+        is_empty=item.flag("empty_layer"),
+    )
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    texts = {"created": step.created, "created_by": step.created_by, "author": step.author, "comment": step.comment}
+    return {**{key: text for key, text in texts.items() if text}, **({"empty_layer": True} if step.is_empty else {})}
 
 
 def _read_config(item: documents.Object, created: str) -> Config:

@@ -58,6 +58,11 @@ class Platform:
         return same and (not self.variant or not image.variant or self.variant == image.variant)
 
 
+def layer_type(compression: str) -> str:
+    """The media type of a layer that is compressed as `images.compression` calls it."""
+    return OCI_LAYER if compression == "none" else f"{OCI_LAYER}+{compression}"
+
+
 def host_platform() -> Platform:
     machine = host.machine()
     return Platform(architecture=_MACHINES.get(machine, machine))

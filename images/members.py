@@ -11,7 +11,7 @@ import errno
 import os
 import posixpath
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from images import compression, documents, errors, streams, syscalls
@@ -111,19 +111,30 @@ class TarMembers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What one pass over an archive found."""
+    """What one pass over an archive found. The diff id is empty where contents were passed over."""
 
     listing: dict[str, _Member]
     repeated: str | None
     entries: int
-    diff_id: str
-    size_bytes: int
+    diff_id: str = ""
 
 
 def scan(source: streams.Source, *, stored_bytes: int, limits: compression.Limits, what: str) -> Scan:
     """Read a decompressed tar from end to end: every name is checked, nothing is kept but the list."""
     meter = compression.Meter(source, stored_bytes=stored_bytes, limits=limits, what=what)
-    reader = TarReader(meter, what=what, max_entries=limits.max_entries)
+    found = _listed(TarReader(meter, what=what, max_entries=limits.max_entries), what)
+    return replace(found, diff_id=meter.digest)
+
+
+def scan_plain(file: BinaryIO, *, limits: compression.Limits, what: str) -> Scan:
+    """List a plain tar from the file's position on by its headers alone; the positions count from the file's start."""
+    source = _Headers(file)
+    if source.end - source.position > limits.max_bytes:
+        raise errors.LimitExceeded(f"{what}: more than {limits.max_bytes} bytes; raise the bound to load it")
+    return _listed(TarReader(source, what=what, max_entries=limits.max_entries, start=source.position), what)
+
+
+def _listed(reader: TarReader, what: str) -> Scan:
     listing: dict[str, _Member] = {}
     repeated: str | None = None
     for entry in reader:
@@ -140,9 +151,29 @@ def scan(source: streams.Source, *, stored_bytes: int, limits: compression.Limit
     if not reader.ended:
         raise errors.InvalidImage(f"{what}: cut off at byte {reader.position}: no end mark; copy the archive again")
     reader.drain()
-    return Scan(
-        listing=listing, repeated=repeated, entries=reader.entries, diff_id=meter.digest, size_bytes=meter.size_bytes
-    )
+    return Scan(listing=listing, repeated=repeated, entries=reader.entries)
+
+
+class _Headers:
+    """A file of which most is passed over."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.position = file.tell()
+        self.end = file.seek(0, os.SEEK_END)
+        file.seek(self.position)
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size)
+        self.position += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        """Pass over up to `size` bytes; how many there were."""
+        skipped = min(size, self.end - self.position)
+        self.position += skipped
+        self._file.seek(self.position)
+        return skipped
 
 
 class FolderMembers:

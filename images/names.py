@@ -14,6 +14,7 @@ from images import blobs, documents, errors, layout, locks, manifest
 
 if TYPE_CHECKING:
     import contextlib
+    from collections.abc import Collection
     from pathlib import Path
 
 MAX_NAMES = manifest.MAX_INDEX_ENTRIES
@@ -48,10 +49,18 @@ class Names:
             self._write(entries)
 
     def drop(self, name: str) -> None:
+        self.drop_all((name,))
+
+    def drop_all(self, names: Collection[str]) -> None:
+        """All of them, or none: `NotFound` when one is not there."""
+        if not names:
+            return
         with self._locked():
             entries = self.read()
-            if entries.pop(name, None) is None:
-                raise errors.NotFound(f"image {name} is not in {self._path.parent}; `orchctl image ls` lists the names")
+            missing = [name for name in names if entries.pop(name, None) is None]
+            if missing:
+                where = f"{self._path.parent}; `orchctl image ls` lists the names"
+                raise errors.NotFound(f"image {', '.join(missing)} is not in {where}")
             self._write(entries)
 
     def _locked(self) -> contextlib.AbstractContextManager[int]:

@@ -87,6 +87,17 @@ def parse(text: str) -> Reference:
     )
 
 
+def is_registry(text: str) -> bool:
+    """Whether the text is `host[:port]`, as it stands before the first slash of a reference."""
+    return _REGISTRY.fullmatch(text) is not None
+
+
+def names_registry(text: str) -> bool:
+    """Whether a reference says its registry itself: `host/web` and `localhost/web` do, `web` and `team/web` do not."""
+    first, slash, _ = text.partition("/")
+    return bool(slash) and _looks_like_host(first)
+
+
 def _split_tag(name: str) -> tuple[str, str | None]:
     # A colon before the last slash belongs to the registry's port.
     colon = name.rfind(":")

@@ -20,29 +20,34 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from images import blobs, collect, documents, errors, image, layout, locks, manifest, names, reference, scratch
+from images import (
+    blobs,
+    collect,
+    documents,
+    errors,
+    image,
+    layout,
+    locks,
+    manifest,
+    names,
+    reference,
+    scratch,
+    stored_documents,
+    sweep,
+)
 from images import digest as digests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _LOCK_TIMEOUT_S = 30.0
 # A person's prune waits this long for imports and pulls in progress; they may take minutes.
 _PRUNE_TIMEOUT_S = 60.0
-_MAX_INDEX_DEPTH = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """A manifest and its config, read and checked against each other."""
-
-    digest: str
-    manifest: manifest.Manifest
-    config: image.ConfigDocument
 
 
 class ImageStore:
@@ -59,6 +64,7 @@ class ImageStore:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.sweep(self.tmp)
         self._check_layout()
+        self._documents = stored_documents.StoredDocuments(has=self.has, read=self.read_document)
         self._names = names.Names(self.root / layout.INDEX, lock=self._locks / "names", area=self.tmp)
 
     def _check_layout(self) -> None:
@@ -76,6 +82,11 @@ class ImageStore:
         with self._finding(digest):
             return self._blob_path(digest).stat().st_size
 
+    def blobs_starting_with(self, figures: str) -> Sequence[str]:
+        """The digests of blobs that begin with these hex figures, in order."""
+        assert figures.isalnum(), "figures of a digest, never a pattern"
+        return sorted(digests.PREFIX + path.name for path in self._blobs.glob(f"{figures}*"))
+
     def open(self, digest: str) -> BinaryIO:
         """Open a blob for reading; it stays readable even when it is pruned meanwhile."""
         with self._finding(digest):
@@ -92,6 +103,10 @@ class ImageStore:
         with self.writer(size=len(data)) as blob:
             blob.write(data)
         return blob.digest
+
+    def adopt(self, path: Path, digest: str, size: int) -> None:
+        """Take a finished file of this file system in as a blob; it is gone from `path` then, unless it is another."""
+        blobs.adopt(path, self._blobs, digest=digest, size_bytes=size)
 
     def read_document(self, digest: str) -> bytes:
         """A manifest, index or config: bounded, and compared with its digest again."""
@@ -117,7 +132,7 @@ class ImageStore:
         or a document is missing; layers may be missing, see `missing`.
         """
         found = self._digest_of(name_or_digest)
-        return self._image(found, platform or manifest.host_platform(), self._names.read())
+        return self._documents.image(found, platform or manifest.host_platform(), self._names.read())
 
     def missing(
         self, manifest_digest: str, *, platform: manifest.Platform | None = None
@@ -127,21 +142,11 @@ class ImageStore:
         A missing blob is announced with its size, as `writer` wants it. For an index: the manifest for the platform,
         and once that is here, what that lacks. `NotFound` when the document itself is not stored.
         """
-        digest = manifest_digest
-        for _ in range(_MAX_INDEX_DEPTH):
-            found = self._load(digest)
-            if isinstance(found, manifest.Manifest):
-                wanted = {entry.digest: entry for entry in (found.config, *found.layers)}
-                return tuple(entry for entry in wanted.values() if not self.has(entry.digest))
-            entry = found.choose(platform or manifest.host_platform(), what=f"index {digest}")
-            if not self.has(entry.digest):
-                return (entry,)
-            digest = entry.digest
-        raise _too_deep(manifest_digest)
+        return self._documents.missing(manifest_digest, platform or manifest.host_platform())
 
     def reached(self, digest: str) -> frozenset[str]:
         """The blobs that an image is made of, for all its platforms, as far as they are stored."""
-        return collect.mark([digest], (), load=self._load, config_of=self._config_of, has=self.has).blobs
+        return self._reach([digest]).blobs
 
     def tag(self, name: str, digest: str) -> image.Image:
         """Give a complete image a name, taking the name from whatever had it."""
@@ -153,6 +158,7 @@ class ImageStore:
             if lacking:
                 raise errors.NotFound(f"image {digest} cannot be named {ref}: blob {lacking[0].digest} is missing")
             self.resolve(digest)  # a config that does not fit its manifest gets no name
+            self.touch(digest)
             self._names.put(ref.tagged, self._describe(digest))
         return self.resolve(digest)
 
@@ -160,17 +166,29 @@ class ImageStore:
         """Forget a name; the blobs stay until `prune`. `NotFound` when there is no such name."""
         self._names.drop(reference.parse(name).tagged)
 
-    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
+    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> sweep.Pruned:
         """Forget a name and prune; `keep` and `keep_layers` as there."""
         self.untag(name)
         return self.prune(keep, keep_layers)
 
+    def names(self) -> Mapping[str, str]:
+        """Every full name with the digest of its manifest or index."""
+        return {name: entry.digest for name, entry in self._names.read().items()}
+
     def list(self) -> tuple[image.Image, ...]:
-        """All named images, by name; one with several names stands once."""
-        entries = self._names.read()
-        platform = manifest.host_platform()
-        digests_by_name = {entries[name].digest: None for name in sorted(entries)}
-        return tuple(self._image(digest, platform, entries) for digest in digests_by_name)
+        """All named images, by name; one with several names stands once. What cannot be read is told by `broken`."""
+        return tuple(
+            found for found in self._documents.readable(self._names.read()).values() if isinstance(found, image.Image)
+        )
+
+    def broken(self) -> Mapping[str, errors.ImageError]:
+        """Names whose image cannot be read, because a document is missing or damaged, each with the reason."""
+        unreadable = {
+            digest: why
+            for digest, why in self._documents.readable(self._names.read()).items()
+            if isinstance(why, errors.ImageError)
+        }
+        return {name: unreadable[digest] for name, digest in sorted(self.names().items()) if digest in unreadable}
 
     # Layers and collection --------------------------------------------------------------------------------------------
 
@@ -190,26 +208,113 @@ class ImageStore:
         with locks.held(self._locks / "gc", shared=True, timeout_s=_LOCK_TIMEOUT_S, what=f"image store {self.root}"):
             yield
 
-    def prune(self, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> collect.Pruned:
+    def touch(self, digest: str) -> None:
+        """Note that an image is used now: what was not used for long makes room first."""
+        with self._finding(digest):
+            os.utime(self._blob_path(digest))
+
+    def stored(self, keep: Collection[str] = ()) -> Sequence[collect.Stored]:
+        """Every named image with what it takes, as `images.collect` wants it; those in `keep` are marked so."""
+        names_by_digest: dict[str, list[str]] = {}
+        for name, entry in sorted(self._names.read().items()):
+            names_by_digest.setdefault(entry.digest, []).append(name)
+        return [
+            collect.Stored(
+                digest=digest,
+                names=tuple(names_),
+                used_at_s=self._used_at_s(digest),
+                parts=self._parts_bytes(digest),
+                is_kept=digest in keep,
+            )
+            for digest, names_ in names_by_digest.items()
+            if self.has(digest)
+        ]
+
+    def disk(self) -> collect.Disk:
+        """How full the file system below the store is, as far as the store may fill it."""
+        found = os.statvfs(self.root)
+        return collect.Disk(total_bytes=found.f_blocks * found.f_frsize, free_bytes=found.f_bavail * found.f_frsize)
+
+    def prune(
+        self,
+        keep: Iterable[str] = (),
+        keep_layers: Iterable[str] = (),
+        keep_blobs: Iterable[str] = (),
+        *,
+        forget: collect.Policy = collect.nothing,
+        dry_run: bool = False,
+    ) -> sweep.Pruned:
         """Remove every blob and unpacked layer that no name, no manifest in `keep` and no `keep_layers` reaches.
 
-        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. Never call it inside
-        `hold()`, which it waits for.
+        `keep` are digests of manifests and `keep_layers` chain ids: what runs, or is about to. `keep_blobs` stay
+        whatever they are: parts of an image that is still coming. `forget` is a policy of
+        `images.collect`: the images that it chooses lose their names first. With `dry_run` nothing is removed, and the
+        answer is what would be. Never call it inside `hold()`, which it waits for.
         """
-        gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
-        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
-            roots = [*(entry.digest for entry in self._names.read().values()), *keep]
-            kept = collect.mark(roots, keep_layers, load=self._load, config_of=self._config_of, has=self.has)
-            swept = collect.sweep(kept, blobs=self._blobs, layers=self.layers, trash=trash.path)
-            for path in self._locks.glob("layer-*"):
-                path.unlink()  # whoever holds one is inside `hold()`, so nobody does
-            scratch.sweep(self.tmp)
-        return swept
+        kept_roots = frozenset(keep)
+        with self._collecting() as trash:
+            images = self.stored(kept_roots)
+            forgotten = frozenset(forget(images)) - kept_roots
+            going = tuple(name for image in images if image.digest in forgotten for name in image.names)
+            roots = {entry.digest for name, entry in self._names.read().items() if name not in going} | kept_roots
+            reached = self._reach(roots, keep_layers)
+            reached = replace(reached, blobs=reached.blobs | frozenset(keep_blobs))
+            found = sweep.doomed(reached, blobs=self._blobs, layers=self.layers)
+            if not dry_run:
+                self._names.drop_all(going)
+                self._sweep(found, trash)
+        return sweep.summary(found, going)
+
+    def forget(self, names_: Iterable[str], digests_: Iterable[str] = (), *, keep: Iterable[str] = ()) -> sweep.Pruned:
+        """Remove these names, and of what they and the digests reach what no other name and no `keep` needs.
+
+        `NotFound` when there is no such name, and then none is removed. Never call it inside `hold()`.
+        """
+        wanted = tuple(reference.parse(name).tagged for name in names_)
+        with self._collecting() as trash:
+            entries = self._names.read()
+            going = [*digests_, *(entries[name].digest for name in wanted if name in entries)]
+            self._names.drop_all(wanted)
+            roots = {entry.digest for entry in self._names.read().values()} | set(keep)
+            found = sweep.doomed(self._reach(roots), blobs=self._blobs, layers=self.layers, among=self._reach(going))
+            self._sweep(found, trash)
+        return sweep.summary(found, wanted)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _blob_path(self, digest: str) -> Path:
         return self._blobs / digests.hex_of(digest)
+
+    @contextlib.contextmanager
+    def _collecting(self) -> Iterator[Path]:
+        """Nobody adds anything meanwhile; what is moved into the folder is removed once others may go on."""
+        gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
+        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
+            yield trash.path
+
+    def _sweep(self, found: sweep.Doomed, trash: Path) -> None:
+        sweep.sweep(found, trash=trash)
+        for path in self._locks.glob("layer-*"):
+            path.unlink()  # whoever holds one is inside `hold()`, so nobody does
+        scratch.sweep(self.tmp)
+
+    def _reach(self, roots: Iterable[str], keep_layers: Iterable[str] = ()) -> sweep.Reached:
+        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._documents.config_of, has=self.has)
+
+    def _used_at_s(self, digest: str) -> float:
+        """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
+        found = self._load(digest)
+        inner = [entry.digest for entry in found.manifests] if isinstance(found, manifest.Index) else []
+        return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
+
+    def _parts_bytes(self, digest: str) -> Mapping[str, int]:
+        """The blobs and the unpacked layers that an image leads to; those that are not here take nothing."""
+        reached = self._reach([digest])
+        blobs_ = {each: self.size_bytes(each) for each in reached.blobs if self.has(each)}
+        folders = ((chain_id, self.layer_path(chain_id).parent) for chain_id in reached.layers)
+        return blobs_ | {
+            f"unpacked {chain_id}": sweep.unpacked_bytes(folder) for chain_id, folder in folders if folder.exists()
+        }
 
     def _drop_damaged(self, digest: str) -> NoReturn:
         self._blob_path(digest).unlink(missing_ok=True)
@@ -235,45 +340,9 @@ class ImageStore:
             raise errors.NotFound(f"image {ref} is not in {self.root}; import it (orchctl image import) or fetch it")
         return entry.digest
 
-    def _image(
-        self, digest: str, platform: manifest.Platform, entries: Mapping[str, manifest.Descriptor]
-    ) -> image.Image:
-        parts = self._parts(digest, platform)
-        layers = zip(parts.manifest.layers, parts.config.diff_ids, strict=True)
-        return image.Image(
-            names=tuple(sorted(name for name, entry in entries.items() if entry.digest in {digest, parts.digest})),
-            digest=parts.digest,
-            config_digest=parts.manifest.config.digest,
-            platform=parts.config.platform,
-            config=parts.config.config,
-            layers=tuple(image.layer(entry, diff_id) for entry, diff_id in layers),
-        )
-
     def _load(self, digest: str) -> manifest.Manifest | manifest.Index:
-        return manifest.parse(self.read_document(digest), what=f"manifest {digest}")
-
-    def _config_of(self, found: manifest.Manifest) -> image.ConfigDocument:
-        digest = found.config.digest
-        config = image.parse_config(self.read_document(digest), what=f"config {digest}")
-        if len(config.diff_ids) != len(found.layers):
-            counts = f"{len(found.layers)} layers in the manifest, {len(config.diff_ids)} diff ids in the config"
-            raise errors.InvalidImage(f"config {digest}: rootfs.diff_ids: {counts}; build or fetch the image again")
-        return config
-
-    def _parts(self, digest: str, platform: manifest.Platform) -> _Parts:
-        for _ in range(_MAX_INDEX_DEPTH):
-            found = self._load(digest)
-            if isinstance(found, manifest.Manifest):
-                return _Parts(digest=digest, manifest=found, config=self._config_of(found))
-            digest = found.choose(platform, what=f"index {digest}").digest
-        raise _too_deep(digest)
+        return self._documents.load(digest)
 
     def _describe(self, digest: str) -> manifest.Descriptor:
         media_type = self._load(digest).media_type
         return manifest.Descriptor(media_type=media_type, digest=digest, size_bytes=self.size_bytes(digest))
-
-
-def _too_deep(digest: str) -> errors.LimitExceeded:
-    return errors.LimitExceeded(
-        f"index {digest}: indexes nested deeper than {_MAX_INDEX_DEPTH}; name one of its images"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 CHUNK_BYTES = 1 << 20
 
@@ -12,6 +12,15 @@ class Source(Protocol):
     """Where bytes come from: up to `size`, at least one until the end."""
 
     def read(self, size: int, /) -> bytes: ...
+
+
+@runtime_checkable
+class Skipping(Source, Protocol):
+    """A source in which one can pass over bytes without reading them."""
+
+    def skip(self, size: int) -> int:
+        """How many of the next `size` bytes there were, and were passed over."""
+        ...
 
 
 class Sink(Protocol):

@@ -23,6 +23,7 @@ _PAX_LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
 _DECIMAL = re.compile(rb"-?[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,12})(?:\.([0-9]{0,40}))?")
 _XATTR_PREFIX = "SCHILY.xattr."
+_ASCII = bytes(range(128))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,23 @@ def display(raw: bytes) -> str:
     return repr(raw[:200].decode("utf-8", "backslashreplace")) + ("…" if len(raw) > 200 else "")
 
 
+class Place:
+    """What a complaint is about, put into words only when there is one: most entries are right."""
+
+    __slots__ = ("_name", "_noun", "_what")
+
+    def __init__(self, what: str, name: bytes, noun: str) -> None:
+        self._what = what
+        self._name = name
+        self._noun = noun
+
+    def __str__(self) -> str:
+        return f"{self._what}: entry {display(self._name)}: {self._noun}"
+
+
+Where = str | Place
+
+
 def decode(block: bytes, *, where: str) -> Header:
     _check_sum(block, where)
     name = _text(block[0:100])
@@ -63,27 +81,26 @@ def decode(block: bytes, *, where: str) -> Header:
     known = posix or magic == b"ustar  \0"
     if posix and block[345] != 0:
         name = _text(block[345:500]) + b"/" + name
-    place = f"{where}: entry {display(name)}"
     header = Header(
         block=block,
         type=block[156:157],
         name=name,
         link=_text(block[157:257]),
-        mode=_field(block[100:108], place, "mode"),
-        uid=_field(block[108:116], place, "uid"),
-        gid=_field(block[116:124], place, "gid"),
-        size=_field(block[124:136], place, "size"),
-        mtime=_field(block[136:148], place, "mtime"),
+        mode=_field(block[100:108], Place(where, name, "mode")),
+        uid=_field(block[108:116], Place(where, name, "uid")),
+        gid=_field(block[116:124], Place(where, name, "gid")),
+        size=_field(block[124:136], Place(where, name, "size")),
+        mtime=_field(block[136:148], Place(where, name, "mtime")),
         # Before ustar these bytes were padding and may hold anything.
-        device_major=_field(block[329:337], place, "device") if known else 0,
-        device_minor=_field(block[337:345], place, "device") if known else 0,
+        device_major=_field(block[329:337], Place(where, name, "device")) if known else 0,
+        device_minor=_field(block[337:345], Place(where, name, "device")) if known else 0,
     )
     if header.size < 0:
-        raise errors.InvalidImage(f"{place}: size: negative")
+        raise errors.InvalidImage(f"{Place(where, name, 'size')}: negative")
     return header
 
 
-def pax_records(data: bytes, *, where: str) -> dict[str, bytes]:
+def pax_records(data: bytes, *, where: Where) -> dict[str, bytes]:
     """`LENGTH KEY=VALUE\\n`, repeated; an empty value deletes the key, so it is left out."""
     records: dict[str, bytes] = {}
     position = 0
@@ -115,7 +132,7 @@ def xattrs(pax: Mapping[str, bytes]) -> dict[str, bytes]:
     return {key.removeprefix(_XATTR_PREFIX): value for key, value in pax.items() if key.startswith(_XATTR_PREFIX)}
 
 
-def number(pax: bytes | None, plain: int, *, where: str) -> int:
+def number(pax: bytes | None, plain: int, *, where: Where) -> int:
     """The PAX value where there is one, else the header's."""
     if pax is None:
         return plain
@@ -124,7 +141,7 @@ def number(pax: bytes | None, plain: int, *, where: str) -> int:
     return int(pax)
 
 
-def time_ns(pax: bytes | None, plain_s: int, *, where: str) -> int:
+def time_ns(pax: bytes | None, plain_s: int, *, where: Where) -> int:
     """Nanoseconds since 1970; PAX writes decimal seconds: `-1.5` is -1500000000."""
     if pax is None:
         return plain_s * 1_000_000_000
@@ -135,7 +152,7 @@ def time_ns(pax: bytes | None, plain_s: int, *, where: str) -> int:
     return -value if match[1] else value
 
 
-def old_sparse(block: bytes, read_block: Callable[[], bytes], *, where: str) -> SparseMap:
+def old_sparse(block: bytes, read_block: Callable[[], bytes], *, where: Where) -> SparseMap:
     """GNU's own header: four pieces in the header itself, 21 in each block that follows it."""
     pairs = _old_pairs(block[386:482], where)
     extended = block[482] != 0
@@ -145,10 +162,10 @@ def old_sparse(block: bytes, read_block: Callable[[], bytes], *, where: str) -> 
         extended = block_after[504] != 0
         if len(pairs) > MAX_SPARSE_SEGMENTS:
             raise _too_many_segments(where)
-    return _sparse_map(_field(block[483:495], where, "real size"), pairs, where)
+    return _sparse_map(_field(block[483:495], f"{where}: real size"), pairs, where)
 
 
-def sparse_in_header(pax: Mapping[str, bytes], *, where: str) -> SparseMap:
+def sparse_in_header(pax: Mapping[str, bytes], *, where: Where) -> SparseMap:
     """PAX formats 0.0 and 0.1: the map is text in the extended header."""
     values = [_decimal(text, where) for text in pax["GNU.sparse.map"].split(b",") if text]
     if len(values) % 2:
@@ -157,7 +174,7 @@ def sparse_in_header(pax: Mapping[str, bytes], *, where: str) -> SparseMap:
     return _sparse_map(_decimal(pax.get("GNU.sparse.size", b""), where), pairs, where)
 
 
-def sparse_in_data(pax: Mapping[str, bytes], take: Callable[[int], bytes], *, where: str) -> SparseMap:
+def sparse_in_data(pax: Mapping[str, bytes], take: Callable[[int], bytes], *, where: Where) -> SparseMap:
     """PAX format 1.0: the map is lines of text at the start of the content, padded to whole blocks."""
     pending = b""
 
@@ -184,7 +201,7 @@ def _take_block(take: Callable[[int], bytes]) -> bytes:
     return block
 
 
-def _sparse_map(size_bytes: int, pairs: list[tuple[int, int]], where: str) -> SparseMap:
+def _sparse_map(size_bytes: int, pairs: list[tuple[int, int]], where: Where) -> SparseMap:
     if len(pairs) > MAX_SPARSE_SEGMENTS:
         raise _too_many_segments(where)
     end = 0
@@ -197,21 +214,21 @@ def _sparse_map(size_bytes: int, pairs: list[tuple[int, int]], where: str) -> Sp
     return SparseMap(size_bytes=size_bytes, segments=tuple(pair for pair in pairs if pair[1]))
 
 
-def _too_many_segments(where: str) -> errors.LimitExceeded:
+def _too_many_segments(where: Where) -> errors.LimitExceeded:
     return errors.LimitExceeded(f"{where}: more than {MAX_SPARSE_SEGMENTS} pieces")
 
 
-def _old_pairs(data: bytes, where: str) -> list[tuple[int, int]]:
+def _old_pairs(data: bytes, where: Where) -> list[tuple[int, int]]:
     pairs = []
     for start in range(0, len(data), 24):
         if data[start] == 0:
             break
-        offset = _field(data[start : start + 12], where, "offset")
-        pairs.append((offset, _field(data[start + 12 : start + 24], where, "length")))
+        offset = _field(data[start : start + 12], f"{where}: offset")
+        pairs.append((offset, _field(data[start + 12 : start + 24], f"{where}: length")))
     return pairs
 
 
-def _decimal(text: bytes, where: str) -> int:
+def _decimal(text: bytes, where: Where) -> int:
     if not _DECIMAL.fullmatch(text) or not 0 <= int(text) < _MAX_NUMBER:
         raise errors.InvalidImage(f"{where}: {text[:40]!r} is not a number")
     return int(text)
@@ -221,7 +238,7 @@ def _text(data: bytes) -> bytes:
     return data.partition(b"\0")[0]
 
 
-def _field(data: bytes, place: str, noun: str) -> int:
+def _field(data: bytes, where: Where) -> int:
     """Octal text, or GNU's base 256 when the first bit is set."""
     if data[0] & 0x80:
         value = int.from_bytes(data, "big")
@@ -230,10 +247,10 @@ def _field(data: bytes, place: str, noun: str) -> int:
     else:
         digits = data.partition(b"\0")[0].strip(b" ")
         if digits.strip(b"01234567"):
-            raise errors.InvalidImage(f"{place}: {noun}: {data!r} is not an octal number")
+            raise errors.InvalidImage(f"{where}: {data!r} is not an octal number")
         value = int(digits, 8) if digits else 0
     if not -_MAX_NUMBER < value < _MAX_NUMBER:
-        raise errors.InvalidImage(f"{place}: {noun}: out of range")
+        raise errors.InvalidImage(f"{where}: out of range")
     return value
 
 
@@ -241,9 +258,9 @@ def _check_sum(block: bytes, where: str) -> None:
     # The sum is taken with its own field as blanks; very old archives summed signed bytes.
     rest = block[:148] + b"        " + block[156:]
     unsigned = sum(rest)
-    signed = unsigned - 256 * sum(byte > 127 for byte in rest)
     digits = block[148:156].partition(b"\0")[0].strip(b" ")
-    if digits.strip(b"01234567") or int(digits or b"0", 8) not in {unsigned, signed}:
+    found = -1 if digits.strip(b"01234567") else int(digits or b"0", 8)
+    if found != unsigned and found != unsigned - 256 * len(rest.translate(None, _ASCII)):
         raise errors.InvalidImage(
             f"{where}: not a tar header (its checksum is wrong); the archive is damaged or no tar"
         )

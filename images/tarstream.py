@@ -35,6 +35,7 @@ class Kind(Enum):
     FIFO = "fifo"
 
 
+_CONTROL = bytes([*range(0x20), 0x7F])
 _GLOBAL_KEYS = frozenset({"uid", "gid", "mtime"})
 _KINDS = {
     b"\0": Kind.FILE,
@@ -69,16 +70,17 @@ class Entry:
 class TarReader:
     """Iterate over it for the entries; between two steps `segments()` gives the current file's content."""
 
-    def __init__(self, source: streams.Source, *, what: str, max_entries: int) -> None:
+    def __init__(self, source: streams.Source, *, what: str, max_entries: int, start: int = 0) -> None:
         self._source = source
+        self._skipper = source if isinstance(source, streams.Skipping) else None
         self._what = what
         self._max_entries = max_entries
         self._globals: dict[str, bytes] = {}
         self._content: list[tuple[int, int]] = []  # (offset in the file, length), what is still unread
         self._unread = 0  # bytes of the current member still in the stream, padding included
-        self._title = ""
+        self._name: bytes | None = None  # of the entry at hand, raw
         self.is_sparse = False  # whether the current file's content lies in pieces
-        self.position = 0  # in the stream
+        self.position = start  # in the stream
         self.entries = 0
         self.ended = False  # whether the end-of-archive marker was seen
 
@@ -103,8 +105,9 @@ class TarReader:
 
     def drain(self) -> None:
         """Read what follows the end marker (padding), so that a digest over the stream is complete."""
-        while data := self._source.read(streams.CHUNK_BYTES):
-            self.position += len(data)
+        if self._skipper is None:  # else nobody digests it
+            while data := self._source.read(streams.CHUNK_BYTES):
+                self.position += len(data)
 
     # Members ----------------------------------------------------------------------------------------------------------
 
@@ -117,7 +120,7 @@ class TarReader:
             if header is None:
                 self._check_end(extended)
                 return None
-            self._title = tarheader.display(header.name)
+            self._name = header.name
             if header.type in b"xX":
                 extended.update(self._pax(header))
             elif header.type == b"g":
@@ -144,7 +147,7 @@ class TarReader:
 
     def _member(self, header: tarheader.Header, pax: Mapping[str, bytes]) -> Entry:
         raw_name = pax.get("GNU.sparse.name") or pax.get("path") or header.name
-        self._title = tarheader.display(raw_name)
+        self._name = raw_name
         kind = _KINDS.get(header.type)
         if kind is None:
             raise self._invalid(f"entries of type {header.type!r} are not known")
@@ -193,7 +196,7 @@ class TarReader:
     def _clean(self, raw: bytes) -> str:
         if len(raw) > MAX_PATH_BYTES:
             raise self._invalid(f"its path is longer than {MAX_PATH_BYTES} bytes")
-        if any(byte < 0x20 or byte == 0x7F for byte in raw):
+        if len(raw.translate(None, _CONTROL)) != len(raw):
             raise self._invalid("its path holds a control character; such names are refused")
         if raw.startswith(b"/"):
             raise self._invalid("its path is absolute; pack it with relative names")
@@ -258,6 +261,10 @@ class TarReader:
 
     def _skip(self) -> None:
         self._content = []
+        if self._skipper is not None and self._unread:
+            skipped = self._skipper.skip(self._unread)
+            self.position += skipped
+            self._unread -= skipped
         while self._unread:
             self._take(min(self._unread, streams.CHUNK_BYTES))
 
@@ -283,16 +290,15 @@ class TarReader:
         self.position += len(block)
         return block
 
-    def _place(self, noun: str) -> str:
-        return f"{self._what}: entry {self._title}: {noun}"
+    def _place(self, noun: str) -> tarheader.Place:
+        return tarheader.Place(self._what, self._name or b"", noun)
 
     def _invalid(self, reason: str) -> errors.InvalidImage:
-        return errors.InvalidImage(f"{self._what}: entry {self._title}: {reason}")
+        return errors.InvalidImage(str(self._place(reason)))
 
     def _cut_off(self) -> errors.InvalidImage:
-        return errors.InvalidImage(
-            f"{self._what}: cut off at byte {self.position}, in or after {self._title or 'nothing'}; copy it again"
-        )
+        name = "nothing" if self._name is None else tarheader.display(self._name)
+        return errors.InvalidImage(f"{self._what}: cut off at byte {self.position}, in or after {name}; copy it again")
 
 
 def _padded(size: int) -> int:

@@ -12,10 +12,11 @@ import os
 import subprocess
 import sys
 from concurrent import futures
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import blobs, compression, errors, scratch, syscalls, unpacker
+from images import blobs, compression, errors, progress, scratch, sweep, syscalls, unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 1800.0
 _MAX_WORKERS = 4  # more would only wait for the disk
 _DEFAULT_LIMITS = compression.Limits()
+_SILENT = progress.Silent()
 _ERRORS: dict[str, type[errors.ImageError]] = {
     kind.__name__: kind
     for kind in (
@@ -44,6 +46,7 @@ def unpack(
     *,
     limits: compression.Limits = _DEFAULT_LIMITS,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    watcher: progress.Progress = _SILENT,
 ) -> list[Path]:
     """Return the folders of the image's layers, bottom to top, unpacking those that are missing.
 
@@ -52,19 +55,38 @@ def unpack(
     neither a name nor `keep` guards.
     """
     with store.hold():
+        store.touch(image.digest)
+        return stack(store, image, limits=limits, timeout_s=timeout_s, watcher=watcher)
+
+
+def stack(
+    store: ImageStore,
+    image: Image,
+    *,
+    limits: compression.Limits = _DEFAULT_LIMITS,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    watcher: progress.Progress = _SILENT,
+) -> list[Path]:
+    """The same for layers of which no manifest is stored yet: those of an image that is being built."""
+    with store.hold():
         folders = [store.layer_path(chain_id) for chain_id in image.chain_ids]
         if not all(folder.exists() for folder in folders):
-            _unpack_missing(store, image, limits, timeout_s)
+            _unpack_missing(store, image, limits, timeout_s, watcher)
         return folders
 
 
-def _unpack_missing(store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float) -> None:
+def _unpack_missing(
+    store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float, watcher: progress.Progress
+) -> None:
     """All layers at once, as far as there are processors: they are independent of each other."""
     with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_WORKERS), thread_name_prefix="unpack") as pool:
-        jobs = [
-            pool.submit(_unpack_layer, store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
-            for layer, chain_id in zip(image.layers, image.chain_ids, strict=True)
-        ]
+
+        def unpacked(layer: Layer, chain_id: str) -> None:
+            watcher.step(layer.digest, "unpacking", 0, None)
+            _unpack_layer(store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
+            watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
+
+        jobs = [pool.submit(unpacked, *pair) for pair in zip(image.layers, image.chain_ids, strict=True)]
         try:
             for job in jobs:
                 job.result()
@@ -113,16 +135,26 @@ def _fill(
                 diff_id=layer.diff_id,
                 limits=limits,
                 parent_pid=os.getpid(),
+                library=_library(),
             )
             # The locks go along: they must outlast the child, even when we are killed.
             try:
-                _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
+                outcome = _run(job, keep_fds=(work.fd, lock_fd), timeout_s=timeout_s)
             except errors.InvalidImage:
                 store.check_blob(layer.digest)  # perhaps it is not the image that is wrong, but our copy
                 raise
+        (work.path / sweep.SIZE_FILE).write_text(str(outcome.size_bytes))
         syscalls.syncfs(diff_fd)
     finally:
         os.close(diff_fd)
+
+
+def _library() -> str:
+    """The folder of the packages that are no part of Python."""
+    found = util.find_spec("zstandard")
+    assert found is not None, "it is a requirement of the project"
+    assert found.origin is not None, "it has a file"
+    return str(Path(found.origin).parents[1])
 
 
 def _run(job: unpacker.Job, *, keep_fds: Sequence[int], timeout_s: float) -> unpacker.Outcome:

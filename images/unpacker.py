@@ -9,6 +9,7 @@ The job comes as JSON in the first argument, the outcome goes as JSON to standar
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import queue
@@ -34,6 +35,8 @@ class Job:
     diff_id: str
     limits: compression.Limits
     parent_pid: int
+    library: str = ""
+    """Where Python's packages are, for a layer that needs one to be read."""
 
     def dump(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -106,6 +109,15 @@ def unpack(job: Job) -> Outcome:
     return Outcome(size_bytes=meter.size_bytes, entries=reader.entries)
 
 
+def prepare(job: Job) -> None:
+    """Import what this layer's compression needs; behind Python's own modules, so that nothing hides those."""
+    with os.fdopen(job.blob_fd, "rb", buffering=0, closefd=False) as blob:
+        kind = compression.peek(blob, what=job.what)
+    if kind == "zstd":
+        sys.path.append(job.library)
+        importlib.import_module("images.zstd")
+
+
 def enter(job: Job) -> None:
     """Make the target the root of this process, and close the ways out of it."""
     syscalls.set_parent_death_signal(signal.SIGKILL)
@@ -120,7 +132,10 @@ def enter(job: Job) -> None:
 
 def run(job: Job) -> Outcome:
     try:
+        prepare(job)
         enter(job)
+    except errors.ImageError as error:
+        return Outcome(error=type(error).__name__, message=str(error))
     except OSError as error:
         return Outcome(error=errors.StorageFailed.__name__, message=f"{job.what}: {error}; unpacking needs root")
     try:

@@ -6,14 +6,14 @@ The containers of a task share its network and its users, so what is said about 
 from collections.abc import Iterator
 from typing import Final
 
-from manifests import networking, quoting, suggest
+from manifests import defaults, networking, quoting, suggest
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import containers, placeholders, units
 from protos.orch.v1 import objects_pb2 as pb
 from protos.orch.v1 import options_pb2 as options
 
-DEFAULT_GRACE_MS: Final = 10_000
+_GRACE: Final = pb.TaskTemplate.DESCRIPTOR.fields_by_name["stop_grace_period"]
 SHARED: Final = ("ports", "hostname", "userns")
 """Fields of a container that are about the whole task."""
 
@@ -82,8 +82,8 @@ def _init(one: pb.Container, path: Path) -> Iterator[Problem]:
 
 def _times(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:
     """A hook that waits longer than there is time is cut short each time."""
-    has_grace = template.HasField("stop_grace_period")
-    grace_ms = template.stop_grace_period if has_grace else DEFAULT_GRACE_MS
+    written = template.HasField("stop_grace_period")
+    grace_ms = template.stop_grace_period if written else defaults.number(_GRACE)
     parts = [
         ("container", template.container, ()),
         *(("sidecars", one, (i,)) for i, one in enumerate(template.sidecars)),

@@ -50,6 +50,13 @@ def default(field: FieldDescriptor) -> int | str | bool | None:
             return units.parse(schema.rules(field).unit, text)
 
 
+def number(field: FieldDescriptor) -> int:
+    """The default of a field that holds a number and has one, in the unit that is stored."""
+    found = default(field)
+    assert isinstance(found, int), f"{field.full_name} has no number as its default"
+    return found
+
+
 def _fill(message: Message) -> None:
     for field in schema.fields_by_yaml_name(message.DESCRIPTOR).values():
         if schema.rules(field).system:

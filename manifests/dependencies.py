@@ -10,6 +10,7 @@ from typing import Final
 from manifests import quoting
 from manifests.paths import Path
 from manifests.problems import Problem
+from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 Graph = Mapping[str, Collection[str]]
@@ -29,15 +30,10 @@ def service_problems(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
             )
 
 
-def key(service: pb.Service) -> str:
-    """What a graph calls a service."""
-    return f"{service.meta.namespace}/{service.meta.name}"
-
-
 def graph_of(services: Iterable[pb.Service]) -> dict[str, tuple[str, ...]]:
     """By `namespace/name`. Services depend on others of their own namespace."""
     return {
-        key(service): tuple(sorted(f"{service.meta.namespace}/{name}" for name in service.spec.depends_on))
+        kinds.qualified(service): tuple(sorted(f"{service.meta.namespace}/{name}" for name in service.spec.depends_on))
         for service in services
         if service.spec.depends_on
     }

@@ -12,9 +12,18 @@ from google.protobuf.message import Message
 from manifests import fields, paths, quoting
 from manifests.paths import Path
 from protos import schema, units
+from protos.orch.v1 import objects_pb2 as pb
 
 MAX_SHOWN = 80
 """Characters of a text on one side of the arrow."""
+
+_CONFIDENTIAL = frozenset(
+    {
+        pb.Container.DESCRIPTOR.fields_by_name["env"].full_name,
+        pb.HttpProbe.DESCRIPTOR.fields_by_name["headers"].full_name,
+    }
+)
+"""Fields whose values may be passwords."""
 
 _Change = tuple[Path, FieldDescriptor, str, str]
 NONE = "(none)"
@@ -23,6 +32,14 @@ NONE = "(none)"
 def changes(before: Message, after: Message) -> tuple[str, ...]:
     """One line for each field that differs, in the order of the protos. Empty when the two ask for the same."""
     return tuple(f"{paths.show(path)}: {old} → {new}" for path, _, old, new in _changes(before, after, ()))
+
+
+def discreet_changes(before: Message, after: Message) -> tuple[str, ...]:
+    """`changes` for what is kept and shown to others: of a value that may be a password, only where it is."""
+    return tuple(
+        paths.show(path) if field.full_name in _CONFIDENTIAL else f"{paths.show(path)}: {old} → {new}"
+        for path, field, old, new in _changes(before, after, ())
+    )
 
 
 def differing_fields(before: Message, after: Message) -> Iterator[tuple[Path, FieldDescriptor]]:

@@ -99,7 +99,8 @@ def _scalar(field: FieldDescriptor) -> FieldDescriptor:
 
 def _one(field: FieldDescriptor) -> str:
     if field.message_type is not None:
-        return field.message_type.name
+        short = fields.in_short(field)
+        return field.message_type.name + (f" or {_one(short)}" if short is not None else "")
     if field.enum_type is not None:
         return suggest.one_of(schema.enum_words(field.enum_type))
     if field.type == FieldDescriptor.TYPE_BOOL:

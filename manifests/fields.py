@@ -33,6 +33,12 @@ def nested(field: FieldDescriptor) -> Descriptor | None:
     return map_value(field).message_type if schema.is_map(field) else field.message_type
 
 
+def in_short(field: FieldDescriptor) -> FieldDescriptor | None:
+    """The field of its message whose value may stand for the whole message; None when there is none."""
+    name = schema.rules(field).in_short
+    return field.message_type.fields_by_name[name] if name and field.message_type is not None else None
+
+
 @functools.cache
 def paths(message: Descriptor) -> tuple[tuple[str, ...], ...]:
     """Every field that people write below a message, in the order of the protos: `("spec", "template", …)`."""

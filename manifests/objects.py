@@ -86,7 +86,10 @@ class ObjectReader:
         elif field.message_type is not None:
             child = getattr(message, field.name)
             child.SetInParent()
-            self._nested(child, node, path)
+            if isinstance(node, Scalar) and (short := fields.in_short(field)) is not None:
+                self._field(child, short, entry, (*path, schema.yaml_name(short)))
+            else:
+                self._nested(child, node, path)
         elif (value := self._scalar(field, node, path)) is not None:
             setattr(message, field.name, value)
             if not schema.has_value(message, field) and (problem := checks.refusal_of_zero(field)):

@@ -5,12 +5,12 @@ for the control plane to say.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from manifests import constraints, defaults, quoting, suggest
+from manifests import constraints, defaults, quoting
 from manifests.paths import Path
 from manifests.problems import Problem
-from protos import units
+from protos import taints, units
 from protos.orch.v1 import objects_pb2 as pb
 from protos.orch.v1 import options_pb2 as options
 
@@ -20,6 +20,7 @@ ONE_NODE = frozenset({"node.id", "node.name"})
 MAX_GENERIC = 10_000
 """Things of one name that a task may ask for."""
 
+_PIDS = pb.ResourceLimits.DESCRIPTOR.fields_by_name["pids"]
 _RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _TAINT_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?", re.ASCII)
 _TAINT_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?", re.ASCII)
@@ -58,7 +59,7 @@ def node_problems(spec: pb.NodeSpec, path: Path) -> Iterator[Problem]:
     """No taint twice: a key has one value for each effect."""
     seen: set[tuple[str, int]] = set()
     for index, taint in enumerate(spec.taints):
-        mark = (taint.key, taint.effect or pb.TAINT_EFFECT_NO_SCHEDULE)
+        mark = (taint.key, taints.effect_of(taint))
         if mark in seen:
             yield Problem(keys=(*path, "taints", index), message=f"{quoting.shown(taint.key)} has this effect already")
         seen.add(mark)
@@ -70,7 +71,7 @@ def resource_problems(resources: pb.Resources, path: Path) -> Iterator[Problem]:
     for field, unit, limit, reserved in (
         ("cpu", options.UNIT_CPU, limits.cpu, reservations.cpu),
         ("memory", options.UNIT_BYTES, limits.memory, reservations.memory),
-        ("pids", options.UNIT_NONE, limits.pids or _pids_limit(), reservations.pids),
+        ("pids", options.UNIT_NONE, limits.pids or defaults.number(_PIDS), reservations.pids),
     ):
         if limit and reserved > limit:
             message = f"{units.format(unit, reserved)} is more than the limit, {units.format(unit, limit)}"
@@ -82,13 +83,6 @@ def resource_problems(resources: pb.Resources, path: Path) -> Iterator[Problem]:
             yield Problem(keys=where, message="not the name of a resource", hint=hint, at_key=True)
         elif count > MAX_GENERIC:
             yield Problem(keys=where, message=f"{count} is too big, the most is {MAX_GENERIC}")
-
-
-def _pids_limit() -> int:
-    """What holds where a manifest says nothing."""
-    limit = defaults.default(pb.ResourceLimits.DESCRIPTOR.fields_by_name["pids"])
-    assert isinstance(limit, int), "the limit of processes has a default"
-    return limit
 
 
 def _constraints(placement: pb.Placement, path: Path) -> Iterator[Problem]:
@@ -137,11 +131,3 @@ def _near_and_apart(placement: pb.Placement, path: Path) -> Iterator[Problem]:
         if clash and not one.weight:
             message = f"no node is near to {quoting.shown(one.service)} and apart from it"
             yield Problem(keys=(*path, "near", index), message=message, hint="remove one of them, or give it a weight")
-
-
-def unknown_service(name: str, known: Mapping[str, object] | frozenset[str]) -> str:
-    """What to say of a service that `near` or `apart` names and that is not there; empty when it is."""
-    if name in known:
-        return ""
-    meant = suggest.did_you_mean(name, known)
-    return f"there is no service {quoting.shown(name)}{f'; {meant}' if meant else ' yet'}"

@@ -15,6 +15,7 @@ from manifests import (
     containers,
     dependencies,
     diff,
+    fencing,
     isolation,
     networking,
     placement,
@@ -102,6 +103,7 @@ def _label_key(key: str, path: Path) -> Iterator[Problem]:
 def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
     yield from networking.service_problems(spec, path)
     yield from dependencies.service_problems(spec, path)
+    yield from fencing.problems(spec, path)
 
 
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:

@@ -50,6 +50,9 @@ def _field(field: FieldDescriptor, value: Any) -> Value:
     if schema.is_map(field):
         values = fields.map_value(field)
         return {key: _single(values, value[key]) for key in sorted(value)}
+    short = fields.in_short(field)
+    if short is not None and [one for one, _ in value.ListFields()] == [short]:
+        return _field(short, getattr(value, short.name))
     return [_single(field, item) for item in value] if schema.is_list(field) else _single(field, value)
 
 

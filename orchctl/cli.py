@@ -1,19 +1,17 @@
-"""The table of verbs, and the group that imports a verb's module only when the verb is used.
+"""The table of verbs, and the program that they are part of.
 
 `orchctl --help`, a mistyped verb and shell completion of verbs need this table only: no gRPC, protobuf or YAML.
 """
 
-import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from orchctl import options
+from orchctl import lazy, options
 from orchctl.errors import Interrupted, ReaderGone
+from orchctl.lazy import Verb
 
 EPILOG = """\b
 Examples:
@@ -22,15 +20,6 @@ Examples:
   orchctl get services
   orchctl logs hello -f
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
-    """Where a verb is: `module` in `orchctl.verbs` holds its command as `command`."""
-
-    module: str
-    section: str
-    summary: str
 
 
 VERBS: Mapping[str, Verb] = {
@@ -55,8 +44,9 @@ VERBS: Mapping[str, Verb] = {
     "top": Verb(module="top", section="Cluster", summary="Show what services, tasks and nodes carry and use now."),
     "why": Verb(module="why", section="Tasks", summary="Tell why a task is on its node, or on none."),
     "node": Verb(module="node", section="Cluster", summary="List, inspect, pause and drain nodes."),
+    "rebalance": Verb(module="rebalance", section="Cluster", summary="Spread services over the nodes again."),
     "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
-    "image": Verb(module="image", section="Cluster", summary="Import, list and remove the cluster's images."),
+    "image": Verb(module="images.group", section="Images", summary="Keep images on this machine, and send them."),
     "cluster": Verb(module="cluster", section="Cluster", summary="Found a cluster or start one here; let others in."),
     "login": Verb(module="login", section="Cluster", summary="Trade a token for a certificate of one's own."),
     "config": Verb(module="config", section="This program", summary="Choose the cluster to talk to."),
@@ -65,27 +55,11 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-class VerbGroup(click.Group):
-    """A group whose commands are the table's."""
+class VerbGroup(lazy.LazyGroup):
+    """The program: its help has sections, and it says what ended it."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        verb = VERBS.get(cmd_name)
-        if verb is None:
-            return None
-        command = importlib.import_module(f"orchctl.verbs.{verb.module}").command
-        assert isinstance(command, click.Command), f"orchctl.verbs.{verb.module}.command is not a command"
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
-            raise click.exceptions.NoSuchCommand(name, possibilities=list(VERBS), ctx=ctx)
-        return super().resolve_command(ctx, args)
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, verbs=VERBS, **attributes)
 
     def invoke(self, ctx: click.Context) -> Any:
         # Caught here, because click would answer both with an exit code and a line of its own.
@@ -102,10 +76,6 @@ class VerbGroup(click.Group):
         for section, rows in _sections():
             with formatter.section(section):
                 formatter.write_dl(rows, col_max=20)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        verbs = [CompletionItem(name, help=verb.summary) for name, verb in VERBS.items() if name.startswith(incomplete)]
-        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def _sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:

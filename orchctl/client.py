@@ -59,20 +59,21 @@ def translated(server: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connect(server: str) -> Iterator["ControlStub"]:
-    """The server's `Control` service, for blocking calls."""
-    with dialed(server) as channel:
+def connect(server: str, *, impatient: bool = True) -> Iterator["ControlStub"]:
+    """The server's `Control` service, for blocking calls. Impatient: it is said when an answer is long in coming."""
+    with dialed(server, impatient=impatient) as channel:
         yield control_pb2_grpc.ControlStub(channel)
 
 
 @contextlib.contextmanager
-def dialed(server: str) -> Iterator[grpc.Channel]:
+def dialed(server: str, *, impatient: bool = True) -> Iterator[grpc.Channel]:
     """The way to any of the server's services, for blocking calls."""
     own = who.material()
     options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
     made = grpc.secure_channel(server, credentials.channel(own), options=options) if own is not None else None
     with made or grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
-        yield grpc.intercept_channel(channel, caller.Introduced(), patience.Impatient(server))
+        watchers = (patience.Impatient(server),) if impatient else ()
+        yield grpc.intercept_channel(channel, caller.Introduced(), *watchers)
 
 
 @contextlib.asynccontextmanager

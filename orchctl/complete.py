@@ -35,6 +35,22 @@ def images(context: click.Context, _parameter: click.Parameter, start: str) -> l
     return _names(context, "image", start)
 
 
+def stored_images(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of images in this machine's store."""
+    from images import reference
+    from orchctl import stores
+
+    path = context.meta.get(options.STORE) or stores.DEFAULT
+    if not path.exists():
+        return []  # completion makes no store
+    try:
+        with stores.opened(path) as store:
+            found = sorted(reference.parse(name).familiar for name in store.names())
+    except errors.OrchctlError:
+        return []
+    return [name for name in found if name.startswith(start)][:MOST]
+
+
 def kind_then_names(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
     """A kind; after it, names of that kind."""
     from orchctl import words

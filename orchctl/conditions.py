@@ -1,6 +1,7 @@
 """What `orchctl wait --for` understands: conditions of objects, and how far each object is from them. Pure.
 
 ready       service: as many tasks are ready as are asked for; task and node: it is ready
+drained     node: it is drained, and has no tasks any more
 settled     service: everything is as asked, and nothing is in progress
 rollout     service: every task is of the newest revision, and ready
 deleted     it is gone
@@ -17,7 +18,7 @@ from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
 DELETED = "deleted"
-WORDS = ("ready", "settled", "rollout", DELETED)
+WORDS = ("ready", "settled", "rollout", "drained", DELETED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +40,14 @@ def parse(text: str, kind: kinds.Kind) -> Condition:
         return _says(fieldpaths.parse(kind, path), word)
     if text == DELETED:
         return _deleted
+    if text == "drained" and kind.message is pb.Node:
+        return drained
     if text == "ready" and kind.message in {pb.Task, pb.Node}:
         return _ready
     of_service: dict[str, Condition] = {"ready": _service_ready, "settled": _settled, "rollout": _rolled_out}
     if text not in WORDS:
         raise InvalidInput(f"--for: no condition {text!r}", hint=f"write {', '.join(WORDS)} or a field=value")
-    if kind.message is not pb.Service:
+    if kind.message is not pb.Service or text not in of_service:
         raise InvalidInput(f"--for: a {kind.name} is never {text}", hint="wait for a field, such as status.message=…")
     return of_service[text]
 
@@ -96,6 +99,19 @@ def _says(path: fieldpaths.FieldPath, wanted: str) -> Condition:
         return _stand(met=met, summary=f"{path.text} is {said or 'not set'}")
 
     return stand
+
+
+def drained(target: Target, now: Now) -> Progress:
+    """A node that is to be drained has no tasks any more. What the leader says of an older wish does not count."""
+    node = now.value
+    if not isinstance(node, pb.Node):
+        return progress.GONE
+    if node.spec.availability != pb.AVAILABILITY_DRAIN:
+        return Progress(phase=Phase.IMPOSSIBLE, summary="somebody has made it take tasks again")
+    told = node.status.drain
+    if not node.status.HasField("drain") or told.observed_generation < target.generation:
+        return Progress(phase=Phase.WAITING, summary="waiting for the leader")
+    return _stand(met=not told.left, summary=told.message)
 
 
 def _stand(*, met: bool, summary: str) -> Progress:

@@ -1,9 +1,6 @@
 """Sends an image archive to the control plane, piece by piece, and shows how far it is."""
 
-import json
 import os
-import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +13,6 @@ from protos.orch.v1 import objects_pb2 as pb
 
 CHUNK_BYTES = 1 << 20
 REDRAW_S = 0.1
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
 def send(server: str, file: str, options: control.ImportImageOptions) -> Sequence[pb.Image]:
@@ -85,25 +81,3 @@ class _Progress:
         if self._on:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-
-
-def words(text: str, where: str) -> list[str]:
-    """`sh -c "a b"` or `["sh", "-c", "a b"]` → the words. InvalidInput names `where` it was written."""
-    example = 'write it like "/bin/httpd -f" or ["/bin/httpd", "-f"]'
-    try:
-        if not text.startswith("["):
-            return shlex.split(text)
-        listed = json.loads(text)
-    except ValueError as error:
-        raise errors.InvalidInput(f"{where}: {error}", hint=example) from error
-    if not all(isinstance(word, str) for word in listed):
-        raise errors.InvalidInput(f"{where}: not a list of texts: {text!r}", hint=example)
-    return list(listed)
-
-
-def environment(pairs: Sequence[str]) -> Sequence[str]:
-    """The pairs as they are. InvalidInput when one is not `KEY=VALUE`."""
-    for pair in pairs:
-        if not _VARIABLE.fullmatch(pair):
-            raise errors.InvalidInput(f"not an environment variable: {pair!r}", hint="write it like KEY=value")
-    return pairs

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from orchctl import phrases, tables
 from orchctl.pages import facts, head, section
 from orchctl.tables import View
-from protos import families
+from protos import families, kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT = "default"
@@ -59,7 +59,7 @@ def networks(values: Sequence[pb.Network], members: Sequence[pb.Endpoints], *, w
 
 def members_of(value: pb.Network, members: Iterable[pb.Endpoints]) -> list[pb.Endpoints]:
     """The services that are in a network."""
-    name = f"{value.meta.namespace}/{value.meta.name}"
+    name = kinds.qualified(value)
     return [one for one in members if name in one.status.networks]
 
 
@@ -83,7 +83,7 @@ def cluster(value: pb.Cluster, view: View) -> list[str]:
 def _services(members: Iterable[pb.Endpoints]) -> list[str]:
     rows = [
         [
-            f"{one.meta.namespace}/{one.meta.name}",
+            kinds.qualified(one),
             families.shown(one.status) or "-",
             phrases.ports(one.status.ports) or "-",
             phrases.ready_of_all(one.status.tasks),

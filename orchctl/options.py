@@ -4,12 +4,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from orchctl import config, who
+from orchctl import config, stores, who
 from orchctl.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from images.store import ImageStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,6 +115,47 @@ def files(what: str, *, required: bool = False) -> Callable[[Callable[P, R]], Ca
     return click.option("-f", "--file", "paths", metavar="FILE", multiple=True, required=required, help=text)
 
 
+def with_store(function: Callable[Concatenate["ImageStore", P], R]) -> Callable[P, R]:
+    """Adds `--store`, and hands the function this machine's opened image store as its first argument."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        path = click.get_current_context().meta[STORE]
+        with stores.opened(path) as store:
+            return function(store, *args, **kwargs)
+
+    return _store(run)
+
+
+def with_store_path(function: Callable[Concatenate[Path, P], R]) -> Callable[P, R]:
+    """Adds `--store`, and hands the function its folder: for verbs that may not need a store."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        path: Path = click.get_current_context().meta[STORE]
+        return function(path, *args, **kwargs)
+
+    return _store(run)
+
+
+def _remember_store(context: click.Context, _parameter: click.Parameter, value: Path) -> None:
+    context.meta[STORE] = value
+
+
+STORE = "orchctl.store"
+"""Where the context keeps the folder that was chosen."""
+_store = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar=stores.VARIABLE,
+    default=stores.DEFAULT,
+    metavar="DIR",
+    expose_value=False,
+    callback=_remember_store,
+    help=f"The folder of the image store.  [default: {stores.DEFAULT}; env: {stores.VARIABLE}]",
+)
+
+
 class Duration(click.ParamType[int]):
     """`90s`, `5m`, `1h30m`: milliseconds."""
 
@@ -138,4 +182,23 @@ timeout = click.option(
     show_default=True,
     help="How long to wait.",
 )
+selector = click.option(
+    "-l",
+    "--selector",
+    "--label",
+    "selectors",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Only objects whose labels fit, such as app=web,tier!=test,zone in (a, b),gpu,!old .",
+)
 detach = click.option("--detach", is_flag=True, help="Return at once, without waiting.")
+platform = click.option(
+    "--platform", default="", metavar="OS/ARCH", help="Which one, of an image for several.  [default: this machine's]"
+)
+registries = click.option(
+    "--registries",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="ORCH_REGISTRIES",
+    metavar="FILE",
+    help="What is known about registries.  [default: /etc/orch/registries.yaml; env: ORCH_REGISTRIES]",
+)

@@ -28,6 +28,13 @@ def option(function: Callable[..., T]) -> Callable[..., T]:
     )(function)
 
 
+def documents_option(function: Callable[..., T]) -> Callable[..., T]:
+    """Adds `-o` where there is a page for people, and the same for programs."""
+    return click.option(
+        "-o", "--output", "form", type=click.Choice(("json", "yaml")), help="The same for programs: JSON or YAML."
+    )(function)
+
+
 def structured(values: Sequence[kinds.StoredObject], form: str, *, as_list: bool) -> str:
     """The objects in one of the STRUCTURED forms. JSON is a list, or the one object that was asked for by name."""
     if form == "name":
@@ -46,6 +53,13 @@ def yaml(values: Iterable[kinds.StoredObject]) -> str:
 def as_json(value: object, *, indent: int | None = 2) -> str:
     """JSON in which control characters are escaped, so that a terminal is shown the same text as a pipe."""
     return json.dumps(value, ensure_ascii=False, indent=indent).translate(_JSON_SPECIAL)
+
+
+def as_yaml(value: object) -> str:
+    """Any plain value as YAML, keys in the order in which they are."""
+    import yaml as writer
+
+    return writer.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 def item(value: kinds.StoredObject, form: str) -> str:

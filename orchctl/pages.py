@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from orchctl import around, health, phrases, safety, tables, terminal, words
 from orchctl.tables import View
-from protos import containers, families, kinds, schema, units
+from protos import containers, families, kinds, schema, taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
@@ -40,7 +40,7 @@ def service(
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
             ("Waits for", around.dependencies(value.spec)),
             ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
-            ("Node loss", f"replaced after {_duration(value.spec.on_node_loss, 'replace_after')}"),
+            ("Node loss", _node_loss(value.spec.on_node_loss)),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
@@ -49,6 +49,11 @@ def service(
         *section("Tasks", _tasks(tasks, view)),
         *(line for name, lines in last_words.items() for line in section(f"{name} printed last", lines)),
     ]
+
+
+def _node_loss(policy: pb.NodeLossPolicy) -> str:
+    after = _duration(policy, "replace_after")
+    return f"killed there, and replaced after {after}: never two" if policy.fence else f"replaced after {after}"
 
 
 def task(value: pb.Task, revision_: pb.Revision | None, view: View, last_words: Sequence[str] = ()) -> list[str]:
@@ -89,6 +94,8 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("State", _since(phrases.node_state(value), status.since, view)),
             ("Message", status.message),
             ("Availability", phrases.availability(value)),
+            ("Drain", status.drain.message),
+            ("Drain deadline", _at(value.spec.drain_deadline, view)),
             ("Address", description.address),
             ("Subnet", families.shown(status, "subnet")),
             ("Host name", description.hostname),
@@ -97,7 +104,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
             ("Users", safety.users_of_node(description)),
             ("Agent", description.agent_version),
             ("Capacity", _capacity(description.capacity)),
-            ("Taints", ", ".join(map(phrases.taint, value.spec.taints))),
+            ("Taints", ", ".join(map(taints.words, value.spec.taints))),
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]
@@ -217,6 +224,13 @@ def section(title: str, lines: Sequence[str]) -> list[str]:
 
 def _since(state: str, moment_ms: int, view: View) -> str:
     return f"{state} since {phrases.timestamp(moment_ms, view.now_ms)}" if moment_ms else state
+
+
+def _at(moment_ms: int, view: View) -> str:
+    """A moment that may be still to come."""
+    if moment_ms <= view.now_ms:
+        return phrases.timestamp(moment_ms, view.now_ms)
+    return f"{units.format_timestamp(moment_ms)} (in {phrases.age(moment_ms - view.now_ms)})"
 
 
 def _words(command: Iterable[str]) -> str:

@@ -172,7 +172,11 @@ def node_state(node: pb.Node) -> str:
 
 
 def availability(node: pb.Node) -> str:
-    return _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+    """`active`; of a node that is drained also how far: `drain (2 left)`, `drain (empty)`."""
+    word = _word(node.spec, "availability", pb.AVAILABILITY_ACTIVE)
+    if node.spec.availability != pb.AVAILABILITY_DRAIN or not node.status.HasField("drain"):
+        return word
+    return f"{word} ({node.status.drain.left} left)" if node.status.drain.left else f"{word} (empty)"
 
 
 def event_type(event: pb.Event) -> str:
@@ -182,12 +186,6 @@ def event_type(event: pb.Event) -> str:
 def event_object(about: pb.EventObject) -> str:
     """`task/web-1-k7x2m9q4`."""
     return f"{about.kind}/{about.name}"
-
-
-def taint(value: pb.Taint) -> str:
-    """`gpu=a100:no-schedule`."""
-    effect = _word(value, "effect", pb.TAINT_EFFECT_NO_SCHEDULE)
-    return f"{value.key}{f'={value.value}' if value.value else ''}:{effect}"
 
 
 def granted(things: Mapping[str, pb.GrantedResources]) -> str:

@@ -100,6 +100,16 @@ def unwrap(envelope: pb.Object) -> StoredObject:
     return value
 
 
+def qualified(value: StoredObject) -> str:
+    """`default/web`: what an object of a namespace is called where its kind is clear."""
+    return f"{value.meta.namespace}/{value.meta.name}"
+
+
+def service_of(value: pb.Task | pb.Revision) -> str:
+    """`default/web`: the service that it belongs to, as `qualified` calls that."""
+    return f"{value.meta.namespace}/{value.service}"
+
+
 def label(value: StoredObject) -> str:
     """How messages name an object: `Service default/hello`, `Node n1`."""
     kind = of(value)

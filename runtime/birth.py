@@ -30,7 +30,7 @@ class Place:
 def place(
     root: str,
     container: str,
-    config: dict[str, Any],
+    config: dict[str, Any] | bytes,
     wanted: spec.Spec,
     *,
     bundle: str = "",
@@ -39,9 +39,10 @@ def place(
 ) -> Iterator[Place]:
     """Make the container's folder, with its config.json, and its cgroup; both go again when the block fails.
 
-    The folder is locked from its first moment on (`state.locked`); the caller unlocks it when the container is whole.
-    `layout` is this machine's, for a caller that knows it already. `scope` has somebody else make what the cgroup is
-    in, and returns the cgroup's path; else that is the configuration's.
+    The configuration is the object, or its text. The folder is locked from its first moment on (`state.locked`); the
+    caller unlocks it when the container is whole. `layout` is this machine's, for a caller that knows it already.
+    `scope` has somebody else make what the cgroup is in, and returns the cgroup's path; else that is the
+    configuration's.
     """
     folder = state.folder(root, container)
     layout = layout or cgroups.current_layout()

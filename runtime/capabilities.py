@@ -39,11 +39,16 @@ def mask(names: tuple[str, ...]) -> int:
     return bits
 
 
+def missing(sets: Capabilities) -> list[int]:
+    """What this kernel has and the bounding set must not hold."""
+    bounding = sets.bounding
+    return [number for number in range(len(NAMES)) if not bounding >> number & 1 and syscalls.capability_known(number)]
+
+
 def limit_bounding_set(sets: Capabilities) -> None:
     """Drop what the bounding set must not hold. Needs CAP_SETPCAP, so it comes before the change of user."""
-    for number in range(len(NAMES)):
-        if not sets.bounding >> number & 1 and syscalls.capability_known(number):
-            syscalls.drop_from_bounding_set(number)
+    for number in missing(sets):
+        syscalls.drop_from_bounding_set(number)
 
 
 def held() -> Capabilities:

@@ -292,8 +292,21 @@ class Cgroup:
         """Remove the folders, with those that the container made below. Nothing to remove is no error."""
         for folder in self.folders:
             cgroupfiles.remove_tree(folder, _MAX_DEPTH)
-            if cgrouppath.scope(self.path):
-                cgroupfiles.remove_empty(os.path.dirname(folder))
+            self._leave_scope(folder)
+
+    def clear(self) -> None:
+        """Likewise, after killing whoever is in there. That is rarely anybody, and the kernel says whether it is."""
+        with contextlib.suppress(OSError):
+            for folder in self.folders:
+                os.rmdir(folder)
+                self._leave_scope(folder)
+            return
+        self.now().kill_all()
+        self.delete()
+
+    def _leave_scope(self, folder: str) -> None:
+        if cgrouppath.scope(self.path):
+            cgroupfiles.remove_empty(os.path.dirname(folder))
 
 
 def enter(doors: list[int]) -> None:
@@ -316,9 +329,9 @@ def existing(layout: Layout, path: str) -> Cgroup:
     return Cgroup(layout=layout, path=path, folders=found)
 
 
-def of(path: str) -> Cgroup:
-    """The group of a container that is there, or none for one that has no path."""
-    return existing(current_layout(), path) if path else _NONE
+def of(path: str, layout: Layout | None = None) -> Cgroup:
+    """The group of a container that is there, or none for one that has no path. Without a layout it is looked up."""
+    return existing(layout or current_layout(), path) if path else _NONE
 
 
 _NONE: Final = Cgroup(layout=Layout(), path="")

@@ -241,6 +241,6 @@ def cgroup(root: str, container: str) -> cgroups.Cgroup:
     return cgroups.of(state.load(root, container).cgroups_path)
 
 
-def delete(root: str, container: str, *, force: bool = False) -> None:
+def delete(root: str, container: str, *, force: bool = False, layout: cgroups.Layout | None = None) -> None:
     """Remove what is left of a container (see `removal.delete`)."""
-    removal.delete(root, container, force=force)
+    removal.delete(root, container, force=force, layout=layout)

@@ -37,6 +37,10 @@ class Fields:
         """Whether the object is equal to this one, and nothing is taken yet."""
         return self._left == value
 
+    def left(self) -> dict[str, Any]:
+        """What is not taken yet; it stays the object's."""
+        return self._left
+
     def has(self, name: str) -> bool:
         """Whether the field is there and not taken yet."""
         return name in self._left

@@ -29,6 +29,8 @@ from runtime.spec import Hook, parse_hooks
 from runtime.state import describe
 
 DEFAULT_TIMEOUT_S: Final = 120
+POSTSTOP: Final = "poststop"
+"""As a configuration calls those that follow a deletion."""
 _KEPT_OUTPUT: Final = 1000
 _CHUNK: Final = 4096
 

@@ -57,8 +57,9 @@ class Maker:
         reason = plain.why_not(wanted, started=request.start)
         if reason or (request.overlay is None and not wanted.root_path):
             raise outside.NotPlainError(reason)
+        config = message.config or request.config
         with birth.place(
-            request.root, request.container, request.config, wanted, bundle=request.bundle, layout=self._layout
+            request.root, request.container, config, wanted, bundle=request.bundle, layout=self._layout
         ) as place:
             _Making(self, message, request, report, wanted, place, monitors).make()
         os.close(place.lock)
@@ -97,7 +98,6 @@ class _Making:
     def make(self) -> None:
         """Raises what keeps it from being begun; whatever comes then is the monitor's to undo."""
         with contextlib.closing(outside.Given(script=self._script)) as given:
-            self._place.group.apply(self._spec.resources)
             found = outside.find(
                 self._spec,
                 self._place.group,
@@ -110,6 +110,7 @@ class _Making:
             writer = start.Writer(self._script, found.before)
             self._begin(writer, given)
             try:
+                self._place.group.apply(self._spec.resources)
                 with descriptors.nothing_left_after_failure():
                     self._go_on(writer, found)
             except _FAILURES:

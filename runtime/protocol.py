@@ -4,8 +4,9 @@ Two rules: one message is one packet, and every size has a bound. A body that do
 memory file whose descriptor comes first. `send` and `receive` work on blocking sockets, and on non-blocking ones,
 where they raise BlockingIOError; so an asyncio program calls them from `loop.add_reader`.
 
-    packet = b"J" + JSON                      body in the packet
+    packet = b"J" + body                      body in the packet
            | b"M" + b""  with [memfd, …]      body in the first descriptor
+    body   = JSON | JSON + NUL + JSON         the second is the field "config", which the receiver has as a text, too
 
     request = {"id": n, "verb": "…", …}
     reply   = {"id": n, "ok": {…}} | {"id": n, "error": {"type", "message", "step", "errno"}}
@@ -29,6 +30,8 @@ MAX_DESCRIPTORS: Final = 128
 
 _INLINE: Final = b"J"
 _MEMORY_FILE: Final = b"M"
+_BETWEEN: Final = b"\0"
+_CONFIG: Final = "config"
 _SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
@@ -39,6 +42,7 @@ class Message:
 
     body: dict[str, Any]
     fds: tuple[int, ...] = ()
+    config: bytes = b""  # the text of the body's field of this name
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -47,22 +51,36 @@ class Message:
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """The JSON of a message, checked against the bound."""
-    text = json.dumps(body, separators=(",", ":")).encode()
+    """The text of a message, checked against the bound."""
+    text = _json({name: value for name, value in body.items() if name != _CONFIG})
+    if _CONFIG in body:
+        text += _BETWEEN + _json(body[_CONFIG])
     if len(text) > MAX_BODY_BYTES:
         raise errors.ProtocolError(f"message of {len(text)} bytes; {MAX_BODY_BYTES} are the most")
     return text
 
 
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def decode(text: bytes) -> dict[str, Any]:
-    """The object in a message's JSON."""
+    """The object that a message's text says."""
+    return _decode(text)[0]
+
+
+def _decode(text: bytes) -> tuple[dict[str, Any], bytes]:
+    """Likewise, and the configuration's own text."""
+    rest, between, config = text.partition(_BETWEEN)
     try:
-        body = json.loads(text)
-    except ValueError as error:
+        body = json.loads(rest)
+        if between:
+            body = {**body, _CONFIG: json.loads(config)}
+    except (ValueError, TypeError) as error:
         raise errors.ProtocolError(f"message is no JSON: {error}") from None
     if not isinstance(body, dict):
         raise errors.ProtocolError(f"message must be a JSON object, not {type(body).__name__}")
-    return body
+    return body, config
 
 
 def send(to: socket.SocketType, body: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -130,15 +148,16 @@ def _close(fds: list[int]) -> None:
 
 def _message(packet: bytes, fds: list[int]) -> Message:
     if packet[:1] == _INLINE:
-        return Message(body=decode(packet[1:]), fds=tuple(fds))
+        body, config = _decode(packet[1:])
+        return Message(body=body, fds=tuple(fds), config=config)
     if packet != _MEMORY_FILE or not fds:
         raise errors.ProtocolError(f"packet of an unknown kind: {packet[:1]!r}")
     size = os.fstat(fds[0]).st_size
     if size > MAX_BODY_BYTES:
         raise errors.ProtocolError(f"message of {size} bytes; {MAX_BODY_BYTES} are the most")
-    body = decode(os.pread(fds[0], size, 0))
+    body, config = _decode(os.pread(fds[0], size, 0))
     os.close(fds.pop(0))
-    return Message(body=body, fds=tuple(fds))
+    return Message(body=body, fds=tuple(fds), config=config)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

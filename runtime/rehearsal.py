@@ -10,17 +10,19 @@ import os
 import socket
 from typing import Final
 
-from runtime import cgroups, defaults, descriptors, monitor, protocol, scripted, spec, state, supervisor
+from runtime import cgroups, defaults, descriptors, known, monitor, protocol, scripted, spec, state, supervisor
 from runtime.script import machine, start, steps
-from runtime.seccomp import cache, profile
+from runtime.seccomp import cache
 
 _FOLDER: Final = "@rehearsal-"
 
 
 def prepare(root: str) -> None:
-    """Have the default configuration's filter ready, in memory that every fork shares."""
-    known = profile.remember(defaults.config([], cgroups_path="/")["linux"]["seccomp"])
-    cache.remember(known, root)
+    """Have the default configuration known, and its filter ready, in memory that every fork shares."""
+    with known.learning():
+        wanted = spec.parse(defaults.config(["true"], cgroups_path="/rehearsal"))
+    assert wanted.seccomp is not None, "the default configuration has a filter"
+    cache.remember(wanted.seccomp, root)
 
 
 def run(times: int) -> None:

@@ -15,48 +15,46 @@ from runtime.state import State
 _END_S: Final = 5.0
 
 
-def delete(root: str, container: str, *, force: bool = False) -> None:
+def delete(root: str, container: str, *, force: bool = False, layout: cgroups.Layout | None = None) -> None:
     """Remove what is left of a container: processes, cgroups and its folder. Deleting twice is no error.
 
     A running container is refused unless `force` is given, which kills it first. The upper and work folders of its
-    overlay are the caller's. One that is being made is waited for.
+    overlay are the caller's. One that is being made is waited for. `layout`: for a caller that has looked it up.
     """
     with contextlib.suppress(errors.UnknownContainer), state.locked(root, container):
-        delete_locked(root, container, force=force)
+        delete_locked(root, container, force=force, layout=layout)
 
 
-def delete_locked(root: str, container: str, *, force: bool) -> None:
+def delete_locked(root: str, container: str, *, force: bool, layout: cgroups.Layout | None = None) -> None:
     """Likewise, for a caller that holds the container's lock (`state.locked`)."""
     where = state.folder(root, container)
     try:
         known = state.load(root, container)
     except errors.UnknownContainer:
-        _delete_unknown(where)
+        _delete_unknown(where, layout)
         return
     if known.status != "stopped":
         if not force:
             raise errors.WrongStatus(f"container {container}: is {known.status}; stop it first, or delete it by force")
         _end(known)
-    config = state.load_config(where)
-    _delete_group(known.cgroups_path)
+    config = state.load_config(where, naming=hooks.POSTSTOP)
+    _delete_group(known.cgroups_path, layout)
     state.remove_folder(where)
     hooks.after_deletion(config, container, known.bundle)
 
 
-def _delete_unknown(where: str) -> None:
+def _delete_unknown(where: str, layout: cgroups.Layout | None) -> None:
     """A folder whose creation was cut short names its cgroup in config.json only."""
     config, container = state.load_config(where), os.path.basename(where)
     if config:  # or no cgroup was made yet, and no hook executed
         path = cgrouppath.absolute(config.get("linux", {}).get("cgroupsPath", ""))
-        _delete_group(path or state.default_cgroups_path(container))
+        _delete_group(path or state.default_cgroups_path(container), layout)
     state.remove_folder(where)
     hooks.after_deletion(config, container, "")
 
 
-def _delete_group(path: str) -> None:
-    group = cgroups.of(path)
-    group.kill_all()
-    group.delete()
+def _delete_group(path: str, layout: cgroups.Layout | None) -> None:
+    cgroups.of(path, layout).clear()
     if scope := cgrouppath.scope(path):
         from runtime import systemd  # only here, since few have one
 

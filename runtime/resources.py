@@ -7,6 +7,7 @@ Where zero is a limit of its own, the field says so.
 import re
 from typing import Final, NamedTuple
 
+from runtime import known
 from runtime.fields import Fields
 from runtime.values import frozen
 
@@ -92,7 +93,10 @@ class Resources:
 
 def parse(linux: Fields) -> Resources:
     """Read `linux.resources`; raises InvalidSpec."""
-    fields = linux.maybe_child("resources") or Fields({}, linux.at("resources"))
+    return known.read(linux.maybe_child("resources") or Fields({}, linux.at("resources")), _parse)
+
+
+def _parse(fields: Fields) -> Resources:
     memory, cpu, pids, network = (
         fields.maybe_child(name) or Fields({}, fields.at(name)) for name in ("memory", "cpu", "pids", "network")
     )

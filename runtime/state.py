@@ -105,8 +105,10 @@ def write_beside(path: str, value: Any) -> None:
 
 
 def write_new(path: str, value: Any) -> None:
-    """Write a file that nobody reads yet, into the space that `reserve` took if it did."""
-    write_text(path, text(values.asdict(value) if isinstance(value, State | Exit) else value))
+    """Write a file that nobody reads yet, into the space that `reserve` took if it did. Bytes are its text."""
+    if not isinstance(value, bytes):
+        value = text(values.asdict(value) if isinstance(value, State | Exit) else value).encode()
+    _write_bytes(path, value)
 
 
 def text(value: Any) -> str:
@@ -116,7 +118,10 @@ def text(value: Any) -> str:
 
 def write_text(path: str, content: str) -> None:
     """Likewise, when its text is known."""
-    data = content.encode()
+    _write_bytes(path, content.encode())
+
+
+def _write_bytes(path: str, data: bytes) -> None:
     with errors.step("write state"):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -193,20 +198,26 @@ def load_exit(root: str, container: str) -> Exit | None:
     return None if fields is None else Exit(**fields)
 
 
-def load_config(folder: str) -> dict[str, Any]:
-    """The configuration that a container was asked for with; empty when it is not there, or not whole."""
+def load_config(folder: str, *, naming: str = "") -> dict[str, Any]:
+    """The configuration that a container was asked for with; empty when it is not there, or not whole.
+
+    Likewise when it has nothing of the name that is looked for, which is seen without reading it as a whole.
+    """
     try:
-        return _read(os.path.join(folder, CONFIG_FILE)) or {}
+        return _read(os.path.join(folder, CONFIG_FILE), naming=naming) or {}
     except ValueError:
         return {}
 
 
-def _read(path: str) -> dict[str, Any] | None:
+def _read(path: str, *, naming: str = "") -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:
-            fields = json.load(file)
+        with open(path, "rb", buffering=0) as file:
+            text = file.readall() or b""
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if naming.encode() not in text and b"\\" not in text:  # which any letter of a name may be written with
+        return None
+    fields = json.loads(text)
     assert isinstance(fields, dict), path
     return fields
 

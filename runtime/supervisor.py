@@ -7,11 +7,12 @@
     exec     process, fds                  exec, pid [terminal's master]
     exec-status  exec                      running, exit_code, signal
     resize   rows, columns                 -            (of the container's own terminal)
+    lease    until_ns                      -            (killed then, on CLOCK_BOOTTIME; said again, it is put off)
     attach   fds: sockets for stdout[, stderr]   -      (closed when the reader is too slow: the log has it all)
 
     events   {"event": "exec-exit", "exec", "exit_code", "signal"}      {"event": "exit", …exit.json}
 
-Rules: nothing here blocks; nothing here has a timer, so an idle container costs nothing; the last act is
+Rules: nothing here blocks; nothing here has a timer but a lease, so an idle container costs nothing; the last act is
 exit.json, and only then do the clients hear of it.
 """
 
@@ -21,10 +22,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal, values
+from runtime import birth, errors, execs, logs, output, protocol, state, syscalls, terminal, timers, values
 from runtime.cgroups import Cgroup
 from runtime.execs import Configured
 from runtime.seccomp import filter as filters
@@ -82,6 +83,7 @@ class Supervisor:
         )
         self._exit: state.Exit | None = None
         self._hooking = False
+        self._alarm = -1  # a timer, once there is a lease
         self._starting: dict[int, Callable[[], None]] = {}  # by pid: reads what a process tells of its start
         pidfd = os.pidfd_open(self._state.pid)
         self._execs = execs.Execs(supervised.configured, supervised.cgroup, pidfd, self._order_filter)
@@ -92,6 +94,7 @@ class Supervisor:
             "exec": self._exec,
             "exec-status": self._exec_status,
             "resize": self._resize,
+            "lease": self._lease,
             "attach": self._attach,
         }
 
@@ -270,12 +273,31 @@ class Supervisor:
         number = message.body.get("signal")
         if type(number) is not int or not 0 <= number <= signal.SIGRTMAX:
             raise errors.ProtocolError(f"kill: signal must be a number from 0 to {signal.SIGRTMAX}, not {number!r}")
-        for pid in self._it.cgroup.pids() if message.body.get("all") else [self._state.pid]:
+        self._signal(number, self._it.cgroup.pids() if message.body.get("all") else [self._state.pid])
+        return {}
+
+    def _signal(self, number: int, pids: Iterable[int]) -> None:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         if number == signal.SIGKILL:
             self._it.cgroup.let_die()
+
+    def _lease(self, _number: int, _client: socket.socket, message: protocol.Message) -> dict[str, Any]:
+        until_ns = message.body.get("until_ns")
+        if type(until_ns) is not int or not 0 < until_ns < 2**63:
+            raise errors.ProtocolError(f"lease: until_ns must be a moment of CLOCK_BOOTTIME, not {until_ns!r}")
+        if self._alarm < 0:
+            self._alarm = timers.create(time.CLOCK_BOOTTIME)
+            self._watch.add(self._alarm, self._end_lease)
+        timers.set_once(self._alarm, until_ns)
         return {}
+
+    def _end_lease(self) -> None:
+        """Whoever had to put it off did not: another container takes the place of this one soon."""
+        with contextlib.suppress(BlockingIOError):  # it was put off a moment ago
+            os.read(self._alarm, 8)
+            self._signal(signal.SIGKILL, [self._state.pid, *self._it.cgroup.pids()])
 
     def _exec(self, number: int, client: socket.socket, message: protocol.Message) -> None:
         if self._it.cgroup.is_frozen():

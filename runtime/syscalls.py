@@ -7,6 +7,7 @@ runtime has one thread.
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -310,6 +311,7 @@ def set_no_new_privileges() -> None:
     _prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
 
 
+@functools.cache
 def capability_known(number: int) -> bool:
     """PR_CAPBSET_READ: whether this kernel has the capability at all."""
     return int(_libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0)) >= 0

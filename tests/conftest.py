@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -29,6 +30,11 @@ _running: set[str] = set()
 
 def _missing(mark: str) -> bool:
     return os.geteuid() != 0 if mark == "root" else shutil.which("etcd") is None
+
+
+# How fast an example is drawn and done depends on what else the machine does; what hangs meets the bound of its test.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,4 @@
-"""Images of this node: in the store if they are there, else from the control plane, blob by blob.
+"""Images of this node: in the store if they are there, else blob by blob from where they are.
 
 Two rules: a digest is fetched and an image unpacked once, however many tasks wait for it; and whatever blocks
 (hashing, the disk, the unpacking process) runs in a thread.
@@ -6,27 +6,29 @@ Two rules: a digest is fetched and an image unpacked once, however many tasks wa
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
+from agent.adapters.downloads import Downloads
+from agent.adapters.registries import Outside
+from agent.core import imageroom
 from agent.core.container import PreparedImage
 from agent.errors import Refused, Temporary
+from agent.holdings import Holdings
 from agent.ports import Source
-from images import errors, unpack
+from images import collect, errors, sweep, unpack
 from images.image import Image
+from images.reference import names_registry
 from images.store import ImageStore
 from protos import running
+from protos.orch.v1 import objects_pb2 as pb
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
-FETCH_ATTEMPTS = 5
-CONCURRENT_BLOBS = 3
 
 
 class StoredImages:
@@ -34,27 +36,77 @@ class StoredImages:
     that one which a task no longer waits for still serves the others.
     """
 
-    def __init__(self, folder: Path, source: Source) -> None:
-        self._store = ImageStore(folder)
+    def __init__(self, folder: Path, source: Source, outside: Outside | None = None) -> None:
+        self.store = ImageStore(folder)
+        self.holdings = Holdings()
         self._source = source
+        self._outside = outside or Outside()
+        self._downloads = Downloads(self.store, source, lambda digest: self.holdings.add([digest]))
         self._prepared: dict[str, PreparedImage] = {}
         self._flights: dict[str, asyncio.Future[Any]] = {}
-        self._blobs = asyncio.Semaphore(CONCURRENT_BLOBS)
+        self._fetching = 0
+        self._pruning = asyncio.Lock()
+        self._used: dict[str, float] = {}
+        """When each image was asked for last, on the event loop's clock."""
+        self.fetched = asyncio.Event()
+        """An image has come: there may be little room now."""
         self._group: asyncio.TaskGroup | None = None
         self.started = asyncio.Event()
 
     async def run(self) -> None:
         """Own the downloads; ends only by being cancelled."""
+        self.holdings.add(await asyncio.to_thread(self._held))
         async with asyncio.TaskGroup() as self._group:
             self.started.set()
             await asyncio.Event().wait()
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
-        """See `ports.Images`. What was prepared once is remembered: nothing is removed while the agent lives."""
-        found = digest or await self._once(f"name {reference}", lambda: self._resolve(reference))
-        if found not in self._prepared:
-            self._prepared[found] = await self._once(f"image {found}", lambda: self._prepare(reference, found))
-        return self._prepared[found]
+    async def prepare(
+        self, reference: str, digest: str, policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING
+    ) -> PreparedImage:
+        """See `ports.Images`. What was prepared is remembered until it is removed."""
+        found = digest or await self._once(f"name {reference} {policy}", lambda: self._resolve(reference, policy))
+        async with self._pruning:  # a removal that goes on ends first, and the next one spares it
+            self._used[found] = self._now()
+        prepared = self._prepared.get(found)
+        if prepared is None:
+            if policy == pb.IMAGE_PULL_POLICY_NEVER:
+                await asyncio.to_thread(self._check_whole, reference, found)
+            prepared = await self._once(f"image {found}", lambda: self._prepare(reference, found))
+            self._prepared[found], self._used[found] = prepared, self._now()
+        await asyncio.to_thread(self._touch, found)
+        return prepared
+
+    async def prune(self, needed: imageroom.Needed, policy: collect.Policy) -> None:
+        """Remove images that the policy chooses and nobody needs; nothing while one is on its way."""
+        async with self._pruning:
+            if self._fetching:
+                return
+            self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
+            gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
+            if gone.blobs or gone.layers:
+                log.info("images made room", blobs=gone.blobs, layers=gone.layers, size_bytes=gone.size_bytes)
+            self._prepared = {digest: one for digest, one in self._prepared.items() if self.store.has(digest)}
+            self.holdings.replace(await asyncio.to_thread(self._held))
+
+    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+        """Blocks."""
+        named = {digest for text in needed.references if (digest := self._digest_here(text))}
+        return self.store.prune(keep=needed.digests | named | used, forget=policy)
+
+    def _digest_here(self, text: str) -> str:
+        """What a name means on this node; empty when it means nothing. Blocks."""
+        try:
+            return self.store.resolve(text).digest
+        except errors.ImageError:
+            return ""
+
+    def _touch(self, digest: str) -> None:
+        """Blocks. Whatever may keep a file from being touched keeps no task from starting."""
+        with contextlib.suppress(errors.ImageError, OSError):
+            self.store.touch(digest)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of work that is done once for everybody who waits for it at the same time."""
@@ -75,21 +127,50 @@ class StoredImages:
             del self._flights[key]
             flight.cancel()
 
-    async def _resolve(self, reference: str) -> str:
-        """The digest that a name stands for: the control plane knows best; without it, what is stored here."""
+    async def _resolve(self, reference: str, policy: "pb.ImagePullPolicy.ValueType") -> str:
+        """The digest that a name stands for, here or in the cluster, as the policy says."""
+        if policy == pb.IMAGE_PULL_POLICY_ALWAYS:
+            return await self._ask(reference)
+        image = await self._stored(reference)
+        if image is not None:
+            return image.digest
+        if policy == pb.IMAGE_PULL_POLICY_NEVER:
+            raise _never(reference)
+        return await self._ask(reference)
+
+    async def _ask(self, reference: str) -> str:
+        """What the name means now: in the cluster, else in the registry that it says."""
         try:
             return await self._source.resolve(reference)
-        except Temporary as error:
-            image = await self._stored(reference)
-            if image is None:
+        except (Refused, Temporary):
+            if not names_registry(reference):
                 raise
-            log.info("the control plane was not asked which image is meant", reference=reference, why=error.message)
-            return image.digest
+            return await self._outside.resolve(reference)
+
+    def _check_whole(self, reference: str, digest: str) -> None:
+        """Blocks. Raises Refused when something would have to be fetched."""
+        if not self.store.has(digest) or self.store.missing(digest):
+            raise _never(reference)
+
+    def _held(self) -> set[str]:
+        """The blobs of all images that are here. Blocks."""
+        images = self.store.list()
+        parts = {part for one in images for part in (one.digest, one.config_digest, *(x.digest for x in one.layers))}
+        return {digest for digest in parts if self.store.has(digest)}
 
     async def _prepare(self, reference: str, digest: str) -> PreparedImage:
+        async with self._pruning:
+            self._fetching += 1
         try:
-            image = await self._fetch(reference, digest)
-            folders = await asyncio.to_thread(unpack.unpack, self._store, image)
+            return await self._prepare_whole(reference, digest)
+        finally:
+            self._fetching -= 1
+            self.fetched.set()
+
+    async def _prepare_whole(self, reference: str, digest: str) -> PreparedImage:
+        try:
+            image = await self._get(reference, digest)
+            folders = await asyncio.to_thread(unpack.unpack, self.store, image)
         except (errors.Busy, errors.StorageFailed) as error:
             raise Temporary(str(error), reason="ImageNotReady") from error
         except errors.DigestMismatch as error:
@@ -109,60 +190,49 @@ class StoredImages:
             stop_signal=config.stop_signal,
         )
 
+    async def _get(self, reference: str, digest: str) -> Image:
+        """Have the whole image here: from the cluster, else from the registry that its name says."""
+        try:
+            return await self._fetch(reference, digest)
+        except (Refused, Temporary) as error:
+            if not names_registry(reference):
+                raise
+            log.info(
+                "the cluster does not give an image; its registry is asked", reference=reference, why=error.message
+            )
+        image = await self._outside.pull(self.store, reference, digest)
+        self.holdings.add([digest, image.digest, image.config_digest, *(layer.digest for layer in image.layers)])
+        return image
+
     async def _fetch(self, reference: str, digest: str) -> Image:
         """Have the whole image in the store: manifest, then configuration and layers, a few at a time."""
         try:
-            if not self._store.has(digest):
-                await self._fetch_blob(digest, None)
-            while missing := await asyncio.to_thread(self._store.missing, digest):
+            if not self.store.has(digest):
+                await self._downloads.fetch(digest, None)
+            while missing := await asyncio.to_thread(self.store.missing, digest):
                 async with asyncio.TaskGroup() as group:
                     for descriptor in missing:
-                        group.create_task(self._fetch_blob(descriptor.digest, descriptor.size_bytes))
+                        group.create_task(self._downloads.fetch(descriptor.digest, descriptor.size_bytes))
         except ExceptionGroup as failures:
             raise running.leaf(failures) from failures
         return await asyncio.to_thread(self._name, reference, digest)
 
     def _name(self, reference: str, digest: str) -> Image:
         """Names keep it from being pruned, and let the node start it without a control plane."""
-        return self._store.resolve(digest) if "@" in reference else self._store.tag(reference, digest)
-
-    async def _fetch_blob(self, digest: str, size: int | None) -> None:
-        """One blob, going on where it was cut."""
-        async with self._blobs, _in_thread(self._store.writer(digest, size)) as blob:
-            log.info("fetching", digest=digest, size_bytes=size)
-            received, attempts = 0, 0
-            while True:
-                try:
-                    async for chunk in self._source.fetch(digest, received):
-                        received += len(chunk)
-                        if size is None and received > MAX_DOCUMENT_BYTES:
-                            raise Refused(f"manifest {digest} is larger than 4 MiB", reason="ImageInvalid")
-                        await asyncio.to_thread(blob.write, chunk)
-                except Temporary as error:
-                    attempts += 1
-                    if attempts >= FETCH_ATTEMPTS:
-                        raise
-                    log.info("a download was cut; going on", digest=digest, received=received, why=error.message)
-                    await asyncio.sleep(0.2 * 2**attempts)
-                else:
-                    return
+        return self.store.resolve(digest) if "@" in reference else self.store.tag(reference, digest)
 
     async def _stored(self, reference: str) -> Image | None:
         try:
-            return await asyncio.to_thread(self._store.resolve, reference)
+            return await asyncio.to_thread(self.store.resolve, reference)
         except errors.NotFound:
             return None
         except errors.ImageError as error:
             raise Refused(str(error), reason="ImageInvalid") from error
 
 
-@contextlib.asynccontextmanager
-async def _in_thread(manager: contextlib.AbstractContextManager[T]) -> AsyncGenerator[T, None]:
-    """A context manager whose beginning and end block, such as one that flushes to the disk."""
-    value = await asyncio.to_thread(manager.__enter__)
-    try:
-        yield value
-    except BaseException as error:
-        manager.__exit__(type(error), error, error.__traceback__)
-        raise
-    await asyncio.to_thread(manager.__exit__, None, None, None)
+def _never(reference: str) -> Refused:
+    return Refused(
+        f"image {reference} is not on this node, and `imagePullPolicy: never` keeps it from being fetched; load it "
+        "there, or leave the policy out",
+        reason="ImageMissing",
+    )

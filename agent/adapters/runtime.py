@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Launched:
     def __init__(self, layout: Layout, *, now_ms: Callable[[], int]) -> None:
         self._layout = layout
         self._root = str(layout.run)
+        self._groups = cgroups.current_layout()  # looked at once: the list of mounts grows with the tasks
         self._now_ms = now_ms
         self._launcher: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,8 +87,10 @@ class Launched:
                     "max_bytes": request.log_max_size,
                     "max_files": request.log_max_files,
                 },
-                start=True,
+                start=not request.until_s,
             )
+            if request.until_s:
+                await self._start_leased(container_id, request.until_s)
             return self._adopt(container_id, root_id)
         except errors.ContainerExists as error:
             # What an agent that was killed had begun to make, and no agent has seen whole.
@@ -116,6 +120,20 @@ class Launched:
             raise NoSuchTask(f"task {container_id} has no container on this node")
         return await asyncio.shield(self._held[container_id].ended)
 
+    def clock_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    async def extend(self, container_id: str, until_s: float) -> None:
+        held = self._held.get(container_id)
+        if held is None or held.monitor is None:
+            return
+        try:
+            await held.monitor.call("lease", until_ns=int(until_s * 1e9))
+        except errors.PeerGone:
+            return  # it has ended, and needs no more time
+        except errors.ContainerError as error:
+            raise Temporary(f"{container_id} was not told that it may live on: {error.message}") from error
+
     async def signal(self, container_id: str, name: str) -> None:
         held = self._held.get(container_id)
         if held is not None and held.monitor is not None:
@@ -129,7 +147,7 @@ class Launched:
                 held.monitor.close()
             held.ended.cancel()
         try:
-            await asyncio.to_thread(client.delete, self._root, container_id, force=True)
+            await asyncio.to_thread(client.delete, self._root, container_id, force=True, layout=self._groups)
         except (errors.ContainerError, OSError) as error:
             raise Temporary(f"the container was not removed: {error}", reason="CleanupFailed") from error
 
@@ -141,7 +159,7 @@ class Launched:
         return await MonitorExec.start(connection, start, environment=self._config(container_id)["process"]["env"])
 
     async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
-        return await asyncio.to_thread(_usage, self._root, container_ids)
+        return await asyncio.to_thread(_usage, self._root, self._groups, container_ids)
 
     # Network namespaces, which the launcher makes because it is the one that may fork
 
@@ -162,6 +180,16 @@ class Launched:
             raise Temporary(error.message, reason="NetworkFailed") from error
 
     # Inside
+
+    async def _start_leased(self, container_id: str, until_s: float) -> None:
+        """Start a container that was only created: its monitor has to know the end before there is anything to end."""
+        connection = client.adopt(self._root, container_id).socket
+        monitor = Connection(connection, f"the monitor of {container_id}")
+        try:
+            await monitor.call("lease", until_ns=int(until_s * 1e9))
+            await monitor.call("start")
+        finally:
+            monitor.close()
 
     def _known_root_id(self, container_id: str) -> int:
         try:
@@ -227,12 +255,11 @@ class Launched:
             await asyncio.to_thread(process.wait)
 
 
-def _usage(root: str, container_ids: Iterable[str]) -> dict[str, Usage]:
-    """How the cgroups are laid out is looked at once: the list of mounts grows with the tasks."""
-    layout, found = cgroups.current_layout(), {}
+def _usage(root: str, groups: cgroups.Layout, container_ids: Iterable[str]) -> dict[str, Usage]:
+    found = {}
     for container_id in container_ids:
         with contextlib.suppress(errors.UnknownContainer):  # it has just ended
-            stats = cgroups.existing(layout, state.load(root, container_id).cgroups_path).stats()
+            stats = cgroups.existing(groups, state.load(root, container_id).cgroups_path).stats()
             found[container_id] = Usage(cpu_ns=stats.cpu_usage_ns, memory_bytes=stats.memory_bytes, pids=stats.pids)
     return found
 

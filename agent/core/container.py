@@ -63,6 +63,8 @@ class ContainerRequest:
     log_max_files: int
     files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Its own files, by path: text that covers what the image has there."""
+    until_s: float = 0
+    """When it is killed, on the runtime's clock, unless that is put off; 0: never."""
 
 
 def request(

@@ -104,6 +104,8 @@ class Desired:
     lost: bool = False  # the leader gave it up while this node was out of reach: it stops, nothing is reported
     withdrawn: bool = False  # it is to stop, and no node sends it new connections any more
     waits_for: str = ""  # what it is held for at READY, in words for people
+    images: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The digests of its images, by the images as the template names them, as far as they are settled."""
 
     def container(self, name: str) -> pb.Container:
         """What is wanted of one container. One that the template does not have is a stray, which only has to go."""

@@ -9,7 +9,7 @@ from controlplane.api import caller
 from controlplane.api.grpc_link import GrpcLink
 from controlplane.core import request_errors as errors
 from controlplane.dispatcher.dispatcher import Dispatcher
-from controlplane.images import ClusterImages
+from controlplane.images.cluster import ClusterImages
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
@@ -47,20 +47,35 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
     async def ResolveImage(self, request: wire.ResolveImageRequest, context: rpc.Context) -> wire.ResolveImageResponse:
         node = caller.node()
         if node is not None:
-            self._images.check_name(node, request.reference)
+            self._images.rights.check_name(node, request.reference)
         digest = self._images.resolve(request.reference)
         if digest is None:
             raise errors.Unknown(
                 f"the cluster has no image {request.reference}",
-                hint=f"`orchctl image import FILE --name {request.reference}` brings it",
+                hint=f"`orchctl image push {request.reference}` brings it",
             )
         return wire.ResolveImageResponse(digest=digest)
 
-    async def FetchBlob(
-        self, request: wire.FetchBlobRequest, context: rpc.Context
-    ) -> AsyncIterator[wire.FetchBlobResponse]:
+    async def FindBlob(self, request: wire.FindBlobRequest, context: rpc.Context) -> wire.FindBlobResponse:
         node = caller.node()
         if node is not None:
-            await self._images.check_blob(node, request.digest)
+            if request.node_id != node:
+                raise errors.Forbidden(f"the certificate is of the node {node}, and {request.node_id!r:.80} asks")
+            await self._images.rights.check_blob(node, request.digest)
+        return await self._dispatcher.find_blob(request, here=lambda: self._images.has(request.digest))
+
+
+class BlobService(dispatcher_pb2_grpc.BlobsServicer):
+    """What nodes and other instances fetch. Add it with `dispatcher_pb2_grpc.add_BlobsServicer_to_server`."""
+
+    def __init__(self, images: ClusterImages) -> None:
+        self._images = images
+
+    async def Fetch(
+        self, request: wire.FetchBlobRequest, context: rpc.Context
+    ) -> AsyncIterator[wire.FetchBlobResponse]:
+        node = caller.fetching_node()
+        if node is not None:
+            await self._images.rights.check_blob(node, request.digest)
         async for chunk in self._images.open_blob(request.digest, request.offset):
             yield wire.FetchBlobResponse(chunk=chunk)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from controlplane import rpc
+from controlplane.core import telling
 from controlplane.core.trust.rules import Caller
 from protos import headers
 from trust.core.identity import Role
@@ -42,6 +43,12 @@ def node() -> str | None:
     return found.identity.name
 
 
+def fetching_node() -> str | None:
+    """The id of the node that fetches; None without a gate, and for an instance, which may have everything."""
+    found = _current.get()
+    return None if found is None or found.identity.role is Role.CONTROLPLANE else node()
+
+
 def actor(context: rpc.Context) -> str:
     """Who it was, for the record: whom the certificate names, else what the client says of itself."""
     found = _current.get()
@@ -49,5 +56,5 @@ def actor(context: rpc.Context) -> str:
         return found.identity.name
     for key, value in context.invocation_metadata() or ():
         if key == headers.ACTOR:
-            return value if isinstance(value, str) else value.decode(errors="replace")
+            return telling.actor(value if isinstance(value, str) else value.decode(errors="replace"))
     return ""

@@ -24,10 +24,9 @@ from controlplane.core.trust import admission, rules
 from controlplane.trust.audit import Audit
 from controlplane.trust.registry import Registry
 from protos.orch.v1 import trust_pb2 as pb
+from trust import credentials
 from trust.core import certificate
 from trust.core.identity import Malformed
-
-_TLS_VERSION = b"TLSv1.3"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -145,17 +144,7 @@ async def _checked(requests: AsyncIterator[Any], check: Callable[[Any], None]) -
 
 def _facts(context: rpc.Context) -> certificate.Facts:
     """What the certificate of a connection says. Raises Unidentified."""
-    said = context.auth_context()
-    versions, certificates = said.get("ssl_tls_version", ()), said.get("x509_pem_cert", ())
-    if list(versions) != [_TLS_VERSION] or not certificates:
-        raise errors.Unidentified("the connection shows no certificate over TLS 1.3", hint="join the cluster")
     try:
-        facts = _read(bytes(next(iter(certificates))))
-        _ = facts.identity
+        return credentials.caller(context.auth_context())
     except Malformed as error:
-        raise errors.Unidentified(f"the certificate is none of a member: {error}", hint="join the cluster") from error
-    return facts
-
-
-_read = functools.lru_cache(maxsize=4096)(certificate.read)
-"""A connection shows the same certificate at every call."""
+        raise errors.Unidentified(f"whoever calls is no member: {error}", hint="join the cluster") from error

@@ -1,6 +1,6 @@
 """What the API asks of the rest of its instance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,4 +49,12 @@ class Election(Protocol):
 
     def store_problem(self) -> str:
         """What is wrong with the store, in one line; empty while all is well."""
+        ...
+
+
+class Outside(Protocol):
+    """The registries that images are named after."""
+
+    async def resolve(self, images: Collection[str]) -> Mapping[str, str]:
+        """The digests of those whose registries tell in time."""
         ...

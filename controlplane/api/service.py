@@ -18,7 +18,7 @@ from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
 from controlplane.core import request_errors as errors
 from controlplane.core import scheduler
-from controlplane.images import ClusterImages
+from controlplane.images.cluster import ClusterImages
 from controlplane.store.cache import Cache
 from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
@@ -64,7 +64,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._reads.state()
         deleted = await self._parts.writes.delete(request, caller.actor(context))
         if isinstance(deleted, objects_pb2.Image):
-            await self._parts.images.forget(deleted.meta.name)
+            await self._parts.images.tidy()
         return pb.DeleteResponse(object=kinds.wrap(deleted))
 
     async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
@@ -101,12 +101,30 @@ class ControlService(control_pb2_grpc.ControlServicer):
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "options":
             raise errors.Invalid("the first message of an import has to carry the options")
-        images = await self._parts.images.import_stream(first.options, _chunks(request_iterator))
-        try:
+        async with self._parts.images.changing():
+            images = await self._parts.images.import_stream(first.options, _chunks(request_iterator))
             return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
-        except Exception:
-            await self._parts.images.settle(images)
-            raise
+
+    async def MissingBlobs(self, request: pb.MissingBlobsRequest, context: rpc.Context) -> pb.MissingBlobsResponse:
+        self._check_leading("the push of images")
+        return pb.MissingBlobsResponse(missing=await self._parts.images.missing(request.blobs))
+
+    async def PushBlob(
+        self, request_iterator: AsyncIterator[pb.PushBlobRequest], context: rpc.Context
+    ) -> pb.PushBlobResponse:
+        self._check_leading("the push of images")
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("message") != "start":
+            raise errors.Invalid("the first message of a push has to say which blob it is")
+        await self._parts.images.push_blob(first.start, _pieces(request_iterator))
+        return pb.PushBlobResponse()
+
+    async def PushImage(self, request: pb.PushImageRequest, context: rpc.Context) -> pb.PushImageResponse:
+        self._check_leading("the push of images")
+        async with self._parts.images.changing():
+            image = await self._parts.images.push_image(request.name, request.manifest)
+            (stored,) = await self._parts.writes.put_images([image])
+        return pb.PushImageResponse(image=stored)
 
     async def CheckNetwork(  # type: ignore[override]  # it writes
         self, request: pb.CheckNetworkRequest, context: rpc.Context
@@ -125,6 +143,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
         return placement.answer(self._reads.state(), request, self._parts.strategy)
 
+    async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
+        self._reads.state()
+        return await self._parts.writes.rebalance(request, self._parts.strategy, caller.actor(context))
+
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()
         return pb.VersionResponse(
@@ -140,6 +162,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         leader = self._parts.election.leader()
         if not leader.here:
             raise errors.NotLeader(what, leader.address)
+
+
+async def _pieces(requests: AsyncIterator[pb.PushBlobRequest]) -> AsyncIterator[bytes]:
+    """The pieces. Whether they are all is told by the blob's size."""
+    async for request in requests:
+        if request.WhichOneof("message") != "chunk":
+            raise errors.Invalid("a push says in its first message only which blob it is")
+        yield request.chunk
 
 
 async def _chunks(requests: AsyncIterator[pb.ImportImageRequest]) -> AsyncIterator[bytes]:

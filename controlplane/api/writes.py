@@ -5,16 +5,27 @@ What was changed by somebody else in between is decided anew, a bounded number o
 answered this instance's cache shows it, so that the caller's next read does.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
-from controlplane.api import placement
+from controlplane.api import changing, placement, ports
+from controlplane.controllers.rebalancing import situation_of
 from controlplane.core import apply as deciding
-from controlplane.core import edits, events, foresight, lookup, plan, prune, rollout_edits, scheduler, telling, warnings
+from controlplane.core import (
+    edits,
+    foresight,
+    lookup,
+    pins,
+    plan,
+    prune,
+    rebalance,
+    rollout_edits,
+    scheduler,
+    telling,
+    warnings,
+)
 from controlplane.core import request_errors as errors
 from controlplane.store import api, cache, typed
 from controlplane.store import errors as store_errors
@@ -22,28 +33,15 @@ from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2
 
-ATTEMPTS = 5
-CAUGHT_UP_TIMEOUT_S = 2.0
 MAX_OBJECTS = 1_000
 """Objects of one apply; at most 128 of them may differ from what is there."""
-
-CONCURRENT_READS = 16
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """An object before and after a change; both are the same when there was nothing to write."""
-
-    before: kinds.StoredObject
-    after: kinds.StoredObject
-
-
 class Writes:
-    """What changes the objects. `new_id` makes ids that are never used again.
-
-    `along_with_removal`: what else goes in the same commit as an object that is removed.
+    """What changes the objects. `new_id` makes ids that are never used again; `outside` knows what images of registries
+    mean; `along_with_removal`: what else goes in the same commit as an object that is removed.
     """
 
     def __init__(
@@ -54,14 +52,17 @@ class Writes:
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
         strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
-        along_with_removal: Callable[[kinds.StoredObject], Sequence[api.Change]] | None = None,
+        outside: ports.Outside | None = None,
+        along_with_removal: changing.AlongWithRemoval = changing.nothing_else,
     ) -> None:
-        self._store = store
+        self._objects = changing.Objects(
+            store, known, now_ms=now_ms, new_id=new_id, along_with_removal=along_with_removal
+        )
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
         self._strategy = strategy
-        self._along_with_removal = along_with_removal or (lambda _: ())
+        self._outside = outside
 
     # Apply ------------------------------------------------------------------------------------------------------------
 
@@ -71,16 +72,17 @@ class Writes:
             raise errors.Invalid(text, hint="apply the files in several calls")
         sent = [_unwrap(envelope) for envelope in request.objects]
         wanted = deciding.prepare(sent, stack=request.stack, force=request.force)
-        for _ in range(ATTEMPTS):
+        for _ in range(changing.ATTEMPTS):
             existing = await self._existing(wanted)
             pruning = await self._pruning(request, wanted)
             decision = deciding.decide(
                 existing,
                 wanted,
                 others=pruning.others(self._others()),
+                images=await self._images(wanted),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
-                asked_by=telling.actor(actor),
+                asked_by=actor,
             )
             changes: Sequence[plan.Change] = (*decision.changes, *pruning.changes)
             deciding.check_size(changes)
@@ -92,16 +94,16 @@ class Writes:
                 return applied
             with contextlib.suppress(store_errors.Conflict):
                 told = [
-                    self._told(one.after, *telling.of_apply(one), actor)
+                    self._objects.told(one.after, *telling.of_apply(one), actor)
                     for one in (*decision.different(), *pruning.results())
                 ]
-                revision = await self._commit(list(map(typed.of_change, changes)), told)
+                revision = await self._objects.commit(list(map(typed.of_change, changes)), told)
                 for change in changes:
                     change.value.meta.version = revision
                 # The values stay out of the log: an environment may hold passwords.
                 _log.info("applied", objects=[kinds.label(change.value) for change in changes], actor=actor)
                 return self._applied(results, revision)
-        raise _busy("the objects")
+        raise changing.busy("the objects")
 
     async def _pruning(self, request: pb.ApplyRequest, wanted: Sequence[kinds.StoredObject]) -> prune.Pruning:
         """What goes with this apply, as the store has it now."""
@@ -109,7 +111,7 @@ class Writes:
             return prune.NOTHING
         there = list(self._others())
         known = prune.missing(there, wanted)
-        fresh = await self._read([kinds.key(one) for one in known])
+        fresh = await self._objects.read([kinds.key(one) for one in known])
         doomed = prune.missing(fresh.values(), wanted)
         agreed = None if request.dry_run else request.agreed
         return prune.decide(doomed, there, wanted, agreed=agreed, now_ms=self._now_ms())
@@ -121,7 +123,22 @@ class Writes:
             key = self._key_of(value)
             if key is not None:
                 keys[key] = deciding.identity(value)
-        return {keys[value_key]: value for value_key, value in (await self._read(keys)).items()}
+        return {keys[value_key]: value for value_key, value in (await self._objects.read(keys)).items()}
+
+    async def _images(self, wanted: Sequence[kinds.StoredObject]) -> pins.Known:
+        """The cluster's images; those that the objects name as the store itself has them."""
+        keys = [kinds.key(objects_pb2.Image(meta=objects_pb2.Meta(name=name))) for name in pins.names(wanted)]
+        images = {**self._cache.snapshot().all(objects_pb2.Image)}
+        for key in keys:
+            images.pop(key, None)
+        images.update(
+            {key: one for key, one in (await self._objects.read(keys)).items() if isinstance(one, objects_pb2.Image)}
+        )
+        known = pins.Known.of(images.values())
+        unknown = pins.of_registries(wanted, known)
+        if not unknown or self._outside is None:
+            return known
+        return pins.Known.of(images.values(), await self._outside.resolve(unknown))
 
     def _others(self) -> Iterable[kinds.StoredObject]:
         """What the objects have to get on with, as far as it is known here."""
@@ -139,16 +156,16 @@ class Writes:
     def _applied(self, results: Sequence[deciding.Result], revision: int) -> pb.ApplyResponse:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
-        nodes = tuple(state.all(objects_pb2.Node).values())
-        names = {f"{one.meta.namespace}/{one.meta.name}" for one in state.all(objects_pb2.Service).values()}
-        names |= {f"{one.after.meta.namespace}/{one.after.meta.name}" for one in results}
+        empty = warnings.emptied(state.all(objects_pb2.Node).values())
+        names = {kinds.qualified(one) for one in state.all(objects_pb2.Service).values()}
+        names |= {kinds.qualified(one.after) for one in results}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, nodes=nodes, services=names),
+                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=names),
                     before=kinds.wrap(result.before) if result.before is not None else None,
                 )
                 for result in results
@@ -174,10 +191,27 @@ class Writes:
             assert isinstance(after, objects_pb2.Service), "checked by the edit"
             return telling.of_scale(before, after)
 
-        written = await self._change(request.reference, edit, told, actor)
+        written = await self._objects.change(request.reference, edit, told, actor)
         assert isinstance(written.before, objects_pb2.Service), "checked by the edit"
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
+
+    async def rebalance(
+        self, request: pb.RebalanceRequest, strategy: scheduler.Strategy, actor: str = ""
+    ) -> pb.RebalanceResponse:
+        """What moves; each service that is to be spread again is marked, unless nothing is to be written."""
+        situation = situation_of(self._cache.snapshot(), strategy, 1, self._now_ms(), patient=False)
+        moves = rebalance.foresee(situation)
+
+        def edit(value: kinds.StoredObject) -> kinds.StoredObject:
+            assert isinstance(value, objects_pb2.Service), "a service was asked for"
+            return edits.ask_to_spread(value, now_ms=self._now_ms())
+
+        for namespace, name in sorted({(one.service.meta.namespace, one.service.meta.name) for one in moves}):
+            if not request.dry_run:
+                reference = pb.ObjectReference(kind="service", namespace=namespace, name=name)
+                await self._objects.change(reference, edit, telling.of_rebalance, actor)
+        return pb.RebalanceResponse(moves=map(telling.of_move, moves))
 
     async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
@@ -189,7 +223,7 @@ class Writes:
                 now_ms=self._now_ms(),
             )
 
-        written = await self._change(request.reference, edit, telling.of_meta, actor)
+        written = await self._objects.change(request.reference, edit, telling.of_meta, actor)
         return pb.UpdateMetaResponse(object=kinds.wrap(written.after), changed=written.after is not written.before)
 
     async def rollout(self, request: pb.RolloutRequest, actor: str = "") -> pb.RolloutResponse:
@@ -200,16 +234,14 @@ class Writes:
             if not isinstance(value, objects_pb2.Service):
                 raise errors.Invalid(f"{kinds.label(value)} has no rollouts", hint="services have")
             known = self._cache.snapshot().revisions_of(value.meta.namespace, value.meta.name).values()
-            wish = rollout_edits.Wish(
-                known=known, revision=request.revision, asked_by=telling.actor(actor), now_ms=self._now_ms()
-            )
+            wish = rollout_edits.Wish(known=known, revision=request.revision, asked_by=actor, now_ms=self._now_ms())
             changed, said = rollout_edits.change(value, request.action, wish)
             return changed
 
         def told(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
             return telling.of_rollout(request.action, said)
 
-        after = (await self._change(request.reference, edit, told, actor)).after
+        after = (await self._objects.change(request.reference, edit, told, actor)).after
         assert isinstance(after, objects_pb2.Service), "checked by the edit"
         return pb.RolloutResponse(service=after, message=said)
 
@@ -223,6 +255,7 @@ class Writes:
                 remove_labels=request.remove_labels,
                 set_taints=request.set_taints,
                 remove_taints=request.remove_taints,
+                deadline_ms=request.deadline_ms if request.HasField("deadline_ms") else None,
                 now_ms=self._now_ms(),
             )
 
@@ -231,7 +264,7 @@ class Writes:
             assert isinstance(after, objects_pb2.Node), "checked by the edit"
             return telling.of_node(before, after)
 
-        written = await self._change(pb.ObjectReference(kind="node", name=request.node), edit, told, actor)
+        written = await self._objects.change(pb.ObjectReference(kind="node", name=request.node), edit, told, actor)
         assert isinstance(written.after, objects_pb2.Node), "checked by the edit"
         return pb.UpdateNodeResponse(node=written.after)
 
@@ -248,22 +281,22 @@ class Writes:
             edits.check_removable(value, self._cache.snapshot().all(objects_pb2.Service).values())
             return None
 
-        return (await self._change(request.reference, edit, telling.of_delete, actor)).after
+        return (await self._objects.change(request.reference, edit, telling.of_delete, actor)).after
 
     async def put_images(self, images: Sequence[objects_pb2.Image]) -> tuple[objects_pb2.Image, ...]:
         """Stores images under their names, over what had the names before."""
-        for _ in range(ATTEMPTS):
-            existing = await self._read([kinds.key(image) for image in images])
+        for _ in range(changing.ATTEMPTS):
+            existing = await self._objects.read([kinds.key(image) for image in images])
             stamped = [self._stamped(image, existing.get(kinds.key(image))) for image in images]
             new = [image for image in stamped if image != existing.get(kinds.key(image))]
             if not new:
                 return tuple(stamped)
             with contextlib.suppress(store_errors.Conflict):
-                revision = await self._commit([typed.put(image) for image in new])
+                revision = await self._objects.commit([typed.put(image) for image in new])
                 for image in new:
                     image.meta.version = revision
                 return tuple(stamped)
-        raise _busy("the images")
+        raise changing.busy("the images")
 
     def _stamped(self, image: objects_pb2.Image, before: kinds.StoredObject | None) -> objects_pb2.Image:
         """The image with what the system says of it; as `before` when it is the same image."""
@@ -278,71 +311,6 @@ class Writes:
         meta.updated_at = self._now_ms()
         return objects_pb2.Image(meta=meta, status=image.status)
 
-    async def _change(
-        self,
-        reference: pb.ObjectReference,
-        edit: Callable[[kinds.StoredObject], kinds.StoredObject | None],
-        told: Callable[[kinds.StoredObject, kinds.StoredObject], tuple[str, str]] = telling.of_change,
-        actor: str = "",
-    ) -> Written:
-        """Stores what `edit` makes of the object; None removes it. `told` says it in a word and a sentence."""
-        for _ in range(ATTEMPTS):
-            before = await self._fresh(reference)
-            after = edit(before)
-            if after is before:
-                return Written(before=before, after=before)
-            with contextlib.suppress(store_errors.Conflict):
-                event = self._told(before, *told(before, after or before), actor)
-                if after is None:
-                    await self._commit([typed.delete(before), *self._along_with_removal(before)], [event])
-                    return Written(before=before, after=before)
-                revision = await self._commit([typed.put(after)], [event])
-                after.meta.version = revision
-                return Written(before=before, after=after)
-        raise _busy(f"the {reference.kind} {reference.name}")
-
-    # The store --------------------------------------------------------------------------------------------------------
-
-    async def _fresh(self, reference: pb.ObjectReference) -> kinds.StoredObject:
-        """The object that is named, as the store has it now. Raises Unknown."""
-        known = lookup.find(self._cache.snapshot(), reference)
-        found = await self._read([kinds.key(known)])
-        if not found:
-            raise errors.Unknown(f"{kinds.label(known)} was removed a moment ago")
-        return found[kinds.key(known)]
-
-    async def _read(self, keys: Iterable[str]) -> dict[str, kinds.StoredObject]:
-        """The objects at these keys, those that exist."""
-        found: dict[str, kinds.StoredObject] = {}
-        slots = asyncio.Semaphore(CONCURRENT_READS)
-
-        async def read(key: str) -> None:
-            async with slots:
-                listing = await self._store.list(key)
-            for entry in listing.entries:
-                if entry.key == key and (value := typed.decode(key, entry.value, entry.version)) is not None:
-                    found[key] = value
-
-        async with asyncio.TaskGroup() as group:
-            for key in keys:
-                group.create_task(read(key))
-        return found
-
-    def _told(self, value: kinds.StoredObject, reason: str, message: str, actor: str) -> objects_pb2.Event:
-        """The event that tells what a person has done."""
-        return events.of_person(
-            value, reason, message, actor=telling.actor(actor), suffix=self._new_id(), now_ms=self._now_ms()
-        )
-
-    async def _commit(self, changes: Sequence[api.Change], told: Sequence[objects_pb2.Event] = ()) -> int:
-        """Stores the changes, and what is told of them in the same transaction, as far as there is room."""
-        together = [*changes, *_fitting(changes, list(map(typed.put, told)))]
-        revision = await self._store.commit(together)
-        # The change is stored; that this instance sees it late is no reason to call it a failure.
-        with contextlib.suppress(store_errors.Unavailable):
-            await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
-        return revision
-
 
 def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     try:
@@ -350,18 +318,3 @@ def _unwrap(envelope: objects_pb2.Object) -> kinds.StoredObject:
     except ValueError as error:
         hint = "is the client newer than the control plane?"
         raise errors.Invalid("the apply has an object of no kind that is known here", hint=hint) from error
-
-
-def _fitting(changes: Sequence[api.Change], told: Sequence[api.Change]) -> Sequence[api.Change]:
-    """As many events as one transaction takes beside the changes. A large apply is not told of object by object."""
-    fitting = told[: api.MAX_OPERATIONS - len(changes)]
-    if sum(map(api.size_of, (*changes, *fitting))) > api.MAX_COMMIT_BYTES:
-        fitting = ()
-    if len(fitting) < len(told):
-        _log.warning("not told as events: the change is too large", left_out=len(told) - len(fitting))
-    return fitting
-
-
-def _busy(what: str) -> errors.Outdated:
-    text = f"{what} changed {ATTEMPTS} times while this was decided, each time before it could be written"
-    return errors.Outdated(text, hint="try again")

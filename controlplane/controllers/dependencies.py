@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from controlplane.core import dependencies, plan
 from controlplane.store.snapshots import Change, Snapshot
+from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -15,14 +16,14 @@ class Dependencies:
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
         match change.after or change.before:
             case pb.Service() as service:
-                return [f"{service.meta.namespace}/{service.meta.name}"]
+                return [kinds.qualified(service)]
             case pb.Task() as task if change.after is not None and task.desired_state == pb.DESIRED_STATE_READY:
-                return [f"{task.meta.namespace}/{task.service}"]
+                return [kinds.service_of(task)]
             case _:
                 return []
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        return [f"{one.meta.namespace}/{one.meta.name}" for one in snapshot.all(pb.Service).values()]
+        return [kinds.qualified(one) for one in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - it has no clock
         # One that depends on nothing any more may have tasks that are still held.

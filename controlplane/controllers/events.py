@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from controlplane.core import events, happenings, plan
+from controlplane.core import events, happenings, lookup, plan
 from controlplane.core.happenings import Happening
 from controlplane.store.snapshots import Change, Snapshot
 from protos import kinds
@@ -48,7 +48,9 @@ class Events:
         if change.kind.message is pb.Event:
             return self._note_event(change)
         resting = not self._waiting
-        for one in happenings.of_change(change.before, change.after, lambda node_id: _node_name(snapshot, node_id)):
+        for one in happenings.of_change(
+            change.before, change.after, lambda node_id: lookup.node_name(snapshot, node_id)
+        ):
             self._take(dataclasses.replace(one, at_ms=self._moment()))
         # While others wait, a moment for all of them is set already: a look at each would be for nothing.
         return [KEY] if resting and self._waiting else []
@@ -119,8 +121,3 @@ _CLUSTER = pb.EventObject(kind="cluster", name="cluster")
 
 def _elected(leader: str, now_ms: int) -> Happening:
     return Happening(about=_CLUSTER, reason="LeaderElected", message=f"{leader} leads", at_ms=now_ms)
-
-
-def _node_name(snapshot: Snapshot, node_id: str) -> str:
-    node = snapshot.get(pb.Node, node_id) if node_id else None
-    return node.meta.name if node is not None else node_id

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from controlplane.core import expiry, plan
+from controlplane.core import expiry, lookup, plan
 from controlplane.store.snapshots import Change, Snapshot
+from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -17,23 +18,14 @@ class Expiry:
         if not isinstance(after, pb.Service) or not after.spec.ttl:
             return []
         same = isinstance(before, pb.Service) and before.meta.generation == after.meta.generation
-        return [] if same else [_key(after)]
+        return [] if same else [kinds.qualified(after)]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        return [_key(one) for one in snapshot.all(pb.Service).values() if one.spec.ttl]
+        return [kinds.qualified(one) for one in snapshot.all(pb.Service).values() if one.spec.ttl]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        found = (_find(snapshot, key) for key in sorted(keys))
+        found = (lookup.service_at(snapshot, key) for key in sorted(keys))
         return plan.join(expiry.expire(one, now_ms) for one in found if one is not None)
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
-
-
-def _key(service: pb.Service) -> str:
-    return f"{service.meta.namespace}/{service.meta.name}"
-
-
-def _find(snapshot: Snapshot, key: str) -> pb.Service | None:
-    namespace, name = key.split("/")
-    return snapshot.get(pb.Service, name, namespace=namespace)

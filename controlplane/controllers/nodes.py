@@ -1,6 +1,6 @@
 """Keeps the records of nodes true to their sessions, and gives up the tasks of nodes that are lost."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from controlplane.core import addresses, garbage, nodes, plan
@@ -59,9 +59,18 @@ class NodeRecords:
 
 
 class NodeLoss:
-    """Ends the tasks of nodes that have been out of reach for longer than their services wait. Keys are node ids."""
+    """Ends the tasks of nodes that have been out of reach for longer than their services wait. Keys are node ids.
+
+    `clock_ms`: one that is never set. What it says of nodes is the only thing that a leader keeps to itself: another
+    leader has to count again.
+    """
 
     name = "node-loss"
+
+    def __init__(self, sessions: Sessions, clock_ms: Callable[[], int]) -> None:
+        self._sessions, self._clock_ms = sessions, clock_ms
+        self._seen_lost: dict[str, tuple[int, int]] = {}
+        """By node: since when its record says that it is lost, and when that was seen."""
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
@@ -88,6 +97,7 @@ class NodeLoss:
         node = snapshot.get(pb.Node, node_id)
         if node is None:
             return garbage.orphans(on_node, now_ms)
+        seen_lost_ms = self._watch(node)
         if not nodes.is_lost(node):
             return plan.NOTHING
         services = {(task.meta.namespace, task.service) for task in on_node}
@@ -96,7 +106,18 @@ class NodeLoss:
             for namespace, name in services
             if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
         }
-        return nodes.give_up(node, snapshot.all(pb.Node).values(), on_node, replace_after_ms, now_ms)
+        known = snapshot.all(pb.Node).values()
+        return nodes.give_up(node, known, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+
+    def _watch(self, node: pb.Node) -> int:
+        """For how long the node was seen to be lost; 0 when it has a session that its record does not tell of yet."""
+        if not nodes.is_lost(node) or self._sessions.get(node.meta.id) is not None:
+            self._seen_lost.pop(node.meta.id, None)
+            return 0
+        since, seen_at = self._seen_lost.get(node.meta.id, (0, 0))
+        if since != node.status.since:
+            since, seen_at = self._seen_lost[node.meta.id] = node.status.since, self._clock_ms()
+        return self._clock_ms() - seen_at
 
     def done(self, keys: frozenset[str]) -> None:
         """The services see their tasks ended."""

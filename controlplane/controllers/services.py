@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controlplane.controllers.dependencies import waits_for
-from controlplane.core import addresses, dependencies, eligibility, garbage, image_names, plan, published, replicated
+from controlplane.core import (
+    addresses,
+    dependencies,
+    eligibility,
+    garbage,
+    lookup,
+    plan,
+    published,
+    replicated,
+)
 from controlplane.store.snapshots import Change, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
@@ -25,7 +34,7 @@ class Services:
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
             concerned = {node.meta.id, *_draining(snapshot), *(one.meta.id for one in _tainted(snapshot))}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
-            return {f"{task.meta.namespace}/{task.service}" for task in tasks} | _global_keys(snapshot)
+            return {kinds.service_of(task) for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
             return []
         return [
@@ -36,7 +45,7 @@ class Services:
         ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        return [_key(service) for service in snapshot.all(pb.Service).values()]
+        return [kinds.qualified(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
         draining, tainted = _draining(snapshot), _tainted(snapshot)
@@ -62,7 +71,9 @@ class Services:
         return {family: self._give_of(family, snapshot, keys) for family in self._ranges}
 
     def _give_of(self, family: Family, snapshot: Snapshot, keys: frozenset[str]) -> dict[str, str]:
-        wanting = [key for key in sorted(keys) if (one := _find(snapshot, key)) and addresses.wanted(one, family)]
+        wanting = [
+            key for key in sorted(keys) if (one := lookup.service_at(snapshot, key)) and addresses.wanted(one, family)
+        ]
         if not wanting:
             return {}
         taken = {family.get(service.status, "address") for service in snapshot.all(pb.Service).values()}
@@ -79,7 +90,7 @@ class Services:
         given: Mapping[Family, str],
         now_ms: int,
     ) -> plan.Plan:
-        service = _find(snapshot, key)
+        service = lookup.service_at(snapshot, key)
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
@@ -92,10 +103,9 @@ class Services:
             draining=draining,
             now_ms=now_ms,
             nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
-            refuge=any(map(_takes_tasks, snapshot.all(pb.Node).values())) if draining else False,
+            deadlines=_deadlines(snapshot) if draining else {},
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
-            digest=_digest(snapshot, service.spec.template.container.image),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
             needed=bool(needed_by),
             trouble="; ".join(
@@ -134,8 +144,8 @@ class Garbage:
         return [] if _is_own_status(change) else service_keys(change)
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
-        tasks = {f"{task.meta.namespace}/{task.service}" for task in snapshot.all(pb.Task).values()}
-        return tasks | {f"{one.meta.namespace}/{one.service}" for one in snapshot.all(pb.Revision).values()}
+        tasks = {kinds.service_of(task) for task in snapshot.all(pb.Task).values()}
+        return tasks | {kinds.service_of(one) for one in snapshot.all(pb.Revision).values()}
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - garbage has no clock
         return plan.join(self._plan_one(snapshot, key) for key in sorted(keys))
@@ -165,9 +175,9 @@ def service_keys(change: Change) -> Iterable[str]:
     value = change.after or change.before
     match value:
         case pb.Service():
-            return [_key(value)]
+            return [kinds.qualified(value)]
         case pb.Task() | pb.Revision():
-            return [f"{value.meta.namespace}/{value.service}"]
+            return [kinds.service_of(value)]
         case _:
             return []
 
@@ -180,15 +190,7 @@ def _draining(snapshot: Snapshot) -> frozenset[str]:
 def _global_keys(snapshot: Snapshot) -> set[str]:
     """The services that any node may get a task of."""
     services = snapshot.all(pb.Service).values()
-    return {_key(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
-
-
-def _digest(snapshot: Snapshot, image: str) -> str:
-    """Of an image that the cluster has, or that is named by its digest."""
-    if not image_names.is_reference(image):
-        return ""
-    found = snapshot.get(pb.Image, image_names.canonical(image))
-    return image_names.digest_of(image) or (found.status.digest if found is not None else "")
+    return {kinds.qualified(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
 
 
 def _tainted(snapshot: Snapshot) -> list[pb.Node]:
@@ -197,17 +199,10 @@ def _tainted(snapshot: Snapshot) -> list[pb.Node]:
     return [node for node in snapshot.all(pb.Node).values() if eligibility.drives_out(nothing, node)]
 
 
-def _takes_tasks(node: pb.Node) -> bool:
-    return node.status.state == pb.NODE_STATE_READY and node.spec.availability == pb.AVAILABILITY_ACTIVE
-
-
-def _key(service: pb.Service) -> str:
-    return f"{service.meta.namespace}/{service.meta.name}"
-
-
-def _find(snapshot: Snapshot, key: str) -> pb.Service | None:
-    namespace, name = key.split("/")
-    return snapshot.get(pb.Service, name, namespace=namespace)
+def _deadlines(snapshot: Snapshot) -> dict[str, int]:
+    """When drains end to wait for anything."""
+    nodes = (snapshot.get(pb.Node, node_id) for node_id in _draining(snapshot))
+    return {node.meta.id: node.spec.drain_deadline for node in nodes if node is not None and node.spec.drain_deadline}
 
 
 def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:
@@ -216,7 +211,7 @@ def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str
         return []
     had = families.told(change.before.status, "address")
     return [
-        _key(service)
+        kinds.qualified(service)
         for service in (snapshot.all(pb.Service).values() if had else ())
         if any(addresses.wanted(service, family) for family in had)
     ]
@@ -248,4 +243,6 @@ def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:
     if not ports:
         return []
     services = snapshot.all(pb.Service).values()
-    return [_key(one) for one in services if ports & published.on_every_node(one.spec.template.container.ports)]
+    return [
+        kinds.qualified(one) for one in services if ports & published.on_every_node(one.spec.template.container.ports)
+    ]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from google.protobuf.message import Message
 
-from controlplane.core import plan, relations
+from controlplane.core import pins, plan, relations
 from controlplane.core import request_errors as errors
 from controlplane.store import api as store
 from manifests import defaults, diff, rules
@@ -85,24 +85,24 @@ def decide(
     wanted: Sequence[kinds.StoredObject],
     *,
     others: Iterable[kinds.StoredObject] = (),
+    images: pins.Known,
     now_ms: int,
     new_id: Callable[[], str],
     asked_by: str = "",
 ) -> Decision:
     """What to do about each of the prepared objects, given those that are there under their names, and all others.
-    `asked_by`: who applies them, for the history of rollouts.
+    `images`: those of the cluster; `asked_by`: who applies them, for the history of rollouts.
 
     Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
     """
     refusals = [refusal for value in wanted for refusal in _refusals(existing.get(identity(value)), value)]
     refusals += relations.refusals(wanted, relations.Surroundings.after(others, wanted))
+    refusals += [refusal for value in wanted for refusal in _images(existing.get(identity(value)), value, images)]
     if refusals:
         raise _of_refusals(refusals)
-    merged = [_merged(existing.get(identity(value)), value, asked_by) for value in wanted]
+    merged = [_pinned(existing.get(identity(value)), value, images, asked_by) for value in wanted]
     results = tuple(_result(existing.get(identity(one)), one, now_ms=now_ms, new_id=new_id) for one in merged)
-    decision = Decision(results=results)
-    check_size(decision.changes)
-    return decision
+    return Decision(results=results)
 
 
 def changed(before: kinds.StoredObject, after: kinds.StoredObject, *, now_ms: int) -> kinds.StoredObject:
@@ -209,18 +209,25 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         yield refusal(errors.NotNow, problem.path, problem.message, problem.hint)
 
 
+def _images(
+    before: kinds.StoredObject | None, wanted: kinds.StoredObject, known: pins.Known
+) -> Iterator[relations.Refusal]:
+    if isinstance(wanted, pb.Service):
+        yield from pins.refusals(wanted, before if isinstance(before, pb.Service) else None, known)
+
+
 def _is_same_wish(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> bool:
     """Nothing would be overwritten: what people say has not changed since, or it is what is wanted already.
 
     Versions also rise when the system writes a status, which takes nothing away from anybody. The generation tells
-    whether the spec has changed since; labels and annotations raise none, and have to be the same.
+    whether the spec has changed since; what people say in `meta`, such as labels or the stack, raises none, and has to
+    be the same.
     """
     if before is None:
         return False
     if not diff.changes(before, _merged(before, wanted, "")):
         return True
-    spoken = (before.meta.labels, before.meta.annotations) == (wanted.meta.labels, wanted.meta.annotations)
-    return spoken and wanted.meta.generation == before.meta.generation
+    return wanted.meta.generation == before.meta.generation and not diff.changes(before.meta, wanted.meta)
 
 
 # Results ----------------------------------------------------------------------------------------------------------
@@ -234,9 +241,14 @@ def _result(
     after = changed(before, merged, now_ms=now_ms)
     if after is before:
         return Result(before=before, after=before, action=api.APPLY_ACTION_UNCHANGED)
-    return Result(
-        before=before, after=after, action=api.APPLY_ACTION_CHANGED, changes=tuple(diff.changes(before, after))
-    )
+    return Result(before=before, after=after, action=api.APPLY_ACTION_CHANGED, changes=tuple(_lines(before, after)))
+
+
+def _lines(before: kinds.StoredObject, after: kinds.StoredObject) -> Iterator[str]:
+    """What has changed, what the names of images mean included."""
+    yield from diff.changes(before, after)
+    if isinstance(before, pb.Service) and isinstance(after, pb.Service):
+        yield from pins.moved(before.spec.images, after.spec.images)
 
 
 def _new(merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) -> kinds.StoredObject:
@@ -248,6 +260,20 @@ def _new(merged: kinds.StoredObject, *, now_ms: int, new_id: Callable[[], str]) 
     if isinstance(made, pb.Service) and replicated and not made.spec.HasField("replicas"):
         made.spec.replicas = 1
     return made
+
+
+def _pinned(
+    there: kinds.StoredObject | None, wanted: kinds.StoredObject, known: pins.Known, asked_by: str
+) -> kinds.StoredObject:
+    """The merged object, with what its images mean now."""
+    after = _merged(there, wanted, asked_by)
+    if isinstance(after, pb.Service):
+        before = dict(after.spec.images)
+        after.spec.ClearField("images")
+        after.spec.images.update(pins.pinned(after.spec, known, before))
+        if isinstance(there, pb.Service) and dict(after.spec.images) != before:
+            ask_anew(after.spec, asked_by)
+    return after
 
 
 def _merged(there: kinds.StoredObject | None, wanted: kinds.StoredObject, asked_by: str) -> kinds.StoredObject:
@@ -283,7 +309,7 @@ def _take_system_fields(target: Message, source: Message) -> None:
     for field, value in source.ListFields():
         if schema.rules(field).system:
             if field.message_type is not None:
-                getattr(target, field.name).CopyFrom(value)
+                getattr(target, field.name).MergeFrom(value)  # a message or a map, empty by now
             else:
                 setattr(target, field.name, value)
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from controlplane.core import demand
 from manifests.constraints import Constraint, NotUnderstood, parse
+from protos import taints
 from protos.orch.v1 import objects_pb2 as pb
 
 NODE = "node.name"
@@ -77,16 +78,11 @@ def read(task: pb.Task, template: pb.TaskTemplate, priority: int = 0) -> Ask:
 
 def stands(tolerations: Iterable[pb.Toleration], taint: pb.Taint) -> bool:
     """Whether one of the tolerations is meant for the taint. What a toleration leaves open, it stands."""
-    effect = effect_of(taint)
+    effect = taints.effect_of(taint)
     return any(
         one.key in {"", taint.key} and one.value in {"", taint.value} and one.effect in {0, effect}
         for one in tolerations
     )
-
-
-def effect_of(taint: pb.Taint) -> int:
-    """What a taint does."""
-    return taint.effect or pb.TAINT_EFFECT_NO_SCHEDULE
 
 
 def hard_apart(template: pb.TaskTemplate) -> list[Affinity]:

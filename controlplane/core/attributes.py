@@ -1,7 +1,10 @@
 """What constraints and spreads may ask of a node, by the names that manifests use."""
 
-from manifests import constraints
+from manifests import constraints, placement
 from protos.orch.v1 import objects_pb2 as pb
+
+OF_EACH = placement.ONE_NODE | {"node.hostname"}
+"""Attributes whose value nearly every node has to itself: to name it in a reason makes it a reason of one node."""
 
 
 def attribute_of(node: pb.Node, attribute: str) -> str | None:

@@ -10,7 +10,7 @@ The rule: it answers exactly as the naive way would (a test compares them), as l
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import add
@@ -97,10 +97,11 @@ class Chooser:
     def __init__(self, fleet: fleets.Fleet, ask: Ask, failures: Mapping[int, int], strategy: scores.Strategy) -> None:
         self.taken: dict[int, int] = {}
         """Tasks that were given to each row."""
-        self._fleet, self._ask = fleet, ask
         self._scoring = scores.Scoring(fleet, ask, failures, strategy)
         eligible = filters.eligible(fleet, ask)
-        mask = eligible & _far_from_others(fleet, ask)
+        # Others do not change while this group is placed; what ties its own tasks to each other follows.
+        mask = eligible & neighbourhood.near_enough(fleet, ask, own=False)
+        mask &= neighbourhood.apart_enough(fleet, ask, own=False)
         self._ties = list(_ties(fleet, ask, eligible))
         room = np.where(mask, filters.room(fleet, ask), 0)
         if scores.alone(ask):
@@ -240,28 +241,6 @@ class Chooser:
         for tie in self._ties:
             if tie.take(row):
                 self._opened = True
-
-
-def _far_from_others(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
-    """Near to and apart from other services, as it has to be; those do not change while this group is placed."""
-    mask = filters.everywhere(fleet)
-    for one in ask.near:
-        if not one.weight and one.service != ask.service:
-            rows = neighbourhood.company(fleet, ask, one)
-            mask &= neighbourhood.with_value(fleet, one.by, neighbourhood.values_with(fleet, one.by, rows))
-    for (_, other), by, rows in _others_unwanted(fleet, ask):
-        assert other, "a service has a name"
-        mask &= ~neighbourhood.with_value(fleet, by, neighbourhood.values_with(fleet, by, rows))
-    return mask
-
-
-def _others_unwanted(fleet: fleets.Fleet, ask: Ask) -> Iterator[tuple[tuple[str, str], str, Mapping[int, int]]]:
-    """Who repels it (an older revision of itself may, too), and the others that it has to be apart from."""
-    yield from fleet.repellers.get(ask.key, ())
-    for one in ask.apart:
-        if not one.weight and one.service != ask.service:
-            key = (ask.namespace, one.service)
-            yield key, one.by, fleet.neighbours(key).present
 
 
 def _ties(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> Iterable[_Tie]:

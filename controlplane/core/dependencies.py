@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from controlplane.core import places, plan, tasks
 from manifests import dependencies
-from protos import states
+from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
 WISHES = {
@@ -93,5 +93,5 @@ def needed_by(service: pb.Service, services: Iterable[pb.Service]) -> tuple[str,
     near = [one for one in services if one.meta.namespace == service.meta.namespace]
     graph = dependencies.graph_of(near)
     users = [one for one in near if one.meta.deleted_at and service.meta.name in one.spec.depends_on]
-    mutual = dependencies.cycle_through(dependencies.key(service), graph)
-    return tuple(sorted(one.meta.name for one in users if dependencies.key(one) not in mutual))
+    mutual = dependencies.cycle_through(kinds.qualified(service), graph)
+    return tuple(sorted(one.meta.name for one in users if kinds.qualified(one) not in mutual))

@@ -1,14 +1,14 @@
 """How many of a service's tasks may be taken away now by what can wait: drains, rebalancing, preemption.
 
-The rule: only tasks that do their work count. To take one that is not ready takes nothing away from anybody.
+The rule: only places whose work is done count. To take a task that is not ready takes nothing away from anybody, and
+of two that work in one place while it is moved, the other goes anyway.
 
 Examples, of 4 replicas: `maxUnavailable: 1`, all ready → 1; one not ready → 0. `minAvailable: 75%`, all ready → 1.
 """
 
-import math
 from collections.abc import Collection
 
-from controlplane.core import tasks
+from controlplane.core import amounts, places, tasks
 from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT_UNAVAILABLE = 1
@@ -16,23 +16,18 @@ DEFAULT_UNAVAILABLE = 1
 
 def allowed(service: pb.Service | None, members: Collection[pb.Task]) -> int:
     """How many ready tasks of the service may go now. `members`: its tasks. Of a service that is gone or going: all."""
-    ready = sum(map(tasks.is_ready, members))
+    working = [task for task in members if tasks.is_ready(task)]
     if service is None or service.meta.deleted_at:
-        return ready
+        return len(working)
+    ready = len(set(map(places.key_of, working)))
     wanted = _wanted(service, members)
     policy = service.spec.disruption
     if policy.min_available:
-        return max(0, ready - part(policy.min_available, wanted, up=True))
-    unavailable = part(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
+        return max(0, ready - amounts.of(policy.min_available, wanted, up=True))
+    unavailable = (
+        amounts.of(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
+    )
     return max(0, unavailable - max(0, wanted - ready))
-
-
-def part(text: str, whole: int, *, up: bool) -> int:
-    """`2` → 2; `25%` of 10 → 2 rounded down, 3 rounded up."""
-    if not text.endswith("%"):
-        return int(text)
-    hundredfold = int(text[:-1]) * whole
-    return math.ceil(hundredfold / 100) if up else hundredfold // 100
 
 
 def _wanted(service: pb.Service, members: Collection[pb.Task]) -> int:

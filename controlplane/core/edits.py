@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, ask, plan, relations
+from controlplane.core import apply, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import kinds, schema
+from protos import kinds, taints
 from protos.orch.v1 import objects_pb2 as pb
 
 ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
+
+LONGEST_DEADLINE_MS = 30 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,13 @@ def scale(service: pb.Service, replicas: int, *, now_ms: int) -> pb.Service:
     return _checked(service, scaled, now_ms)
 
 
+def ask_to_spread(service: pb.Service, *, now_ms: int) -> pb.Service:
+    """The service with the wish that its tasks are spread over the nodes now."""
+    asked = plan.copy(service)
+    asked.spec.rebalance_asked_at = now_ms
+    return _checked(service, asked, now_ms)
+
+
 def update_node(
     node: pb.Node,
     *,
@@ -50,18 +59,33 @@ def update_node(
     remove_labels: Iterable[str],
     set_taints: Iterable[pb.Taint] = (),
     remove_taints: Iterable[str] = (),
+    deadline_ms: int | None = None,
     now_ms: int,
 ) -> pb.Node:
-    """The node with other labels or taints, or another availability; UNSPECIFIED leaves it as it is."""
+    """The node with other labels or taints, or another availability; UNSPECIFIED leaves it as it is.
+
+    `deadline_ms`: how long a drain heeds what services allow; None = for ever.
+    """
     updated = plan.copy(node)
+    _check_deadline(availability, deadline_ms)
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
+        updated.spec.drain_deadline = now_ms + deadline_ms if deadline_ms is not None else 0
     Words(add=set_labels, remove=remove_labels).apply(updated.meta.labels)
-    taints = taints_after(updated.spec.taints, set_taints, remove_taints)
-    if taints != list(updated.spec.taints):
+    after = taints_after(updated.spec.taints, set_taints, remove_taints)
+    if after != list(updated.spec.taints):
         del updated.spec.taints[:]
-        updated.spec.taints.extend(taints)
+        updated.spec.taints.extend(after)
     return _checked(node, updated, now_ms)
+
+
+def _check_deadline(availability: pb.Availability.ValueType, deadline_ms: int | None) -> None:
+    if deadline_ms is None:
+        return
+    if availability != pb.AVAILABILITY_DRAIN:
+        raise errors.Invalid("a deadline without a drain", hint="only a node that is drained has one")
+    if not 0 <= deadline_ms <= LONGEST_DEADLINE_MS:
+        raise errors.Invalid("the deadline of a drain is too far away", hint="it is between 0s and 720h")
 
 
 def update_meta(
@@ -90,7 +114,7 @@ def taints_after(before: Iterable[pb.Taint], setting: Iterable[pb.Taint], remove
     """The taints of a node without those of `removed` (`key` or `key:effect`), and with those that are set."""
 
     def mark(taint: pb.Taint) -> tuple[str, str]:
-        return taint.key, schema.enum_word(pb.TaintEffect.DESCRIPTOR, ask.effect_of(taint))
+        return taint.key, taints.effect_word(taint)
 
     gone = set(removed)
     kept = {mark(one): one for one in before if one.key not in gone and ":".join(mark(one)) not in gone}

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from controlplane.core import ask
 from controlplane.core.attributes import attribute_of
 from manifests import constraints
+from protos import taints
 from protos.orch.v1 import objects_pb2 as pb
 
 _DRIVING_OUT = frozenset({pb.TAINT_EFFECT_NO_EXECUTE})
@@ -51,5 +52,5 @@ def _fulfils(node: pb.Node, text: str) -> bool:
 
 def _stands(template: pb.TaskTemplate, node: pb.Node, effects: Collection[int]) -> bool:
     """Whether it tolerates the node's taints of these effects."""
-    taints = (taint for taint in node.spec.taints if ask.effect_of(taint) in effects)
-    return all(ask.stands(template.placement.tolerations, taint) for taint in taints)
+    meant = (taint for taint in node.spec.taints if taints.effect_of(taint) in effects)
+    return all(ask.stands(template.placement.tolerations, taint) for taint in meant)

@@ -59,8 +59,8 @@ class Table:
     def rebuild(self, snapshot: snapshots.Snapshot) -> None:
         """Makes it the table of this snapshot, whatever it was of."""
         self._nodes = {node.meta.id: node.status.state for node in snapshot.all(pb.Node).values()}
-        self._internal = {_key(one) for one in snapshot.all(pb.Network).values() if one.spec.internal}
-        keys = {_key(service) for service in snapshot.all(pb.Service).values()}
+        self._internal = {kinds.qualified(one) for one in snapshot.all(pb.Network).values() if one.spec.internal}
+        keys = {kinds.qualified(service) for service in snapshot.all(pb.Service).values()}
         first = self.number == 0
         self._recompute(keys | self._services.keys(), snapshot)
         if first:
@@ -106,14 +106,14 @@ class Table:
     def _concerned(self, change: snapshots.Change, snapshot: snapshots.Snapshot) -> Iterator[str]:
         match change.after or change.before:
             case pb.Service() as service:
-                yield _key(service)
-                yield from self._named.get(_key(service), ())
+                yield kinds.qualified(service)
+                yield from self._named.get(kinds.qualified(service), ())
             case pb.Revision() as revision:
-                yield f"{revision.meta.namespace}/{revision.service}"
+                yield kinds.service_of(revision)
             case pb.Task() as task:
                 if change.after is None or states.is_terminal(task.status.state):
                     self._left.pop(task.meta.id, None)
-                yield f"{task.meta.namespace}/{task.service}"
+                yield kinds.service_of(task)
             case pb.Node() as node:
                 yield from self._concerned_by_node(node, snapshot, gone=change.after is None)
             case pb.Network() as network:
@@ -128,17 +128,17 @@ class Table:
         self._nodes[node.meta.id] = state
         if gone:
             del self._nodes[node.meta.id]
-        yield from (f"{task.meta.namespace}/{task.service}" for task in snapshot.tasks_on(node.meta.id).values())
+        yield from (kinds.service_of(task) for task in snapshot.tasks_on(node.meta.id).values())
 
     def _concerned_by_network(self, network: pb.Network, snapshot: snapshots.Snapshot, *, gone: bool) -> Iterator[str]:
-        key = _key(network)
+        key = kinds.qualified(network)
         if network.spec.internal and not gone:
             self._internal.add(key)
         else:
             self._internal.discard(key)
         for service in snapshot.all(pb.Service).values():
             if key in networking.networks_of(service):
-                yield _key(service)
+                yield kinds.qualified(service)
 
     # Lists ------------------------------------------------------------------------------------------------------------
 
@@ -222,10 +222,6 @@ class Table:
         return (one for service in self._present.values() for one in service.endpoints)
 
 
-def _key(value: pb.Service | pb.Network) -> str:
-    return f"{value.meta.namespace}/{value.meta.name}"
-
-
 def endpoints_of(snapshot: snapshots.Snapshot) -> dict[str, pb.Endpoints]:
     """What people are shown of the table of a snapshot, by the keys that they would have in the store."""
     table = Table()
@@ -264,7 +260,7 @@ def shown(value: wire.NetworkService, by_id: Mapping[str, pb.Service]) -> pb.End
             networks=value.networks,
             internal=value.internal,
             allowed=[
-                pb.EndpointSource(service=_key(by_id[one.service_id]), ports=one.ports)
+                pb.EndpointSource(service=kinds.qualified(by_id[one.service_id]), ports=one.ports)
                 for one in value.allow
                 if one.service_id in by_id
             ],

@@ -1,26 +1,26 @@
 """Why a node does not take a task. Each filter looks at all nodes at once and can say what it found.
 
 A filter answers with a mask of the nodes that it lets through. Only when a task finds no place is it asked for its
-reasons, node by node; the order of `FILTERS` decides which reason a node is counted under: the most basic one first.
+reasons, node by node (`refusals`); the order of `FILTERS` decides which reason a node is counted under: the most basic
+one first.
 
 STILL filters answer the same however many tasks of the group are placed; those of ROOM are exhausted node by node; and
 those of MOVING (`neighbourhood`) may let a node through again when others were given tasks.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from controlplane.core import ask as asking
+from controlplane.core import attributes, neighbourhood
 from controlplane.core import fleet as fleets
-from controlplane.core import neighbourhood
 from controlplane.core.ask import Ask
-from protos import schema, units
+from protos import taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
-MAX_EXAMPLES = 3
 NODE_STATE_WORDS: Mapping[int, str] = {
     pb.NODE_STATE_DISCONNECTED: "disconnected",
     pb.NODE_STATE_DOWN: "down",
@@ -29,16 +29,23 @@ NODE_STATE_WORDS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """`passes`: the nodes that take what is asked. `detail`: why the node of this row does not, in words."""
+    """`passes`: the nodes that take what is asked. `details`: in words, why the node of a row does not; what that needs
+    of all nodes is worked out once.
+    """
 
     name: str
     passes: Callable[[fleets.Fleet, Ask], fleets.Mask]
-    detail: Callable[[fleets.Fleet, Ask, int], str]
+    details: Callable[[fleets.Fleet, Ask], neighbourhood.Words]
 
 
 def everywhere(fleet: fleets.Fleet) -> fleets.Mask:
     """All nodes."""
     return np.ones(len(fleet.nodes), dtype=np.bool_)
+
+
+def _by_row(detail: Callable[[fleets.Fleet, Ask, int], str]) -> Callable[[fleets.Fleet, Ask], neighbourhood.Words]:
+    """For words that need no look at other nodes."""
+    return lambda fleet, ask: partial(detail, fleet, ask)
 
 
 # Nodes ----------------------------------------------------------------------------------------------------------------
@@ -78,7 +85,8 @@ def _constraints_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
         value = fleet.column(constraint.attribute).value(row)
         if not constraint.fulfilled(value):
             has = f"it has {value}" if value is not None else "it has none"
-            return f"constraint {constraint.text} is not fulfilled: {has}"
+            told = "" if value is not None and constraint.attribute in attributes.OF_EACH else f": {has}"
+            return f"constraint {constraint.text} is not fulfilled{told}"
     raise AssertionError("asked about a node that fulfils all")
 
 
@@ -88,7 +96,7 @@ def _refusing(node: pb.Node, ask: Ask) -> pb.Taint | None:
 
 
 def _refuses(taint: pb.Taint, ask: Ask) -> bool:
-    prefers = asking.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE
+    prefers = taints.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE
     return not prefers and not asking.stands(ask.tolerations, taint)
 
 
@@ -99,16 +107,10 @@ def _taints_stood(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
     return mask
 
 
-def taint_words(taint: pb.Taint) -> str:
-    """`gpu=a100:no-schedule`, as it is written on a command line."""
-    effect = schema.enum_word(pb.TaintEffect.DESCRIPTOR, asking.effect_of(taint))
-    return f"{taint.key}{f'={taint.value}' if taint.value else ''}:{effect}"
-
-
 def _taints_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
     taint = _refusing(fleet.nodes[row], ask)
     assert taint is not None, "asked about a node that takes it"
-    return f"taint {taint_words(taint)} is not tolerated"
+    return f"taint {taints.words(taint)} is not tolerated"
 
 
 # Room -----------------------------------------------------------------------------------------------------------------
@@ -168,24 +170,30 @@ def _per_node_left(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
     return np.asarray(fleet.rows_of(fleet.neighbours(ask.key).present) < ask.max_per_node, dtype=np.bool_)
 
 
+def _even_enough(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
+    if not any(skew for _, skew in ask.spread):
+        return everywhere(fleet)
+    return neighbourhood.even_enough(fleet, ask, eligible(fleet, ask))
+
+
 # All of them ----------------------------------------------------------------------------------------------------------
 
 STILL: Sequence[Filter] = (
-    Filter(name="state", passes=lambda fleet, _: fleet.ready, detail=_state_detail),
-    Filter(name="availability", passes=lambda fleet, _: fleet.active, detail=_availability_detail),
-    Filter(name="users", passes=_users_given, detail=_users_detail),
-    Filter(name="constraints", passes=_constraints_fulfilled, detail=_constraints_detail),
-    Filter(name="taints", passes=_taints_stood, detail=_taints_detail),
+    Filter(name="state", passes=lambda fleet, _: fleet.ready, details=_by_row(_state_detail)),
+    Filter(name="availability", passes=lambda fleet, _: fleet.active, details=_by_row(_availability_detail)),
+    Filter(name="users", passes=_users_given, details=_by_row(_users_detail)),
+    Filter(name="constraints", passes=_constraints_fulfilled, details=_by_row(_constraints_detail)),
+    Filter(name="taints", passes=_taints_stood, details=_by_row(_taints_detail)),
 )
 """What makes a node eligible, whatever else is on it."""
 
 MOVING: Sequence[Filter] = (
-    Filter(name="near", passes=neighbourhood.near_enough, detail=neighbourhood.near_detail),
-    Filter(name="apart", passes=neighbourhood.apart_enough, detail=neighbourhood.apart_detail),
+    Filter(name="near", passes=neighbourhood.near_enough, details=neighbourhood.near_details),
+    Filter(name="apart", passes=neighbourhood.apart_enough, details=neighbourhood.apart_details),
     Filter(
         name="spread",
-        passes=lambda fleet, ask: neighbourhood.even_enough(fleet, ask, eligible(fleet, ask)),
-        detail=lambda fleet, ask, row: neighbourhood.uneven_detail(fleet, ask, eligible(fleet, ask), row),
+        passes=_even_enough,
+        details=lambda fleet, ask: neighbourhood.uneven_details(fleet, ask, eligible(fleet, ask)),
     ),
 )
 
@@ -193,21 +201,29 @@ ROOM: Sequence[Filter] = (
     Filter(
         name="maxPerNode",
         passes=_per_node_left,
-        detail=lambda _fleet, ask, _row: f"the node has {ask.max_per_node} of its tasks, the most that it takes",
+        details=_by_row(
+            lambda _fleet, ask, _row: f"the node has {ask.max_per_node} of its tasks, the most that it takes"
+        ),
     ),
     Filter(
         name="tasks",
         passes=lambda fleet, _: fleet.free_tasks > 0,
-        detail=lambda _fleet, _ask, _row: "the node has as many tasks as it takes",
+        details=_by_row(lambda _fleet, _ask, _row: "the node has as many tasks as it takes"),
     ),
-    Filter(name="cpu", passes=lambda fleet, ask: _enough(fleet.free_cpu, ask.demand.cpu), detail=_cpu_detail),
+    Filter(name="cpu", passes=lambda fleet, ask: _enough(fleet.free_cpu, ask.demand.cpu), details=_by_row(_cpu_detail)),
     Filter(
-        name="memory", passes=lambda fleet, ask: _enough(fleet.free_memory, ask.demand.memory), detail=_memory_detail
+        name="memory",
+        passes=lambda fleet, ask: _enough(fleet.free_memory, ask.demand.memory),
+        details=_by_row(_memory_detail),
     ),
-    Filter(name="pids", passes=lambda fleet, ask: _enough(fleet.free_pids, ask.demand.pids), detail=_pids_detail),
-    Filter(name="disk", passes=lambda fleet, ask: _enough(fleet.free_disk, ask.demand.disk), detail=_disk_detail),
-    Filter(name="generic", passes=_generic_free, detail=_generic_detail),
-    Filter(name="ports", passes=_ports_free, detail=_ports_detail),
+    Filter(
+        name="pids", passes=lambda fleet, ask: _enough(fleet.free_pids, ask.demand.pids), details=_by_row(_pids_detail)
+    ),
+    Filter(
+        name="disk", passes=lambda fleet, ask: _enough(fleet.free_disk, ask.demand.disk), details=_by_row(_disk_detail)
+    ),
+    Filter(name="generic", passes=_generic_free, details=_by_row(_generic_detail)),
+    Filter(name="ports", passes=_ports_free, details=_by_row(_ports_detail)),
 )
 
 FILTERS = (*STILL, *MOVING, *ROOM)
@@ -264,36 +280,3 @@ def _generic_room(fleet: fleets.Fleet, ask: Ask) -> fleets.Amounts:
         for free in fleet.generic
     ]
     return np.array(most, dtype=np.int64)
-
-
-def explain(fleet: fleets.Fleet, ask: Ask, rows: Sequence[int] | None = None) -> list[pb.Refusal]:
-    """Why no node (or none of `rows`) takes it: reasons with the number of nodes, most frequent first."""
-    examples: dict[tuple[str, str], list[str]] = {}
-    counts: Counter[tuple[str, str]] = Counter()
-    undecided = everywhere(fleet)
-    if rows is not None:
-        undecided[:] = False
-        undecided[list(rows)] = True
-    for one in FILTERS:
-        refused = undecided & ~one.passes(fleet, ask)
-        undecided &= ~refused
-        for row in np.flatnonzero(refused).tolist():
-            reason = (one.name, one.detail(fleet, ask, row))
-            counts[reason] += 1
-            examples.setdefault(reason, []).append(fleet.nodes[row].meta.name)
-    return [
-        pb.Refusal(filter=name, detail=detail, nodes=count, examples=examples[name, detail][:MAX_EXAMPLES])
-        for (name, detail), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    ]
-
-
-def sentence(refusals: Sequence[pb.Refusal]) -> str:
-    """`no node takes it: 2 nodes: the node is paused; 1 node (n3): not enough memory: needs 4Gi, 1Gi is free`."""
-    if not refusals:
-        return "no node takes it: the cluster has no nodes"
-    parts = [
-        f"{refusal.nodes} node{'s' if refusal.nodes != 1 else ''} ({', '.join(refusal.examples)}"
-        f"{', …' if refusal.nodes > len(refusal.examples) else ''}): {refusal.detail}"
-        for refusal in refusals
-    ]
-    return "no node takes it: " + "; ".join(parts)

@@ -6,16 +6,19 @@ as where they are.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from controlplane.core import places, revisions, scheduler, tasks
 from manifests import defaults
-from protos import states
+from protos import kinds, states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 
 MOST = 2_000
 """Tasks that are told of one by one. Who applies more sees the first ones."""
 _THOUGHT = "thought of: "
+
+_OwnedT = TypeVar("_OwnedT", pb.Task, pb.Revision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +37,17 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     after = {**present.rules.services, **{(one.meta.namespace, one.meta.name): one for one in wanted}}
     names = {node.meta.id: node.meta.name for node in present.nodes}
     templates = {one.meta.id: one.template for one in present.revisions}
+    members, histories = _by_service(present.tasks), _by_service(present.revisions)
     kept, waiting = [], list[pb.Task]()
     for service in wanted:
-        staying = _staying(service, present)
+        name = kinds.qualified(service)
+        staying = _staying(service, members.get(name, ()), histories.get(name, ()), present.nodes)
         kept += staying
         new = list(_new(service, staying, present.nodes, now_ms))
         waiting += new[: max(MOST - len(waiting), 0)]
-        templates[_THOUGHT + _name(service)] = defaults.resolve(service.spec.template)
-    changing = {_name(service) for service in wanted}
-    others = [task for task in present.tasks if f"{task.meta.namespace}/{task.service}" not in changing]
+        templates[_THOUGHT + name] = defaults.resolve(service.spec.template)
+    changing = {kinds.qualified(service) for service in wanted}
+    others = [task for task in present.tasks if kinds.service_of(task) not in changing]
     placed = [task for task in (*others, *kept) if task.node_id]
     rules = replace(present.rules, services=after)
     made = scheduler.schedule(present.nodes, placed, waiting, templates, now_ms, rules)
@@ -52,20 +57,27 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
         for change in made.changes
         if isinstance(change.value, pb.Task) and change.value.revision_id.startswith(_THOUGHT)
     ]
-    order = {_name(service): number for number, service in enumerate(wanted)}
+    order = {kinds.qualified(service): number for number, service in enumerate(wanted)}
     return sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
 
 
-def _staying(service: pb.Service, present: Present) -> list[pb.Task]:
-    """Its tasks that the apply leaves alone."""
-    key = (service.meta.namespace, service.meta.name)
-    known = [one for one in present.revisions if (one.meta.namespace, one.service) == key]
-    there = revisions.existing(service.spec, known)
+def _by_service(values: Iterable[_OwnedT]) -> Mapping[str, Sequence[_OwnedT]]:
+    found: dict[str, list[_OwnedT]] = {}
+    for one in values:
+        found.setdefault(kinds.service_of(one), []).append(one)
+    return found
+
+
+def _staying(
+    service: pb.Service, members: Iterable[pb.Task], history: Sequence[pb.Revision], nodes: Sequence[pb.Node]
+) -> list[pb.Task]:
+    """Of the tasks of the service, those that the apply leaves alone."""
+    there = revisions.existing(service.spec, history)
     if there is None:
         return []
-    mine = [task for task in present.tasks if (task.meta.namespace, task.service) == key and task.node_id]
-    alive = [task for task in mine if tasks.is_live(task) and task.revision_id == there.meta.id]
-    wanted = {place.key for place in _places(service, present.nodes, {task.target_node_id for task in alive})}
+    mine = [task for task in members if task.node_id and task.revision_id == there.meta.id]
+    alive = [task for task in mine if tasks.is_live(task)]
+    wanted = {place.key for place in _places(service, nodes, {task.target_node_id for task in alive})}
     return [task for task in alive if places.key_of(task) in wanted]
 
 
@@ -87,7 +99,7 @@ def _thought(service: pb.Service, place: places.Place, now_ms: int) -> pb.Task:
     return pb.Task(
         meta=pb.Meta(id=f"{_THOUGHT}{name}", name=name, namespace=service.meta.namespace, created_at=now_ms),
         service=service.meta.name,
-        revision_id=_THOUGHT + _name(service),
+        revision_id=_THOUGHT + kinds.qualified(service),
         slot=place.number,
         target_node_id=place.node_id,
         desired_state=pb.DESIRED_STATE_RUNNING,
@@ -96,16 +108,12 @@ def _thought(service: pb.Service, place: places.Place, now_ms: int) -> pb.Task:
 
 
 def _stays(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
-    service = f"{task.meta.namespace}/{task.service}"
+    service = kinds.service_of(task)
     return api.PlannedTask(service=service, slot=task.slot, node=names.get(task.node_id, task.node_id), stays=True)
 
 
 def _goes(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
-    service = f"{task.meta.namespace}/{task.service}"
+    service = kinds.service_of(task)
     return api.PlannedTask(
         service=service, slot=task.slot, node=names.get(task.node_id, ""), message=task.status.message
     )
-
-
-def _name(service: pb.Service) -> str:
-    return f"{service.meta.namespace}/{service.meta.name}"

@@ -70,6 +70,8 @@ def of_change(
 
 
 def _of_task(before: pb.Task, after: pb.Task, node_name: NodeName) -> Iterator[Happening]:
+    if after.replaces and not before.replaces:
+        yield _normal(after, "Moving", f"takes the place of {after.replaces}: {after.moved_because}")
     if after.node_id and not before.node_id:
         yield _normal(after, "Placed", f"placed on node {node_name(after.node_id)}")
     if _filters(after) - _filters(before):
@@ -163,6 +165,8 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
     if before is None:
         yield _normal(after, "Joined", "it has joined the cluster")
         return
+    if after.status.HasField("drain") and not after.status.drain.left and _was_full(before):
+        yield _normal(after, "Emptied", "it is drained: it has no tasks any more")
     if before.status.state == after.status.state:
         return
     match after.status.state:
@@ -174,6 +178,10 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
             yield _warning(after, "Down", after.status.message)
         case _:
             pass
+
+
+def _was_full(node: pb.Node) -> bool:
+    return not node.status.HasField("drain") or node.status.drain.left > 0
 
 
 def _normal(value: kinds.StoredObject, reason: str, message: str) -> Happening:

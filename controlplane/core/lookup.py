@@ -63,6 +63,12 @@ def service(state: snapshots.Snapshot, namespace: str, name: str) -> pb.Service:
     return found
 
 
+def service_at(state: snapshots.Snapshot, qualified: str) -> pb.Service | None:
+    """The service that `kinds.qualified` calls so; None when it is gone."""
+    namespace, name = qualified.split("/")
+    return state.get(pb.Service, name, namespace=namespace)
+
+
 def task(state: snapshots.Snapshot, namespace: str, name: str) -> pb.Task:
     """The task of that id, or whose id begins so, where a service could have been named as well."""
     try:

@@ -6,13 +6,22 @@ all that have not ended, and in both directions: who must not be near to whom mu
 Spread, example: zones a, b and c have 2, 1 and 1 of the tasks and `maxSkew` is 1 → a takes none, since 3 − 1 > 1.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
 from controlplane.core import ask as asking
+from controlplane.core import attributes
 from controlplane.core import fleet as fleets
 from controlplane.core.ask import Ask
+
+Words: TypeAlias = Callable[[int], str]
+"""Why the node of a row is not taken."""
+
+_Wish: TypeAlias = tuple[Words, fleets.Mask]
+"""What is told of the nodes that do not fulfil it, and those that do."""
 
 
 def values_with(fleet: fleets.Fleet, by: str, rows: Mapping[int, int]) -> frozenset[int]:
@@ -45,53 +54,70 @@ def is_first(fleet: fleets.Fleet, ask: Ask, affinity: asking.Affinity) -> bool:
     return affinity.service == ask.service and not any(company(fleet, ask, affinity).values())
 
 
+def _all_of(fleet: fleets.Fleet, masks: Iterable[fleets.Mask]) -> fleets.Mask:
+    together = np.ones(len(fleet.nodes), dtype=np.bool_)
+    for mask in masks:
+        together &= mask
+    return together
+
+
+def _first_broken(wishes: Sequence[_Wish]) -> Words:
+    """What is told of a node: the first wish that it does not fulfil."""
+    return lambda row: next(words(row) for words, mask in wishes if not mask[row])
+
+
 # Near -----------------------------------------------------------------------------------------------------------------
 
 
-def near_enough(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
-    """The nodes that are near to all that it has to be near to."""
-    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
-    for one in ask.near:
-        if not one.weight and not is_first(fleet, ask, one):
-            mask &= with_value(fleet, one.by, values_with(fleet, one.by, company(fleet, ask, one)))
-    return mask
+def near_enough(fleet: fleets.Fleet, ask: Ask, *, own: bool = True) -> fleets.Mask:
+    """The nodes that are near to all that it has to be near to. `own`: to its own service, too."""
+    return _all_of(fleet, (mask for _, mask in _near(fleet, ask, own=own)))
 
 
-def near_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
-    """What is missing there."""
+def near_details(fleet: fleets.Fleet, ask: Ask) -> Words:
+    """What is missing on a node."""
+    return _first_broken(list(_near(fleet, ask, own=True)))
+
+
+def _near(fleet: fleets.Fleet, ask: Ask, *, own: bool) -> Iterator[_Wish]:
     for one in ask.near:
-        rows = company(fleet, ask, one)
-        if one.weight or is_first(fleet, ask, one) or with_value(fleet, one.by, values_with(fleet, one.by, rows))[row]:
-            continue
-        if not any(rows.values()):
-            return f"it has to be near to service {one.service}, which has no task on any node"
-        return f"it has to be near to service {one.service}, by {one.by}"
-    raise AssertionError("asked about a node that is near enough")
+        if not one.weight and not is_first(fleet, ask, one) and (own or one.service != ask.service):
+            rows = company(fleet, ask, one)
+            where = f"by {one.by}" if any(rows.values()) else "which has no task on any node"
+            text = f"it has to be near to service {one.service}, {where}"
+            yield partial(_said, text), with_value(fleet, one.by, values_with(fleet, one.by, rows))
+
+
+def _said(text: str, _row: int) -> str:
+    """The same of every node."""
+    return text
 
 
 # Apart ----------------------------------------------------------------------------------------------------------------
 
 
-def apart_enough(fleet: fleets.Fleet, ask: Ask) -> fleets.Mask:
-    """The nodes where nobody is that it has to be apart from, and nobody who has to be apart from it."""
-    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
-    for _, by, rows in _unwanted(fleet, ask):
-        mask &= ~with_value(fleet, by, values_with(fleet, by, rows))
-    return mask
+def apart_enough(fleet: fleets.Fleet, ask: Ask, *, own: bool = True) -> fleets.Mask:
+    """The nodes where nobody is that it has to be apart from, and nobody who has to be apart from it. Without `own`,
+    its own wish to be apart from its like does not count; an older revision of it may repel it all the same.
+    """
+    return _all_of(fleet, (mask for _, mask in _apart(fleet, ask, own=own)))
 
 
-def apart_detail(fleet: fleets.Fleet, ask: Ask, row: int) -> str:
-    """Who is there."""
-    for name, by, rows in _unwanted(fleet, ask):
-        if with_value(fleet, by, values_with(fleet, by, rows))[row]:
-            return f"it has to be apart from service {name}, by {by}"
-    raise AssertionError("asked about a node that is far enough")
+def apart_details(fleet: fleets.Fleet, ask: Ask) -> Words:
+    """Who is on a node."""
+    return _first_broken(list(_apart(fleet, ask, own=True)))
 
 
-def _unwanted(fleet: fleets.Fleet, ask: Ask) -> Iterator[tuple[str, str, Mapping[int, int]]]:
+def _apart(fleet: fleets.Fleet, ask: Ask, *, own: bool) -> Iterator[_Wish]:
+    for name, by, rows in _unwanted(fleet, ask, own=own):
+        text = f"it has to be apart from service {name}, by {by}"
+        yield partial(_said, text), ~with_value(fleet, by, values_with(fleet, by, rows))
+
+
+def _unwanted(fleet: fleets.Fleet, ask: Ask, *, own: bool) -> Iterator[tuple[str, str, Mapping[int, int]]]:
     """Services that it must not meet, by which attribute, and where their tasks are."""
     for one in ask.apart:
-        if not one.weight:
+        if not one.weight and (own or one.service != ask.service):
             yield one.service, one.by, fleet.neighbours((ask.namespace, one.service)).present
     for (_, name), by, rows in fleet.repellers.get(ask.key, ()):
         yield name, by, rows
@@ -102,7 +128,15 @@ def _unwanted(fleet: fleets.Fleet, ask: Ask) -> Iterator[tuple[str, str, Mapping
 
 def even_enough(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> fleets.Mask:
     """The nodes in parts that have not more tasks than the emptiest one allows. Parts are those with eligible nodes."""
-    mask = np.ones(len(fleet.nodes), dtype=np.bool_)
+    return _all_of(fleet, (mask for _, mask in _even(fleet, ask, eligible)))
+
+
+def uneven_details(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> Words:
+    """How many the part of a node has."""
+    return _first_broken(list(_even(fleet, ask, eligible)))
+
+
+def _even(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> Iterator[_Wish]:
     for by, skew in ask.spread:
         if skew:
             found = counts(fleet, by, fleet.neighbours(ask.key).wanted)
@@ -111,22 +145,16 @@ def even_enough(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask) -> fleets.
             allowed: dict[str | None, bool] = {
                 value: found[code] + 1 - least <= skew for code, value in enumerate(column.values)
             }
-            mask &= column.where({**allowed, None: False})
-    return mask
+            words = partial(_uneven, by, column, found, f"the emptiest part {least}, and maxSkew is {skew}")
+            yield words, column.where({**allowed, None: False})
 
 
-def uneven_detail(fleet: fleets.Fleet, ask: Ask, eligible: fleets.Mask, row: int) -> str:
-    """Which part has how many."""
-    for by, skew in ask.spread:
-        value = fleet.column(by).value(row)
-        if skew and value is None:
-            return f"it is spread over {by}, which the node does not have"
-        found = counts(fleet, by, fleet.neighbours(ask.key).wanted)
-        least = least_of(found, parts(fleet, by, eligible))
-        here = found[int(fleet.column(by).codes[row])]
-        if skew and here + 1 - least > skew:
-            return f"{by} {value} has {here} of its tasks, the emptiest part {least}, and maxSkew is {skew}"
-    raise AssertionError("asked about a node that is even enough")
+def _uneven(by: str, column: fleets.Column, found: list[int], rest: str, row: int) -> str:
+    value = column.value(row)
+    if value is None:
+        return f"it is spread over {by}, which the node does not have"
+    part = "the node" if by in attributes.OF_EACH else f"{by} {value}"
+    return f"{part} has {found[int(column.codes[row])]} of its tasks, {rest}"
 
 
 def parts(fleet: fleets.Fleet, by: str, eligible: fleets.Mask) -> frozenset[int]:

@@ -5,6 +5,13 @@ Session ──lost──► DISCONNECTED ──`DOWN_AFTER_MS`──► DOWN    
 A task of a lost node becomes ORPHANED `replaceAfter` after the session was lost, counted for its own service. The
 brake: when more than half of the nodes vanish together, it is more likely that the leader has lost the network than
 that they all died; then nothing is given up until they return.
+
+A fenced task waits for what its own node does (`agent.lease`): it is killed there `fence` after the node last asked
+what a leader answered. The leader counts from when it first saw the node without a session, which is later, on a clock
+that nobody sets. A new leader begins to count again: it cannot know what the one before it has answered last.
+
+    agent    asks at t ─────────────────── killed at t + fence
+    leader       answers ─ session lost, seen ──────────── fence ─── margin ─ given up
 """
 
 from collections.abc import Collection, Mapping
@@ -17,6 +24,10 @@ from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
 DOWN_AFTER_MS = 5_000
+FENCE_MARGIN_MS = 2_000
+"""How long killing may take."""
+DRIFT = 1_000
+"""Two clocks differ by less than one part in so many."""
 TOGETHER_MS = 30_000
 """Nodes that were lost within this time of each other vanished together."""
 
@@ -153,22 +164,35 @@ def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
     return together * 2 > together + ready
 
 
+def fenced_for_ms(task: pb.Task) -> int:
+    """How long a node has to be seen without a session until its fenced task has certainly ended.
+
+    Example: fence 10 s → 10 s, 2 s for killing, 10 ms for clocks that go differently.
+    """
+    return task.fence + FENCE_MARGIN_MS + task.fence // DRIFT
+
+
 def give_up(
     node: pb.Node,
     known: Collection[pb.Node],
     on_node: Collection[pb.Task],
     replace_after_ms: Mapping[tuple[str, str], int],
     now_ms: int,
+    *,
+    seen_lost_ms: int = 0,
 ) -> plan.Plan:
     """Ends the tasks of a lost node whose service has waited long enough.
 
-    `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing.
+    `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
+    long this leader has seen the node without a session, which is what counts for fenced tasks.
     """
     if not is_lost(node):
         return plan.NOTHING
     pending = [task for task in on_node if not states.is_terminal(task.status.state)]
     due = {
-        task.meta.id: node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0)
+        task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
+        if task.fence
+        else node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0)
         for task in pending
     }
     if braked(node, known):

@@ -15,7 +15,7 @@ import numpy as np
 
 from controlplane.core import ask as asking
 from controlplane.core import demand as demands
-from controlplane.core import disruption, filters, plan, tasks
+from controlplane.core import disruption, fewest, filters, plan, tasks
 from controlplane.core import fleet as fleets
 from controlplane.core.ask import Ask
 from protos import states
@@ -27,8 +27,6 @@ REASON = "Preempted"
 """Why a victim ended, whatever its agent says of its end."""
 MOST_WAYS = 100
 """Nodes that are compared for one task; in a larger cluster the fewest victims are the fewest among so many nodes."""
-COMPARED = 64
-"""Tasks of a node among which every pair is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +64,10 @@ class Preemption:
         self._owed: dict[int, Counter[str]] = {}
         self._promised: dict[int, set[demands.HostPort]] = {}
         self._made = 0
+        self._asked: Ask | None = None
+        self._eligible = filters.everywhere(fleet)
+        self._open: fleets.Mask | None = None
+        self._ways: dict[int, Way | None] = {}
 
     def may_help(self, ask: Ask) -> bool:
         """Whether anybody has a lower priority."""
@@ -73,15 +75,36 @@ class Preemption:
 
     def make_way(self, ask: Ask, only_row: int | None = None) -> Way | None:
         """The way that takes the fewest tasks, which is booked; then that of the lowest priority, then the youngest."""
-        mask = filters.eligible(self._fleet, ask)
-        for one in filters.MOVING:
-            mask &= one.passes(self._fleet, ask)
-        rows = [row for row in np.flatnonzero(mask).tolist() if only_row in {None, row}]
-        ways = (way for row in rows if (way := self._way(row, ask)) is not None)
+        mask = self._open_to(ask)
+        rows = np.flatnonzero(mask).tolist() if only_row is None else [only_row] if mask[only_row] else []
+        ways = (way for row in rows if (way := self._known_way(row, ask)) is not None)
         best = min(itertools.islice(ways, MOST_WAYS), key=self._cost, default=None)
         if best is not None:
             self._book(best, ask)
         return best
+
+    def _open_to(self, ask: Ask) -> fleets.Mask:
+        """The nodes that lack nothing but room. Only what is booked here changes that while a group is looked at."""
+        if ask is not self._asked:
+            self._asked, self._eligible, self._open = ask, filters.eligible(self._fleet, ask), None
+            self._ways = {}
+        if self._open is None:
+            self._open = self._eligible.copy()
+            for one in filters.MOVING:
+                self._open &= one.passes(self._fleet, ask)
+        return self._open
+
+    def _known_way(self, row: int, ask: Ask) -> Way | None:
+        """The way on a node, looked for once a group. What is booked on others takes it away, and never opens one."""
+        if row not in self._ways or not self._stands(self._ways[row]):
+            self._ways[row] = self._way(row, ask)
+        return self._ways[row]
+
+    def _stands(self, way: Way | None) -> bool:
+        """Whether its victims may still be stopped, after others have been elsewhere."""
+        if way is None or not way.victims:
+            return True
+        return self._made < MOST_AT_ONCE and self._within_budgets(way.victims)
 
     def _cost(self, way: Way) -> tuple[int, int, int, int]:
         highest = max((self._priority(_key(task)) for task in way.victims), default=0)
@@ -97,50 +120,73 @@ class Preemption:
     def _way(self, row: int, ask: Ask) -> Way | None:
         here = self._on.get(row, [])
         ending = [task for task in here if not tasks.is_live(task) or task.meta.id in self._gone]
-        ending.sort(key=lambda task: (self._priority(_key(task)), -task.meta.created_at, task.meta.id))
+        ending.sort(key=self._order)
         if self._fits(row, ask, ending):
-            awaited = self._fewest(ending, lambda chosen: self._fits(row, ask, chosen))
+            awaited = fewest.find(
+                ending,
+                ending,
+                kind_of=self._kind,
+                may_do=self._may_do(row, ask, (), ending),
+                is_enough=lambda chosen: self._fits(row, ask, chosen),
+            )
             return Way(row=row, victims=(), ending=awaited or ())
         if self._made >= MOST_AT_ONCE:
             return None
         lower = [task for task in here if self._may_go(task, ask)]
-        lower.sort(key=lambda task: (self._priority(_key(task)), -task.meta.created_at, task.meta.id))
+        if not self._fits(row, ask, [*ending, *lower]):
+            return None
+        lower.sort(key=self._order)
 
         def is_enough(chosen: Sequence[pb.Task]) -> bool:
             return self._within_budgets(chosen) and self._fits(row, ask, [*ending, *chosen])
 
-        victims = self._fewest(lower, is_enough) if self._fits(row, ask, [*ending, *lower]) else None
+        victims = fewest.find(
+            lower,
+            self._affordable(lower),
+            kind_of=self._kind,
+            may_do=self._may_do(row, ask, ending, lower),
+            is_enough=is_enough,
+        )
         return None if victims is None else Way(row=row, victims=victims, ending=ending)
+
+    def _order(self, task: pb.Task) -> tuple[int, int, str]:
+        """Who goes first."""
+        return self._priority(_key(task)), -task.meta.created_at, task.meta.id
 
     def _may_go(self, task: pb.Task, ask: Ask) -> bool:
         return tasks.is_live(task) and task.meta.id not in self._gone and self._priority(_key(task)) < ask.priority
 
-    def _fewest(
-        self, lower: Sequence[pb.Task], is_enough: Callable[[Sequence[pb.Task]], bool]
-    ) -> Sequence[pb.Task] | None:
-        """One or two tasks when they are enough; else as many in order as it takes, without those that are not needed.
+    def _may_do(self, row: int, ask: Ask, ending: Sequence[pb.Task], pool: Sequence[pb.Task]) -> Callable[[int], bool]:
+        """Whether so many of the pool could be enough: if not even those with most of each thing are, no others are."""
+        fleet = self._fleet
+        back, pooled = [self._demand(task) for task in ending], [self._demand(task) for task in pool]
+        needs = (
+            (ask.demand.cpu, fleet.free_cpu[row], [one.cpu for one in back], [one.cpu for one in pooled]),
+            (ask.demand.memory, fleet.free_memory[row], [one.memory for one in back], [one.memory for one in pooled]),
+            (ask.demand.pids, fleet.free_pids[row], [one.pids for one in back], [one.pids for one in pooled]),
+            (ask.demand.disk, fleet.free_disk[row], [one.disk for one in back], [one.disk for one in pooled]),
+        )
+        missing = [
+            (needed - int(free) - sum(returned), sorted(amounts, reverse=True))
+            for needed, free, returned, amounts in needs
+            if needed
+        ]
+        places = int(fleet.free_tasks[row]) + len(ending)
+        return lambda size: places + size > 0 and all(sum(most[:size]) >= lacking for lacking, most in missing)
 
-        Exact up to two. Beyond that a smaller set may exist: to look for it costs more than it is worth.
-        """
-        sizes = (1, 2) if len(lower) <= COMPARED else (1,)
-        for chosen in itertools.chain.from_iterable(itertools.combinations(lower, size) for size in sizes):
-            if is_enough(chosen):
-                return chosen
-        return self._as_many_as_it_takes(lower, is_enough)
+    def _kind(self, task: pb.Task) -> tuple[object, ...]:
+        """What decides what its end brings and takes."""
+        granted = frozenset((name, len(one.ids)) for name, one in task.granted.items()) if task.granted else None
+        return task.revision_id, *_key(task), tasks.is_ready(task), granted
 
-    def _as_many_as_it_takes(
-        self, lower: Sequence[pb.Task], is_enough: Callable[[Sequence[pb.Task]], bool]
-    ) -> Sequence[pb.Task] | None:
-        chosen: list[pb.Task] = []
+    def _affordable(self, lower: Sequence[pb.Task]) -> Sequence[pb.Task]:
+        """As many of them in order as their services may lose together."""
+        taken, chosen = Counter[asking.ServiceKey](), list[pb.Task]()
         for task in lower:
-            if self._within_budgets([*chosen, task]):
+            key, ready = _key(task), tasks.is_ready(task)
+            if not ready or taken[key] < self._budget(key):
+                taken[key] += ready
                 chosen.append(task)
-        if not is_enough(chosen):
-            return None
-        for task in reversed(chosen.copy()):  # the highest priority is spared first
-            spared = [one for one in chosen if one is not task]
-            if is_enough(spared):
-                chosen = spared
         return chosen
 
     def _fits(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
@@ -179,6 +225,8 @@ class Preemption:
 
     def _book(self, way: Way, ask: Ask) -> None:
         self._made += bool(way.victims)
+        self._open = None
+        self._ways.pop(way.row, None)
         for task in way.victims:
             self._gone.add(task.meta.id)
             if tasks.is_ready(task):

@@ -45,8 +45,8 @@ class Surroundings:
         """What will be there once `wanted` is applied."""
         together = [*there, *wanted]
         return cls(
-            services={_key(one): one for one in together if isinstance(one, pb.Service)},
-            networks=frozenset(_key(one) for one in together if isinstance(one, pb.Network)),
+            services={kinds.qualified(one): one for one in together if isinstance(one, pb.Service)},
+            networks=frozenset(kinds.qualified(one) for one in together if isinstance(one, pb.Network)),
         )
 
     def holders(self) -> Mapping[PortKey, Sequence[tuple[pb.Service, "pb.PublishMode.ValueType"]]]:
@@ -79,7 +79,7 @@ def refusals(wanted: Sequence[kinds.StoredObject], around: Surroundings) -> Iter
 
 def users_of(network: pb.Network, services: Iterable[pb.Service]) -> list[str]:
     """The services that are in a network, as messages name them."""
-    key = _key(network)
+    key = kinds.qualified(network)
     using = (one for one in services if not one.meta.deleted_at and key in networking.networks_of(one))
     return sorted(kinds.label(one) for one in using)
 
@@ -128,7 +128,7 @@ def _ports(
 
 def _cycle(service: pb.Service, graph: dependencies.Graph) -> Iterator[Refusal]:
     """Services that wait for each other wait for ever."""
-    cycle = dependencies.cycle_through(_key(service), graph)
+    cycle = dependencies.cycle_through(kinds.qualified(service), graph)
     if cycle:
         names = [one.partition("/")[2] for one in cycle]
         message = f"{' → '.join(names)} wait for each other" if len(names) > 2 else f"{names[0]} waits for itself"
@@ -151,12 +151,8 @@ def _endless(service: pb.Service, around: Surroundings) -> Iterator[Refusal]:
 
 def _clash(service: pb.Service, other: pb.Service, mine: int, theirs: int) -> bool:
     """A port that listens on every node leaves none for others. Two that listen where their tasks are may share it."""
-    return _key(service) != _key(other) and pb.PUBLISH_MODE_INGRESS in {mine, theirs}
+    return kinds.qualified(service) != kinds.qualified(other) and pb.PUBLISH_MODE_INGRESS in {mine, theirs}
 
 
 def _mistake(service: pb.Service, path: str, message: str) -> errors.Mistake:
     return errors.Mistake(object=kinds.label(service), path=path, message=message)
-
-
-def _key(value: pb.Service | pb.Network) -> str:
-    return f"{value.meta.namespace}/{value.meta.name}"

@@ -23,7 +23,9 @@ class Course:
     """What places have while nothing may be replaced."""
     members: Sequence[slots.Slot]
     leaving: frozenset[str]
-    """Ids of tasks that leave their nodes anyway."""
+    """Ids of tasks that leave their nodes anyway, or get another beside them for that."""
+    moving: frozenset[str]
+    """Ids of tasks that go as soon as another of their revision works in their slot."""
     now_ms: int
 
     @property
@@ -63,24 +65,33 @@ class Course:
         found = []
         for slot in self.members:
             news = [task for task in slot.live if task.revision_id == slot.goal_id]
-            kept = self._kept(slot)
-            found += [(task, "the slot has a better task") for task in news[1:]]
+            kept, pair = self._kept(slot), self._pair(news)
+            found += [(task, "the slot has a better task") for task in news if task not in pair]
             found += [(task, self.why_replaced()) for task in slot.old if task not in kept]
         return found
 
+    def _pair(self, equals: Sequence[pb.Task]) -> Sequence[pb.Task]:
+        """The best of one revision; while it is moved, also the one that comes for it."""
+        staying = [task for task in equals if task.meta.id not in self.moving]
+        going = [task for task in equals if task.meta.id in self.moving]
+        if not staying or not going:
+            return equals[:1]
+        waits = tasks.is_ready(going[0]) and not tasks.is_ready(staying[0])
+        return [going[0], staying[0]] if waits else staying[:1]
+
     def _kept(self, slot: slots.Slot) -> Sequence[pb.Task]:
-        """The old task that stays for now."""
+        """The old task that stays for now; two while it is moved."""
         first = slot.old[:1]
         if slot.place.held:
             return slot.old[:1]
         if slots.is_done(slot, self.goal):
             return ()
         if slot.new is None:
-            return first
+            return self._pair(slot.old)
         works = bool(first) and tasks.is_ready(first[0])
         if tasks.is_ready(slot.new):
             return first if works and self._waits_for_all() else ()
-        return first if works and self.policy.surge else ()
+        return first if works and (self.policy.surge or first[0].meta.id in self.moving) else ()
 
     def _waits_for_all(self) -> bool:
         undecided = self.status.state in rollout.UNDECIDED
@@ -117,7 +128,7 @@ class Course:
 
     def _is_to_change(self, slot: slots.Slot) -> bool:
         """It has an old task only, which does not leave anyway."""
-        if slot.new is not None or not slot.old or slot.place.held or slots.is_done(slot, self.goal):
+        if slot.new is not None or len(slot.old) != 1 or slot.place.held or slots.is_done(slot, self.goal):
             return False
         return slot.old[0].meta.id not in self.leaving
 
@@ -128,13 +139,16 @@ class Course:
         due = [slot for slot in able if moments[slot.place.key] <= self.now_ms]
         beside = self.policy.surge - sum(bool(slot.new and slot.old) for slot in self.members)
         begun = due[: max(min(room, beside), 0)]
-        spare = sum(slot.task is not None and tasks.is_ready(slot.task) for slot in self.members)
+        spare = sum(slot.task is not None and self._goes_on_working(slot.task) for slot in self.members)
         spare -= len(self.members) - self.policy.missing
         taken = {slot.place.key for slot in begun}
         others = [slot for slot in working if slot.place.key not in taken]
         ended = others[: max(min(room - len(begun), spare), 0)]
         later = [moment for moment in moments.values() if moment > self.now_ms]
         return [slot.old[0] for slot in ended], begun, plan.earliest(later)
+
+    def _goes_on_working(self, task: pb.Task) -> bool:
+        return tasks.is_ready(task) and task.meta.id not in self.leaving
 
     def _turn(self, slot: slots.Slot) -> tuple[bool, int, places.Place]:
         """What no rollout was completed to goes first, then what has not been tried and failed."""

@@ -8,10 +8,11 @@ replacement finds the port and the memory that it needs. Which tasks are replace
 the rollout's to say (`replacing`); a new task may then stand beside the old one of its slot until it is ready.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from controlplane.core import places, plan, replacing, revisions, rollout, slots, tasks, update_policy
+from controlplane.core import leaving, places, plan, replacing, revisions, rollout, slots, tasks, update_policy
 from controlplane.core import service_status as status_of
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -29,8 +30,8 @@ class Situation:
     now_ms: int
     nodes: Collection[pb.Node] = ()
     """All of them, for a global service."""
-    refuge: bool = False
-    """Whether there is a node that takes the tasks that have to leave."""
+    deadlines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """When draining ends to wait for anything, by the ids of the nodes that have such a time."""
     address: str = ""
     """A virtual address for it, when it is to get one."""
     address6: str = ""
@@ -41,8 +42,6 @@ class Situation:
     """Whether services that are being deleted depend on it: it goes only after them."""
     trouble: str = ""
     """What the network does not give it, for its status."""
-    digest: str = ""
-    """Of the image that its template names, when the cluster has it."""
 
     def revision(self, revision_id: str) -> pb.Revision | None:
         return next((one for one in self.revisions if one.meta.id == revision_id), None)
@@ -53,8 +52,8 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     if situation.service.meta.deleted_at and not situation.needed:
         return _delete(situation)
     service, now_ms = situation.service, situation.now_ms
-    target, is_new = revisions.current(service, situation.revisions, now_ms, situation.digest)
-    course, surplus, judged_at = _course(situation, target)
+    target, is_new = revisions.current(service, situation.revisions, now_ms)
+    course, departures, surplus, judged_at = _course(situation, target)
     told = {one.meta.id: one for one in revisions.annotated(service, target, situation.revisions, course.status)}
     target = told.pop(target.meta.id, target)
     changes: list[plan.Change] = []
@@ -63,12 +62,14 @@ def reconcile(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     changes += [plan.Write(value=one, why="another took its place") for one in told.values()]
     changes += [stop for task in surplus if (stop := tasks.stop(task, pb.DESIRED_STATE_REMOVE, _why(service), now_ms))]
     ended, begun, rests_until = course.replaced()
-    changes += _stops(course, ended, now_ms)
+    changes += _stops(course, departures, ended, now_ms)
     filling, wake_at = _fill(course, begun, situation, suffixes)
-    changes += filling
+    changes += [*filling, *_move(course, departures, situation, suffixes)]
     status = _status(situation, course, target)
     changes += [status] if status is not None else []
-    return plan.Plan(changes=tuple(changes), wake_at=plan.earliest([judged_at, rests_until, wake_at]))
+    return plan.Plan(
+        changes=tuple(changes), wake_at=plan.earliest([judged_at, rests_until, wake_at, departures.wake_at])
+    )
 
 
 def _why(service: pb.Service) -> str:
@@ -77,8 +78,10 @@ def _why(service: pb.Service) -> str:
     return "its node takes none" if service.spec.mode == pb.SERVICE_MODE_GLOBAL else "more replicas than wanted"
 
 
-def _course(situation: Situation, target: pb.Revision) -> tuple[replacing.Course, list[pb.Task], int | None]:
-    """Where the rollout stands and leads to, the tasks that have no place, and when to judge it again.
+def _course(
+    situation: Situation, target: pb.Revision
+) -> tuple[replacing.Course, leaving.Leaving, list[pb.Task], int | None]:
+    """Where the rollout stands and leads to, what leaves, the tasks that have no place, and when to judge it again.
 
     What is judged may turn the rollout back; then the slots are looked at once more, for the other revision.
     """
@@ -92,6 +95,7 @@ def _course(situation: Situation, target: pb.Revision) -> tuple[replacing.Course
         status, judged_at = rollout.judge(status, policy, service.spec.rollout, members, goal, situation.now_ms)
         if known.get(rollout.goal_id(status), target) is goal:
             break
+    departures = leaving.decide(_case(members, situation))
     course = replacing.Course(
         status=status,
         policy=policy,
@@ -99,10 +103,11 @@ def _course(situation: Situation, target: pb.Revision) -> tuple[replacing.Course
         goal=goal,
         stable=known.get(status.stable_revision_id),
         members=members,
-        leaving=_leaving(members, situation),
+        leaving=departures.concerned,
+        moving=departures.moving,
         now_ms=situation.now_ms,
     )
-    return course, surplus, judged_at
+    return course, departures, surplus, judged_at
 
 
 def _members(situation: Situation, goal: pb.Revision) -> tuple[list[slots.Slot], list[pb.Task]]:
@@ -116,30 +121,25 @@ def _members(situation: Situation, goal: pb.Revision) -> tuple[list[slots.Slot],
     return members, [task for others in by_key.values() for task in others]
 
 
-def _leaving(members: Sequence[slots.Slot], situation: Situation) -> frozenset[str]:
-    """The tasks that leave the nodes that are drained now.
-
-    A service of several replicas keeps the last one that does its work until another does, when there is a node for it.
-    Example: of two replicas both are on n1. n1 is drained → slot 1 leaves; when it works on n2, slot 2 leaves.
-    """
-    alive = [task for slot in members if not slot.place.held for task in slot.live]
-    leaving = [task for task in alive if task.node_id in situation.draining]
-    working = [task for task in alive if tasks.is_ready(task)]
-    others_work = any(task.node_id not in situation.draining for task in working)
-    if working and not others_work and situation.refuge and len(members) > 1:
-        leaving.remove(working[-1])
-    return frozenset(task.meta.id for task in leaving)
+def _case(members: Sequence[slots.Slot], situation: Situation) -> leaving.Case:
+    return leaving.Case(
+        service=situation.service,
+        members=members,
+        tasks=situation.tasks,
+        draining=situation.draining,
+        deadlines=situation.deadlines,
+        now_ms=situation.now_ms,
+    )
 
 
-def _stops(course: replacing.Course, ended: Sequence[pb.Task], now_ms: int) -> Iterator[plan.Change]:
+def _stops(
+    course: replacing.Course, departures: leaving.Leaving, ended: Sequence[pb.Task], now_ms: int
+) -> Iterator[plan.Change]:
     """Doubles stop, tasks of a drained node leave, replaced ones make way, and what was lost is not wanted back."""
     whys: dict[str, tuple[pb.Task, str]] = {}
-    for task, why in course.doubles():
+    for task, why in (*departures.stopped, *course.doubles()):
         whys.setdefault(task.meta.id, (task, why))
     for slot in course.members:
-        for task in slot.live:
-            if task.meta.id in course.leaving:
-                whys.setdefault(task.meta.id, (task, "its node is drained"))
         for task in slot.ended:
             if task.status.state == states.ORPHANED:
                 whys.setdefault(task.meta.id, (task, "its node was lost; it stops if it returns"))
@@ -169,8 +169,23 @@ def _fill(
     return changes, plan.earliest(waiting)
 
 
+def _move(
+    course: replacing.Course, departures: leaving.Leaving, situation: Situation, suffixes: Iterator[str]
+) -> Iterator[plan.Change]:
+    """Tasks beside those that are to leave: of the same revision, unless that is not wanted any more."""
+    for slot, task in departures.begun:
+        own = None if course.status.state in rollout.BACKWARDS else situation.revision(task.revision_id)
+        made = _task(slot, own or course.goal, situation, next(suffixes))
+        made.replaces, made.moved_because = task.meta.id, leaving.DRAINED
+        yield plan.Write(value=made, why=f"takes the place of {task.meta.name}")
+
+
 def _new(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str, why: str) -> plan.Change:
-    task = tasks.make(
+    return plan.Write(value=_task(slot, revision, situation, suffix), why=why)
+
+
+def _task(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: str) -> pb.Task:
+    return tasks.make(
         service=situation.service,
         revision=revision,
         place=slot.place,
@@ -179,7 +194,6 @@ def _new(slot: slots.Slot, revision: pb.Revision, situation: Situation, suffix: 
         waits_for=situation.waits_for,
         now_ms=slots.next_moment(slot, situation.now_ms),
     )
-    return plan.Write(value=task, why=why)
 
 
 def _status(situation: Situation, course: replacing.Course, target: pb.Revision) -> plan.Change | None:

@@ -1,15 +1,17 @@
 """Which revision a service is at, and what became of each.
 
 A changed template makes a new one; everything else leaves it. A template that was there before gets its old revision
-again, so that `undo` goes back to the very tasks of it. `number` therefore says which was made first, and the history
-is in the order in which they were rolled out last.
+again, so that `undo` goes back to the very tasks of it; one whose `web:1` means another image now is another template.
+`number` therefore says which was made first, and the history is in the order in which they were rolled out last.
 
     apply a → 1    apply b → 2    undo → 1 again, rolled out after 2    undo → 2    apply c → 3
+
+What a revision changes is told to everybody who may read the history: values that may be passwords stay out of it.
 """
 
 from collections.abc import Collection, Iterator
 
-from controlplane.core import plan
+from controlplane.core import pins, plan, rollout
 from manifests import defaults, diff
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -20,9 +22,9 @@ MAX_CHANGES = 8
 def present(service: pb.Service, revisions: Collection[pb.Revision]) -> pb.Revision | None:
     """The revision whose tasks the service is to have, as its leader has decided; None before it has any."""
     by_id = {revision.meta.id: revision for revision in revisions}
-    rollout = service.status.rollout
-    backwards = rollout.state in {pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_ROLLED_BACK}
-    found = by_id.get(rollout.stable_revision_id) if backwards else by_id.get(service.status.revision_id)
+    status = service.status
+    backwards = status.rollout.state in rollout.BACKWARDS
+    found = by_id.get(status.rollout.stable_revision_id if backwards else status.revision_id)
     return found or max(revisions, key=order, default=None)
 
 
@@ -33,14 +35,12 @@ def order(revision: pb.Revision) -> tuple[int, int]:
 
 def existing(spec: pb.ServiceSpec, revisions: Collection[pb.Revision]) -> pb.Revision | None:
     """The revision that the spec asks for, if it was made before."""
-    equal = [one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at]
-    return max(equal, key=order, default=None)
+    equal = (one for one in revisions if one.written == spec.template and one.restarted_at == spec.restarted_at)
+    return max((one for one in equal if dict(one.images) == dict(spec.images)), key=order, default=None)
 
 
-def current(
-    service: pb.Service, revisions: Collection[pb.Revision], now_ms: int, digest: str = ""
-) -> tuple[pb.Revision, bool]:
-    """The revision that the service's spec asks for, and whether it is new. `digest`: of its image, when it is known.
+def current(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) -> tuple[pb.Revision, bool]:
+    """The revision that the service's spec asks for, and whether it is new.
 
     What the user wrote is compared, not what it resolves to: an upgrade that changes a default replaces no task.
     """
@@ -67,7 +67,8 @@ def current(
         written=spec.template,
         template=defaults.resolve(spec.template),
         restarted_at=spec.restarted_at,
-        image_digest=digest,
+        image_digest=spec.images.get(spec.template.container.image, ""),
+        images=spec.images,
         changes=_changes(present(service, revisions), spec),
     )
     return made, True
@@ -76,7 +77,7 @@ def current(
 def _changes(before: pb.Revision | None, spec: pb.ServiceSpec) -> list[str]:
     if before is None:
         return []
-    lines = list(diff.changes(before.written, spec.template))
+    lines = [*diff.discreet_changes(before.written, spec.template), *pins.moved(before.images, spec.images)]
     if not lines and before.restarted_at != spec.restarted_at:
         return ["restarted"]
     more = len(lines) - MAX_CHANGES
@@ -103,14 +104,12 @@ def annotated(
 
 
 def _outcome(status: pb.RolloutStatus, control: pb.RolloutControl) -> pb.RevisionOutcome.ValueType:
-    match status.state:
-        case pb.ROLLOUT_STATE_COMPLETED:
-            return pb.REVISION_OUTCOME_COMPLETED
-        case pb.ROLLOUT_STATE_ROLLING_BACK | pb.ROLLOUT_STATE_ROLLED_BACK:
-            aborted = control.aborted_revision_id == status.revision_id
-            return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
-        case _:
-            return pb.REVISION_OUTCOME_ROLLING
+    if status.state == rollout.COMPLETED:
+        return pb.REVISION_OUTCOME_COMPLETED
+    if status.state in rollout.BACKWARDS:
+        aborted = control.aborted_revision_id == status.revision_id
+        return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
+    return pb.REVISION_OUTCOME_ROLLING
 
 
 def outdated(service: pb.Service, revisions: Collection[pb.Revision], in_use: Collection[str]) -> list[plan.Remove]:

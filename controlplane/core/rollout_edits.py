@@ -84,21 +84,23 @@ def _undo(service: pb.Service, wish: Wish) -> str:
     chosen = _chosen(service, wish)
     service.spec.template.CopyFrom(chosen.written)
     service.spec.restarted_at = chosen.restarted_at
+    service.spec.ClearField("images")
+    service.spec.images.update(chosen.images)
     apply.ask_anew(service.spec, wish.asked_by)
     return f"goes back to revision {chosen.number}"
 
 
 def _chosen(service: pb.Service, wish: Wish) -> pb.Revision:
     """The revision that is named; else the last good one, or before that the one that was rolled out before."""
-    now, _ = revisions.current(service, wish.known, wish.now_ms)
-    others = sorted((one for one in wish.known if one.meta.id != now.meta.id), key=revisions.order)
+    now = revisions.existing(service.spec, wish.known)
+    others = sorted((one for one in wish.known if one is not now), key=revisions.order)
     hint = f"`orchctl rollout history {service.meta.name}` lists those that are kept"
     if not wish.revision:
         stable = next((one for one in others if one.meta.id == service.status.rollout.stable_revision_id), None)
         if not others:
             raise errors.NotNow(f"{kinds.label(service)} has no revision to go back to", hint=hint)
         return stable or others[-1]
-    if wish.revision == now.number and len(others) < len(wish.known):
+    if now is not None and wish.revision == now.number:
         raise errors.NotNow(f"{kinds.label(service)} asks for revision {wish.revision} already", hint=hint)
     found = next((one for one in others if one.number == wish.revision), None)
     if found is None:

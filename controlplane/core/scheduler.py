@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.core import ask as asking
-from controlplane.core import choosing, filters, fleet, plan, preemption, tasks
+from controlplane.core import choosing, fleet, plan, preemption, refusals, tasks
 from controlplane.core.scoring import Strategy
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -121,20 +121,21 @@ class _Pass:
 
     def _place_none(self, left: Sequence[pb.Task], ask: asking.Ask) -> Iterator[plan.Change]:
         """The tasks that found no node: others make way for them, or they are told why not."""
-        refusals: list[pb.Refusal] | None = None
-        hopeless = False
+        look: refusals.Look | None = None
+        everywhere: list[pb.Refusal] | None = None
         for task in left:
-            way = None if hopeless and not task.target_node_id else self._make_way(task, ask)
+            way = None if everywhere is not None and not task.target_node_id else self._make_way(task, ask)
             if way is not None:
+                look = None  # it has been booked
                 yield from preemption.stops(way, task, self._now_ms)
                 waits = _wait(task, _for_whom(way, self._ships), "Preempting", (), self._now_ms)
-            elif task.target_node_id:
-                told = self._explain_target(task, ask)
-                waits = _wait(task, filters.sentence(told), "Unschedulable", told, self._now_ms)
             else:
-                hopeless = True
-                refusals = filters.explain(self._ships, ask) if refusals is None else refusals
-                waits = _wait(task, filters.sentence(refusals), "Unschedulable", refusals, self._now_ms)
+                look = look or refusals.Look(self._ships, ask)
+                if task.target_node_id:
+                    told = self._explain_target(task, look)
+                else:
+                    told = everywhere = look.refusals() if everywhere is None else everywhere
+                waits = _wait(task, refusals.sentence(told), "Unschedulable", told, self._now_ms)
             if waits is not None:
                 yield waits
 
@@ -148,19 +149,19 @@ class _Pass:
         row = self._ships.row_of.get(task.target_node_id, -1) if task.target_node_id else None
         return self._preemption.make_way(ask, row)
 
-    def _explain_target(self, task: pb.Task, ask: asking.Ask) -> list[pb.Refusal]:
+    def _explain_target(self, task: pb.Task, look: refusals.Look) -> list[pb.Refusal]:
         row = self._ships.row_of.get(task.target_node_id)
         if row is None:
             detail = "it is the only node for the task, and not there any more"
             return [pb.Refusal(filter="target", detail=detail, nodes=1, examples=[task.target_node_id])]
-        return filters.explain(self._ships, ask, [row])
+        return look.refusals([row])
 
 
 def _for_whom(way: preemption.Way, ships: fleet.Fleet) -> str:
     """`waits for room on node n2, until web-1-x and web-2-y have ended`."""
     names = sorted(task.meta.name for task in (*way.victims, *way.ending))
-    shown = ", ".join(names[: filters.MAX_EXAMPLES])
-    more = f" and {len(names) - filters.MAX_EXAMPLES} more" if len(names) > filters.MAX_EXAMPLES else ""
+    shown = ", ".join(names[: refusals.MAX_EXAMPLES])
+    more = f" and {len(names) - refusals.MAX_EXAMPLES} more" if len(names) > refusals.MAX_EXAMPLES else ""
     verb = "has" if len(names) == 1 else "have"
     return f"waits for room on node {ships.nodes[way.row].meta.name}, until {shown}{more} {verb} ended"
 

@@ -22,6 +22,7 @@ from controlplane.core import fleet as fleets
 from controlplane.core import neighbourhood
 from controlplane.core.ask import Ask
 from manifests import placement
+from protos import taints
 from protos.orch.v1 import objects_pb2 as pb
 
 Score: TypeAlias = tuple[int, ...]
@@ -139,7 +140,7 @@ def alone(ask: Ask) -> bool:
 
 def _avoided(node: pb.Node, ask: Ask) -> int:
     return sum(
-        asking.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE and not asking.stands(ask.tolerations, taint)
+        taints.effect_of(taint) == pb.TAINT_EFFECT_PREFER_NO_SCHEDULE and not asking.stands(ask.tolerations, taint)
         for taint in node.spec.taints
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from controlplane.core import places, plan
+from manifests import defaults
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -16,9 +17,11 @@ def holds_its_slot(task: pb.Task) -> bool:
     """It was asked to make way for another in its slot, and has not ended yet: its port and memory are still in use.
 
     One that was asked to go altogether (REMOVE) holds nothing up: if its replicas are wanted again after a scale-down,
-    they need not wait for its last words. What it still takes on its node, the scheduler knows.
+    they need not wait for its last words. What it still takes on its node, the scheduler knows. Only beside one that is
+    fenced there is never another.
     """
-    return task.desired_state == pb.DESIRED_STATE_SHUTDOWN and not states.is_terminal(task.status.state)
+    asked = task.desired_state == pb.DESIRED_STATE_SHUTDOWN or (task.fence and not is_live(task))
+    return bool(asked) and not states.is_terminal(task.status.state)
 
 
 def is_ready(task: pb.Task) -> bool:
@@ -71,7 +74,14 @@ def make(
         waits_for=waits_for,
         status=pb.TaskStatus(state=states.NEW, at=now_ms),
         failures=failures,
+        fence=_fence(service.spec.on_node_loss),
     )
+
+
+def _fence(policy: pb.NodeLossPolicy) -> int:
+    """How long its node may be cut off before the task is killed there; 0 where it may run twice."""
+    resolved: pb.NodeLossPolicy = defaults.resolve(policy)
+    return resolved.replace_after if policy.fence else 0
 
 
 def stop(task: pb.Task, desired: pb.DesiredState.ValueType, why: str, now_ms: int) -> plan.Write | None:

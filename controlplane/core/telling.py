@@ -1,10 +1,9 @@
 """What a person has done to an object, as an event tells it: one word and one sentence.
 
-The rule: values of variables stay out of it, since an environment may hold passwords.
+The rule: values of variables and headers stay out of it, since they may be passwords.
 """
 
-from collections.abc import Sequence
-
+from controlplane.core import rebalance
 from controlplane.core.apply import Result
 from manifests import diff
 from protos import kinds
@@ -45,7 +44,8 @@ def of_apply(result: Result) -> tuple[str, str]:
         case api.APPLY_ACTION_PRUNED:
             return "Pruned", f"it is not in the files of stack {result.after.meta.stack} any more"
         case _:
-            return "Changed", _changes(result.changes)
+            assert result.before is not None, "what is changed was there before"
+            return "Changed", _changes(result.before, result.after)
 
 
 def of_rollout(action: api.RolloutAction.ValueType, said: str) -> tuple[str, str]:
@@ -57,29 +57,40 @@ def of_scale(before: pb.Service, after: pb.Service) -> tuple[str, str]:
     return "Scaled", f"{before.spec.replicas} → {after.spec.replicas} replicas"
 
 
+def of_rebalance(_before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
+    return "Rebalanced", "its tasks are to be spread over the nodes now"
+
+
+def of_move(move: rebalance.Move) -> api.TaskMove:
+    """As it is answered."""
+    return api.TaskMove(
+        namespace=move.service.meta.namespace,
+        service=move.service.meta.name,
+        task=move.task.meta.name,
+        source=move.source.meta.name,
+        target=move.target.meta.name,
+    )
+
+
 def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     if before.spec.availability != after.spec.availability:
         return _AVAILABILITY.get(after.spec.availability, ("Changed", "its availability was changed"))
+    if before.spec.drain_deadline != after.spec.drain_deadline:
+        return "Drained", "the deadline of its drain was changed"
     if list(before.spec.taints) != list(after.spec.taints):
         return "Tainted", "its taints were changed"
     return "Labelled", "its labels were changed"
 
 
-def of_change(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
-    """Whatever it was."""
-    return "Changed", _changes(diff.changes(before, after)) or "it was changed"
-
-
 def of_meta(before: kinds.StoredObject, after: kinds.StoredObject) -> tuple[str, str]:
-    changes = _changes(diff.changes(before, after))
-    return ("Labelled" if before.meta.labels != after.meta.labels else "Annotated"), changes
+    return ("Labelled" if before.meta.labels != after.meta.labels else "Annotated"), _changes(before, after)
 
 
 def of_delete(before: kinds.StoredObject, _after: kinds.StoredObject) -> tuple[str, str]:
     return "Deleted", "its tasks are told to stop" if isinstance(before, pb.Service) else "it was removed"
 
 
-def _changes(lines: Sequence[str]) -> str:
-    shown = [line.partition(":")[0] if ".env." in line.partition(":")[0] else line for line in lines[:MAX_CHANGES]]
-    more = len(lines) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+def _changes(before: kinds.StoredObject, after: kinds.StoredObject) -> str:
+    lines = diff.discreet_changes(before, after)
+    more = len(lines) - MAX_CHANGES
+    return "; ".join(lines[:MAX_CHANGES]) + (f"; and {more} more" if more > 0 else "")

@@ -11,7 +11,7 @@ counts at once.
 from dataclasses import dataclass
 from fractions import Fraction
 
-from controlplane.core import demand
+from controlplane.core import amounts, demand
 from manifests import defaults
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -41,6 +41,8 @@ class Policy:
 def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
     """The policy for `number` tasks of a template."""
     update: pb.UpdatePolicy = defaults.resolve(spec.update)
+    if spec.on_node_loss.fence and not update.max_unavailable:
+        update.order = pb.UPDATE_ORDER_STOP_FIRST
     surge, missing = _amounts(update, template, number)
     return Policy(
         surge=surge,
@@ -70,20 +72,12 @@ def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrd
 
 def _amounts(update: pb.UpdatePolicy, template: pb.TaskTemplate, number: int) -> tuple[int, int]:
     if update.max_surge or update.max_unavailable:
-        surge = _part(update.max_surge, number, up=True)
-        missing = min(_part(update.max_unavailable, number, up=False), number)
+        surge = amounts.of(update.max_surge, number, up=True)
+        missing = min(amounts.of(update.max_unavailable, number, up=False), number)
         return (surge, missing) if surge or missing else (0, 1)
     at_a_time = update.parallelism or max(number, 1)
     first = order_of(update, template) == pb.UPDATE_ORDER_START_FIRST
     return (at_a_time, 0) if first else (0, at_a_time)
-
-
-def _part(text: str, number: int, *, up: bool) -> int:
-    """`3` → 3; `25%` of 10 → 3 rounded up, 2 rounded down; nothing → 0."""
-    if not text.endswith("%"):
-        return int(text or 0)
-    hundredths = int(text[:-1]) * number
-    return -(-hundredths // 100) if up else hundredths // 100
 
 
 def _ratio(text: str) -> Fraction:

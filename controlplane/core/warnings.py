@@ -1,9 +1,10 @@
 """What is allowed but probably not meant: told with an apply's result, and never a reason to refuse it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
-from controlplane.core import ask, filters, fleet, image_names
+from controlplane.core import ask, filters, fleet, image_names, refusals
+from images import reference
 from manifests import defaults, networking, suggest
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
@@ -13,10 +14,12 @@ def warnings(
     value: kinds.StoredObject,
     *,
     images: Collection[pb.Image],
-    nodes: Collection[pb.Node],
+    empty: fleet.Fleet,
     services: Collection[str],
 ) -> tuple[str, ...]:
-    """For one applied object, given the cluster's images and nodes, and its services as `namespace/name`."""
+    """For one applied object, given the cluster's images, its nodes as if they were `emptied`, and its services as
+    `namespace/name`.
+    """
     if not isinstance(value, pb.Service):
         return ()
     template = value.spec.template
@@ -25,27 +28,38 @@ def warnings(
         *(
             warning
             for image in dict.fromkeys(one.image for one in members)
-            for warning in _missing_image(image, images)
+            for warning in _missing_image(image, images, value.spec.images)
         ),
-        *_ports(value, nodes),
+        *_ports(value, empty.nodes),
         *_missing_sources(value, services),
         *_missing_company(value, services),
         *_missing_dependencies(value, services),
-        *_fits_nowhere(value, nodes),
+        *_fits_nowhere(value, empty),
         *(warning for one in members for warning in _privileged(one)),
         *_not_rolled_out(value),
     )
 
 
-def _missing_image(wanted: str, images: Collection[pb.Image]) -> Iterator[str]:
+def emptied(nodes: Collection[pb.Node]) -> fleet.Fleet:
+    """The nodes as if they had no task, and those that are away or paused were back."""
+    empty = fleet.survey(nodes, (), {}, {})
+    empty.ready[:] = empty.active[:] = True
+    return empty
+
+
+def _missing_image(wanted: str, images: Collection[pb.Image], settled: Mapping[str, str]) -> Iterator[str]:
     if not image_names.is_reference(wanted):
         yield f"the image {wanted!r:.100} is not written as one; write it like hello or hello:1.0"
+        return
+    if reference.names_registry(wanted):
+        if wanted not in settled:
+            yield f"its registry has not told what {wanted} means; each node asks when it starts a task"
         return
     name, digest = image_names.canonical(wanted), image_names.digest_of(wanted)
     if not any(image.status.digest == digest if digest else image.meta.name == name for image in images):
         yield (
             f"the cluster has no image {wanted}; tasks start only on nodes that have it already, until "
-            f"`orchctl image import FILE --name {name}` brings it"
+            f"`orchctl image push {name}` brings it"
         )
 
 
@@ -93,15 +107,13 @@ def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator
                 yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
 
 
-def _fits_nowhere(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
+def _fits_nowhere(service: pb.Service, empty: fleet.Fleet) -> Iterator[str]:
     """What no node could take if it were empty."""
     template: pb.TaskTemplate = defaults.resolve(service.spec.template)
     task = pb.Task(meta=pb.Meta(namespace=service.meta.namespace), service=service.meta.name)
     asked = replace(ask.read(task, template), near=(), apart=(), spread=())
-    empty = fleet.survey(nodes, (), {}, {})
-    empty.ready[:] = empty.active[:] = True  # those that are away or paused come back
-    if nodes and not filters.passing(empty, asked).any():
-        told = filters.sentence(filters.explain(empty, asked))
+    if empty.nodes and not filters.passing(empty, asked).any():
+        told = refusals.sentence(refusals.Look(empty, asked).refusals())
         yield f"its tasks stay pending, even if every node were empty: {told}"
 
 
@@ -109,12 +121,8 @@ def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Ite
     for name in sorted(service.spec.depends_on):
         wanted = f"{service.meta.namespace}/{name}"
         if wanted not in services:
-            meant = suggest.did_you_mean(wanted, [one for one in services if one != _key(service)])
+            meant = suggest.did_you_mean(wanted, [one for one in services if one != kinds.qualified(service)])
             yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
-
-
-def _key(service: pb.Service) -> str:
-    return f"{service.meta.namespace}/{service.meta.name}"
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:

@@ -7,10 +7,8 @@ no node yet; what was seen when it was placed may have been something else.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from controlplane.core import ask as asking
-from controlplane.core import choosing, filters, fleet, scheduler, scoring
+from controlplane.core import choosing, fleet, refusals, scheduler, scoring
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
@@ -46,22 +44,22 @@ def explain(
 
 
 class _Look:
-    """What each filter says of all nodes, asked once."""
+    """What is told of each node."""
 
     def __init__(self, ships: fleet.Fleet, ask: asking.Ask, task: pb.Task, scores: scoring.Scoring) -> None:
-        self._ships, self._ask, self._task, self._scores = ships, ask, task, scores
-        self._masks = [(one, one.passes(ships, ask)) for one in filters.FILTERS]
+        self._ships, self._task, self._scores = ships, task, scores
+        self._look = refusals.Look(ships, ask)
 
     def at(self, row: int, *, every: bool) -> api.NodeVerdict:
         node = self._ships.nodes[row]
         verdicts = list(self._verdicts(row))
-        refusals = [one for one in verdicts if one.refusal]
+        refusing = [one for one in verdicts if one.refusal]
         return api.NodeVerdict(
             node=node.meta.name,
             here=node.meta.id == self._task.node_id,
-            takes=not refusals,
-            filters=verdicts if every else refusals[:1],
-            score=() if refusals else self._scores.words(row),
+            takes=not refusing,
+            filters=verdicts if every else refusing[:1],
+            score=() if refusing else self._scores.words(row),
         )
 
     def _verdicts(self, row: int) -> Iterable[api.FilterVerdict]:
@@ -69,9 +67,8 @@ class _Look:
         if target:
             elsewhere = self._ships.nodes[row].meta.id != target
             yield api.FilterVerdict(filter="target", refusal="the task belongs to another node" if elsewhere else "")
-        for one, mask in self._masks:
-            passes: np.bool_ = mask[row]
-            yield api.FilterVerdict(filter=one.name, refusal="" if passes else one.detail(self._ships, self._ask, row))
+        for name, refusal in self._look.at(row):
+            yield api.FilterVerdict(filter=name, refusal=refusal)
 
 
 def _summary(task: pb.Task, ranking: Sequence[pb.Node], nodes: Sequence[pb.Node]) -> str:

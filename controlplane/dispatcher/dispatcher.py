@@ -11,6 +11,7 @@ import structlog
 
 from controlplane.core import nodes
 from controlplane.core.endpoint_table import Table
+from controlplane.dispatcher.blobs import BlobBook, Place
 from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Leading, Session
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.dispatcher.streams import StreamBroker
@@ -41,11 +42,26 @@ class Dispatcher:
         self._new_id = new_id
         self._leading: Leading | None = None
 
-    def lead(self, on_report: Callable[[Session, wire.StatusReport], None], network: wire.NodeNetwork) -> None:
-        """Agents that call from now on are served. `network`: what is the same for all nodes. Run `work` meanwhile."""
+    def lead(
+        self,
+        on_report: Callable[[Session, wire.StatusReport], None],
+        network: wire.NodeNetwork,
+        holds: Callable[[], bool],
+    ) -> None:
+        """Agents that call from now on are served. Run `work` meanwhile.
+
+        `network`: what is the same for all nodes; `holds`: whether nobody else can lead at this moment.
+        """
         table = Table()
         withdrawals = Withdrawals(table, self.sessions, self._snapshot)
-        self._leading = Leading(on_report=on_report, network=network, table=table, withdrawals=withdrawals)
+        self._leading = Leading(
+            on_report=on_report,
+            network=network,
+            holds=holds,
+            table=table,
+            withdrawals=withdrawals,
+            blobs=BlobBook(self._place_of),
+        )
         self.notice_everything()
 
     async def work(self) -> None:
@@ -60,6 +76,25 @@ class Dispatcher:
     def services(self) -> Sequence[wire.NetworkService]:
         """The services as nodes are told of them. None while this instance does not lead."""
         return self._leading.table.everything().changed if self._leading is not None else ()
+
+    async def find_blob(self, request: wire.FindBlobRequest, *, here: Callable[[], bool]) -> wire.FindBlobResponse:
+        """Who gives a blob to a node. `here`: whether this instance has it."""
+        if self._leading is None:
+            return wire.FindBlobResponse(here=here())
+        return await self._leading.blobs.find(request, here=here)
+
+    def blob_addresses(self, digest: str) -> Sequence[str]:
+        """Where nodes serve a blob, as far as it is known here: none while this instance does not lead."""
+        return self._leading.blobs.addresses(digest) if self._leading is not None else ()
+
+    def _place_of(self, node_id: str) -> Place | None:
+        session = self.sessions.get(node_id)
+        if session is None:
+            return None
+        said = session.info.description
+        node = self._snapshot().get(pb.Node, node_id)
+        zone = node.meta.labels.get("zone", "") if node is not None else ""
+        return Place(address=_host_port(said.address, said.blob_port) if said.blob_port else "", zone=zone)
 
     def follow(self, why: str) -> None:
         """Agents have to go to another leader."""
@@ -132,20 +167,23 @@ class Dispatcher:
             labels=dict(register.labels),
         )
         session = Session(link, info, snapshot=self._snapshot, leading=leading)
-        await self._run(link, session)
+        await self._run(link, session, leading)
 
-    async def _run(self, link: AgentLink, session: Session) -> None:
+    async def _run(self, link: AgentLink, session: Session, leading: Leading) -> None:
         registered = wire.Registered(session_id=session.info.session_id, heartbeat_interval=HEARTBEAT_MS)
         try:
             await link.send(wire.LeaderMessage(registered=registered))
         except LinkLost:
             return
         log.info("session begins", node=session.info.node_name, address=session.info.description.address)
+        leading.blobs.forget(session.info.node_id)  # what an older session has told
         self.sessions.add(session)
         session.wake()
         try:
             await session.serve()
         finally:
+            if self.sessions.get(session.info.node_id) is session:
+                leading.blobs.forget(session.info.node_id)
             self.sessions.remove(session)
 
     async def _redirect(self, link: AgentLink) -> None:
@@ -168,3 +206,7 @@ class Dispatcher:
                     f"another --name, or remove the old node with `orchctl delete node {register.node_name}`"
                 )
         return ""
+
+
+def _host_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

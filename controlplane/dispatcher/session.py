@@ -14,6 +14,7 @@ import structlog
 
 from controlplane.core import assignments, nodes
 from controlplane.core.endpoint_table import Table
+from controlplane.dispatcher.blobs import BlobBook
 from controlplane.dispatcher.withdrawals import Withdrawals
 from controlplane.store.snapshots import Snapshot
 from protos.link import Link, LinkLost
@@ -40,8 +41,11 @@ class Leading:
 
     on_report: Callable[["Session", wire.StatusReport], None]
     network: wire.NodeNetwork
+    holds: Callable[[], bool]
+    """Whether nobody else can lead at this moment, however long this process has slept."""
     table: Table
     withdrawals: Withdrawals
+    blobs: BlobBook
 
 
 class Session:
@@ -126,13 +130,21 @@ class Session:
                 self._told = None
                 self.wake()
             case "heartbeat":
+                self._hear(message.heartbeat)
                 self._compare(message.heartbeat.sequence)
             case "network_applied":
                 self._confirm(message.network_applied.sequence)
+            case "blobs_held":
+                self._leading.blobs.note(self.info.node_id, message.blobs_held)
             case "register":
                 pass  # a second registration changes nothing
             case None:
                 self.end("the agent sent an empty message")
+
+    def _hear(self, heartbeat: wire.Heartbeat) -> None:
+        """Fenced tasks live by the answer, so it is given only by who certainly leads."""
+        if heartbeat.number and self._leading.holds():
+            self._send_soon(wire.LeaderMessage(heard=wire.HeartbeatHeard(number=heartbeat.number)))
 
     def _compare(self, sequence: int) -> None:
         """Tells everything again when the agent has missed what it was told at least one heartbeat ago."""

@@ -51,7 +51,7 @@ class _Index:
 
 def _service_of(value: kinds.StoredObject) -> str:
     assert isinstance(value, pb.Task | pb.Revision)
-    return f"{value.meta.namespace}/{value.service}"
+    return kinds.service_of(value)
 
 
 def _node_of(value: kinds.StoredObject) -> str:

@@ -48,7 +48,7 @@ class _Made:
     store_root: errands.Root
 
     def issue(self, asked: str, role: Role, name: str, *, server: bool = False) -> str:
-        alternatives = [identity.SERVER_NAME] if server else []
+        alternatives = [identity.SERVER_NAMES[role]] if server else []
         wanted = errands.Wanted(cluster=self.cluster, role=role, name=name, server=server, alternatives=alternatives)
         return errands.issue(asked, wanted, self.root, self.sealing_key, self.now_ms)
 

@@ -85,13 +85,13 @@ class Membership:
     async def _issue(self, who: Identity, asked: str) -> str:
         """The certificate, and the one that leads from a new root to the one before it."""
         trust = self._registry.trust
-        is_instance = who.role is Role.CONTROLPLANE
+        called = identity.SERVER_NAMES.get(who.role)
         wanted = errands.Wanted(
             cluster=trust.cluster,
             role=who.role,
             name=who.name,
-            server=is_instance,
-            alternatives=[identity.SERVER_NAME] if is_instance else [],
+            server=called is not None,
+            alternatives=[called] if called is not None else [],
         )
         made = await self._made(asked, wanted, trust.roots[0])
         return made + trust.roots[0].cross_certificate

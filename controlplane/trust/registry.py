@@ -103,11 +103,15 @@ class Registry:
 
     async def remove(self, name: str) -> None:
         """Takes a member out. One that is not there is no error."""
-        await self.wait_for(await self._store.commit([api.Delete(key=member_key(name))]))
+        await self._store.commit([api.Delete(key=member_key(name))])
+        await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Waits until everything is known that the store holds now: after a conflict."""
-        await self.wait_for((await self._store.list(CLUSTER)).revision)
+        """Knows everything that the store holds now: after a conflict."""
+        # Not by waiting for its revision: what is written elsewhere raises that, and is not told of here.
+        listing = await self._store.list(PREFIX)
+        if listing.revision > self._revision:
+            self._take_all(listing)
 
     async def wait_for(self, revision: int) -> None:
         """Waits until a revision is known here. Raises Unavailable."""
@@ -133,18 +137,24 @@ class Registry:
 
     async def _list(self) -> None:
         listing = await self._store.list(PREFIX)
-        present = {entry.key for entry in listing.entries}
-        gone = [(key, None, 0) for key in self._versions.keys() - present]
         if listing.revision < self._revision:  # etcd was restored, and equal versions may differ
-            self._versions, self._revision = {}, 0
+            self._versions = dict.fromkeys(self._versions, 0)
+            self._revision = 0
+        self._take_all(listing)
+
+    def _take_all(self, listing: api.Listing) -> None:
+        gone = self._versions.keys() - {entry.key for entry in listing.entries}
         self.loaded.set()  # before listeners look
-        self._take([*gone, *((one.key, one.value, one.version) for one in listing.entries)], listing.revision)
+        entries = ((one.key, one.value, one.version) for one in listing.entries)
+        self._take([*((key, None, 0) for key in gone), *entries], listing.revision)
 
     async def _follow(self) -> None:
         async with contextlib.aclosing(self._store.watch(PREFIX, self._revision)) as batches:
             async for batch in batches:
                 if batch.connected:
-                    self._take([(one.key, one.value, one.version) for one in batch.events], batch.revision)
+                    # Those up to the known revision were in a list that `catch_up` has taken in.
+                    news = [one for one in batch.events if one.version > self._revision]
+                    self._take([(one.key, one.value, one.version) for one in news], batch.revision)
 
     def _take(self, entries: Iterable[tuple[str, bytes | None, int]], revision: int) -> None:
         changed = [name for key, value, version in entries if (name := self._take_one(key, value, version)) is not None]

@@ -62,8 +62,8 @@ class Tour:
         self._stage.title("An image, without any registry: a web server made of Debian's busybox")
         tar = str(self._stage.folder / "hello.tar")
         self._stage.type("python", "-m", "deploy.hello", tar)
-        self._stage.type("orchctl", "image", "import", tar, "--name", SERVICE, "--cmd", hello.START)
-        self._stage.type("orchctl", "image", "ls")
+        self._stage.type("orchctl", "image", "push", "--archive", tar, "--name", SERVICE, "--cmd", hello.START)
+        self._stage.type("orchctl", "get", "images")
 
     def _apply(self) -> None:
         self._stage.title(f"A service of {REPLICAS} replicas, from a manifest")

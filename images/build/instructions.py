@@ -24,7 +24,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heredoc:
-    """`<<EOF … EOF`: the name decides the file's name in COPY; without `expands` the content is taken as it is."""
+    """`<<EOF … EOF`: the name decides the file's name in COPY; without `expands` the content is taken as it is.
+
+    `content` ends in a newline unless it is empty; the tabs that `<<-` takes away are gone from it.
+    """
 
     name: str
     content: str
@@ -33,7 +36,10 @@ class Heredoc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command line: `words` in the JSON form, or one `line` for the shell."""
+    """A command line: `words` in the JSON form, or one `line` for the shell. `CMD []` has neither.
+
+    `line` still holds its `<<EOF`, as a shell would want it, followed by the bodies; see `script` for the other case.
+    """
 
     words: tuple[str, ...] = ()
     line: str = ""
@@ -41,12 +47,21 @@ class Command:
 
     @property
     def is_shell(self) -> bool:
-        return not self.words
+        return bool(self.line)
+
+    @property
+    def script(self) -> Heredoc | None:
+        """The one heredoc of `RUN <<EOF` with nothing beside it: its body is the command, or has a `#!` of its own."""
+        alone = len(self.heredocs) == 1 and self.line.startswith("<<") and len(self.line.split()) == 1
+        return self.heredocs[0] if alone else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One `RUN --mount=…`; values as written, with variables. An empty text means that nothing was said."""
+    """One `RUN --mount=…`; values as written, with variables. An empty text means that nothing was said.
+
+    `writable` has the default of its type in it: caches and tmpfs are, what is bound is not.
+    """
 
     type: str = "bind"
     target: str = ""
@@ -228,9 +243,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dockerfile:
-    """A whole file: the ARGs before the first FROM, the stages, and the escape character that was chosen."""
+    """A whole file: the ARGs before the first FROM, the stages, and what its parser directives say.
+
+    `syntax` and `check` are kept, and ask nothing of us. `warnings` are for the person, each with its place.
+    """
 
     name: str
     globals: tuple[Arg, ...]
     stages: tuple[Stage, ...]
     escape: str = "\\"
+    syntax: str = ""
+    check: str = ""
+    warnings: tuple[str, ...] = ()

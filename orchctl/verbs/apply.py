@@ -1,9 +1,26 @@
 """`orchctl apply`: manifests to the control plane, then wait until they are so."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 
 from manifests import reader
-from orchctl import client, differences, errors, options, output, planned, pruning, sources, terminal, waiting, words
+from orchctl import (
+    client,
+    differences,
+    errors,
+    options,
+    output,
+    phrases,
+    planned,
+    pruning,
+    sources,
+    stores,
+    terminal,
+    waiting,
+    words,
+)
 from orchctl.progress import Target
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
@@ -26,17 +43,21 @@ _ACTIONS = {
 )
 @click.option("--yes", is_flag=True, help="Do not ask before something is pruned.")
 @click.option("--force", is_flag=True, help="Apply also what was exported before somebody else changed the object.")
+@click.option("--push", is_flag=True, help="Send images of this machine first that the cluster has not, or otherwise.")
 @options.detach
 @options.timeout
+@options.with_store_path
 @options.with_settings
 def command(
     settings: options.Settings,
+    store: Path,
     paths: tuple[str, ...],
     dry_run: bool,
     stack: str,
     prune: bool,
     yes: bool,
     force: bool,
+    push: bool,
     detach: bool,
     timeout_ms: int,
 ) -> None:
@@ -52,6 +73,7 @@ def command(
       orchctl apply -f shop/ -f extra.yaml --detach
       orchctl apply -f shop/ --stack shop --prune
       orchctl apply -f - --dry-run < hello.yaml
+      orchctl image build -t web . && orchctl apply -f web.yaml --push
     """
     objects = read(paths, settings, versions=True)
     if not objects:
@@ -59,16 +81,31 @@ def command(
     request = control.ApplyRequest(
         objects=map(kinds.wrap, objects), dry_run=dry_run, force=force, stack=stack, prune=prune
     )
-    with client.connect(settings.server) as stub:
-        if prune and not dry_run:
-            request.agreed.extend(pruning.agree(stub, request, yes=yes))
-        response = stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)
+    if push and not dry_run:
+        _push(settings, store, objects)
+    try:
+        with client.connect(settings.server) as stub:
+            if prune and not dry_run:
+                request.agreed.extend(pruning.agree(stub, request, yes=yes))
+            response = stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)
+    except errors.InvalidInput as refusal:
+        from orchctl import localimages
+
+        raise localimages.explained(refusal, settings.server, store, objects) from refusal
     for result in response.results:
         _print(result, dry_run=dry_run)
     output.print_lines(planned.page(response.placements))
     if not dry_run and not detach:
         waiting.until_settled(settings.server, _targets(response), timeout_ms)
         waiting.until_gone(settings.server, _pruned(response), timeout_ms)
+
+
+def _push(settings: options.Settings, folder: Path, objects: Sequence[kinds.StoredObject]) -> None:
+    from orchctl import localimages
+
+    with stores.told():
+        for image in localimages.push(settings.server, folder, objects):
+            terminal.say(f"image/{image.meta.name} pushed ({phrases.digest(image.status.digest)})")
 
 
 def read(

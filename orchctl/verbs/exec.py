@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from orchctl import complete, errors, importing, options, remote
+from orchctl import arguments, complete, errors, options, remote
 from protos.orch.v1 import control_pb2 as control
 
 
@@ -44,7 +44,7 @@ def command(
         command=_command(words),
         tty=tty,
         stdin=stdin,
-        env=dict(pair.split("=", 1) for pair in importing.environment(env)),
+        env=dict(pair.split("=", 1) for pair in arguments.environment(env)),
         working_dir=workdir,
         user=user,
         container=container,

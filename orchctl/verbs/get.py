@@ -32,15 +32,7 @@ class Query:
 @click.argument("what", nargs=-1, required=True, metavar="KIND [NAME…]", shell_complete=complete.kind_then_names)
 @output.option
 @click.option("-w", "--watch", is_flag=True, help="Go on with a row for each change.")
-@click.option(
-    "-l",
-    "--selector",
-    "--label",
-    "selectors",
-    multiple=True,
-    metavar="SELECTOR",
-    help="Only objects whose labels fit, such as app=web,tier!=test,zone in (a, b),gpu,!old .",
-)
+@options.selector
 @click.option("--service", default="", metavar="NAME", help="Only tasks and revisions of this service.")
 @click.option("--node", default="", metavar="NAME", help="Only tasks on this node.")
 @click.option(

@@ -4,7 +4,20 @@ from collections.abc import Sequence
 
 import click
 
-from orchctl import client, complete, door, errors, metadata, options, output, terminal, words
+from orchctl import (
+    client,
+    complete,
+    conditions,
+    door,
+    errors,
+    metadata,
+    options,
+    output,
+    terminal,
+    waiting,
+    words,
+)
+from orchctl.progress import Target
 from orchctl.verbs import describe, get
 from protos import schema
 from protos.orch.v1 import control_pb2 as control
@@ -20,7 +33,8 @@ def command() -> None:
     \b
     Examples:
       orchctl node ls
-      orchctl node drain n2
+      orchctl node drain n2 --deadline 10m
+      orchctl node uncordon n2
       orchctl node label n1 disk=ssd zone-
       orchctl node leave --state /var/lib/orch
       orchctl node taint n1 gpu=a100:no-schedule
@@ -60,12 +74,39 @@ def activate(settings: options.Settings, names: tuple[str, ...]) -> None:
     _make(settings, names, pb.AVAILABILITY_ACTIVE, "active: it takes tasks")
 
 
+command.add_command(pause, "cordon")
+command.add_command(activate, "uncordon")
+
+
 @command.command()
 @_names
+@click.option(
+    "--deadline", "deadline_ms", type=options.DURATION, help="Stop what is left after this time all the same."
+)
+@click.option("-d", "--detach", is_flag=True, help="Return at once, without waiting.")
+@options.timeout
 @options.with_settings
-def drain(settings: options.Settings, names: tuple[str, ...]) -> None:
-    """Replace the tasks of nodes on others, and give them no new ones."""
-    _make(settings, names, pb.AVAILABILITY_DRAIN, "draining: its tasks are replaced on other nodes")
+def drain(
+    settings: options.Settings, names: tuple[str, ...], deadline_ms: int | None, detach: bool, timeout_ms: int
+) -> None:
+    """Replace the tasks of nodes on others, give them no new ones, and wait until they have none.
+
+    A task leaves when another works in its place. Where a service stops first, no more leave at a time than its
+    `disruption` allows. Said again, the deadline counts from now; without --deadline there is none.
+
+    \b
+    Examples:
+      orchctl node drain n2
+      orchctl node drain n2 --deadline 10m
+      orchctl node drain n2 --deadline 0s      stop everything there now
+    """
+    targets = []
+    for name in names:
+        request = control.UpdateNodeRequest(node=name, availability=pb.AVAILABILITY_DRAIN, deadline_ms=deadline_ms)
+        targets.append(Target.of(_update(settings, request)))
+        terminal.say(f"node/{name} draining: its tasks are replaced on other nodes")
+    if not detach:
+        waiting.until(settings.server, dict.fromkeys(targets, conditions.drained), timeout_ms, "drained")
 
 
 @command.command()
@@ -156,6 +197,6 @@ def _make(settings: options.Settings, names: Sequence[str], availability: pb.Ava
         terminal.say(f"node/{name} {told}")
 
 
-def _update(settings: options.Settings, request: control.UpdateNodeRequest) -> None:
+def _update(settings: options.Settings, request: control.UpdateNodeRequest) -> pb.Node:
     with client.connect(settings.server) as stub:
-        stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S)
+        return stub.UpdateNode(request, timeout=client.CALL_TIMEOUT_S).node

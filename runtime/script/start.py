@@ -290,9 +290,7 @@ class Writer:
                 self._call("fchown", pipe.cell, identity.uid, identity.gid)
         sets = process.capabilities
         if sets is not None:
-            for number in range(len(capabilities.NAMES)):
-                if not sets.bounding >> number & 1 and syscalls.capability_known(number):
-                    self._call("prctl", _PR["drop"], number, 0, 0, 0)
+            self._script.repeat("prctl", [(_PR["drop"], number, 0, 0, 0) for number in capabilities.missing(sets)])
         if process.no_new_privileges:
             self._call("prctl", _PR["no_new"], 1, 0, 0, 0)
         self._call("prctl", _PR["keep"], 1, 0, 0, 0)

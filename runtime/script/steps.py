@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -127,6 +128,13 @@ class Script:
         if name in _OPENING:
             self.opened.append(cell)
         return cell
+
+    def repeat(self, name: str, rows: Sequence[tuple[int, ...]]) -> None:
+        """A step for each row of arguments, which are numbers all."""
+        first = _NUMBERS[name]
+        for row in rows:
+            self._words += (first, *row, *_UNUSED[len(row) :], self._cells_at)
+            self.names.append(name)
 
     def place(self, data: str | bytes) -> At:
         """Where in the memory these bytes will be, on a multiple of eight, and zeros after them."""

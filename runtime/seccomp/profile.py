@@ -4,12 +4,12 @@ As everywhere, what a field does not allow is refused with its path. Names of sy
 is written for many kernels, and what this one lacks nobody can call.
 """
 
-import copy
 import errno
 import json
 from _blake2 import blake2b  # hashlib has it too, but loads OpenSSL first: 4 ms of each command
 from typing import Any, Final
 
+from runtime import known
 from runtime.fields import Fields
 from runtime.values import frozen
 
@@ -113,21 +113,12 @@ def answer(number: int) -> int:
     return _ERRNO | number
 
 
-_known_profiles: Final[list[tuple[dict[str, Any], Profile]]] = []
-
-
-def remember(config: dict[str, Any]) -> Profile:
-    """Read an object that will come again, in this process or in a fork: comparing is faster than reading."""
-    profile = parse(Fields(config, "linux.seccomp"))
-    _known_profiles.append((copy.deepcopy(config), profile))
-    return profile
-
-
 def parse(fields: Fields) -> Profile:
     """Read a `linux.seccomp` object; raises InvalidSpec."""
-    for config, known in _known_profiles:
-        if fields.are(config):
-            return known
+    return known.read(fields, _parse)
+
+
+def _parse(fields: Fields) -> Profile:
     default_action = _action(fields, "defaultAction", "defaultErrnoRet")
     architectures = fields.texts("architectures")
     for index, word in enumerate(architectures):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from runtime import cgrouppath, errors, reaper
+from runtime import cgrouppath, errors, known, reaper
 from runtime import resources as limits
 from runtime.fields import Fields
 from runtime.seccomp import profile as seccomp
@@ -93,7 +93,9 @@ def parse(config: Any) -> Spec:
         root_propagation=root_propagation(linux),
         hostname=_hostname(fields),
         domainname=_domainname(fields),
-        mounts=tuple(parse_mount(item, label) for item in fields.children("mounts")),
+        mounts=tuple(
+            parse_mount(item, label) if label else known.read(item, parse_mount) for item in fields.children("mounts")
+        ),
         namespaces=parse_namespaces(linux),
         cgroups_path=_cgroups_path(linux),
         resources=limits.parse(linux),

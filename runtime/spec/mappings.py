@@ -75,6 +75,8 @@ def parse_mappings(fields: Fields) -> IdMaps | None:
 
 def _ranges(fields: Fields, name: str) -> tuple[IdRange, ...]:
     items = fields.children(name)
+    if not items:
+        return ()
     if len(items) > MAX_LINES:
         raise fields.refuse(name, f"has {len(items)} lines; the kernel takes {MAX_LINES} at most")
     ranges = tuple(_range(item) for item in items)

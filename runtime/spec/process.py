@@ -5,6 +5,7 @@ import resource
 from typing import Final
 
 from runtime import capabilities as caps
+from runtime import known
 from runtime.fields import Fields
 from runtime.spec import paths
 from runtime.spec.treatment import (
@@ -116,8 +117,10 @@ def _console_size(fields: Fields) -> tuple[int, int] | None:
 
 def _capabilities(fields: Fields) -> caps.Capabilities | None:
     sets = fields.maybe_child("capabilities")
-    if sets is None:
-        return None
+    return known.read(sets, _sets) if sets is not None else None
+
+
+def _sets(sets: Fields) -> caps.Capabilities:
     masks = {}
     for name in ("bounding", "effective", "permitted", "inheritable", "ambient"):
         words = sets.texts(name)

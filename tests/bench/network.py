@@ -64,7 +64,7 @@ class Ours:
         self._up = up
         image = up.folder / "server.tar"
         _server.write(image)
-        up.orchctl("image", "import", str(image), "--name", "server", "--cmd", _server.START)
+        up.orchctl("image", "push", "--archive", str(image), "--name", "server", "--cmd", _server.START)
         up.orchctl("apply", "-f", "-", text=MANIFEST % ("server", 1, f", published: {PUBLISHED}"))
         up.orchctl("apply", "-f", "-", text=CLIENT % 'command: [/bin/sleep, "100000"]')
         up.orchctl("apply", "-f", "-", text=MANIFEST % ("changing", 0, ""))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local import sweep
-from runtime import client, defaults, protocol
+from runtime import cgroups, client, defaults, protocol
 from tests.bench import peers
 from tests.bench.measure import Case
 from tests.bench.peers import AT_ONCE, CGROUP, LONG, MANY, TRUE
@@ -122,6 +122,7 @@ class Ours:
         self._root = str(folder / "ours")
         self._folder = folder
         self._image = image
+        self._groups = cgroups.current_layout()  # as the agent, which looks at it once
         self._numbers = itertools.count()
         self._memory_mb = 0.0
         self._held: client.Monitor | None = None
@@ -146,7 +147,7 @@ class Ours:
             name = self._create(request)
             with contextlib.suppress(client.errors.PeerGone), client.adopt(self._root, name) as monitor:
                 monitor.wait(10)
-            client.delete(self._root, name, force=True)
+            client.delete(self._root, name, force=True, layout=self._groups)
         return spent[0]
 
     def execute(self) -> float:
@@ -174,7 +175,7 @@ class Ours:
             _pss_mb(state.monitor_pid) for state in client.list_containers(self._root) if state.id in names
         )
         for name in names:
-            client.delete(self._root, name, force=True)
+            client.delete(self._root, name, force=True, layout=self._groups)
         return spent[0] / MANY
 
     def monitor_memory_mb(self) -> float:

@@ -27,7 +27,7 @@ kind: Service
 meta: {name: big}
 spec: {template: {container: {image: hello, resources: {reservations: {memory: 4Ti}}}}}
 """
-LOST = "kind: Service\nmeta: {name: lost}\nspec: {template: {container: {image: nowhere}}}\n"
+LOST = "kind: Service\nmeta: {name: lost}\nspec: {template: {container: {image: nowhere, imagePullPolicy: never}}}\n"
 
 
 def reasons(local: LocalCluster, about: str) -> list[str]:
@@ -95,7 +95,8 @@ def test_a_node_that_goes_and_returns_is_told(local: LocalCluster) -> None:
     until(lambda: "Returned" in reasons(local, "node/n3"), what="the return is told", timeout_s=20)
     local.orchctl("node", "drain", "n3")
     local.orchctl("node", "activate", "n3")
-    assert reasons(local, "node/n3")[-2:] == ["Drained", "Activated"]
+    until(lambda: reasons(local, "node/n3")[-1:] == ["Activated"], what="the end of it is told", timeout_s=20)
+    assert [one for one in reasons(local, "node/n3")[-3:] if one != "Emptied"][-2:] == ["Drained", "Activated"]
     local.orchctl("wait", "node", "n3", "--for=ready")
 
 

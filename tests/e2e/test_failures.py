@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from deploy.local import cluster, tasks
+from protos.orch.v1 import objects_pb2
 from tests.support.cluster import LocalCluster, get, names_of
 from tests.support.waiting import until
 
@@ -46,6 +48,35 @@ def test_a_container_that_dies_without_an_agent_is_not_forgotten(local: LocalClu
     assert task.meta.name in get(task.status.address)
     assert local.container_pid(task.meta.name) != pid
     local.orchctl("delete", "service", "orphan")
+
+
+def test_a_fenced_task_is_killed_on_a_node_that_is_cut_off(local: LocalCluster) -> None:
+    """Its agent cannot do it: it is frozen. Nobody starts another before, and it stays dead when the agent is back."""
+    fence = "  onNodeLoss: {fence: true, replaceAfter: 10s}\n"
+    first = local.apply_hello("fenced", replicas=1, more=fence)[0]
+    node = next(name for name, node in local.nodes().items() if node.id == first.node_id)
+    pid, agent = local.container_pid(first.meta.name), local.agent_pid(node)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        until(lambda: not _is_alive(pid), what="it is killed without its agent", timeout_s=20)
+        assert time.monotonic() - began >= 10 - BUSY_S, "not before its lease has ended: it counts from the last answer"
+        assert [task.meta.name for task in local.tasks("fenced")] == [first.meta.name], "and before there is another"
+        second = until(lambda: _other(local, first), what="another takes its place", timeout_s=20)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    until(lambda: local.nodes()[node].state == "ready", what="the node is back", timeout_s=20)
+    assert local.container_pid(second.meta.name)
+    assert not _is_alive(pid)
+    local.orchctl("delete", "service", "fenced")
+
+
+def _other(local: LocalCluster, first: objects_pb2.Task) -> objects_pb2.Task | None:
+    return next((one for one in local.tasks("fenced") if one.status.ready and one.meta.name != first.meta.name), None)
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def test_a_launcher_killed_is_replaced(local: LocalCluster) -> None:

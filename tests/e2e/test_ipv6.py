@@ -157,7 +157,7 @@ def test_another_segment_is_refused(up: LocalCluster) -> None:
 def test_no_request_is_lost_when_tasks_leave(up: LocalCluster, tmp_path: Path) -> None:
     """From a task to the virtual address, and from outside to every node."""
     webimage.write(tmp_path / "web.tar")
-    up.orchctl("image", "import", str(tmp_path / "web.tar"), "--name", "web", "--cmd", webimage.SERVER)
+    up.orchctl("image", "push", "--archive", str(tmp_path / "web.tar"), "--name", "web", "--cmd", webimage.SERVER)
     up.orchctl("apply", "-f", "-", "--timeout", "60s", text=LOADED.format(replicas=REPLICAS))
     up.await_whole("loaded", REPLICAS, timeout_s=40)
     virtual = f"{bracketed(up.service('loaded').status.address6)}:8080"

@@ -125,8 +125,10 @@ def test_every_example_runs(local: LocalCluster) -> None:
 
 
 def test_a_missing_image_says_what_to_do(local: LocalCluster) -> None:
-    """The task tells, and so does the command that waits for it."""
+    """An apply is refused; where only nodes can have it, the task tells, and so does the command that waits for it."""
     manifest = "kind: Service\nmeta: {name: lost}\nspec:\n  template: {container: {image: nowhere}}\n"
+    local.orchctl("apply", "-f", "-", text=manifest, code=2)
+    manifest = manifest.replace("nowhere", "nowhere, imagePullPolicy: never")
     local.orchctl("apply", "-f", "-", "--timeout", "5s", text=manifest, code=1)
-    assert "image import" in local.orchctl("describe", "service", "lost")
+    assert "image nowhere is not on this node" in local.orchctl("describe", "service", "lost")
     local.orchctl("delete", "service", "lost")

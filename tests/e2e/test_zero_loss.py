@@ -58,7 +58,7 @@ def apply(local: LocalCluster, port: int) -> list[str]:
 def clients(local: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     image = tmp_path_factory.mktemp("web") / "web.tar"
     webimage.write(image)
-    local.orchctl("image", "import", str(image), "--name", "web", "--cmd", webimage.SERVER)
+    local.orchctl("image", "push", "--archive", str(image), "--name", "web", "--cmd", webimage.SERVER)
     apply(local, 8081)
     virtual = f"{local.service('web').status.address}:{PORT}"
     with webclients.load(local, virtual=virtual, published=PUBLISHED) as under_load:

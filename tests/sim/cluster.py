@@ -91,6 +91,10 @@ class Cluster:
         machines = (agent.machine for agent in self.agents.values())
         return [(sorted(machine.running()), machine.records) for machine in machines]
 
+    def records(self) -> dict[str, Record]:
+        """What agents have noted of tasks, by task id."""
+        return {task_id: one for agent in self.agents.values() for task_id, one in agent.machine.records.items()}
+
     def stops(self) -> list[tuple[str, float]]:
         """The tasks that have got their stop signal since the last time, and when. One's clock that has jumped may have
         let it be too early, and one that answered badly is not drained: these are left out.

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from controlplane.core import request_errors
+from controlplane.core import request_errors, scheduler
 from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
@@ -13,6 +13,7 @@ from tests.sim import crowds, zones
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
+from tests.support import fake_agent
 
 SERVICES = ("api", "db", "web")
 STACK = "shop"
@@ -20,6 +21,9 @@ ON_NODES = ("api", "db")
 """Those that sometimes take a port of their nodes."""
 EVERYWHERE = "each"
 """The global one."""
+FENCED = ("db", "web")
+FENCE_MS = 10_000
+"""Services that are fenced in runs with fences, and for how long their tasks live without a leader."""
 PATIENCE_S = 10.0
 ACTIONS = (
     api.ROLLOUT_ACTION_PAUSE,
@@ -42,31 +46,44 @@ class People:
     right in the end.
     """
 
-    def __init__(self, cluster: Cluster, chance: random.Random, story: Story) -> None:
+    def __init__(self, cluster: Cluster, chance: random.Random, story: Story, *, fences: bool = False) -> None:
         self._cluster = cluster
         self._chance = chance
         self._story = story
+        self._fences = fences
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
         often = [self._apply, self._apply, self._apply, self._scale, self._delete, self._set_availability]
         rarely = [self._apply_apart, self._taint, self._apply_stack, self._label, self._delete_all]
-        return [*often, self._roll, self._roll, *rarely]
+        return [*often, self._roll, self._roll, self._drain, self._rebalance, *rarely]
 
     async def _apply(self) -> None:
         name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
         spec = self._spec(name)
         if self._chance.random() < 0.15:
             await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
+        if self._chance.random() < 0.25:
+            await self._push(self._chance.choice(IMAGES))
         await self.apply(name, spec)
+
+    async def _push(self, name: str) -> None:
+        """The name comes to mean another image: for whoever is applied from now on, and for nobody else."""
+        digest = fake_agent.digest(1_000 + next(self._cluster.ids))
+        image = pb.Image(meta=pb.Meta(name=name), status=pb.ImageStatus(digest=digest, size=1, layers=1))
+        await self._ask(f"push {name}", lambda plane: plane.writes.put_images([image]))
 
     def _spec(self, name: str) -> pb.ServiceSpec:
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
         container = pb.Container(image=self._chance.choice(images), resources=resources)
+        if container.image == MISSING_IMAGE:
+            container.image_pull_policy = pb.IMAGE_PULL_POLICY_NEVER  # else the apply is refused
         spec = pb.ServiceSpec(template=pb.TaskTemplate(container=container), replicas=self._chance.randint(0, 5))
         self._add_update(spec.update)
+        self._add_disruption(spec.disruption)
+        spec.rebalance.mode = self._chance.choice([0, 0, pb.REBALANCE_MODE_ON, pb.REBALANCE_MODE_OFF])
         if name == EVERYWHERE:
             spec.mode = pb.SERVICE_MODE_GLOBAL
             spec.ClearField("replicas")
@@ -106,6 +123,16 @@ class People:
         if self._chance.random() < 0.3:
             container.probes.liveness.http.port = LIVENESS_PORT
             container.probes.liveness.interval = 1_000
+
+    def _add_disruption(self, disruption: pb.DisruptionPolicy) -> None:
+        """What cannot be kept for ever is not asked for: with `minAvailable: 1` of one, nothing leaves a full node."""
+        match self._chance.randint(0, 3):
+            case 0:
+                disruption.max_unavailable = self._chance.choice(["1", "2", "50%"])
+            case 1:
+                disruption.min_available = self._chance.choice(["1", "2", "50%"])
+            case _:
+                pass
 
     def _add_update(self, update: pb.UpdatePolicy) -> None:
         """Every way in which a new revision can go in."""
@@ -178,9 +205,16 @@ class People:
         spec.template.placement.spread.add(by=zones.BY, max_skew=1)
         await self.apply(name, spec)
 
+    def _with_fence(self, name: str, spec: pb.ServiceSpec) -> pb.ServiceSpec:
+        """From its first task on, since a fence holds for tasks that are made after it was asked for."""
+        if self._fences and name in FENCED:
+            spec.on_node_loss.fence, spec.on_node_loss.replace_after = True, FENCE_MS
+            spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
+        return spec
+
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
         """Whether the cluster took it."""
-        service = pb.Service(meta=pb.Meta(name=name, namespace="default"), spec=spec)
+        service = pb.Service(meta=pb.Meta(name=name, namespace="default"), spec=self._with_fence(name, spec))
         request = api.ApplyRequest(objects=[kinds.wrap(service)])
         what = f"apply {name}: {spec.replicas} of {spec.template.container.image}"
         return await self._ask(what, lambda plane: plane.writes.apply(request))
@@ -189,7 +223,9 @@ class People:
         """One or two services as a stack; what else is in it goes, once that was looked at."""
         names = self._chance.sample(SERVICES, self._chance.randint(1, 2))
         metas = [pb.Meta(name=name, namespace="default") for name in names]
-        objects = [kinds.wrap(pb.Service(meta=meta, spec=self._spec(meta.name))) for meta in metas]
+        objects = [
+            kinds.wrap(pb.Service(meta=meta, spec=self._with_fence(meta.name, self._spec(meta.name)))) for meta in metas
+        ]
         request = api.ApplyRequest(objects=objects, stack=STACK, prune=True)
 
         async def look_and_apply(plane: ControlPlane) -> None:
@@ -232,6 +268,19 @@ class People:
     async def _set_availability(self) -> None:
         choices = [pb.AVAILABILITY_ACTIVE, pb.AVAILABILITY_DRAIN, pb.AVAILABILITY_PAUSE]
         await self._set("n4", self._chance.choice(choices))
+
+    async def _rebalance(self) -> None:
+        request = api.RebalanceRequest(dry_run=self._chance.random() < 0.3)
+        await self._ask("rebalance", lambda plane: plane.writes.rebalance(request, scheduler.Strategy.SPREAD))
+
+    async def _drain(self) -> None:
+        """With or without a deadline; what is drained is made active again by somebody at some time."""
+        await self.drain("n4", self._chance.choice([None, None, 0, 5_000, 20_000]))
+
+    async def drain(self, node: str, deadline_ms: int | None) -> bool:
+        """Whether the cluster took it."""
+        request = api.UpdateNodeRequest(node=node, availability=pb.AVAILABILITY_DRAIN, deadline_ms=deadline_ms)
+        return await self._ask(f"drain {node} within {deadline_ms}", lambda plane: plane.writes.update_node(request))
 
     async def _taint(self) -> None:
         effect = self._chance.choice([1, 2, 3])

@@ -6,6 +6,7 @@ to; the test tries that one first and then a whole range.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from agent import outbox, worker
 from agent.core import assignments as held
-from agent.core import probes, stopping
+from agent.core import observed, probes, stopping
 from controlplane.api import writes
 from controlplane.controllers import events as recording
 from controlplane.controllers import loop
@@ -44,6 +45,8 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
 from tests.sim.crowd_plants import CROWD_PLANTS
+from tests.sim.disruption_plants import DISRUPTION_PLANTS
+from tests.sim.fence_plants import FENCE_PLANTS
 from tests.sim.planting import Plant, instead
 
 # The leader -----------------------------------------------------------------------------------------------------------
@@ -153,6 +156,12 @@ async def _next_batch_once(self: outbox.Outbox) -> wire.StatusReport:
     return await _right_next_batch(self)
 
 
+def _desired_by_name(task: pb.Task, assigned: held.Assignments) -> observed.Desired:
+    """Somebody has moved the field into the revision, and forgets to read it there."""
+    return dataclasses.replace(_right_desired(task, assigned), images={})
+
+
+_right_desired = worker._desired
 _right_next_batch = outbox.Outbox.next_batch
 
 REST = frozenset({"whole at rest"})
@@ -175,7 +184,7 @@ PLANTS = (
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=2,
+        hint=7,
     ),
     Plant(
         name="what was granted before is free again",
@@ -241,7 +250,7 @@ PLANTS = (
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=124,
+        hint=611,
     ),
     Plant(
         name="a refused revision is made all the same",
@@ -357,5 +366,13 @@ PLANTS = (
         caught_by=REST | {"no doubles", "no error is logged"},
         hint=1,
     ),
+    Plant(
+        name="the agent takes what a name means instead of what was settled",
+        bug=instead(worker, "_desired", _desired_by_name),
+        caught_by=REST,
+        hint=1,
+    ),
     *CROWD_PLANTS,
+    *DISRUPTION_PLANTS,
+    *FENCE_PLANTS,
 )

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.holdings import Holdings
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -48,6 +49,7 @@ EVENTS = Limits(per_namespace=30, in_all=40, slack=5)
 DEATH_S = 30.0
 IMAGES = ("hello:1", "hello:2", "hello:3")
 MISSING_IMAGE = "missing:1"
+"""The cluster does not have it, and neither does any node."""
 
 
 class World(Protocol):
@@ -105,6 +107,7 @@ class ControlPlane:
                 suffixes=self._suffixes(),
                 ranges=RANGES,
                 events=EVENTS,
+                rebalance_moves_per_minute=world.chance.choice([0, 6, 60]),
             ),
             new_id=self._new_id,
         )
@@ -134,6 +137,13 @@ class ControlPlane:
 
     def _suffixes(self) -> Iterator[str]:
         return (f"x{number:07d}" for number in self._ids)
+
+
+def images() -> Iterator[pb.Image]:
+    """Those that the cluster has, as a push would have stored them."""
+    for number, name in enumerate(IMAGES):
+        status = pb.ImageStatus(digest=fake_agent.digest(number), size=1, platform="linux/amd64", layers=1)
+        yield pb.Image(meta=pb.Meta(id=f"image-{number}", name=name, generation=1), status=status)
 
 
 class Agent:
@@ -205,6 +215,7 @@ class Agent:
             ),
             servers=self._world.control_plane_names,
             register=self._register(),
+            holdings=Holdings(),
             chance=chance,
         )
         async with asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from agent.core.record import Record
 from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import crowd_rules, zones
@@ -10,10 +11,12 @@ from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
 
-def unrest(rules: Rules, running: Mapping[str, frozenset[str]]) -> list[str]:
-    """What is not as it should be. `running`: the containers that run, by node id."""
+def unrest(rules: Rules, running: Mapping[str, frozenset[str]], records: Mapping[str, Record]) -> list[str]:
+    """What is not as it should be. `running`: the containers that run, by node id; `records`: what agents have noted of
+    tasks.
+    """
     wrong = [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
-    return [*wrong, *_too_many_events(rules)]
+    return [*wrong, *_other_images(rules, records), *_too_many_events(rules)]
 
 
 def _unsettled(rules: Rules) -> Iterator[str]:
@@ -29,7 +32,7 @@ def _unsettled(rules: Rules) -> Iterator[str]:
 def _not_whole(rules: Rules) -> Iterator[str]:
     """What the service's status says is not asked here: the slots are counted, and the templates compared."""
     known = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
-    templates = {one.meta.id: (one.written, one.restarted_at) for one in known}
+    templates = {one.meta.id: (one.written, one.restarted_at, dict(one.images)) for one in known}
     nodes = sorted(rules.nodes(), key=lambda node: node.meta.id)
     for service in rules.services():
         serving = [
@@ -38,7 +41,8 @@ def _not_whole(rules: Rules) -> Iterator[str]:
             if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
             and task.status.state == states.RUNNING
             and task.desired_state == pb.DESIRED_STATE_RUNNING
-            and templates[task.revision_id] == (service.spec.template, service.spec.restarted_at)
+            and templates[task.revision_id]
+            == (service.spec.template, service.spec.restarted_at, dict(service.spec.images))
         ]
         wanted = [(number, "") for number in range(1, service.spec.replicas + 1)]
         if service.spec.mode == pb.SERVICE_MODE_GLOBAL:
@@ -64,6 +68,16 @@ def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str
             task_id, _ = containers.split(container)
             if task_id not in alive or alive[task_id].node_id != node_id:
                 yield f"container {container} runs on {node_id} and no task wants it"
+
+
+def _other_images(rules: Rules, records: Mapping[str, Record]) -> Iterator[str]:
+    """A task runs the image that was settled when its revision was applied, whatever the name means by now."""
+    revisions = {one.meta.id: one for one in rules.objects.values() if isinstance(one, pb.Revision)}
+    for task in rules.tasks():
+        settled = revisions[task.revision_id].image_digest
+        record = records.get(task.meta.id)
+        if task.status.state == states.RUNNING and record is not None and record.image_digest != settled:
+            yield f"task {task.meta.id} runs image {record.image_digest}, and {settled} was settled"
 
 
 def _left_over(rules: Rules) -> Iterator[str]:

@@ -44,13 +44,16 @@ def check(objects: Objects, before: kinds.StoredObject | None, after: kinds.Stor
 
 
 def check_places(all_tasks: list[pb.Task]) -> None:
-    """In a place are at most two tasks that have not ended, and those are of two revisions."""
+    """In a place are at most two tasks that have not ended: of two revisions, or one is there for the other to go."""
     places: dict[Place, list[pb.Task]] = {}
     for task in all_tasks:
         if not states.is_terminal(task.status.state) and task.desired_state < pb.DESIRED_STATE_REMOVE:
             places.setdefault(place_of(task), []).append(task)
     for place, members in places.items():
-        if len({task.revision_id for task in members}) != len(members) or len(members) > 2:
+        ids = {task.meta.id for task in members}
+        moved = any(task.replaces in ids for task in members)
+        alike = len({task.revision_id for task in members}) != len(members) and not moved
+        if alike or len(members) > 2:
             names = ", ".join(sorted(task.meta.id for task in members))
             raise Violation("one task a slot", f"{len(members)} tasks of {place} have not ended: {names}")
 
@@ -74,7 +77,7 @@ def _check_made(objects: Objects, service: pb.Service, task: pb.Task) -> None:
         for one in objects.values()
         if isinstance(one, pb.Task) and tasks.is_live(one) and place_of(one) == place_of(task)
     ]
-    if not beside:
+    if not beside or task.replaces:
         return
     if service.spec.rollout.paused:
         raise Violation("paused is paused", f"task {task.meta.id} was made beside {beside[0].meta.id}")
@@ -85,14 +88,14 @@ def _check_made(objects: Objects, service: pb.Service, task: pb.Task) -> None:
 
 
 def _doubles(objects: Objects, service: pb.Service) -> int:
-    """In how many places of a service there are two live tasks."""
+    """In how many places of a service there are two live tasks, and not because one of them is moved."""
     places: dict[Place, int] = {}
     for one in objects.values():
         mine = isinstance(one, pb.Task) and (one.meta.namespace, one.service) == (
             service.meta.namespace,
             service.meta.name,
         )
-        if mine and isinstance(one, pb.Task) and tasks.is_live(one):
+        if mine and isinstance(one, pb.Task) and tasks.is_live(one) and not one.replaces:
             places[place_of(one)] = places.get(place_of(one), 0) + 1
     return sum(number > 1 for number in places.values())
 

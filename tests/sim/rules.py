@@ -15,6 +15,8 @@ from protos.families import FAMILIES
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import placement_rules, rollout_rules, told
 from tests.sim.crowd_rules import CrowdRules
+from tests.sim.disruption_rules import DisruptionRules
+from tests.sim.fence_rules import FenceRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
@@ -38,6 +40,8 @@ class Rules:
         self.network = NetworkRules()
         self.placement = placement_rules.PlacementRules()
         self.crowds = CrowdRules()
+        self.disruption = DisruptionRules()
+        self.fences = FenceRules()
         self._story = story
         self._templates: dict[str, pb.TaskTemplate] = {}  # by the revision's id
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
@@ -60,7 +64,9 @@ class Rules:
             spoken.note(before, after)
             self._check_task(before, after)
             rollout_rules.check(self.objects, before, after)
+            self.disruption.check(self.objects, before, after)
             self.network.note(before, after)
+            self.fences.note(after)
             self.placement.note(before, after)
             self.crowds.note(before, after)
             self._replace(event.key, after)
@@ -95,9 +101,12 @@ class Rules:
 
     def watch_machines(self, running: Mapping[str, frozenset[str]], *, in_order: bool, now_s: float) -> None:
         """Called again and again. `running`: containers by node id. `in_order`: everybody can reach everybody."""
+        # One that is moved goes on until the other is ready, however long that takes.
+        moved = {task.replaces for task in self.tasks() if task.replaces}
         revisions = {task.meta.id: task.revision_id for task in self.tasks()}
         tasks = {node_id: {containers.split(name)[0] for name in names} for node_id, names in running.items()}
-        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names)
+        self.fences.check(tasks)
+        slots = Counter((_slot_of(name), revisions.get(name)) for names in tasks.values() for name in names - moved)
         double = {slot for (slot, _), count in slots.items() if count > 1} if in_order else set()
         self._double_since = {slot: self._double_since.get(slot, now_s) for slot in sorted(double)}
         for slot, since_s in self._double_since.items():

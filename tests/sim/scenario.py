@@ -13,13 +13,14 @@ from typing import Any
 
 import structlog
 
-from controlplane.store import api, memory
+from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
+from tests.sim.disruption_rules import drain_troubles
 from tests.sim.net import End
 from tests.sim.people import People, too_greedy
-from tests.sim.processes import IMAGES, MISSING_IMAGE
+from tests.sim.processes import IMAGES, MISSING_IMAGE, images
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
 from tests.sim.story import Story
@@ -30,8 +31,12 @@ from tests.support import virtualtime
 STORM_S = 40.0
 REST_S = 240.0
 IDLE_S = 20.0
+DRAIN_MS, DRAIN_S = 10_000, 40.0
+"""The deadline of the drain at the end, and after which time its tasks have to be gone: stopping takes a while."""
 LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S)
 LOOK_EVERY_S = 1.0
+FENCED_FROM = 10_000
+"""Seeds from here on have fenced services; those before tell the stories that they have always told."""
 ATTEMPTS = 20
 
 
@@ -55,7 +60,8 @@ def simulate(seed: int) -> Result:
     rule, failure, virtual_s = "", "", 0.0
     try:
         with _log_of_errors() as logged:
-            virtual_s = virtualtime.run(_Run(chance, story, rules, logged).go(), chance)
+            run = _Run(chance, story, rules, logged, fences=seed >= FENCED_FROM)
+            virtual_s = virtualtime.run(run.go(), chance)
     except* Violation as broken:
         first = _first(broken)
         rule, failure = first.rule, str(first)
@@ -88,11 +94,14 @@ def _log_of_errors() -> Iterator[list[str]]:
 
 
 class _Run:
-    def __init__(self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str]) -> None:
+    def __init__(
+        self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], *, fences: bool
+    ) -> None:
         self._chance = chance
         self._story = story
         self._rules = rules
         self._logged = logged
+        self._fences = fences
         self._store = memory.MemoryStore(on_commit=self._on_commit, history_limit=400)
         self._broken: asyncio.Future[None] | None = None
         self._cluster: Cluster
@@ -106,7 +115,8 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
             self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
-            self._people = People(self._cluster, self._chance, self._story)
+            await self._store.commit([typed.put(one) for one in images()])
+            self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
             try:
                 await self._until_it_ends(group)
@@ -126,6 +136,8 @@ class _Run:
 
     def _on_commit(self, revision: int, events: Sequence[api.Event], fence: api.Fence | None) -> None:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""
+        for plane in self._cluster.control_planes.values():
+            self._rules.disruption.note_clock(plane.skew_ms)
         self._hold(lambda: self._rules.check(revision, events, fence))
 
     def _hold(self, check: Callable[[], None]) -> None:
@@ -155,12 +167,14 @@ class _Run:
         await self._put_right()
         self._trouble.end_weather()
         await self._come_to_rest()
+        await self._maintain_a_node()
+        await self._come_to_rest()
         await self._stay_idle()
 
     async def _watch(self) -> None:
         """Looks at the machines and the processes all the time."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S / 10 if self._fences else LOOK_EVERY_S)
             self._check_processes()
             self._rules.watch_machines(
                 self._cluster.running(),
@@ -211,9 +225,20 @@ class _Run:
             await asyncio.sleep(2)
             for service in self._rules.services():
                 await self._people.let_go_on(service)
-            problems = unrest(self._rules, self._cluster.running())
+            problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))
+
+    async def _maintain_a_node(self) -> None:
+        """In good order: one is drained, looked after, and takes tasks again."""
+        name = self._chance.choice(sorted(self._cluster.agents))
+        deadline_ms = self._chance.choice([None, DRAIN_MS])
+        await self._insist(lambda: self._people.drain(name, deadline_ms))
+        await asyncio.sleep(DRAIN_S)
+        problems = drain_troubles(self._rules.nodes(), self._rules.tasks(), name, must_be_empty=deadline_ms is not None)
+        if problems:
+            raise Violation("drains end", "; ".join(problems))
+        await self._insist(lambda: self._people.activate(name))
 
     async def _stay_idle(self) -> None:
         await asyncio.sleep(10)
@@ -222,7 +247,7 @@ class _Run:
         if self._rules.commits != before:
             written = self._rules.commits - before
             raise Violation("idle is idle", f"{written} changes within {IDLE_S:g} s in which nothing happened")
-        problems = unrest(self._rules, self._cluster.running())
+        problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", "at rest, and then not any more: " + "; ".join(problems))
 

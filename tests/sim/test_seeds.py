@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.scenario import simulate, story_of_trouble
+from tests.sim.scenario import FENCED_FROM, simulate, story_of_trouble
 
 SEEDS = 50
 BLOCK = 5
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 REPLAYED = (3, 11)
 
 
-@pytest.mark.parametrize("first", range(1, SEEDS + 1, BLOCK))
+@pytest.mark.parametrize("first", [*range(1, SEEDS + 1, BLOCK), *range(FENCED_FROM, FENCED_FROM + SEEDS, BLOCK)])
 def test_every_rule_holds(first: int) -> None:
     """Safety after every commit, wholeness at rest, no writes when idle."""
     for seed in range(first, first + BLOCK):

@@ -6,8 +6,9 @@ async with api_world.opened(tmp_path) as world:
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import grpc.aio
 
 from controlplane import rpc
 from controlplane.api import errors, ports
-from controlplane.api.agent_service import AgentService
+from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
 from controlplane.dispatcher.dispatcher import Dispatcher
-from controlplane.images import ClusterImages
+from controlplane.images import room
+from controlplane.images.cluster import ClusterImages
 from controlplane.store import api, memory, typed
 from controlplane.store.cache import Cache
 from protos import headers, kinds
@@ -30,6 +32,8 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support.streams import FakeStreams
 
 NOW_MS = 1_700_000_000_000
+HELLOS = ("hello:1", "hello:2", "hello:3", "hello:4", "hello:latest")
+"""The images that services of tests are made of."""
 
 
 class FakeElection:
@@ -69,6 +73,7 @@ class World:
     cache: Cache
     streams: FakeStreams
     election: FakeElection
+    images: ClusterImages
     stub: "control_pb2_grpc.ControlAsyncStub"
     address: str
 
@@ -84,18 +89,34 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, store: api.Store | None = None) -> AsyncIterator[World]:
-    """Everything is over at the end of the block."""
+async def opened(
+    folder: Path,
+    store: api.Store | None = None,
+    *,
+    known: Sequence[str] = HELLOS,
+    images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES,
+) -> AsyncIterator[World]:
+    """Everything is over at the end of the block. `known`: names of images that the cluster has."""
     store = store or memory.MemoryStore()
+    if known:
+        await store.commit([typed.put(image(name)) for name in known])
     cache = Cache(store)
-    images = ClusterImages(folder / "images", cache)
+    images = ClusterImages(folder / "images", cache, limit_bytes=images_limit_bytes)
     try:
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(cache.run())
             await cache.wait_for(1, 5)
             streams, election = FakeStreams(group), FakeElection()
             async with _served(store, cache, images, streams, election) as (stub, address):
-                yield World(store=store, cache=cache, streams=streams, election=election, stub=stub, address=address)
+                yield World(
+                    store=store,
+                    cache=cache,
+                    streams=streams,
+                    election=election,
+                    images=images,
+                    stub=stub,
+                    address=address,
+                )
             follower.cancel()
             streams.stop()
     finally:
@@ -122,6 +143,7 @@ async def _served(
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher = Dispatcher(cache.snapshot, lambda: ("", ""), lambda: f"stream-{next(numbers)}")
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(dispatcher, images), server)
+    dispatcher_pb2_grpc.add_BlobsServicer_to_server(BlobService(images), server)
     (port,) = rpc.listen(server, ["127.0.0.1:0"])
     await server.start()
     address = f"127.0.0.1:{port}"
@@ -145,6 +167,19 @@ def service(name: str = "web", *, image: str = "hello:1", replicas: int | None =
     return objects_pb2.Service(
         meta=objects_pb2.Meta(name=name), spec=objects_pb2.ServiceSpec(template=template, replicas=replicas)
     )
+
+
+def image(name: str = "hello:1") -> objects_pb2.Image:
+    """An image as a push would have stored it; nobody has its blobs."""
+    digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+    status = objects_pb2.ImageStatus(digest=digest, size=1, platform="linux/amd64", layers=1)
+    return objects_pb2.Image(meta=objects_pb2.Meta(id=f"id-of-{name}", name=name, generation=1), status=status)
+
+
+def revision(service: str, *, images: Mapping[str, str]) -> objects_pb2.Revision:
+    """A revision as the leader would have it."""
+    meta = objects_pb2.Meta(id=f"{service}-1", name=f"{service}-1", namespace="default")
+    return objects_pb2.Revision(meta=meta, service=service, number=1, images=images)
 
 
 def task(name: str, *, service: str = "web", node: str = "", started: bool = True) -> objects_pb2.Task:

@@ -215,8 +215,8 @@ def import_images(up: LocalCluster, path: Path) -> None:
     """The images that the examples name."""
     hello.write(path / "hello.tar")
     hello.write(path / "busybox.tar", plain=True)
-    up.orchctl("image", "import", str(path / "hello.tar"), "--name", "hello", "--cmd", hello.START)
-    up.orchctl("image", "import", str(path / "busybox.tar"), "--name", "busybox", "--cmd", "/bin/sh")
+    up.orchctl("image", "push", "--archive", str(path / "hello.tar"), "--name", "hello", "--cmd", hello.START)
+    up.orchctl("image", "push", "--archive", str(path / "busybox.tar"), "--name", "busybox", "--cmd", "/bin/sh")
 
 
 def get(address: str, *, port: int = hello.PORT, path: str = "/") -> str:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -17,29 +18,62 @@ START_TIMEOUT_S = 20
 ROOT = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A control plane as a process. Its log is in its folder."""
+
+    name: str
+    address: str
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def images(self) -> Path:
+        """The store with the images that it keeps."""
+        return self.folder / "state" / "images"
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def wait_until_it_leads(self) -> None:
+        _wait_for_leader(self.address, self.process, self.folder / "log")
+
+
+@contextlib.contextmanager
+def instance(name: str, endpoint: str, folder: Path, *options: str) -> Iterator[Instance]:
+    """An instance beside others over one etcd; it may not lead yet."""
+    address = f"127.0.0.1:{etcd.free_port()}"
+    folder.mkdir()
+    arguments = [f"--name={name}", f"--listen={address}", f"--advertise={address}", f"--etcd=http://{endpoint}"]
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controlplane", *arguments, f"--state={folder}/state", *options],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield Instance(name=name, address=address, folder=folder, process=process)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait(10)
+
+
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """The address of an instance that leads."""
-    address = f"127.0.0.1:{etcd.free_port()}"
-    with etcd.running() as store, tempfile.TemporaryDirectory(prefix="orch-control-") as folder:
-        log = Path(folder, "log")
-        arguments = [f"--listen={address}", f"--advertise={address}", f"--etcd=http://{store.endpoint}"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "controlplane", "--name=cp1", *arguments, f"--state={folder}/state"],
-                cwd=ROOT,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            _wait_for_leader(address, process, log)
-            yield address
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait(10)
+    with (
+        etcd.running() as store,
+        tempfile.TemporaryDirectory(prefix="orch-control-") as folder,
+        instance("cp1", store.endpoint, Path(folder, "cp1")) as one,
+    ):
+        one.wait_until_it_leads()
+        yield one.address
 
 
 def _wait_for_leader(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -5,8 +5,9 @@ death on a real node (disk, containers, network) lives in `FakeMachine`, which o
 """
 
 import asyncio
+import contextvars
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
@@ -21,6 +22,7 @@ from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
+from tests.support.fake_exec import FakeExec
 
 NODE = NodeContext(
     name="n1",
@@ -52,6 +54,17 @@ class FakeContainer:
     ends_on_signal: bool = True
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    until_s: float = 0  # when its monitor kills it; 0: never
+
+    def lease(self, until_s: float) -> None:
+        """As its monitor does, whether there is an agent or not, and though that may be frozen."""
+        self.until_s = until_s
+        asyncio.get_running_loop().call_at(until_s, self._end_lease, context=contextvars.Context())
+
+    def _end_lease(self) -> None:
+        if self.exit is None and self.until_s <= asyncio.get_running_loop().time():
+            self.exit = Exit(code=137, finished_at=loop_ms())
+            self.ended.set()
 
     def end_well(self) -> None:
         """It has done its work, unless something ended it before."""
@@ -94,9 +107,7 @@ class FakeMachine:
 
     def add_image(self, name: str = "hello:1") -> None:
         """Have an image on the node."""
-        self.images[name] = PreparedImage(
-            digest=f"sha256:{len(self.images):064x}", layers=("/layers/1",), cmd=("/web",)
-        )
+        self.images[name] = PreparedImage(digest=digest(len(self.images)), layers=("/layers/1",), cmd=("/web",))
 
     def running(self) -> dict[str, FakeContainer]:
         """The containers that run."""
@@ -110,13 +121,24 @@ class FakeMachine:
         container.ended.set()
 
 
+def digest(number: int) -> str:
+    """Of the image that was put on a machine after so many others."""
+    return f"sha256:{number:064x}"
+
+
 class FakeImages:
     """Images that are on the machine, or not anywhere."""
 
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    async def prepare(self, reference: str, digest: str) -> PreparedImage:
+    async def prepare(
+        self,
+        reference: str,
+        digest: str,
+        policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
+    ) -> PreparedImage:
+        del policy  # all that there is is here
         await asyncio.sleep(self._machine.delay_s)
         image = self._machine.images.get(reference)
         if image is None:
@@ -211,6 +233,8 @@ class FakeRuntime:
         others = {one.state().root_id for other, one in running if other != task_id} - {0}
         assert container.state().root_id not in others, f"{name} runs with the users of another"
         machine.containers[name] = container
+        if request.until_s:
+            container.lease(request.until_s)
         if request.config["process"]["args"][:1] == [ONCE]:
             asyncio.get_running_loop().call_later(machine.once_s, container.end_well)
         if machine.ends_at_once is not None:
@@ -225,6 +249,14 @@ class FakeRuntime:
         await container.ended.wait()
         assert container.exit is not None, "ended without an exit"
         return container.exit
+
+    def clock_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def extend(self, container_id: str, until_s: float) -> None:
+        container = self._machine.containers.get(container_id)
+        if container is not None and container.exit is None:
+            container.lease(until_s)
 
     async def signal(self, container_id: str, name: str) -> None:
         container = self._machine.containers.get(container_id)
@@ -252,40 +284,6 @@ class FakeRuntime:
         if container_id not in self._machine.containers:
             raise NoSuchTask(f"{container_id} has no container on this node")
         return self._machine.containers[container_id]
-
-
-class FakeExec:
-    """A command that writes its input back, says what signals it got, and ends with its input or `exit N`."""
-
-    def __init__(self, start: cpb.ExecStart) -> None:
-        self._out: asyncio.Queue[bytes | None] = asyncio.Queue(100)
-        self._code = 0
-        if start.command[:1] == ["exit"]:
-            self._code = int(start.command[1])
-            self._out.put_nowait(None)
-
-    async def write(self, data: bytes) -> None:
-        await self._out.put(data)
-
-    async def close_stdin(self) -> None:
-        await self._out.put(None)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        await self._out.put(f"{rows}x{columns}".encode())
-
-    async def signal(self, number: int) -> None:
-        self._code = 128 + number
-        await self._out.put(None)
-
-    async def output(self) -> AsyncIterator[tuple[cpb.LogStream.ValueType, bytes]]:
-        while (data := await self._out.get()) is not None:
-            yield cpb.LOG_STREAM_STDOUT, data
-
-    async def exit_code(self) -> int:
-        return self._code
-
-    async def close(self) -> None:
-        pass
 
 
 class FakeDisk:

@@ -16,11 +16,13 @@ from typing import Any, NoReturn
 
 import grpc
 
-from controlplane.core import selectors
+from images import digest as digests
+from images import manifest
 from protos import headers, kinds
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 from protos.orch.v1 import objects_pb2 as pb
+from tests.support import selecting
 
 WATCH_POLL_S = 0.2
 NOW_MS = 1_700_000_000_000
@@ -46,6 +48,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.actors: dict[str, str] = {}
         """By the call's name: who made the last one."""
         self.imported = b""
+        self.blobs: dict[str, bytes] = {}
+        """What was pushed, by digest."""
         self.starts: list[control.ExecStart] = []
         """How each exec began."""
         self._objects: dict[str, kinds.StoredObject] = {}
@@ -71,7 +75,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def find(self, kind: str, namespace: str, name: str) -> kinds.StoredObject | None:
         """The object of that name or id."""
         with self._lock:
-            found = (value for value in self._objects.values() if _is(value, kind, namespace, name))
+            found = (value for value in self._objects.values() if selecting.named(value, kind, namespace, name))
             return next(found, None)
 
     def speak(self) -> None:
@@ -104,7 +108,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def List(self, request: control.ListRequest, context: Any) -> control.ListResponse:
         self._enter("List", request, context)
         with self._lock:
-            found = [kinds.wrap(value) for value in self._objects.values() if _selected(value, request)]
+            found = [kinds.wrap(value) for value in self._objects.values() if selecting.fits(value, request)]
         return control.ListResponse(objects=found, revision=len(self._changes))
 
     def Watch(self, request: control.WatchRequest, context: Any) -> Iterator[control.WatchResponse]:
@@ -114,7 +118,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
             present = list(self._objects.values())
             self._lock.notify_all()
         for value in present:
-            if any(_selected(value, selection) for selection in request.selections):
+            if any(selecting.fits(value, selection) for selection in request.selections):
                 yield control.WatchResponse(changed=kinds.wrap(value))
         yield control.WatchResponse(synced=seen)
         while context.is_active():
@@ -123,7 +127,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
                 fresh, seen = self._changes[seen:], len(self._changes)
             for change in fresh:
                 value = kinds.unwrap(change.changed if change.HasField("changed") else change.deleted)
-                if any(_selected(value, selection) for selection in request.selections):
+                if any(selecting.fits(value, selection) for selection in request.selections):
                     yield change
 
     def Delete(self, request: control.DeleteRequest, context: Any) -> control.DeleteResponse:
@@ -177,6 +181,10 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         node.meta.labels.update(request.set_labels)
         for key in request.remove_labels:
             node.meta.labels.pop(key, None)
+        node.meta.generation += 1
+        if node.spec.availability == pb.AVAILABILITY_DRAIN:
+            said = "it has no tasks any more"
+            node.status.drain.CopyFrom(pb.DrainStatus(observed_generation=node.meta.generation, message=said))
         self.put(node)
         return control.UpdateNodeResponse(node=node)
 
@@ -225,6 +233,39 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         )
         self.put(image)
         return control.ImportImageResponse(images=[image])
+
+    def MissingBlobs(self, request: control.MissingBlobsRequest, context: Any) -> control.MissingBlobsResponse:
+        self._enter("MissingBlobs", request, context)
+        self._only_leader(context)
+        missing = [control.MissingBlob(digest=one.digest) for one in request.blobs if one.digest not in self.blobs]
+        return control.MissingBlobsResponse(missing=missing)
+
+    def PushBlob(self, request: Iterator[control.PushBlobRequest], context: Any) -> control.PushBlobResponse:
+        self._enter("PushBlob", request, context)
+        self._only_leader(context)
+        start = next(request).start
+        content = b"".join(message.chunk for message in request)
+        if digests.of_bytes(content) != start.digest or len(content) != start.size:
+            error = control.Error(message=f"blob {start.digest}: the bytes have digest {digests.of_bytes(content)}")
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        self.blobs[start.digest] = content
+        return control.PushBlobResponse()
+
+    def PushImage(self, request: control.PushImageRequest, context: Any) -> control.PushImageResponse:
+        self._enter("PushImage", request, context)
+        self._only_leader(context)
+        found = manifest.parse_manifest(request.manifest, what="the manifest")
+        for entry in (found.config, *found.layers):
+            if entry.digest not in self.blobs:
+                _refuse(context, grpc.StatusCode.NOT_FOUND, control.Error(message=f"blob {entry.digest} is missing"))
+        status = pb.ImageStatus(
+            digest=digests.of_bytes(request.manifest),
+            size=sum(layer.size_bytes for layer in found.layers),
+            layers=len(found.layers),
+        )
+        image = pb.Image(meta=pb.Meta(name=request.name, created_at=NOW_MS), status=status)
+        self.put(image)
+        return control.PushImageResponse(image=image)
 
     def Version(self, request: control.VersionRequest, context: Any) -> control.VersionResponse:
         self._enter("Version", request, context)
@@ -331,30 +372,3 @@ def _refuse(context: Any, code: grpc.StatusCode, error: control.Error) -> NoRetu
     context.set_trailing_metadata(((headers.ERROR, error.SerializeToString()),))
     context.abort(code, error.message)
     raise AssertionError("abort raises")
-
-
-def _is(value: kinds.StoredObject, kind: str, namespace: str, name: str) -> bool:
-    mine = kinds.of(value)
-    same_place = not mine.namespaced or value.meta.namespace == namespace
-    return mine.name == kind and same_place and name in {value.meta.name, value.meta.id}
-
-
-def _selected(value: kinds.StoredObject, selection: control.ListRequest) -> bool:
-    if kinds.of(value).name != selection.kind or selection.namespace not in {"", value.meta.namespace}:
-        return False
-    if isinstance(value, pb.Task | pb.Revision) and selection.service not in {"", value.service}:
-        return False
-    if isinstance(value, pb.Task) and selection.node not in {"", value.node_id}:
-        return False
-    if isinstance(value, pb.Event) and selection.HasField("about") and not _is_about(value.status.about, selection):
-        return False
-    return selectors.parse(selection.selector)(value.meta.labels)
-
-
-def _is_about(about: pb.EventObject, selection: control.ListRequest) -> bool:
-    """About the object, or about a task of the service."""
-    wanted = selection.about
-    if about.namespace != wanted.namespace:
-        return False
-    same = about.kind == wanted.kind and wanted.name in {about.name, about.id}
-    return same or (wanted.kind == "service" and about.kind == "task" and about.service == wanted.name)

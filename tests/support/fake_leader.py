@@ -15,8 +15,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc as rpc
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import within
-
-CHUNK_BYTES = 256 * 1024
+from tests.support.blobserving import Blobs
 
 
 class FakeLeader(rpc.DispatcherServicer):
@@ -40,6 +39,10 @@ class FakeLeader(rpc.DispatcherServicer):
         )
         self.services: dict[str, dpb.NetworkService] = {}
         self.applied = -1
+        self.givers: list[str] = []
+        """Addresses of nodes that agents are sent to for layers."""
+        self.held: set[str] = set()
+        """The blobs that the agent gives to others."""
         self._sequence = 0
         self._out: asyncio.Queue[dpb.LeaderMessage] | None = None
         self._changed = asyncio.Condition()
@@ -49,6 +52,8 @@ class FakeLeader(rpc.DispatcherServicer):
         """Serve; returns the address for agents."""
         self._server = grpc.aio.server(options=[("grpc.http2.min_ping_interval_without_data_ms", 500)])
         rpc.add_DispatcherServicer_to_server(self, self._server)
+        self.blobs = Blobs(self._store)
+        rpc.add_BlobsServicer_to_server(self.blobs, self._server)
         self._server.add_insecure_port(f"unix:{socket}")
         await self._server.start()
         self.address = f"unix:{socket}"
@@ -180,13 +185,11 @@ class FakeLeader(rpc.DispatcherServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             raise
 
-    async def FetchBlob(  # noqa: N802
-        self, request: dpb.FetchBlobRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[dpb.FetchBlobResponse]:
-        with self._store.open(request.digest) as blob:
-            blob.seek(request.offset)
-            while chunk := blob.read(CHUNK_BYTES):
-                yield dpb.FetchBlobResponse(chunk=chunk)
+    async def FindBlob(  # noqa: N802
+        self, request: dpb.FindBlobRequest, context: grpc.aio.ServicerContext
+    ) -> dpb.FindBlobResponse:
+        addresses = [address for address in self.givers if address not in request.failed]
+        return dpb.FindBlobResponse(addresses=addresses, here=not addresses)
 
     # Inside
 
@@ -207,6 +210,9 @@ class FakeLeader(rpc.DispatcherServicer):
                 self._changed.notify_all()
         elif message.HasField("resync"):
             await out.put(dpb.LeaderMessage(assignment=self._complete()))
+        elif message.HasField("blobs_held"):
+            told = message.blobs_held
+            self.held = (self.held - {*told.removed}) | {*told.added}
 
     async def _note(self, report: dpb.StatusReport) -> None:
         async with self._changed:

@@ -17,11 +17,11 @@ from controlplane.controllers.nodes import Ranges
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.main import now_ms
-from controlplane.store import api
+from controlplane.store import api, typed
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
-from tests.support import aio, etcd
+from tests.support import aio, api_world, etcd
 
 A_MOMENT_S = 10.0
 IPV4 = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -57,6 +57,7 @@ class Running:
             version="1.2.3",
             listen=[self.address],
             images=self._folder / self.name,
+            advertise=self.address,
             now_ms=now_ms,
             new_id=self._new_id,
         )
@@ -75,6 +76,7 @@ class Running:
 @contextlib.asynccontextmanager
 async def instances(store: api.Store, folder: Path, *names: str, second: Ranges = IPV4) -> AsyncIterator[list[Running]]:
     """Started one after the other, so that the first leads. `second`: what the others are started with."""
+    await store.commit([typed.put(api_world.image(name)) for name in api_world.HELLOS])
     made = [Running(name, store, folder, second if number else IPV4) for number, name in enumerate(names)]
     try:
         async with asyncio.TaskGroup() as group:

@@ -139,9 +139,12 @@ class World:
         elif kind == "crashing" and not task.status.restarts:
             self._move(task, states.RUNNING, ready=True, restarts=1, first_run=10)
 
+    def _home_of(self, task: pb.Task) -> str:
+        return f"n{task.slot}" if f"n{task.slot}" not in self.draining else f"n{task.slot}0"
+
     def _move(self, task: pb.Task, state: states.State, **status: object) -> None:
         changed = plan.copy(task)
-        changed.node_id = changed.node_id or changed.target_node_id or f"n{task.slot}"
+        changed.node_id = changed.node_id or changed.target_node_id or self._home_of(task)
         words = {"message": "ended with exit code 1", "reason": "ExitCode"} if state == states.FAILED else {}
         times = {"at": self.now_ms, "started_at": self.now_ms, "finished_at": self.now_ms}
         changed.status.CopyFrom(pb.TaskStatus(state=state, **times, **words, **status))  # type: ignore[arg-type]

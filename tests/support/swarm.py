@@ -47,6 +47,11 @@ class Swarm:
 
     def ask(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None) -> Any:
         """The answer, from JSON. AssertionError with the daemon's words when it refuses."""
+        text = self.told(method, path, body, raw=raw)
+        return json.loads(text) if text.startswith((b"{", b"[")) else text
+
+    def told(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None) -> bytes:
+        """The answer as it comes, such as the lines of progress of a pull."""
         connection = Connection(self._socket)
         try:
             kind = "application/x-tar" if raw is not None else "application/json"
@@ -57,7 +62,7 @@ class Swarm:
         finally:
             connection.close()
         assert answer.status < 300, f"{method} {path}: {answer.status} {text.decode(errors='replace')}"
-        return json.loads(text) if text.startswith((b"{", b"[")) else text
+        return text
 
     def create(self, name: str, replicas: int, image: str = "hello") -> None:
         """A service on the host's network, which is Swarm's fastest."""

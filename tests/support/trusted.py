@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import functools
+import io
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+import tarfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from controlplane.leader import World
 from controlplane.store import api, memory
 from controlplane.trust import founding
 from controlplane.trust.standing import Standing, standing
-from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
+from protos.orch.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import trust_pb2 as tpb
 from tests.support import aio, etcd
@@ -83,6 +85,11 @@ class Cluster:
         async with self.channel(own) as channel:
             yield dispatcher_pb2_grpc.DispatcherStub(channel)
 
+    @contextlib.asynccontextmanager
+    async def blobs(self, own: Material) -> AsyncIterator["dispatcher_pb2_grpc.BlobsAsyncStub"]:
+        async with self.channel(own) as channel:
+            yield dispatcher_pb2_grpc.BlobsStub(channel)
+
 
 def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
     """A cluster in a folder: `cp` and `admin` below it; the tokens."""
@@ -134,12 +141,25 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
             version="1.2.3",
             listen=[made.address, *([also] if also else [])],
             images=made.folder / "images",
+            advertise=made.address,
             now_ms=made.now_ms,
             new_id=new_id,
             trust=made.standing,
         )
         async with server.serving(edge, made.instance, store):
             yield
+
+
+def archive_of_one_file(name: str) -> Sequence[control_pb2.ImportImageRequest]:
+    """The messages that import an image."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("hello"), io.BytesIO(b""))
+    return [
+        control_pb2.ImportImageRequest(options=control_pb2.ImportImageOptions(name=name, cmd=["/hello"])),
+        control_pb2.ImportImageRequest(chunk=archive.getvalue()),
+        control_pb2.ImportImageRequest(end=True),
+    ]
 
 
 # Nodes ----------------------------------------------------------------------------------------------------------------

@@ -7,17 +7,14 @@ The rule: a name alone says nothing. A person called like a node is another memb
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,61}[a-z0-9])?", re.ASCII)
 """What a member may be called."""
 
 NAME_HINT = "small letters, digits and . _ @ -, at most 63, beginning and ending with a letter or digit"
-
-
-SERVER_NAME = "controlplane.orch"
-"""What every instance's certificate says that it may be called, and no other's: who dials a control plane asks for this
-name, whatever address it dialed."""
 
 
 class Role(enum.StrEnum):
@@ -36,6 +33,14 @@ class Role(enum.StrEnum):
 
 
 PEOPLE = frozenset({Role.ADMIN, Role.EDITOR, Role.VIEWER})
+
+SERVER_NAMES: Mapping[Role, str] = MappingProxyType(
+    {Role.CONTROLPLANE: "controlplane.orch", Role.NODE: "node.orch"},
+)
+"""What the certificates of those who are dialed say that they may be called, by role, and no other's: who dials asks
+for this name, whatever address it dialed."""
+
+SERVER_NAME = SERVER_NAMES[Role.CONTROLPLANE]
 
 
 class Malformed(ValueError):  # noqa: N818 - what it is

@@ -132,6 +132,7 @@ def _exec(request: api.ExecRequest) -> Iterable[str | None]:
 _ADMIN = frozenset({Role.ADMIN})
 _EDITORS = frozenset({Role.ADMIN, Role.EDITOR})
 _NODE = frozenset({Role.NODE})
+_MACHINES = frozenset({Role.NODE, Role.CONTROLPLANE})
 _ALL = frozenset(Role)
 
 
@@ -160,14 +161,20 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Control/Exec": _change(_exec),
     # Images are the whole cluster's: who may put one under a name that others run, runs it there.
     "/orch.v1.Control/ImportImage": _change(_cluster, cluster_wide=_EDITORS),
+    "/orch.v1.Control/MissingBlobs": _change(_cluster, cluster_wide=_EDITORS),
+    "/orch.v1.Control/PushBlob": _change(_cluster, cluster_wide=_EDITORS),
+    "/orch.v1.Control/PushImage": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/CheckNetwork": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/Usage": _read(_everywhere),
     "/orch.v1.Control/Why": _read(_namespace),
+    # Moves tasks of every namespace.
+    "/orch.v1.Control/Rebalance": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/Version": _read(_nothing, _ALL),
     "/orch.v1.Dispatcher/Session": _OWN,
     "/orch.v1.Dispatcher/Stream": _OWN,
     "/orch.v1.Dispatcher/ResolveImage": _OWN,
-    "/orch.v1.Dispatcher/FetchBlob": _OWN,
+    "/orch.v1.Dispatcher/FindBlob": _OWN,
+    "/orch.v1.Blobs/Fetch": _read(_nothing, _MACHINES),
     "/orch.v1.Trust/Renew": _read(_nothing, _ALL),
     "/orch.v1.Trust/ListTokens": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/CreateToken": _change(_cluster, _ADMIN),

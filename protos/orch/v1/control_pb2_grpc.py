@@ -95,6 +95,21 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageResponse.FromString,
                 _registered_method=True)
+        self.MissingBlobs = channel.unary_unary(
+                '/orch.v1.Control/MissingBlobs',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsResponse.FromString,
+                _registered_method=True)
+        self.PushBlob = channel.stream_unary(
+                '/orch.v1.Control/PushBlob',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.PushBlobRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.PushBlobResponse.FromString,
+                _registered_method=True)
+        self.PushImage = channel.unary_unary(
+                '/orch.v1.Control/PushImage',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.PushImageResponse.FromString,
+                _registered_method=True)
         self.CheckNetwork = channel.unary_stream(
                 '/orch.v1.Control/CheckNetwork',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
@@ -109,6 +124,11 @@ class ControlStub:
                 '/orch.v1.Control/Why',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
+                _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/orch.v1.Control/Rebalance',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
                 _registered_method=True)
         self.Version = channel.unary_unary(
                 '/orch.v1.Control/Version',
@@ -206,6 +226,28 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MissingBlobs(self, request, context):
+        """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+        Answered by the leader, as Logs; so are the next two.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushBlob(self, request_iterator, context):
+        """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckNetwork(self, request, context):
         """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
         is sent when its node has finished.
@@ -224,6 +266,13 @@ class ControlServicer:
 
     def Why(self, request, context):
         """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebalance(self, request, context):
+        """Spreads services again, now; with `dry_run` it only tells what would move.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -299,6 +348,21 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageResponse.SerializeToString,
             ),
+            'MissingBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.MissingBlobs,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsResponse.SerializeToString,
+            ),
+            'PushBlob': grpc.stream_unary_rpc_method_handler(
+                    servicer.PushBlob,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.PushBlobRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.PushBlobResponse.SerializeToString,
+            ),
+            'PushImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.PushImageRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.PushImageResponse.SerializeToString,
+            ),
             'CheckNetwork': grpc.unary_stream_rpc_method_handler(
                     servicer.CheckNetwork,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CheckNetworkRequest.FromString,
@@ -313,6 +377,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Why,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -655,6 +724,87 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def MissingBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/MissingBlobs',
+            protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.MissingBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushBlob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/orch.v1.Control/PushBlob',
+            protos_dot_orch_dot_v1_dot_control__pb2.PushBlobRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.PushBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/PushImage',
+            protos_dot_orch_dot_v1_dot_control__pb2.PushImageRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.PushImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CheckNetwork(request,
             target,
             options=(),
@@ -725,6 +875,33 @@ class Control:
             '/orch.v1.Control/Why',
             protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.WhyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Rebalance',
+            protos_dot_orch_dot_v1_dot_control__pb2.RebalanceRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.RebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

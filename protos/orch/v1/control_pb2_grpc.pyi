@@ -64,6 +64,14 @@ class ControlStub:
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
+    MissingBlobs: _grpc.UnaryUnaryMultiCallable[_control_pb2.MissingBlobsRequest, _control_pb2.MissingBlobsResponse]
+    """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+    Answered by the leader, as Logs; so are the next two.
+    """
+    PushBlob: _grpc.StreamUnaryMultiCallable[_control_pb2.PushBlobRequest, _control_pb2.PushBlobResponse]
+    """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+    PushImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]
+    """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
     CheckNetwork: _grpc.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
@@ -74,6 +82,8 @@ class ControlStub:
     """
     Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+    Rebalance: _grpc.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]
+    """Spreads services again, now; with `dry_run` it only tells what would move."""
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]
     """Who answers, who leads, and how the store is."""
 
@@ -108,6 +118,14 @@ class ControlAsyncStub(ControlStub):
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
     """
+    MissingBlobs: _aio.UnaryUnaryMultiCallable[_control_pb2.MissingBlobsRequest, _control_pb2.MissingBlobsResponse]  # type: ignore[assignment]
+    """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+    Answered by the leader, as Logs; so are the next two.
+    """
+    PushBlob: _aio.StreamUnaryMultiCallable[_control_pb2.PushBlobRequest, _control_pb2.PushBlobResponse]  # type: ignore[assignment]
+    """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+    PushImage: _aio.UnaryUnaryMultiCallable[_control_pb2.PushImageRequest, _control_pb2.PushImageResponse]  # type: ignore[assignment]
+    """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
     CheckNetwork: _aio.UnaryStreamMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkResponse]  # type: ignore[assignment]
     """Has every node try the ways to the others, to names and to services. Answered by the leader, as Logs. Each finding
     is sent when its node has finished.
@@ -118,6 +136,8 @@ class ControlAsyncStub(ControlStub):
     """
     Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+    Rebalance: _aio.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]  # type: ignore[assignment]
+    """Spreads services again, now; with `dry_run` it only tells what would move."""
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionResponse]  # type: ignore[assignment]
     """Who answers, who leads, and how the store is."""
 
@@ -223,6 +243,32 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def MissingBlobs(
+        self,
+        request: _control_pb2.MissingBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.MissingBlobsResponse, _abc.Awaitable[_control_pb2.MissingBlobsResponse]]:
+        """Which blobs of an image the cluster still needs, and how much of each has come already. Refuses what does not fit.
+        Answered by the leader, as Logs; so are the next two.
+        """
+
+    @_abc_1.abstractmethod
+    def PushBlob(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.PushBlobRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PushBlobResponse, _abc.Awaitable[_control_pb2.PushBlobResponse]]:
+        """Takes in one blob, in chunks of up to 1 MiB. What comes before a cut is kept, and the next call goes on there."""
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _control_pb2.PushImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.PushImageResponse, _abc.Awaitable[_control_pb2.PushImageResponse]]:
+        """Gives an image its name, once all its blobs are there: the last step of a push, and the only one that shows."""
+
+    @_abc_1.abstractmethod
     def CheckNetwork(
         self,
         request: _control_pb2.CheckNetworkRequest,
@@ -249,6 +295,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.WhyResponse, _abc.Awaitable[_control_pb2.WhyResponse]]:
         """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
+
+    @_abc_1.abstractmethod
+    def Rebalance(
+        self,
+        request: _control_pb2.RebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RebalanceResponse, _abc.Awaitable[_control_pb2.RebalanceResponse]]:
+        """Spreads services again, now; with `dry_run` it only tells what would move."""
 
     @_abc_1.abstractmethod
     def Version(

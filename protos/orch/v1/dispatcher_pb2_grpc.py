@@ -49,10 +49,10 @@ class DispatcherStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.ResolveImageRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.ResolveImageResponse.FromString,
                 _registered_method=True)
-        self.FetchBlob = channel.unary_stream(
-                '/orch.v1.Dispatcher/FetchBlob',
-                request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobRequest.SerializeToString,
-                response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobResponse.FromString,
+        self.FindBlob = channel.unary_unary(
+                '/orch.v1.Dispatcher/FindBlob',
+                request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.FromString,
                 _registered_method=True)
 
 
@@ -81,8 +81,9 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def FetchBlob(self, request, context):
-        """A blob's bytes, in chunks of up to 1 MiB, from an offset on.
+    def FindBlob(self, request, context):
+        """Who has a blob, the best first. So that many nodes do not fetch one blob from one place, some are told to wait for those
+        that are fetching it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,10 +107,10 @@ def add_DispatcherServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.ResolveImageRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.ResolveImageResponse.SerializeToString,
             ),
-            'FetchBlob': grpc.unary_stream_rpc_method_handler(
-                    servicer.FetchBlob,
-                    request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobRequest.FromString,
-                    response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobResponse.SerializeToString,
+            'FindBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindBlob,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -204,7 +205,83 @@ class Dispatcher:
             _registered_method=True)
 
     @staticmethod
-    def FetchBlob(request,
+    def FindBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Dispatcher/FindBlob',
+            protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class BlobsStub:
+    """Manifests, configurations and layers of images, served by every control plane and every node.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Fetch = channel.unary_stream(
+                '/orch.v1.Blobs/Fetch',
+                request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobResponse.FromString,
+                _registered_method=True)
+
+
+class BlobsServicer:
+    """Manifests, configurations and layers of images, served by every control plane and every node.
+    """
+
+    def Fetch(self, request, context):
+        """A blob's bytes, in chunks of up to 1 MiB, from an offset on. RESOURCE_EXHAUSTED: busy, ask somebody else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BlobsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Fetch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'orch.v1.Blobs', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('orch.v1.Blobs', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Blobs:
+    """Manifests, configurations and layers of images, served by every control plane and every node.
+    """
+
+    @staticmethod
+    def Fetch(request,
             target,
             options=(),
             channel_credentials=None,
@@ -217,7 +294,7 @@ class Dispatcher:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/orch.v1.Dispatcher/FetchBlob',
+            '/orch.v1.Blobs/Fetch',
             protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_dispatcher__pb2.FetchBlobResponse.FromString,
             options,

@@ -44,6 +44,27 @@ SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 2
 """One task on each node that fits: those that its constraints let through, new ones as they join."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
 
+class _RebalanceMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalanceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebalanceMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCE_MODE_UNSPECIFIED: _RebalanceMode.ValueType  # 0
+    REBALANCE_MODE_ON: _RebalanceMode.ValueType  # 1
+    """A few at a time."""
+    REBALANCE_MODE_OFF: _RebalanceMode.ValueType  # 2
+    """They stay where they are."""
+
+class RebalanceMode(_RebalanceMode, metaclass=_RebalanceModeEnumTypeWrapper): ...
+
+REBALANCE_MODE_UNSPECIFIED: RebalanceMode.ValueType  # 0
+REBALANCE_MODE_ON: RebalanceMode.ValueType  # 1
+"""A few at a time."""
+REBALANCE_MODE_OFF: RebalanceMode.ValueType  # 2
+"""They stay where they are."""
+Global___RebalanceMode: _TypeAlias = RebalanceMode  # noqa: Y015
+
 class _UpdateOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -247,6 +268,31 @@ REVISION_OUTCOME_ABORTED: RevisionOutcome.ValueType  # 4
 REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another one was asked for before it was completed."""
 Global___RevisionOutcome: _TypeAlias = RevisionOutcome  # noqa: Y015
+
+class _ImagePullPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImagePullPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImagePullPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_PULL_POLICY_UNSPECIFIED: _ImagePullPolicy.ValueType  # 0
+    IMAGE_PULL_POLICY_MISSING: _ImagePullPolicy.ValueType  # 1
+    """Only when the node does not have it. What is there starts without asking anybody."""
+    IMAGE_PULL_POLICY_ALWAYS: _ImagePullPolicy.ValueType  # 2
+    """Each new task asks what the name means now, and waits while nobody answers. A restart uses the image that it had."""
+    IMAGE_PULL_POLICY_NEVER: _ImagePullPolicy.ValueType  # 3
+    """Never: a node that does not have it refuses the task."""
+
+class ImagePullPolicy(_ImagePullPolicy, metaclass=_ImagePullPolicyEnumTypeWrapper): ...
+
+IMAGE_PULL_POLICY_UNSPECIFIED: ImagePullPolicy.ValueType  # 0
+IMAGE_PULL_POLICY_MISSING: ImagePullPolicy.ValueType  # 1
+"""Only when the node does not have it. What is there starts without asking anybody."""
+IMAGE_PULL_POLICY_ALWAYS: ImagePullPolicy.ValueType  # 2
+"""Each new task asks what the name means now, and waits while nobody answers. A restart uses the image that it had."""
+IMAGE_PULL_POLICY_NEVER: ImagePullPolicy.ValueType  # 3
+"""Never: a node that does not have it refuses the task."""
+Global___ImagePullPolicy: _TypeAlias = ImagePullPolicy  # noqa: Y015
 
 class _TaintEffect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -698,6 +744,26 @@ class ServiceSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODE_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
@@ -716,6 +782,9 @@ class ServiceSpec(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    REBALANCE_ASKED_AT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     mode: Global___ServiceMode.ValueType
     """How many tasks there are, and where."""
     replicas: _builtins.int
@@ -738,6 +807,8 @@ class ServiceSpec(_message.Message):
     """Set by `orchctl restart`: tasks of before are replaced, as by a new revision."""
     ttl: _builtins.int
     """The service is deleted this long after it was made. When it is left out, never."""
+    rebalance_asked_at: _builtins.int
+    """Set by `orchctl rebalance`: for ten minutes from then on its tasks move without regard to how many may in a minute."""
     @_builtins.property
     def template(self) -> Global___TaskTemplate:
         """What each task runs. A change makes a new revision, and tasks are replaced as `update` says."""
@@ -774,6 +845,18 @@ class ServiceSpec(_message.Message):
         `{database: ready, migration: completed}`.
         """
 
+    @_builtins.property
+    def rebalance(self) -> Global___RebalancePolicy:
+        """Whether its tasks may be moved to other nodes so that they are spread again, after a node has come or many of them
+        have gone. A task moves only when another one is ready, so never where `update.order` is `stop-first`.
+        """
+
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which digest each image meant when this was applied last, by the image as the template names it. A tag that comes to
+        mean another image changes nothing until the next apply.
+        """
+
     def __init__(
         self,
         *,
@@ -795,10 +878,13 @@ class ServiceSpec(_message.Message):
         rollout: Global___RolloutControl | None = ...,
         depends_on: _abc.Mapping[_builtins.str, Global___DependencyCondition.ValueType] | None = ...,
         ttl: _builtins.int | None = ...,
+        rebalance: Global___RebalancePolicy | None = ...,
+        rebalance_asked_at: _builtins.int = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "disruption", b"disruption", "on_node_loss", b"on_node_loss", "rebalance", b"rebalance", "replicas", b"replicas", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_revision_history_limit", b"_revision_history_limit", "_ttl", b"_ttl", "allow", b"allow", "depends_on", b"depends_on", "disruption", b"disruption", "endpoint_mode", b"endpoint_mode", "external_traffic_policy", b"external_traffic_policy", "images", b"images", "mode", b"mode", "networks", b"networks", "on_node_loss", b"on_node_loss", "priority", b"priority", "rebalance", b"rebalance", "rebalance_asked_at", b"rebalance_asked_at", "replicas", b"replicas", "restarted_at", b"restarted_at", "revision_history_limit", b"revision_history_limit", "rollout", b"rollout", "session_affinity", b"session_affinity", "stopped", b"stopped", "template", b"template", "ttl", b"ttl", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -814,6 +900,32 @@ class ServiceSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___ServiceSpec: _TypeAlias = ServiceSpec  # noqa: Y015
+
+@_typing.final
+class RebalancePolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_MOVES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    mode: Global___RebalanceMode.ValueType
+    """Whether they may be moved at all."""
+    max_moves_per_minute: _builtins.int
+    """The most of its tasks that are moved within a minute. When it is left out, as many as the whole cluster allows."""
+    def __init__(
+        self,
+        *,
+        mode: Global___RebalanceMode.ValueType = ...,
+        max_moves_per_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute", "max_moves_per_minute", b"max_moves_per_minute", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_moves_per_minute: _TypeAlias = _typing.Literal["max_moves_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__max_moves_per_minute: _TypeAlias = _typing.Literal["_max_moves_per_minute", b"_max_moves_per_minute"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_moves_per_minute) -> _WhichOneofReturnType__max_moves_per_minute | None: ...
+
+Global___RebalancePolicy: _TypeAlias = RebalancePolicy  # noqa: Y015
 
 @_typing.final
 class UpdatePolicy(_message.Message):
@@ -986,16 +1098,23 @@ class NodeLossPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLACE_AFTER_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     replace_after: _builtins.int
     """How long a node has to be out of reach before its tasks are replaced on others."""
+    fence: _builtins.bool
+    """A task never runs twice: a node that is cut off from the leader for `replaceAfter`, which is then 10 s at least, kills its
+    tasks before others are started in their place, also when its agent is dead. New tasks of a slot wait for the end of
+    old ones, so `update.order` is `stop-first`. It holds for tasks that are made from then on.
+    """
     def __init__(
         self,
         *,
         replace_after: _builtins.int | None = ...,
+        fence: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "replace_after", b"replace_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after", "fence", b"fence", "replace_after", b"replace_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replace_after: _TypeAlias = _typing.Literal["replace_after"]  # noqa: Y015
     _WhichOneofArgType__replace_after: _TypeAlias = _typing.Literal["_replace_after", b"_replace_after"]  # noqa: Y015
@@ -1135,6 +1254,26 @@ class Revision(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     META_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -1146,6 +1285,7 @@ class Revision(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     number: _builtins.int
@@ -1174,6 +1314,12 @@ class Revision(_message.Message):
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What was changed from the revision before, such as `container.image: hello:1 → hello:2`. The first few lines."""
 
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which digest each image of the template means, by the image as the template names it. One that is not here means what
+        its name stands for when a task starts.
+        """
+
     def __init__(
         self,
         *,
@@ -1188,10 +1334,11 @@ class Revision(_message.Message):
         outcome: Global___RevisionOutcome.ValueType = ...,
         changes: _abc.Iterable[_builtins.str] | None = ...,
         image_digest: _builtins.str = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "images", b"images", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1404,6 +1551,7 @@ class Container(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LIFECYCLE_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -1445,6 +1593,8 @@ class Container(_message.Message):
     """How soon it is killed when its node has no memory left: the more, the sooner; 0 is as anybody else."""
     name: _builtins.str
     """What it is called in its task. Init containers and sidecars need a name; the main one is `main`."""
+    image_pull_policy: Global___ImagePullPolicy.ValueType
+    """Whether a node asks for the image before a task starts from it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's entry point."""
@@ -1531,10 +1681,11 @@ class Container(_message.Message):
         probes: Global___Probes | None = ...,
         name: _builtins.str = ...,
         lifecycle: Global___Lifecycle | None = ...,
+        image_pull_policy: Global___ImagePullPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "lifecycle", b"lifecycle", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "image_pull_policy", b"image_pull_policy", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2369,6 +2520,9 @@ class Task(_message.Message):
     TARGET_NODE_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    MOVED_BECAUSE_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     revision_id: _builtins.str
@@ -2383,6 +2537,16 @@ class Task(_message.Message):
     """The only node that takes it: a task of a global service belongs to its node."""
     waits_for: _builtins.str
     """What it waits for while it is held at READY, for people: `database to be ready`."""
+    replaces: _builtins.str
+    """The id of the task of its slot that it was made for, which is moved to another node: that one stops as soon as this
+    one is ready.
+    """
+    moved_because: _builtins.str
+    """Why that one is moved, for people."""
+    fence: _builtins.int
+    """Its node kills it when the leader has not heard from the node for this long, and no other is made in its place before.
+    0: it is not fenced.
+    """
     @_builtins.property
     def meta(self) -> Global___Meta:
         """Its id and its name are the same: service, slot and a random part, such as `hello-2-k7x2m9q4`; for a global service
@@ -2409,10 +2573,13 @@ class Task(_message.Message):
         target_node_id: _builtins.str = ...,
         granted: _abc.Mapping[_builtins.str, Global___GrantedResources] | None = ...,
         waits_for: _builtins.str = ...,
+        replaces: _builtins.str = ...,
+        moved_because: _builtins.str = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "granted", b"granted", "meta", b"meta", "node_id", b"node_id", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "failures", b"failures", "fence", b"fence", "granted", b"granted", "meta", b"meta", "moved_because", b"moved_because", "node_id", b"node_id", "replaces", b"replaces", "revision_id", b"revision_id", "service", b"service", "slot", b"slot", "status", b"status", "target_node_id", b"target_node_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2654,8 +2821,11 @@ class NodeSpec(_message.Message):
 
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
     """Whether it takes tasks, and keeps those that it has."""
+    drain_deadline: _builtins.int
+    """Set by `orchctl node drain --deadline`: from then on its tasks are stopped, whatever their services allow."""
     @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
         """What keeps tasks away that do not tolerate it."""
@@ -2665,10 +2835,11 @@ class NodeSpec(_message.Message):
         *,
         availability: Global___Availability.ValueType = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
+        drain_deadline: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline", b"drain_deadline", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2712,6 +2883,7 @@ class NodeStatus(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
     SUBNET6_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
@@ -2722,6 +2894,10 @@ class NodeStatus(_message.Message):
     """The same for IPv6, such as `fd00:112:0:3::/64`. In a cluster of IPv6 alone it is the only one."""
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
+    @_builtins.property
+    def drain(self) -> Global___DrainStatus:
+        """How far it is drained. Only while `availability` is drain."""
+
     def __init__(
         self,
         *,
@@ -2731,14 +2907,45 @@ class NodeStatus(_message.Message):
         description: Global___NodeDescription | None = ...,
         subnet: _builtins.str = ...,
         subnet6: _builtins.str = ...,
+        drain: Global___DrainStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class DrainStatus(_message.Message):
+    """How far a node is drained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    observed_generation: _builtins.int
+    """The generation of the node's spec that this tells of."""
+    left: _builtins.int
+    """Tasks that have not ended there."""
+    message: _builtins.str
+    """One sentence: how many are left, who holds it up, and why."""
+    def __init__(
+        self,
+        *,
+        observed_generation: _builtins.int = ...,
+        left: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "message", b"message", "observed_generation", b"observed_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainStatus: _TypeAlias = DrainStatus  # noqa: Y015
 
 @_typing.final
 class NodeDescription(_message.Message):
@@ -2755,6 +2962,7 @@ class NodeDescription(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     NO_USERS_FIELD_NUMBER: _builtins.int
+    BLOB_PORT_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     address: _builtins.str
     """The address at which the other nodes reach it."""
@@ -2769,6 +2977,8 @@ class NodeDescription(_message.Message):
     """Why containers cannot have users of their own here, and so have the node's unless they ask for `userns: auto`, which
     no such node takes. Empty when they can.
     """
+    blob_port: _builtins.int
+    """The port at which it serves layers of images to other nodes. 0: it serves none."""
     @_builtins.property
     def capacity(self) -> Global___NodeCapacity:
         """What tasks may reserve here."""
@@ -2785,10 +2995,11 @@ class NodeDescription(_message.Message):
         agent_version: _builtins.str = ...,
         capacity: Global___NodeCapacity | None = ...,
         no_users: _builtins.str = ...,
+        blob_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "no_users", b"no_users", "os", b"os", "platform", b"platform"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_version", b"agent_version", "blob_port", b"blob_port", "capacity", b"capacity", "cgroup_mode", b"cgroup_mode", "hostname", b"hostname", "kernel", b"kernel", "no_users", b"no_users", "os", b"os", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/orch/v1/options.proto\x12\x07orch.v1\x1a google/protobuf/descriptor.proto\"\xd1\x01\n\nFieldRules\x12\x1b\n\x04unit\x18\x01 \x01(\x0e\x32\r.orch.v1.Unit\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\t\x12\x0b\n\x03min\x18\x03 \x01(\t\x12\x0b\n\x03max\x18\x04 \x01(\t\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0f\n\x07pattern\x18\x06 \x01(\t\x12\x14\n\x0cpattern_hint\x18\x07 \x01(\t\x12\x0e\n\x06system\x18\x08 \x01(\x08\x12\x11\n\timmutable\x18\t \x01(\x08\x12\x11\n\tmax_items\x18\n \x01(\r\x12\x0c\n\x04\x66ile\x18\x0b \x01(\x08*Z\n\x04Unit\x12\r\n\tUNIT_NONE\x10\x00\x12\x0e\n\nUNIT_BYTES\x10\x01\x12\x0c\n\x08UNIT_CPU\x10\x02\x12\x11\n\rUNIT_DURATION\x10\x03\x12\x12\n\x0eUNIT_TIMESTAMP\x10\x04:C\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x13.orch.v1.FieldRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/orch/v1/options.proto\x12\x07orch.v1\x1a google/protobuf/descriptor.proto\"\xe3\x01\n\nFieldRules\x12\x1b\n\x04unit\x18\x01 \x01(\x0e\x32\r.orch.v1.Unit\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\t\x12\x0b\n\x03min\x18\x03 \x01(\t\x12\x0b\n\x03max\x18\x04 \x01(\t\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0f\n\x07pattern\x18\x06 \x01(\t\x12\x14\n\x0cpattern_hint\x18\x07 \x01(\t\x12\x0e\n\x06system\x18\x08 \x01(\x08\x12\x11\n\timmutable\x18\t \x01(\x08\x12\x11\n\tmax_items\x18\n \x01(\r\x12\x0c\n\x04\x66ile\x18\x0b \x01(\x08\x12\x10\n\x08in_short\x18\x0c \x01(\t*Z\n\x04Unit\x12\r\n\tUNIT_NONE\x10\x00\x12\x0e\n\nUNIT_BYTES\x10\x01\x12\x0c\n\x08UNIT_CPU\x10\x02\x12\x11\n\rUNIT_DURATION\x10\x03\x12\x12\n\x0eUNIT_TIMESTAMP\x10\x04:C\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x13.orch.v1.FieldRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.orch.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNIT']._serialized_start=287
-  _globals['_UNIT']._serialized_end=377
+  _globals['_UNIT']._serialized_start=305
+  _globals['_UNIT']._serialized_end=395
   _globals['_FIELDRULES']._serialized_start=76
-  _globals['_FIELDRULES']._serialized_end=285
+  _globals['_FIELDRULES']._serialized_end=303
 # @@protoc_insertion_point(module_scope)

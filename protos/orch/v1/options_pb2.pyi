@@ -68,6 +68,7 @@ class FieldRules(_message.Message):
     IMMUTABLE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    IN_SHORT_FIELD_NUMBER: _builtins.int
     unit: Global___Unit.ValueType
     """How the number is written."""
     default: _builtins.str
@@ -90,6 +91,10 @@ class FieldRules(_message.Message):
     """The most entries of a list or map, or characters of a text. 0: the reader's own bound."""
     file: _builtins.bool
     """A text that a manifest may write as the path of a file, which whoever reads the manifest puts in its place."""
+    in_short: _builtins.str
+    """Of a message: the field whose value a manifest may write in place of the whole, as `rebalance: off` stands for
+    `rebalance: {mode: off}`.
+    """
     def __init__(
         self,
         *,
@@ -104,10 +109,11 @@ class FieldRules(_message.Message):
         immutable: _builtins.bool = ...,
         max_items: _builtins.int = ...,
         file: _builtins.bool = ...,
+        in_short: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "file", b"file", "immutable", b"immutable", "max", b"max", "max_items", b"max_items", "min", b"min", "pattern", b"pattern", "pattern_hint", b"pattern_hint", "required", b"required", "system", b"system", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "file", b"file", "immutable", b"immutable", "in_short", b"in_short", "max", b"max", "max_items", b"max_items", "min", b"min", "pattern", b"pattern", "pattern_hint", b"pattern_hint", "required", b"required", "system", b"system", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,7 @@
 """What every Runtime promises, the real one and the one of the simulation."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -66,6 +67,28 @@ async def test_what_is_not_there(runtimes: RuntimeMaker) -> None:
         assert await runtime.usage(["nobody"]) == {}
         with pytest.raises(NoSuchTask):
             await runtime.execute("nobody", cpb.ExecStart(command=["cat"]))
+
+
+@bounded(30)
+async def test_a_lease_ends_a_container_unless_it_is_put_off(runtimes: RuntimeMaker, container: Container) -> None:
+    """Whoever holds it need not be there: another user of the runtime finds it dead."""
+    async with runtimes() as runtime:
+        began_s = runtime.clock_s()
+        await runtime.start(dataclasses.replace(container("short"), until_s=began_s + 1))
+        await runtime.start(dataclasses.replace(container("long"), until_s=began_s + 1))
+        await runtime.start(container("free"))
+        await runtime.extend("long", began_s + 3_600)
+        await runtime.extend("nobody", began_s + 3_600)
+        assert (await within(10, runtime.wait("short"), what="its lease ends")).code == 137
+        assert runtime.clock_s() >= began_s + 1, "not before"
+        await runtime.extend("short", began_s + 3_600)
+        await runtime.extend("long", runtime.clock_s() + 0.1)
+    async with runtimes() as runtime:
+        there = await runtime.containers()
+        assert (there["short"].exit is not None, there["free"].exit) == (True, None)
+        assert (await within(10, runtime.wait("long"), what="its lease ends, with nobody there")).code == 137
+        for name in ("short", "long", "free"):
+            await runtime.delete(name)
 
 
 @bounded(30)

@@ -2,15 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from agent.adapters.blobserver import BlobServer, serving
+from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
+from agent.adapters.registries import Outside
+from agent.core import imageroom, sharing
 from agent.errors import Refused, Temporary
+from agent.holdings import Holdings
+from agent.rpc import Server
+from images import collect
 from images.errors import NotFound
 from images.store import ImageStore
+from protos.orch.v1 import dispatcher_pb2 as dpb
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import blobserving, etcd
 from tests.support.aio import bounded, until
 
 pytestmark = pytest.mark.root
@@ -26,6 +37,8 @@ class Cluster:
         self.damage = False
         self.fetched: list[tuple[str, int]] = []
         self.resolved = 0
+        self.givers: list[str] = []
+        """Addresses of nodes that have it."""
 
     async def resolve(self, reference: str) -> str:
         self.resolved += 1
@@ -36,9 +49,22 @@ class Cluster:
         except NotFound as error:
             raise Refused(str(error), reason="ImageMissing") from error
 
-    async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
+        del digest
         if self.gone:
             raise Temporary("the control plane is gone")
+        addresses = [address for address in self.givers if address not in failed]
+        return dpb.FindBlobResponse(addresses=addresses, here=not addresses)
+
+    async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
+        if self.gone:
+            raise Temporary("the control plane is gone")
+        if address:
+            async for chunk in Server("me").fetch(digest, offset, address):
+                yield chunk
+            return
+        if not self._store.has(digest):
+            raise Refused(f"image {digest} is not in the cluster", reason="ImageMissing")
         self.fetched.append((digest, offset))
         with self._store.open(digest) as blob:
             blob.seek(offset)
@@ -52,9 +78,9 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def images(folder: Path, cluster: Cluster) -> AsyncIterator[StoredImages]:
+async def images(folder: Path, cluster: Cluster, outside: Outside | None = None) -> AsyncIterator[StoredImages]:
     """The node's images, alive inside the block."""
-    made = StoredImages(folder, cluster)
+    made = StoredImages(folder, cluster, outside)
     async with asyncio.TaskGroup() as group:
         life = group.create_task(made.run())
         await made.started.wait()
@@ -126,3 +152,162 @@ async def test_an_unknown_image_is_refused(tmp_path: Path, store: ImageStore) ->
     async with images(tmp_path, Cluster(store)) as here:
         with pytest.raises(Refused):
             await here.prepare("other:1", "")
+
+
+# From other nodes -----------------------------------------------------------------------------------------------------
+
+
+def layer_of(store: ImageStore) -> str:
+    return store.resolve("hello:1").layers[0].digest
+
+
+@bounded(30)
+async def test_a_layer_comes_from_a_node_that_has_it(tmp_path: Path, store: ImageStore) -> None:
+    """The control plane gives the small parts only; and what has come is given on to the next."""
+    cluster = Cluster(store)
+    async with images(tmp_path / "first", cluster) as first:
+        await first.prepare("hello:1", "")
+        server = BlobServer(first.store, first.holdings, sharing.Limits())
+        async with serving(server, "127.0.0.1", etcd.free_port()) as port, images(tmp_path / "next", cluster) as here:
+            cluster.givers, cluster.fetched = [f"127.0.0.1:{port}"], []
+            prepared = await here.prepare("hello:1", "")
+            assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+            assert layer_of(store) not in {digest for digest, _ in cluster.fetched}
+            assert server.served_bytes == store.size_bytes(layer_of(store))
+            assert layer_of(store) in here.holdings
+
+
+@bounded(30)
+async def test_a_node_that_lies_is_left_out_and_its_bytes_are_thrown_away(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with blobserving.lying(store) as liar, images(tmp_path, cluster) as here:
+        cluster.givers = [liar]
+        prepared = await here.prepare("hello:1", "")
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+        assert (layer_of(store), 0) in cluster.fetched, "it began anew"
+
+
+@bounded(30)
+async def test_a_node_that_breaks_off_or_does_not_answer_costs_no_byte(tmp_path: Path, store: ImageStore) -> None:
+    """The next place goes on where it ended."""
+    cluster = Cluster(store)
+    nobody = f"127.0.0.1:{etcd.free_port()}"
+    async with blobserving.breaking(store, after_bytes=600_000) as dying, images(tmp_path, cluster) as here:
+        cluster.givers = [nobody, dying]
+        await here.prepare("hello:1", "")
+        ((_, offset),) = [one for one in cluster.fetched if one[0] == layer_of(store)]
+        assert offset >= 600_000
+
+
+@bounded(30)
+async def test_a_node_gives_images_only_and_to_so_many_at_a_time(store: ImageStore) -> None:
+    secret = store.put_bytes(b"not of an image")
+    held = Holdings()
+    held.add([layer_of(store)])
+    server = BlobServer(store, held, sharing.Limits(transfers=1, bytes_per_s=1024 * 1024))
+    async with serving(server, "127.0.0.1", etcd.free_port()) as port:
+        source, address = Server("me"), f"127.0.0.1:{port}"
+        with pytest.raises(Temporary, match="does not have"):
+            await anext(source.fetch(secret, 0, address))
+        first = source.fetch(layer_of(store), 0, address)
+        await anext(first)
+        with pytest.raises(Temporary, match="busy"):
+            await anext(source.fetch(layer_of(store), 0, address))
+        await first.aclose()
+        await until(lambda: not server.transfers, what="the first has ended")
+        await anext(source.fetch(layer_of(store), 0, address))
+
+
+# As the manifest says
+# ---------------------------------------------------------------------------------------------------
+
+
+@bounded(30)
+async def test_what_is_here_starts_without_asking_anybody(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "")
+    cluster.resolved, cluster.fetched = 0, []
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_MISSING)
+        assert (cluster.resolved, cluster.fetched) == (0, [])
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_ALWAYS)
+        assert cluster.resolved == 1
+        cluster.gone = True
+        with pytest.raises(Temporary, match="gone"):
+            await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_ALWAYS)
+
+
+@bounded(30)
+async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here:
+        for digest in ("", store.resolve("hello:1").digest):
+            with pytest.raises(Refused, match="not on this node"):
+                await here.prepare("hello:1", digest, pb.IMAGE_PULL_POLICY_NEVER)
+        assert (cluster.resolved, cluster.fetched) == (0, [])
+        await here.prepare("hello:1", "")
+        await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)
+
+
+# Room
+# -------------------------------------------------------------------------------------------------------------------
+
+
+NOTHING_NEEDED = imageroom.Needed(digests=frozenset(), references=frozenset())
+
+
+@bounded(30)
+async def test_what_is_needed_stays_and_the_rest_makes_room(tmp_path: Path, store: ImageStore) -> None:
+    """And what was removed comes again when it is asked for."""
+    cluster = Cluster(store)
+    digest = store.resolve("hello:1").digest
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("hello:1", "")
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        assert here.store.has(digest), "its task is about to start"
+        here._used.clear()
+        for needed in (
+            imageroom.Needed(digests=frozenset({digest}), references=frozenset()),
+            imageroom.Needed(digests=frozenset(), references=frozenset({"hello:1"})),
+        ):
+            await here.prune(needed, collect.everything)
+            assert layer_of(store) in here.holdings
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        assert not here.store.has(digest)
+        assert layer_of(store) not in here.holdings, "no other node is sent here for it"
+        assert list(here.store.layers.iterdir()) == []
+        prepared = await here.prepare("hello:1", "")
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_nothing_is_removed_while_an_image_is_on_its_way(tmp_path: Path, store: ImageStore) -> None:
+    """Its parts have no name yet."""
+    cluster = Cluster(store)
+    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
+        waiting = group.create_task(here.prepare("hello:1", ""))
+        await until(lambda: bool(list((tmp_path / "blobs/sha256").iterdir())), what="a part has come", every_s=0.0)
+        await here.prune(NOTHING_NEEDED, collect.everything)
+        prepared = await waiting
+        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_a_download_that_fills_the_disk_makes_room(tmp_path: Path, store: ImageStore) -> None:
+    """At marks that every disk is past: what was used last goes, once nothing needs it and no task waits for it."""
+    cluster = Cluster(store)
+    limits = imageroom.Limits(marks=collect.Marks(high_percent=2, low_percent=1))
+    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
+        restored = asyncio.Event()
+        room = group.create_task(ImageRoom(here, lambda: NOTHING_NEEDED, limits, restored).run())
+        restored.set()
+        digest = (await here.prepare("hello:1", "")).digest
+        await here.prune(NOTHING_NEEDED, collect.nothing)
+        assert here.store.has(digest), "it was asked for a moment ago"
+        manifest = tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")
+        os.utime(manifest, (1, 1))
+        here._used.clear()
+        here.fetched.set()
+        await until(lambda: not here.store.has(digest), what="it has made room")
+        room.cancel()

@@ -93,7 +93,7 @@ async def test_job_like_tasks_complete(node: Node, store: ImageStore) -> None:
 @pytest.mark.parametrize(
     ("made", "state", "reason", "words"),
     [
-        (template(image="nowhere:9"), states.REJECTED, "ImageMissing", "orchctl image import"),
+        (template(image="nowhere:9"), states.REJECTED, "ImageMissing", "orchctl image push"),
         (template("/no/such/program"), states.FAILED, "StartFailed", "does not exist in the container"),
     ],
     ids=["image", "program"],

@@ -61,6 +61,18 @@ async def test_a_dry_run_tells_the_changes_and_writes_nothing(tmp_path: Path) ->
 
 
 @aio.bounded(20)
+async def test_more_than_one_commit_holds_is_refused_and_nothing_of_it_is_done(tmp_path: Path) -> None:
+    """A dry run says so, too."""
+    many = [service(f"s{number}") for number in range(129)]
+    async with api_world.opened(tmp_path) as world:
+        for dry_run in (True, False):
+            code, error = await refused(world.stub.Apply(apply_request(*many, dry_run=dry_run)))
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert "this apply changes 129 objects; 128 is the most" in error.message
+        assert not (await world.stub.List(pb.ListRequest(kind="service"))).objects
+
+
+@aio.bounded(20)
 async def test_a_dry_run_tells_where_every_task_would_go(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world:
         await world.put(node("n1"), node("n2"))
@@ -144,11 +156,12 @@ async def test_applies_at_the_same_time_end_as_if_one_after_the_other(tmp_path: 
 async def test_warnings_name_what_is_probably_not_meant(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world:
         await world.put(node("n1"))
-        wanted = service(replicas=2)
+        wanted = service(replicas=2, image="local:1")
+        wanted.spec.template.container.image_pull_policy = objects_pb2.IMAGE_PULL_POLICY_NEVER
         wanted.spec.template.container.ports.add(target=80, published=8080, mode=objects_pb2.PUBLISH_MODE_HOST)
         warnings = (await world.stub.Apply(apply_request(wanted))).results[0].warnings
         assert len(warnings) == 2
-        assert "orchctl image import FILE --name hello:1" in warnings[0]
+        assert "orchctl image push local:1" in warnings[0]
         assert "port 8080" in warnings[1]
 
 

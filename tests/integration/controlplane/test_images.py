@@ -55,8 +55,8 @@ async def refused(world: api_world.World, archive: bytes, **options: object) -> 
 @aio.bounded(30)
 async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_path: Path) -> None:
     archive = root_file_system(data=os.urandom(3 * 1024 * 1024))
-    async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
+    async with api_world.opened(tmp_path, known=()) as world, grpc.aio.insecure_channel(world.address) as channel:
+        agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, archive, name="hello", cmd=["/serve"], env=["A=b"], expose=["8080"])).images
         assert (image.meta.name, image.meta.generation, image.status.layers) == ("hello:latest", 1, 1)
         for reference in ("hello", "docker.io/library/hello:latest", f"hello@{image.status.digest}"):
@@ -66,7 +66,7 @@ async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_p
         copy = ImageStore(tmp_path / "node")
 
         async def fetch(digest: str, offset: int = 0) -> bytes:
-            parts = agent.FetchBlob(wire.FetchBlobRequest(digest=digest, offset=offset))
+            parts = blobs.Fetch(wire.FetchBlobRequest(digest=digest, offset=offset))
             return b"".join([part.chunk async for part in parts])
 
         assert copy.put_bytes(await fetch(image.status.digest)) == image.status.digest
@@ -80,7 +80,7 @@ async def test_an_imported_image_is_an_object_and_its_blobs_can_be_fetched(tmp_p
 
 @aio.bounded(30)
 async def test_the_same_archive_again_changes_nothing_and_another_raises_the_generation(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         first = await bring(world, root_file_system(a=b"1"), name="hello:1", cmd=["/a"])
         revision = (await world.store.list("/")).revision
         assert await bring(world, root_file_system(a=b"1"), name="hello:1", cmd=["/a"]) == first
@@ -93,23 +93,23 @@ async def test_the_same_archive_again_changes_nothing_and_another_raises_the_gen
 
 @aio.bounded(30)
 async def test_a_removed_image_is_gone_from_the_cluster_and_from_the_disk(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world, grpc.aio.insecure_channel(world.address) as channel:
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
+    async with api_world.opened(tmp_path, known=()) as world, grpc.aio.insecure_channel(world.address) as channel:
+        agent, blobs = dispatcher_pb2_grpc.DispatcherStub(channel), dispatcher_pb2_grpc.BlobsStub(channel)
         (image,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
         await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="hello:1")))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await agent.ResolveImage(wire.ResolveImageRequest(reference="hello:1"))
         code, error = refusal(raised.value)
         assert code is grpc.StatusCode.NOT_FOUND
-        assert error.hint == "`orchctl image import FILE --name hello:1` brings it"
+        assert error.hint == "`orchctl image push hello:1` brings it"
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await agent.FetchBlob(wire.FetchBlobRequest(digest=image.status.digest)).read()
+            await blobs.Fetch(wire.FetchBlobRequest(digest=image.status.digest)).read()
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @aio.bounded(30)
 async def test_what_cannot_be_imported_is_refused_and_leaves_no_name(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         plain = root_file_system(a=b"1")
         for archive, options, part in (
             (b"", {"name": "x"}, "empty"),
@@ -140,7 +140,10 @@ class FailingStore(memory.MemoryStore):
 async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) -> None:
     """A name on the disk means what the cluster says, and no removal takes away what the cluster still names."""
     store = FailingStore()
-    async with api_world.opened(tmp_path, store) as world, grpc.aio.insecure_channel(world.address) as channel:
+    async with (
+        api_world.opened(tmp_path, store, known=()) as world,
+        grpc.aio.insecure_channel(world.address) as channel,
+    ):
         (first,) = (await bring(world, root_file_system(a=b"1"), name="hello:1")).images
         store.failing = True
         for name in ("hello:1", "new:1"):
@@ -151,13 +154,13 @@ async def test_an_import_that_the_store_refuses_changes_no_name(tmp_path: Path) 
         assert named == {"docker.io/library/hello:1": first.status.digest}
         await bring(world, root_file_system(a=b"3"), name="other:1")
         await world.stub.Delete(pb.DeleteRequest(reference=pb.ObjectReference(kind="image", name="other:1")))
-        agent = dispatcher_pb2_grpc.DispatcherStub(channel)
-        assert await agent.FetchBlob(wire.FetchBlobRequest(digest=first.status.digest)).read() is not grpc.aio.EOF
+        blobs = dispatcher_pb2_grpc.BlobsStub(channel)
+        assert await blobs.Fetch(wire.FetchBlobRequest(digest=first.status.digest)).read() is not grpc.aio.EOF
 
 
 @aio.bounded(30)
 async def test_an_import_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         call = world.stub.ImportImage()
         await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
         await call.write(pb.ImportImageRequest(chunk=b"x" * 1024 * 1024))
@@ -170,7 +173,7 @@ async def test_an_import_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
 @aio.bounded(30)
 async def test_an_archive_that_ends_too_early_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     """Every byte of a good archive has come, and then the client's stream ends as that of a dead client does."""
-    async with api_world.opened(tmp_path) as world:
+    async with api_world.opened(tmp_path, known=()) as world:
         call = world.stub.ImportImage()
         await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
         await call.write(pb.ImportImageRequest(chunk=root_file_system(a=b"1")))

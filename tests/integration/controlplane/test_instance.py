@@ -15,7 +15,7 @@ import pytest
 
 from controlplane.store import memory
 from protos.orch.v1 import control_pb2 as pb
-from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import aio, etcd
 from tests.support.api_world import apply_request, refusal, service
@@ -123,6 +123,13 @@ def program(folder: Path, port: int, endpoint: str) -> Iterator[subprocess.Popen
         process.stderr.close()
 
 
+def local(replicas: int | None = None) -> objects_pb2.Service:
+    """A service of an image that only nodes have: the cluster behind the program has none."""
+    made = service(replicas=replicas)
+    made.spec.template.container.image_pull_policy = objects_pb2.IMAGE_PULL_POLICY_NEVER
+    return made
+
+
 @pytest.mark.etcd
 @aio.bounded(60)
 async def test_the_program_serves_survives_an_etcd_that_comes_and_goes_and_stops_when_asked(
@@ -136,12 +143,12 @@ async def test_the_program_serves_survives_an_etcd_that_comes_and_goes_and_stops
             version = await stub.Version(pb.VersionRequest(), wait_for_ready=True, timeout=20)
             assert "has not answered" in version.store_problem
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await stub.Apply(apply_request(service()))
+                await stub.Apply(apply_request(local()))
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
             own_etcd.start()
             await leads(stub)
-            await stub.Apply(apply_request(service(replicas=2)))
+            await stub.Apply(apply_request(local(2)))
             assert len((await tasks(stub, 2)).objects) == 2
 
             own_etcd.kill()

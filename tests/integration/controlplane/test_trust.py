@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import io
 import json
-import tarfile
 import time
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc, objects_pb2, trust_pb2
 from tests.support import aio, api_world, trusted
 from trust.core.identity import Role
-from trust.folder import IDENTITY, PENDING
+from trust.folder import IDENTITY, PENDING, Material
 
+NO_BLOB = f"sha256:{'0' * 64}"
 REFUSED = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 
@@ -29,6 +28,13 @@ async def refusal(call: "asyncio.Future[object] | grpc.aio.UnaryUnaryCall[object
     code, said = api_world.refusal(refused.value)
     assert code in REFUSED
     return said.message, said.hint
+
+
+def local() -> objects_pb2.Service:
+    """A service of an image that only nodes have."""
+    made = api_world.service()
+    made.spec.template.container.image_pull_policy = objects_pb2.IMAGE_PULL_POLICY_NEVER
+    return made
 
 
 async def _end_of(call: "grpc.aio.StreamStreamCall[object, object]") -> tuple[grpc.StatusCode, str]:
@@ -107,13 +113,16 @@ async def test_a_node_reads_the_images_of_its_own_tasks_alone(tmp_path: Path) ->
     """The name is refused before anybody looks whether there is such an image."""
     async with trusted.cluster(tmp_path) as made:
         own = await made.join("n1")
-        async with made.dispatcher(own) as stub:
+        async with made.dispatcher(own) as stub, made.blobs(own) as blobs:
             message, _ = await refusal(stub.ResolveImage(wire.ResolveImageRequest(reference="secret:1")))
             assert message == "no task of the node n1 runs the image secret:1"
-            fetching = stub.FetchBlob(wire.FetchBlobRequest(digest=f"sha256:{'0' * 64}"))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await fetching.read()
+                await _blob(blobs, NO_BLOB)
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            message, _ = await refusal(stub.FindBlob(wire.FindBlobRequest(digest=NO_BLOB, node_id="n1")))
+            assert message == f"no task of the node n1 runs an image with the blob {NO_BLOB}"
+            message, _ = await refusal(stub.FindBlob(wire.FindBlobRequest(digest=NO_BLOB, node_id="n2")))
+            assert message == "the certificate is of the node n1, and 'n2' asks"
 
 
 @aio.bounded(60)
@@ -122,32 +131,50 @@ async def test_a_node_gets_what_its_tasks_run_blob_by_blob(tmp_path: Path) -> No
     async with trusted.cluster(tmp_path) as made:
         own, other = await made.join("n1"), await made.join("n2")
         digest = await _imported(made, "web:1")
-        async with trusted.session(made, own), made.dispatcher(own) as stub, made.dispatcher(other) as stranger:
+        async with trusted.session(made, own), made.dispatcher(own) as stub, made.blobs(own) as blobs:
             await _runs_on(made, "n1", "web:1")
-            asked = wire.ResolveImageRequest(reference="web:1")
-            assert (await stub.ResolveImage(asked)).digest == digest
-            manifest = json.loads(await _blob(stub, digest))
-            for part in (manifest["config"], *manifest["layers"]):
-                assert len(await _blob(stub, part["digest"])) == part["size"]
-            assert "no task of the node n2" in (await refusal(stranger.ResolveImage(asked)))[0]
-            for wanted in (digest, manifest["layers"][0]["digest"]):
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await _blob(stranger, wanted)
-                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert (await stub.ResolveImage(wire.ResolveImageRequest(reference="web:1"))).digest == digest
+            manifest = json.loads(await _blob(blobs, digest))
+            parts = [manifest["config"], *manifest["layers"]]
+            for part in parts:
+                assert len(await _blob(blobs, part["digest"])) == part["size"]
+                asked = wire.FindBlobRequest(digest=part["digest"], node_id="n1")
+                assert (await stub.FindBlob(asked)).here
+        await _gets_nothing(made, other, [digest, *(part["digest"] for part in parts)])
+
+
+async def _gets_nothing(made: trusted.Cluster, own: Material, digests: list[str]) -> None:
+    """A node whose tasks do not run the image."""
+    async with made.dispatcher(own) as stub, made.blobs(own) as blobs:
+        named = wire.ResolveImageRequest(reference="web:1")
+        assert "no task of the node n2" in (await refusal(stub.ResolveImage(named)))[0]
+        for digest in digests:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await _blob(blobs, digest)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            finding = stub.FindBlob(wire.FindBlobRequest(digest=digest, node_id="n2"))
+            assert "no task of the node n2" in (await refusal(finding))[0]
+
+
+@aio.bounded(60)
+async def test_another_instance_gets_every_image_and_people_none(tmp_path: Path) -> None:
+    """Instances keep all of them; who carries an image away as a person pulls it from a registry."""
+    async with trusted.cluster(tmp_path) as made:
+        other = await made.join("cp2", made.tokens["controlplane_token"])
+        digest = await _imported(made, "web:1")
+        async with made.blobs(other) as stub:
+            assert json.loads(await _blob(stub, digest))["layers"]
+        async with made.blobs(made.admin) as stub:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await _blob(stub, digest)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "admin root may not call Fetch" in (refused.value.details() or "")
 
 
 async def _imported(made: trusted.Cluster, name: str) -> str:
     """An image of one file, brought by the admin; its digest."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("hello"), io.BytesIO(b""))
-    messages = [
-        pb.ImportImageRequest(options=pb.ImportImageOptions(name=name, cmd=["/hello"])),
-        pb.ImportImageRequest(chunk=archive.getvalue()),
-        pb.ImportImageRequest(end=True),
-    ]
     async with made.control(made.admin) as stub:
-        imported = await stub.ImportImage(iter(messages))
+        imported = await stub.ImportImage(iter(trusted.archive_of_one_file(name)))
     return str(imported.images[0].status.digest)
 
 
@@ -160,8 +187,8 @@ async def _runs_on(made: trusted.Cluster, node: str, image: str) -> None:
     await aio.until(given, what="the task is on the node", timeout_s=20)
 
 
-async def _blob(stub: "dispatcher_pb2_grpc.DispatcherAsyncStub", digest: str) -> bytes:
-    return b"".join([part.chunk async for part in stub.FetchBlob(wire.FetchBlobRequest(digest=digest))])
+async def _blob(stub: "dispatcher_pb2_grpc.BlobsAsyncStub", digest: str) -> bytes:
+    return b"".join([part.chunk async for part in stub.Fetch(wire.FetchBlobRequest(digest=digest))])
 
 
 @aio.bounded(60)
@@ -169,7 +196,7 @@ async def test_each_role_does_what_is_its_own(tmp_path: Path) -> None:
     """The table is applied: a viewer reads and changes nothing, an editor changes and lets nobody in."""
     async with trusted.cluster(tmp_path) as made:
         viewer, editor = await made.person("vic", "viewer"), await made.person("eve", "editor")
-        apply = pb.ApplyRequest(objects=[objects_pb2.Object(service=api_world.service())])
+        apply = pb.ApplyRequest(objects=[objects_pb2.Object(service=local())])
         async with made.control(viewer) as stub:
             await stub.List(pb.ListRequest(kind="service"))
             assert await refusal(stub.Apply(apply)) == ("viewer vic may not call Apply", "admin or editor may")
@@ -193,7 +220,7 @@ async def test_a_person_who_is_bound_to_a_namespace_stays_in_it(tmp_path: Path) 
     """Also when the stream of what they watch was begun."""
     async with trusted.cluster(tmp_path) as made:
         own = await made.person("ann", "editor", "shop")
-        inside, outside = api_world.service(), api_world.service()
+        inside, outside = local(), local()
         inside.meta.namespace = "shop"
         async with made.control(own) as stub:
             await stub.Apply(pb.ApplyRequest(objects=[objects_pb2.Object(service=inside)]))

@@ -12,17 +12,19 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from agent import renewal
 from agent.adapters.layout import Layout
 from agent.rpc import Server
-from protos.orch.v1 import control_pb2
+from protos.orch.v1 import control_pb2, control_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
-from tests.support import aio, etcd, trusted
-from tests.support.trusted_process import instance, leader
+from tests.support import aio, etcd, trusted, waiting
+from tests.support.trusted_process import Process, instance, leader
+from trust import credentials
 from trust.core.identity import Role
-from trust.folder import Folder
+from trust.folder import Folder, Material
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,7 +45,9 @@ Founded = tuple[Path, list[etcd.EtcdProcess], dict[str, str]]
 
 
 def test_a_second_instance_joins_by_the_first_one_s_door_and_takes_over(members: Founded) -> None:
-    """It can let others in then, and issue: it has the sealing key. The first one's end is not the cluster's."""
+    """It gets the images that the first one has. It can let others in then, and issue: it has the sealing key. The
+    first one's end is not the cluster's.
+    """
     folder, running, tokens = members
     admin = Folder(folder / "admin").load(Role.ADMIN)
     with instance(folder, "cp1", running) as first:
@@ -60,6 +64,8 @@ def test_a_second_instance_joins_by_the_first_one_s_door_and_takes_over(members:
         assert joined.returncode == 0, joined.stderr
         with instance(folder, "cp2", running) as second:
             assert leader(second, admin) == "cp1"
+            blob = folder / "cp2-state" / "images" / "blobs" / "sha256" / _imported(first, admin)
+            waiting.until(blob.exists, what="the second instance has the image", timeout_s=20)
             first.stop()
             deadline = time.monotonic() + 20
             while leader(second, admin) != "cp2":
@@ -74,6 +80,14 @@ def test_a_second_instance_joins_by_the_first_one_s_door_and_takes_over(members:
             assert node.returncode == 0, node.stderr
             own = Folder(folder / "n1" / "trust").load(Role.NODE)
             assert own.identity.name == Layout(folder / "n1", None).node.read_text().strip()
+
+
+def _imported(at: Process, own: Material) -> str:
+    """Its digest, as figures."""
+    with grpc.secure_channel(at.address, credentials.channel(own), options=credentials.CHANNEL_OPTIONS) as channel:
+        stub = control_pb2_grpc.ControlStub(channel)
+        imported = stub.ImportImage(iter(trusted.archive_of_one_file("web:1")), timeout=20)
+    return imported.images[0].status.digest.removeprefix("sha256:")
 
 
 def test_etcd_talks_to_instances_alone_and_over_tls_1_3_alone(members: Founded) -> None:
@@ -143,7 +157,7 @@ async def test_a_renewal_leaves_what_is_open_and_serves_what_comes(tmp_path: Pat
     """
     async with trusted.cluster(tmp_path) as made:
         first = await made.join("n1")
-        server = Server(first)
+        server = Server("n1", first)
         link = await server.connect(made.address)
         try:
             await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
@@ -171,7 +185,7 @@ async def test_a_node_renews_by_itself_when_the_moment_in_its_certificate_s_life
         own, now_ms = await made.join("n1"), made.now_ms()
         facts = dataclasses.replace(own.facts, not_before_ms=now_ms, not_after_ms=now_ms + 4_000)
         aged = dataclasses.replace(own, facts=facts)  # its agent takes it for one of four seconds
-        server = Server(aged)
+        server = Server("n1", aged)
         link = await server.connect(made.address)
         try:
             await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))

@@ -64,7 +64,7 @@ async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) ->
     async with trusted.cluster(tmp_path) as made:
         first, admin = await made.join("n1"), made.admin
         (old,) = roots(admin)
-        server = Server(first)
+        server = Server("n1", first)
         renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
         link = await opened(server, made, "n1")
         try:

@@ -1,6 +1,5 @@
 """What is spoken at the ports of a control plane, to whom, and what nobody can ask for."""
 
-import asyncio
 from pathlib import Path
 
 import grpc
@@ -11,19 +10,8 @@ from agent.rpc import Server
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from tests.support import aio, trusted
+from tests.support.handshakes import handshake
 from trust.folder import Folder, Material
-
-
-async def _handshake(address: str, *options: str) -> tuple[int, str]:
-    command = ["openssl", "s_client", "-connect", address, "-alpn", "h2", *options]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
-    )
-    async with asyncio.timeout(20):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(errors="replace")
 
 
 @aio.bounded(60)
@@ -31,8 +19,8 @@ async def test_nothing_older_than_tls_1_3_is_spoken(tmp_path: Path) -> None:
     """Openssl is the judge, at the control plane's port and at the door."""
     async with trusted.cluster(tmp_path) as made:
         for address in (made.address, made.door):
-            older, _ = await _handshake(address, "-tls1_2")
-            newer, said = await _handshake(address, "-tls1_3", "-CAfile", str(tmp_path / "cp" / "roots.pem"))
+            older, _ = await handshake(address, "-tls1_2")
+            newer, said = await handshake(address, "-tls1_3", "-CAfile", str(tmp_path / "cp" / "roots.pem"))
             assert older != 0
             assert "Verify return code: 0 (ok)" in said
             assert newer in {0, 1}, "without a certificate the control plane hangs up afterwards"
@@ -63,7 +51,7 @@ async def test_who_shows_no_certificate_or_another_cluster_s_gets_no_answer(tmp_
 
 @aio.bounded(60)
 async def test_a_node_that_stands_up_as_a_control_plane_is_not_believed(tmp_path: Path) -> None:
-    """Its certificate is for those who dial, and has not the name that is asked for."""
+    """Its certificate is for a server, but has not the name that is asked for."""
     async with trusted.cluster(tmp_path) as made:
         node = await made.join("n1")
         impostor = grpc.aio.server()
@@ -96,7 +84,7 @@ async def test_an_agent_tells_another_cluster_s_server_in_words(tmp_path: Path) 
     trusted.found(tmp_path / "other")
     stranger = Folder(tmp_path / "other" / "admin").load()
     async with trusted.cluster(tmp_path) as made:
-        server = Server(stranger)
+        server = Server("n1", stranger)
         try:
             link = await server.connect(made.address)
             with pytest.raises(LinkLost, match="no control plane of the cluster that this node has joined"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images import archive, errors, streams, unpack
+from images import archive, errors, export, streams, unpack
 from images.store import ImageStore
 from tests.unit.images import makers
 
@@ -103,6 +104,77 @@ def test_an_unpacking_may_be_killed_at_every_step(tmp_path: Path) -> None:
     steps = every_step(tmp_path, work)
     assert steps > 15, "the steps were counted"
     assert len(unpack.unpack(ImageStore(tmp_path), made)) == 1
+
+
+def test_a_load_of_several_images_may_be_killed_at_every_step(tmp_path: Path) -> None:
+    """Either an image has all of its blobs and its names, or it has no name."""
+    other = makers.archive(makers.directory("d"), makers.member("d/other"))
+    source = ImageStore(tmp_path / "source")
+    made = [
+        archive.import_archive(source, makers.stream(makers.files(makers.docker_archive(layer))), name=name)
+        for layer, name in ((LAYER, "one"), (other, "two"))
+    ]
+    packed = io.BytesIO()
+    export.export_all(source, made, packed, "docker")
+
+    def work() -> None:
+        archive.import_all(ImageStore(tmp_path / "store"), makers.stream(packed.getvalue()))
+
+    steps = every_step(tmp_path / "store", work)
+    assert steps > 60, "the steps were counted"
+    assert [image.digest for image in ImageStore(tmp_path / "store").list()] == [image.digest for image in made]
+
+
+def test_a_tag_may_be_killed_at_every_step(tmp_path: Path) -> None:
+    """The name means the old image or the new one at every moment, never nothing."""
+    store = ImageStore(tmp_path)
+    old = archive.import_archive(store, makers.stream(IMAGE), name="web")
+    new = archive.import_archive(
+        store, makers.stream(makers.files(makers.docker_archive(LAYER, Cmd=["new"]))), name="b"
+    )
+    for step in range(1, MAX_STEPS):
+        store.tag("web", old.digest)
+        died = dies_at(step, lambda: ImageStore(tmp_path).tag("web", new.digest) and None)
+        survives(tmp_path)
+        assert ImageStore(tmp_path).resolve("web").digest in {old.digest, new.digest}
+        if not died:
+            break
+    assert not died
+    assert ImageStore(tmp_path).resolve("web").digest == new.digest
+
+
+def test_a_save_may_be_killed_at_every_step(tmp_path: Path) -> None:
+    """A folder has its name only when it is whole; the store is as it was."""
+    store = ImageStore(tmp_path / "store")
+    made = archive.import_archive(store, makers.stream(IMAGE), name="web")
+    targets = iter(tmp_path / f"saved-{number}" for number in range(MAX_STEPS))
+    for step in range(1, MAX_STEPS):
+        target = next(targets)
+        died = dies_at(step, lambda: export.export_folder(ImageStore(store.root), [made], target))  # noqa: B023 - now
+        survives(store.root)
+        if target.exists():
+            copied = archive.import_archive(ImageStore(tmp_path / f"copy-{step}"), target)
+            assert copied.digest == made.digest
+        if not died:
+            break
+    assert not died
+    assert target.exists()
+
+
+def test_a_removal_may_be_killed_at_every_step(tmp_path: Path) -> None:
+    kept = archive.import_archive(
+        ImageStore(tmp_path), makers.stream(makers.files(makers.docker_archive(LAYER, Cmd=["kept"]))), name="kept"
+    )
+    for step in range(1, MAX_STEPS):
+        store = ImageStore(tmp_path)
+        archive.import_archive(store, makers.stream(IMAGE), name="web")
+        died = dies_at(step, lambda: ImageStore(tmp_path).forget(["web"]) and None)
+        survives(tmp_path)
+        assert ImageStore(tmp_path).missing(kept.digest) == ()
+        if not died:
+            break
+    assert not died
+    assert [image.digest for image in ImageStore(tmp_path).list()] == [kept.digest]
 
 
 def test_a_prune_may_be_killed_at_every_step(tmp_path: Path) -> None:

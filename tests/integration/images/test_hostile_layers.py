@@ -256,3 +256,41 @@ def test_no_order_of_entries_reaches_outside_even_without_the_chroot(entries: li
         shutil.rmtree(target)
     assert refusal.startswith("layer: ") or not refusal
     assert (tree(canary), (canary / "secret").read_text()) == ({"secret"}, "secret")
+
+
+def test_a_zstd_bomb_is_stopped_early_and_one_that_was_cut_off_is_refused(store: ImageStore) -> None:
+    header = makers.rewritten(makers.member("zeros"), 124, b"04000000000\0")
+    packed = subprocess.run(
+        ["zstd", "-q", "-c"], input=header + bytes(256 << 20), capture_output=True, check=True
+    ).stdout
+    with pytest.raises(errors.LimitExceeded, match="more than 200 times its stored size"):
+        unpack.unpack(store, makers.compressed_image(store, packed, digests.of_bytes(b"")))
+    plain = makers.archive(makers.member("f", content=os.urandom(5000)))
+    whole = subprocess.run(["zstd", "-q", "-c"], input=plain, capture_output=True, check=True).stdout
+    with pytest.raises(errors.InvalidImage, match="the zstd stream was cut off"):
+        unpack.unpack(store, makers.compressed_image(store, whole[:-20], digests.of_bytes(plain)))
+    assert list(store.layers.iterdir()) == []
+    assert len(unpack.unpack(store, makers.compressed_image(store, whole, digests.of_bytes(plain)))) == 1
+
+
+def test_entries_without_end_take_no_memory(store: ImageStore, tmp_path: Path) -> None:
+    """Ten million of them, packed as a bomb is: they are counted, and nobody keeps them all."""
+    entries = b"".join(makers.member(f"d/{number:080}") for number in range(10_000))
+    frame = subprocess.run(["zstd", "-q", "-c"], input=entries, capture_output=True, check=True).stdout
+    (tmp_path / "many").write_bytes(frame * 1000)
+    script = (
+        "import pathlib, sys\n"
+        "from images import archive, compression, errors, store\n"
+        "images, many = store.ImageStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
+        "limits = compression.Limits(max_entries=150_000, max_ratio=100_000)\n"
+        "try:\n"
+        "    archive.import_archive(images, many, limits=limits)\n"
+        "except errors.LimitExceeded as error:\n"
+        "    status = pathlib.Path('/proc/self/status').read_text()\n"
+        "    print(status.partition('VmHWM:')[2].split()[0], error)\n"
+    )
+    command = [sys.executable, "-c", script, str(store.root), str(tmp_path / "many")]
+    printed = subprocess.run(command, check=True, capture_output=True, cwd=Path(unpack.__file__).parent.parent).stdout
+    peak_kib, _, message = printed.decode().partition(" ")
+    assert "more than 150000 entries; raise the bound to load it" in message
+    assert int(peak_kib) < 64 << 10

@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 WEB = """\
 kind: Service
 meta: {name: web, labels: {tier: front}}
-spec: {replicas: 2, networks: [back], template: {container: {image: hello}}}
+spec: {replicas: 2, networks: [back], template: {container: {image: hello, imagePullPolicy: never}}}
 """
 API = WEB.replace("web", "api").replace("front", "back")
 BACK = "kind: Network\nmeta: {name: back}\n"
@@ -257,6 +257,42 @@ def test_many_objects_are_waited_for_together(run: Run) -> None:
     gone = run("delete", "-f", "-", "--timeout", "30s", stdin="---\n".join([BACK, *many]))
     assert gone.code == 0, gone
     assert names(run, "services,networks") == []
+
+
+def chain(*, label: str = "front") -> list[str]:
+    """Three services, of which each depends on the one before; a network that all are in."""
+    after = [WEB.replace("spec: {", f"spec: {{dependsOn: {{{name}: ready}}, ") for name in ("b", "a")]
+    services = [WEB.replace("web", "b"), after[0].replace("web", "a"), after[1].replace("web", "c")]
+    return [BACK, *(one.replace("front", label) for one in services)]
+
+
+def asked_for(result: Result) -> list[str]:
+    assert result.code == 0, result
+    return re.findall(r"(\S+) is being deleted", result.out)
+
+
+def test_what_depends_on_others_is_deleted_before_them(run: Run) -> None:
+    """By names, by labels and by files, in whatever order they are written; the network goes after its services."""
+    dependents_first = ["service/c", "service/a", "service/b"]
+    for asking in (["service", "b", "a", "c"], ["services", "-l", "tier=front"]):
+        apply(run, *chain())
+        assert asked_for(run("delete", *asking, "--detach")) == dependents_first
+        assert run("wait", "service/a", "service/b", "service/c", "--for=deleted", "--timeout", "20s").code == 0
+    apply(run, *chain())
+    files = run("delete", "-f", "-", "--detach", stdin="---\n".join(reversed(chain())))
+    assert asked_for(files) == [*dependents_first, "network/back"]
+
+
+def test_a_selector_takes_only_what_fits(run: Run) -> None:
+    apply(run, BACK, WEB, API)
+    assert run("delete", "services", "-l", "tier=front").code == 0
+    assert names(run, "services") == ["service/api"]
+    none = run("delete", "services", "-l", "tier=front")
+    assert (none.code, none.out) == (0, "")
+    assert "no service fits 'tier=front'" in none.err
+    for wrong in (["service", "api", "-l", "tier=back"], ["service/api", "-l", "tier=back"], ["-l", "tier=back"]):
+        assert run("delete", *wrong).code == 2, "names and labels are two ways to say what is meant"
+    assert names(run, "services") == ["service/api"]
 
 
 def test_waiting_for_conditions(run: Run) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from images.image import Config
+from images.rootfs import File, build_image
+from images.store import ImageStore
 from tests.support import control_process, fake_control, orchctl
 
 HELLO = """\
@@ -13,7 +16,7 @@ kind: Service
 meta: {name: hello, namespace: NAMESPACE}
 spec:
   replicas: 3
-  template: {container: {image: "hello:1.0", env: {A: "1"}}}
+  template: {container: {image: "hello:1.0", imagePullPolicy: never, env: {A: "1"}}}
 """
 
 
@@ -84,6 +87,19 @@ def test_both_tell_the_same_story(either: str, tmp_path: Path) -> None:
         assert re.fullmatch(pattern, result.out, re.DOTALL), (line, result)
         assert "Traceback" not in result.err
         assert code == 0 or line.startswith("diff") or result.err.startswith("orchctl: "), (line, result)
+
+
+def test_both_take_an_image_in(either: str, tmp_path: Path) -> None:
+    """And are sent nothing twice."""
+    environ = {**orchctl.environment(tmp_path, either), "ORCH_IMAGE_STORE": str(tmp_path / "store")}
+    build_image(ImageStore(tmp_path / "store"), [File(path="a", content=b"1" * 1024)], Config(), "pushed:1")
+    for sent in (2, 0):
+        result = orchctl.run(environ, "image", "push", "pushed:1")
+        assert result.code == 0, result
+        assert re.fullmatch(r"image/pushed:1 pushed \([0-9a-f]{12}, .*\)\n", result.out)
+        assert result.err.count(": pushing") == sent
+        assert result.err.count(": exists") == 2 - sent
+    assert orchctl.run(environ, "get", "image", "pushed:1", "-o", "name").out == "image/pushed:1\n"
 
 
 @pytest.mark.etcd

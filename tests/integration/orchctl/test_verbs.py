@@ -21,7 +21,12 @@ Run = Callable[..., Result]
 
 def test_nodes_are_drained_and_labelled(run: Run, fake: FakeControl) -> None:
     fake.put(samples.node())
-    assert run("node", "drain", "n1").out == "node/n1 draining: its tasks are replaced on other nodes\n"
+    drained = run("node", "drain", "n1").out.splitlines()
+    assert drained == [
+        "node/n1 draining: its tasks are replaced on other nodes",
+        "node/n1: it has no tasks any more",
+    ]
+    assert run("node", "drain", "n1", "-d", "--deadline", "10m").out.count("\n") == 1
     assert run("node", "label", "n1", "disk=hdd", "zone=b").out == "node/n1 labelled\n"
     assert run("node", "label", "n1", "disk=ssd", "zone-").out == "node/n1 labelled\n"
     assert fake.asked(control.UpdateMetaRequest)[-1].overwrite
@@ -38,10 +43,12 @@ def test_an_image_arrives_as_it_is(run: Run, server: str, fake: FakeControl, tmp
     path.write_bytes(archive)
     options = ("--name", "hello:2", "--cmd", "/bin/httpd -f", "--env", "A=b", "--expose", "8080")
     if piped:
-        result = orchctl.run(orchctl.environment(tmp_path, server), "image", "import", "-", *options, stdin=archive)
+        result = orchctl.run(
+            orchctl.environment(tmp_path, server), "image", "push", "--archive", "-", *options, stdin=archive
+        )
     else:
-        result = run("image", "import", str(path), *options)
-    assert (result.code, result.out) == (0, "image/hello:2 imported (abababababab, 2.0Mi)\n"), result.err
+        result = run("image", "push", "--archive", str(path), *options)
+    assert (result.code, result.out) == (0, "image/hello:2 pushed (abababababab, 2.0Mi)\n"), result.err
     assert fake.imported == archive
     (sent,) = fake.asked(control.ImportImageOptions)
     assert (sent.name, list(sent.cmd), list(sent.env)) == ("hello:2", ["/bin/httpd", "-f"], ["A=b"])
@@ -49,7 +56,7 @@ def test_an_image_arrives_as_it_is(run: Run, server: str, fake: FakeControl, tmp
 
 def test_half_an_archive_is_not_taken_for_a_whole_one(run: Run, fake: FakeControl) -> None:
     """Reading the memory of a process fails at its first byte."""
-    result = run("image", "import", "/proc/self/mem", "--name", "hello")
+    result = run("image", "push", "--archive", "/proc/self/mem", "--name", "hello")
     assert (result.code, result.err) == (2, "orchctl: cannot read /proc/self/mem: Input/output error\n")
     assert fake.find("image", "", "hello") is None
 
@@ -58,16 +65,21 @@ def test_images_go_by_their_name_without_the_usual_tag(run: Run, fake: FakeContr
     for name in ("hello:latest", "team/web:2"):
         fake.put(samples.image(name))
     assert run("get", "image", "hello", "-o", "name").out == "image/hello:latest\n"
-    assert run("image", "rm", "hello").out == "image/hello:latest removed\n"
+    assert run("delete", "image", "hello").out == "image/hello:latest: deleted\n"
     assert run("delete", "image", "team/web:2").out == "image/team/web:2: deleted\n"
-    assert run("image", "ls").err == "no images\n"
+    assert run("get", "images").err == "no images\n"
 
 
 def test_every_call_says_who_makes_it(run: Run, fake: FakeControl, hello: str) -> None:
     """Calls of each sort: with one answer and with many, with one message and with many."""
     fake.put(samples.image())
     fake.put(samples.service("web"))
-    for arguments in (("image", "rm", "hello:1.0"), ("image", "import", hello), ("logs", "web"), ("exec", "web", "ls")):
+    for arguments in (
+        ("delete", "image", "hello:1.0"),
+        ("image", "push", "--archive", hello),
+        ("logs", "web"),
+        ("exec", "web", "ls"),
+    ):
         assert run(*arguments).code == 0
     calls = {"Delete", "ImportImage", "Logs", "Exec"}
     assert {call for call, actor in fake.actors.items() if "@" in actor} >= calls
@@ -89,7 +101,7 @@ def test_cluster_is_a_door_to_the_local_cluster(tmp_path: Path) -> None:
 
 def test_a_refused_import_says_why(run: Run, fake: FakeControl, hello: str) -> None:
     fake.refuses["ImportImage"] = (grpc.StatusCode.INVALID_ARGUMENT, control.Error(message="not an archive"))
-    result = run("image", "import", hello)
+    result = run("image", "push", "--archive", hello)
     assert (result.code, result.err) == (2, "orchctl: not an archive\n")
 
 

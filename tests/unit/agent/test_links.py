@@ -17,7 +17,7 @@ async def test_a_link_closed_by_a_cancelled_task_collects_its_pending_read(tmp_p
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
     leader = FakeLeader(ImageStore(tmp_path / "images"))
-    server = Server()
+    server = Server("n")
     address = await leader.start(tmp_path / "leader.sock")
     assigned = asyncio.Event()
 
@@ -48,7 +48,7 @@ async def test_a_link_closed_by_a_cancelled_task_collects_its_pending_read(tmp_p
 async def test_several_writers_share_a_link(tmp_path: Path) -> None:
     """gRPC takes one message at a time and ends the call otherwise; heartbeats and reports need not know."""
     leader = FakeLeader(ImageStore(tmp_path / "images"))
-    server = Server()
+    server = Server("n")
     link = await server.connect(await leader.start(tmp_path / "leader.sock"))
     await link.send(dpb.AgentMessage(register=dpb.Register(node_id="n")))
     async with asyncio.TaskGroup() as group:

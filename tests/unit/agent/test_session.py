@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 
 from agent.errors import Temporary
+from agent.holdings import Holdings
 from agent.session import Session
 from agent.streams import Streams
 from protos import states
@@ -47,6 +48,7 @@ class Wired:
             ),
             servers=servers,
             register=dpb.Register(node_id="id1", node_name="n1"),
+            holdings=Holdings(),
             chance=random.Random(1),
         )
 

@@ -235,8 +235,8 @@ HOSTILE: list[tuple[bytes, str]] = [
     (b"", "cut off at byte 0"),
     (b"hello", "cut off"),
     (b"PK\x03\x04" + bytes(600), "compressed with zip"),
-    (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd, which is not read; decompress it with `zstd -d`"),
-    (b"\xfd7zXZ\x00" + bytes(600), "compressed with xz"),
+    (b"\x28\xb5\x2f\xfd\xff" + bytes(600), "the zstd stream is damaged"),
+    (b"\xfd7zXZ\0" + bytes(600), "compressed with xz, which is not read; decompress it with `xz -d`"),
 ]
 
 
@@ -328,3 +328,27 @@ def test_an_incomplete_image_is_not_exported(store: ImageStore) -> None:
     with pytest.raises(errors.NotFound, match="is missing; fetch the image again"):
         export.export_archive(store, made, packed)
     assert packed.getvalue() == b""
+
+
+def test_what_the_disk_damaged_does_not_travel(store: ImageStore) -> None:
+    made = archive.import_archive(store, makers.stream(makers.files(makers.docker_archive(LAYER))))
+    blob = store.root / "blobs" / "sha256" / digests.hex_of(made.layers[0].digest)
+    rotten = bytearray(blob.read_bytes())
+    rotten[600] ^= 1
+    blob.write_bytes(rotten)
+    with pytest.raises(errors.DigestMismatch, match="damaged on the disk and is removed"):
+        export.export_archive(store, made, io.BytesIO())
+    assert not blob.exists()
+
+
+def test_images_that_share_a_layer_travel_with_one_copy_of_it(store: ImageStore, tmp_path: Path) -> None:
+    big = makers.archive(makers.member("big", content=os.urandom(300_000)))
+    images = [
+        archive.import_archive(store, makers.stream(makers.files(makers.docker_archive(big, Cmd=[word]))), name=word)
+        for word in ("one", "two")
+    ]
+    packed = io.BytesIO()
+    export.export_all(store, images, packed, "docker")
+    assert len(packed.getvalue()) < 2 * len(big)
+    elsewhere = ImageStore(tmp_path / "elsewhere")
+    assert archive.import_all(elsewhere, makers.stream(packed.getvalue())) == tuple(images)

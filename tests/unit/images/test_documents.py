@@ -169,7 +169,11 @@ def test_a_config_round_trips_through_its_canonical_bytes() -> None:
         stop_signal="SIGTERM",
         created="2024-05-06T07:08:09Z",
     )
-    document = image.ConfigDocument(platform=AMD64, diff_ids=(DIGEST,), config=config)
+    history = (
+        image.Step(created="2024-05-06T07:08:09Z", created_by="COPY . /srv", author="a", comment="built"),
+        image.Step(created_by="CMD -p 80", is_empty=True),
+    )
+    document = image.ConfigDocument(platform=AMD64, diff_ids=(DIGEST,), config=config, history=history)
     assert image.parse_config(document.as_bytes(), what="c") == document
     assert document.as_bytes() == image.parse_config(document.as_bytes(), what="c").as_bytes()
 
@@ -227,3 +231,19 @@ def test_any_json_is_an_image_or_an_image_error(value: Any, media_type: str | No
     else:
         complaint = "m is fine"
     assert complaint.startswith("m")
+
+
+@pytest.mark.parametrize(
+    ("history", "complaint"),
+    [
+        ("CMD", "history: expected a list"),
+        (["CMD"], "history[0]: expected an object"),
+        ([{"created_by": 1}], "history[0].created_by: expected text"),
+        ([{}, {"empty_layer": "yes"}], "history[1].empty_layer: expected true or false"),
+    ],
+)
+def test_a_bad_history_names_the_field(history: object, complaint: str) -> None:
+    value = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "history": history}
+    with pytest.raises(errors.InvalidImage) as caught:
+        image.parse_config(documents.dump(value), what="config c")
+    assert f"config c: {complaint}" in str(caught.value)

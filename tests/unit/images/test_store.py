@@ -313,3 +313,36 @@ def test_prune_waits_for_whoever_is_adding(store: ImageStore, monkeypatch: pytes
             store.prune()
         store.tag("web", made.digest)
     assert store.prune().blobs == 0
+
+
+# What is not whole
+
+
+def test_a_damaged_image_hides_no_other_and_can_be_removed(store: ImageStore) -> None:
+    good, bad = build(store, "good", "good"), build(store, "bad", "bad")
+    (store.root / "blobs" / "sha256" / digests.hex_of(bad.config_digest)).unlink()
+    assert store.list() == (good,)
+    (name,) = store.broken()
+    assert name == "docker.io/library/bad:latest"
+    assert "import or fetch its image" in str(store.broken()[name])
+    assert [found.digest for found in store.stored()] == [bad.digest, good.digest]
+    store.forget(["bad"])
+    assert store.broken() == {}
+    assert blobs_of(store) == {good.digest, good.config_digest, good.layers[0].digest}
+
+
+def test_an_index_without_this_machine_s_image_is_listed_with_what_it_has(store: ImageStore) -> None:
+    config = makers.config_document().replace(manifest.host_platform().architecture.encode(), b"s390x")
+    body = makers.manifest_document(config)
+    wanted = [
+        makers.descriptor(b"not stored", manifest.OCI_MANIFEST, platform={"architecture": "amd64"}),
+        makers.descriptor(body, manifest.OCI_MANIFEST, platform={"architecture": "s390x"}),
+    ]
+    for data in (config, body):
+        store.put_bytes(data)
+    index = store.put_bytes(makers.index_document(*wanted))
+    store._names.put("docker.io/library/far:1", store._describe(index))
+    (found,) = store.list()
+    assert str(found.platform) == "linux/s390x"
+    assert found.names == ("docker.io/library/far:1",)
+    assert store.broken() == {}

@@ -239,3 +239,13 @@ def test_a_damaged_archive_is_read_or_refused_but_never_trips_us(changes: list[t
     except errors.ImageError:
         return
     assert all(".." not in entry.name.split("/") and not entry.name.startswith("/") for entry, _ in found)
+
+
+def test_checksums_of_signed_bytes_are_taken_too() -> None:
+    """Some archives of the eighties summed bytes as their machine's `char` did."""
+    block = makers.member("caf\udce9")
+    name = b"caf\xe9"
+    plain = makers.rewritten(block[-512:] if len(block) > 512 else block, 0, name.ljust(100, b"\0"))
+    signed = sum(byte - 256 if byte > 127 else byte for byte in plain[:148] + b"        " + plain[156:])
+    old = plain[:148] + b"%06o\0 " % signed + plain[156:]
+    assert [entry.name for entry, _ in read(old + bytes(1024))] == ["caf\udce9"]

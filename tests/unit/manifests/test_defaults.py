@@ -19,6 +19,7 @@ def test_a_template_gets_every_default() -> None:
             resources=pb.Resources(limits=pb.ResourceLimits(pids=4096)),
             logs=pb.LogPolicy(max_size=10 * 2**20, max_files=3),
             shm_size=64 * 2**20,
+            image_pull_policy=pb.IMAGE_PULL_POLICY_MISSING,
         ),
         restart=pb.RestartPolicy(condition=pb.RESTART_CONDITION_ANY, attempts=5, window=300_000),
         stop_grace_period=10_000,

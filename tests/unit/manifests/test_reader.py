@@ -197,6 +197,39 @@ def test_a_list_holds_objects() -> None:
     assert [value.meta.name for value in found] == ["a", "b"]
 
 
+REBALANCED = "kind: Service\nmeta: {name: web}\nspec:\n  rebalance: %s\n  template: {container: {image: hello}}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("off", pb.RebalancePolicy(mode=pb.REBALANCE_MODE_OFF)),
+        ('"on"', pb.RebalancePolicy(mode=pb.REBALANCE_MODE_ON)),
+        ("{mode: off}", pb.RebalancePolicy(mode=pb.REBALANCE_MODE_OFF)),
+        ("{maxMovesPerMinute: 2}", pb.RebalancePolicy(max_moves_per_minute=2)),
+    ],
+)
+def test_a_message_may_be_written_in_short(written: str, meant: pb.RebalancePolicy) -> None:
+    """And is printed so, where nothing else is in it."""
+    (value,) = texts.read(REBALANCED % written)
+    assert isinstance(value, pb.Service)
+    assert value.spec.rebalance == meant
+    assert texts.read(manifests.to_yaml(value)) == (value,)
+    assert ("rebalance: " in manifests.to_yaml(value)) == bool(meant.mode), "in one line"
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("onn", '4:14: spec.rebalance.mode: "onn" is not a known word; did you mean "on"?'),
+        ("{maxMovesPerMinute: 0}", "4:34: spec.rebalance.maxMovesPerMinute: 0 is too small, the least is 1"),
+        ("[off]", "4:14: spec.rebalance: a list instead of a mapping"),
+    ],
+)
+def test_what_is_wrong_in_short_is_told_as_at_length(written: str, complaint: str) -> None:
+    assert texts.mistakes(REBALANCED % written) == [complaint]
+
+
 def test_a_place_can_be_asked_for_later() -> None:
     """The API refuses by path; `apply` says where that was written."""
     text = texts.container("env: {A: b}").encode()

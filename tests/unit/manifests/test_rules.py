@@ -217,3 +217,36 @@ def test_an_update_that_contradicts_itself_is_refused(update: dict[str, object],
 def test_an_update_that_says_one_thing_is_taken(update: dict[str, object]) -> None:
     """A parallelism of 1 is what a resolved policy has, whatever else it says."""
     assert manifests.validate(pb.UpdatePolicy(**update)) == ()  # type: ignore[arg-type]  # fields by name
+
+
+FENCED = """
+kind: Service
+meta: {name: db}
+spec:
+  onNodeLoss: {fence: true, replaceAfter: %s}
+  %s
+  template: {container: {image: hello}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("after", "more", "complaint"),
+    [
+        ("9s", "replicas: 1", "spec.onNodeLoss.replaceAfter: is too short for fenced tasks"),
+        ("10s", "mode: global", "spec.onNodeLoss.fence: a global service has one task on each node"),
+        ("10s", "update: {order: start-first}", "spec.update.order: two tasks would run in one slot"),
+        ("10s", "update: {maxSurge: 25%}", "spec.update.maxSurge: two tasks would run in one slot"),
+        ("10s", "update: {maxSurge: 0%, maxUnavailable: 1}", ""),
+        ("10s", "update: {order: stop-first}", ""),
+        ("10s", "replicas: 3", ""),
+    ],
+)
+def test_fenced_tasks_need_time_and_their_slots(after: str, more: str, complaint: str) -> None:
+    found = texts.mistakes(FENCED % (after, more))
+    assert len(found) == bool(complaint)
+    assert all(complaint in one for one in found)
+
+
+def test_a_fence_alone_says_what_it_needs() -> None:
+    (found,) = texts.mistakes((FENCED % ("5s", "replicas: 1")).replace(", replaceAfter: 5s", ""))
+    assert "write replaceAfter: 10s or more" in found

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchctl import importing, metadata, words
+from orchctl import arguments, metadata, words
 from orchctl.errors import InvalidInput
 from orchctl.verbs import node, scale
 from protos.orch.v1 import objects_pb2
@@ -70,9 +70,9 @@ def test_objects_stand_before_their_changes() -> None:
 
 
 def test_a_command_is_words_or_a_list() -> None:
-    assert importing.words("sh -c 'a b'", "--cmd") == ["sh", "-c", "a b"]
-    assert importing.words('["sh", "-c", "a b"]', "--cmd") == ["sh", "-c", "a b"]
-    assert importing.words("", "--cmd") == []
+    assert arguments.words("sh -c 'a b'", "--cmd") == ["sh", "-c", "a b"]
+    assert arguments.words('["sh", "-c", "a b"]', "--cmd") == ["sh", "-c", "a b"]
+    assert arguments.words("", "--cmd") == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_command_is_words_or_a_list() -> None:
         (parse_labels, ["-"], "not a change of labels"),
         (parse_labels, [], "nothing to change"),
         (parse_labels, ["a=1", "a-"], "'a' is set and removed at once"),
-        (importing.environment, ["=x"], "not an environment variable: '=x'"),
+        (arguments.environment, ["=x"], "not an environment variable: '=x'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(parse: Callable[[Sequence[str]], Any], typed: list[str], message: str) -> None:
@@ -106,4 +106,4 @@ def test_what_makes_no_sense_is_refused(parse: Callable[[Sequence[str]], Any], t
 @pytest.mark.parametrize("text", ["sh -c 'open", "[1, 2]", '["a"'])
 def test_a_command_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="--cmd"):
-        importing.words(text, "--cmd")
+        arguments.words(text, "--cmd")

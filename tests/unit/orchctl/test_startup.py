@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchctl import cli
+from orchctl.verbs.images import group
 from tests.support import orchctl
 
 HEAVY = ("grpc", "google.protobuf", "yaml", "asyncio", "protos", "manifests", "images")
@@ -26,6 +27,8 @@ sys.exit(code)
         (["--help"], {}, 0),
         (["--version"], {}, 0),
         (["aply"], {}, 2),
+        (["image", "--help"], {}, 0),
+        (["image", "puhs"], {}, 2),
         ([], {"_ORCHCTL_COMPLETE": "bash_complete", "COMP_WORDS": "orchctl ", "COMP_CWORD": "1"}, 0),
     ],
 )
@@ -54,7 +57,19 @@ def test_every_verb_has_help_with_its_summary(verb: str, tmp_path: Path) -> None
 def test_every_verb_has_one_module_and_every_module_one_verb() -> None:
     folder = Path(cli.__file__).parent / "verbs"
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert modules == {verb.module for verb in cli.VERBS.values()}
+    assert modules == {verb.module for verb in cli.VERBS.values() if "." not in verb.module}
+
+
+def test_every_verb_of_images_has_one_module_and_every_module_one_verb() -> None:
+    modules = {f"images.{path.stem}" for path in Path(group.__file__).parent.glob("*.py")}
+    assert modules - {"images.__init__", "images.group"} == {verb.module for verb in group.VERBS.values()}
+
+
+@pytest.mark.parametrize("verb", group.VERBS)
+def test_every_verb_of_images_has_help_with_its_summary(verb: str, tmp_path: Path) -> None:
+    result = orchctl.run(orchctl.environment(tmp_path), "image", verb, "--help")
+    assert result.code == 0, result.err
+    assert result.out.startswith(f"Usage: orchctl image {verb}")
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])

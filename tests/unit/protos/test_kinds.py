@@ -61,5 +61,13 @@ def test_labels_name_an_object() -> None:
     assert kinds.label(pb.Task(meta=pb.Meta(id="i1", namespace="default"))) == "Task default/i1"
 
 
+def test_a_service_is_called_the_same_by_itself_and_by_its_tasks() -> None:
+    meta = pb.Meta(name="web-1-k7x2m9q4", namespace="shop")
+    web = pb.Service(meta=pb.Meta(name="web", namespace="shop"))
+    assert kinds.qualified(web) == "shop/web"
+    assert kinds.service_of(pb.Task(meta=meta, service="web")) == "shop/web"
+    assert kinds.service_of(pb.Revision(meta=meta, service="web")) == "shop/web"
+
+
 def test_people_write_some_kinds_only() -> None:
     assert {kind.title for kind in kinds.written_by_people()} == {"Service", "Node", "Network"}

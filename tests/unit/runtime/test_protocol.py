@@ -1,5 +1,6 @@
 """Messages, descriptors and bounds."""
 
+import json
 import os
 import socket
 import struct
@@ -35,6 +36,21 @@ def test_messages_of_any_size_with_descriptors(pair: Pair, size: int) -> None:
     message.close()
     os.close(first)
     os.close(second)
+
+
+@pytest.mark.parametrize("size", [0, protocol.MAX_PACKET_BYTES])
+def test_a_configuration_arrives_as_it_was_written(pair: Pair, size: int) -> None:
+    """As a value like every field, and as its text, which can be stored as it is."""
+    ours, theirs = pair
+    config = {"hostname": "ä\0\n", "text": "x" * size}
+    protocol.send(ours, {"id": 1, "config": config, "start": True})
+    protocol.send(ours, {"id": 2})
+    message, other = protocol.receive(theirs), protocol.receive(theirs)
+    assert message is not None
+    assert other is not None
+    assert message.body == {"id": 1, "config": config, "start": True}
+    assert json.loads(message.config) == config
+    assert (other.body, other.config) == ({"id": 2}, b"")
 
 
 def test_end_of_connection(pair: Pair) -> None:

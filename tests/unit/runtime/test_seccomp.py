@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import errors, seccompprofile
+from runtime import errors, known, seccompprofile
 from runtime.fields import Fields
 from runtime.seccomp import cache, library, newer, profile
 from tests.support import seccomp
@@ -252,10 +252,10 @@ def test_the_digest_is_of_the_meaning() -> None:
 def forgetful() -> Iterator[None]:
     """The process's own memory of programs and profiles is empty, before and after."""
     cache._memory.clear()
-    profile._known_profiles.clear()
+    known._known.clear()
     yield
     cache._memory.clear()
-    profile._known_profiles.clear()
+    known._known.clear()
 
 
 def damage_nothing(_: Path) -> None:
@@ -316,12 +316,13 @@ def test_a_program_is_compiled_once_and_again_when_its_file_is_bad(tmp_path: Pat
 @pytest.mark.usefixtures("forgetful")
 def test_what_is_remembered_needs_no_file(tmp_path: Path) -> None:
     """The launcher's forks have profile and program from memory; a changed profile is another one."""
-    known = profile.remember(BASE)
-    cache.remember(known, str(tmp_path))
-    assert parse(BASE) is known
-    assert parse(BASE | {"flags": ["SECCOMP_FILTER_FLAG_LOG"]}) is not known
-    program = cache._memory[known.digest]
-    (tmp_path / cache.FOLDER / known.digest).unlink()
+    with known.learning():
+        found = parse(BASE)
+    cache.remember(found, str(tmp_path))
+    assert parse(BASE) is found
+    assert parse(BASE | {"flags": ["SECCOMP_FILTER_FLAG_LOG"]}) is not found
+    program = cache._memory[found.digest]
+    (tmp_path / cache.FOLDER / found.digest).unlink()
     assert cache.program(parse(BASE), "/nowhere") is program
 
 

@@ -54,3 +54,18 @@ def test_start_time_of_no_process() -> None:
     """Zero, which no process has."""
     assert state.process_start(2**22 + 1) == 0
     assert state.process_start(os.getpid()) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"hooks": {"poststop": []}}', True),
+        ('{"hooks": {"p\\u006fststop": []}}', True),  # the same word to whoever reads JSON
+        ('{"hooks": {"prestart": []}}', False),
+        ('{"hooks": {"poststop": [', False),  # its writer was killed
+    ],
+)
+def test_a_configuration_is_read_only_if_it_has_the_name(tmp_path: Path, text: str, found: bool) -> None:
+    (tmp_path / state.CONFIG_FILE).write_text(text)
+    config = state.load_config(str(tmp_path), naming="poststop")
+    assert config == ({"hooks": {"poststop": []}} if found else {})

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from controlplane.core import apply
+from controlplane.core import apply, pins
 from controlplane.core import request_errors as errors
 from protos import kinds
 from protos.orch.v1 import control_pb2 as api
@@ -27,10 +27,20 @@ def stored(value: kinds.StoredObject, *, version: int = 7) -> kinds.StoredObject
     return result
 
 
-def decide(wanted: list[kinds.StoredObject], *existing: kinds.StoredObject, now_ms: int = NOW_MS) -> apply.Decision:
+IMAGES = pins.Known(digests={f"hello:{tag}": f"sha256:{tag:064}" for tag in ("1", "2", "3", "latest")})
+
+
+def decide(
+    wanted: list[kinds.StoredObject],
+    *existing: kinds.StoredObject,
+    now_ms: int = NOW_MS,
+    images: pins.Known = IMAGES,
+) -> apply.Decision:
     numbers = itertools.count(1)
     there = {apply.identity(value): value for value in existing}
-    return apply.decide(there, apply.prepare(wanted), now_ms=now_ms, new_id=lambda: f"id-{next(numbers)}")
+    return apply.decide(
+        there, apply.prepare(wanted), images=images, now_ms=now_ms, new_id=lambda: f"id-{next(numbers)}"
+    )
 
 
 def test_a_new_service_gets_an_id_a_generation_and_one_replica() -> None:
@@ -170,9 +180,11 @@ def test_refusals_of_several_objects_are_told_together() -> None:
 def test_more_changes_than_one_commit_holds_are_refused() -> None:
     many = [service(f"s{number}") for number in range(apply.MAX_CHANGES + 1)]
     with pytest.raises(errors.Invalid, match="changes 129 objects; 128 is the most"):
-        decide(many)
+        apply.check_size(decide(many).changes)
     unchanged = [stored(value) for value in many[1:]]
-    assert len(decide(many, *unchanged).changes) == 1
+    one = decide(many, *unchanged).changes
+    apply.check_size(one)
+    assert len(one) == 1
 
 
 def exported(there: kinds.StoredObject, **changes: object) -> pb.Service:
@@ -189,12 +201,14 @@ def test_an_exported_manifest_applies_while_only_the_system_has_written() -> Non
     assert decide([mine], there).results[0].action == api.APPLY_ACTION_CHANGED
 
 
-def test_an_exported_manifest_conflicts_when_somebody_has_changed_the_spec_or_the_labels() -> None:
+def test_an_exported_manifest_conflicts_when_somebody_has_changed_the_spec_or_the_meta() -> None:
+    """A file from before does not quietly move the object back to its old stack, either."""
     there = stored(service(replicas=3), version=7)
     mine = exported(there, image="hello:2", replicas=3)
     scaled = decide([service(replicas=5)], there).results[0].after
     labelled = decide([service(replicas=3, labels={"team": "blue"})], there).results[0].after
-    for changed in (scaled, labelled):
+    moved = decide([service(replicas=3, stack="shop")], there).results[0].after
+    for changed in (scaled, labelled, moved):
         changed.meta.version = 8
         with pytest.raises(
             errors.Outdated, match="is at version 8 now, and the change was made to version 7"

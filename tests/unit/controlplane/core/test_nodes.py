@@ -124,6 +124,20 @@ def test_when_more_than_half_vanish_together_nothing_is_given_up(
     assert (made == plan.NOTHING) == braked
 
 
+@pytest.mark.parametrize(
+    ("seen_ms", "given_up"), [(0, False), (10_000, False), (12_009, False), (12_010, True)], ids=str
+)
+def test_a_fenced_task_is_given_up_when_it_must_be_dead(seen_ms: int, given_up: bool) -> None:
+    """Ten seconds until it is killed, two for that, ten milliseconds for the clocks; whatever the wall clock says."""
+    lost, others = build.node("n1", state=LOST), [build.node("n2"), build.node("n3")]
+    fenced = build.task(1)
+    fenced.fence = 10_000
+    for now_ms in (NOW_MS - 10**9, NOW_MS + 10**9):
+        made = nodes.give_up(lost, [lost, *others], [fenced], {}, now_ms, seen_lost_ms=seen_ms)
+        assert [change.value.meta.id for change in made.changes] == ([fenced.meta.id] if given_up else [])
+        assert made.wake_at == (None if given_up else now_ms + 12_010 - seen_ms)
+
+
 def test_tasks_of_a_node_that_was_removed_end() -> None:
     made = garbage.orphans([build.task(1), build.task(2, states.FAILED)], NOW_MS)
     assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]

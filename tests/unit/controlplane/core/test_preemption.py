@@ -1,12 +1,14 @@
 """Others make way for the more urgent: as few as possible, never in vain, never for ever, and within their limits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.core import disruption, plan, scheduler, tasks
+from controlplane.core import disruption, plan, preemption, scheduler, tasks
+from controlplane.core.ask import Ask
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build, golden
@@ -204,6 +206,59 @@ def test_it_comes_to_an_end(sizes: list[int], asked: list[tuple[int, int, int]],
         world.add(world.tasks[victim].service, number := number + 1)
     else:
         pytest.fail("tasks go on making way for each other")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([100, 250, 300, 500]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([500, 1000, 1600]), min_size=1, max_size=4),
+    st.sampled_from([200, 500, 1100]),
+    st.integers(2, 6),
+)
+def test_a_group_finds_the_same_ways_as_its_tasks_one_by_one(
+    kinds: list[int], sizes: list[int], needed: int, urgent: int
+) -> None:
+    """What is remembered of a node for a group is what would be found if it were looked at anew."""
+    stopped = []
+    for by_one in (False, True):
+        services = {f"low{number}": (service(f"low{number}"), cpu) for number, cpu in enumerate(kinds)}
+        world = World([build.node(f"n{i}", cpu=cpu) for i, cpu in enumerate(sizes)], services)
+        world.rules = scheduler.Rules(services={**world.rules.services, ("default", "high"): service("high", 5)})
+        for slot in range(30):
+            world.add(f"low{slot % len(kinds)}", slot)
+        world.schedule()
+        for one in world.tasks.values():
+            if one.node_id:
+                one.status.CopyFrom(pb.TaskStatus(state=states.RUNNING, ready=True, at=NOW_MS))
+        for slot in range(urgent):
+            name = world.add("high", slot)
+            world.tasks[name].revision_id = f"high{slot}" if by_one else "high"
+            world.templates[world.tasks[name].revision_id] = template(needed)
+        world.schedule()
+        stopped.append(world.stopped())
+    assert stopped[0] == stopped[1]
+
+
+def test_those_that_are_alike_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 equal tasks, four of which have to go, no choice is looked at that cannot be enough."""
+    world = World(
+        [build.node("n1", cpu=3000)], {"low": (service("low", replicas=60), 50), "high": (service("high", 5), 200)}
+    )
+    for slot in range(60):
+        world.add("low", slot, on="n1")
+    world.add("high", 1)
+    looks = 0
+    fits = preemption.Preemption._fits
+
+    def counted(self: preemption.Preemption, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+        nonlocal looks
+        looks += 1
+        return fits(self, row, ask, returned)
+
+    monkeypatch.setattr(preemption.Preemption, "_fits", counted)
+    world.schedule()
+    assert len(world.stopped()) == 4
+    assert looks < 30
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import pytest
 
-from controlplane.core import apply, edits, relations
+from controlplane.core import apply, edits, pins, relations
 from controlplane.core import request_errors as errors
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 
 APPLY_IT = "apply the network first, or in the same files"
+IMAGES = pins.Known(digests={"hello:latest": "sha256:1", "hello:1": "sha256:1"})
 INGRESS, HOST = pb.PUBLISH_MODE_INGRESS, pb.PUBLISH_MODE_HOST
 
 
@@ -98,7 +99,7 @@ def test_networks_have_to_be_there(names: tuple[str, ...], complaints: list[str]
 
 def test_a_network_of_the_same_apply_is_there() -> None:
     wanted = [service("web", networks=("back",)), network("back")]
-    decision = apply.decide({}, apply.prepare(wanted), now_ms=1, new_id=lambda: "id")
+    decision = apply.decide({}, apply.prepare(wanted), images=IMAGES, now_ms=1, new_id=lambda: "id")
     assert len(decision.changes) == 2
 
 
@@ -119,5 +120,7 @@ def test_the_default_network_is_not_made_by_hand() -> None:
 def test_all_refusals_of_an_apply_are_told_together() -> None:
     wanted = apply.prepare([service("web", port=published(), networks=("gone",))])
     with pytest.raises(errors.RequestError) as caught:
-        apply.decide({}, wanted, others=[service("api", port=published())], now_ms=1, new_id=lambda: "id")
+        apply.decide(
+            {}, wanted, others=[service("api", port=published())], images=IMAGES, now_ms=1, new_id=lambda: "id"
+        )
     assert len(caught.value.mistakes) == 2

@@ -19,8 +19,6 @@ def reconcile(
     revisions: list[pb.Revision] | None = None,
     draining: frozenset[str] = frozenset(),
     now_ms: int = NOW_MS,
-    *,
-    refuge: bool = True,
 ) -> plan.Plan:
     situation = replicated.Situation(
         service=service,
@@ -28,7 +26,6 @@ def reconcile(
         tasks=members,
         draining=draining,
         now_ms=now_ms,
-        refuge=refuge,
     )
     return replicated.reconcile(situation, build.suffixes())
 
@@ -144,6 +141,30 @@ def test_a_port_of_the_node_is_free_before_the_next_task_takes_it() -> None:
     assert [task.slot for task in written(made) if task.status.state == states.NEW] == []
 
 
+def fenced(**changes: object) -> pb.Service:
+    service = build.service(**changes)  # type: ignore[arg-type]  # fields by name
+    service.spec.on_node_loss.fence, service.spec.on_node_loss.replace_after = True, 10_000
+    return service
+
+
+def test_new_tasks_of_a_fenced_service_are_fenced() -> None:
+    """By what the service says when they are made: an agent that is cut off hears of no change."""
+    assert [task.fence for task in written(reconcile(fenced(replicas=2), []))] == [10_000, 10_000]
+    assert [task.fence for task in written(reconcile(build.service(replicas=1), []))] == [0]
+
+
+def test_beside_a_fenced_task_there_is_never_another() -> None:
+    """Not in an update that says nothing of its order, and not when what was scaled away is wanted again."""
+    service = fenced(replicas=1, image="new")
+    old = build.revision(service, 1, image="old")
+    made = reconcile(service, [build.task(1, revision_id=old.meta.id)], [old])
+    assert [task.status.state for task in written(made)] == [states.RUNNING], "the old one stops, and no other is made"
+    going = build.task(1, desired=pb.DESIRED_STATE_REMOVE)
+    assert [task.slot for task in written(reconcile(fenced(replicas=1), [going]))] == [1], "it is not fenced"
+    going.fence = 10_000
+    assert written(reconcile(fenced(replicas=1), [going])) == []
+
+
 def test_replacing_waits_while_something_that_should_be_ready_is_not() -> None:
     service = build.service(replicas=3, image="new")
     old, new = build.revision(service, 1, image="old"), build.revision(service, 2)
@@ -166,39 +187,6 @@ def test_a_changed_default_replaces_nothing() -> None:
     revision.template.stop_grace_period = 1  # what an older version resolved to
     made = reconcile(service, [build.task(1)], [revision])
     assert [one.number for one in written(made, pb.Revision)] == [1], "what is written tells of its rollout only"
-
-
-def test_the_last_one_that_works_leaves_when_another_does() -> None:
-    """Both replicas are on the node that is drained."""
-    first, last = build.task(1, node="n1"), build.task(2, node="n1")
-    service, drained = build.service(replicas=2), frozenset({"n1"})
-    assert stopped(reconcile(service, [first, last], draining=drained)) == [first.meta.id]
-    coming = build.task(1, states.STARTING, node="n2")
-    assert stopped(reconcile(service, [coming, last], draining=drained)) == []
-    there = build.task(1, node="n2")
-    assert stopped(reconcile(service, [there, last], draining=drained)) == [last.meta.id]
-
-
-@pytest.mark.parametrize(
-    ("replicas", "refuge"), [(1, True), (2, False)], ids=["there is but one", "there is no node to go to"]
-)
-def test_all_leave_at_once(replicas: int, refuge: bool) -> None:
-    """Waiting would not help."""
-    here = [build.task(slot, node="n1") for slot in range(1, replicas + 1)]
-    made = reconcile(build.service(replicas=replicas), here, draining=frozenset({"n1"}), refuge=refuge)
-    assert stopped(made) == [task.meta.id for task in here]
-
-
-def test_one_that_does_no_work_is_not_waited_for() -> None:
-    first, last = build.task(1, node="n1", ready=False), build.task(2, node="n1", ready=False)
-    made = reconcile(build.service(replicas=2), [first, last], draining=frozenset({"n1"}))
-    assert stopped(made) == [first.meta.id, last.meta.id]
-
-
-def test_tasks_leave_a_node_that_is_drained() -> None:
-    here, there = build.task(1, node="n1"), build.task(2, node="n2")
-    made = reconcile(build.service(replicas=2), [here, there], draining=frozenset({"n1"}))
-    assert stopped(made) == [here.meta.id]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ def told(**container: object) -> tuple[str, ...]:
     """The warnings for a service whose container has these fields."""
     template = pb.TaskTemplate(container=pb.Container(image="hello", **container))  # type: ignore[arg-type]
     service = pb.Service(meta=pb.Meta(name="a"), spec=pb.ServiceSpec(replicas=1, template=template))
-    found = warnings.warnings(service, images=[], nodes=[], services=[])
+    found = warnings.warnings(service, images=[], empty=warnings.emptied([]), services=[])
     return tuple(line for line in found if "has no image" not in line)
 
 
@@ -28,7 +28,9 @@ def test_what_is_within_the_container_is_not_told() -> None:
 def test_a_port_of_the_tasks_own_node_needs_a_node_for_each() -> None:
     """One that listens on every node does not."""
     lines = [
-        warnings.warnings(service(mode=mode), images=[], nodes=[build.node("n1")], services=["default/web"])
+        warnings.warnings(
+            service(mode=mode), images=[], empty=warnings.emptied([build.node("n1")]), services=["default/web"]
+        )
         for mode in (pb.PUBLISH_MODE_HOST, pb.PUBLISH_MODE_INGRESS, pb.PUBLISH_MODE_UNSPECIFIED)
     ]
     told_of_ports = [[line for line in found if "is published on the node" in line] for found in lines]
@@ -38,7 +40,7 @@ def test_a_port_of_the_tasks_own_node_needs_a_node_for_each() -> None:
 def test_a_rule_for_a_service_that_is_not_there_is_told_with_the_nearest() -> None:
     """It may come later, so the rule is not refused."""
     rule = pb.AllowRule(**{"from": "apo"})
-    found = warnings.warnings(service(allow=rule), images=[], nodes=[], services=["default/api"])
+    found = warnings.warnings(service(allow=rule), images=[], empty=warnings.emptied([]), services=["default/api"])
     assert found[-1] == 'there is no service default/apo that `allow` could let in; did you mean "default/api"?'
 
 

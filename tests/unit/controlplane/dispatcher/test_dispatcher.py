@@ -32,13 +32,14 @@ class World:
         self._group = group
         numbers = itertools.count(1)
         self.reports: list[tuple[str, int]] = []
+        self.holds = True
         self.dispatcher = Dispatcher(
             self._editor.snapshot, lambda: ("cp2", "192.0.2.2:7400"), lambda: f"id{next(numbers)}"
         )
         self.serving: list[asyncio.Task[None]] = []
 
     def lead(self) -> None:
-        self.dispatcher.lead(self._note, NETWORK)
+        self.dispatcher.lead(self._note, NETWORK, lambda: self.holds)
         self.serving.append(self._group.create_task(self.dispatcher.work()))
 
     def put(self, *values: kinds.StoredObject) -> None:
@@ -134,6 +135,23 @@ async def test_an_agent_that_missed_the_last_message_is_told_everything_again() 
         for _ in range(2):
             await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat(sequence=0)))
         assert (await said(link)).assignment.type == wire.Assignment.TYPE_COMPLETE
+
+
+@bounded(60, virtual_time=True)
+async def test_only_who_certainly_leads_answers_what_fenced_tasks_live_by() -> None:
+    """A leader that slept through its lease says nothing, though it does not know yet that it is deposed."""
+    async with world() as made:
+        made.lead()
+        made.put(build.node("n1"))
+        link = await made.join()
+        await said(link)
+        for number in (0, 1):
+            await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat(sequence=9, number=number)))
+        assert (await said(link)).heard.number == 1, "the first one asked for no answer"
+        made.holds = False
+        await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat(sequence=9, number=2)))
+        await link.send(wire.AgentMessage(resync=wire.Resync(why="what comes next was sent after the heartbeat")))
+        assert (await said(link)).WhichOneof("message") == "assignment"
 
 
 @bounded(60, virtual_time=True)

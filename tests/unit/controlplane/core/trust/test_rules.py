@@ -24,14 +24,15 @@ CALLS = {
 }
 READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "Renew"}
 CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork"}
+CHANGES |= {"MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
-NODES = {"Session", "Stream", "ResolveImage", "FetchBlob", "Version", "Renew"}
+NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew"}
 MAY = {
     Role.ADMIN: READS_OF_PEOPLE | CHANGES | ADMINS,
     Role.EDITOR: READS_OF_PEOPLE | CHANGES,
     Role.VIEWER: READS_OF_PEOPLE,
     Role.NODE: NODES,
-    Role.CONTROLPLANE: {"Version", "Renew"},
+    Role.CONTROLPLANE: {"Fetch", "Version", "Renew"},
 }
 
 
@@ -109,6 +110,9 @@ def test_what_belongs_to_the_whole_cluster_is_changed_by_admins_only() -> None:
     assert not allowed("Delete", caller(Role.ADMIN, "shop"), reference("node"))
     assert allowed("ImportImage", caller(Role.EDITOR), control_pb2.ImportImageRequest())
     assert not allowed("ImportImage", caller(Role.EDITOR, "shop"), control_pb2.ImportImageRequest())
+    assert allowed("PushImage", caller(Role.EDITOR), control_pb2.PushImageRequest())
+    assert not allowed("PushImage", caller(Role.EDITOR, "shop"), control_pb2.PushImageRequest())
+    assert not allowed("Rebalance", caller(Role.EDITOR, "shop"), control_pb2.RebalanceRequest())
 
 
 def test_an_apply_is_refused_for_one_object_that_is_out_of_bounds() -> None:

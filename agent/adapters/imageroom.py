@@ -1,0 +1,69 @@
+"""Makes room on the node's disk: after a download when the disk is full, and once an hour for what has grown old.
+
+The rule: nothing is removed while an image is on its way, since its parts have no name yet.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+import structlog
+
+from agent.adapters.images import StoredImages
+from agent.core import imageroom
+from images import collect, errors
+
+log = structlog.get_logger()
+
+INTERVAL_S = 3600.0
+
+
+class ImageRoom:
+    """`run` it in a task of its own. `needed` says what tasks have or may start, once `restored` is set: before that,
+    nobody knows what runs, and nothing is removed.
+    """
+
+    def __init__(
+        self,
+        images: StoredImages,
+        needed: Callable[[], imageroom.Needed],
+        limits: imageroom.Limits,
+        restored: asyncio.Event,
+    ) -> None:
+        self._images = images
+        self._needed = needed
+        self._limits = limits
+        self._restored = restored
+
+    async def run(self) -> None:
+        """Ends only by being cancelled."""
+        await self._restored.wait()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._until_full()
+            await self.look()
+
+    async def look(self) -> None:
+        """Remove what may go. What cannot be removed is told, and tried again at the next look."""
+        try:
+            await self._images.prune(self._needed(), imageroom.policy(self._limits, self._disk(), time.time()))
+        except errors.ImageError as error:
+            log.warning("no room was made for images", why=str(error))
+
+    async def _until_full(self) -> None:
+        """Wait for a download that has filled the disk."""
+        while True:
+            await self._images.fetched.wait()
+            self._images.fetched.clear()
+            if collect.excess_bytes(self._disk(), self._limits.marks) > 0:
+                return
+
+    def _disk(self) -> collect.Disk:
+        found = os.statvfs(self._images.store.root)
+        return collect.Disk(
+            total_bytes=found.f_blocks * found.f_frsize,
+            free_bytes=found.f_bavail * found.f_frsize,
+        )

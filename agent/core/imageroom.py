@@ -1,0 +1,64 @@
+"""Which images of a node stay, and which make room: by age, and by what its disk lacks.
+
+What runs stays, and so does what an assignment names or a task was given a moment ago. All others stay too, until they
+were not used for long or the disk fills: the next task may start from them at once.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent.core.observed import Observed
+from images import collect
+from protos import containers
+from protos.orch.v1 import objects_pb2 as pb
+
+DAY_S = 24 * 3600.0
+SPARED_S = 300.0
+"""What was used within this time stays whatever the disk lacks: its task is about to start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """From `marks.high_percent` of the disk in use, the least recently used go until it is `marks.low_percent`."""
+
+    marks: collect.Marks = field(default_factory=collect.Marks)
+    max_age_s: float = 7 * DAY_S
+    """What was not used for this long goes. 0: age does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """What tasks of this node have or may start."""
+
+    digests: frozenset[str]
+    references: frozenset[str]
+    """Images whose digest nobody has settled: what their names mean here."""
+
+
+def needed(observed: Iterable[Observed], revisions: Iterable[pb.Revision]) -> Needed:
+    """From what there is of each task, and what is assigned."""
+    given = {sight.record.image_digest for one in observed for _, sight in one.each}
+    settled = {digest for one in revisions for digest in one.images.values()}
+    every = [
+        (one.images, container.image)
+        for one in revisions
+        for container in (*containers.others(one.template), one.template.container)
+    ]
+    return Needed(
+        digests=frozenset(given | settled) - {""},
+        references=frozenset(image for images, image in every if image not in images),
+    )
+
+
+def policy(limits: Limits, disk: collect.Disk, now_s: float) -> Callable[[Sequence[collect.Stored]], Collection[str]]:
+    """What is to be forgotten: by age first, then as much more as the disk lacks."""
+
+    def choose(images: Sequence[collect.Stored]) -> Collection[str]:
+        old = collect.unused_since(now_s - limits.max_age_s)(images) if limits.max_age_s else ()
+        lacks = collect.excess_bytes(disk, limits.marks) - collect.freed_bytes(images, old)
+        if lacks <= 0:
+            return old
+        left = [image for image in images if image.digest not in old]
+        return (*old, *collect.least_recently_used(lacks, spare_since_s=now_s - SPARED_S)(left))
+
+    return choose

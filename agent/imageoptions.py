@@ -1,0 +1,113 @@
+"""What an agent is told of images on its command line: what it gives to other nodes, and what may stay on its disk."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from agent.core import imageroom, sharing
+from images import collect
+from protos import units
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds them."""
+    _add_registries(parser)
+    _add_sharing(parser)
+    _add_room(parser)
+
+
+def sharing_of(options: argparse.Namespace) -> sharing.Limits:
+    """What this node gives to others."""
+    return sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
+
+
+def _add_registries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="registries, their mirrors and CAs, for images whose name says one and that the cluster does not have "
+        "(default: /etc/orch/registries.yaml, if it is there)",
+    )
+    parser.add_argument(
+        "--registry-credentials",
+        type=Path,
+        metavar="FILE",
+        help="users and passwords for them, as `orchctl image login` keeps them (default: ~/.docker/config.json)",
+    )
+
+
+def _add_sharing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--blob-port",
+        default=7402,
+        type=int,
+        metavar="PORT",
+        help="where this node gives layers of images to other nodes, at --address; 0: nowhere (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share-transfers",
+        default=sharing.TRANSFERS,
+        type=int,
+        metavar="N",
+        help="to how many nodes it gives layers at a time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share-rate",
+        default=0,
+        type=_bytes,
+        metavar="BYTES",
+        help="how much of that in a second, such as 50Mi (default: as much as goes through)",
+    )
+
+
+def _add_room(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images-high",
+        default=collect.Marks().high_percent,
+        type=_percent,
+        metavar="PERCENT",
+        help="from so much of the disk in use, images that nothing needs make room (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images-low",
+        default=collect.Marks().low_percent,
+        type=_percent,
+        metavar="PERCENT",
+        help="and go until it is so much, the least recently used first (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images-max-age",
+        default="168h",
+        type=_seconds,
+        metavar="DURATION",
+        help="images that were not used for so long go in any case; 0s: never (default: %(default)s)",
+    )
+
+
+def room_of(options: argparse.Namespace) -> imageroom.Limits:
+    """What its images may take."""
+    if options.images_low >= options.images_high:
+        sys.exit(f"orch-agent: --images-low {options.images_low} must be less than --images-high {options.images_high}")
+    marks = collect.Marks(high_percent=options.images_high, low_percent=options.images_low)
+    return imageroom.Limits(marks=marks, max_age_s=options.images_max_age)
+
+
+def _percent(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return units.parse_duration(text) / 1000
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _bytes(text: str) -> int:
+    try:
+        return units.parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,311 @@
+"""The images that the cluster itself keeps: names in the store, blobs on this instance's disk.
+
+Three rules. The store says what there is: names on the disk follow it, and blobs that nothing in it needs go. What
+comes in is invisible until the store has its name, which is written last. And nothing is removed while something comes
+in: `changing` keeps `tidy` away, and blobs of a push that is still going on are pinned.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import structlog
+
+from controlplane.core import image_names, kept_images, pins
+from controlplane.core import request_errors as errors
+from controlplane.images import describing, room
+from controlplane.images.files import Shared, Threads, Upload
+from controlplane.images.parts import Parts
+from controlplane.images.rights import NodeRights
+from controlplane.store.cache import Cache
+from images import archive, documents, image, reference
+from images import digest as digests
+from images import errors as image_errors
+from images.store import ImageStore
+from protos.orch.v1 import control_pb2 as api
+from protos.orch.v1 import objects_pb2 as pb
+
+CHUNK_BYTES = 1024 * 1024
+MAX_UPLOADS = 16
+MAX_BLOBS = 1_000
+"""Of one image: a configuration and its layers."""
+MAX_PINS = 10_000
+"""From here on those that have lapsed are looked for."""
+PIN_S = 600.0
+"""How long a blob of a push is kept that nothing in the store needs yet, after the last word about it."""
+
+_log = structlog.get_logger()
+
+
+class ClusterImages:
+    """`folder` is this instance's own; two processes may not share one. Call `close` at the end."""
+
+    def __init__(self, folder: Path, known: Cache, *, limit_bytes: int = room.DEFAULT_LIMIT_BYTES) -> None:
+        self.store = ImageStore(folder)
+        self.threads = Threads()
+        self.rights = NodeRights(known, self.store, self.threads)
+        self._parts = Parts(folder / "parts", self.store)
+        self._cache = known
+        self._limit_bytes = limit_bytes
+        self._pins: dict[str, float] = {}
+        self._uploading: dict[str, int] = {}
+        """Bytes that are still to come of each blob that is being sent."""
+        self._changes = 0
+        self._tidying = asyncio.Lock()
+        self._untidy = False
+        self.lacking = asyncio.Event()
+        """Something that the store names is not here."""
+
+    # What there is ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, text: str) -> str | None:
+        """The digest that an image's name stands for; None when the cluster has no such image.
+
+        Raises `InvalidReference` for what is no reference.
+        """
+        reference.parse(text)
+        return pins.Known.of(self._cache.snapshot().all(pb.Image).values()).find(text) or None
+
+    def has(self, digest: str) -> bool:
+        """Whether this instance can serve the blob."""
+        return digests.is_digest(digest) and self.store.has(digest)
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether every blob of the image is here. Blocks."""
+        try:
+            return self.store.has(digest) and not self.store.missing(digest)
+        except image_errors.ImageError:  # its manifest was damaged on the disk, and is gone now
+            return False
+
+    async def open_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """A blob's bytes from an offset on. Raises `images.errors.NotFound`, or NotReachable when it is about to come,
+        before the first chunk.
+        """
+        if not self.has(digest) and await self.threads.run(self._is_coming, digest):
+            self.lacking.set()
+            text = f"blob {digest} belongs to an image of the cluster, and is not on this instance yet"
+            raise errors.NotReachable(text, hint="try again in a moment")
+        file = Shared(await self.threads.run(self.store.open, digest))
+        with self.threads.closing(file):
+            await self.threads.run(file.seek, offset)
+            while chunk := await self.threads.run(file.read, CHUNK_BYTES):
+                yield chunk
+
+    # What comes in ----------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """From before an image comes in until the store has its name, or will not have it."""
+        async with self._tidying:
+            self._changes += 1
+        try:
+            yield
+        except BaseException:
+            self._untidy = True  # what came may have no name now
+            raise
+        finally:
+            self._changes -= 1
+            if self._untidy and not self._changes:
+                await self.tidy()
+
+    async def import_stream(
+        self, options: api.ImportImageOptions, chunks: AsyncIterator[bytes]
+    ) -> tuple[pb.Image, ...]:
+        """Takes in an archive, inside `changing`. Answers with the images as they should be stored, without ids."""
+        describing.check(options)
+        upload = Upload(self.store.tmp, options.name or "upload")
+        with self.threads.closing(upload):
+            await self.threads.run(upload.open)
+            await self._spool(upload, chunks)
+            found = await self.threads.run(self._import, options, upload)
+        images = tuple(
+            describing.described(name, each)
+            for each in found
+            for name in ([options.name] if options.name else each.names)
+        )
+        if not images:
+            raise errors.Invalid("the archive does not say what its image is called", hint="give it a name: --name")
+        _log.info("images imported", names=[each.meta.name for each in images])
+        return images
+
+    async def missing(self, blobs: Sequence[api.BlobSize]) -> list[api.MissingBlob]:
+        """Those that are not here, with what has come of them. Raises Overloaded when there is no room for the rest."""
+        if len(blobs) > MAX_BLOBS:
+            raise errors.Invalid(f"{len(blobs)} blobs; an image has {MAX_BLOBS} at most")
+        for blob in blobs:
+            describing.check_blob(blob.digest, blob.size)
+        self._pin(blob.digest for blob in blobs)
+        missing = {blob.digest: blob.size for blob in blobs if not self.store.has(blob.digest)}
+        offsets = await self.threads.run(lambda: {digest: self._parts.offset(digest) for digest in missing})
+        await self.check_room(sum(missing.values()) - sum(offsets.values()))
+        return [api.MissingBlob(digest=digest, offset=offset) for digest, offset in offsets.items()]
+
+    async def push_blob(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
+        """Takes in one blob from where it was cut. What has come stays, however this ends."""
+        describing.check_blob(start.digest, start.size, start.offset)
+        self._pin([start.digest])
+        if self.store.has(start.digest):
+            return
+        with self._one_upload(start.digest):
+            come = await self.threads.run(self._parts.offset, start.digest)
+            if start.offset > come:
+                text = f"blob {start.digest} has come up to byte {come}, and this goes on at {start.offset}"
+                raise errors.Outdated(text, hint="ask again what is missing")
+            await self.check_room(start.size - start.offset)
+            self._uploading[start.digest] = start.size - start.offset
+            await self._receive(start, chunks)
+            await self.threads.run(self._parts.finish, start.digest, start.size)
+        self._pin([start.digest])
+
+    async def push_image(self, name: str, manifest: bytes) -> pb.Image:
+        """The image of a manifest whose blobs have all come, inside `changing`; as it should be stored, without its
+        id.
+        """
+        describing.check_name(name)
+        if len(manifest) > documents.MAX_DOCUMENT_BYTES:
+            raise errors.Invalid(f"the manifest of {name} is larger than 4 MiB")
+        found = await self.threads.run(self._complete, name, manifest)
+        for digest in (found.config_digest, *(layer.digest for layer in found.layers)):
+            self._pins.pop(digest, None)  # from here on the store's name keeps them
+        _log.info("image pushed", name=name, digest=found.digest)
+        return describing.described(name, found)
+
+    # What goes --------------------------------------------------------------------------------------------------------
+
+    async def tidy(self) -> None:
+        """The names on the disk become those of the store, and what nothing needs is removed. Late rather than wrong:
+        while something comes in, or the store does not answer, nothing is.
+        """
+        if self._changes or not self._cache.connected:
+            self._untidy = True
+            return
+        async with self._tidying:
+            self._untidy = False
+            now = time.monotonic()
+            self._pins = {digest: until for digest, until in self._pins.items() if until > now}
+            snapshot = self._cache.snapshot()
+            names = {one.meta.name: one.status.digest for one in snapshot.all(pb.Image).values()}
+            try:
+                await self.threads.run(self._tidy, names, kept_images.wanted(snapshot), frozenset(self._pins))
+            except image_errors.ImageError as error:
+                # Nothing is wrong with what there is; the next removal comes by again.
+                self._untidy = True
+                _log.warning("images that nobody needs stay on the disk", why=str(error))
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether something may be left to remove."""
+        return self._untidy or bool(self._pins)
+
+    async def close(self) -> None:
+        """Waits for what the threads are doing."""
+        await self.threads.close()
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _is_coming(self, digest: str) -> bool:
+        """It is part of an image that the store names, as far as that can be told. Blocks."""
+        wanted = kept_images.whole(self._cache.snapshot())
+        return digest in wanted or any(not self.is_whole(one) for one in wanted)
+
+    def _pin(self, blobs: Iterable[str]) -> None:
+        now = time.monotonic()
+        if len(self._pins) > MAX_PINS:
+            self._pins = {digest: until for digest, until in self._pins.items() if until > now}
+        self._pins.update(dict.fromkeys(blobs, now + PIN_S))
+
+    @contextlib.contextmanager
+    def _one_upload(self, digest: str) -> Iterator[None]:
+        """One at a time for each blob, and not too many at once."""
+        if digest in self._uploading:
+            raise errors.NotReachable(f"somebody else sends blob {digest} at the moment", hint="try again in a moment")
+        if len(self._uploading) >= MAX_UPLOADS:
+            text = f"{MAX_UPLOADS} blobs are being sent to the cluster already"
+            raise errors.NotReachable(text, hint="try again in a moment")
+        self._uploading[digest] = 0
+        try:
+            yield
+        finally:
+            del self._uploading[digest]
+
+    async def check_room(self, wanted_bytes: int) -> None:
+        """Raises Overloaded when so much more does not fit beside what is here and on its way."""
+        used = await self._used()
+        if used + wanted_bytes <= self._limit_bytes:
+            return
+        await self.tidy()
+        used = await self._used()
+        if used + wanted_bytes > self._limit_bytes:
+            images = {one.status.digest: one for one in self._cache.snapshot().all(pb.Image).values()}
+            raise room.refusal(self._limit_bytes, used, wanted_bytes, images)
+
+    async def _used(self) -> int:
+        return await self.threads.run(self._used_bytes) + sum(self._uploading.values())
+
+    def _used_bytes(self) -> int:
+        return room.used_bytes(self.store.root) + self._parts.size_bytes()
+
+    async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
+        """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
+        part = await self.threads.run(self._parts.open, start.digest, start.offset)
+        come = start.offset
+        with self.threads.closing(part):
+            async for chunk in chunks:
+                come += len(chunk)
+                if come > start.size:
+                    raise errors.Invalid(f"blob {start.digest}: more than the {start.size} bytes announced")
+                await self._write(part, chunk, f"blob {start.digest}")
+                self._uploading[start.digest] = start.size - come
+        await self.threads.run(part.close)
+        if come < start.size:
+            text = f"blob {start.digest} was cut off on its way, at byte {come} of {start.size}"
+            raise errors.NotReachable(text, hint="push again: it goes on there")
+
+    async def _write(self, file: Shared, chunk: bytes, what: str) -> None:
+        try:
+            await self.threads.run(file.write, chunk)
+        except OSError as error:
+            text = f"{what} cannot be stored in {self.store.root}: {error.strerror}"
+            raise image_errors.StorageFailed(f"{text}; free some space on the control plane's disk") from error
+
+    async def _spool(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
+        size_bytes = 0
+        room_bytes = self._limit_bytes - await self._used()
+        async for chunk in chunks:
+            size_bytes += len(chunk)
+            if size_bytes > room_bytes:
+                await self.check_room(size_bytes)
+            await self._write(upload, chunk, "the archive")
+        if not size_bytes:
+            raise errors.Invalid("the archive is empty", hint="send a tar file, made by `docker save` for example")
+
+    def _import(self, options: api.ImportImageOptions, upload: Upload) -> tuple[image.Image, ...]:
+        """In a thread."""
+        with upload.lock:
+            upload.file.seek(0)
+            config = describing.config(options)
+            if options.name or config:
+                name = options.name or None
+                return (archive.import_archive(self.store, upload.file, name=name, config=config),)
+            return archive.import_all(self.store, upload.file)
+
+    def _complete(self, name: str, manifest: bytes) -> image.Image:
+        """In a thread. Raises `NotFound` when a blob has not come."""
+        with self.store.hold():
+            return self.store.tag(name, self.store.put_bytes(manifest))
+
+    def _tidy(self, names: dict[str, str], wanted: frozenset[str], pinned: frozenset[str]) -> None:
+        """In a thread."""
+        on_disk = {name: one.digest for one in self.store.list() for name in one.names}
+        for name, digest in on_disk.items():
+            if names.get(image_names.canonical(name)) != digest:
+                self.store.untag(name)
+        for name, digest in names.items():
+            if self.is_whole(digest):
+                self.store.tag(name, digest)
+        self._parts.sweep()
+        swept = self.store.prune(keep=wanted, keep_blobs=pinned)
+        if swept.blobs:
+            _log.info("blobs that nobody needs are removed", blobs=swept.blobs, size_bytes=swept.size_bytes)

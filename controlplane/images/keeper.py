@@ -1,0 +1,125 @@
+"""Keeps every instance's disk as the store says: what it names is fetched, what nothing names is removed.
+
+An image comes in through the leader, and the other instances fetch it as soon as the store has its name, so that any of
+them can lead. The rule: events only wake the loop, which looks at everything that is wanted; what could not be got is
+tried again later and later, and what nobody has is told once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from controlplane import rpc
+from controlplane.core import kept_images, request_errors
+from controlplane.images.cluster import ClusterImages
+from controlplane.images.sources import Dial, Fetcher, Source
+from controlplane.store import errors
+from controlplane.store.cache import Cache
+from controlplane.store.snapshots import Change
+from images import errors as image_errors
+from trust.core.identity import Role
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 120.0
+TIDY_AFTER_S = 5.0
+"""What a change has left over is removed this long after it, together with what others leave."""
+PINS_S = 300.0
+"""How often is looked for blobs of pushes that were never finished, while there may be any."""
+KINDS = ("image", "revision", "service")
+
+_log = structlog.get_logger()
+
+
+class Keeper:
+    """`run` it in a task. `instances`: the addresses of the other instances; `nodes`: those of nodes that have a
+    blob; `dial` makes the way to either.
+    """
+
+    def __init__(
+        self,
+        images: ClusterImages,
+        cache: Cache,
+        *,
+        instances: Callable[[], Awaitable[Mapping[str, str]]],
+        nodes: Callable[[str], Sequence[str]],
+        dial: Dial = rpc.channel,
+    ) -> None:
+        self._images = images
+        self._cache = cache
+        self._instances = instances
+        self._nodes = nodes
+        self._fetcher = Fetcher(images.store, images.threads, self._sources, dial)
+        self._told: set[str] = set()
+        """What nobody has, and was said so of."""
+
+    async def run(self) -> None:
+        """Ends only by being cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_whole())
+            left = asyncio.Event()
+            group.create_task(self._keep_tidy(left))
+            with self._cache.subscribe(KINDS) as subscription:
+                while True:
+                    taken = await subscription.take()
+                    if taken.resync or any(_brings(change) for change in taken.changes):
+                        self._images.lacking.set()
+                    if taken.resync or any(_leaves(change) for change in taken.changes):
+                        left.set()
+
+    async def _keep_whole(self) -> None:
+        wait_s = FIRST_WAIT_S
+        while True:
+            self._images.lacking.clear()
+            lacking = await self._fetch_all()
+            self._tell(lacking)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S) if lacking else FIRST_WAIT_S
+            if lacking:
+                await asyncio.sleep(FIRST_WAIT_S)  # nodes that ask again and again wake it, too
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._images.lacking.wait(), wait_s if lacking else None)
+
+    async def _fetch_all(self) -> frozenset[str]:
+        """What is wanted and could not be got."""
+        return frozenset(
+            [digest for digest in sorted(kept_images.whole(self._cache.snapshot())) if not await self._fetch(digest)]
+        )
+
+    async def _fetch(self, digest: str) -> bool:
+        try:
+            if await self._images.threads.run(self._images.is_whole, digest):
+                return True
+            async with self._images.changing():
+                return await self._fetcher.fetch(digest, room=self._images.check_room)
+        except (image_errors.ImageError, request_errors.Overloaded, errors.Temporary) as error:
+            _log.warning("an image of the cluster is not kept here", digest=digest, why=str(error))
+            return False
+
+    def _tell(self, lacking: frozenset[str]) -> None:
+        for digest in sorted(lacking - self._told):
+            _log.warning("an image of the cluster is not here, and nobody that can be reached has it", digest=digest)
+        self._told = set(lacking)
+
+    async def _sources(self, digest: str) -> Sequence[Source]:
+        """Other instances first: they are few, and have nothing else to do."""
+        instances = [Source(address=one, role=Role.CONTROLPLANE) for one in (await self._instances()).values()]
+        return [*instances, *(Source(address=one, role=Role.NODE) for one in self._nodes(digest))]
+
+    async def _keep_tidy(self, left: asyncio.Event) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(left.wait(), PINS_S if self._images.is_untidy else None)
+            await asyncio.sleep(TIDY_AFTER_S)
+            left.clear()
+            await self._images.tidy()
+
+
+def _brings(change: Change) -> bool:
+    before, after = kept_images.digests(change)
+    return not after <= before
+
+
+def _leaves(change: Change) -> bool:
+    before, after = kept_images.digests(change)
+    return not before <= after

@@ -1,0 +1,147 @@
+"""Build an image from a Dockerfile: `build`.
+
+    with context.folder(Path("."), dockerfile="") as found:
+        image = builder.build(store, found, Options(target="app"), names=("web:1",), area=Path("/run/orch/builds"))
+
+Rules. Only stages that the target needs are built, independent ones side by side. A build that fails gives no name and
+leaves nothing but what its finished steps put into the cache. Where nothing has to be made anew, the same files,
+Dockerfile and options give the same image.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent import futures
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from images import errors, manifest, reference
+from images.build import containers, dockerfile, graph, instructions, scope, stages, watching, workshop
+from images.manifest import Descriptor, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from images.build.context import Context
+    from images.build.instructions import Dockerfile
+    from images.build.stages import Built
+    from images.build.workshop import Options, Workshop
+    from images.image import Image, Layer
+    from images.manifest import Platform
+    from images.store import ImageStore
+
+EPOCH_ARGUMENT = "SOURCE_DATE_EPOCH"
+_OCI_TYPES = {
+    manifest.DOCKER_LAYER: manifest.OCI_LAYER,
+    f"{manifest.DOCKER_LAYER}.gzip": f"{manifest.OCI_LAYER}+gzip",
+}
+
+
+def build(
+    store: ImageStore,
+    context: Context,
+    options: Options,
+    *,
+    area: Path,
+    names: Sequence[str] = (),
+    watcher: watching.Watcher | None = None,
+    pull: Callable[[str, Platform], None] | None = None,
+) -> Image:
+    """Build the target and give it its names; without any, only its digest finds it.
+
+    `area` is a folder for the state of running containers, best on a tmpfs. `pull` brings an image that the store does
+    not hold into it. Raises `InvalidDockerfile`, `BuildFailed`, and the other errors of images, each with its place.
+    """
+    if os.geteuid() != 0:
+        raise errors.StorageFailed("building images needs root: file trees are mounted and files get owners; use sudo")
+    for name in names:
+        reference.parse(name)
+    file = dockerfile.parse(context.dockerfile, name=context.name)
+    options = _with_epoch(options)
+    watcher = watcher or watching.Nobody()
+    with store.hold(), containers.Containers(store, area) as running:
+        shop = workshop.Workshop(store, context, options, running=running, watcher=watcher, pull=pull)
+        with shop:
+            built = _build_stages(file, shop)
+            return _add_image(shop, built, names)
+
+
+def _with_epoch(options: Options) -> Options:
+    text = options.build_args.get(EPOCH_ARGUMENT)
+    if text is None or options.epoch_s is not None:
+        return options
+    if not text.isdecimal():
+        raise errors.InvalidDockerfile(f"{EPOCH_ARGUMENT}={text!r:.40}: expected seconds since 1970")
+    return replace(options, epoch_s=int(text))
+
+
+def _build_stages(file: Dockerfile, shop: Workshop) -> Built:
+    platform = scope.platform_arguments(target=str(shop.options.platform), build=str(manifest.host_platform()))
+    outer = scope.whole_file(file, build_args=shop.options.build_args, platform=platform)
+    for text in (*file.warnings, *scope.undeclared(file, shop.options.build_args, platform)):
+        shop.watcher.warned(text)
+    needed = graph.needed(file, shop.options.target, outer.globals)
+    steps = sum(1 + len(one.stage.instructions) for one in needed)
+    runs = any(isinstance(each, instructions.Run) for one in needed for each in one.stage.instructions)
+    jobs: dict[int, futures.Future[Built]] = {}
+
+    def built(index: int) -> Built:
+        if index not in jobs:
+            raise errors.InvalidDockerfile(
+                f"stage {index} is named by a trigger of the base image only; name it once more"
+            )
+        return jobs[index].result()
+
+    with futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="stage") as pool:
+        first = 1
+        try:
+            # A stage waits for earlier ones only, which have their threads before it: nobody waits for good.
+            for one in needed:
+                plan = stages.Plan(
+                    file=file, needed=one, scope=outer, first_step=first, steps=steps, runs=runs, built=built
+                )
+                jobs[one.stage.index] = pool.submit(_run_stage, plan, shop)
+                first += 1 + len(one.stage.instructions)
+            return _outcome(list(jobs.values()))
+        except BaseException:
+            shop.stopped.set()
+            shop.containers.stop()
+            raise
+
+
+def _run_stage(plan: stages.Plan, shop: Workshop) -> Built:
+    try:
+        return stages.build(plan, shop)
+    except BaseException:
+        # The others are worth nothing any more; what they say then is not what a person wants to know.
+        shop.stopped.set()
+        shop.containers.stop()
+        raise
+
+
+def _outcome(jobs: list[futures.Future[Built]]) -> Built:
+    """What the last stage is, or the error that began it all."""
+    futures.wait(jobs)
+    failures = [error for job in jobs if (error := job.exception()) is not None]
+    for failure in failures:
+        if not isinstance(failure, containers.Stopped):
+            raise failure
+    return jobs[-1].result()
+
+
+def _add_image(shop: Workshop, built: Built, names: Sequence[str]) -> Image:
+    diff_ids = tuple(layer.diff_id for layer in built.layers)
+    created = built.created if shop.options.epoch_s is None else shop.now()
+    document = built.settings.document(built.platform, diff_ids, created)
+    config = Descriptor(media_type=manifest.OCI_CONFIG, digest=shop.store.put_bytes(document), size_bytes=len(document))
+    body = Manifest(media_type=manifest.OCI_MANIFEST, config=config, layers=tuple(map(_descriptor, built.layers)))
+    digest = shop.store.put_bytes(body.as_bytes())
+    for name in names:
+        shop.store.tag(name, digest)
+    return shop.store.resolve(digest)
+
+
+def _descriptor(layer: Layer) -> Descriptor:
+    media_type = _OCI_TYPES.get(layer.media_type, layer.media_type)
+    return Descriptor(media_type=media_type, digest=layer.digest, size_bytes=layer.size_bytes)

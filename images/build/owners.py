@@ -1,0 +1,53 @@
+"""`--chown` and USER in numbers, by the image's own /etc/passwd and /etc/group.
+
+The rule: this machine's users play no part, and a file that is no regular file (a pipe would make us wait, a device
+would answer) is refused. The reading is the runtime's, which does the same for containers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from images import errors
+from runtime import errors as runtime_errors
+from runtime import syscalls, users
+from runtime.spec import User
+
+_IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A user and a group in numbers."""
+
+    uid: int = 0
+    gid: int = 0
+
+
+def look_up(text: str, root: int | None) -> Owner:
+    """`app`, `app:app`, `1000`, `1000:50`: a lone number owns with the group of the same number, as Docker has it.
+
+    `root` is the image's tree, or None where there is none and only numbers will do.
+    """
+    name, colon, group = text.partition(":")
+    if name.isdecimal() and (group.isdecimal() or not colon):
+        owner = Owner(uid=int(name), gid=int(group if colon else name))
+        if max(owner.uid, owner.gid) > _MAX_ID:
+            raise errors.InvalidImage(f"--chown={text!r:.100}: ids go up to {_MAX_ID}")
+        return owner
+    if root is None:
+        raise errors.InvalidImage(f"--chown={text!r:.100}: names need files to be looked up in; give numbers")
+    return _by_name(text, root)
+
+
+_MAX_ID = 2**32 - 2
+
+
+def _by_name(text: str, root: int) -> Owner:
+    try:
+        passwd = users.read_table("etc/passwd", root, _IN_ROOT)
+        group = users.read_table("etc/group", root, _IN_ROOT)
+        found = users.identify(User(uid=0, gid=0, username=text), passwd, group)
+    except runtime_errors.ContainerError as error:
+        raise errors.InvalidImage(f"--chown={text!r:.100}: {error.message}") from error
+    return Owner(uid=found.uid, gid=found.gid)

@@ -1,0 +1,163 @@
+"""Blobs on their way into a store.
+
+Rules. One download of a blob at a time, whoever shares the store. What has come is kept while the connection is made
+anew: the rest is asked for with Range, from the next mirror when there is one, and the digest is that of the whole. And
+a transfer that brings nothing, or next to nothing, is bounded as if it had been cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from images import errors as image_errors
+from images import progress as progresses
+from images import reference
+from images.registry import errors, retry, sources, threads, turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+
+    from images.manifest import Descriptor
+    from images.registry.config import Bounds
+    from images.registry.registries import Registries
+    from images.registry.repository import Repository
+    from images.store import ImageStore
+
+
+async def fetch_blob(
+    store: ImageStore,
+    name: str,
+    entry: Descriptor,
+    *,
+    registries: Registries,
+    progress: progresses.Progress | None = None,
+) -> None:
+    """Have a blob of the image `name` in the store, as `store.missing` lists it.
+
+    Call it inside `store.hold()`, or the next `prune` takes the blob for litter.
+    """
+    places = sources.Sources(registries.sources(reference.parse(name)))
+    await fetch(store, entry, places, registries=registries, watcher=progress or progresses.Silent())
+
+
+def open_blob(
+    name: str, entry: Descriptor, *, registries: Registries, offset: int = 0
+) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    """The bytes of a blob of the image `name` from `offset` on, for whoever keeps them elsewhere.
+
+    Cuts are mended on the way. Whoever has read to the end compares the digest: nobody else has seen all of it.
+    """
+    places = sources.Sources(registries.sources(reference.parse(name)))
+    return contextlib.aclosing(_pieces(entry, places, registries, offset))
+
+
+async def fetch(
+    store: ImageStore,
+    entry: Descriptor,
+    places: sources.Sources,
+    *,
+    registries: Registries,
+    watcher: progresses.Progress,
+) -> None:
+    """As `fetch_blob`, from places that other blobs of the same piece of work come from, too."""
+    async with turns.taken(store, entry.digest):
+        if store.has(entry.digest):
+            watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
+            return
+        async with registries.downloads:
+            await _fetch(store, entry, places, registries, watcher)
+        watcher.step(entry.digest, "done", entry.size_bytes, entry.size_bytes)
+
+
+async def _fetch(
+    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
+) -> None:
+    while True:
+        place = places.current
+        try:
+            return await _copy(store, entry, places, registries, watcher)
+        except image_errors.DigestMismatch:
+            # Wrong bytes: those of this mirror, perhaps, but not those of the next.
+            if not places.drop(place):
+                raise
+
+
+async def _copy(
+    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
+) -> None:
+    async with (
+        threads.entered(store.writer(entry.digest, entry.size_bytes)) as blob,
+        contextlib.aclosing(_pieces(entry, places, registries, 0)) as pieces,
+    ):
+        watcher.step(entry.digest, "downloading", 0, entry.size_bytes)
+        async for data in pieces:
+            await threads.run(blob.write, data)
+            watcher.step(entry.digest, "downloading", blob.size_bytes, entry.size_bytes)
+
+
+async def _pieces(
+    entry: Descriptor, places: sources.Sources, registries: Registries, offset: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a blob up to its announced size, over as many connections as that takes."""
+    patience, untried = retry.Patience(registries.config.retry), places.count - 1
+    # So much has to come for what failed before to be forgiven: a byte a connection would never end.
+    enough = max(1, min(registries.config.bounds.slow_bytes, entry.size_bytes // 8))
+    while offset < entry.size_bytes:
+        began, place = offset, places.current
+        try:
+            async with contextlib.aclosing(_one_connection(entry, place, registries, offset)) as pieces:
+                async for data in pieces:
+                    offset += len(data)
+                    yield data
+            error: errors.RegistryError = _early(entry, place)
+        except (errors.Unavailable, errors.Unreachable) as failure:
+            error = failure
+        except errors.RegistryError:
+            if not places.drop(place):
+                raise
+            continue
+        if offset - began >= enough:
+            patience.progressed()
+            untried = places.count - 1
+        places.failed(place)
+        if offset < entry.size_bytes and untried <= 0:
+            await patience.after(error)
+        untried -= 1
+
+
+def _early(entry: Descriptor, place: Repository) -> errors.Unavailable:
+    return errors.Unavailable(f"blob {entry.digest} of {place}: ends before its {entry.size_bytes} bytes; fetch again")
+
+
+async def _one_connection(
+    entry: Descriptor, place: Repository, registries: Registries, offset: int
+) -> AsyncGenerator[bytes, None]:
+    speed = _Speed(registries.config.bounds, what=f"blob {entry.digest} of {place}")
+    async with place.blob(entry.digest, offset=offset) as blob:
+        while data := await speed.measure(blob.read()):
+            yield data
+            await registries.incoming.spend(len(data))
+
+
+class _Speed:
+    """Tells a connection that is slow from one that is kept waiting by our own disk or bound."""
+
+    def __init__(self, bounds: Bounds, *, what: str) -> None:
+        self._bounds = bounds
+        self._what = what
+        self._waited_s = 0.0
+        self._size_bytes = 0
+
+    async def measure(self, reading: Awaitable[bytes]) -> bytes:
+        began_s = time.monotonic()
+        data = await reading
+        self._waited_s += time.monotonic() - began_s
+        self._size_bytes += len(data)
+        if self._waited_s >= self._bounds.slow_s:
+            if self._size_bytes < self._bounds.slow_bytes:
+                bound = f"{self._bounds.slow_bytes} bytes in {self._bounds.slow_s:g} s"
+                raise errors.Unavailable(f"{self._what}: slower than {bound}; try again later")
+            self._waited_s, self._size_bytes = 0.0, 0
+        return data

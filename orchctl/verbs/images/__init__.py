@@ -1,0 +1,1 @@
+"""The verbs of `orchctl image`, one a module; `group` holds their table."""

@@ -1,0 +1,293 @@
+"""What becomes of a service on a cluster of three nodes, beside Docker Swarm on the same machine: updates, scaling,
+crashes, an emptied node, a lost one.
+
+Both run the same image with the same command and the same policy: new tasks first, one at a time of ten and ten of a
+hundred. Swarm's containers are on the host's network, which is its fastest; ours get a network namespace and an address
+each. Swarm has one node here, so what takes several is measured of ours alone.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from deploy.local import cluster as local
+from deploy.local import processes, tasks
+from orchctl import client
+from protos import states
+from protos.orch.v1 import control_pb2, objects_pb2
+from tests.bench.measure import Case
+from tests.support import cluster, swarm
+from tests.support.waiting import until
+
+FEW, MANY, ON_A_NODE = 10, 100, 30
+REPLACE_AFTER_MS = 3_000
+TIMEOUT_S = 180
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def cases() -> Iterator[Sequence[Case]]:
+    """Both clusters are up inside the block."""
+    with contextlib.ExitStack() as stack:
+        ours = Ours(stack.enter_context(cluster.running()))
+        peer = Peer(stack.enter_context(swarm.running())) if swarm.available() else None
+        if peer is None:
+            print("bench: no dockerd on PATH: ours alone (apt-get install docker.io)", file=sys.stderr)
+        yield _cases(ours, peer)
+
+
+def _cases(ours: "Ours", peer: "Peer | None") -> list[Case]:
+    def timed(name: str, method: str, rounds: int, mark: float | None = None) -> Case:
+        return Case(
+            name=f"service.{name}",
+            unit="s",
+            ours=getattr(ours, method),
+            peer=getattr(peer, method, None),
+            peer_name="swarm",
+            rounds=rounds,
+            mark=mark,
+        )
+
+    return [
+        timed("update_10", "update_few", rounds=2, mark=2.0),
+        timed("update_100", "update_many", rounds=1),
+        timed("scale_0_to_100", "scale_up", rounds=1, mark=2.0),
+        timed("scale_100_to_0", "scale_down", rounds=1),
+        timed("crash_to_running", "crash", rounds=3, mark=0.3),
+        timed("drain_of_30", "drain", rounds=2),
+        timed("node_loss_to_whole", "node_loss", rounds=2, mark=6.0),
+    ]
+
+
+class Ours:
+    """The product, asked over gRPC."""
+
+    def __init__(self, up: cluster.LocalCluster) -> None:
+        self._up = up
+        self._server = up.plan.server
+
+    def update_few(self) -> float:
+        """From the call until ten tasks are of the new revision, and no other is left."""
+        return self._update(FEW, at_a_time=1)
+
+    def update_many(self) -> float:
+        """The same of a hundred."""
+        return self._update(MANY, at_a_time=10)
+
+    def _update(self, replicas: int, *, at_a_time: int) -> float:
+        with self._service(replicas, at_a_time) as name:
+            (before,) = {task.revision_id for task in tasks.running(self._server, name)}
+
+            def is_done() -> bool:
+                left = [one for one in tasks.ask(self._server, name) if not states.is_terminal(one.status.state)]
+                fresh = [one for one in left if one.revision_id != before and one.status.ready]
+                return len(fresh) == len(left) == replicas
+
+            with _timer() as took:
+                self._apply(_service(name, replicas, at_a_time, version="2"))
+                _await(is_done, f"{name} is updated")
+        return took[0]
+
+    def scale_up(self) -> float:
+        """From the call until a hundred run and are ready."""
+        with self._service(0) as name, _timer() as took:
+            self._scale(name, MANY)
+            _await(lambda: tasks.whole(self._server, name, MANY), f"{name} is whole")
+            took.stop()
+        return took[0]
+
+    def scale_down(self) -> float:
+        """From the call until none of a hundred is left."""
+        with self._service(MANY) as name, _timer() as took:
+            self._scale(name, 0)
+            _await(lambda: not self._left(name), f"{name} is empty")
+            took.stop()
+        return took[0]
+
+    def crash(self) -> float:
+        """From `kill -9` of process 1 until there is another."""
+        with self._service(1) as name:
+            task = tasks.running(self._server, name)[0].meta.name
+            before = self._up.container_pid(task)
+            with _timer() as took:
+                os.kill(before, signal.SIGKILL)
+                _await(lambda: processes.first_of_container(task) not in {None, before}, "another process", 0.002)
+        return took[0]
+
+    def drain(self) -> float:
+        """From the call until a node with thirty tasks is empty, and all of them work elsewhere."""
+        with self._service(3 * ON_A_NODE) as name:
+            node = self._up.nodes()["n2"]
+            with _timer() as took:
+                self._set("n2", objects_pb2.AVAILABILITY_DRAIN)
+                _await(lambda: not self._left(name, node.id), "the node is empty")
+                _await(lambda: tasks.whole(self._server, name, 3 * ON_A_NODE), f"{name} is whole")
+            self._set("n2", objects_pb2.AVAILABILITY_ACTIVE)
+        return took[0]
+
+    def node_loss(self) -> float:
+        """From the death of a machine until what it ran works elsewhere."""
+        with self._service(FEW) as name:
+            lost = self._up.nodes()["n2"].id
+            with _timer() as took:
+                local.kill_node(self._up.folder, "n2")
+                _await(lambda: tasks.whole(self._server, name, FEW, but_not_on=lost), f"{name} is whole")
+            local.start_node(self._up.folder, "n2")
+            until(lambda: self._up.nodes()["n2"].state == "ready", what="n2 is back", timeout_s=TIMEOUT_S)
+        return took[0]
+
+    @contextlib.contextmanager
+    def _service(self, replicas: int, at_a_time: int = 1) -> Iterator[str]:
+        """One that is whole; gone afterwards."""
+        name = f"bench{next(_numbers)}"
+        self._apply(_service(name, replicas, at_a_time))
+        until(lambda: tasks.whole(self._server, name, replicas) is not None, what=f"{name} runs", timeout_s=TIMEOUT_S)
+        try:
+            yield name
+        finally:
+            with client.connect(self._server) as control:
+                control.Delete(control_pb2.DeleteRequest(reference=_reference(name)))
+            until(lambda: not tasks.ask(self._server, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
+
+    def _left(self, name: str, node_id: str = "") -> list[objects_pb2.Task]:
+        """Tasks that have not ended: of a node, or of all."""
+        there = (one for one in tasks.ask(self._server, name) if node_id in {"", one.node_id})
+        return [one for one in there if not states.is_terminal(one.status.state)]
+
+    def _apply(self, wanted: objects_pb2.Object) -> None:
+        with client.connect(self._server) as control:
+            control.Apply(control_pb2.ApplyRequest(objects=[wanted]))
+
+    def _scale(self, name: str, replicas: int) -> None:
+        self._up.scale(name, replicas)
+
+    def _set(self, node: str, availability: objects_pb2.Availability.ValueType) -> None:
+        with client.connect(self._server) as control:
+            control.UpdateNode(control_pb2.UpdateNodeRequest(node=node, availability=availability))
+
+
+class Peer:
+    """Docker Swarm, asked over its HTTP interface."""
+
+    def __init__(self, up: swarm.Swarm) -> None:
+        self._up = up
+
+    def update_few(self) -> float:
+        """As ours."""
+        return self._update(FEW, at_a_time=1)
+
+    def update_many(self) -> float:
+        """As ours."""
+        return self._update(MANY, at_a_time=10)
+
+    def _update(self, replicas: int, *, at_a_time: int) -> float:
+        with self._service(replicas) as name:
+            before = set(self._up.running(name))
+            wanted = swarm.service(name, replicas, "hello")
+            wanted["TaskTemplate"]["ContainerSpec"]["Env"] = ["VERSION=2"]
+            wanted["UpdateConfig"] = {"Parallelism": at_a_time, "Order": "start-first", "Delay": 0, "Monitor": 0}
+            with _timer() as took:
+                self._change(name, wanted)
+                _await(
+                    lambda: len(there := set(self._up.running(name))) == replicas and not there & before,
+                    f"{name} is updated",
+                )
+        return took[0]
+
+    def scale_up(self) -> float:
+        """As ours."""
+        with self._service(0) as name, _timer() as took:
+            self._change(name, swarm.service(name, MANY, "hello"))
+            self._up.await_running(name, MANY)
+            took.stop()
+        return took[0]
+
+    def scale_down(self) -> float:
+        """As ours: until the last container has gone."""
+        with self._service(MANY) as name, _timer() as took:
+            self._change(name, swarm.service(name, 0, "hello"))
+            _await(lambda: not self._up.ask("GET", "/containers/json"), f"{name} is empty")
+            took.stop()
+        return took[0]
+
+    def crash(self) -> float:
+        """As ours; Swarm makes another container, after its delay of five seconds."""
+        with self._service(1) as name:
+            (before,) = self._up.running(name)
+            pid = until(lambda: processes.first_of_container(before), what="the container has a process", timeout_s=10)
+            with _timer() as took:
+                os.kill(pid, signal.SIGKILL)
+                _await(lambda: [one for one in self._up.running(name) if one != before], "another container", 0.005)
+        return took[0]
+
+    def _change(self, name: str, wanted: dict[str, Any]) -> None:
+        """Again when Swarm itself has written the service since it was read."""
+
+        def is_taken() -> bool:
+            version = self._up.ask("GET", f"/services/{name}")["Version"]["Index"]
+            try:
+                self._up.ask("POST", f"/services/{name}/update?version={version}", wanted)
+            except AssertionError as refusal:
+                if "out of sequence" not in str(refusal):
+                    raise
+                return False
+            return True
+
+        _await(is_taken, f"{name} is changed", 0.005)
+
+    @contextlib.contextmanager
+    def _service(self, replicas: int) -> Iterator[str]:
+        """One that is whole; gone afterwards."""
+        name = f"bench{next(_numbers)}"
+        self._up.create(name, replicas)
+        _await(lambda: len(self._up.running(name)) == replicas, f"swarm runs {replicas} of {name}")
+        try:
+            yield name
+        finally:
+            self._up.delete(name)
+
+
+class _Took(list[float]):
+    """Seconds, once the clock was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """The first time counts: what is cleaned up afterwards is not measured."""
+        self.append(time.perf_counter() - self._began)
+
+
+@contextlib.contextmanager
+def _timer() -> Iterator[_Took]:
+    took = _Took()
+    yield took
+    took.stop()
+
+
+def _await(condition: Callable[[], object], what: str, every_s: float = 0.02) -> None:
+    until(condition, what=what, timeout_s=TIMEOUT_S, every_s=every_s)
+
+
+def _service(name: str, replicas: int, at_a_time: int, version: str = "1") -> objects_pb2.Object:
+    container = objects_pb2.Container(image="busybox", command=["/bin/sleep", "100000"], stop_signal="SIGKILL")
+    container.env["VERSION"] = version
+    update = objects_pb2.UpdatePolicy(parallelism=at_a_time, order=objects_pb2.UPDATE_ORDER_START_FIRST)
+    spec = objects_pb2.ServiceSpec(
+        replicas=replicas,
+        template=objects_pb2.TaskTemplate(container=container),
+        update=update,
+        on_node_loss=objects_pb2.NodeLossPolicy(replace_after=REPLACE_AFTER_MS),
+    )
+    meta = objects_pb2.Meta(name=name, namespace="default")
+    return objects_pb2.Object(service=objects_pb2.Service(meta=meta, spec=spec))
+
+
+def _reference(name: str) -> control_pb2.ObjectReference:
+    return control_pb2.ObjectReference(kind="service", namespace="default", name=name)

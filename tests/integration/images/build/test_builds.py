@@ -1,0 +1,223 @@
+"""Builds from end to end: the corpus, what is written down, bases, contexts, and equal images from equal files."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from images import errors, export
+from images.build import builder, containers, context, workshop
+from images.manifest import Platform
+from tests.support import building, dockerfiles
+
+if TYPE_CHECKING:
+    from tests.support.building import Bench
+
+pytestmark = pytest.mark.root
+FROM = "FROM localhost/base\n"
+_FAILING = [case for case in dockerfiles.cases() if case.fails]
+_UNJUDGED = [case for case in dockerfiles.cases() if case.ignore_by_buildah and not case.fails]
+EPOCH = {"SOURCE_DATE_EPOCH": "1600000000"}
+
+
+@pytest.mark.parametrize("case", _FAILING, ids=lambda case: case.name)
+def test_what_must_fail_says_why_and_gives_no_name(bench: Bench, case: dockerfiles.Case) -> None:
+    with pytest.raises(errors.ImageError) as failed:
+        bench.build(case.folder, build_args=case.build_args, target=case.target, names=("out",))
+    assert case.fails in str(failed.value)
+    with pytest.raises(errors.NotFound):
+        bench.store.resolve("out")
+
+
+@pytest.mark.parametrize("case", _UNJUDGED, ids=lambda case: case.name)
+def test_what_buildah_cannot_judge_is_built(bench: Bench, case: dockerfiles.Case) -> None:
+    image = bench.build(case.folder, build_args=case.build_args, target=case.target)
+    assert bench.tree(image)
+
+
+# What is written down
+
+
+def test_the_history_tells_every_instruction(bench: Bench) -> None:
+    image = bench.build(f"{FROM}ENV A=b\nRUN touch /x\nCMD true\n", names=("web:1",))
+    document = bench.config(image)
+    assert [entry["created_by"] for entry in document["history"]] == ["base", "ENV A=b", "RUN touch /x", "CMD true"]
+    assert [entry.get("empty_layer", False) for entry in document["history"]] == [False, True, False, True]
+    assert len(document["rootfs"]["diff_ids"]) == 2
+    assert image.names == ("docker.io/library/web:1",)
+
+
+def test_an_entrypoint_drops_the_command_of_the_base_and_no_other(bench: Bench) -> None:
+    dropped = bench.config(bench.build(f'{FROM}ENTRYPOINT ["x"]\n'))["config"]
+    kept = bench.config(bench.build(f'{FROM}CMD ["a"]\nENTRYPOINT ["x"]\n'))["config"]
+    assert "Cmd" not in dropped
+    assert (kept["Entrypoint"], kept["Cmd"]) == (["x"], ["a"])
+
+
+def test_triggers_of_a_base_are_carried_out_once(bench: Bench) -> None:
+    bench.build(f"{FROM}ONBUILD COPY f /f\nONBUILD RUN cp /f /g\n", names=("localhost/trigger",))
+    image = bench.build("FROM localhost/trigger\nRUN cat /g > /h\n", {"f": "of the child"}, names=("localhost/child",))
+    assert bench.read(image, "/h") == "of the child"
+    assert "OnBuild" not in bench.config(image)["config"]
+    bench.build("FROM localhost/child\nRUN true\n")
+    assert bench.last.made == ["RUN true"]
+
+
+def test_skopeo_and_umoci_read_what_is_built(bench: Bench, tmp_path: Path) -> None:
+    """The image as a whole, by the eyes of others."""
+    image = bench.build(f"{FROM}RUN rm /etc/group && echo hi > /hi\nHEALTHCHECK CMD true\n", names=("web:1",))
+    path = tmp_path / "web.tar"
+    with path.open("wb") as file:
+        export.export_archive(bench.store, image, file, "oci")
+    layout = tmp_path / "layout"
+    for command in (
+        ["skopeo", "copy", "--insecure-policy", f"oci-archive:{path}", f"oci:{layout}:web"],
+        ["umoci", "unpack", "--image", f"{layout}:web", str(tmp_path / "bundle")],
+    ):
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "bundle/rootfs/hi").read_text() == "hi\n"
+    assert not (tmp_path / "bundle/rootfs/etc/group").exists()
+    assert (tmp_path / "bundle/rootfs/etc/passwd").exists()
+
+
+# Where things come from
+
+
+def test_a_base_that_is_not_here_is_pulled(bench: Bench) -> None:
+    asked = []
+
+    def pull(name: str, platform: Platform) -> None:
+        asked.append((name, str(platform)))
+        bench.store.tag("registry.example/base:1", bench.store.resolve(building.BASE).digest)
+
+    folder = bench.context({"Dockerfile": "FROM registry.example/base:1\nRUN true\n"})
+    with context.folder(folder) as found:
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, pull=pull)
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, pull=pull)
+    assert asked == [("registry.example/base:1", str(workshop.Options().platform))]
+
+
+def test_a_base_that_nobody_has_is_told_with_its_place(bench: Bench) -> None:
+    with pytest.raises(errors.NotFound, match=r"Dockerfile:1: FROM: image nowhere is not in "):
+        bench.build("FROM nowhere\n")
+
+
+def test_a_context_may_be_a_tar(bench: Bench) -> None:
+    """Compressed or not, or only a Dockerfile."""
+    for mode in ("w", "w:gz", "w:xz"):
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode=mode) as file:  # type: ignore[call-overload]
+            for name, content in (
+                ("sub/f", b"found"),
+                ("x.log", b""),
+                (".dockerignore", b"*.log"),
+                ("D", b"FROM scratch\nCOPY . /\n"),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+        with context.archive(io.BytesIO(sink.getvalue()), bench.store, dockerfile="D") as found:
+            image = builder.build(bench.store, found, workshop.Options(), area=bench.area)
+        assert bench.tree(image).keys() == {"", ".dockerignore", "D", "sub", "sub/f"}
+    with context.archive(io.BytesIO(b"FROM localhost/base\nCMD x\n"), bench.store) as found:
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, names=("alone",))
+    assert bench.store.resolve("alone").config.cmd == ("/bin/sh", "-c", "x")
+    assert not list(bench.store.tmp.iterdir())
+
+
+# The same again
+
+
+def test_equal_files_give_equal_images_anywhere(bench: Bench, tmp_path: Path) -> None:
+    """In another store, at another time, from files with other times, with SOURCE_DATE_EPOCH."""
+    text = f"{FROM}WORKDIR /w\nCOPY . .\nRUN mkdir -p d/e && cp f d/e/g && ln d/e/g d/h && rm /etc/group\nLABEL a=b\n"
+    other = building.Bench(tmp_path / "other")
+    other.add_base()
+    first = bench.build(text, {"f": "x", "s/t": "y"}, build_args=EPOCH)
+    second = other.build(text, {"s/t": "y", "f": "x"}, build_args=EPOCH)
+    again = bench.build(text, {"f": "x", "s/t": "y"}, build_args=EPOCH, use_cache=False)
+    assert first.digest == second.digest == again.digest
+    assert bench.config(first)["created"] == "2020-09-13T12:26:40Z"
+
+
+def test_a_step_that_changes_nothing_leaves_nothing(bench: Bench) -> None:
+    """Not even the places that mounts need: the layer holds no name but its root's."""
+    image = bench.build(f"{FROM}RUN --mount=type=tmpfs,target=/some/where/deep true\n")
+    with bench.store.open(image.layers[-1].digest) as file, tarfile.open(fileobj=file) as layer:
+        assert layer.getnames() == ["."]
+    assert bench.build("FROM scratch\nLABEL a=b\n").layers == ()
+
+
+def test_owners_in_a_layer_are_those_that_the_command_saw(bench: Bench) -> None:
+    image = bench.build(
+        f"{FROM}RUN touch /r && mkdir /home/app/d && chown app:29 /home/app/d && touch /t && chown 65535:12 /t\n"
+    )
+    tree = bench.tree(image)
+    owners = {path: (tree[path].uid, tree[path].gid) for path in ("r", "home/app/d", "t")}
+    assert owners == {"r": (0, 0), "home/app/d": (1000, 29), "t": (65535, 12)}
+
+
+def test_a_failed_command_tells_place_code_and_last_words(bench: Bench) -> None:
+    with pytest.raises(errors.BuildFailed) as failed:
+        bench.build(f"{FROM}\nRUN echo first && \\\n  echo second >&2; exit 42\n", names=("out",))
+    assert str(failed.value) == "Dockerfile:3: RUN: ended with exit code 42:\n  first\n  second"
+    assert b"first\nsecond\n" in bench.last.output
+
+
+def test_a_command_has_the_environment_of_its_stage(bench: Bench) -> None:
+    text = (
+        f"{FROM}ARG A=arg\nENV E=env\nUSER app\nWORKDIR /home/app/d\nRUN env | sort > ~/env; id -u > who; pwd >> who\n"
+    )
+    image = bench.build(text, build_args={"http_proxy": "http://proxy"})
+    found = dict(line.split("=", 1) for line in bench.read(image, "/home/app/env").splitlines())
+    assert found | {"SHLVL": ""} == {
+        "A": "arg", "E": "env", "HOME": "/home/app", "PATH": "/bin", "PWD": "/home/app/d", "SHLVL": "",
+        "http_proxy": "http://proxy",
+    }  # fmt: skip
+    assert bench.read(image, "/home/app/d/who") == "1000\n/home/app/d\n"
+    assert "proxy" not in json.dumps(bench.config(image))
+
+
+def test_the_network_is_the_machines_or_none(bench: Bench) -> None:
+    image = bench.build(f"{FROM}RUN cat /proc/net/dev > /all\nRUN --network=none cat /proc/net/dev > /none\n")
+    names = {
+        path: {line.split(":")[0].strip() for line in bench.read(image, path).splitlines()[2:]}
+        for path in ("/all", "/none")
+    }
+    assert names["/none"] == {"lo"}
+    here = Path("/proc/net/dev").read_text().splitlines()[2:]
+    assert names["/all"] == {line.split(":")[0].strip() for line in here}
+    bench.build(f"{FROM}RUN test $(tail -n +3 /proc/net/dev | wc -l) = 1\n", network="none")
+
+
+def test_the_first_failure_ends_all_other_stages(bench: Bench) -> None:
+    """And it alone is told."""
+    text = "FROM localhost/base AS slow\nRUN sleep 600\nFROM localhost/base AS bad\nRUN exit 9\n"
+    with pytest.raises(errors.BuildFailed, match=r"^Dockerfile:4: RUN: ended with exit code 9$"):
+        bench.build(f"{text}FROM scratch\nCOPY --from=slow / /\nCOPY --from=bad / /\n")
+    assert not list(bench.area.iterdir())
+
+
+def test_without_user_namespaces_commands_have_the_machines_ids(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the file system or the kernel has none; what the files look like is the same."""
+    monkeypatch.setitem(containers.Containers.__init__.__kwdefaults__, "first_id", 2**32 - 2)
+    text = (
+        f"{FROM}RUN cat /proc/self/uid_map > /m && touch /f && chown app:29 /f && mknod /n c 1 3\n"
+        "RUN --mount=type=cache,target=/c,uid=1000 --mount=type=secret,id=a,uid=1000,target=/s stat -c %u /c /s > /u\n"
+    )
+    image = bench.build(text, secrets={"a": b"x"})
+    assert bench.read(image, "/m").split() == ["0", "0", "4294967295"]
+    assert bench.read(image, "/u") == "1000\n1000\n"
+    tree = bench.tree(image)
+    assert (tree["f"].uid, tree["f"].gid, tree["n"].kind) == (1000, 29, "c")
+
+
+def test_a_program_that_is_not_there_is_told(bench: Bench) -> None:
+    with pytest.raises(errors.BuildFailed, match=r"^Dockerfile:2: RUN: .*/no/such"):
+        bench.build(f'{FROM}RUN ["/no/such", "x"]\n')

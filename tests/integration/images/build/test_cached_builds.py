@@ -1,0 +1,189 @@
+"""What is built again, and what is not: the key of a step is all that decides over its result, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from concurrent import futures
+from typing import TYPE_CHECKING
+
+import pytest
+
+from images.build import builder, cache, context, workshop
+from images.store import ImageStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from images.image import Image
+    from tests.support.building import Bench
+
+pytestmark = pytest.mark.root
+FROM = "FROM localhost/base\n"
+TEXT = f"{FROM}ARG V=1\nWORKDIR /w\nCOPY . .\nRUN cat a > b && echo $V >> b\nENV X=1\nRUN env > e\n"
+
+
+def test_an_unchanged_tree_takes_no_work(bench: Bench) -> None:
+    """And gives the very same image, from another opening of the store as well."""
+    context = bench.context({"Dockerfile": TEXT, "a": "one"})
+    first = bench.build(context)
+    assert len(bench.last.made) == 4
+    bench.store = ImageStore(bench.store.root)
+    assert bench.build(context).digest == first.digest
+    assert bench.last.made == []
+    assert len(bench.last.cached) == 4
+    assert not bench.area.exists() or not list(bench.area.iterdir()), "no container was prepared for"
+
+
+def test_times_decide_nothing_and_bytes_modes_and_names_do(bench: Bench) -> None:
+    context = bench.context({"Dockerfile": TEXT, "a": "one", "c": ""})
+    bench.build(context)
+    os.utime(context / "a", (1, 1))
+    bench.build(context)
+    assert bench.last.made == []
+    for change in (
+        lambda: (context / "a").write_text("two"),
+        lambda: (context / "c").chmod(0o600),
+        lambda: (context / "c").rename(context / "d"),
+        lambda: (context / "l").symlink_to("a"),
+    ):
+        change()
+        bench.build(context)
+        assert bench.last.cached == ["WORKDIR /w"], bench.last.cached
+        assert len(bench.last.made) == 3
+
+
+def test_what_is_ignored_decides_nothing(bench: Bench) -> None:
+    files = {
+        "Dockerfile": f"{FROM}COPY . /c\n",
+        ".dockerignore": "*.log\nDockerfile\n.dockerignore\n",
+        "a": "one",
+        "x.log": "1",
+    }
+    context = bench.context(files)
+    assert "c/x.log" not in bench.tree(bench.build(context))
+    (context / "x.log").write_text("2")
+    (context / "Dockerfile").write_text(f"# another\n{FROM}COPY . /c\n")
+    bench.build(context)
+    assert bench.last.made == []
+
+
+def test_arguments_and_variables_are_part_of_a_command(bench: Bench) -> None:
+    context = bench.context({"Dockerfile": TEXT, "a": "one"})
+    bench.build(context)
+    image = bench.build(context, build_args={"V": "2"})
+    assert bench.last.made == ["RUN cat a > b && echo $V >> b", "RUN env > e"]
+    assert bench.read(image, "/w/b") == "one2\n"
+
+
+def test_what_only_writes_something_down_makes_nothing_anew(bench: Bench) -> None:
+    bench.build(f"{FROM}RUN echo 1 > /1\nRUN echo 2 > /2\n")
+    image = bench.build(f"{FROM}LABEL a=b\nRUN echo 1 > /1\nEXPOSE 80\nCMD x\nRUN echo 2 > /2\n")
+    assert bench.last.made == []
+    assert bench.config(image)["config"]["Labels"] == {"a": "b"}
+
+
+def test_a_stage_that_comes_out_as_before_changes_nothing_after_it(bench: Bench) -> None:
+    """What is copied from a stage is known by its content when its layers are new."""
+    text = "FROM localhost/base AS a\nCOPY a /a\nRUN mkdir /out && head -c 1 /a > /out/x\n{}COPY --from=a /out /o\n"
+    context = bench.context({"Dockerfile": text.format(FROM), "a": "one"})
+    bench.build(context)
+    (context / "a").write_text("other")
+    bench.build(context)
+    assert bench.last.cached == ["COPY --from=a /out /o"]
+
+
+def test_a_linked_copy_does_not_depend_on_what_is_below(bench: Bench) -> None:
+    files = {"a": "one"}
+    bench.build(f"{FROM}RUN echo 1 > /1\nCOPY --link a /d/\n", files)
+    image = bench.build(f"{FROM}RUN echo 2 > /1\nCOPY --link a /d/\n", files)
+    assert bench.last.cached == ["COPY --link a /d/"]
+    assert bench.read(image, "/1") == "2\n"
+    assert bench.read(image, "/d/a") == "one"
+
+
+def test_without_cache_every_step_is_carried_out(bench: Bench) -> None:
+    bench.build(f"{FROM}RUN date +%s%N > /t\n")
+    image = bench.build(f"{FROM}RUN date +%s%N > /t\n", use_cache=False)
+    assert bench.last.made == ["RUN date +%s%N > /t"]
+    assert bench.build(f"{FROM}RUN date +%s%N > /t\n").digest == image.digest, "what came last is what is known"
+
+
+def test_entries_whose_layers_are_gone_are_forgotten(bench: Bench) -> None:
+    """A prune takes the layers that no image has; then the steps are carried out again."""
+    context = bench.context({"Dockerfile": TEXT, "a": "one"})
+    bench.build(context)
+    bench.store.prune()
+    assert cache.Cache(store=bench.store).forget_lost() == 4
+    image = bench.build(context, names=("kept",))
+    assert len(bench.last.made) == 4
+    bench.store.prune()
+    assert cache.Cache(store=bench.store).forget_lost() == 0
+    assert bench.build(context).digest == image.digest
+    assert bench.last.made == []
+
+
+def test_everything_can_be_forgotten_but_what_is_in_use(bench: Bench) -> None:
+    known = cache.Cache(store=bench.store)
+    text = f"{FROM}RUN --mount=type=cache,id=a,target=/c touch /c/x\n"
+    bench.build(text)
+    with known.mount("b", sharing="shared") as (used, is_new):
+        assert is_new
+        known.clear()
+        assert used.is_dir()
+        assert list((bench.store.root / "build/mounts").glob("*/*")) == [used]
+    bench.build(text)
+    assert len(bench.last.made) == 1
+
+
+def test_folders_of_a_cache_outlive_builds_and_reach_no_layer(bench: Bench) -> None:
+    text = FROM + "RUN --mount=type=cache,id=c,target=/c echo {0} >> /c/log && cp /c/log /log\n"
+    first = bench.build(text.format(1))
+    second = bench.build(text.format(2))
+    assert bench.read(first, "/log") == "1\n"
+    assert bench.read(second, "/log") == "1\n2\n"
+    assert "c" not in bench.tree(second)
+
+
+def test_stages_without_need_of_each_other_run_side_by_side(bench: Bench) -> None:
+    """Each waits for what only the other does; one after the other, the first would wait until it gives up."""
+    wait = "i=0; while [ ! -e /c/{0} ]; do i=$((i+1)); [ $i -lt 400 ] || exit 1; usleep 20000; done; touch /done"
+    stage = (
+        "FROM localhost/base AS {0}\nRUN --mount=type=cache,id=meet,target=/c touch /c/{0}; "
+        + wait.replace("{0}", "{1}")
+        + "\n"
+    )
+    text = (
+        stage.format("a", "b")
+        + stage.format("b", "a")
+        + "FROM scratch\nCOPY --from=a /done /a\nCOPY --from=b /done /b\n"
+    )
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one processor: stages are built one after the other")
+    assert {"a", "b"} <= bench.tree(bench.build(text)).keys()
+
+
+def test_stages_that_the_target_does_not_need_are_not_built(bench: Bench) -> None:
+    text = "FROM localhost/base AS a\nRUN touch /a\nFROM localhost/base AS b\nRUN exit 1\nFROM a AS c\nRUN touch /c\n"
+    image = bench.build(text)
+    assert bench.last.made == ["RUN touch /a", "RUN touch /c"]
+    assert {"a", "c"} <= bench.tree(image).keys()
+
+
+def test_builds_at_the_same_time_do_not_disturb_each_other(bench: Bench) -> None:
+    """CVE-2024-11218 was such a race. Equal steps may be carried out twice; what comes out is one of them."""
+    mount = "--mount=type=cache,id=x,target=/c"
+    text = f"{FROM}RUN {mount} echo $$ >> /c/log && mkdir -p /a/b && touch /a/b/c\nRUN rm -r /a/b\n"
+    contexts = [bench.context({"Dockerfile": f"{text}LABEL number={number}\n"}) for number in range(4)]
+
+    def build(folder: Path) -> Image:
+        with context.folder(folder) as found:
+            return builder.build(bench.store, found, workshop.Options(), area=bench.area)
+
+    with futures.ThreadPoolExecutor(len(contexts)) as pool:
+        images = list(pool.map(build, contexts))
+    trees = [bench.tree(image) for image in images]
+    assert all(tree.keys() == trees[0].keys() for tree in trees)
+    assert "a" in trees[0]
+    assert "a/b" not in trees[0]
+    assert not list(bench.store.tmp.iterdir())
+    assert not list(bench.area.iterdir())

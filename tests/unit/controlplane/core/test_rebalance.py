@@ -1,0 +1,211 @@
+"""Tasks move so that they are spread better: gently, only where the scheduler would put them, and not for ever."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.core import plan, rebalance, scheduler
+from protos import states
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.build import NOW_MS
+
+LONG_AGO = NOW_MS - 3_600_000
+
+
+def settled(name: str = "web", replicas: int = 6) -> pb.Service:
+    """A service in which everything is as asked."""
+    service = build.service(name, replicas=replicas)
+    service.status.settled, service.status.observed_generation = True, 1
+    service.status.rollout.state = pb.ROLLOUT_STATE_COMPLETED
+    return service
+
+
+def on(homes: Iterable[str], of: str = "web") -> list[pb.Task]:
+    """A task in each slot, on these nodes."""
+    revision_id = build.revision(build.service(of)).meta.id
+    return [
+        build.task(slot, of=of, node=home, revision_id=revision_id, created_at=LONG_AGO)
+        for slot, home in enumerate(homes, start=1)
+    ]
+
+
+def three(**changes: int) -> list[pb.Node]:
+    """Nodes that have been there for long, but for those that are named with when they came."""
+    return [build.node(name, since=changes.get(name, LONG_AGO)) for name in ("n1", "n2", "n3")]
+
+
+def situation(
+    services: Iterable[pb.Service], members: Iterable[pb.Task], nodes: Iterable[pb.Node], **more: object
+) -> rebalance.Situation:
+    services = list(services)
+    rules = scheduler.Rules(services={(one.meta.namespace, one.meta.name): one for one in services})
+    revisions = {one.meta.id: one for one in map(build.revision, services)}
+    arguments = {"rules": rules, "per_minute": 6, "now_ms": NOW_MS} | more
+    return rebalance.Situation(nodes=list(nodes), tasks=list(members), revisions=revisions, **arguments)  # type: ignore[arg-type]  # fields by name
+
+
+def decided(given: rebalance.Situation) -> tuple[list[pb.Task], int | None]:
+    made = rebalance.decide(given, build.suffixes())
+    return [change.value for change in made.changes if isinstance(change.value, pb.Task)], made.wake_at
+
+
+def test_a_task_moves_to_the_node_that_has_come() -> None:
+    members = on(["n1", "n1", "n1", "n2", "n2", "n2"])
+    made = rebalance.decide(situation([settled()], members, three()), build.suffixes())
+    (change,) = made.changes
+    assert isinstance(change.value, pb.Task)
+    moved = next(task for task in members if task.meta.id == change.value.replaces)
+    assert (change.value.slot, change.value.revision_id) == (moved.slot, moved.revision_id)
+    assert change.why.startswith(f"moves from {moved.node_id}, which has 3 tasks of web, to n3")
+
+
+@pytest.mark.parametrize(
+    "homes", [["n1", "n1", "n2", "n2", "n3"], ["n1", "n2"], ["n1", "n2", "n3"] * 2, []], ids=",".join
+)
+def test_what_is_spread_stays(homes: list[str]) -> None:
+    assert decided(situation([settled()], on(homes), three())) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda service: setattr(service.spec.rebalance, "mode", pb.REBALANCE_MODE_OFF),
+        lambda service: setattr(service.spec.update, "order", pb.UPDATE_ORDER_STOP_FIRST),
+        lambda service: setattr(service.status, "settled", False),
+        lambda service: setattr(service.status, "observed_generation", 0),
+        lambda service: setattr(service.status.rollout, "state", pb.ROLLOUT_STATE_ROLLING),
+        lambda service: setattr(service.meta, "deleted_at", 1),
+        lambda service: setattr(service.spec, "mode", pb.SERVICE_MODE_GLOBAL),
+        lambda service: service.spec.template.placement.constraints.append("node.name == n1"),
+        lambda service: service.spec.template.placement.preferences.add(expression="node.name == n1", weight=1),
+    ],
+    ids=["off", "stop-first", "unsettled", "unseen", "rolling", "deleted", "global", "constrained", "preferring"],
+)  # fmt: skip
+def test_it_stays_where_it_is(change: object) -> None:
+    """What is in motion is left alone, and what the scheduler would put there again."""
+    service = settled()
+    change(service)  # type: ignore[operator]  # a function of the service
+    assert decided(situation([service], on(["n1"] * 6), three())) == ([], None)
+
+
+def test_a_node_that_has_just_come_is_watched_first() -> None:
+    came = NOW_MS - 1_000
+    given = situation([settled()], on(["n1", "n1", "n2", "n2"]), three(n3=came))
+    assert decided(given) == ([], came + rebalance.FRESH_MS)
+
+
+def test_no_more_a_minute_than_allowed() -> None:
+    services = [settled(name) for name in ("a", "b", "c")]
+    members = [task for service in services for task in on(["n1"] * 4, service.meta.name)]
+    assert len(decided(situation(services, members, three(), per_minute=2))[0]) == 2
+    assert decided(situation(services, members, three(), per_minute=0)) == ([], None)
+    moved = build.task(9, of="z", created_at=NOW_MS - 20_000)
+    moved.replaces = "z-9-old"
+    made, wake_at = decided(situation(services, [*members, moved], three(), per_minute=1))
+    assert (made, wake_at) == ([], NOW_MS + 40_000)
+
+
+def test_a_service_may_ask_for_fewer() -> None:
+    """The others go on, and it goes on itself as soon as its last move is a minute old."""
+    slow, quick = settled("a"), settled("b")
+    slow.spec.rebalance.max_moves_per_minute = 1
+    members = [task for service in (slow, quick) for task in on(["n1"] * 6, service.meta.name)]
+    moved = build.task(9, of="a", node="n2", created_at=NOW_MS - 20_000)
+    moved.replaces = "a-9-old"
+    made, wake_at = decided(situation([slow, quick], [*members, moved], three()))
+    assert ([task.service for task in made], wake_at) == (["b"], NOW_MS + 40_000)
+    moved.meta.created_at -= 40_000
+    made, wake_at = decided(situation([slow, quick], [*members, moved], three()))
+    assert ([task.service for task in made], wake_at) == (["a", "b"], None)
+    slow.spec.rebalance_asked_at = NOW_MS
+    moved.meta.created_at = NOW_MS
+    assert len(decided(situation([slow, quick], [*members, moved], three()))[0]) == 2
+
+
+def test_one_that_was_moved_in_vain_is_not_moved_again() -> None:
+    first, second = on(["n1", "n1"])
+    failed = build.task(2, states.FAILED, node="n2", created_at=LONG_AGO)
+    failed.replaces = second.meta.id
+    (made,), _ = decided(situation([settled()], [first, second, failed], three()))
+    assert made.replaces == first.meta.id
+
+
+def test_who_asks_for_it_waits_for_nothing() -> None:
+    service = settled()
+    given = situation([service], on(["n1", "n1", "n2", "n2"]), three(n3=NOW_MS - 1_000), per_minute=0)
+    assert decided(given) == ([], None)
+    service.spec.rebalance_asked_at = NOW_MS - 1_000
+    assert len(decided(given)[0]) == 1
+    service.spec.rebalance_asked_at = NOW_MS - rebalance.ASKED_MS
+    assert decided(given) == ([], None)
+
+
+def test_all_moves_are_foreseen() -> None:
+    given = situation([settled()], on(["n1", "n1", "n1", "n2", "n2", "n2"]), three(n3=NOW_MS - 1), patient=False)
+    assert [move.target.meta.name for move in rebalance.foresee(given)] == ["n3", "n3"]
+
+
+# There is an end to it ------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> rebalance.Situation:
+    """Some services anyhow on some nodes, which are of several sizes."""
+    count = draw(st.integers(2, 6))
+    nodes = [build.node(f"n{n}", since=LONG_AGO, tasks=draw(st.integers(8, 40))) for n in range(1, count + 1)]
+    for node in nodes:
+        node.meta.labels["zone"] = draw(st.sampled_from("ab"))
+    services, members = [], []
+    for name in ("a", "b", "c"):
+        service = settled(name)
+        wishes = service.spec.template.placement
+        match draw(st.integers(0, 3)):
+            case 1:
+                wishes.spread.add(by="node.labels.zone", max_skew=draw(st.integers(0, 2)))
+            case 2:
+                wishes.preferences.add(expression="node.labels.zone == a", weight=2)
+            case 3:
+                wishes.max_per_node = 3
+            case _:
+                pass
+        homes = draw(st.lists(st.integers(1, count), max_size=2 * count))
+        services.append(service)
+        members += on([f"n{home}" for home in homes], name)
+    return situation(services, members, nodes, per_minute=1_000)
+
+
+def unevenness(members: Iterable[pb.Task]) -> int:
+    return sum(number**2 for number in Counter((task.service, task.node_id) for task in members).values())
+
+
+def moved(given: rebalance.Situation, names: Iterable[str]) -> list[pb.Task] | None:
+    """The tasks after all moves of one look, as the scheduler places them; None when there were none."""
+    made = rebalance.decide(given, iter(names))
+    coming = [change.value for change in made.changes if isinstance(change.value, pb.Task)]
+    if not coming:
+        return None
+    templates = {one.meta.id: one.template for one in given.revisions.values()}
+    placed = scheduler.schedule(given.nodes, given.tasks, coming, templates, NOW_MS, given.rules)
+    there = [plan.copy(change.value) for change in placed.changes if isinstance(change.value, pb.Task)]
+    for task in there:
+        assert task.node_id, "it was moved to where nobody takes it"
+        task.status.state, task.status.ready, task.replaces = states.RUNNING, True, ""
+    gone = {task.replaces for task in coming}
+    return [*(task for task in given.tasks if task.meta.id not in gone), *there]
+
+
+@settings(deadline=None, max_examples=60)
+@given(clusters())
+def test_each_look_makes_it_better_and_there_is_an_end(given: rebalance.Situation) -> None:
+    """The measure falls with every look, so that nothing is ever moved back and forth."""
+    names = (f"m{number:07d}" for number in itertools.count())
+    before = unevenness(given.tasks)
+    while (after := moved(given, names)) is not None:
+        assert unevenness(after) < before, "it was moved, and nothing is better"
+        before = unevenness(after)
+        given = situation(given.rules.services.values(), after, given.nodes, per_minute=1_000)

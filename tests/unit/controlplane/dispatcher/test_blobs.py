@@ -1,0 +1,59 @@
+"""What the leader remembers of who has which blob."""
+
+import asyncio
+
+from controlplane.dispatcher.blobs import LONGEST_S, PATIENCE_S, BlobBook, Place
+from protos.orch.v1 import dispatcher_pb2 as wire
+from tests.support.aio import bounded
+
+BLOB = f"sha256:{'a' * 64}"
+
+
+def book(*without: str) -> BlobBook:
+    """Every node serves at its own name, but those that do not."""
+    return BlobBook(lambda node: Place(address="" if node in without else f"{node}:1"))
+
+
+async def ask(book: BlobBook, node: str, *failed: str, here: bool = True) -> wire.FindBlobResponse:
+    request = wire.FindBlobRequest(digest=BLOB, node_id=node, failed=failed)
+    return await book.find(request, here=lambda: here)
+
+
+@bounded(20, virtual_time=True)
+async def test_whoever_waits_is_answered_as_soon_as_somebody_has_it() -> None:
+    one = book()
+    assert (await ask(one, "n1")).here
+    assert (await ask(one, "n2")).here
+    waiting = asyncio.ensure_future(ask(one, "n3"))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    one.note("n1", wire.BlobsHeld(added=[BLOB]))
+    assert list((await waiting).addresses) == ["n1:1"]
+
+
+@bounded(20, virtual_time=True)
+async def test_a_question_that_nobody_can_answer_comes_back_empty() -> None:
+    began = asyncio.get_running_loop().time()
+    assert await ask(book(), "n1", here=False) == wire.FindBlobResponse()
+    assert asyncio.get_running_loop().time() - began == PATIENCE_S
+
+
+@bounded(200, virtual_time=True)
+async def test_a_node_that_never_says_anything_keeps_nobody_waiting_for_ever() -> None:
+    one = book()
+    await ask(one, "n1")
+    await ask(one, "n2")
+    await asyncio.sleep(LONGEST_S)
+    assert (await ask(one, "n3")).here
+
+
+@bounded(20, virtual_time=True)
+async def test_nobody_is_sent_to_a_node_that_has_gone_or_serves_nothing_or_to_himself() -> None:
+    one = book("mute")
+    for node in ("n1", "n2", "mute"):
+        one.note(node, wire.BlobsHeld(added=[BLOB]))
+    assert list((await ask(one, "n1")).addresses) == ["n2:1"]
+    one.forget("n2")
+    assert one.addresses(BLOB) == ["n1:1"]
+    one.note("n1", wire.BlobsHeld(removed=[BLOB]))
+    assert (await ask(one, "n3")).here
