@@ -1,4 +1,4 @@
-"""Has keys and certificates made by the workshop, a process of its own for each piece of work.
+"""Has keys and certificates made by the workshop, a process of its own for each order.
 
 The rule: what goes there and comes back goes through pipes; no key is ever an argument or a file of ours on the way.
 """
@@ -47,51 +47,90 @@ class Wanted:
     lifetime_ms: int = lifetime.LEAF_MS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A certificate that is to be issued by a root, for the key of a request (PEM)."""
+
+    asked: str
+    wanted: Wanted
+    by: Root
+
+
 def request(key: str = "") -> tuple[str, str]:
     """A private key and a certificate request for it, both as PEM. `key`: the one to use, instead of a new one."""
-    made = _do({"work": "request", "key": key})
-    return made["key"], made["request"]
+    return _requested(_do([{"work": "request", "key": key}]))[0]
+
+
+def requests(count: int) -> Sequence[tuple[str, str]]:
+    """So many new ones, of one process."""
+    return _requested(_do([{"work": "request"}] * count))
 
 
 def root(cluster: str, name: str, sealing_key: bytes, now_ms: int) -> Root:
     """A new root of a cluster."""
-    work = {"work": "root", "cluster": cluster, "name": name, "about": cluster, **_sealing(sealing_key)}
-    made = _do({**work, **_validity(now_ms, lifetime.ROOT_MS)})
-    return Root(certificate=made["certificate"], sealed_key=base64.b64decode(made["sealed_key"]), about=cluster)
+    return roots(cluster, [name], sealing_key, now_ms)[0]
+
+
+def roots(cluster: str, names: Sequence[str], sealing_key: bytes, now_ms: int) -> Sequence[Root]:
+    """Several, of one process."""
+    same = {"work": "root", "cluster": cluster, "about": cluster, **_sealing(sealing_key)}
+    made = _do([{**same, "name": name, **_validity(now_ms, lifetime.ROOT_MS)} for name in names])
+    return [
+        Root(certificate=one["certificate"], sealed_key=base64.b64decode(one["sealed_key"]), about=cluster)
+        for one in made
+    ]
 
 
 def cross(own: Root, by: Root, sealing_key: bytes, now_ms: int) -> str:
     """`own`'s key in a certificate signed by another root, as PEM."""
     work = {"work": "cross", "certificate": own.certificate, **_signer(by), **_sealing(sealing_key)}
-    return str(_do({**work, **_validity(now_ms, lifetime.ROOT_MS)})["certificate"])
+    return _certificates(_do([{**work, **_validity(now_ms, lifetime.ROOT_MS)}]))[0]
 
 
 def issue(asked: str, wanted: Wanted, by: Root, sealing_key: bytes, now_ms: int) -> str:
     """A certificate for a request's key, as PEM."""
-    return str(_do(_issue(asked, wanted, by, sealing_key, now_ms))["certificate"])
+    return issue_all([Order(asked=asked, wanted=wanted, by=by)], sealing_key, now_ms)[0]
+
+
+def issue_all(orders: Sequence[Order], sealing_key: bytes, now_ms: int) -> Sequence[str]:
+    """One for each order, of one process; all or none."""
+    return _certificates(_do([_issue(order, sealing_key, now_ms) for order in orders]))
 
 
 async def issue_async(asked: str, wanted: Wanted, by: Root, sealing_key: bytes, now_ms: int) -> str:
-    """The same, beside other work."""
-    return str((await _do_async(_issue(asked, wanted, by, sealing_key, now_ms)))["certificate"])
+    """As `issue`, beside other work."""
+    order = Order(asked=asked, wanted=wanted, by=by)
+    return _certificates(await _do_async([_issue(order, sealing_key, now_ms)]))[0]
 
 
 async def request_async(key: str = "") -> tuple[str, str]:
     """As `request`, beside other work."""
-    made = await _do_async({"work": "request", "key": key})
-    return made["key"], made["request"]
+    return _requested(await _do_async([{"work": "request", "key": key}]))[0]
 
 
-def _issue(asked: str, wanted: Wanted, by: Root, sealing_key: bytes, now_ms: int) -> Mapping[str, Any]:
+Works = Sequence[Mapping[str, Any]]
+"""As the workshop takes them and answers them."""
+
+
+def _requested(made: Works) -> Sequence[tuple[str, str]]:
+    return [(one["key"], one["request"]) for one in made]
+
+
+def _certificates(made: Works) -> Sequence[str]:
+    return [one["certificate"] for one in made]
+
+
+def _issue(order: Order, sealing_key: bytes, now_ms: int) -> Mapping[str, Any]:
+    wanted = order.wanted
     return {
         "work": "issue",
-        "request": asked,
+        "request": order.asked,
         "cluster": wanted.cluster,
         "role": wanted.role,
         "name": wanted.name,
         "server": wanted.server,
         "alternatives": list(wanted.alternatives),
-        **_signer(by),
+        **_signer(order.by),
         **_sealing(sealing_key),
         **_validity(now_ms, wanted.lifetime_ms),
     }
@@ -110,11 +149,11 @@ def _validity(now_ms: int, length_ms: int) -> Mapping[str, Any]:
     return {"not_before_ms": now_ms - lifetime.BACKDATED_MS, "not_after_ms": now_ms + length_ms}
 
 
-def _do(work: Mapping[str, Any]) -> Mapping[str, Any]:
+def _do(works: Works) -> Works:
     try:
         done = subprocess.run(
             _COMMAND,
-            input=json.dumps(work).encode(),
+            input=json.dumps(works).encode(),
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
@@ -125,12 +164,12 @@ def _do(work: Mapping[str, Any]) -> Mapping[str, Any]:
     return _result(done.returncode, done.stdout, done.stderr)
 
 
-async def _do_async(work: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _do_async(works: Works) -> Works:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, env=_environment())
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            out, err = await process.communicate(json.dumps(work).encode())
+            out, err = await process.communicate(json.dumps(works).encode())
     except TimeoutError as error:
         raise NotMade(f"no certificate was made within {TIMEOUT_S:g} s") from error
     finally:
@@ -147,11 +186,12 @@ def _environment() -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{inherited}" if inherited else _ROOT}
 
 
-def _result(code: int, out: bytes, err: bytes) -> Mapping[str, Any]:
+def _result(code: int, out: bytes, err: bytes) -> Works:
     if code != 0:
         last = (err.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         raise NotMade(f"the workshop failed with exit code {code}: {last}")
-    result: Mapping[str, Any] = json.loads(out)
-    if "problem" in result:
+    result: Any = json.loads(out)
+    if isinstance(result, dict):
         raise NotMade(result["problem"])
-    return result
+    made: Works = result
+    return made

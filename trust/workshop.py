@@ -1,6 +1,6 @@
-"""Makes keys, certificates and roots: `python -m trust.workshop`, a process that lives for one piece of work.
+"""Makes keys, certificates and roots: `python -m trust.workshop`, a process that lives for one order of works.
 
-    stdin: {"work": "issue", …}      stdout: {…}, or {"problem": "one line"}
+    stdin: [{"work": "issue", …}, …]      stdout: [{…}, …], or {"problem": "one line"}
 
 Two rules. It is the only module that imports `cryptography`, and the only process that ever holds a root's private key
 unsealed. And of a certificate request the public key is taken and nothing else: subject, lifetime and uses are the
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-MAX_INPUT_BYTES = 256 * 1024
+MAX_INPUT_BYTES = 4 * 1024 * 1024
 NONCE_BYTES = 12
 SEAL_VERSION = b"\x01"
 
@@ -240,10 +240,11 @@ WORKS: Mapping[str, Callable[[Work], Work]] = {"request": request, "root": root,
 
 
 def main() -> None:
-    """Does the one piece of work that stands on standard input."""
-    work = json.loads(sys.stdin.buffer.read(MAX_INPUT_BYTES))
+    """Does the works that stand on standard input, all or none."""
+    works = json.loads(sys.stdin.buffer.read(MAX_INPUT_BYTES))
+    result: Sequence[Work] | Work
     try:
-        result = WORKS[work["work"]](work)
+        result = [WORKS[work["work"]](work) for work in works]
     except Problem as problem:
         result = {"problem": str(problem)}
     sys.stdout.write(json.dumps(result))

@@ -22,7 +22,7 @@ from controlplane.trust.standing import FOUNDING
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 from trust.core import certificate, identity, lifetime
-from trust.core.identity import Identity, Role
+from trust.core.identity import Role
 from trust.folder import Folder, NotTrusted, material
 
 FIRST_TOKEN_MS = 24 * 3_600_000
@@ -30,29 +30,50 @@ FIRST_TOKEN_MS = 24 * 3_600_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be founded. `hosts`: where etcd is asked for."""
+    """What is to be founded. `hosts`: where etcd is asked for; `nodes`: those that are members from the beginning, each
+    with the folder for its certificate.
+    """
 
     instance: str
     admin: str
     hosts: Sequence[str]
     own: Folder
     admins: Folder
+    nodes: Sequence["Node"] = ()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One that need not join, since it is founded with the cluster."""
+
+    id: str
+    name: str
+    folder: Folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
+    """What a cluster is from the beginning."""
+
     cluster: str
-    sealing_key: bytes
     now_ms: int
     root: errands.Root
     store_root: errands.Root
 
-    def issue(self, asked: str, role: Role, name: str, *, server: bool = False) -> str:
-        alternatives = [identity.SERVER_NAMES[role]] if server else []
-        wanted = errands.Wanted(cluster=self.cluster, role=role, name=name, server=server, alternatives=alternatives)
-        return errands.issue(asked, wanted, self.root, self.sealing_key, self.now_ms)
+    def order(self, asked: str, role: Role, name: str) -> errands.Order:
+        """A certificate for a member."""
+        called = identity.SERVER_NAMES.get(role)
+        wanted = errands.Wanted(
+            cluster=self.cluster,
+            role=role,
+            name=name,
+            server=called is not None,
+            alternatives=[called] if called is not None else [],
+        )
+        return errands.Order(asked=asked, wanted=wanted, by=self.root)
 
-    def issue_store(self, asked: str, name: str, hosts: Sequence[str] = ()) -> str:
+    def store_order(self, asked: str, name: str, hosts: Sequence[str] = ()) -> errands.Order:
+        """One for the store."""
         wanted = errands.Wanted(
             cluster=self.cluster,
             role=Role.CONTROLPLANE,
@@ -61,7 +82,17 @@ class _Made:
             alternatives=hosts,
             lifetime_ms=lifetime.STORE_MS,
         )
-        return errands.issue(asked, wanted, self.store_root, self.sealing_key, self.now_ms)
+        return errands.Order(asked=asked, wanted=wanted, by=self.store_root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Holder:
+    """A member that gets its certificate here. `node_name`: what people call it, when it is a node."""
+
+    role: Role
+    name: str
+    folder: Folder
+    node_name: str = ""
 
 
 def found(plan: Plan, now_ms: int) -> dict[str, str]:
@@ -70,16 +101,10 @@ def found(plan: Plan, now_ms: int) -> dict[str, str]:
         if folder.path.exists() and any(folder.path.iterdir()):
             raise NotTrusted(f"{folder.path} is not empty: a cluster was founded there; remove it to found another")
     cluster, sealing_key = secrets.token_hex(8), secrets.token_bytes(32)
-    made = _Made(
-        cluster=cluster,
-        sealing_key=sealing_key,
-        now_ms=now_ms,
-        root=errands.root(cluster, "cluster", sealing_key, now_ms),
-        store_root=errands.root(cluster, "store", sealing_key, now_ms),
-    )
+    root, store_root = errands.roots(cluster, ("cluster", "store"), sealing_key, now_ms)
+    made = _Made(cluster=cluster, now_ms=now_ms, root=root, store_root=store_root)
     plan.own.write(SEALING_KEY, sealing_key)
-    members = [_instance(plan, made), _admin(plan, made)]
-    _etcd(plan, made)
+    members = _certify(plan, made, sealing_key)
     founding, tokens = _founding(made, members)
     # Last: an instance that finds it has everything else.
     plan.own.write(FOUNDING, founding.SerializeToString())
@@ -87,38 +112,40 @@ def found(plan: Plan, now_ms: int) -> dict[str, str]:
     return {"cluster": cluster, "etcd_flags": flags, **tokens}
 
 
-def _instance(plan: Plan, made: _Made) -> pb.MemberRecord:
-    """Its certificate for agents and people, and the one for the store, both of one key."""
-    key, asked = errands.request()
-    chain = made.issue(asked, Role.CONTROLPLANE, plan.instance, server=True)
+def _certify(plan: Plan, made: _Made, sealing_key: bytes) -> Sequence[pb.MemberRecord]:
+    """The certificates of everybody who is there from the beginning, and of etcd; a process makes all of them."""
+    holders = [
+        _Holder(role=Role.CONTROLPLANE, name=plan.instance, folder=plan.own),
+        _Holder(role=Role.ADMIN, name=plan.admin, folder=plan.admins),
+        *(_Holder(role=Role.NODE, name=one.id, folder=one.folder, node_name=one.name) for one in plan.nodes),
+    ]
+    *keys, (etcd_key, etcd_asked) = errands.requests(len(holders) + 1)
+    hosts = list(dict.fromkeys([*plan.hosts, "localhost", "127.0.0.1"]))
+    orders = [made.order(asked, one.role, one.name) for one, (_, asked) in zip(holders, keys, strict=True)]
+    # The instance has one for the store, too, of the same key.
+    orders += [made.store_order(keys[0][1], plan.instance), made.store_order(etcd_asked, "etcd", hosts)]
+    *chains, in_store, etcd = errands.issue_all(orders, sealing_key, made.now_ms)
     plan.own.write(STORE_ROOTS, made.store_root.certificate.encode())
-    plan.own.write(STORE_IDENTITY, (key + made.issue_store(asked, plan.instance)).encode())
-    plan.own.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
-    return _member(made, Role.CONTROLPLANE, plan.instance, chain)
+    plan.own.write(STORE_IDENTITY, (keys[0][0] + in_store).encode())
+    _keep_etcd(plan, made, etcd_key, etcd)
+    for one, (key, _), chain in zip(holders, keys, chains, strict=True):
+        one.folder.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
+    return [_member(made, one, chain) for one, chain in zip(holders, chains, strict=True)]
 
 
-def _admin(plan: Plan, made: _Made) -> pb.MemberRecord:
-    key, asked = errands.request()
-    chain = made.issue(asked, Role.ADMIN, plan.admin)
-    plan.admins.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
-    return _member(made, Role.ADMIN, plan.admin, chain)
-
-
-def _etcd(plan: Plan, made: _Made) -> None:
+def _keep_etcd(plan: Plan, made: _Made, key: str, chain: str) -> None:
     """What etcd takes as --cert-file, --key-file and --trusted-ca-file, and the same again for its peers."""
     folder = Folder(plan.own.path / "etcd")
-    key, asked = errands.request()
-    hosts = list(dict.fromkeys([*plan.hosts, "localhost", "127.0.0.1"]))
     folder.write("key.pem", key.encode())
-    folder.write("cert.pem", made.issue_store(asked, "etcd", hosts).encode())
+    folder.write("cert.pem", chain.encode())
     folder.write("roots.pem", made.store_root.certificate.encode())
 
 
-def _member(made: _Made, role: Role, name: str, chain: str) -> pb.MemberRecord:
+def _member(made: _Made, holder: _Holder, chain: str) -> pb.MemberRecord:
     facts = certificate.read(chain.encode())
     pin = certificate.read(made.root.certificate.encode()).key_digest
-    who = Identity(cluster=made.cluster, role=role, name=name)
-    member = pb.MemberRecord(name=who.member, role=role, joined_at=made.now_ms)
+    name = identity.member(holder.role, holder.name)
+    member = pb.MemberRecord(name=name, role=holder.role, joined_at=made.now_ms, node_name=holder.node_name)
     return admission.with_key(member, pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=pin))
 
 
