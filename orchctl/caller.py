@@ -1,4 +1,4 @@
-"""Says with every call who asks, for the record. The control plane believes it and verifies nothing."""
+"""Says with every call who asks, for the record, where no certificate says it: nobody verifies this."""
 
 import getpass
 import os

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.core.trust import admission, etcd_flags
-from controlplane.trust.membership import SEALING_KEY, STORE_IDENTITY, STORE_ROOTS, new_token
-from controlplane.trust.standing import FOUNDING
+from controlplane.trust.membership import FOUNDING, SEALING_KEY, STORE_IDENTITY, STORE_ROOTS, new_token
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 from trust.core import certificate, identity, lifetime

@@ -28,6 +28,8 @@ WORKSHOPS = 2
 """Certificates that are made at a time, each in a process of its own: a thousand nodes may ask together."""
 SEALING_KEY = "sealing.key"
 STORE_IDENTITY, STORE_ROOTS = "store.pem", "store-roots.pem"
+FOUNDING = "founding.bin"
+"""The first records, until the first instance has written them into the store."""
 
 _log = structlog.get_logger()
 

@@ -24,7 +24,7 @@ from controlplane.core.trust import rotation
 from controlplane.store import api, errors
 from controlplane.trust.audit import Audit
 from controlplane.trust.door import Door
-from controlplane.trust.membership import STORE_IDENTITY, STORE_ROOTS, Membership
+from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
 from controlplane.trust.registry import CLUSTER, Registry, member_key
 from protos import kinds
 from protos.orch.v1 import objects_pb2
@@ -34,7 +34,6 @@ from trust.core import identity, lifetime
 from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted, material
 
-FOUNDING = "founding.bin"
 RETRY_S = 5.0
 
 _log = structlog.get_logger()

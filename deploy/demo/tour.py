@@ -9,7 +9,7 @@ from typing import Final
 
 from deploy import hello
 from deploy.demo import leftovers, stage
-from deploy.local import cluster, processes, record, tasks
+from deploy.local import cluster, plan, processes, record, tasks
 from protos.orch.v1 import objects_pb2
 
 SERVICE: Final = "hello"
@@ -100,18 +100,18 @@ class Tour:
         self._ask([after])
 
     def _restarted(self, before: objects_pb2.Task) -> objects_pb2.Task | None:
-        found = [task for task in tasks.running(self._server, SERVICE) if task.meta.name == before.meta.name]
+        found = [task for task in tasks.running(self._plan, SERVICE) if task.meta.name == before.meta.name]
         return found[0] if found and found[0].status.restarts > before.status.restarts else None
 
     def _kill_node(self) -> None:
         self._stage.title("A whole node dies, as if its plug were pulled; the others take over")
-        names = tasks.node_names(self._server)
+        names = tasks.node_names(self._plan)
         lost = next(node_id for node_id, name in names.items() if name == "n2")
         began = time.monotonic()
         self._stage.type("orchctl", "cluster", "node", "kill", "n2", "--name", self._name, *self._state())
         replicas = stage.wait_for(
             f"{MORE_REPLICAS} replicas run on the other nodes",
-            lambda: tasks.whole(self._server, SERVICE, MORE_REPLICAS, but_not_on=lost),
+            lambda: tasks.whole(self._plan, SERVICE, MORE_REPLICAS, but_not_on=lost),
             timeout_s=_NODE_LOSS_S,
         )
         self._stage.seen(f"all {MORE_REPLICAS} replicas run on the other two after {time.monotonic() - began:.1f} s")
@@ -149,7 +149,7 @@ class Tour:
         self._stage.title("The service goes")
         self._stage.type("orchctl", "delete", "service", SERVICE)
         stage.wait_for(
-            "no task is left", lambda: True if not tasks.running(self._server, SERVICE) else None, timeout_s=_SOON_S
+            "no task is left", lambda: True if not tasks.running(self._plan, SERVICE) else None, timeout_s=_SOON_S
         )
         self._stage.type("orchctl", "get", "tasks")
         self._stage.seen("no task runs any more")
@@ -176,19 +176,19 @@ class Tour:
     # -- looking
 
     @property
-    def _server(self) -> str:
+    def _plan(self) -> plan.Plan:
         assert self._record is not None, "the cluster was never up"
-        return self._record.plan.server
+        return self._record.plan
 
     def _await_tasks(self, replicas: int) -> list[objects_pb2.Task]:
         def look() -> list[objects_pb2.Task] | None:
-            return tasks.whole(self._server, SERVICE, replicas)
+            return tasks.whole(self._plan, SERVICE, replicas)
 
         return stage.wait_for(f"{replicas} replicas run", look, timeout_s=_SOON_S)
 
     def _ask(self, replicas: Sequence[objects_pb2.Task]) -> None:
         """Ask each replica over HTTP, and compare what it says of itself with what the control plane says of it."""
-        names = tasks.node_names(self._server)
+        names = tasks.node_names(self._plan)
         for task in replicas:
             stage.wait_for(f"{task.meta.name} listens", lambda: _listens(task), timeout_s=_SOON_S)  # noqa: B023 - at once
         output = self._stage.type("curl", "-sS", "--max-time", "5", *(_url(task) for task in replicas))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from deploy.local import control, errors, network, nodes, plan, preflight, record, sweep
+from deploy.local import control, errors, network, nodes, plan, preflight, record, sweep, trust
 from orchctl import config
 
 DEFAULT_NAME: Final = "local"
@@ -132,6 +132,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         (options.folder / name).mkdir(mode=0o700)
     the_record = record.Record(plan=the_plan, previous_context=config.load(path).current)
     record.save(the_record)
+    trust.found(the_plan)
     return the_record
 
 
@@ -163,7 +164,7 @@ def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node
     """Wait until those nodes are ready, and give the host routes to their tasks."""
     plan_ = the_record.plan
     ready = nodes.wait_until_ready(
-        plan_.server, names, timeout_s=_READY_TIMEOUT_S, still_up=lambda: record.is_locked(Path(plan_.folder))
+        plan_, names, timeout_s=_READY_TIMEOUT_S, still_up=lambda: record.is_locked(Path(plan_.folder))
     )
     ways = [(node.subnet, plan_.node_address(node.name)) for node in ready]
     ways += [(node.subnet6, plan_.node_address6(node.name)) for node in ready]
@@ -173,7 +174,8 @@ def connect_nodes(the_record: record.Record, names: set[str]) -> list[nodes.Node
 
 def _choose_context(the_plan: plan.Plan) -> None:
     path = Path(the_plan.config)
-    config.save(path, config.load(path).with_context(the_plan.name, the_plan.server).using(the_plan.name))
+    known = config.load(path).with_context(the_plan.name, the_plan.server, Path(the_plan.admin_trust))
+    config.save(path, known.using(the_plan.name))
 
 
 def tails(the_plan: plan.Plan) -> str:
@@ -246,6 +248,7 @@ def start_node(folder: Path, name: str) -> None:
     """
     the_record = existing(folder)
     if the_record.processes.get(name) is None:
-        nodes.wait_until_missed(the_record.plan.server, name, timeout_s=_READY_TIMEOUT_S)
+        nodes.wait_until_missed(the_record.plan, name, timeout_s=_READY_TIMEOUT_S)
+        trust.admit(the_record.plan, name)
     control.ask(folder, control.Request(verb="start", node=name))
     connect_nodes(the_record, {name})

@@ -7,15 +7,18 @@ import ipaddress
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
+from controlplane.core.trust import etcd_flags
 from deploy.local import errors
 from protos import families
 
 MAX_NODES: Final = 200
 """So that the last node's address, .210, stays clear of the host's, .254."""
 API_PORT: Final = 7400
+DOOR_PORT: Final = 7401
+"""Where machines and people may join, as any cluster."""
 NETWORK_MODES: Final = ("auto", "routes", "vxlan")
 ADDRESSES: Final = ("ipv4", "dual", "ipv6")
 _FIRST_NODE: Final = 11
@@ -26,8 +29,8 @@ _END_ID: Final = 0x7FFE_0000
 systemd keeps for foreign images. Each LAN that there may be has its share, and each node its own of that.
 """
 _IDS_AT_ONCE: Final = 65_536
-_ETCD_URL: Final = "http://127.0.0.1:2379"
-_ETCD_PEER_URL: Final = "http://127.0.0.1:2380"
+_ETCD_URL: Final = "https://127.0.0.1:2379"
+_ETCD_PEER_URL: Final = "https://127.0.0.1:2380"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,11 @@ class Plan:
         return f"{self.lan.server}:{API_PORT}"
 
     @property
+    def door(self) -> str:
+        """Where machines and people join."""
+        return f"{self.lan.server}:{DOOR_PORT}"
+
+    @property
     def host_link(self) -> str:
         return host_link(self.name)
 
@@ -184,6 +192,15 @@ class Plan:
     def node_folder(self, name: str) -> Path:
         return Path(self.folder) / name
 
+    def trust(self, name: str) -> str:
+        """The folder with the certificates of `cp1` or of a node: `--trust`."""
+        return f"{self.folder}/{name}/trust"
+
+    @property
+    def admin_trust(self) -> str:
+        """The folder with the certificate of whoever started the cluster."""
+        return f"{self.folder}/admin"
+
     def log(self, process: str) -> Path:
         """Where a process's output goes: `etcd`, `cp1`, `n1`, …, `supervisor`."""
         return Path(self.folder) / f"{process}.log"
@@ -218,6 +235,7 @@ def etcd_command(plan: Plan) -> list[str]:
         f"--listen-peer-urls={_ETCD_PEER_URL}",
         f"--initial-advertise-peer-urls={_ETCD_PEER_URL}",
         f"--initial-cluster=etcd1={_ETCD_PEER_URL}",
+        *etcd_flags.flags(PurePath(plan.trust("cp1"), "etcd")),
         "--logger=zap",
         "--log-level=warn",
     ]
@@ -229,6 +247,7 @@ def control_plane_command(plan: Plan) -> list[str]:
         *(sys.executable, "-m", "controlplane", "--name", "cp1"),
         *("--listen", plan.server, "--advertise", plan.server),
         *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
+        *("--trust", plan.trust("cp1"), "--door", plan.door),
         *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
         *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),
@@ -246,6 +265,7 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
         *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
+        *("--trust", plan.trust(node)),
         *("--trusted", f"{plan.lan.host}/32"),
         *(("--trusted", f"{plan.lan.host6}/128") if plan.has_ipv6 else ()),
         *("--ids", plan.node_ids(node)),

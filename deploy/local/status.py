@@ -11,7 +11,7 @@ def table(the_record: record.Record) -> str:
     """One line a process: its name, pid, state, address and the range of its tasks."""
     plan = the_record.plan
     try:
-        known = {node.name: node for node in nodes.ask(plan.server)}
+        known = {node.name: node for node in nodes.ask(plan)}
         trouble = ""
     except OrchctlError as error:
         known, trouble = {}, f"\n{error}"

@@ -1,31 +1,33 @@
 """What the control plane says of a service's tasks, for the demo and the tests."""
 
+from deploy.local import trust
 from deploy.local.nodes import ask as ask_nodes
+from deploy.local.plan import Plan
 from orchctl import client
 from protos.orch.v1 import control_pb2, objects_pb2
 
 
-def ask(server: str, service: str = "") -> list[objects_pb2.Task]:
+def ask(plan: Plan, service: str = "") -> list[objects_pb2.Task]:
     """All tasks of a service, whatever their state; of all services when none is named."""
-    with client.connect(server) as control:
+    with trust.reach(plan) as control:
         request = control_pb2.ListRequest(kind="task", service=service)
         answer = control.List(request, timeout=client.CALL_TIMEOUT_S)
     return [one.task for one in answer.objects]
 
 
-def running(server: str, service: str = "") -> list[objects_pb2.Task]:
+def running(plan: Plan, service: str = "") -> list[objects_pb2.Task]:
     """Those that run, are ready, and are to go on, by slot."""
-    wanted = [task for task in ask(server, service) if task.desired_state == objects_pb2.DESIRED_STATE_RUNNING]
+    wanted = [task for task in ask(plan, service) if task.desired_state == objects_pb2.DESIRED_STATE_RUNNING]
     up = [task for task in wanted if task.status.state == objects_pb2.TASK_STATE_RUNNING and task.status.ready]
     return sorted(up, key=lambda task: task.slot)
 
 
-def whole(server: str, service: str, replicas: int, *, but_not_on: str = "") -> list[objects_pb2.Task] | None:
+def whole(plan: Plan, service: str, replicas: int, *, but_not_on: str = "") -> list[objects_pb2.Task] | None:
     """The running tasks, when there is exactly one for each of the replicas; those on one node (id) do not count."""
-    up = [task for task in running(server, service) if task.node_id != but_not_on]
+    up = [task for task in running(plan, service) if task.node_id != but_not_on]
     return up if [task.slot for task in up] == list(range(1, replicas + 1)) else None
 
 
-def node_names(server: str) -> dict[str, str]:
+def node_names(plan: Plan) -> dict[str, str]:
     """Names of nodes by their ids."""
-    return {node.id: node.name for node in ask_nodes(server)}
+    return {node.id: node.name for node in ask_nodes(plan)}

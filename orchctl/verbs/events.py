@@ -33,8 +33,8 @@ def command(
 ) -> None:
     """Show what has happened in a namespace, and to nodes and the cluster; the newest last.
 
-    Equal events are counted. Those about a service tell of its tasks, too. Who did something is what a client says of
-    itself; nobody has verified it.
+    Equal events are counted. Those about a service tell of its tasks, too. Who did something is whom their certificate
+    names; in a cluster without certificates, what a client says of itself.
 
     \b
     Examples:

@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deploy.local import processes, tasks
-from orchctl import client
+from deploy.local import processes, tasks, trust
 from protos.orch.v1 import control_pb2, objects_pb2
 from tests.bench.measure import Case
 from tests.support import cluster, swarm
@@ -80,7 +79,7 @@ class Ours:
 
     def _run(self, replicas: int) -> float:
         name = f"bench{next(_numbers)}"
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             request = control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="task", service=name)])
             call = control.Watch(request, timeout=TIMEOUT_S)
             events = iter(call)
@@ -103,7 +102,7 @@ class Ours:
         """From `kill -9` of process 1 until there is another."""
         name = f"bench{next(_numbers)}"
         self._apply(name, 1)
-        task = tasks.running(self._up.plan.server, name)[0].meta.name
+        task = tasks.running(self._up.plan, name)[0].meta.name
         before = self._up.container_pid(task)
         os.kill(before, signal.SIGKILL)
         began = time.perf_counter()
@@ -127,15 +126,15 @@ class Ours:
         return found
 
     def _apply(self, name: str, replicas: int) -> None:
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             control.Apply(control_pb2.ApplyRequest(objects=[_service(name, replicas)]))
         self._up.await_whole(name, replicas, timeout_s=TIMEOUT_S)
 
     def _delete(self, name: str) -> None:
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
             control.Delete(control_pb2.DeleteRequest(reference=reference))
-        until(lambda: not tasks.ask(self._up.plan.server, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
+        until(lambda: not tasks.ask(self._up.plan, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
 
 
 class Peer:

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from deploy.local import network
-from orchctl import client
+from deploy.local import network, trust
 from protos.orch.v1 import control_pb2
 from protos.orch.v1 import objects_pb2 as pb
 from tests.bench import _load, _server
@@ -148,7 +147,7 @@ class Ours:
     def _watched(self, service: str) -> Iterator[Iterator[pb.Task]]:
         """The service's tasks as they change, with nothing missed from here on."""
         request = control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="task", service=service)])
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             call = control.Watch(request, timeout=TIMEOUT_S)
             events = iter(call)
             next(events)
@@ -157,11 +156,11 @@ class Ours:
 
     def _scale(self, service: str, replicas: int) -> None:
         reference = control_pb2.ObjectReference(kind="service", namespace="default", name=service)
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             control.Scale(control_pb2.ScaleRequest(reference=reference, replicas=replicas), timeout=TIMEOUT_S)
 
     def _virtual(self, service: str) -> str:
-        with client.connect(self._up.plan.server) as control:
+        with trust.reach(self._up.plan) as control:
             reference = control_pb2.ObjectReference(kind="endpoints", namespace="default", name=service)
             answer = control.Get(control_pb2.GetRequest(reference=reference), timeout=TIMEOUT_S)
         return answer.endpoints.status.address

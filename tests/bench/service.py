@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from deploy.local import cluster as local
-from deploy.local import processes, tasks
-from orchctl import client
+from deploy.local import processes, tasks, trust
 from protos import states
 from protos.orch.v1 import control_pb2, objects_pb2
 from tests.bench.measure import Case
@@ -69,7 +68,7 @@ class Ours:
 
     def __init__(self, up: cluster.LocalCluster) -> None:
         self._up = up
-        self._server = up.plan.server
+        self._plan = up.plan
 
     def update_few(self) -> float:
         """From the call until ten tasks are of the new revision, and no other is left."""
@@ -81,10 +80,10 @@ class Ours:
 
     def _update(self, replicas: int, *, at_a_time: int) -> float:
         with self._service(replicas, at_a_time) as name:
-            (before,) = {task.revision_id for task in tasks.running(self._server, name)}
+            (before,) = {task.revision_id for task in tasks.running(self._plan, name)}
 
             def is_done() -> bool:
-                left = [one for one in tasks.ask(self._server, name) if not states.is_terminal(one.status.state)]
+                left = [one for one in tasks.ask(self._plan, name) if not states.is_terminal(one.status.state)]
                 fresh = [one for one in left if one.revision_id != before and one.status.ready]
                 return len(fresh) == len(left) == replicas
 
@@ -97,7 +96,7 @@ class Ours:
         """From the call until a hundred run and are ready."""
         with self._service(0) as name, _timer() as took:
             self._scale(name, MANY)
-            _await(lambda: tasks.whole(self._server, name, MANY), f"{name} is whole")
+            _await(lambda: tasks.whole(self._plan, name, MANY), f"{name} is whole")
             took.stop()
         return took[0]
 
@@ -112,7 +111,7 @@ class Ours:
     def crash(self) -> float:
         """From `kill -9` of process 1 until there is another."""
         with self._service(1) as name:
-            task = tasks.running(self._server, name)[0].meta.name
+            task = tasks.running(self._plan, name)[0].meta.name
             before = self._up.container_pid(task)
             with _timer() as took:
                 os.kill(before, signal.SIGKILL)
@@ -126,7 +125,7 @@ class Ours:
             with _timer() as took:
                 self._set("n2", objects_pb2.AVAILABILITY_DRAIN)
                 _await(lambda: not self._left(name, node.id), "the node is empty")
-                _await(lambda: tasks.whole(self._server, name, 3 * ON_A_NODE), f"{name} is whole")
+                _await(lambda: tasks.whole(self._plan, name, 3 * ON_A_NODE), f"{name} is whole")
             self._set("n2", objects_pb2.AVAILABILITY_ACTIVE)
         return took[0]
 
@@ -136,7 +135,7 @@ class Ours:
             lost = self._up.nodes()["n2"].id
             with _timer() as took:
                 local.kill_node(self._up.folder, "n2")
-                _await(lambda: tasks.whole(self._server, name, FEW, but_not_on=lost), f"{name} is whole")
+                _await(lambda: tasks.whole(self._plan, name, FEW, but_not_on=lost), f"{name} is whole")
             local.start_node(self._up.folder, "n2")
             until(lambda: self._up.nodes()["n2"].state == "ready", what="n2 is back", timeout_s=TIMEOUT_S)
         return took[0]
@@ -146,28 +145,28 @@ class Ours:
         """One that is whole; gone afterwards."""
         name = f"bench{next(_numbers)}"
         self._apply(_service(name, replicas, at_a_time))
-        until(lambda: tasks.whole(self._server, name, replicas) is not None, what=f"{name} runs", timeout_s=TIMEOUT_S)
+        until(lambda: tasks.whole(self._plan, name, replicas) is not None, what=f"{name} runs", timeout_s=TIMEOUT_S)
         try:
             yield name
         finally:
-            with client.connect(self._server) as control:
+            with trust.reach(self._plan) as control:
                 control.Delete(control_pb2.DeleteRequest(reference=_reference(name)))
-            until(lambda: not tasks.ask(self._server, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
+            until(lambda: not tasks.ask(self._plan, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
 
     def _left(self, name: str, node_id: str = "") -> list[objects_pb2.Task]:
         """Tasks that have not ended: of a node, or of all."""
-        there = (one for one in tasks.ask(self._server, name) if node_id in {"", one.node_id})
+        there = (one for one in tasks.ask(self._plan, name) if node_id in {"", one.node_id})
         return [one for one in there if not states.is_terminal(one.status.state)]
 
     def _apply(self, wanted: objects_pb2.Object) -> None:
-        with client.connect(self._server) as control:
+        with trust.reach(self._plan) as control:
             control.Apply(control_pb2.ApplyRequest(objects=[wanted]))
 
     def _scale(self, name: str, replicas: int) -> None:
         self._up.scale(name, replicas)
 
     def _set(self, node: str, availability: objects_pb2.Availability.ValueType) -> None:
-        with client.connect(self._server) as control:
+        with trust.reach(self._plan) as control:
             control.UpdateNode(control_pb2.UpdateNodeRequest(node=node, availability=availability))
 
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from orchctl import client
+from deploy.local import trust
 from protos.orch.v1 import control_pb2
 from tests.support import cluster
 from tests.support.cluster import LocalCluster
@@ -68,7 +68,12 @@ def test_the_life_of_a_service_is_told(local: LocalCluster) -> None:
     assert "Scaled" in told
     page = local.orchctl("describe", "service", "life")
     assert re.search(r"warning +Restarted .*its container ended with exit code 137; it is started again in place", page)
-    assert re.search(r"normal +Scaled .*@\S+ +2 → 1 replicas", page)
+    with trust.reach(local.plan) as control:
+        asked = control_pb2.ListRequest(kind="event")
+        told_of = [one.event.status for one in control.List(asked, timeout=10).objects]
+    (who,) = {one.actor for one in told_of if one.reason == "Scaled" and one.about.name == "life"}
+    assert who == trust.person(), "whom the certificate names, whatever the client says"
+    assert re.search(rf"normal +Scaled .*{re.escape(who)} +2 → 1 replicas", page)
     local.orchctl("delete", "service", "life")
     until(lambda: "Gone" in reasons(local, "service/life"), what="its end is told")
 
@@ -123,7 +128,7 @@ def test_a_cluster_at_rest_writes_nothing(local: LocalCluster) -> None:
     local.orchctl("wait", "service", "desk", "archive")
 
     def revision() -> int:
-        with client.connect(local.plan.server) as stub:
+        with trust.reach(local.plan) as stub:
             return stub.Version(control_pb2.VersionRequest(), timeout=5).revision
 
     seen: list[int] = []

@@ -129,7 +129,7 @@ def test_a_lost_node_is_made_up_for_and_welcomed_back(local: LocalCluster) -> No
     replicas = local.await_whole("survive", 9)
     assert lost in {task.node_id for task in replicas}, "the node that returned takes nothing"
     local.orchctl("delete", "service", "survive")
-    assert not tasks.running(local.plan.server, "survive")
+    assert not tasks.running(local.plan, "survive")
 
 
 def test_without_a_control_plane_containers_still_restart(local: LocalCluster) -> None:

@@ -26,7 +26,7 @@ def manifest(name: str, *, update: str = "{monitor: 1s}", container: str = "", s
 
 def live(local: LocalCluster, name: str) -> list[pb.Task]:
     """Its tasks that run and are to run."""
-    found = (task for task in tasks.ask(local.plan.server, name) if task.desired_state == pb.DESIRED_STATE_RUNNING)
+    found = (task for task in tasks.ask(local.plan, name) if task.desired_state == pb.DESIRED_STATE_RUNNING)
     return [task for task in found if task.status.state == states.RUNNING]
 
 

@@ -18,13 +18,13 @@ def test_the_example_answers_on_every_node(local: LocalCluster) -> None:
     """Three replicas, one on each node; each answers with its task, node and slot."""
     local.orchctl("apply", "-f", "manifests/examples/hello.yaml")
     replicas = local.await_whole("hello", 3)
-    names = tasks.node_names(local.plan.server)
+    names = tasks.node_names(local.plan)
     assert len({task.node_id for task in replicas}) == 3
     assert [get(task.status.address) for task in replicas] == [answer_of(task, names) for task in replicas]
     assert "unchanged" in local.orchctl("apply", "-f", "manifests/examples/hello.yaml")
     assert names_of(local.await_whole("hello", 3)) == names_of(replicas), "an apply without a change moved something"
     local.orchctl("delete", "service", "hello")
-    assert not tasks.running(local.plan.server, "hello")
+    assert not tasks.running(local.plan, "hello")
 
 
 def test_tasks_reach_each_other_across_nodes(local: LocalCluster) -> None:
@@ -33,7 +33,7 @@ def test_tasks_reach_each_other_across_nodes(local: LocalCluster) -> None:
     assert first.node_id != second.node_id
     url = f"http://{second.status.address}:8080/"
     answer = local.orchctl("exec", first.meta.name, "--", "wget", "-qO-", url)
-    assert answer == answer_of(second, tasks.node_names(local.plan.server))
+    assert answer == answer_of(second, tasks.node_names(local.plan))
     local.orchctl("delete", "service", "reach")
 
 
@@ -121,7 +121,7 @@ def test_every_example_runs(local: LocalCluster) -> None:
         answer = get(node.address, port=18081)
         assert answer.partition(" ")[0].removeprefix("task=") in everywhere, f"{node.name} leads to {answer}"
     local.orchctl("delete", "-f", "manifests/examples")
-    assert not tasks.running(local.plan.server)
+    assert not tasks.running(local.plan)
 
 
 def test_a_missing_image_says_what_to_do(local: LocalCluster) -> None:

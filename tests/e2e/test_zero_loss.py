@@ -76,7 +76,7 @@ def ended(local: LocalCluster, *, but: int) -> bool:
 def test_a_rolling_update(clients: Clients) -> None:
     """One replica after another, with another port behind the published one. What is ready is asked soon."""
     local = clients.local
-    before = names_of(tasks.running(local.plan.server, "web"))
+    before = names_of(tasks.running(local.plan, "web"))
     after = apply(local, 8082)
     assert not set(before) & set(after)
     assert clients.failures() == []
@@ -89,12 +89,12 @@ def test_a_rolling_update(clients: Clients) -> None:
 def test_fewer_and_more_again(clients: Clients) -> None:
     """Six leave at once, and six come. No node begins a connection with those that leave for long."""
     local = clients.local
-    names = names_of(tasks.running(local.plan.server, "web"))
+    names = names_of(tasks.running(local.plan, "web"))
     told_at = time.time()
     local.scale("web", 4)
     until(lambda: ended(local, but=4), what="the others have ended", timeout_s=20)
     assert clients.failures() == []
-    left = set(names) - set(names_of(tasks.running(local.plan.server, "web")))
+    left = set(names) - set(names_of(tasks.running(local.plan, "web")))
     last_s = [max(0.0, clients.outside.standing["last_new"][name] - told_at) for name in left]
     print(f"from the wish to the last new connection of {len(left)} tasks: {in_ms(last_s)}")
     assert max(last_s) < SOON_S + BUSY_S
@@ -106,7 +106,7 @@ def test_fewer_and_more_again(clients: Clients) -> None:
 def test_a_node_is_drained(clients: Clients) -> None:
     """Its tasks go to the others; later it takes tasks again."""
     local = clients.local
-    (home,) = {task.node_id for task in tasks.running(local.plan.server, "clients")}
+    (home,) = {task.node_id for task in tasks.running(local.plan, "clients")}
     name, drained = next((name, node.id) for name, node in local.nodes().items() if node.id != home)
     local.orchctl("node", "drain", name)
     local.await_whole("web", REPLICAS, but_not_on=drained, timeout_s=30)

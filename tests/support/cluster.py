@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import hello
-from deploy.local import cluster, nodes, plan, processes, tasks
+from deploy.local import cluster, nodes, plan, processes, tasks, trust
 from orchctl import client
 from protos.orch.v1 import control_pb2, objects_pb2
 from tests.support.waiting import until
@@ -92,33 +92,33 @@ class LocalCluster:
         """The service's tasks by slot, once there is a running one for each replica."""
         what = f"{replicas} replicas of {service} run"
         return until(
-            lambda: tasks.whole(self.plan.server, service, replicas, but_not_on=but_not_on),
+            lambda: tasks.whole(self.plan, service, replicas, but_not_on=but_not_on),
             what=what,
             timeout_s=timeout_s,
         )
 
     def tasks(self, service: str) -> list[objects_pb2.Task]:
-        return tasks.ask(self.plan.server, service)
+        return tasks.ask(self.plan, service)
 
     def task(self, name: str) -> objects_pb2.Task:
         return next(task for task in self.tasks("") if task.meta.name == name)
 
     def scale(self, name: str, replicas: int) -> None:
         """Without a command's start in between. Does not wait."""
-        with client.connect(self.plan.server) as control:
+        with trust.reach(self.plan) as control:
             reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
             control.Scale(
                 control_pb2.ScaleRequest(reference=reference, replicas=replicas), timeout=client.CALL_TIMEOUT_S
             )
 
     def service(self, name: str) -> objects_pb2.Service:
-        with client.connect(self.plan.server) as control:
+        with trust.reach(self.plan) as control:
             reference = control_pb2.ObjectReference(kind="service", namespace="default", name=name)
             return control.Get(control_pb2.GetRequest(reference=reference), timeout=client.CALL_TIMEOUT_S).service
 
     def nodes(self) -> dict[str, nodes.Node]:
         """By name."""
-        return {node.name: node for node in nodes.ask(self.plan.server)}
+        return {node.name: node for node in nodes.ask(self.plan)}
 
     def container_pid(self, task: str) -> int:
         """Process 1 of its container, as the host counts."""

@@ -3439,7 +3439,9 @@ class EventStatus(_message.Message):
     first_seen: _builtins.int
     last_seen: _builtins.int
     actor: _builtins.str
-    """Who did it: what a client says of itself, such as `ann@laptop`, which nobody has verified. Empty: the leader saw it."""
+    """Who did it: whom their certificate names. Without certificates, what a client says of itself, such as `ann@laptop`.
+    Empty: the leader saw it.
+    """
     @_builtins.property
     def about(self) -> Global___EventObject:
         """The object that it is about, as it was called then. It may be gone."""

@@ -43,7 +43,17 @@ def test_no_process_of_the_cluster_listens_on_the_host() -> None:
     a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=plan.choose_lan([]), config="/c")
     assert a_plan.server == "10.111.0.1:7400"
     assert not [word for word in plan.control_plane_command(a_plan) if "0.0.0.0" in word]
-    assert "--listen-client-urls=http://127.0.0.1:2379" in plan.etcd_command(a_plan)
+    assert "--listen-client-urls=https://127.0.0.1:2379" in plan.etcd_command(a_plan)
+
+
+def test_every_process_is_told_where_its_certificates_are() -> None:
+    """One that is not would speak in the clear."""
+    a_plan = plan.Plan(name="t", folder="/f", nodes=2, lan=plan.choose_lan([]), config="/c")
+    assert "--trust /f/cp1/trust --door 10.111.0.1:7401" in " ".join(plan.control_plane_command(a_plan))
+    assert "--trust /f/n2/trust" in " ".join(plan.machine_command(a_plan, "n2"))
+    etcd = plan.etcd_command(a_plan)
+    assert {"--client-cert-auth", "--peer-client-cert-auth", "--key-file=/f/cp1/trust/etcd/key.pem"} <= set(etcd)
+    assert not [word for word in (*etcd, *plan.control_plane_command(a_plan)) if "http:" in word]
 
 
 @pytest.mark.parametrize("nodes", [1, 3, plan.MAX_NODES])
