@@ -210,6 +210,7 @@ def _below(picked: Picked, folder: Entry) -> Iterator[Entry]:
                 tree=picked.tree, parent=fd, name=name, path=path, found=os.stat(name, dir_fd=fd, follow_symlinks=False)
             )
             if stat.S_ISDIR(entry.found.st_mode):
+                layerdiff.check_length(path)
                 if not _is_hidden(picked, real):
                     yield from _folder(picked, entry, left_out=_is_left_out(picked, real))
             elif not _is_left_out(picked, real) and not stat.S_ISSOCK(entry.found.st_mode):

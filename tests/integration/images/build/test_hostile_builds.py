@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from images import errors
+from images.build import cache
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
@@ -205,6 +206,19 @@ def test_a_command_cannot_make_whiteouts_for_others(bench: Bench) -> None:
     """A file `.wh.x` would be a removal once it is in a layer."""
     with pytest.raises(errors.InvalidImage, match=r"Dockerfile:2: RUN: /etc/\.wh\.passwd: a name that begins with"):
         bench.build(f"{FROM}RUN touch /etc/.wh.passwd\n")
+
+
+@pytest.mark.parametrize("more", ["", " && touch /f"], ids=["folders", "with a file"])
+def test_folders_in_one_another_do_not_harm_the_store(bench: Bench, more: str) -> None:
+    """Deeper than whoever walks them has stack: refused with the step's place, and removed."""
+    with pytest.raises(errors.InvalidImage, match=r"Dockerfile:2: RUN: /a/a/a.* too deep for an image"):
+        bench.build(f"{FROM}RUN mkdir -p $(yes a | head -n 1500 | tr '\\n' /){more}\n")
+    assert list(bench.store.tmp.iterdir()) == []
+    bench.build(
+        f"{FROM}RUN --mount=type=cache,target=/c cd /c && mkdir -p $(yes a | head -n 1500 | tr '\\n' /)\n",
+    )
+    cache.Cache(store=bench.store).clear()
+    assert list((bench.store.root / "build/mounts").glob("*/*")) == []
 
 
 # Commands
