@@ -69,13 +69,13 @@ class CopyTask:
 
     def keys(self) -> Iterator[str]:
         copy, below = self._copy, workshop.chain_id(self._below)
-        said = (below, copy.sources, self._target, copy.chown, copy.chmod, copy.parents, copy.exclude, copy.is_add)
+        # Without --link a name means what the layers below say, which are part of the key already.
+        owner = str(self._owner()) if copy.link and copy.chown else copy.chown
+        said = (below, copy.sources, self._target, owner, copy.chmod, copy.parents, copy.exclude, copy.is_add)
         more = (copy.heredocs, self._shop.options.epoch_s)
         if copy.from_:
             yield cache.key("copy-from", *said, *more, workshop.chain_id(self._source(copy.from_)[0]))
         self._order = self._ordered()
-        # Without --link a name means what the layers below say, which are part of the key already.
-        owner = str(self._owner()) if copy.link and copy.chown else copy.chown
         yield cache.key("copy", below, owner, copying.fingerprint(self._order), self._shop.options.epoch_s)
 
     def carry_out(self) -> Layer:
@@ -149,6 +149,11 @@ class CopyTask:
         return found, pivots
 
     def _fetched(self, address: str) -> copying.Fetched:
+        if self._shop.options.network == "none":
+            raise errors.InvalidDockerfile(
+                f"{address:.200} cannot be fetched: --network none takes the network from all steps; "
+                "fetch it beforehand, and COPY it"
+            )
         folder = self._stack.enter_context(scratch.folder(self._shop.store.tmp)).path
         needs_name = self._target.endswith("/")
         return fetching.fetch(address, folder, checksum=self._copy.checksum, needs_name=needs_name)

@@ -56,7 +56,7 @@ def settle(upper_fd: int, *, epoch_s: int | None = None) -> None:
 
 
 def check_length(path: str) -> None:
-    """`InvalidImage` for a path that no image can hold; whoever walks down asks before, for the stack's sake as well."""
+    """`InvalidImage` for a path that no image can hold; whoever walks down asks first, for the stack's sake as well."""
     if len(os.fsencode(path)) > tarstream.MAX_PATH_BYTES or path.count("/") >= tarstream.MAX_DEPTH:
         raise errors.InvalidImage(f"/{path:.100}…: too long or too deep for an image; make the path shorter")
 

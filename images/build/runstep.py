@@ -55,6 +55,10 @@ class RunTask:
 
     def keys(self) -> Iterator[str]:
         settings = self._built.settings
+        if self._run.network == "host" and self._shop.options.network == "none":
+            raise errors.InvalidDockerfile(
+                "--network=host asks for the network that --network none has taken from all steps; leave one of them out"
+            )
         self._mounts = tuple(
             runmounts.prepare(mount, configuration.workdir(settings, mount.target), self._tree_of)
             for mount in self._run.mounts

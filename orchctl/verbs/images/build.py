@@ -34,7 +34,7 @@ _MAX_SECRET_BYTES = 1 << 20
     "--platform", default="", metavar="OS/MACHINE", help="Of base images and the result.  [default: this machine's]"
 )
 @click.option(
-    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What RUN reaches."
+    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What RUN and ADD reach."
 )
 @click.option(
     "--secret", "secrets", multiple=True, metavar="id=NAME,src=FILE|env=VARIABLE", help="For RUN --mount=type=secret."

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from images import scratch
 from images.store import ImageStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _DEPTH = 1500
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -34,7 +31,7 @@ def test_a_tree_of_any_depth_is_removed_with_few_descriptors(tmp_path: Path) -> 
     (tmp_path / "deep").mkdir()
     nest(tmp_path / "deep", _DEPTH)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 8, before[1]))
     try:
         scratch.remove(tmp_path / "deep")
     finally:

@@ -101,6 +101,17 @@ def test_a_linked_copy_does_not_depend_on_what_is_below(bench: Bench) -> None:
     assert bench.read(image, "/d/a") == "one"
 
 
+def test_a_linked_copy_gives_its_files_to_the_owner_that_its_own_base_knows(bench: Bench) -> None:
+    """The layers below are no part of its key, so what they say of a name must be."""
+    copy = "COPY --link --chown=app {} /x /x\n"
+    for source, files in (("--from=0", None), ("", {"x": "one"})):
+        text = "FROM localhost/base AS from\nRUN echo one > /x\nFROM localhost/base\n{}" + copy.format(source)
+        first = bench.build(text.format(""), files)
+        other = bench.build(text.format("RUN echo app:x:2000:29::/:/bin/sh > /etc/passwd\n"), files)
+        assert (bench.tree(first)["x"].uid, bench.tree(first)["x"].gid) == (1000, 1001)
+        assert (bench.tree(other)["x"].uid, bench.tree(other)["x"].gid) == (2000, 29)
+
+
 def test_without_cache_every_step_is_carried_out(bench: Bench) -> None:
     bench.build(f"{FROM}RUN date +%s%N > /t\n")
     image = bench.build(f"{FROM}RUN date +%s%N > /t\n", use_cache=False)

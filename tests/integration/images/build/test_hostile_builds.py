@@ -238,6 +238,15 @@ def test_commands_have_the_rights_of_any_container(bench: Bench) -> None:
     assert "vda" not in bench.read(image, "/d")
 
 
+def test_a_dockerfile_cannot_take_back_the_network_that_a_person_took_away(bench: Bench) -> None:
+    with pytest.raises(errors.InvalidDockerfile, match=r"Dockerfile:2: RUN: --network=host asks for .* none has taken"):
+        bench.build(f"{FROM}RUN --network=host cat /proc/net/dev\n", network="none")
+    with pytest.raises(errors.InvalidDockerfile, match=r"Dockerfile:2: ADD: http://127.0.0.1:1/x cannot be fetched: -"):
+        bench.build(f"{FROM}ADD http://127.0.0.1:1/x /x\n", network="none")
+    image = bench.build(f"{FROM}RUN --network=default cat /proc/net/dev > /n\n", network="none")
+    assert len(bench.read(image, "/n").splitlines()) == 3, "two lines of titles, and the loopback"
+
+
 def test_a_command_sees_no_process_and_no_cgroup_of_this_machine(bench: Bench) -> None:
     image = bench.build(f"{FROM}RUN cd /proc && ls -d [0-9]* > /pids; cat /proc/1/cgroup > /groups; hostname > /name\n")
     assert int(bench.read(image, "/pids").split()[0]) == 1
