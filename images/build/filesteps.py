@@ -156,7 +156,13 @@ class CopyTask:
             )
         folder = self._stack.enter_context(scratch.folder(self._shop.store.tmp)).path
         needs_name = self._target.endswith("/")
-        return fetching.fetch(address, folder, checksum=self._copy.checksum, needs_name=needs_name)
+        return fetching.fetch(
+            address,
+            folder,
+            checksum=self._copy.checksum,
+            needs_name=needs_name,
+            check=self._shop.check_stopped,
+        )
 
     def _owner(self) -> owners.Owner:
         name, _, group = self._copy.chown.partition(":")

@@ -57,7 +57,7 @@ class RunTask:
         settings = self._built.settings
         if self._run.network == "host" and self._shop.options.network == "none":
             raise errors.InvalidDockerfile(
-                "--network=host asks for the network that --network none has taken from all steps; leave one of them out"
+                "--network=host asks for the network that --network none has taken from every step; leave one out"
             )
         self._mounts = tuple(
             runmounts.prepare(mount, configuration.workdir(settings, mount.target), self._tree_of)
@@ -109,6 +109,7 @@ class RunTask:
                 containers=self._shop.containers,
                 tree_of=self._tree_of,
                 secrets=self._shop.options.secrets,
+                check=self._shop.check_stopped,
             )
             made = maker.make(self._mounts)
             if self._script:

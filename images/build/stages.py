@@ -95,6 +95,7 @@ class _Stage:
 
     def begin(self) -> None:
         """FROM: what the stage builds on."""
+        self._shop.check_stopped()
         needed = self._plan.needed
         base = None if needed.base is None else self._plan.built(needed.base)
         with self._step(f"FROM {needed.origin.image}", makes_files=False):

@@ -26,15 +26,24 @@ CONTENT = b"from afar\n"
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 
 
+seen: list[dict[str, str]] = []
+"""The headers that the server got."""
+
+
 @pytest.fixture
 def address() -> Iterator[str]:
     """A server of this test's own: /f is a file, /moved leads there, everything else is missing."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            seen.append(dict(self.headers))
             if self.path == "/moved":
                 self.send_response(302)
                 self.send_header("Location", "/f.txt")
+                self.end_headers()
+            elif self.path.startswith("/to/"):
+                self.send_response(307)
+                self.send_header("Location", self.path.removeprefix("/to/"))
                 self.end_headers()
             elif self.path.startswith("/f.txt"):
                 self.send_response(200)
@@ -71,11 +80,29 @@ def test_a_file_is_fetched_with_its_time_and_checked(bench: Bench, address: str)
         ("ADD {}/ /d/", "holds no file name"),
         (f"ADD --checksum=sha256:{'0' * 64} {{}}/f.txt /f", "not that of --checksum"),
         ("ADD http://127.0.0.1:1/x /f", "cannot be fetched"),
+        ("ADD http://[x/y /f", "is no address"),
+        ("ADD http:///x /f", "cannot be fetched"),
+        ("ADD {}/to/file:///etc/passwd /f", "leads to 'file:///etc/passwd', which is no address of a web server"),
+        ("ADD {}/to/http://h:port/ /f", "leads to 'http://h:port/', which is no address"),
+        ("ADD {0}/to/{0}/to/{0}/to/{0}/to/{0}/to/{0}/to/{0}/f.txt /f", "leads to more than 5 addresses"),
     ],
 )
 def test_what_cannot_be_fetched_is_told_with_its_place(bench: Bench, address: str, step: str, message: str) -> None:
     with pytest.raises(errors.ImageError, match=f"^Dockerfile:2: ADD: .*{message}"):
         bench.build(FROM + step.format(address) + "\n")
+
+
+def test_no_passwords_of_a_person_go_along(
+    bench: Bench, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes a Dockerfile chooses the server, and may have it lead to another one."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\ndefault login me password s3cret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen.clear()
+    bench.build(f"{FROM}ADD {address}/to/{address}/f.txt /d\n")
+    assert len(seen) == 2
+    assert not [name for headers in seen for name in headers if name.lower() in {"authorization", "cookie"}]
 
 
 def test_links_between_files_and_attributes_arrive(bench: Bench) -> None:
