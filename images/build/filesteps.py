@@ -27,7 +27,7 @@ from images.build import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from images.build.instructions import Copy, Workdir
     from images.build.stages import Built
@@ -46,6 +46,10 @@ class Task(Protocol):
         """Make the layer, or None when nothing had to be changed. Called after all keys were asked for."""
         ...
 
+    def holds(self) -> bool:
+        """Whether the keys say what the layer has in it. A context may change between being looked at and copied."""
+        ...
+
     def close(self) -> None:
         """Let go of what the keys took."""
         ...
@@ -61,6 +65,7 @@ class CopyTask:
         self._source = source
         self._stack = contextlib.ExitStack()
         self._order: copying.Order | None = None
+        self._content: Sequence[str] = ()
 
     @property
     def _below(self) -> Layers:
@@ -76,7 +81,8 @@ class CopyTask:
         if copy.from_:
             yield cache.key("copy-from", *said, *more, workshop.chain_id(self._source(copy.from_)[0]))
         self._order = self._ordered()
-        yield cache.key("copy", below, owner, copying.fingerprint(self._order), self._shop.options.epoch_s)
+        self._content = copying.fingerprint(self._order)
+        yield cache.key("copy", below, owner, self._content, self._shop.options.epoch_s)
 
     def carry_out(self) -> Layer:
         assert self._order is not None, "keys come first"
@@ -86,6 +92,13 @@ class CopyTask:
                 copying.carry_out(order, root, what=self._what)
             # With --link, too, the layers below are those of the stage: only the files came about without them.
             return self._shop.commit(replace(work, layers=self._built.layers))
+
+    def holds(self) -> bool:
+        assert self._order is not None, "keys come first"
+        found = (each.tree for each in self._order.sources if isinstance(each, sources.Picked))
+        if not any(tree is self._shop.context.tree for tree in found):
+            return True
+        return copying.fingerprint(self._order) == self._content
 
     def close(self) -> None:
         self._stack.close()
@@ -200,6 +213,9 @@ class WorkdirTask:
                 owner = owners.look_up(user, root) if user else owners.Owner()
                 writer.folders(self._path, tree_writer.Looks(mode=0o755, uid=owner.uid, gid=owner.gid))
             return self._shop.commit(work)
+
+    def holds(self) -> bool:
+        return True
 
     def close(self) -> None:
         """Nothing was taken."""

@@ -45,6 +45,7 @@ class Made:
     mounts: list[dict[str, Any]] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
+    is_another: bool = False  # what is bound has changed since the key was made
 
 
 def prepare(mount: Mount, target: str, tree_of: Callable[[str], Tree]) -> Prepared:
@@ -116,6 +117,8 @@ class Maker:
             copying.carry_out(
                 copying.Order(sources=tuple(picked), target="/it", keeps_top=True), root, what="--mount=type=bind"
             )
+        if not one.mount.from_:
+            made.is_another |= prepare(one.mount, one.target, self._tree_of) != one
         self._add(made, one.target, folder / "it", "rw" if one.mount.writable else "ro", idmapped=True)
 
     def _locked(self, prepared: tuple[Prepared, ...]) -> dict[str, Path]:

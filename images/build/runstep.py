@@ -52,6 +52,7 @@ class RunTask:
         self._tree_of = tree_of
         self._wrote = wrote
         self._mounts: tuple[runmounts.Prepared, ...] = ()
+        self._holds = True
 
     def keys(self) -> Iterator[str]:
         settings = self._built.settings
@@ -79,6 +80,9 @@ class RunTask:
             targets = self._execute(work)
             self._tidy(work, targets)
             return self._shop.commit(work)
+
+    def holds(self) -> bool:
+        return self._holds
 
     def close(self) -> None:
         """Nothing was taken."""
@@ -112,6 +116,7 @@ class RunTask:
                 check=self._shop.check_stopped,
             )
             made = maker.make(self._mounts)
+            self._holds = not made.is_another
             if self._script:
                 maker.text(_SCRIPT, self._script, made, mode=0o755)
             maker.text("/etc/hosts", _HOSTS, made)

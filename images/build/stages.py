@@ -173,6 +173,9 @@ class _Stage:
                     self._shop.containers.warm_up()
                 made = task.carry_out()
                 found = cache.Made(layer=made, created=self._shop.now() if made else self.built.created)
+                if not task.holds():
+                    self._shop.watcher.warned(f"{step.text}: files changed while they were copied; build again")
+                    return found
         for key in asked:
             self._shop.cache.keep(key, found)
         return found
@@ -222,6 +225,10 @@ class _Running:
         self._step = step
         self._watcher = watcher
         self.cached = False
+
+    @property
+    def text(self) -> str:
+        return self._step.text
 
     def wrote(self, data: bytes) -> None:
         self._watcher.wrote(self._step, data)

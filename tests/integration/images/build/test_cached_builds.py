@@ -159,6 +159,30 @@ def test_folders_of_a_cache_outlive_builds_and_reach_no_layer(bench: Bench) -> N
     assert "c" not in bench.tree(second)
 
 
+@pytest.mark.parametrize(
+    "step",
+    ["COPY a /o", "RUN --mount=type=bind,target=/c cp /c/a /o", "RUN --mount=type=bind,source=a,target=/c cp /c /o"],
+)
+def test_what_changes_while_it_is_copied_is_not_remembered_under_what_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """An editor saves between the look at a file and its copy; later somebody takes that back."""
+    folder = bench.context({"Dockerfile": f"{FROM}{step}\n", "a": "old"})
+    find = cache.Cache.find
+
+    def save_meanwhile(known: cache.Cache, key: str) -> cache.Made | None:
+        (folder / "a").write_text("new")
+        return find(known, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.Cache, "find", save_meanwhile)
+        assert bench.read(bench.build(folder), "/o") == "new"
+    assert bench.last.warnings == [f"{step}: files changed while they were copied; build again"]
+    assert bench.read(bench.build(folder), "/o") == "new"
+    (folder / "a").write_text("old")
+    assert bench.read(bench.build(folder), "/o") == "old"
+
+
 def test_a_cache_that_could_not_be_filled_is_not_there(bench: Bench) -> None:
     """The next build fails in the same way, and what is mended then is filled."""
     text = "FROM localhost/base AS from\nRUN {}\nFROM localhost/base\n"
