@@ -131,7 +131,7 @@ def _opened(store: "ImageStore", context: str, dockerfile: str) -> "Iterator[Con
         with contexts.archive(sys.stdin.buffer, store, dockerfile=dockerfile) as found:
             yield found
         return
-    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES) if dockerfile == _STDIN else None
+    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES + 1) if dockerfile == _STDIN else None
     with contexts.folder(Path(context), dockerfile=dockerfile, text=text) as found:
         yield found
 

@@ -69,6 +69,16 @@ def test_triggers_of_a_base_are_carried_out_once(bench: Bench) -> None:
     assert bench.last.made == ["RUN true"]
 
 
+def test_triggers_take_no_numbers_of_other_steps(bench: Bench) -> None:
+    """How many a base image has is known once other stages have begun to count theirs."""
+    bench.build(f"{FROM}ONBUILD RUN echo 1\nONBUILD RUN echo 2\n", names=("localhost/trigger",))
+    text = "FROM localhost/trigger AS a\nRUN echo a\nFROM localhost/trigger AS b\nRUN echo b\n"
+    bench.build(f"{text}FROM scratch AS c\nCOPY --from=a / /\nCOPY --from=b / /\n")
+    assert sorted(bench.last.labels) == [
+        "a 1+1/7", "a 1+2/7", "a 1/7", "a 2/7", "b 3+1/7", "b 3+2/7", "b 3/7", "b 4/7", "c 5/7", "c 6/7", "c 7/7",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["assets", "1"])
 def test_a_trigger_that_waits_for_a_later_stage_is_refused(bench: Bench, name: str) -> None:
     """The later stage continues the one with the trigger: each would wait for the other for good."""
