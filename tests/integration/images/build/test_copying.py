@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import http.server
 import io
+import lzma
 import os
 import tarfile
 import threading
@@ -16,7 +18,7 @@ import pytest
 from images import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.building import Bench
 
@@ -103,6 +105,26 @@ def test_no_passwords_of_a_person_go_along(
     bench.build(f"{FROM}ADD {address}/to/{address}/f.txt /d\n")
     assert len(seen) == 2
     assert not [name for headers in seen for name in headers if name.lower() in {"authorization", "cookie"}]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_an_archive_in_several_streams_is_read_to_its_end(bench: Bench, compress: Callable[[bytes], bytes]) -> None:
+    """As pbzip2 and pixz write it; the first ends where a tar may end."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as file:
+        for name in ("a", "b", "c"):
+            info = tarfile.TarInfo(name)
+            info.size = 512
+            file.addfile(info, io.BytesIO(bytes(512)))
+    tar = sink.getvalue()
+    whole = compress(tar[:1024]) + compress(b"") + bytes(8) + compress(tar[1024:])
+    assert {"a", "b", "c"} <= bench.tree(bench.build("FROM scratch\nADD a.tar /\n", {"a.tar": whole})).keys()
+    cut, garbage = whole[:-20], whole + b"garbage"
+    for damaged, reason in ((cut, "cut off"), (garbage, "")):
+        with pytest.raises(
+            errors.InvalidImage, match=f"Dockerfile:2: ADD: .*a.tar: cannot be decompressed: .*{reason}"
+        ):
+            bench.build("FROM scratch\nADD a.tar /\n", {"a.tar": damaged})
 
 
 def test_links_between_files_and_attributes_arrive(bench: Bench) -> None:
