@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from images import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # flock has no timeout of its own; between two attempts the waiter sleeps this long.
@@ -33,9 +33,11 @@ def held(path: Path, *, shared: bool = False, timeout_s: float, what: str) -> It
         os.close(fd)
 
 
-def wait(fd: int, *, shared: bool, timeout_s: float, what: str) -> None:
+def wait(fd: int, *, shared: bool, timeout_s: float, what: str, check: Callable[[], None] = lambda: None) -> None:
+    """Lock an open file or folder. `check` is asked while waiting: what it raises ends the wait."""
     deadline = time.monotonic() + timeout_s
     while not attempt(fd, shared=shared):
+        check()
         if time.monotonic() >= deadline:
             raise errors.Busy(f"{what} is held by another process for more than {timeout_s:g} s; try again later")
         time.sleep(_RETRY_S)
