@@ -14,9 +14,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-import yarl
-
-from images.registry import answers, auth, errors, retry, threads
+from images.registry import answers, auth, errors, retry, threads, transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -230,11 +228,8 @@ class _Upload:
 
     def _location(self, answer: aiohttp.ClientResponse) -> str:
         location = answer.headers.get("Location", "")
-        try:
-            url = answer.url.join(yarl.URL(location, encoded=True))
-        except ValueError:
-            url = yarl.URL()
-        if not location or url.scheme not in {"https", answer.url.scheme}:
+        url = transport.leads_to(answer.url, location)
+        if url is None or url.scheme not in {"https", answer.url.scheme}:
             raise errors.BadAnswer(f"{self._what}: the registry names no place for the upload ({location!r:.200})")
         return str(url)
 
