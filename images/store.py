@@ -273,9 +273,9 @@ class ImageStore:
         with self._collecting() as trash:
             entries = self._names.read()
             going = [*digests_, *(entries[name].digest for name in wanted if name in entries)]
-            self._names.drop_all(wanted)
-            roots = {entry.digest for entry in self._names.read().values()} | set(keep)
+            roots = {entry.digest for name, entry in entries.items() if name not in wanted} | set(keep)
             found = sweep.doomed(self._reach(roots), blobs=self._blobs, layers=self.layers, among=self._reach(going))
+            self._names.drop_all(wanted)
             self._sweep(found, trash)
         return sweep.summary(found, wanted)
 
@@ -298,12 +298,14 @@ class ImageStore:
         scratch.sweep(self.tmp)
 
     def _reach(self, roots: Iterable[str], keep_layers: Iterable[str] = ()) -> sweep.Reached:
-        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._documents.config_of, has=self.has)
+        return sweep.mark(
+            roots, keep_layers, load=self._documents.load_any, config_of=self._documents.config_of, has=self.has
+        )
 
     def _used_at_s(self, digest: str) -> float:
         """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
-        found = self._load(digest)
-        inner = [entry.digest for entry in found.manifests] if isinstance(found, manifest.Index) else []
+        found = sweep.readable(self._documents.load_any, digest)
+        inner = [entry.digest for entry in found.documents] if isinstance(found, manifest.Index) else []
         with self._finding(digest):
             return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
 

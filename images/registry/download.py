@@ -121,8 +121,10 @@ async def _pieces(
         if offset - began >= enough:
             patience.progressed()
             untried = places.count - 1
+        if offset >= entry.size_bytes:
+            return
         places.failed(place)
-        if offset < entry.size_bytes and untried <= 0:
+        if untried <= 0:
             await patience.after(error)
         untried -= 1
 

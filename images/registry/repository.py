@@ -65,8 +65,8 @@ class Repository:
 
         return await retry.persist(self.config.retry, attempt)
 
-    async def manifest(self, target: str) -> Document:
-        """The document of a tag or digest, by GET."""
+    async def manifest(self, target: str, *, parse: manifest.Parser = manifest.parse) -> Document:
+        """The document of a tag or digest, by GET; `parse` has to take it."""
         what = self._title(target)
 
         async def attempt() -> Document:
@@ -74,7 +74,9 @@ class Repository:
                 await answers.check(response, {200}, what=what, host=self.host)
                 media_type = _media_type(response, what)
                 data = await transport.read(response, limit=documents.MAX_DOCUMENT_BYTES, what=what)
-                return _checked(data, media_type, response.headers.get("Docker-Content-Digest"), target, what)
+                document = _checked(data, media_type, response.headers.get("Docker-Content-Digest"), target, what)
+                parse(data, what=what, media_type=media_type)
+                return document
 
         return await retry.persist(self.config.retry, attempt)
 
@@ -191,5 +193,4 @@ def _checked(data: bytes, media_type: str, said: str | None, target: str, what: 
     # A digest of another algorithm cannot be compared; a tag then means whatever came.
     if digests.is_digest(wanted) and wanted != found:
         raise errors.BadAnswer(f"{what}: announced as {wanted}, but its bytes have digest {found}; do not use it")
-    manifest.parse(data, what=what, media_type=media_type)
     return Document(data=data, digest=found, media_type=media_type)
