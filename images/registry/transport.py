@@ -256,10 +256,10 @@ def _tls_reason(error: aiohttp.ClientSSLError) -> str:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, request: Request) -> AsyncIterator[None]:
-    """A bound on a whole exchange, whatever keeps coming."""
+async def within(seconds: float | None, what: str) -> AsyncIterator[None]:
+    """A bound on a whole exchange, whatever keeps coming; None is without one."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise errors.Unavailable(f"{request}: not done after {seconds:g} s; try again later") from error
+        raise errors.Unavailable(f"{what}: not done after {seconds or 0:g} s; try again later") from error

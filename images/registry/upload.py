@@ -47,7 +47,7 @@ async def send(
 ) -> None:
     """Have the blob in the repository. `mounts` are repositories of the same registry that may have it."""
     async with registries.uploads:
-        if await target.has_blob(entry.digest):
+        if await retry.persist(registries.config.retry, lambda: target.has_blob(entry.digest)):
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
         async with threads.entered(store.open(entry.digest)) as file:
@@ -133,12 +133,9 @@ class _Upload:
         return await self._finish(place)
 
     async def _begin(self) -> _Place:
-        async def attempt() -> _Place:
-            async with self._target.exchange("POST", "blobs/uploads/", actions=_ACTIONS) as answer:
-                await answers.check(answer, {202}, what=self._what, host=self._target.host)
-                return self._begun(answer)
-
-        return await retry.persist(self._registries.config.retry, attempt)
+        async with self._target.exchange("POST", "blobs/uploads/", actions=_ACTIONS) as answer:
+            await answers.check(answer, {202}, what=self._what, host=self._target.host)
+            return self._begun(answer)
 
     def _begun(self, answer: aiohttp.ClientResponse) -> _Place:
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
