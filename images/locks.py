@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from images import errors
+from images import disk, errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,8 @@ _RETRY_S = 0.01
 @contextlib.contextmanager
 def held(path: Path, *, shared: bool = False, timeout_s: float, what: str) -> Iterator[int]:
     """Hold a lock on `path` (made when missing) while the block runs; yields its descriptor."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with disk.storage_errors(f"opening the lock of {what}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         wait(fd, shared=shared, timeout_s=timeout_s, what=what)
         yield fd

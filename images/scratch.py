@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from images import errors, locks
+from images import disk, errors, locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def file(area: Path) -> Iterator[Item]:
         try:
             yield item
         finally:
-            item.path.unlink(missing_ok=True)
+            remove(item.path)
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def sweep(area: Path) -> int:
 
 def remove(path: Path) -> None:
     """Remove a file or a whole tree, however deep; one that is gone already is no error."""
-    with contextlib.suppress(FileNotFoundError):
+    with disk.storage_errors(f"removing {path}"), contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             _empty(path)
             path.rmdir()
@@ -127,7 +127,7 @@ def _folders_left(fd: int) -> list[str]:
 def _locked_item(area: Path, make: Callable[[Path], int]) -> Iterator[Item]:
     path = area / secrets.token_hex(16)
     # Between making an item and locking it, a sweep would take it for a dead one: the two exclude each other.
-    with _area_lock(area, shared=True):
+    with disk.storage_errors(f"making a work file below {area}"), _area_lock(area, shared=True):
         fd = make(path)
         locked = locks.attempt(fd)
     assert locked, "nobody else knows this name"

@@ -16,7 +16,7 @@ from agent.adapters.downloads import Downloads
 from agent.adapters.registries import Outside
 from agent.core import imageroom
 from agent.core.container import PreparedImage
-from agent.errors import Refused, Temporary
+from agent.errors import AgentError, Refused, Temporary
 from agent.holdings import Holdings
 from agent.ports import Source
 from images import collect, errors, sweep, unpack
@@ -123,6 +123,10 @@ class StoredImages:
         except (Refused, Temporary) as error:
             flight.set_exception(error)
             flight.exception()  # when nobody waits any more, nobody has to hear of it
+        except Exception:  # one image's trouble must not end the others
+            log.exception("an image failed in an unexpected way", what=key)
+            flight.set_exception(Temporary(f"the agent failed at {key}: see its log", reason="ImageNotReady"))
+            flight.exception()
         finally:
             del self._flights[key]
             flight.cancel()
@@ -171,13 +175,8 @@ class StoredImages:
         try:
             image = await self._get(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)
-        except (errors.Busy, errors.StorageFailed) as error:
-            raise Temporary(str(error), reason="ImageNotReady") from error
-        except errors.DigestMismatch as error:
-            # On the way or on the disk; the next attempt fetches what is damaged again.
-            raise Temporary(str(error), reason="ImageDamaged") from error
         except errors.ImageError as error:
-            raise Refused(str(error), reason="ImageInvalid") from error
+            raise _told(error) from error
         config = image.config
         return PreparedImage(
             digest=digest,
@@ -227,7 +226,16 @@ class StoredImages:
         except errors.NotFound:
             return None
         except errors.ImageError as error:
-            raise Refused(str(error), reason="ImageInvalid") from error
+            raise _told(error) from error
+
+
+def _told(error: errors.ImageError) -> AgentError:
+    if isinstance(error, errors.Busy | errors.StorageFailed):
+        return Temporary(str(error), reason="ImageNotReady")
+    if isinstance(error, errors.DigestMismatch):
+        # On the way or on the disk; the next attempt fetches what is damaged again.
+        return Temporary(str(error), reason="ImageDamaged")
+    return Refused(str(error), reason="ImageInvalid")
 
 
 def _never(reference: str) -> Refused:
