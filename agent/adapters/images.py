@@ -122,14 +122,20 @@ class StoredImages:
             flight.set_result(await work())
         except (Refused, Temporary) as error:
             flight.set_exception(error)
-            flight.exception()  # when nobody waits any more, nobody has to hear of it
+        except asyncio.CancelledError as error:
+            if _is_ending():
+                raise
+            # Something below has ended by itself; a flight that is cancelled would end all who wait for it.
+            log.warning("an image was given up in the middle of it", what=key, why=str(error) or "cancelled")
+            flight.set_exception(Temporary(f"{key}: it was broken off; it is tried again", reason="ImageNotReady"))
         except Exception:  # one image's trouble must not end the others
             log.exception("an image failed in an unexpected way", what=key)
             flight.set_exception(Temporary(f"the agent failed at {key}: see its log", reason="ImageNotReady"))
-            flight.exception()
         finally:
             del self._flights[key]
             flight.cancel()
+            if not flight.cancelled():
+                flight.exception()  # when nobody waits any more, nobody has to hear of it
 
     async def _resolve(self, reference: str, policy: "pb.ImagePullPolicy.ValueType") -> str:
         """The digest that a name stands for, here or in the cluster, as the policy says."""
@@ -236,6 +242,12 @@ def _told(error: errors.ImageError) -> AgentError:
         # On the way or on the disk; the next attempt fetches what is damaged again.
         return Temporary(str(error), reason="ImageDamaged")
     return Refused(str(error), reason="ImageInvalid")
+
+
+def _is_ending() -> bool:
+    """Whether somebody has cancelled this very task."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
 
 
 def _never(reference: str) -> Refused:

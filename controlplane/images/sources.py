@@ -13,6 +13,7 @@ import structlog
 from controlplane import rpc
 from controlplane.images.files import Threads
 from images import blobs, documents, errors
+from images.registry import threads
 from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
@@ -61,14 +62,8 @@ class Fetcher:
 
     async def _fetch_from(self, address: str, digest: str, size_bytes: int | None) -> None:
         most = documents.MAX_DOCUMENT_BYTES if size_bytes is None else size_bytes
-        manager = self._store.writer(digest, size_bytes)
-        blob = await self._threads.run(manager.__enter__)
-        try:
+        async with threads.entered(self._store.writer(digest, size_bytes)) as blob:
             await self._copy(address, digest, blob, most)
-        except BaseException as error:
-            manager.__exit__(type(error), error, error.__traceback__)
-            raise
-        await self._threads.run(manager.__exit__, None, None, None)
 
     async def _copy(self, address: str, digest: str, blob: blobs.Writer, most_bytes: int) -> None:
         async with rpc.channel(address) as channel:
@@ -80,4 +75,4 @@ class Fetcher:
                     return  # the end
                 if blob.size_bytes + len(part.chunk) > most_bytes:
                     raise errors.LimitExceeded(f"blob {digest}: {address} sends more than {most_bytes} bytes")
-                await self._threads.run(blob.write, part.chunk)
+                await threads.run(blob.write, part.chunk)
