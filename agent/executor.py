@@ -45,6 +45,9 @@ class Tools:
     does not find in its assignment would be removed as a stray."""
 
 
+_OF_THE_NODE = frozenset({pb.IMAGE_PULL_POLICY_ALWAYS, pb.IMAGE_PULL_POLICY_NEVER})
+
+
 class Executor:
     """Carries out the steps of one task. Holds nothing that cannot be made again."""
 
@@ -139,9 +142,11 @@ class Executor:
         )
 
     async def _prepare_image(self, step: actions.PrepareImage, sight: SightT, desired: Desired) -> SightT:
-        """A restart has the image that it had; a first start the one that was settled, unless it is to ask anew."""
+        """A restart has the image that it had; a first start the one that was settled, unless it is to ask anew, or to
+        take what this node calls so.
+        """
         policy = desired.container(step.container).image_pull_policy
-        settled = "" if policy == pb.IMAGE_PULL_POLICY_ALWAYS else desired.images.get(step.reference, "")
+        settled = "" if policy in _OF_THE_NODE else desired.images.get(step.reference, "")
         image = await self._tools.images.prepare(step.reference, sight.record.image_digest or settled, policy)
         self._images[step.container] = image
         return dataclasses.replace(_with_record(sight, image_digest=image.digest), image_ready=True)

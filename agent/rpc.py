@@ -9,7 +9,7 @@ nodes get a channel for each blob.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -33,6 +33,8 @@ BLOB_TIMEOUT_S = 3600.0
 FIND_TIMEOUT_S = 15.0
 """Whoever is asked waits a while for somebody who is free."""
 MAX_FAILED = 100
+BUSY, LACKING, FAILED = "NodeBusy", "NodeLacks", "NodeFailed"
+"""Reasons why a node does not give a blob: it gives to others, it does not have it, or something is wrong with it."""
 SESSION_LINGER_S = 0.2
 STREAM_LINGER_S = 30.0
 """How long a closed stream may take to deliver its last frames to a reader that is slow."""
@@ -184,27 +186,31 @@ class Server:
     async def renew(self, request: tpb.RenewRequest) -> tpb.RenewResponse:
         """Another certificate, from the server of the session. Raises Temporary."""
         try:
-            return await trust_rpc.TrustStub(self._newest()).Renew(request, timeout=RENEW_TIMEOUT_S)
+            with _unless_closed("another certificate"):
+                return await trust_rpc.TrustStub(self._newest()).Renew(request, timeout=RENEW_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
     async def close(self) -> None:
         """Close the channels; what runs over them is lost."""
-        while self._channels:
-            await self._channels.pop().close(None)
+        closing, self._channels = self._channels, []
+        for one in closing:
+            await one.close(None)
 
     async def resolve(self, reference: str) -> str:
         try:
             request = dpb.ResolveImageRequest(reference=reference)
-            found = await self._stub().ResolveImage(request, timeout=UNARY_TIMEOUT_S)
+            with _unless_closed(f"image {reference}"):
+                found = await self._stub().ResolveImage(request, timeout=UNARY_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error, reference) from error
         return found.digest
 
     async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
-        request = dpb.FindBlobRequest(digest=digest, node_id=self._node_id, failed=failed[:MAX_FAILED])
+        request = dpb.FindBlobRequest(digest=digest, node_id=self._node_id, failed=failed[-MAX_FAILED:])
         try:
-            found: dpb.FindBlobResponse = await self._stub().FindBlob(request, timeout=FIND_TIMEOUT_S)
+            with _unless_closed(f"blob {digest}"):
+                found: dpb.FindBlobResponse = await self._stub().FindBlob(request, timeout=FIND_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error, digest) from error
         return found
@@ -217,13 +223,18 @@ class Server:
                         yield chunk
                 except grpc.aio.AioRpcError as error:
                     why = _words(address, error, _STRANGE_NODE)
-                    raise Temporary(f"blob {digest}: {why}", reason="NodeFailed") from error
+                    raise Temporary(f"blob {digest}: {why}", reason=_failing(error)) from error
             return
         try:
-            async for chunk in _fetch(self._newest(), digest, offset):
-                yield chunk
+            async with contextlib.aclosing(_fetch(self._newest(), digest, offset)) as parts:
+                while (part := await self._next_of(parts, digest)) is not None:
+                    yield part
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error, digest) from error
+
+    async def _next_of(self, parts: AsyncIterator[bytes], digest: str) -> bytes | None:
+        with _unless_closed(f"blob {digest}"):
+            return await anext(parts, None)
 
     def _stub(self) -> "rpc.DispatcherAsyncStub":
         return rpc.DispatcherStub(self._newest())
@@ -250,10 +261,31 @@ class Server:
                 return Temporary(f"image {what}: {_words(self._address, error)}", reason="NoControlPlane")
 
 
-async def _fetch(way: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:
+async def _fetch(way: grpc.aio.Channel, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
     request = dpb.FetchBlobRequest(digest=digest, offset=offset)
     async for part in rpc.BlobsStub(way).Fetch(request, timeout=BLOB_TIMEOUT_S):
         yield part.chunk
+
+
+@contextlib.contextmanager
+def _unless_closed(what: str) -> Iterator[None]:
+    """Raises Temporary when the channel is closed under a call, since the session has gone to another server.
+
+    gRPC then cancels the call, and whoever waits for it is told so as if somebody had cancelled *them*.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        text = f"{what}: the connection to the control plane was closed for another"
+        raise Temporary(text, reason="NoControlPlane") from error
+
+
+def _failing(error: grpc.aio.AioRpcError) -> str:
+    reasons = {grpc.StatusCode.RESOURCE_EXHAUSTED: BUSY, grpc.StatusCode.NOT_FOUND: LACKING}
+    return reasons.get(error.code(), FAILED)
 
 
 _STRANGE_SERVER = "it is no control plane of the cluster that this node has joined; are --server and the clock right?"

@@ -36,6 +36,7 @@ TEST_PACKAGES=(
   skopeo    # writes and reads image archives
   umoci     # writes and reads OCI layouts
   wrk       # asks it
+  zstd      # a peer of the image store
 )
 VENV=.venv
 STAMP=$VENV/.made-from

@@ -13,13 +13,14 @@ import os
 from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors, hashing, scratch, streams
+from images import disk, errors, hashing, scratch, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 MAX_BLOB_BYTES = 64 << 30
+storage_errors = disk.storage_errors
 
 
 class Writer:
@@ -117,12 +118,3 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Turn what the disk says into `StorageFailed`, with what was being done."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.StorageFailed(f"{what} failed: {error.strerror or error}; check the disk") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform as host
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from images import documents, errors
 
@@ -118,6 +118,16 @@ class Index:
     media_type: str
     manifests: tuple[Descriptor, ...]
 
+    @property
+    def documents(self) -> tuple[Descriptor, ...]:
+        """The entries that are manifests or indexes, whatever of."""
+        return tuple(entry for entry in self.manifests if entry.media_type in MANIFEST_TYPES | INDEX_TYPES)
+
+    @property
+    def images(self) -> tuple[Descriptor, ...]:
+        """The entries that may run somewhere: attestations, which buildx lists for `unknown/unknown`, do not."""
+        return tuple(entry for entry in self.documents if not (entry.platform and entry.platform.os == "unknown"))
+
     def as_bytes(self) -> bytes:
         entries = [entry.as_json() for entry in self.manifests]
         return documents.dump({"schemaVersion": 2, "mediaType": self.media_type, "manifests": entries})
@@ -127,7 +137,7 @@ class Index:
 
         Without any platform in the index, its only entry. Otherwise `NotFound` that lists what there is.
         """
-        images = [entry for entry in self.manifests if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
+        images = self.images
         fitting = [entry for entry in images if entry.platform and wanted.runs(entry.platform)]
         if fitting:
             return max(fitting, key=lambda entry: entry.platform == wanted)
@@ -137,11 +147,31 @@ class Index:
         raise errors.NotFound(f"{what} has no image for {wanted}; it offers {offered}")
 
 
+class Parser(Protocol):
+    """`parse` or `parse_any`."""
+
+    def __call__(self, data: bytes, *, what: str, media_type: str | None = None) -> Manifest | Index: ...
+
+
 def parse(data: bytes, *, what: str, media_type: str | None = None) -> Manifest | Index:
     """Read a manifest or an index; `media_type` is the one announced with it, where there was one."""
     document = documents.parse(data, what=what)
     found = _media_type(document, media_type)
-    return _read_index(document, found) if found in INDEX_TYPES else _read_manifest(document, found)
+    if found in INDEX_TYPES:
+        return _read_index(document, found)
+    return _read_manifest(document, found, configs=CONFIG_TYPES, layers=LAYER_TYPES)
+
+
+def parse_any(data: bytes, *, what: str, media_type: str | None = None) -> Manifest | Index:
+    """The same for what an index may list beside images, such as attestations: its parts are of any type.
+
+    Nothing is to be run or unpacked that was read so; it is kept, sent on and removed with its index.
+    """
+    document = documents.parse(data, what=what)
+    found = _media_type(document, media_type)
+    if found in INDEX_TYPES:
+        return _read_index(document, found)
+    return _read_manifest(document, found, configs=None, layers=None)
 
 
 def parse_manifest(data: bytes, *, what: str, media_type: str | None = None) -> Manifest:
@@ -167,15 +197,17 @@ def _media_type(document: documents.Object, announced: str | None) -> str:
     return found
 
 
-def _read_manifest(document: documents.Object, media_type: str) -> Manifest:
-    config = _descriptor(document.child("config"), CONFIG_TYPES, "an image config")
-    layers = document.children("layers")
-    if len(layers) > MAX_LAYERS:
-        document.refuse("layers", f"{len(layers)} layers; the bound is {MAX_LAYERS}")
+def _read_manifest(
+    document: documents.Object, media_type: str, *, configs: Iterable[str] | None, layers: Iterable[str] | None
+) -> Manifest:
+    config = _descriptor(document.child("config"), configs, "an image config")
+    items = document.children("layers")
+    if len(items) > MAX_LAYERS:
+        document.refuse("layers", f"{len(items)} layers; the bound is {MAX_LAYERS}")
     return Manifest(
         media_type=media_type,
         config=config,
-        layers=tuple(_descriptor(layer, LAYER_TYPES, "a layer") for layer in layers),
+        layers=tuple(_descriptor(item, layers, "a layer") for item in items),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from images import blobs, documents, errors, layout, locks, manifest
+from images import blobs, disk, documents, errors, layout, locks, manifest
 
 if TYPE_CHECKING:
     import contextlib
@@ -34,7 +34,8 @@ class Names:
 
     def read(self) -> dict[str, manifest.Descriptor]:
         """Every name with what it stands for, as one consistent snapshot."""
-        data = documents.read_bounded(self._path)
+        with disk.storage_errors(f"reading the names {self._path}"):
+            data = documents.read_bounded(self._path)
         index = manifest.parse(data, what=str(self._path), media_type=manifest.OCI_INDEX)
         assert isinstance(index, manifest.Index), "announced as an index, so read as one"
         # An entry without a name was put there by another tool; it names nothing here, so it keeps nothing alive.

@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from images import errors, locks
+from images import disk, errors, locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _LOCK_TIMEOUT_S = 10.0
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SWEEP_BATCH = 64  # descriptors held at once
 
 
@@ -42,7 +42,7 @@ def file(area: Path) -> Iterator[Item]:
         try:
             yield item
         finally:
-            item.path.unlink(missing_ok=True)
+            remove(item.path)
 
 
 @contextlib.contextmanager
@@ -72,19 +72,62 @@ def sweep(area: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole tree; one that is gone already is no error."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove a file or a whole tree, however deep; one that is gone already is no error."""
+    with disk.storage_errors(f"removing {path}"), contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _empty(path)
+            path.rmdir()
         else:
             path.unlink()
+
+
+def _empty(path: Path) -> None:
+    """Remove what is in a folder. A command may nest folders as deep as it likes, so this walks without recursion.
+
+    Two descriptors do for any depth: the way up is `..`, and it must lead to where we came from.
+    """
+    fd = os.open(path, _FOLDER)
+    way: list[tuple[os.stat_result, list[str]]] = []
+    try:
+        left = _folders_left(fd)
+        while left or way:
+            if left:
+                way.append((os.fstat(fd), left))
+                fd = _moved(fd, left[-1])
+                left = _folders_left(fd)
+            else:
+                fd = _moved(fd, "..")
+                expected, left = way.pop()
+                if not os.path.samestat(os.fstat(fd), expected):
+                    raise errors.StorageFailed(f"{path}: a folder in it was moved while it was removed; try again")
+                os.rmdir(left.pop(), dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _moved(fd: int, name: str) -> int:
+    """From an open folder to the one of that name."""
+    reached = os.open(name, _FOLDER, dir_fd=fd)
+    os.close(fd)
+    return reached
+
+
+def _folders_left(fd: int) -> list[str]:
+    """The folders in a folder, once all else in it is removed."""
+    with os.scandir(fd) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_folder in entries:
+        if not is_folder:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+    return [name for name, is_folder in entries if is_folder]
 
 
 @contextlib.contextmanager
 def _locked_item(area: Path, make: Callable[[Path], int]) -> Iterator[Item]:
     path = area / secrets.token_hex(16)
     # Between making an item and locking it, a sweep would take it for a dead one: the two exclude each other.
-    with _area_lock(area, shared=True):
+    with disk.storage_errors(f"making a work file below {area}"), _area_lock(area, shared=True):
         fd = make(path)
         locked = locks.attempt(fd)
     assert locked, "nobody else knows this name"

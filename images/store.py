@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from images import (
     blobs,
     collect,
+    disk,
     documents,
     errors,
     image,
@@ -59,13 +60,13 @@ class ImageStore:
         self.layers = self.root / "layers"
         self._blobs = self.root / "blobs" / "sha256"
         self._locks = self.root / "locks"
-        with blobs.storage_errors(f"opening the image store {root}"):
+        with disk.storage_errors(f"opening the image store {root}"):
             for folder in (self.root, self._blobs.parent, self._blobs, self.layers, self.tmp, self._locks):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.sweep(self.tmp)
-        self._check_layout()
+            self._check_layout()
+            self._names = names.Names(self.root / layout.INDEX, lock=self._locks / "names", area=self.tmp)
         self._documents = stored_documents.StoredDocuments(has=self.has, read=self.read_document)
-        self._names = names.Names(self.root / layout.INDEX, lock=self._locks / "names", area=self.tmp)
 
     def _check_layout(self) -> None:
         marker = self.root / layout.MARKER
@@ -76,7 +77,8 @@ class ImageStore:
     # Blobs ----------------------------------------------------------------------------------------------------------
 
     def has(self, digest: str) -> bool:
-        return self._blob_path(digest).exists()
+        with disk.storage_errors(f"looking for blob {digest} in {self.root}"):
+            return self._blob_path(digest).exists()
 
     def size_bytes(self, digest: str) -> int:
         with self._finding(digest):
@@ -110,7 +112,7 @@ class ImageStore:
 
     def read_document(self, digest: str) -> bytes:
         """A manifest, index or config: bounded, and compared with its digest again."""
-        with self.open(digest) as file:
+        with self._finding(digest), self.open(digest) as file:
             data = file.read(documents.MAX_DOCUMENT_BYTES + 1)
         if len(data) <= documents.MAX_DOCUMENT_BYTES and digests.of_bytes(data) != digest:
             self._drop_damaged(digest)
@@ -232,7 +234,8 @@ class ImageStore:
 
     def disk(self) -> collect.Disk:
         """How full the file system below the store is, as far as the store may fill it."""
-        found = os.statvfs(self.root)
+        with disk.storage_errors(f"measuring the disk of {self.root}"):
+            found = os.statvfs(self.root)
         return collect.Disk(total_bytes=found.f_blocks * found.f_frsize, free_bytes=found.f_bavail * found.f_frsize)
 
     def prune(
@@ -274,9 +277,9 @@ class ImageStore:
         with self._collecting() as trash:
             entries = self._names.read()
             going = [*digests_, *(entries[name].digest for name in wanted if name in entries)]
-            self._names.drop_all(wanted)
-            roots = {entry.digest for entry in self._names.read().values()} | set(keep)
+            roots = {entry.digest for name, entry in entries.items() if name not in wanted} | set(keep)
             found = sweep.doomed(self._reach(roots), blobs=self._blobs, layers=self.layers, among=self._reach(going))
+            self._names.drop_all(wanted)
             self._sweep(found, trash)
         return sweep.summary(found, wanted)
 
@@ -289,7 +292,7 @@ class ImageStore:
     def _collecting(self) -> Iterator[Path]:
         """Nobody adds anything meanwhile; what is moved into the folder is removed once others may go on."""
         gc = locks.held(self._locks / "gc", timeout_s=_PRUNE_TIMEOUT_S, what=f"image store {self.root}")
-        with blobs.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
+        with disk.storage_errors(f"prune of {self.root}"), scratch.folder(self.tmp) as trash, gc:
             yield trash.path
 
     def _sweep(self, found: sweep.Doomed, trash: Path) -> None:
@@ -299,13 +302,16 @@ class ImageStore:
         scratch.sweep(self.tmp)
 
     def _reach(self, roots: Iterable[str], keep_layers: Iterable[str] = ()) -> sweep.Reached:
-        return sweep.mark(roots, keep_layers, load=self._load, config_of=self._documents.config_of, has=self.has)
+        return sweep.mark(
+            roots, keep_layers, load=self._documents.load_any, config_of=self._documents.config_of, has=self.has
+        )
 
     def _used_at_s(self, digest: str) -> float:
         """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
-        found = self._load(digest)
-        inner = [entry.digest for entry in found.manifests] if isinstance(found, manifest.Index) else []
-        return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
+        found = sweep.readable(self._documents.load_any, digest)
+        inner = [entry.digest for entry in found.documents] if isinstance(found, manifest.Index) else []
+        with self._finding(digest):
+            return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
 
     def _parts_bytes(self, digest: str) -> Mapping[str, int]:
         """The blobs and the unpacked layers that an image leads to; those that are not here take nothing."""
@@ -324,10 +330,11 @@ class ImageStore:
 
     @contextlib.contextmanager
     def _finding(self, digest: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise errors.NotFound(f"blob {digest} is not in {self.root}; import or fetch its image") from error
+        with disk.storage_errors(f"reading blob {digest} in {self.root}"):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise errors.NotFound(f"blob {digest} is not in {self.root}; import or fetch its image") from error
 
     def _digest_of(self, name_or_digest: str) -> str:
         if digests.is_digest(name_or_digest):

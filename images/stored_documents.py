@@ -30,6 +30,10 @@ class StoredDocuments:
     def load(self, digest: str) -> Manifest | Index:
         return manifest.parse(self._read(digest), what=f"manifest {digest}")
 
+    def load_any(self, digest: str) -> Manifest | Index:
+        """What an index may list, also when it is no image."""
+        return manifest.parse_any(self._read(digest), what=f"manifest {digest}")
+
     def config_of(self, found: Manifest) -> ConfigDocument:
         digest = found.config.digest
         config = image.parse_config(self._read(digest), what=f"config {digest}")
@@ -91,7 +95,7 @@ class StoredDocuments:
 
     def _inside(self, digest: str) -> Sequence[Descriptor]:
         found = self.load(digest)
-        return found.manifests if isinstance(found, Index) else ()
+        return found.images if isinstance(found, Index) else ()
 
     def _manifest(self, digest: str, platform: Platform) -> tuple[str, Manifest]:
         wanted = digest

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from images import digest as digests
-from images import image, manifest
+from images import errors, image, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 SIZE_FILE = "size"
 """Beside an unpacked layer: how many bytes it has, as text. What made it knows; counting again takes long."""
@@ -55,23 +58,40 @@ def mark(
     config_of: Callable[[manifest.Manifest], image.ConfigDocument],
     has: Callable[[str], bool],
 ) -> Reached:
-    """Follow indexes to manifests to configs and layers; what is not stored is passed by."""
+    """Follow indexes to manifests to configs and layers; what is not stored is passed by.
+
+    Strangers write these documents, so what does not read as one is no error here: nobody's image must keep the room
+    of all others.
+    """
     todo = [digests.check(root, what="image to keep") for root in roots]
     layers = {digests.check(chain_id, what="layer to keep") for chain_id in keep_layers}
-    seen: set[str] = set()
+    # Two sets: what one image calls a layer may be another one's manifest, and is followed as that all the same.
+    followed: set[str] = set()
+    blobs: set[str] = set()
     while todo:
         digest = todo.pop()
-        if digest in seen or not has(digest):
+        if digest in followed or not has(digest):
             continue
-        seen.add(digest)
-        found = load(digest)
+        followed.add(digest)
+        found = readable(load, digest)
         if isinstance(found, manifest.Index):
-            todo.extend(entry.digest for entry in found.manifests)
-            continue
-        seen.update(entry.digest for entry in (found.config, *found.layers))
-        if has(found.config.digest):
-            layers.update(digests.chain_ids(config_of(found).diff_ids))
-    return Reached(blobs=frozenset(seen), layers=frozenset(layers))
+            blobs.update(entry.digest for entry in found.manifests)
+            todo.extend(entry.digest for entry in found.documents)
+        elif found is not None:
+            blobs.update(entry.digest for entry in (found.config, *found.layers))
+            config = readable(config_of, found) if has(found.config.digest) else None
+            layers.update(digests.chain_ids(config.diff_ids) if config else ())
+    return Reached(blobs=frozenset(followed | blobs), layers=frozenset(layers))
+
+
+def readable(read: Callable[[T], U], of: T) -> U | None:
+    """None for what somebody calls a manifest or a config and is none: it leads nowhere, and is kept."""
+    try:
+        return read(of)
+    except errors.DigestMismatch:
+        raise  # it was one, and the disk damaged it
+    except errors.InvalidImage:
+        return None
 
 
 def doomed(kept: Reached, *, blobs: Path, layers: Path, among: Reached | None = None) -> Doomed:

@@ -26,11 +26,13 @@ _DEFAULT_LIMITS = compression.Limits()
 class Node:
     """A file of the root. `entry` is the one that made its inode, number `number` in the layer `diff_id`.
 
-    Names with equal `inode` are hard links of each other. A folder that no entry lists has no number.
+    Names with equal `inode` are hard links of each other. A folder that no entry lists has no number. `height` counts
+    the layers below, of which two may be equal.
     """
 
     entry: Entry
     diff_id: str
+    height: int
     number: int
 
     @property
@@ -80,10 +82,12 @@ class Layers:
 
 def files(layers: Layers, image: Image) -> dict[str, Node]:
     """Every path of the image's root in order, folders before what is in them; the root itself is "" where listed."""
-    root = _Place(node=Node(entry=Entry(name="", kind=Kind.DIRECTORY, mode=0o755), diff_id="", number=-1), children={})
-    for layer in image.layers:
+    root = _Place(
+        node=Node(entry=Entry(name="", kind=Kind.DIRECTORY, mode=0o755), diff_id="", height=-1, number=-1), children={}
+    )
+    for height, layer in enumerate(image.layers):
         entries = layers.entries(layer, image.title)
-        step = _Step(root, layer.diff_id, f"image {image.title}: layer {layer.digest}")
+        step = _Step(root, layer.diff_id, height, f"image {image.title}: layer {layer.digest}")
         for entry in entries:
             step.hide(entry)
         for number, entry in enumerate(entries):
@@ -105,11 +109,11 @@ def _walk(place: _Place, path: str) -> Iterator[tuple[str, Node]]:
 class _Step:
     """One layer on its way onto what is below."""
 
-    def __init__(self, root: _Place, diff_id: str, what: str) -> None:
+    def __init__(self, root: _Place, diff_id: str, height: int, what: str) -> None:
         self._root = root
         self._diff_id = diff_id
+        self._height = height
         self._what = what
-        self._inodes: dict[str, Node] = {}  # what this layer's names are so far, for hard links
 
     def hide(self, entry: Entry) -> None:
         """Apply a whiteout, before anything of this layer is there."""
@@ -138,7 +142,6 @@ class _Step:
         if not entry.name and entry.kind is not Kind.DIRECTORY:
             raise self._refuse(entry, f"the top of a layer must be a folder, not a {entry.kind.value}")
         node = self._node(entry, number)
-        self._inodes[entry.name] = node
         if not entry.name:
             self._root.node = node
             return
@@ -153,13 +156,17 @@ class _Step:
 
     def _node(self, entry: Entry, number: int) -> Node:
         if entry.kind is Kind.HARDLINK:
-            target = self._inodes.get(entry.link)
-            if target is None or target.entry.kind is Kind.DIRECTORY:
-                raise self._refuse(entry, f"hard link to {entry.link!r:.200}, which is no file of this layer")
-            return target
+            return self._target(entry)
         if entry.kind in {Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE} and not extract.is_harmless(entry):
             raise self._refuse(entry, "this {} {}:{} is refused".format(entry.kind.value, *entry.device))
-        return Node(entry=entry, diff_id=self._diff_id, number=number)
+        return Node(entry=entry, diff_id=self._diff_id, height=self._height, number=number)
+
+    def _target(self, entry: Entry) -> Node:
+        """What a hard link is another name of. What it takes the place of is gone by then."""
+        found = None if f"{entry.link}/".startswith(f"{entry.name}/") else self._find(entry.link)
+        if found is None or found.node.height != self._height or found.children is not None:
+            raise self._refuse(entry, f"hard link to {entry.link!r:.200}, which is no file of this layer")
+        return found.node
 
     def _folder(self, path: str, entry: Entry) -> dict[str, _Place]:
         """What is in a folder; those that no entry lists are made, also in place of a file below."""
@@ -168,10 +175,11 @@ class _Step:
             assert place.children is not None, "only folders are entered"
             child = place.children.get(name)
             if child is None or child.children is None:
-                if child is not None and child.node.diff_id == self._diff_id:
+                if child is not None and child.node.height == self._height:
                     raise self._refuse(entry, f"its folder {name!r:.100} is no folder in the same layer")
                 implied = Entry(name="", kind=Kind.DIRECTORY, mode=0o755, mtime_ns=entry.mtime_ns)
-                child = _Place(node=Node(entry=implied, diff_id=self._diff_id, number=-1), children={})
+                node = Node(entry=implied, diff_id=self._diff_id, height=self._height, number=-1)
+                child = _Place(node=node, children={})
                 place.children[name] = child
             place = child
         assert place.children is not None, "the last one is a folder, too"

@@ -34,7 +34,7 @@ def shown(*, quiet: bool) -> "Iterator[Watcher]":
 
 def title(step: "Step") -> str:
     """`[build 3/9] RUN make`."""
-    return terminal.one_line(f"[{step.stage} {step.number}/{step.total}] {step.text}")
+    return terminal.one_line(f"[{step.stage} {step.label}/{step.total}] {step.text}")
 
 
 class Lines:
@@ -43,25 +43,25 @@ class Lines:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._guard = threading.Lock()
-        self._rest: dict[int, bytes] = {}
+        self._rest: dict[str, bytes] = {}
 
     def begun(self, step: "Step") -> None:
         self._say(title(step))
 
     def wrote(self, step: "Step", data: bytes) -> None:
-        *lines, rest = (self._rest.get(step.number, b"") + data).split(b"\n")
+        *lines, rest = (self._rest.get(step.label, b"") + data).split(b"\n")
         if len(rest) > _MAX_LINE:
             lines, rest = [*lines, rest], b""
-        self._rest[step.number] = rest
+        self._rest[step.label] = rest
         for line in lines:
-            self._say(f"#{step.number} {_text(line)}")
+            self._say(f"#{step.label} {_text(line)}")
 
     def ended(self, step: "Step", *, cached: bool, seconds: float) -> None:
-        rest = self._rest.pop(step.number, b"")
+        rest = self._rest.pop(step.label, b"")
         if rest:
-            self._say(f"#{step.number} {_text(rest)}")
+            self._say(f"#{step.label} {_text(rest)}")
         if step.makes_files:
-            self._say(f"#{step.number} {outcome(step, cached=cached, seconds=seconds)}")
+            self._say(f"#{step.label} {outcome(step, cached=cached, seconds=seconds)}")
 
     def warned(self, text: str) -> None:
         with self._guard:
@@ -69,9 +69,9 @@ class Lines:
 
     def close(self) -> None:
         """What has no end of line yet; a step that failed has not said that it ended."""
-        for number, rest in sorted(self._rest.items()):
+        for label, rest in self._rest.items():
             if rest:
-                self._say(f"#{number} {_text(rest)}")
+                self._say(f"#{label} {_text(rest)}")
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -84,8 +84,8 @@ class Block:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._running: dict[int, tuple[Step, float, deque[str]]] = {}
-        self._rest: dict[int, bytes] = {}
+        self._running: dict[str, tuple[Step, float, deque[str]]] = {}
+        self._rest: dict[str, bytes] = {}
         self._height = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="build view", daemon=True)
@@ -93,18 +93,18 @@ class Block:
 
     def begun(self, step: "Step") -> None:
         with self._guard:
-            self._running[step.number] = (step, time.monotonic(), deque(maxlen=LAST_LINES))
+            self._running[step.label] = (step, time.monotonic(), deque(maxlen=LAST_LINES))
 
     def wrote(self, step: "Step", data: bytes) -> None:
         with self._guard:
-            *lines, rest = (self._rest.get(step.number, b"") + data).split(b"\n")
-            self._rest[step.number] = rest[-_MAX_LINE:]
-            self._running[step.number][2].extend(_text(line) for line in lines)
+            *lines, rest = (self._rest.get(step.label, b"") + data).split(b"\n")
+            self._rest[step.label] = rest[-_MAX_LINE:]
+            self._running[step.label][2].extend(_text(line) for line in lines)
 
     def ended(self, step: "Step", *, cached: bool, seconds: float) -> None:
         with self._guard:
-            self._running.pop(step.number, None)
-            self._rest.pop(step.number, None)
+            self._running.pop(step.label, None)
+            self._rest.pop(step.label, None)
             self._draw([f"{title(step)} {outcome(step, cached=cached, seconds=seconds)}".rstrip()])
 
     def warned(self, text: str) -> None:

@@ -146,7 +146,7 @@ STORE = "orchctl.store"
 """Where the context keeps the folder that was chosen."""
 _store = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, readable=False, path_type=Path),  # who may not read it hears what to do
     envvar=stores.VARIABLE,
     default=stores.DEFAULT,
     metavar="DIR",

@@ -4,11 +4,11 @@ A test marked `root` or `etcd` fails where that is missing: a suite that skips i
 cannot have it asks: `ORCH_TEST_SKIP=root,etcd make test`.
 """
 
+import contextlib
 import os
 import shutil
 from typing import Any
 
-import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -32,9 +32,13 @@ def _missing(mark: str) -> bool:
     return os.geteuid() != 0 if mark == "root" else shutil.which("etcd") is None
 
 
-# How fast an example is drawn and done depends on what else the machine does; what hangs meets the bound of its test.
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("untimed")
+with contextlib.suppress(ImportError):  # the virtual machines have nothing but pytest
+    import hypothesis
+
+    # How fast an example is drawn and done depends on what else the machine does; what hangs meets its test's bound.
+    checks = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=checks)
+    hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

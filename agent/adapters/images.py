@@ -16,7 +16,7 @@ from agent.adapters.downloads import Downloads
 from agent.adapters.registries import Outside
 from agent.core import imageroom
 from agent.core.container import PreparedImage
-from agent.errors import Refused, Temporary
+from agent.errors import AgentError, Refused, Temporary
 from agent.holdings import Holdings
 from agent.ports import Source
 from images import collect, errors, sweep, unpack
@@ -122,10 +122,20 @@ class StoredImages:
             flight.set_result(await work())
         except (Refused, Temporary) as error:
             flight.set_exception(error)
-            flight.exception()  # when nobody waits any more, nobody has to hear of it
+        except asyncio.CancelledError as error:
+            if _is_ending():
+                raise
+            # Something below has ended by itself; a flight that is cancelled would end all who wait for it.
+            log.warning("an image was given up in the middle of it", what=key, why=str(error) or "cancelled")
+            flight.set_exception(Temporary(f"{key}: it was broken off; it is tried again", reason="ImageNotReady"))
+        except Exception:  # one image's trouble must not end the others
+            log.exception("an image failed in an unexpected way", what=key)
+            flight.set_exception(Temporary(f"the agent failed at {key}: see its log", reason="ImageNotReady"))
         finally:
             del self._flights[key]
             flight.cancel()
+            if not flight.cancelled():
+                flight.exception()  # when nobody waits any more, nobody has to hear of it
 
     async def _resolve(self, reference: str, policy: "pb.ImagePullPolicy.ValueType") -> str:
         """The digest that a name stands for, here or in the cluster, as the policy says."""
@@ -171,13 +181,8 @@ class StoredImages:
         try:
             image = await self._get(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)
-        except (errors.Busy, errors.StorageFailed) as error:
-            raise Temporary(str(error), reason="ImageNotReady") from error
-        except errors.DigestMismatch as error:
-            # On the way or on the disk; the next attempt fetches what is damaged again.
-            raise Temporary(str(error), reason="ImageDamaged") from error
         except errors.ImageError as error:
-            raise Refused(str(error), reason="ImageInvalid") from error
+            raise _told(error) from error
         config = image.config
         return PreparedImage(
             digest=digest,
@@ -227,7 +232,22 @@ class StoredImages:
         except errors.NotFound:
             return None
         except errors.ImageError as error:
-            raise Refused(str(error), reason="ImageInvalid") from error
+            raise _told(error) from error
+
+
+def _told(error: errors.ImageError) -> AgentError:
+    if isinstance(error, errors.Busy | errors.StorageFailed):
+        return Temporary(str(error), reason="ImageNotReady")
+    if isinstance(error, errors.DigestMismatch):
+        # On the way or on the disk; the next attempt fetches what is damaged again.
+        return Temporary(str(error), reason="ImageDamaged")
+    return Refused(str(error), reason="ImageInvalid")
+
+
+def _is_ending() -> bool:
+    """Whether somebody has cancelled this very task."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
 
 
 def _never(reference: str) -> Refused:

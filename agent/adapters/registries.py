@@ -60,6 +60,9 @@ def _told(reference: str, error: errors.ImageError) -> AgentError:
     text = f"image {reference}: {error}"
     if isinstance(error, of_registries.Unreachable | of_registries.Unavailable | errors.Busy | errors.StorageFailed):
         return Temporary(text, reason="RegistryUnavailable")
+    if isinstance(error, errors.DigestMismatch):
+        # On the way or on the disk; the next attempt fetches what is damaged again.
+        return Temporary(text, reason="ImageDamaged")
     if isinstance(error, of_registries.Unauthorized | of_registries.BadConfiguration):
         # Somebody can put it right on the node, without touching the service.
         return Temporary(text, reason="RegistryRefuses")

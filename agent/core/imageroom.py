@@ -40,13 +40,13 @@ def needed(observed: Iterable[Observed], revisions: Iterable[pb.Revision]) -> Ne
     given = {sight.record.image_digest for one in observed for _, sight in one.each}
     settled = {digest for one in revisions for digest in one.images.values()}
     every = [
-        (one.images, container.image)
+        (container.image_pull_policy != pb.IMAGE_PULL_POLICY_NEVER and container.image in one.images, container.image)
         for one in revisions
         for container in (*containers.others(one.template), one.template.container)
     ]
     return Needed(
         digests=frozenset(given | settled) - {""},
-        references=frozenset(image for images, image in every if image not in images),
+        references=frozenset(image for is_settled, image in every if not is_settled),
     )
 
 

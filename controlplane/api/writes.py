@@ -5,6 +5,7 @@ What was changed by somebody else in between is decided anew, a bounded number o
 answered this instance's cache shows it, so that the caller's next read does.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -201,7 +202,10 @@ class Writes:
     ) -> pb.RebalanceResponse:
         """What moves; each service that is to be spread again is marked, unless nothing is to be written."""
         situation = situation_of(self._cache.snapshot(), strategy, 1, self._now_ms(), patient=False)
-        moves = rebalance.foresee(situation)
+        moves = []
+        for move in rebalance.foresee(situation):
+            moves.append(move)
+            await asyncio.sleep(0)  # whoever leads has other work, too
 
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:
             assert isinstance(value, objects_pb2.Service), "a service was asked for"

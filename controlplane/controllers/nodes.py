@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from controlplane.core import addresses, garbage, nodes, plan
+from controlplane.core import addresses, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
@@ -95,8 +95,11 @@ class NodeLoss:
     def _plan_one(self, snapshot: Snapshot, node_id: str, now_ms: int) -> plan.Plan:
         on_node = snapshot.tasks_on(node_id).values()
         node = snapshot.get(pb.Node, node_id)
+        if node is None and not on_node:
+            self._seen_lost.pop(node_id, None)
+            return plan.NOTHING
         if node is None:
-            return garbage.orphans(on_node, now_ms)
+            return nodes.give_up_removed(on_node, now_ms, seen_lost_ms=self._watch_removed(node_id))
         seen_lost_ms = self._watch(node)
         if not nodes.is_lost(node):
             return plan.NOTHING
@@ -117,6 +120,14 @@ class NodeLoss:
         since, seen_at = self._seen_lost.get(node.meta.id, (0, 0))
         if since != node.status.since:
             since, seen_at = self._seen_lost[node.meta.id] = node.status.since, self._clock_ms()
+        return self._clock_ms() - seen_at
+
+    def _watch_removed(self, node_id: str) -> int:
+        """For how long the node was seen without a session, before its record was removed and since."""
+        if self._sessions.get(node_id) is not None:
+            self._seen_lost.pop(node_id, None)
+            return 0
+        _, seen_at = self._seen_lost.setdefault(node_id, (0, self._clock_ms()))
         return self._clock_ms() - seen_at
 
     def done(self, keys: frozenset[str]) -> None:

@@ -4,7 +4,7 @@ An agent needs to know of a task: that it is there, what it should come to, and 
 The rest of its status is the agent's own affair, so a change there is not sent back to it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,6 +15,8 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 
 _Subnets = TypeVar("_Subnets", wire.NetworkPeer, wire.NodeNetwork)
+
+Peers = tuple[wire.NetworkPeer, ...]
 
 Seen = tuple[int, bool, str]
 """What an agent was told of a task: its desired state, whether the leader counts it as ended, and what it waits for."""
@@ -109,19 +111,26 @@ def _of_work(told: Told, work: Work) -> tuple[wire.Assignment, Told]:
     return message, Told(tasks=now, revisions=needed)
 
 
-def network_of(node: pb.Node, known: Collection[pb.Node], settings: wire.NodeNetwork) -> wire.NodeNetwork:
-    """What a node needs to know to reach the tasks of the others. `settings`: what is the same for all nodes."""
+def peers_of(known: Collection[pb.Node], settings: wire.NodeNetwork) -> Peers:
+    """The nodes whose tasks others can reach, by id. `settings`: what is the same for all nodes."""
     had = families.told(settings, "cluster_range")
-    peers = [
-        _with_subnets(
-            wire.NetworkPeer(node_id=other.meta.id, address=other.status.description.address), other.status, had
-        )
-        for other in sorted(known, key=lambda other: other.meta.id)
-        if other.meta.id != node.meta.id
-        and any(family.get(other.status, "subnet") for family in had)
-        and other.status.description.address
-    ]
-    network = _with_subnets(wire.NodeNetwork(node_id=node.meta.id, peers=peers), node.status, had)
+    return tuple(
+        _with_subnets(wire.NetworkPeer(node_id=one.meta.id, address=one.status.description.address), one.status, had)
+        for one in sorted(known, key=lambda one: one.meta.id)
+        if one.status.description.address and any(family.get(one.status, "subnet") for family in had)
+    )
+
+
+def seen_by_others(node: pb.Node | None) -> Sequence[str]:
+    """All that other nodes are told of a node; None: there is none."""
+    return (node.status.description.address, *families.every(node.status, "subnet")) if node is not None else ()
+
+
+def network_of(node: pb.Node, peers: Peers, settings: wire.NodeNetwork) -> wire.NodeNetwork:
+    """What a node needs to know to reach the tasks of the others."""
+    others = [peer for peer in peers if peer.node_id != node.meta.id]
+    network = wire.NodeNetwork(node_id=node.meta.id, peers=others)
+    network = _with_subnets(network, node.status, families.told(settings, "cluster_range"))
     network.MergeFrom(settings)
     return network
 

@@ -18,6 +18,10 @@ FROM_NODE = 3
 """Nodes that one node gives blobs to at a time."""
 
 
+ENOUGH_FAILED = 3
+"""Whoever could not get it from so many nodes gets it from here: it may be cut off from all of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Giver:
     """A node that has the blob, where it serves it, and to how many it gives something now."""
@@ -45,10 +49,13 @@ def choose(givers: Iterable[Giver], *, zone: str, failed: Collection[str], here:
 
     Nodes of the same zone come first, then those that give to fewer.
     """
+    from_here = Answer(here=here and given_here < FROM_HERE)
+    if from_here.here and len(failed) >= ENOUGH_FAILED:
+        return from_here
     left = [one for one in givers if one.address not in failed]
     free = sorted(
         (one for one in left if one.busy < FROM_NODE), key=lambda one: (one.zone != zone, one.busy, one.address)
     )
     if free:
         return Answer(addresses=tuple(one.address for one in free[:SHOWN]))
-    return Answer(here=here and not left and given_here < FROM_HERE)
+    return Answer() if left else from_here

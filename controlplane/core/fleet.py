@@ -152,6 +152,13 @@ class Fleet:
         neighbours.wanted[row] += count
         self.repel(row, ask.key, [one for one in ask.apart if not one.weight], count)
 
+    def leave(self, row: int, ask: asking.Ask) -> None:
+        """One task of the group is on the node no more, but for the generic resources that it had."""
+        self.take(row, ask.demand, "", -1)
+        for port in ask.demand.ports:
+            self.ports[row].pop(port, None)
+        self.settle(row, ask, -1)
+
     def repel(self, row: int, owner: asking.ServiceKey, apart: Iterable[asking.Affinity], count: int) -> None:
         """Notes whom the owner's tasks on a node have to be apart from."""
         for one in apart:

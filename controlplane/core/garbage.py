@@ -30,12 +30,6 @@ def _doomed(members: Collection[pb.Task]) -> list[pb.Task]:
     return unwanted + kept[KEPT_PER_SLOT:]
 
 
-def orphans(on_node: Collection[pb.Task], now_ms: int) -> plan.Plan:
-    """The tasks of a node whose record is gone: nobody will ever report on them, so they end here."""
-    lost = [task for task in on_node if not states.is_terminal(task.status.state)]
-    return plan.Plan(changes=tuple(end_as_orphan(task, "its node was removed", now_ms) for task in lost))
-
-
 def end_as_orphan(task: pb.Task, why: str, now_ms: int) -> plan.Write:
     """The task counts as lost; if its node comes back, it is stopped there."""
     states.check(task.status.state, states.ORPHANED, states.Owner.NODES)

@@ -186,19 +186,30 @@ def give_up(
     `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
     long this leader has seen the node without a session, which is what counts for fenced tasks.
     """
-    if not is_lost(node):
+    if not is_lost(node) or braked(node, known):
         return plan.NOTHING
-    pending = [task for task in on_node if not states.is_terminal(task.status.state)]
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
         if task.fence
         else node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0)
-        for task in pending
+        for task in on_node
     }
-    if braked(node, known):
-        return plan.NOTHING
-    why = f"node {node.meta.name} was lost"
+    return _end(on_node, due, f"node {node.meta.name} was lost", now_ms)
+
+
+def give_up_removed(on_node: Collection[pb.Task], now_ms: int, *, seen_lost_ms: int = 0) -> plan.Plan:
+    """Ends the tasks of a node whose record is gone: nobody will ever report on them.
+
+    A fenced task may run for as long as that of any lost node: somebody may have removed one that is only cut off.
+    """
+    due = {task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms if task.fence else now_ms for task in on_node}
+    return _end(on_node, due, "its node was removed", now_ms)
+
+
+def _end(members: Collection[pb.Task], due: Mapping[str, int], why: str, now_ms: int) -> plan.Plan:
+    """Those that have not ended, each at its time."""
+    pending = [task for task in members if not states.is_terminal(task.status.state)]
     return plan.Plan(
         changes=tuple(garbage.end_as_orphan(task, why, now_ms) for task in pending if due[task.meta.id] <= now_ms),
-        wake_at=plan.earliest(moment for moment in due.values() if moment > now_ms),
+        wake_at=plan.earliest(due[task.meta.id] for task in pending if due[task.meta.id] > now_ms),
     )

@@ -1,8 +1,9 @@
 """What the images of a service mean: settled when it is applied, so that a tag that moves changes nothing by itself.
 
-Two rules. The answer is kept in `spec.images` by the image as the template names it, and a revision is made of the
+Three rules. The answer is kept in `spec.images` by the image as the template names it, and a revision is made of the
 template and of what its images meant. And an image that the cluster does not have is refused, unless the service has it
-already, its name says a registry, or the service says that its nodes have it (`imagePullPolicy: never`).
+already, its name says a registry, or the service says that its nodes have it (`imagePullPolicy: never`). Of the last
+nothing is settled: it is whatever each node calls so.
 
     push web:1 (a)   apply → revision 1: web:1 = a   push web:1 (b)   a task dies → a again   apply → revision 2: b
 """
@@ -62,15 +63,19 @@ def names(values: Iterable[kinds.StoredObject]) -> frozenset[str]:
 
 def of_registries(values: Iterable[kinds.StoredObject], known: Known) -> frozenset[str]:
     """The images of these services that the cluster does not have and that their names say a registry of."""
-    texts = {one.image for value in values if isinstance(value, pb.Service) for one in each(value.spec.template)}
+    texts = {one for value in values if isinstance(value, pb.Service) for one in _to_settle(value.spec.template)}
     return frozenset(text for text in texts if reference.names_registry(text) and not known.find(text))
 
 
 def pinned(spec: pb.ServiceSpec, known: Known, before: Mapping[str, str]) -> dict[str, str]:
     """What the images of the spec mean now; one that the cluster has no more means what it meant `before`."""
-    texts = sorted({one.image for one in each(spec.template)})
+    texts = sorted(_to_settle(spec.template))
     found = {text: known.find(text) or before.get(text, "") or _by_itself(text) for text in texts}
     return {text: digest for text, digest in found.items() if digest}
+
+
+def _to_settle(template: pb.TaskTemplate) -> set[str]:
+    return {one.image for one in each(template) if one.image_pull_policy != pb.IMAGE_PULL_POLICY_NEVER}
 
 
 def moved(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:

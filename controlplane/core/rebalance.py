@@ -9,9 +9,10 @@ Example: web has 3 tasks on n1, 3 on n2, and n3 has come back → one moves from
 one from n2 (4 + 4 + 4), and that is all.
 """
 
+import bisect
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.core import ask as asking
 from controlplane.core import choosing, fleet, leaving, places, plan, rollout, scheduler, slots, tasks
@@ -65,7 +66,9 @@ def decide(situation: Situation, suffixes: Iterator[str]) -> plan.Plan:
     chosen, in_a_while = _within_limits(
         [move for move in wanted if not situation.is_asked_for(move.service)], situation
     )
-    changes = tuple(_make(move, situation, next(suffixes)) for move in (*asked, *chosen))
+    going = (*asked, *chosen)
+    in_slots = _in_slots_of(going, situation.tasks)
+    changes = tuple(_make(move, in_slots[_slot_of(move.task)], situation, next(suffixes)) for move in going)
     return plan.Plan(changes=changes, wake_at=plan.earliest([later, in_a_while]))
 
 
@@ -91,43 +94,58 @@ def _within_limits(wanted: Sequence[Move], situation: Situation) -> tuple[list[M
     return chosen, plan.earliest(again)
 
 
+def _in_slots_of(going: Sequence[Move], members: Iterable[pb.Task]) -> dict[tuple[str, str, int], list[pb.Task]]:
+    """What is in the slots of those that move: one look at all tasks, however many move."""
+    found: dict[tuple[str, str, int], list[pb.Task]] = {_slot_of(move.task): [] for move in going}
+    for task in members if found else ():
+        if (mine := found.get(_slot_of(task))) is not None:
+            mine.append(task)
+    return found
+
+
+def _slot_of(task: pb.Task) -> tuple[str, str, int]:
+    return task.meta.namespace, task.service, task.slot
+
+
 def _service_of(task: pb.Task) -> asking.ServiceKey:
     return task.meta.namespace, task.service
 
 
-def foresee(situation: Situation) -> list[Move]:
-    """All moves until nothing more is to be gained, as if each were made at once."""
-    found: list[Move] = []
-    while len(found) < MOST_FORESEEN and (wanted := moves(situation)[0]):
-        found += wanted
-        homes = {move.task.meta.id: move.target.meta.id for move in wanted}
-        there = [_at(task, homes.get(task.meta.id, task.node_id)) for task in situation.tasks]
-        situation = replace(situation, tasks=there)
-    return found
+def foresee(situation: Situation) -> Iterator[Move]:
+    """All moves until nothing more is to be gained, as if each were made at once; one at a time, as they are found.
 
-
-def _at(task: pb.Task, node_id: str) -> pb.Task:
-    if task.node_id == node_id:
-        return task
-    moved = plan.copy(task)
-    moved.node_id = node_id
-    return moved
+    The tasks are surveyed once: 500 moves of 5,000 tasks would be 500 surveys otherwise.
+    """
+    look = _Look(situation)
+    groups = [look.group(service, members) for service, members in _uneven(situation)]
+    found = 0
+    while found < MOST_FORESEEN:
+        made: list[tuple[_Group, Move]] = []
+        for group in groups:
+            if (move := look.best(group)) is not None:
+                made.append((group, move))
+                yield move
+        for group, move in made:
+            look.carry_out(group, move)
+        found += len(made)
+        if not made:
+            return
 
 
 def moves(situation: Situation) -> tuple[list[Move], int | None]:
     """What would make it better now, one task of a service at most; and when nodes stop being fresh."""
-    if situation.rules.strategy is not scheduler.Strategy.SPREAD:
-        return [], None
     uneven = list(_uneven(situation))
     if not uneven:
         return [], None
     look = _Look(situation)
-    found = [move for service, members in uneven if (move := look.best(service, members)) is not None]
-    return found, look.later
+    groups = (look.group(service, members) for service, members in uneven)
+    return [move for group in groups if (move := look.best(group)) is not None], look.later
 
 
 def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
     """Services in good order that have many tasks on one node and few on another; cheap to ask."""
+    if situation.rules.strategy is not scheduler.Strategy.SPREAD:
+        return
     members: dict[asking.ServiceKey, list[pb.Task]] = {}
     for task in situation.tasks:
         members.setdefault(_service_of(task), []).append(task)
@@ -159,6 +177,22 @@ def _takes_part(node: pb.Node) -> bool:
     return active and node.status.state == pb.NODE_STATE_READY
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """The tasks of a service, by the rows of their nodes."""
+
+    service: pb.Service
+    counts: Counter[int]
+    """How many are live."""
+    going: dict[int, list[pb.Task]]
+    """Those that may go: the first to do so last."""
+
+    def fullest(self) -> int | None:
+        """From where one goes next."""
+        rows = (row for row, members in self.going.items() if members)
+        return max(rows, key=lambda row: (self.counts[row], self.going[row][-1].slot), default=None)
+
+
 class _Look:
     """One look at the whole cluster; where one task is to go, the next finds it."""
 
@@ -168,20 +202,34 @@ class _Look:
         templates = {one.meta.id: one.template for one in situation.revisions.values()}
         self._ships = fleet.survey(situation.nodes, placed, templates, situation.rules.everywhere)
         self._failures = scheduler.failures_on(self._ships, placed)
+        self._open = frozenset(row for row, node in enumerate(self._ships.nodes) if _takes_part(node))
         self.later: int | None = None
 
-    def best(self, service: pb.Service, members: Sequence[pb.Task]) -> Move | None:
+    def group(self, service: pb.Service, members: Sequence[pb.Task]) -> _Group:
+        """One goes that works where tasks come and go, and that was not tried to be moved in vain."""
+        tried = {task.replaces for task in members}
+        counts: Counter[int] = Counter()
+        going: dict[int, list[pb.Task]] = {}
+        for task in sorted(members, key=_slot):
+            row = self._ships.row_of.get(task.node_id)
+            if row is None or not tasks.is_live(task):
+                continue
+            counts[row] += 1
+            if row in self._open and tasks.is_ready(task) and task.meta.id not in tried:
+                going.setdefault(row, []).append(task)
+        return _Group(service=service, counts=counts, going=going)
+
+    def best(self, group: _Group) -> Move | None:
         """From where it has most to where the scheduler would put one more."""
-        counts = Counter(row for task in members if tasks.is_live(task) and (row := self._row(task)) is not None)
-        going = [task for task in members if self._may_go(task, members)]
-        task = max(going, key=lambda one: (counts[self._ships.row_of[one.node_id]], one.slot), default=None)
-        revision = self._situation.revisions.get(task.revision_id) if task is not None else None
-        if task is None or revision is None:
+        source, counts, service = group.fullest(), group.counts, group.service
+        if source is None or counts[source] - min(counts[row] for row in self._open) < WORTH_IT:
             return None
-        ask = asking.read(task, revision.template, service.spec.priority)
+        task = group.going[source][-1]
+        ask = self._ask(task, service)
+        if ask is None:
+            return None
         failures = self._failures.get(ask.revision_id, Counter())
         ranking = choosing.Chooser(self._ships, ask, failures, self._situation.rules.strategy).ranking()
-        source = self._ships.row_of[task.node_id]
         if not ranking or counts[source] - counts[ranking[0]] < WORTH_IT:
             return None
         if self._situation.patient and not self._situation.is_asked_for(service) and self._is_fresh(ranking[0]):
@@ -189,6 +237,24 @@ class _Look:
         self._ships.take(ranking[0], ask.demand, fleet.holder(task))
         self._ships.settle(ranking[0], ask)
         return self._move(service, task, (source, ranking[0]), counts)
+
+    def carry_out(self, group: _Group, move: Move) -> None:
+        """The task of a move is where it was to go, and not where it was."""
+        source, target = (self._ships.row_of[node.meta.id] for node in (move.source, move.target))
+        ask = self._ask(move.task, group.service)
+        assert ask is not None, "it was looked at when the move was found"
+        self._ships.leave(source, ask)
+        group.counts[source] -= 1
+        group.counts[target] += 1
+        there = plan.copy(move.task)
+        there.node_id = move.target.meta.id
+        group.going[source].pop()
+        bisect.insort(group.going.setdefault(target, []), there, key=_slot)
+
+    def _ask(self, task: pb.Task, service: pb.Service) -> asking.Ask | None:
+        """What the task asks of its node; None when nobody knows any more."""
+        revision = self._situation.revisions.get(task.revision_id)
+        return asking.read(task, revision.template, service.spec.priority) if revision is not None else None
 
     def _move(self, service: pb.Service, task: pb.Task, rows: tuple[int, int], counts: Mapping[int, int]) -> Move:
         source, target = (self._ships.nodes[row] for row in rows)
@@ -198,15 +264,6 @@ class _Look:
         )
         return Move(service=service, task=task, source=source, target=target, why=why)
 
-    def _row(self, task: pb.Task) -> int | None:
-        return self._ships.row_of.get(task.node_id)
-
-    def _may_go(self, task: pb.Task, members: Collection[pb.Task]) -> bool:
-        """It works where tasks come and go, and was not tried to be moved in vain."""
-        row = self._row(task)
-        in_vain = any(other.replaces == task.meta.id for other in members)
-        return row is not None and tasks.is_ready(task) and not in_vain and _takes_part(self._ships.nodes[row])
-
     def _is_fresh(self, row: int) -> bool:
         until = self._ships.nodes[row].status.since + FRESH_MS
         if until <= self._situation.now_ms:
@@ -215,15 +272,15 @@ class _Look:
         return True
 
 
-def _make(move: Move, situation: Situation, suffix: str) -> plan.Write:
+def _slot(task: pb.Task) -> int:
+    return task.slot
+
+
+def _make(move: Move, mine: Sequence[pb.Task], situation: Situation, suffix: str) -> plan.Write:
+    """`mine`: what is in the slot."""
     task, revision = move.task, situation.revisions[move.task.revision_id]
     place = places.Place(number=task.slot, word=str(task.slot))
-    mine = [
-        one
-        for one in situation.tasks
-        if (one.meta.namespace, one.service, one.slot) == (task.meta.namespace, task.service, task.slot)
-    ]
-    slot = slots.sort_out(place, mine, revision.meta.id)
+    slot = slots.sort_out(place, list(mine), revision.meta.id)
     made = tasks.make(
         service=move.service,
         revision=revision,

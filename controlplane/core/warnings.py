@@ -27,7 +27,7 @@ def warnings(
     return (
         *(
             warning
-            for image in dict.fromkeys(one.image for one in members)
+            for image in dict.fromkeys(one.image for one in members if not _is_of_the_node(one))
             for warning in _missing_image(image, images, value.spec.images)
         ),
         *_ports(value, empty.nodes),
@@ -45,6 +45,11 @@ def emptied(nodes: Collection[pb.Node]) -> fleet.Fleet:
     empty = fleet.survey(nodes, (), {}, {})
     empty.ready[:] = empty.active[:] = True
     return empty
+
+
+def _is_of_the_node(one: pb.Container) -> bool:
+    """Its image is what the node has, and nobody is asked for it."""
+    return one.image_pull_policy == pb.IMAGE_PULL_POLICY_NEVER
 
 
 def _missing_image(wanted: str, images: Collection[pb.Image], settled: Mapping[str, str]) -> Iterator[str]:

@@ -108,6 +108,7 @@ class BlobBook:
                 yield blob_sources.Giver(address=place.address, zone=place.zone, busy=self._busy[place.address])
 
     def _give(self, request: wire.FindBlobRequest, answer: blob_sources.Answer) -> None:
+        self._release((request.digest, request.node_id))  # two of its questions may have waited, and one counts
         address = answer.addresses[0] if answer.addresses else ""
         until = asyncio.get_running_loop().time() + LONGEST_S
         self._given[request.digest, request.node_id] = _Given(address=address, until=until)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controlplane.core import nodes
+from controlplane.core import assignments, nodes
 from controlplane.core.endpoint_table import Table
 from controlplane.dispatcher.blobs import BlobBook, Place
+from controlplane.dispatcher.peers import Peers
 from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Leading, Session
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.dispatcher.streams import StreamBroker
@@ -61,6 +62,7 @@ class Dispatcher:
             table=table,
             withdrawals=withdrawals,
             blobs=BlobBook(self._place_of),
+            peers=Peers(network),
         )
         self.notice_everything()
 
@@ -116,12 +118,14 @@ class Dispatcher:
         new_list = self._leading.table.update(changes, self._snapshot())
         self._leading.withdrawals.notice(changes)
         # Every node knows the address of every other, and all services.
-        if new_list or any(isinstance(change.after or change.before, pb.Node) for change in changes):
+        if new_list or any(map(_concerns_all, changes)):
             self.sessions.wake_all()
         for change in changes:
             for value in (change.before, change.after):
                 if isinstance(value, pb.Task):
                     self._wake(value.node_id)
+                elif isinstance(value, pb.Node):
+                    self._wake(value.meta.id)
 
     def _wake(self, node_id: str) -> None:
         session = self.sessions.get(node_id)
@@ -210,3 +214,9 @@ class Dispatcher:
 
 def _host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _concerns_all(change: Change) -> bool:
+    """Whether other nodes are told of it; how far a drain has come is the node's own affair."""
+    before, after = (one if isinstance(one, pb.Node) else None for one in (change.before, change.after))
+    return assignments.seen_by_others(before) != assignments.seen_by_others(after)

@@ -15,6 +15,7 @@ import structlog
 from controlplane.core import assignments, nodes
 from controlplane.core.endpoint_table import Table
 from controlplane.dispatcher.blobs import BlobBook
+from controlplane.dispatcher.peers import Peers
 from controlplane.dispatcher.withdrawals import Withdrawals
 from controlplane.store.snapshots import Snapshot
 from protos.link import Link, LinkLost
@@ -46,6 +47,7 @@ class Leading:
     table: Table
     withdrawals: Withdrawals
     blobs: BlobBook
+    peers: Peers
 
 
 class Session:
@@ -214,15 +216,15 @@ class Session:
     def _present_work(self, snapshot: Snapshot, node: pb.Node) -> assignments.Work:
         """The same value as the last time, when nothing that it is made of has changed."""
         tasks = snapshot.tasks_on(self.info.node_id)
-        others = snapshot.all(pb.Node)
-        sources = (tasks, others, snapshot.all(pb.Revision))
+        peers = self._leading.peers.of(snapshot.all(pb.Node))
+        sources = (tasks, node, peers, snapshot.all(pb.Revision))
         if len(self._work_of) != len(sources) or any(a is not b for a, b in zip(sources, self._work_of, strict=True)):
             revisions = {
                 revision.meta.id: revision
                 for namespace, service in {(task.meta.namespace, task.service) for task in tasks.values()}
                 for revision in snapshot.revisions_of(namespace, service).values()
             }
-            network = assignments.network_of(node, others.values(), self._leading.network)
+            network = assignments.network_of(node, peers, self._leading.network)
             self._work = assignments.Work(
                 tasks=tuple(tasks.values()), revisions=revisions, network=network, labels=dict(node.meta.labels)
             )

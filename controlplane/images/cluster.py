@@ -2,13 +2,12 @@
 
 Three rules. The store says what there is: names on the disk follow it, and blobs that nothing in it needs go. What
 comes in is invisible until the store has its name, which is written last. And nothing is removed while something comes
-in: `changing` keeps `tidy` away, and blobs of a push that is still going on are pinned.
+in: `changing` keeps `tidy` away, and what is not seen under its name yet is held (`holds.py`).
 """
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,6 +16,7 @@ from controlplane.core import image_names, kept_images, pins
 from controlplane.core import request_errors as errors
 from controlplane.images import describing, room
 from controlplane.images.files import Shared, Threads, Upload
+from controlplane.images.holds import Holds
 from controlplane.images.parts import Parts
 from controlplane.images.rights import NodeRights
 from controlplane.store.cache import Cache
@@ -31,10 +31,6 @@ CHUNK_BYTES = 1024 * 1024
 MAX_UPLOADS = 16
 MAX_BLOBS = 1_000
 """Of one image: a configuration and its layers."""
-MAX_PINS = 10_000
-"""From here on those that have lapsed are looked for."""
-PIN_S = 600.0
-"""How long a blob of a push is kept that nothing in the store needs yet, after the last word about it."""
 
 _log = structlog.get_logger()
 
@@ -45,11 +41,15 @@ class ClusterImages:
     def __init__(self, folder: Path, known: Cache, *, limit_bytes: int = room.DEFAULT_LIMIT_BYTES) -> None:
         self.store = ImageStore(folder)
         self.threads = Threads()
-        self.rights = NodeRights(known, self.store, self.threads)
+        self._chunks = Threads()
+        """For reads and writes of a chunk: nodes that fetch give up when nothing comes for seconds, and an import takes
+        minutes.
+        """
+        self.rights = NodeRights(known, self.store, self._chunks)
         self._parts = Parts(folder / "parts", self.store)
         self._cache = known
         self._limit_bytes = limit_bytes
-        self._pins: dict[str, float] = {}
+        self._holds = Holds()
         self._uploading: dict[str, int] = {}
         """Bytes that are still to come of each blob that is being sent."""
         self._changes = 0
@@ -87,10 +87,10 @@ class ClusterImages:
             self.lacking.set()
             text = f"blob {digest} belongs to an image of the cluster, and is not on this instance yet"
             raise errors.NotReachable(text, hint="try again in a moment")
-        file = Shared(await self.threads.run(self.store.open, digest))
-        with self.threads.closing(file):
-            await self.threads.run(file.seek, offset)
-            while chunk := await self.threads.run(file.read, CHUNK_BYTES):
+        file = Shared(await self._chunks.run(self.store.open, digest))
+        with self._chunks.closing(file):
+            await self._chunks.run(file.seek, max(0, offset))
+            while chunk := await self._chunks.run(file.read, CHUNK_BYTES):
                 yield chunk
 
     # What comes in ----------------------------------------------------------------------------------------------------
@@ -107,6 +107,7 @@ class ClusterImages:
             raise
         finally:
             self._changes -= 1
+            self._holds.note(self._names())
             if self._untidy and not self._changes:
                 await self.tidy()
 
@@ -127,6 +128,8 @@ class ClusterImages:
         )
         if not images:
             raise errors.Invalid("the archive does not say what its image is called", hint="give it a name: --name")
+        for each in images:
+            self._holds.expect(each.meta.name, each.status.digest, ())
         _log.info("images imported", names=[each.meta.name for each in images])
         return images
 
@@ -136,7 +139,7 @@ class ClusterImages:
             raise errors.Invalid(f"{len(blobs)} blobs; an image has {MAX_BLOBS} at most")
         for blob in blobs:
             describing.check_blob(blob.digest, blob.size)
-        self._pin(blob.digest for blob in blobs)
+        self._holds.keep(blob.digest for blob in blobs)
         missing = {blob.digest: blob.size for blob in blobs if not self.store.has(blob.digest)}
         offsets = await self.threads.run(lambda: {digest: self._parts.offset(digest) for digest in missing})
         await self.check_room(sum(missing.values()) - sum(offsets.values()))
@@ -145,7 +148,7 @@ class ClusterImages:
     async def push_blob(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Takes in one blob from where it was cut. What has come stays, however this ends."""
         describing.check_blob(start.digest, start.size, start.offset)
-        self._pin([start.digest])
+        self._holds.keep([start.digest])
         if self.store.has(start.digest):
             return
         with self._one_upload(start.digest):
@@ -157,7 +160,7 @@ class ClusterImages:
             self._uploading[start.digest] = start.size - start.offset
             await self._receive(start, chunks)
             await self.threads.run(self._parts.finish, start.digest, start.size)
-        self._pin([start.digest])
+        self._holds.keep([start.digest])
 
     async def push_image(self, name: str, manifest: bytes) -> pb.Image:
         """The image of a manifest whose blobs have all come, inside `changing`; as it should be stored, without its
@@ -167,10 +170,11 @@ class ClusterImages:
         if len(manifest) > documents.MAX_DOCUMENT_BYTES:
             raise errors.Invalid(f"the manifest of {name} is larger than 4 MiB")
         found = await self.threads.run(self._complete, name, manifest)
-        for digest in (found.config_digest, *(layer.digest for layer in found.layers)):
-            self._pins.pop(digest, None)  # from here on the store's name keeps them
+        image_ = describing.described(name, found)
+        parts = (found.config_digest, *(layer.digest for layer in found.layers))
+        self._holds.expect(image_.meta.name, found.digest, parts)
         _log.info("image pushed", name=name, digest=found.digest)
-        return describing.described(name, found)
+        return image_
 
     # What goes --------------------------------------------------------------------------------------------------------
 
@@ -178,18 +182,19 @@ class ClusterImages:
         """The names on the disk become those of the store, and what nothing needs is removed. Late rather than wrong:
         while something comes in, or the store does not answer, nothing is.
         """
-        if self._changes or not self._cache.connected:
-            self._untidy = True
+        if self._must_wait():
             return
         async with self._tidying:
+            if self._must_wait():  # something has begun to come in while this waited for its turn
+                return
             self._untidy = False
-            now = time.monotonic()
-            self._pins = {digest: until for digest, until in self._pins.items() if until > now}
-            snapshot = self._cache.snapshot()
-            names = {one.meta.name: one.status.digest for one in snapshot.all(pb.Image).values()}
+            snapshot, names = self._cache.snapshot(), self._names()
+            self._holds.note(names)
+            self._holds.lapse()
+            wanted = kept_images.wanted(snapshot) | self._holds.images
             try:
-                await self.threads.run(self._tidy, names, kept_images.wanted(snapshot), frozenset(self._pins))
-            except image_errors.ImageError as error:
+                await self.threads.run(self._tidy, names, wanted, self._holds.blobs)
+            except (image_errors.ImageError, OSError) as error:
                 # Nothing is wrong with what there is; the next removal comes by again.
                 self._untidy = True
                 _log.warning("images that nobody needs stay on the disk", why=str(error))
@@ -197,24 +202,30 @@ class ClusterImages:
     @property
     def is_untidy(self) -> bool:
         """Whether something may be left to remove."""
-        return self._untidy or bool(self._pins)
+        return self._untidy or bool(self._holds)
 
     async def close(self) -> None:
         """Waits for what the threads are doing."""
         await self.threads.close()
+        await self._chunks.close()
 
     # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        """Whether nothing may be removed now; then it is known to be left over."""
+        if self._changes or not self._cache.connected:
+            self._untidy = True
+            return True
+        return False
+
+    def _names(self) -> dict[str, str]:
+        """The digests of the cluster's images by name, as far as the cache knows."""
+        return {one.meta.name: one.status.digest for one in self._cache.snapshot().all(pb.Image).values()}
 
     def _is_coming(self, digest: str) -> bool:
         """It is part of an image that the store names, as far as that can be told. Blocks."""
         wanted = kept_images.whole(self._cache.snapshot())
         return digest in wanted or any(not self.is_whole(one) for one in wanted)
-
-    def _pin(self, blobs: Iterable[str]) -> None:
-        now = time.monotonic()
-        if len(self._pins) > MAX_PINS:
-            self._pins = {digest: until for digest, until in self._pins.items() if until > now}
-        self._pins.update(dict.fromkeys(blobs, now + PIN_S))
 
     @contextlib.contextmanager
     def _one_upload(self, digest: str) -> Iterator[None]:
@@ -249,23 +260,23 @@ class ClusterImages:
 
     async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
-        part = await self.threads.run(self._parts.open, start.digest, start.offset)
+        part = await self._chunks.run(self._parts.open, start.digest, start.offset)
         come = start.offset
-        with self.threads.closing(part):
+        with self._chunks.closing(part):
             async for chunk in chunks:
                 come += len(chunk)
                 if come > start.size:
                     raise errors.Invalid(f"blob {start.digest}: more than the {start.size} bytes announced")
                 await self._write(part, chunk, f"blob {start.digest}")
                 self._uploading[start.digest] = start.size - come
-        await self.threads.run(part.close)
+        await self._chunks.run(part.close)
         if come < start.size:
             text = f"blob {start.digest} was cut off on its way, at byte {come} of {start.size}"
             raise errors.NotReachable(text, hint="push again: it goes on there")
 
     async def _write(self, file: Shared, chunk: bytes, what: str) -> None:
         try:
-            await self.threads.run(file.write, chunk)
+            await self._chunks.run(file.write, chunk)
         except OSError as error:
             text = f"{what} cannot be stored in {self.store.root}: {error.strerror}"
             raise image_errors.StorageFailed(f"{text}; free some space on the control plane's disk") from error
@@ -302,8 +313,10 @@ class ClusterImages:
         for name, digest in on_disk.items():
             if names.get(image_names.canonical(name)) != digest:
                 self.store.untag(name)
+        # Each name that is written is flushed to the disk, which etcd shares: only what differs is.
+        here = {image_names.canonical(name): digest for name, digest in on_disk.items()}
         for name, digest in names.items():
-            if self.is_whole(digest):
+            if here.get(name) != digest and self.is_whole(digest):
                 self.store.tag(name, digest)
         self._parts.sweep()
         swept = self.store.prune(keep=wanted, keep_blobs=pinned)

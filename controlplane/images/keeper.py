@@ -25,11 +25,13 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 120.0
 TIDY_AFTER_S = 5.0
 """What a change has left over is removed this long after it, together with what others leave."""
-PINS_S = 300.0
+HOLDS_S = 300.0
 """How often is looked for blobs of pushes that were never finished, while there may be any."""
+IDLE_S = 3600.0
+"""How often is looked while nothing is known to be left over: for uploads that nobody goes on with."""
 KINDS = ("image", "revision", "service")
 
-_log = structlog.get_logger()
+log = structlog.get_logger()
 
 
 class Keeper:
@@ -93,12 +95,15 @@ class Keeper:
             async with self._images.changing():
                 return await self._fetcher.fetch(digest, room=self._images.check_room)
         except (image_errors.ImageError, request_errors.Overloaded, errors.Temporary) as error:
-            _log.warning("an image of the cluster is not kept here", digest=digest, why=str(error))
+            log.warning("an image of the cluster is not kept here", digest=digest, why=str(error))
+            return False
+        except Exception:  # one image's trouble must not end the others, and the instance with them
+            log.exception("an image of the cluster is not kept here", digest=digest)
             return False
 
     def _tell(self, lacking: frozenset[str]) -> None:
         for digest in sorted(lacking - self._told):
-            _log.warning("an image of the cluster is not here, and nobody that can be reached has it", digest=digest)
+            log.warning("an image of the cluster is not here, and nobody that can be reached has it", digest=digest)
         self._told = set(lacking)
 
     async def _sources(self, digest: str) -> Sequence[Source]:
@@ -109,10 +114,13 @@ class Keeper:
     async def _keep_tidy(self, left: asyncio.Event) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(left.wait(), PINS_S if self._images.is_untidy else None)
+                await asyncio.wait_for(left.wait(), HOLDS_S if self._images.is_untidy else IDLE_S)
             await asyncio.sleep(TIDY_AFTER_S)
             left.clear()
-            await self._images.tidy()
+            try:
+                await self._images.tidy()
+            except Exception:  # a disk that cannot be tidied is no reason to end the instance
+                log.exception("images that nobody needs stay on the disk")
 
 
 def _brings(change: Change) -> bool:

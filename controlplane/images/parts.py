@@ -8,9 +8,11 @@ The rule: a part becomes a blob only through `ImageStore.adopt`, which digests e
 be another blob is thrown away as a whole: nobody knows which of its bytes are wrong.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
+from controlplane.images import room
 from controlplane.images.files import Shared
 from images import blobs, digest, errors
 from images.store import ImageStore
@@ -55,13 +57,14 @@ class Parts:
 
     def size_bytes(self) -> int:
         """What all of them take."""
-        return sum(path.stat().st_size for path in self._folder.iterdir())
+        return room.size_bytes(self._folder)
 
     def sweep(self) -> None:
         """Throw away those that nobody goes on with."""
         for path in list(self._folder.iterdir()):
-            if time.time() - path.stat().st_mtime > FORGOTTEN_AFTER_S:
-                path.unlink()
+            with contextlib.suppress(FileNotFoundError):  # it has just become a blob
+                if time.time() - path.stat().st_mtime > FORGOTTEN_AFTER_S:
+                    path.unlink()
 
     def _path(self, name: str) -> Path:
         return self._folder / digest.hex_of(name)

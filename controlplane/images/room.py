@@ -13,7 +13,19 @@ SHOWN = 3
 
 def used_bytes(store: Path) -> int:
     """What the blobs of a store take. Blocks."""
-    return sum(path.stat().st_size for path in (store / "blobs" / "sha256").iterdir())
+    return size_bytes(store / "blobs" / "sha256")
+
+
+def size_bytes(folder: Path) -> int:
+    """What the files of a folder take; those that go meanwhile, nothing. Blocks."""
+    return sum(map(_size_bytes, folder.iterdir()))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def refusal(limit_bytes: int, used: int, wanted: int, images: Mapping[str, pb.Image]) -> errors.Overloaded:

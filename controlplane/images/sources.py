@@ -13,6 +13,7 @@ import structlog
 
 from controlplane.images.files import Threads
 from images import blobs, documents, errors
+from images.registry import threads
 from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
@@ -75,14 +76,8 @@ class Fetcher:
 
     async def _fetch_from(self, source: Source, digest: str, size_bytes: int | None) -> None:
         most = documents.MAX_DOCUMENT_BYTES if size_bytes is None else size_bytes
-        manager = self._store.writer(digest, size_bytes)
-        blob = await self._threads.run(manager.__enter__)
-        try:
+        async with threads.entered(self._store.writer(digest, size_bytes)) as blob:
             await self._copy(source, digest, blob, most)
-        except BaseException as error:
-            manager.__exit__(type(error), error, error.__traceback__)
-            raise
-        await self._threads.run(manager.__exit__, None, None, None)
 
     async def _copy(self, source: Source, digest: str, blob: blobs.Writer, most_bytes: int) -> None:
         async with self._dial(source.address, source.role) as channel:
@@ -94,4 +89,4 @@ class Fetcher:
                     return  # the end
                 if blob.size_bytes + len(part.chunk) > most_bytes:
                     raise errors.LimitExceeded(f"blob {digest}: {source.address} sends more than {most_bytes} bytes")
-                await self._threads.run(blob.write, part.chunk)
+                await threads.run(blob.write, part.chunk)

@@ -1,8 +1,8 @@
 """ADD's archives: what is a tar, plain or compressed, and how it is taken apart inside a tree.
 
-Rules. Whether a file is an archive is told by its bytes. Names are taken as below the target, whatever they say, and
-links inside the tree are followed inside it only (`TreeWriter`). A whiteout means nothing here: `.wh.x` is a name, and
-is refused like any other file of that name when the layer is written. Bounds are those of layers.
+Rules. Whether a file is an archive is told by its bytes. Names that lead out of the target are refused, as in layers,
+and links inside the tree are followed inside it only (`TreeWriter`). A whiteout means nothing here: `.wh.x` is a name,
+and is refused like any other file of that name when the layer is written. Bounds are those of layers.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import lzma
 import os
 import posixpath
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from images import compression, errors, streams, tarheader
 from images.build.tree_writer import Looks, TreeWriter
 from images.tarstream import Entry, Kind, TarReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from images.build.owners import Owner
 
+_Machine: TypeAlias = "lzma.LZMADecompressor | bz2.BZ2Decompressor"
 _XZ, _BZIP2 = b"\xfd7zXZ\x00", b"BZh"
 _MAX_XZ_BYTES = 256 << 20  # what a dictionary may take in memory
 _LIMITS = compression.Limits()
 _SECOND_NS = 1_000_000_000
 _FILE_LIKE = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK}
-_TROUBLE = (errors.ImageError, lzma.LZMAError, OSError, EOFError)
 
 
 def is_archive(file: BinaryIO) -> bool:
@@ -37,7 +38,7 @@ def is_archive(file: BinaryIO) -> bool:
     try:
         start = _plain(file, "archive").read(tarheader.BLOCK)
         return len(start) == tarheader.BLOCK and bool(tarheader.decode(start, where="archive").name)
-    except _TROUBLE:
+    except (errors.ImageError, OSError):
         return False
     finally:
         file.seek(0)
@@ -50,12 +51,9 @@ def unpack(file: BinaryIO, writer: TreeWriter, target: str, *, owner: Owner | No
     )
     reader = TarReader(meter, what=what, max_entries=_LIMITS.max_entries)
     unpacker = _Unpacker(writer, target, owner)
-    try:
-        for entry in reader:
-            unpacker.put(entry, reader)
-        reader.drain()
-    except (lzma.LZMAError, EOFError) as error:
-        raise errors.InvalidImage(f"{what}: cannot be decompressed: {error}") from error
+    for entry in reader:
+        unpacker.put(entry, reader)
+    reader.drain()
 
 
 def file_digest(path: Path) -> str:
@@ -67,29 +65,53 @@ def _plain(file: BinaryIO, what: str) -> streams.Source:
     magic = file.read(compression.MAGIC_BYTES)
     file.seek(0)
     if magic.startswith(_XZ):
-        return _Decompressed(file, lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES))
+        return _Decompressed(file, lambda: lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES), what)
     if magic.startswith(_BZIP2):
-        return _Decompressed(file, bz2.BZ2Decompressor())
+        return _Decompressed(file, bz2.BZ2Decompressor, what)
     return compression.reader(file, what=what)
 
 
 class _Decompressed:
-    """One stream of xz or bzip2, never more in memory than was asked for."""
+    """The streams of xz or bzip2 in a file, as one: what compresses in parallel writes many. Zeros may lie between.
 
-    def __init__(self, file: BinaryIO, machine: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+    Never more is in memory than was asked for.
+    """
+
+    def __init__(self, file: BinaryIO, begin: Callable[[], _Machine], what: str) -> None:
         self._file = file
-        self._machine = machine
+        self._begin = begin
+        self._what = what
+        self._machine = begin()
+        self._next = b""
 
     def read(self, size: int, /) -> bytes:
-        while not self._machine.eof:
+        while not self._machine.eof or self._has_more():
             data = b""
             if self._machine.needs_input:
-                data = self._file.read(streams.CHUNK_BYTES)
+                data = self._next or self._file.read(streams.CHUNK_BYTES)
+                self._next = b""
                 if not data:
-                    raise EOFError("cut off")
-            if found := self._machine.decompress(data, size):
+                    raise errors.InvalidImage(f"{self._what}: cannot be decompressed: it is cut off")
+            if found := self._decompressed(data, size):
                 return found
         return b""
+
+    def _decompressed(self, data: bytes, size: int) -> bytes:
+        try:
+            return self._machine.decompress(data, size)
+        except (OSError, lzma.LZMAError) as error:  # OSError is what bz2 says of bad bytes
+            raise errors.InvalidImage(f"{self._what}: cannot be decompressed: {error}") from error
+
+    def _has_more(self) -> bool:
+        """Go on to the stream after the one that has ended, if there is one."""
+        rest = self._machine.unused_data.lstrip(b"\0")
+        while not rest:
+            data = self._file.read(streams.CHUNK_BYTES)
+            if not data:
+                return False
+            rest = data.lstrip(b"\0")
+        self._machine, self._next = self._begin(), rest
+        return True
 
 
 class _Unpacker:

@@ -20,7 +20,7 @@ from images.build import containers, dockerfile, graph, instructions, scope, sta
 from images.manifest import Descriptor, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from images.build.context import Context
@@ -86,18 +86,11 @@ def _build_stages(file: Dockerfile, shop: Workshop) -> Built:
     runs = any(isinstance(each, instructions.Run) for one in needed for each in one.stage.instructions)
     jobs: dict[int, futures.Future[Built]] = {}
 
-    def built(index: int) -> Built:
-        if index not in jobs:
-            raise errors.InvalidDockerfile(
-                f"stage {index} is named by a trigger of the base image only; name it once more"
-            )
-        return jobs[index].result()
-
     with futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="stage") as pool:
         first = 1
         try:
-            # A stage waits for earlier ones only, which have their threads before it: nobody waits for good.
             for one in needed:
+                built = _earlier(dict(jobs))
                 plan = stages.Plan(
                     file=file, needed=one, scope=outer, first_step=first, steps=steps, runs=runs, built=built
                 )
@@ -108,6 +101,24 @@ def _build_stages(file: Dockerfile, shop: Workshop) -> Built:
             shop.stopped.set()
             shop.containers.stop()
             raise
+
+
+def _earlier(jobs: Mapping[int, futures.Future[Built]]) -> Callable[[int], Built]:
+    """How a stage waits for another: only for those that have their threads before it, so nobody waits for good.
+
+    What the Dockerfile names stands before it. Triggers of a base image, which are not read until the stage begins,
+    may name any: one that comes later may itself be waiting for this one.
+    """
+
+    def built(index: int) -> Built:
+        if index not in jobs:
+            raise errors.InvalidDockerfile(
+                f"a trigger of the base image takes files from stage {index}, which is not built before this one; "
+                f"write a COPY --from={index} into this stage as well"
+            )
+        return jobs[index].result()
+
+    return built
 
 
 def _run_stage(plan: stages.Plan, shop: Workshop) -> Built:

@@ -6,7 +6,8 @@
     ROOT/build/mounts/HEX/N   a folder that keeps what RUN writes to it; HEX is the digest of its id
 
 Rules. A key is a digest over everything that decides over the result, so an entry is never out of date; one whose layer
-the store has lost is forgotten when it is met. Entries are files that appear whole. An id is never part of a path.
+the store has lost is forgotten when it is met. Entries and folders appear whole, and a folder is used under its lock
+only. An id is never part of a path.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from images import blobs, errors, image, locks, scratch
+from images import blobs, errors, image, locks, scratch, streams, syscalls
 from images.build import descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from images.image import Layer
@@ -33,6 +33,7 @@ VERSION = 1
 _MAX_ENTRY_BYTES = 1 << 20
 _LOCK_TIMEOUT_S = 3600.0
 _MAX_PRIVATE = 64
+_MAX_CLEARED = 100  # times that a prune may come between making a folder and locking it
 _STEPS_KEPT = 10_000
 
 
@@ -63,9 +64,9 @@ class Cache:
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
-    def find(self, step: str) -> Made | None:
-        """What a step made, when the store still has it."""
-        entry = self._read("steps", step)
+    def find(self, step: str, *, touch: bool = True) -> Made | None:
+        """What a step made, when the store still has it. `touch` notes that somebody asked."""
+        entry = self._read("steps", step, touch=touch)
         if entry is None:
             return None
         made = Made(layer=image.Layer(**entry["layer"]) if entry["layer"] else None, created=entry["created"])
@@ -83,56 +84,79 @@ class Cache:
     def forget_lost(self) -> int:
         """Remove entries whose layers are gone, and the oldest of too many; returns how many. For a prune."""
         count = 0
+        left: list[Path] = []
         for path in self._oldest_first("steps"):
-            if self.find(path.name) is None:
+            if self.find(path.name, touch=False) is None:
                 count += 1
-        paths = self._oldest_first("steps")
-        for path in paths[: max(0, len(paths) - _STEPS_KEPT)]:
+            else:
+                left.append(path)
+        for path in left[: max(0, len(left) - _STEPS_KEPT)]:
             path.unlink(missing_ok=True)
             count += 1
         return count
 
     def clear(self) -> None:
         """Forget everything, the folders of mounts included but for those that a build is using."""
-        scratch.remove(self._folder / "steps")
-        mounts = self._folder / "mounts"
-        for folder in mounts.glob("*/*"):
-            with descriptors.closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                if locks.attempt(fd):
-                    scratch.remove(folder)
+        for path in self._oldest_first("steps"):
+            path.unlink(missing_ok=True)
+        for folder in (self._folder / "mounts").glob("*/*"):
+            with _opened(folder) as fd, scratch.folder(self.store.tmp) as trash:
+                if fd is not None and locks.attempt(fd):
+                    # Whoever waits for the lock sees that the name means another folder now, and makes it.
+                    folder.rename(trash.path / "old")
 
     # Mounts -----------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def mount(self, name: str, *, sharing: str) -> Iterator[tuple[Path, bool]]:
-        """A folder for a cache mount, and whether it is new; nobody else writes to it unless it is `shared`."""
+    def mount(
+        self,
+        name: str,
+        *,
+        sharing: str,
+        fill: Callable[[Path], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Path]:
+        """A folder for a cache mount; nobody else writes to it unless it is `shared`.
+
+        `fill` says what a new one begins with; one that cannot be filled is not there. `check` is asked while
+        another build has the folder: what it raises ends the wait.
+        """
         parent = self._folder / "mounts" / hashlib.sha256(name.encode()).hexdigest()
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        what = f"cache mount {name!r:.100}"
         for number in range(_MAX_PRIVATE if sharing == "private" else 1):
             folder = parent / str(number)
-            is_new = _make(folder)
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if self._lock(fd, sharing, name):
-                    yield folder, is_new
-                    return
-            finally:
-                os.close(fd)
-        raise errors.Busy(f"cache mount {name!r:.100}: all of its {_MAX_PRIVATE} private folders are in use")
+            for _ in range(_MAX_CLEARED):
+                self._make(folder, fill)
+                with _opened(folder) as fd:
+                    if fd is None:
+                        continue
+                    if sharing == "private" and not locks.attempt(fd):
+                        break
+                    locks.wait(fd, shared=sharing == "shared", timeout_s=_LOCK_TIMEOUT_S, what=what, check=check)
+                    if _is_still(folder, fd):
+                        yield folder
+                        return
+        raise errors.Busy(f"{what}: all of its folders are in use, or are removed as soon as they are made; try again")
 
-    def _lock(self, fd: int, sharing: str, name: str) -> bool:
-        if sharing == "private":
-            return locks.attempt(fd)
-        what = f"cache mount {name!r:.100}"
-        locks.wait(fd, shared=sharing == "shared", timeout_s=_LOCK_TIMEOUT_S, what=what)
-        return True
+    def _make(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Make the folder of a cache if there is none: it gets its name once all that it begins with is there."""
+        if folder.exists():
+            return
+        with scratch.folder(self.store.tmp) as item:
+            new = item.path / "new"
+            new.mkdir()
+            new.chmod(0o755)
+            fill(new)
+            with contextlib.suppress(FileExistsError):  # another build was first
+                syscalls.rename_new(new, folder)
 
     # Files ------------------------------------------------------------------------------------------------------------
 
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / kind / name
 
-    def _read(self, kind: str, name: str) -> dict[str, Any] | None:
+    def _read(self, kind: str, name: str, *, touch: bool) -> dict[str, Any] | None:
         if not self.reads:
             return None
         path = self._path(kind, name)
@@ -144,8 +168,9 @@ class Cache:
         except ValueError:
             path.unlink(missing_ok=True)  # written by something else; the step is carried out again
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # for `forget_lost`, which begins with what nobody asked for
+        if touch:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # for `forget_lost`, which begins with what nobody asked for
         found: dict[str, Any] = entry
         return found
 
@@ -153,20 +178,35 @@ class Cache:
         path = self._path(kind, name)
         with blobs.storage_errors(f"the build cache {self._folder}"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self.store.tmp / f"{name}.{kind}.{os.getpid()}.{time.monotonic_ns()}"
-            # Not flushed to the disk: after a power cut an empty file is a step that is carried out again.
-            temporary.write_text(json.dumps(entry))
-            temporary.replace(path)
+            with scratch.file(self.store.tmp) as item:
+                # Not flushed to the disk: after a power cut an empty file is a step that is carried out again.
+                streams.write_all(item.fd, json.dumps(entry).encode())
+                item.path.replace(path)
 
     def _oldest_first(self, kind: str) -> list[Path]:
         folder = self._folder / kind
-        return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns) if folder.is_dir() else []
+        found: list[tuple[int, Path]] = []
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # a build has replaced or forgotten it
+                found.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found)]
 
 
-def _make(folder: Path) -> bool:
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int | None]:
+    """A folder by its descriptor, or None where there is none any more."""
     try:
-        folder.mkdir(mode=0o755)
-    except FileExistsError:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    with descriptors.closing(fd):
+        yield fd
+
+
+def _is_still(folder: Path, fd: int) -> bool:
+    """Whether the name means the open folder, now that it is locked: before, a prune may have cleared it."""
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(fd))
+    except FileNotFoundError:
         return False
-    folder.chmod(0o755)
-    return True

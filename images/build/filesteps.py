@@ -27,7 +27,7 @@ from images.build import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from images.build.instructions import Copy, Workdir
     from images.build.stages import Built
@@ -46,6 +46,10 @@ class Task(Protocol):
         """Make the layer, or None when nothing had to be changed. Called after all keys were asked for."""
         ...
 
+    def holds(self) -> bool:
+        """Whether the keys say what the layer has in it. A context may change between being looked at and copied."""
+        ...
+
     def close(self) -> None:
         """Let go of what the keys took."""
         ...
@@ -61,6 +65,7 @@ class CopyTask:
         self._source = source
         self._stack = contextlib.ExitStack()
         self._order: copying.Order | None = None
+        self._content: Sequence[str] = ()
 
     @property
     def _below(self) -> Layers:
@@ -69,14 +74,15 @@ class CopyTask:
 
     def keys(self) -> Iterator[str]:
         copy, below = self._copy, workshop.chain_id(self._below)
-        said = (below, copy.sources, self._target, copy.chown, copy.chmod, copy.parents, copy.exclude, copy.is_add)
+        # Without --link a name means what the layers below say, which are part of the key already.
+        owner = str(self._owner()) if copy.link and copy.chown else copy.chown
+        said = (below, copy.sources, self._target, owner, copy.chmod, copy.parents, copy.exclude, copy.is_add)
         more = (copy.heredocs, self._shop.options.epoch_s)
         if copy.from_:
             yield cache.key("copy-from", *said, *more, workshop.chain_id(self._source(copy.from_)[0]))
         self._order = self._ordered()
-        # Without --link a name means what the layers below say, which are part of the key already.
-        owner = str(self._owner()) if copy.link and copy.chown else copy.chown
-        yield cache.key("copy", below, owner, copying.fingerprint(self._order), self._shop.options.epoch_s)
+        self._content = copying.fingerprint(self._order)
+        yield cache.key("copy", below, owner, self._content, self._shop.options.epoch_s)
 
     def carry_out(self) -> Layer:
         assert self._order is not None, "keys come first"
@@ -86,6 +92,13 @@ class CopyTask:
                 copying.carry_out(order, root, what=self._what)
             # With --link, too, the layers below are those of the stage: only the files came about without them.
             return self._shop.commit(replace(work, layers=self._built.layers))
+
+    def holds(self) -> bool:
+        assert self._order is not None, "keys come first"
+        found = (each.tree for each in self._order.sources if isinstance(each, sources.Picked))
+        if not any(tree is self._shop.context.tree for tree in found):
+            return True
+        return copying.fingerprint(self._order) == self._content
 
     def close(self) -> None:
         self._stack.close()
@@ -149,9 +162,20 @@ class CopyTask:
         return found, pivots
 
     def _fetched(self, address: str) -> copying.Fetched:
+        if self._shop.options.network == "none":
+            raise errors.InvalidDockerfile(
+                f"{address:.200} cannot be fetched: --network none takes the network from all steps; "
+                "fetch it beforehand, and COPY it"
+            )
         folder = self._stack.enter_context(scratch.folder(self._shop.store.tmp)).path
         needs_name = self._target.endswith("/")
-        return fetching.fetch(address, folder, checksum=self._copy.checksum, needs_name=needs_name)
+        return fetching.fetch(
+            address,
+            folder,
+            checksum=self._copy.checksum,
+            needs_name=needs_name,
+            check=self._shop.check_stopped,
+        )
 
     def _owner(self) -> owners.Owner:
         name, _, group = self._copy.chown.partition(":")
@@ -189,6 +213,9 @@ class WorkdirTask:
                 owner = owners.look_up(user, root) if user else owners.Owner()
                 writer.folders(self._path, tree_writer.Looks(mode=0o755, uid=owner.uid, gid=owner.gid))
             return self._shop.commit(work)
+
+    def holds(self) -> bool:
+        return True
 
     def close(self) -> None:
         """Nothing was taken."""

@@ -52,13 +52,25 @@ class _Item:
 
 def settle(upper_fd: int, *, epoch_s: int | None = None) -> None:
     """Make the folder say what its tar will say: no sockets, no notes of overlayfs, times as they go into a tar."""
+    _settle(upper_fd, "", epoch_s)
+
+
+def check_length(path: str) -> None:
+    """`InvalidImage` for a path that no image can hold; whoever walks down asks first, for the stack's sake as well."""
+    if len(os.fsencode(path)) > tarstream.MAX_PATH_BYTES or path.count("/") >= tarstream.MAX_DEPTH:
+        raise errors.InvalidImage(f"/{path:.100}…: too long or too deep for an image; make the path shorter")
+
+
+def _settle(upper_fd: int, path: str, epoch_s: int | None) -> None:
     for name in descriptors.names(upper_fd):
         found = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
         if stat.S_ISSOCK(found.st_mode):
             os.unlink(name, dir_fd=upper_fd)  # it ended with the process that listened to it
         elif stat.S_ISDIR(found.st_mode):
+            inner = f"{path}/{name}" if path else name
+            check_length(inner)
             with _opened(upper_fd, name) as fd:
-                settle(fd, epoch_s=epoch_s)
+                _settle(fd, inner, epoch_s)
         elif not _is_whiteout(found):
             _forget_overlay(upper_fd, name, found)
             _set_time(found, epoch_s, name, upper_fd)
@@ -141,8 +153,7 @@ def _check(path: str, name: str, found: os.stat_result) -> None:
     raw = os.fsencode(path)
     if any(byte < 0x20 or byte == 0x7F for byte in raw):
         raise errors.InvalidImage(f"/{path!r:.300}: a name with a control character cannot be in an image; rename it")
-    if len(raw) > tarstream.MAX_PATH_BYTES or path.count("/") >= tarstream.MAX_DEPTH:
-        raise errors.InvalidImage(f"/{path:.100}…: too long or too deep for an image; make the path shorter")
+    check_length(path)
     if (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)) and not _is_whiteout(found):
         numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
         if stat.S_ISBLK(found.st_mode) or numbers not in HARMLESS_DEVICES:

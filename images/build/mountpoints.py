@@ -24,17 +24,22 @@ _EXPECTED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST}
 
 
-def may_be_there(upper: int) -> bool:
-    """Whether a writable layer has an empty file or folder at all: no place that was made to mount on has more."""
+def may_be_there(upper: int, path: str = "") -> bool:
+    """Whether a writable layer has an empty file or folder at all: no place that was made to mount on has more.
+
+    `path` is where the folder `upper` lies in the layer. `InvalidImage` for one that is too deep for an image.
+    """
     names = descriptors.names(upper)
     for name in names:
         found = os.stat(name, dir_fd=upper, follow_symlinks=False)
         if stat.S_ISREG(found.st_mode) and found.st_size == 0:
             return True
         if stat.S_ISDIR(found.st_mode):
+            inner = f"{path}/{name}" if path else name
+            layerdiff.check_length(inner)
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper)
             with descriptors.closing(fd):
-                if not descriptors.names(fd) or may_be_there(fd):
+                if not descriptors.names(fd) or may_be_there(fd, inner):
                     return True
     return False
 

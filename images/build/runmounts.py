@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SECRETS = "/run/secrets"
 _GUARDED = ["nosuid", "nodev"]
+_SHARING = ("shared", "private", "locked")  # of a cache that a step mounts twice, what keeps others out more counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Made:
     mounts: list[dict[str, Any]] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
+    is_another: bool = False  # what is bound has changed since the key was made
 
 
 def prepare(mount: Mount, target: str, tree_of: Callable[[str], Tree]) -> Prepared:
@@ -61,6 +63,10 @@ def _picked(mount: Mount, tree_of: Callable[[str], Tree]) -> list[sources.Picked
     return sources.pick(tree_of(mount.from_), escaped)
 
 
+def _cache_name(one: Prepared) -> str:
+    return one.mount.id or one.target
+
+
 class Maker:
     """Makes the mounts of one command; what it made is gone when the stack ends, but for caches."""
 
@@ -72,21 +78,24 @@ class Maker:
         containers: Containers,
         tree_of: Callable[[str], Tree],
         secrets: Mapping[str, bytes],
+        check: Callable[[], None],
     ) -> None:
         self._stack = stack
         self._cache = store_cache
         self._containers = containers
         self._tree_of = tree_of
         self._secrets = secrets
+        self._check = check
 
     def make(self, prepared: tuple[Prepared, ...]) -> Made:
         made = Made()
+        caches = self._locked(prepared)
         for one in prepared:
             match one.mount.type:
                 case "bind":
                     self._bind(one, made)
                 case "cache":
-                    self._cached(one, made)
+                    self._cached(one, caches[_cache_name(one)], made)
                 case "tmpfs":
                     self._tmpfs(one, made)
                 case "secret":
@@ -108,25 +117,43 @@ class Maker:
             copying.carry_out(
                 copying.Order(sources=tuple(picked), target="/it", keeps_top=True), root, what="--mount=type=bind"
             )
+        if not one.mount.from_:
+            made.is_another |= prepare(one.mount, one.target, self._tree_of) != one
         self._add(made, one.target, folder / "it", "rw" if one.mount.writable else "ro", idmapped=True)
 
-    def _cached(self, one: Prepared, made: Made) -> None:
-        mount = one.mount
-        name = mount.id or one.target
-        folder, is_new = self._stack.enter_context(self._cache.mount(name, sharing=mount.sharing))
-        if is_new:
-            self._fill(mount, folder)
-        self._add(made, one.target, folder, "rw" if mount.writable else "ro", idmapped=True)
+    def _locked(self, prepared: tuple[Prepared, ...]) -> dict[str, Path]:
+        """The folders of all caches of the step by their names.
 
-    def _fill(self, mount: Mount, folder: Path) -> None:
-        """What a new cache begins with."""
-        root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        with descriptors.closing(root):
-            if mount.from_:
-                order = copying.Order(sources=tuple(_picked(mount, self._tree_of)), target="/")
-                copying.carry_out(order, root, what="--mount=type=cache")
-        folder.chmod(quantities.mode(mount.mode or "0755").of(0, is_folder=True))
-        os.chown(folder, int(mount.uid or 0), int(mount.gid or 0))
+        Each is locked once, and all in the order of their names: neither a step and itself nor two steps wait for each
+        other. What they begin with is looked for before, since it may be in a stage that wants the same caches.
+        """
+        wanted: dict[str, list[Mount]] = {}
+        for one in prepared:
+            if one.mount.type == "cache":
+                wanted.setdefault(_cache_name(one), []).append(one.mount)
+        fills = {name: self._filling(mounts[0]) for name, mounts in wanted.items()}
+        found: dict[str, Path] = {}
+        for name, mounts in sorted(wanted.items()):
+            sharing = max((mount.sharing for mount in mounts), key=_SHARING.index)
+            folder = self._cache.mount(name, sharing=sharing, fill=fills[name], check=self._check)
+            found[name] = self._stack.enter_context(folder)
+        return found
+
+    def _filling(self, mount: Mount) -> Callable[[Path], None]:
+        tree = self._tree_of(mount.from_) if mount.from_ else None
+
+        def fill(folder: Path) -> None:
+            if tree is not None:
+                with descriptors.closing(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+                    order = copying.Order(sources=tuple(_picked(mount, lambda _: tree)), target="/")
+                    copying.carry_out(order, root, what="--mount=type=cache")
+            folder.chmod(quantities.mode(mount.mode or "0755").of(0, is_folder=True))
+            os.chown(folder, int(mount.uid or 0), int(mount.gid or 0))
+
+        return fill
+
+    def _cached(self, one: Prepared, folder: Path, made: Made) -> None:
+        self._add(made, one.target, folder, "rw" if one.mount.writable else "ro", idmapped=True)
 
     def _tmpfs(self, one: Prepared, made: Made) -> None:
         options = [*_GUARDED, "mode=1777"]

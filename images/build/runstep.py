@@ -52,9 +52,14 @@ class RunTask:
         self._tree_of = tree_of
         self._wrote = wrote
         self._mounts: tuple[runmounts.Prepared, ...] = ()
+        self._holds = True
 
     def keys(self) -> Iterator[str]:
         settings = self._built.settings
+        if self._run.network == "host" and self._shop.options.network == "none":
+            raise errors.InvalidDockerfile(
+                "--network=host asks for the network that --network none has taken from every step; leave one out"
+            )
         self._mounts = tuple(
             runmounts.prepare(mount, configuration.workdir(settings, mount.target), self._tree_of)
             for mount in self._run.mounts
@@ -75,6 +80,9 @@ class RunTask:
             targets = self._execute(work)
             self._tidy(work, targets)
             return self._shop.commit(work)
+
+    def holds(self) -> bool:
+        return self._holds
 
     def close(self) -> None:
         """Nothing was taken."""
@@ -105,8 +113,10 @@ class RunTask:
                 containers=self._shop.containers,
                 tree_of=self._tree_of,
                 secrets=self._shop.options.secrets,
+                check=self._shop.check_stopped,
             )
             made = maker.make(self._mounts)
+            self._holds = not made.is_another
             if self._script:
                 maker.text(_SCRIPT, self._script, made, mode=0o755)
             maker.text("/etc/hosts", _HOSTS, made)

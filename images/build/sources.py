@@ -111,7 +111,7 @@ def pick(tree: Tree, pattern: str, excludes: Sequence[Excludes] = ()) -> list[Pi
     picked = [
         Picked(tree=tree, path=path, real=views.real_path(tree.fd, path), excludes=tuple(excludes)) for path in found
     ]
-    present = [one for one in picked if one.real == "" or not _is_hidden(one, one.real)]
+    present = [one for one in picked if _is_present(one)]
     if not present:
         why = "; .dockerignore excludes it" if picked else ""
         raise errors.NotFound(f"{tree.title}: no file {pattern!r:.200}{why}")
@@ -152,6 +152,15 @@ def _exists(tree: Tree, path: str) -> bool:
             raise
         return False
     return True
+
+
+def _is_present(picked: Picked) -> bool:
+    """Whether what was named is not excluded: of a folder, at least something below it."""
+    if not picked.real:
+        return True
+    with descriptors.closing(views.locate_unfollowed(picked.tree.fd, picked.real)) as fd:
+        is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+    return not (_is_hidden if is_folder else _is_left_out)(picked, picked.real)
 
 
 def _is_hidden(picked: Picked, path: str) -> bool:
@@ -201,6 +210,7 @@ def _below(picked: Picked, folder: Entry) -> Iterator[Entry]:
                 tree=picked.tree, parent=fd, name=name, path=path, found=os.stat(name, dir_fd=fd, follow_symlinks=False)
             )
             if stat.S_ISDIR(entry.found.st_mode):
+                layerdiff.check_length(path)
                 if not _is_hidden(picked, real):
                     yield from _folder(picked, entry, left_out=_is_left_out(picked, real))
             elif not _is_left_out(picked, real) and not stat.S_ISSOCK(entry.found.st_mode):

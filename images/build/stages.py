@@ -71,7 +71,7 @@ def build(plan: Plan, shop: Workshop) -> Built:
         stage.begin()
     for text in stage.triggers:
         # The image's own words are read in its name; they come before the stage's.
-        stage.carry_out(dockerfile.trigger(text, image=plan.needed.origin.image))
+        stage.carry_out(dockerfile.trigger(text, image=plan.needed.origin.image), is_trigger=True)
     for instruction in plan.needed.stage.instructions:
         stage.carry_out(instruction)
     return stage.built
@@ -84,7 +84,7 @@ class _Stage:
         self._plan = plan
         self._shop = shop
         self._scope = plan.scope
-        self._number = plan.first_step
+        self._number, self._trigger = plan.first_step, 0
         self.built = Built(
             layers=(),
             settings=configuration.SCRATCH,
@@ -95,6 +95,7 @@ class _Stage:
 
     def begin(self) -> None:
         """FROM: what the stage builds on."""
+        self._shop.check_stopped()
         needed = self._plan.needed
         base = None if needed.base is None else self._plan.built(needed.base)
         with self._step(f"FROM {needed.origin.image}", makes_files=False):
@@ -113,9 +114,10 @@ class _Stage:
         created = found.config.created or self._shop.beginning
         return Built(layers=found.layers, settings=settings, created=created, platform=found.platform)
 
-    def carry_out(self, written: Instruction) -> None:
+    def carry_out(self, written: Instruction, *, is_trigger: bool = False) -> None:
         """One instruction."""
         self._shop.check_stopped()
+        self._count(is_trigger=is_trigger)
         makes_files = isinstance(written, instructions.Run | instructions.Copy | instructions.Workdir)
         with (
             _placed(written.place),
@@ -172,6 +174,9 @@ class _Stage:
                     self._shop.containers.warm_up()
                 made = task.carry_out()
                 found = cache.Made(layer=made, created=self._shop.now() if made else self.built.created)
+                if not task.holds():
+                    self._shop.watcher.warned(f"{step.text}: files changed while they were copied; build again")
+                    return found
         for key in asked:
             self._shop.cache.keep(key, found)
         return found
@@ -200,13 +205,23 @@ class _Stage:
 
     # Telling ----------------------------------------------------------------------------------------------------------
 
+    def _count(self, *, is_trigger: bool) -> None:
+        if is_trigger:
+            self._trigger += 1
+        else:
+            self._number, self._trigger = self._number + 1, 0
+
     @contextlib.contextmanager
     def _step(self, text: str, *, makes_files: bool) -> Iterator[_Running]:
         plan = self._plan
         told = watching.Step(
-            stage=plan.title, number=self._number, total=plan.steps, text=text, makes_files=makes_files
+            stage=plan.title,
+            number=self._number,
+            trigger=self._trigger,
+            total=plan.steps,
+            text=text,
+            makes_files=makes_files,
         )
-        self._number += 1
         running = _Running(told, self._shop.watcher)
         began = time.monotonic()
         self._shop.watcher.begun(told)
@@ -221,6 +236,10 @@ class _Running:
         self._step = step
         self._watcher = watcher
         self.cached = False
+
+    @property
+    def text(self) -> str:
+        return self._step.text
 
     def wrote(self, data: bytes) -> None:
         self._watcher.wrote(self._step, data)

@@ -10,7 +10,9 @@ from typing import Protocol
 class Step:
     """One instruction of one stage: `number` of `total`, counted over the stages that are built.
 
-    `makes_files` tells a step that has a result in the cache from one that only writes something down.
+    Triggers of a base image are known once it is there, when others have their numbers: they count after FROM, as
+    `trigger` 1, 2 and so on. `makes_files` tells a step that has a result in the cache from one that only writes
+    something down.
     """
 
     stage: str
@@ -18,6 +20,12 @@ class Step:
     total: int
     text: str
     makes_files: bool
+    trigger: int = 0
+
+    @property
+    def label(self) -> str:
+        """What no other step of the build is called: `4`, or `4+1` for a trigger."""
+        return f"{self.number}+{self.trigger}" if self.trigger else str(self.number)
 
 
 class Watcher(Protocol):

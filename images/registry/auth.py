@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from images.registry import challenge as challenges
-from images.registry import errors, realms, retry, tokens, transport
+from images.registry import errors, realms, tokens, transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -51,6 +52,8 @@ class Authorizer:
         self._remembered: Credentials | None = None
         self._tokens: dict[Scopes, tokens.Token] = {}
         self._lock = asyncio.Lock()
+        self._resting_until_s = 0.0
+        """Until then the token service wants no question, on the monotonic clock."""
 
     async def _header(self, scopes: Scopes) -> str | None:
         """The header for a question that needs these scopes; None as long as nothing was asked for."""
@@ -66,11 +69,20 @@ class Authorizer:
             return token.header
 
     @contextlib.asynccontextmanager
-    async def send(self, request: transport.Request, scopes: Scopes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a question to this registry; a 401 is answered once."""
+    async def send(
+        self, request: transport.Request, scopes: Scopes, *, time_s: float | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a question to this registry; a 401 is answered once.
+
+        `time_s` bounds each sending with the block. A keychain, which may ask a person, and a token service have
+        bounds of their own.
+        """
         for last in (False, True):
             sent = await self._header(scopes)
-            async with self._http.send(replace(request, authorization=sent)) as response:
+            async with (
+                transport.within(time_s, str(request)),
+                self._http.send(replace(request, authorization=sent)) as response,
+            ):
                 # Where a redirect led to may not tell us how to get in here.
                 if response.status == 401 and transport.same_server(str(response.url), request.url):
                     said = response.headers.getall("WWW-Authenticate", [])
@@ -115,17 +127,26 @@ class Authorizer:
             host=self._host, realm=parameters["realm"], service=parameters.get("service", ""), scopes=scopes
         )
         trust = await self._judge(question.realm)
+        self._wait_for_it(question)
         found = await self._credentials() if trust is realms.Trust.CREDENTIALS else None
-        time_s = self._config.bounds.document_s
         try:
-            return await retry.persist(
-                self._config.retry, lambda: tokens.ask(self._http, question, found, time_s=time_s)
-            )
+            # Once: whoever asks the registry something asks all of it again, this too.
+            return await tokens.ask(self._http, question, found, time_s=self._config.bounds.document_s)
+        except errors.Unavailable as error:
+            self._resting_until_s = time.monotonic() + (error.retry_after_s or 0)
+            raise
         except errors.Unauthorized as error:
             self._remembered = None
             if trust is realms.Trust.ANONYMOUS and await self._credentials():
                 raise await self._distrusted(question.realm) from error
             raise
+
+    def _wait_for_it(self, question: tokens.Question) -> None:
+        """A service that wants to be left alone is, also by those who have not heard it themselves."""
+        left_s = self._resting_until_s - time.monotonic()
+        if left_s > 0:
+            message = f"{question}: wants to be left alone for {left_s:.0f} s more; try again later"
+            raise errors.Unavailable(message, retry_after_s=left_s)
 
     async def _judge(self, realm: str) -> realms.Trust:
         trust = realms.judge(realm, registry=await self._origin(), allowed=self._config.token_realms(self._host))

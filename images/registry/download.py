@@ -50,7 +50,7 @@ def open_blob(
     Cuts are mended on the way. Whoever has read to the end compares the digest: nobody else has seen all of it.
     """
     places = sources.Sources(registries.sources(reference.parse(name)))
-    return contextlib.aclosing(_pieces(entry, places, registries, offset))
+    return contextlib.aclosing(_pieces(entry, places, registries, offset, set()))
 
 
 async def fetch(
@@ -75,21 +75,26 @@ async def _fetch(
     store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
 ) -> None:
     while True:
-        place = places.current
+        senders: set[Repository] = set()
         try:
-            return await _copy(store, entry, places, registries, watcher)
+            return await _copy(store, entry, places, registries, watcher, senders)
         except image_errors.DigestMismatch:
-            # Wrong bytes: those of this mirror, perhaps, but not those of the next.
-            if not places.drop(place):
+            # Wrong bytes, of a mirror most likely: all of it comes again, from those who had no part in it.
+            if not places.drop_liars(senders):
                 raise
 
 
 async def _copy(
-    store: ImageStore, entry: Descriptor, places: sources.Sources, registries: Registries, watcher: progresses.Progress
+    store: ImageStore,
+    entry: Descriptor,
+    places: sources.Sources,
+    registries: Registries,
+    watcher: progresses.Progress,
+    senders: set[Repository],
 ) -> None:
     async with (
         threads.entered(store.writer(entry.digest, entry.size_bytes)) as blob,
-        contextlib.aclosing(_pieces(entry, places, registries, 0)) as pieces,
+        contextlib.aclosing(_pieces(entry, places, registries, 0, senders)) as pieces,
     ):
         watcher.step(entry.digest, "downloading", 0, entry.size_bytes)
         async for data in pieces:
@@ -98,9 +103,12 @@ async def _copy(
 
 
 async def _pieces(
-    entry: Descriptor, places: sources.Sources, registries: Registries, offset: int
+    entry: Descriptor, places: sources.Sources, registries: Registries, offset: int, senders: set[Repository]
 ) -> AsyncGenerator[bytes, None]:
-    """The bytes of a blob up to its announced size, over as many connections as that takes."""
+    """The bytes of a blob up to its announced size, over as many connections as that takes.
+
+    Whoever sends some of them is noted among the `senders`.
+    """
     patience, untried = retry.Patience(registries.config.retry), places.count - 1
     # So much has to come for what failed before to be forgiven: a byte a connection would never end.
     enough = max(1, min(registries.config.bounds.slow_bytes, entry.size_bytes // 8))
@@ -109,6 +117,7 @@ async def _pieces(
         try:
             async with contextlib.aclosing(_one_connection(entry, place, registries, offset)) as pieces:
                 async for data in pieces:
+                    senders.add(place)
                     offset += len(data)
                     yield data
             error: errors.RegistryError = _early(entry, place)
@@ -121,8 +130,10 @@ async def _pieces(
         if offset - began >= enough:
             patience.progressed()
             untried = places.count - 1
+        if offset >= entry.size_bytes:
+            return
         places.failed(place)
-        if offset < entry.size_bytes and untried <= 0:
+        if untried <= 0:
             await patience.after(error)
         untried -= 1
 
@@ -137,7 +148,8 @@ async def _one_connection(
     speed = _Speed(registries.config.bounds, what=f"blob {entry.digest} of {place}")
     async with place.blob(entry.digest, offset=offset) as blob:
         while data := await speed.measure(blob.read()):
-            yield data
+            if new := blob.fresh(data):
+                yield new
             await registries.incoming.spend(len(data))
 
 

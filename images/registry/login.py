@@ -42,7 +42,7 @@ def registry_name(text: str) -> str:
 async def _try(host: str, given: auth.Authorizer, registries: Registries) -> None:
     base = await registries.http.base(host)
     request = transport.Request(method="GET", url=f"{base}/v2/", host=host)
-    async with transport.within(registries.config.bounds.document_s, request), given.send(request, ()) as answer:
+    async with given.send(request, (), time_s=registries.config.bounds.document_s) as answer:
         if answer.status in {401, 403}:
             message = f"registry {host} does not accept this user name and password"
             raise errors.Unauthorized(f"{message}; check them, and how the registry wants you to log in")

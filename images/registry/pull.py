@@ -51,8 +51,8 @@ async def pull(
 ) -> Image:
     """Have the image in the store, under its name unless it is pinned by a digest alone.
 
-    Of an index: the image for `platform` (default: this machine's), or all of them. The name then stands for the
-    index, but for the image itself when that is for another machine than this one.
+    Of an index: the image for `platform` (default: this machine's), or all that it lists, which are attestations too.
+    The name then stands for the index, but for the image itself when that is for another machine than this one.
     """
     work = _Pull(
         store=store,
@@ -111,9 +111,10 @@ class _Pull:
         """The images below the root, this platform's or all, each with its digest."""
         found: list[tuple[str, Manifest]] = []
         todo = [(root, 0)]
+        parse = manifest.parse_any if all_platforms else manifest.parse
         while todo:
             digest, depth = todo.pop(0)
-            document = await self._document(digest)
+            document = await self._document(digest, parse)
             if isinstance(document, manifest.Manifest):
                 found.append((digest, document))
                 continue
@@ -121,26 +122,27 @@ class _Pull:
             if depth == _MAX_INDEX_DEPTH or len(found) + len(todo) + len(entries) > _MAX_MANIFESTS:
                 raise errors.BadAnswer(f"index {root}: nested too deep, or more than {_MAX_MANIFESTS} images; name one")
             for entry in entries:
-                await self._listed(entry)
+                await self._listed(entry, parse)
                 todo.append((entry.digest, depth + 1))
         return found
 
     def _entries(self, index: Index, digest: str, depth: int, *, all_platforms: bool) -> tuple[Descriptor, ...]:
+        # Attestations come along: without them a registry does not take the index.
         if all_platforms and depth:
-            return images_of(index)
+            return index.documents
         # The store gives a name only to what this machine can run, so that is settled before all of it is fetched.
         ours = index.choose(self.platform, what=f"index {digest}")
-        return images_of(index) if all_platforms else (ours,)
+        return index.documents if all_platforms else (ours,)
 
-    async def _document(self, digest: str) -> Manifest | Index:
+    async def _document(self, digest: str, parse: manifest.Parser) -> Manifest | Index:
         data = await threads.run(self.store.read_document, digest)
-        return manifest.parse(data, what=f"manifest {digest}")
+        return parse(data, what=f"manifest {digest}")
 
-    async def _listed(self, entry: Descriptor) -> None:
+    async def _listed(self, entry: Descriptor, parse: manifest.Parser) -> None:
         """A manifest that an index names."""
         if self.store.has(entry.digest):
             return
-        document = await self.places.first(lambda place: place.manifest(entry.digest))
+        document = await self.places.first(lambda place: place.manifest(entry.digest, parse=parse))
         if document.media_type != entry.media_type or len(document.data) != entry.size_bytes:
             raise errors.BadAnswer(f"manifest {entry.digest}: has another type or size than its index says; rebuild it")
         await self._keep(document)
@@ -161,13 +163,3 @@ class _Pull:
             self.progress.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
         await download.fetch(self.store, entry, self.places, registries=self.registries, watcher=self.progress)
-
-
-def images_of(index: Index) -> tuple[Descriptor, ...]:
-    """The entries of an index that are images; attestations and signatures, which run nowhere, are none."""
-    known = manifest.MANIFEST_TYPES | manifest.INDEX_TYPES
-    return tuple(
-        entry
-        for entry in index.manifests
-        if entry.media_type in known and not (entry.platform and entry.platform.os == "unknown")
-    )

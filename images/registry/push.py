@@ -6,14 +6,14 @@ meanwhile finds either the old image or the whole new one. Bytes go as they are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from images import errors as image_errors
-from images import lookup, manifest, reference
+from images import lookup, manifest, reference, sweep
 from images import progress as progresses
 from images.registry import answers, errors, retry, threads, upload
-from images.registry.pull import images_of
 
 if TYPE_CHECKING:
     from images.manifest import Descriptor, Index, Manifest, Platform
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 _MAX_MOUNTS = 2
-_MAX_INDEX_DEPTH = 3
+_MAX_DOCUMENTS = 200  # of one index with all below it; more than any pull brings
 
 
 async def push(
@@ -59,7 +59,7 @@ def _root(store: ImageStore, name: str, platform: Platform | None) -> str:
     """The digest of what is sent: an index that is here in full, or the manifest for the platform."""
     found = store.names()[reference.parse(name).tagged] if lookup.is_name(store, name) else None
     found = found or lookup.find(store, name).digest
-    if platform is None and _is_whole(store, found, depth=0):
+    if platform is None and _is_whole(store, found, set()):
         return found
     wanted = platform or manifest.host_platform()
     image = store.resolve(found, platform=wanted)
@@ -69,19 +69,25 @@ def _root(store: ImageStore, name: str, platform: Platform | None) -> str:
     return image.digest
 
 
-def _is_whole(store: ImageStore, digest: str, *, depth: int) -> bool:
-    if not store.has(digest) or depth > _MAX_INDEX_DEPTH:
+def _is_whole(store: ImageStore, digest: str, seen: set[str]) -> bool:
+    """A registry takes an index only with all that it names, also what is no image."""
+    if digest in seen:
+        return True
+    seen.add(digest)
+    if not store.has(digest):
         return False
-    found = _load(store, digest)
+    found = sweep.readable(functools.partial(_load, store), digest)
+    if found is None:
+        return False
     if isinstance(found, manifest.Manifest):
-        return not store.missing(digest)
-    # A registry takes an index only with all that it names, also what is no image.
-    whole = len(images_of(found)) == len(found.manifests)
-    return whole and all(_is_whole(store, entry.digest, depth=depth + 1) for entry in found.manifests)
+        return all(store.has(entry.digest) for entry in (found.config, *found.layers))
+    if len(seen) + len(found.manifests) > _MAX_DOCUMENTS or len(found.documents) < len(found.manifests):
+        return False
+    return all(_is_whole(store, entry.digest, seen) for entry in found.manifests)
 
 
 def _load(store: ImageStore, digest: str) -> Manifest | Index:
-    return manifest.parse(store.read_document(digest), what=f"manifest {digest}")
+    return manifest.parse_any(store.read_document(digest), what=f"manifest {digest}")
 
 
 def _mounts(store: ImageStore, ref: reference.Reference) -> dict[str, list[str]]:
@@ -106,6 +112,7 @@ class _Push:
     registries: Registries
     progress: progresses.Progress
     mounts: dict[str, list[str]]
+    sent: set[str] = field(default_factory=set)
 
     async def tree(self, digest: str, tag: str | None) -> None:
         """A manifest or an index with all below it; `tag` for the topmost."""
@@ -115,8 +122,10 @@ class _Push:
             await threads.together([self._blob(entry) for entry in blobs.values()])
         else:
             for entry in found.manifests:
-                await self.tree(entry.digest, None)
+                if entry.digest not in self.sent:
+                    await self.tree(entry.digest, None)
         await self._document(digest, found.media_type, tag or digest)
+        self.sent.add(digest)
 
     async def _blob(self, entry: Descriptor) -> None:
         await upload.send(

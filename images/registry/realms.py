@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 import urllib.parse
 from dataclasses import dataclass
 
 _PORTS = {"http": 80, "https": 443}
+# RFC 1123, 2.1, with the underscore that some networks use; whatever else is no name that a resolver could be asked.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 
 
 class Trust(enum.Enum):
@@ -36,15 +40,25 @@ class Origin:
 
 
 def origin(url: str) -> Origin | None:
-    """The origin of a http(s) URL; None for another scheme, no host, a user, or a port that is none."""
+    """The origin of a http(s) URL; None for another scheme, no host, a user, or what is no name or port."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+    host = parts.hostname or ""
+    if parts.scheme not in _PORTS or "@" in parts.netloc or not _is_host(host):
         return None
-    return Origin(scheme=parts.scheme, host=parts.hostname, port=_PORTS[parts.scheme] if port is None else port)
+    return Origin(scheme=parts.scheme, host=host, port=_PORTS[parts.scheme] if port is None else port)
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return _NAME.fullmatch(text) is not None
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def judge(realm: str, *, registry: Origin, allowed: frozenset[str]) -> Trust:

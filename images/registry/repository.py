@@ -65,8 +65,8 @@ class Repository:
 
         return await retry.persist(self.config.retry, attempt)
 
-    async def manifest(self, target: str) -> Document:
-        """The document of a tag or digest, by GET."""
+    async def manifest(self, target: str, *, parse: manifest.Parser = manifest.parse) -> Document:
+        """The document of a tag or digest, by GET; `parse` has to take it."""
         what = self._title(target)
 
         async def attempt() -> Document:
@@ -74,21 +74,19 @@ class Repository:
                 await answers.check(response, {200}, what=what, host=self.host)
                 media_type = _media_type(response, what)
                 data = await transport.read(response, limit=documents.MAX_DOCUMENT_BYTES, what=what)
-                return _checked(data, media_type, response.headers.get("Docker-Content-Digest"), target, what)
+                document = _checked(data, media_type, response.headers.get("Docker-Content-Digest"), target, what)
+                parse(data, what=what, media_type=media_type)
+                return document
 
         return await retry.persist(self.config.retry, attempt)
 
     async def has_blob(self, digest: str) -> bool:
-        """Whether the repository has the blob, by HEAD."""
-
-        async def attempt() -> bool:
-            async with self.exchange("HEAD", f"blobs/{digest}", actions=("pull", "push")) as response:
-                if response.status == 404:
-                    return False
-                await answers.check(response, {200}, what=f"blob {digest} of {self}", host=self.host)
-                return True
-
-        return await retry.persist(self.config.retry, attempt)
+        """Whether the repository has the blob, by one HEAD; trying again is the caller's business."""
+        async with self.exchange("HEAD", f"blobs/{digest}", actions=("pull", "push")) as response:
+            if response.status == 404:
+                return False
+            await answers.check(response, {200}, what=f"blob {digest} of {self}", host=self.host)
+            return True
 
     @contextlib.asynccontextmanager
     async def blob(self, digest: str, *, offset: int = 0) -> AsyncIterator[Blob]:
@@ -96,17 +94,14 @@ class Repository:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         what = f"blob {digests.check(digest)} of {self}"
         async with self.request("GET", f"blobs/{digest}", headers=headers) as response:
-            await answers.check(response, {200, 206}, what=what, host=self.host)
+            async with transport.within(self.config.bounds.document_s, what):
+                await answers.check(response, {200, 206}, what=what, host=self.host)
             yield Blob(response, skip=_skip(response, offset, what))
 
     @contextlib.asynccontextmanager
     async def exchange(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """A question with a small answer, which is bounded in time as a whole; options as for `request`."""
-        opening = transport.Request(method=method, url=f"/v2/{self.name}/{path}", host=self.host)
-        async with (
-            transport.within(self.config.bounds.document_s, opening),
-            self.request(method, path, **options) as response,
-        ):
+        async with self.request(method, path, time_s=self.config.bounds.document_s, **options) as response:
             yield response
 
     @contextlib.asynccontextmanager
@@ -118,12 +113,14 @@ class Repository:
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
         unhurried: bool = False,
+        time_s: float | None = None,
         actions: Collection[str] = ("pull",),
         also: auth.Scopes = (),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One question to the registry; `path` is below the repository, or a whole URL, which may be another server's.
 
-        `also` are scopes for other repositories; `body` and `unhurried` as in `transport.Request`.
+        `also` are scopes for other repositories; `body` and `unhurried` as in `transport.Request`. `time_s` bounds it
+        from when it is sent to the end of the block; a token for it is fetched before.
         """
         base = await self._http.base(self.host)
         url = path if "://" in path else f"{base}/v2/{self.name}/{path}"
@@ -138,15 +135,19 @@ class Repository:
         )
         scopes = (auth.scope(self.name, *actions), *also)
         # What lies elsewhere, such as an upload's place in a cloud, never sees a header of ours.
-        async with self._authorizer.send(request, scopes) if home else self._http.send(request) as response:
-            yield response
+        if home:
+            async with self._authorizer.send(request, scopes, time_s=time_s) as response:
+                yield response
+        else:
+            async with transport.within(time_s, str(request)), self._http.send(request) as response:
+                yield response
 
     def _title(self, target: str) -> str:
         return f"image {self}{'@' if digests.is_digest(target) else ':'}{target}"
 
 
 class Blob:
-    """The bytes of a blob as they come."""
+    """The bytes of a blob as they come; a registry without Range sends again what was had before."""
 
     def __init__(self, response: aiohttp.ClientResponse, *, skip: int) -> None:
         self._content = response.content
@@ -154,14 +155,12 @@ class Blob:
 
     async def read(self) -> bytes:
         """What has come, at least one byte until the end."""
-        while True:
-            data = await self._content.readany()
-            if not data or not self._skip:
-                return data
-            # A registry without Range sends all of it again.
-            data, self._skip = data[self._skip :], max(0, self._skip - len(data))
-            if data:
-                return data
+        return await self._content.readany()
+
+    def fresh(self, data: bytes) -> bytes:
+        """The part of what was read that was not had before; give it each piece once, in order."""
+        new, self._skip = data[self._skip :], max(0, self._skip - len(data))
+        return new
 
 
 def _skip(response: aiohttp.ClientResponse, offset: int, what: str) -> int:
@@ -191,5 +190,4 @@ def _checked(data: bytes, media_type: str, said: str | None, target: str, what: 
     # A digest of another algorithm cannot be compared; a tag then means whatever came.
     if digests.is_digest(wanted) and wanted != found:
         raise errors.BadAnswer(f"{what}: announced as {wanted}, but its bytes have digest {found}; do not use it")
-    manifest.parse(data, what=what, media_type=media_type)
     return Document(data=data, digest=found, media_type=media_type)

@@ -83,7 +83,7 @@ def parse_retry_after(text: str | None, *, now: dt.datetime) -> float | None:
         return float(text)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or numbers that are no date's
         return None
     if moment.tzinfo is None:  # "-0000": a time in UTC of which nothing more is known
         moment = moment.replace(tzinfo=dt.UTC)

@@ -47,6 +47,17 @@ class Sources:
             self._places.remove(place)
         return True
 
+    def drop_liars(self, senders: set[Repository]) -> bool:
+        """Some of these sent wrong bytes: never ask its mirrors again, or the registry when only it was asked.
+
+        False when nobody is left who could be asked instead.
+        """
+        liars = senders - {self._last} or senders
+        if not set(self._places) - liars:
+            return False
+        self._places = [place for place in self._places if place not in liars]
+        return True
+
     async def first(self, ask: Callable[[Repository], Awaitable[T]]) -> T:
         """What the first place answers that does; else the error of the registry itself."""
         said: dict[Repository, errors.RegistryError] = {}

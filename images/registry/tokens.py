@@ -68,7 +68,7 @@ async def ask(
         _oauth(question, credentials) if credentials and credentials.identity_token else _get(question, credentials)
     )
     asked_at_s = time.monotonic()
-    async with transport.within(time_s, request), http.send(request) as response:
+    async with transport.within(time_s, str(request)), http.send(request) as response:
         if response.status in {400, 401, 403}:
             raise _refused(question, credentials)
         await answers.check(response, {200}, what=str(question), host=question.host)

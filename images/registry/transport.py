@@ -86,6 +86,8 @@ class Transport:
     async def base(self, host: str) -> str:
         """`https://SERVER` of a registry, or `http://SERVER` where that is allowed."""
         server = config.server_of(host)
+        if realms.origin(f"https://{server}") is None:
+            raise errors.Unreachable(f"registry {host}: is no name or address with a port up to 65535; check the name")
         if host not in self._schemes:
             self._schemes[host] = await self._scheme(host, server)
         return f"{self._schemes[host]}://{server}"
@@ -96,7 +98,8 @@ class Transport:
         with telling(request):
             # Headers that come one by one, each in time, must end as well.
             async with asyncio.timeout(None if request.unhurried else self._config.bounds.document_s):
-                response = await self._follow(request)
+                with _addressing(request):
+                    response = await self._follow(request)
             try:
                 yield response
             except BaseException:
@@ -157,18 +160,23 @@ class Transport:
 def _next(request: Request, url: yarl.URL, response: aiohttp.ClientResponse) -> yarl.URL:
     """Where a redirect leads; `BadAnswer` where nobody should go."""
     location = response.headers.get("Location", "")
-    try:
-        target = url.join(yarl.URL(location, encoded=True))
-    except ValueError:
-        target = yarl.URL()
-    found = realms.origin(str(target))
-    if not location or found is None:
+    target = leads_to(url, location)
+    if target is None:
         raise errors.BadAnswer(f"{request}: redirected to {location!r:.200}, which is no address of a server")
-    if url.scheme == "https" and found.scheme == "http":
+    if url.scheme == "https" and target.scheme == "http":
         raise errors.BadAnswer(
-            f"{request}: redirected from TLS to plain HTTP at {found}; the registry is misconfigured"
+            f"{request}: redirected from TLS to plain HTTP at {target.host}; the registry is misconfigured"
         )
     return target
+
+
+def leads_to(url: yarl.URL, location: str) -> yarl.URL | None:
+    """The address that a Location header in the answer of `url` means; None when it is none of a server."""
+    try:
+        target = url.join(yarl.URL(location, encoded=True))
+        return target if location and realms.origin(str(target)) else None
+    except ValueError:  # also from str(): a port is looked at when it is needed
+        return None
 
 
 def server(url: str) -> str:
@@ -217,13 +225,26 @@ def telling(request: Request) -> Iterator[None]:
     except aiohttp.ClientConnectorError as error:
         reason = error.os_error.strerror or str(error.os_error)
         raise errors.Unreachable(f"{request}: {reason}; check the name, the port and the proxy") from error
-    except (aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
+    except aiohttp.InvalidURL as error:
+        raise errors.Unreachable(f"{request}: {error} is no address; check the name") from error
+    except aiohttp.ClientHttpProxyError as error:
         raise errors.Unreachable(f"{request}: {error}; check HTTP_PROXY and HTTPS_PROXY") from error
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
         raise errors.Unavailable(f"{request}: the connection was cut ({error}); try again later") from error
     except aiohttp.ClientError as error:
         text = " ".join(str(error).split())
         raise errors.BadAnswer(f"{request}: the answer is no HTTP that we take: {text:.200}") from error
+
+
+@contextlib.contextmanager
+def _addressing(request: Request) -> Iterator[None]:
+    """What no resolver and no URL can hold, such as a part of a name with more than 63 letters."""
+    try:
+        yield
+    except aiohttp.ClientError:  # some of them are ValueErrors as well
+        raise
+    except ValueError as error:
+        raise errors.Unreachable(f"{request}: {error} in its address; check the name") from error
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:
@@ -235,10 +256,10 @@ def _tls_reason(error: aiohttp.ClientSSLError) -> str:
 
 
 @contextlib.asynccontextmanager
-async def within(seconds: float, request: Request) -> AsyncIterator[None]:
-    """A bound on a whole exchange, whatever keeps coming."""
+async def within(seconds: float | None, what: str) -> AsyncIterator[None]:
+    """A bound on a whole exchange, whatever keeps coming; None is without one."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise errors.Unavailable(f"{request}: not done after {seconds:g} s; try again later") from error
+        raise errors.Unavailable(f"{what}: not done after {seconds or 0:g} s; try again later") from error

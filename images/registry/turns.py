@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from images import digest as digests
-from images import errors, locks
+from images import disk, errors, locks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +43,8 @@ async def taken(store: ImageStore, digest: str, *, timeout_s: float = TIMEOUT_S)
 
 
 def _attempt(path: Path) -> int | None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with disk.storage_errors(f"opening the lock {path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if locks.attempt(fd) and _is_there(path, fd):
         return fd
     os.close(fd)

@@ -14,9 +14,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-import yarl
-
-from images.registry import answers, auth, errors, retry, threads
+from images.registry import answers, auth, errors, retry, threads, transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -49,7 +47,7 @@ async def send(
 ) -> None:
     """Have the blob in the repository. `mounts` are repositories of the same registry that may have it."""
     async with registries.uploads:
-        if await target.has_blob(entry.digest):
+        if await retry.persist(registries.config.retry, lambda: target.has_blob(entry.digest)):
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
         async with threads.entered(store.open(entry.digest)) as file:
@@ -135,12 +133,9 @@ class _Upload:
         return await self._finish(place)
 
     async def _begin(self) -> _Place:
-        async def attempt() -> _Place:
-            async with self._target.exchange("POST", "blobs/uploads/", actions=_ACTIONS) as answer:
-                await answers.check(answer, {202}, what=self._what, host=self._target.host)
-                return self._begun(answer)
-
-        return await retry.persist(self._registries.config.retry, attempt)
+        async with self._target.exchange("POST", "blobs/uploads/", actions=_ACTIONS) as answer:
+            await answers.check(answer, {202}, what=self._what, host=self._target.host)
+            return self._begun(answer)
 
     def _begun(self, answer: aiohttp.ClientResponse) -> _Place:
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
@@ -230,11 +225,8 @@ class _Upload:
 
     def _location(self, answer: aiohttp.ClientResponse) -> str:
         location = answer.headers.get("Location", "")
-        try:
-            url = answer.url.join(yarl.URL(location, encoded=True))
-        except ValueError:
-            url = yarl.URL()
-        if not location or url.scheme not in {"https", answer.url.scheme}:
+        url = transport.leads_to(answer.url, location)
+        if url is None or url.scheme not in {"https", answer.url.scheme}:
             raise errors.BadAnswer(f"{self._what}: the registry names no place for the upload ({location!r:.200})")
         return str(url)
 

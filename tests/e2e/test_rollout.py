@@ -39,7 +39,7 @@ def test_history_and_undo(local: LocalCluster) -> None:
     history = local.orchctl("rollout", "history", "past").splitlines()
     assert history[1].startswith("1 ")
     assert "2*" in history[2]
-    assert 'container.env.COLOUR: (none) → "green"' in history[2]
+    assert history[2].endswith("container.env.COLOUR")  # its value may be a password
     assert "completed" in history[2]
     assert "goes back to revision 1" in local.orchctl("rollout", "undo", "past")
     assert {task.revision_id for task in local.await_whole("past", 3)} == first

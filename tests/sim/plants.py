@@ -16,7 +16,7 @@ import numpy as np
 from agent import outbox, worker
 from agent.core import assignments as held
 from agent.core import observed, probes, stopping
-from controlplane.api import writes
+from controlplane.api import changing
 from controlplane.controllers import events as recording
 from controlplane.controllers import loop
 from controlplane.core import (
@@ -250,7 +250,7 @@ PLANTS = (
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=611,
+        hint=291,
     ),
     Plant(
         name="a refused revision is made all the same",
@@ -314,7 +314,7 @@ PLANTS = (
     ),
     Plant(
         name="what people do is not told",
-        bug=instead(writes, "_fitting", lambda *_: ()),
+        bug=instead(changing, "_fitting", lambda *_: ()),
         caught_by=frozenset({"told with the change"}),
         hint=1,
     ),

@@ -193,14 +193,18 @@ class _Run:
         for name in self._cluster.agents:
             await self._insist(lambda name=name: self._people.activate(name))
         for service in self._rules.services():
-            is_wrong = service.spec.template.container.image == MISSING_IMAGE
-            if (is_wrong or too_greedy(service)) and not service.meta.deleted_at:
-                spec = pb.ServiceSpec()
-                spec.CopyFrom(service.spec)
-                spec.template.container.image = IMAGES[0] if is_wrong else service.spec.template.container.image
-                spec.replicas = 1 if too_greedy(service) else service.spec.replicas
-                await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
+            await self._make_content(service)
         await self._wait_for_nobody()
+
+    async def _make_content(self, service: pb.Service) -> None:
+        """It wants what there is."""
+        is_wrong = service.spec.template.container.image == MISSING_IMAGE
+        if (is_wrong or too_greedy(service)) and not service.meta.deleted_at:
+            spec = pb.ServiceSpec()
+            spec.CopyFrom(service.spec)
+            spec.template.container.image = IMAGES[0] if is_wrong else service.spec.template.container.image
+            spec.replicas = 1 if too_greedy(service) else service.spec.replicas
+            await self._insist(lambda: self._people.apply(service.meta.name, spec))
 
     async def _wait_for_nobody(self) -> None:
         """Who waits for what will not be there waits no longer; what is for a while goes by itself."""
@@ -225,6 +229,7 @@ class _Run:
             await asyncio.sleep(2)
             for service in self._rules.services():
                 await self._people.let_go_on(service)
+                await self._make_content(service)  # what it has gone back to may want more
             problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))

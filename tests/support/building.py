@@ -49,13 +49,18 @@ class Witness:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
+        self.begins: list[str] = []
+        self.labels: list[str] = []
         self.made: list[str] = []
         self.cached: list[str] = []
         self.warnings: list[str] = []
         self.output = b""
         self.wrote_once = threading.Event()
 
-    def begun(self, step: Step) -> None: ...
+    def begun(self, step: Step) -> None:
+        with self._guard:
+            self.begins.append(step.text)
+            self.labels.append(f"{step.stage} {step.label}/{step.total}")
 
     def wrote(self, step: Step, data: bytes) -> None:
         del step

@@ -83,6 +83,7 @@ class FakeMachine:
     """What is there however often the agent dies: disk, containers, network, images."""
 
     images: dict[str, PreparedImage] = field(default_factory=dict)
+    asked_images: list[tuple[str, str]] = field(default_factory=list)  # (name, the digest that was settled)
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     attached: dict[str, Attachment] = field(default_factory=dict)
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
@@ -139,6 +140,7 @@ class FakeImages:
         policy: "pb.ImagePullPolicy.ValueType" = pb.IMAGE_PULL_POLICY_MISSING,
     ) -> PreparedImage:
         del policy  # all that there is is here
+        self._machine.asked_images.append((reference, digest))
         await asyncio.sleep(self._machine.delay_s)
         image = self._machine.images.get(reference)
         if image is None:

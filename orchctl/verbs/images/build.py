@@ -34,7 +34,7 @@ _MAX_SECRET_BYTES = 1 << 20
     "--platform", default="", metavar="OS/MACHINE", help="Of base images and the result.  [default: this machine's]"
 )
 @click.option(
-    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What RUN reaches."
+    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What RUN and ADD reach."
 )
 @click.option(
     "--secret", "secrets", multiple=True, metavar="id=NAME,src=FILE|env=VARIABLE", help="For RUN --mount=type=secret."
@@ -131,7 +131,7 @@ def _opened(store: "ImageStore", context: str, dockerfile: str) -> "Iterator[Con
         with contexts.archive(sys.stdin.buffer, store, dockerfile=dockerfile) as found:
             yield found
         return
-    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES) if dockerfile == _STDIN else None
+    text = sys.stdin.buffer.read(contexts.MAX_DOCKERFILE_BYTES + 1) if dockerfile == _STDIN else None
     with contexts.folder(Path(context), dockerfile=dockerfile, text=text) as found:
         yield found
 

@@ -1,12 +1,16 @@
 """`orchctl image push`: an image's way into the cluster, or to a registry."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from orchctl import complete, errors, imageoptions, importing, options, phrases, progressbars, stores, terminal
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
+
+if TYPE_CHECKING:
+    from images.store import ImageStore
 
 
 @click.command()
@@ -77,11 +81,18 @@ def _push(settings: options.Settings, folder: Path, name: str, platform: str, re
     with stores.opened(folder) as store:
         if registering.says_registry(name):
             digest = registering.push(store, name, platform=platform, path=registries)
-            terminal.say(f"{name} pushed ({digest})")
+            terminal.say(f"{name} pushed ({digest}){_part(store, name, digest, platform)}")
             return
         with progressbars.shown() as watcher:
             image = pushing.push(settings.server, store, name, watcher, platform=stores.platform(platform))
     _say(image)
+
+
+def _part(store: "ImageStore", name: str, digest: str, platform: str) -> str:
+    """What to add when less went than the name stands for, and nobody asked for less."""
+    if platform or stores.digest_of(store, name) == digest:
+        return ""
+    return "; only the image for this machine, since not all that its index lists is here: `pull --all-platforms` it"
 
 
 def _say(image: pb.Image) -> None:

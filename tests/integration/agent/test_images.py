@@ -101,6 +101,24 @@ async def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, store: Im
     assert is_executable(Path(prepared.layers[0], "bin/busybox"))
 
 
+@bounded(30)
+async def test_trouble_that_nobody_thought_of_ends_one_task_only(
+    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is told to try again, and the node's images live on."""
+    cluster = Cluster(store)
+
+    async def broken(_: str) -> str:
+        raise RuntimeError("nobody thought of this")
+
+    async with images(tmp_path, cluster) as here:
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "resolve", broken)
+            with pytest.raises(Temporary, match="see its log"):
+                await here.prepare("hello:1", "")
+        assert (await here.prepare("hello:1", "")).layers
+
+
 def is_executable(path: Path) -> bool:
     return path.stat().st_mode & 0o777 == 0o755
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from images import archive, differences, errors, flatten, image, unpack
@@ -262,6 +262,12 @@ _LAYERS = st.lists(st.lists(_ENTRIES, min_size=1, max_size=6), min_size=1, max_s
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layers=_LAYERS)
+@example(layers=[[makers.symlink("b/a", "a"), makers.hardlink("b", "b/a")]])  # into what it takes the place of
+@example(layers=[[makers.member("a"), makers.hardlink("a", "a")]])
+@example(layers=[[makers.member("b/a"), makers.member("b"), makers.hardlink("a", "b/a")]])
+@example(layers=[[makers.member("b/a"), makers.directory("b/a"), makers.hardlink("a", "b/a")]])
+@example(layers=[[makers.member("b/a")], [makers.hardlink("a", "b/a")]])
+@example(layers=[[makers.directory("b/a"), makers.symlink("b", "a")]] * 2)  # the same layer twice
 def test_any_stack_is_what_overlayfs_makes_of_it(layers: list[list[bytes]], store: ImageStore) -> None:
     packed = makers.files(makers.docker_archive(*(makers.archive(*entries) for entries in layers)))
     made = archive.import_archive(store, makers.stream(packed))

@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -55,6 +56,16 @@ def test_steps_are_told_on_standard_error_and_the_image_on_standard_output(build
     second = build("-t", "web:1", context)
     assert second.err.count("CACHED") == 2
     assert digest in second.out
+
+
+def test_a_dockerfile_from_standard_input_is_read_whole_or_refused(build: Build, context: Path) -> None:
+    """Never without its end, which may be the stage that was meant."""
+    comment = b"# " + b"x" * 1021 + b"\n"
+    text = b"FROM scratch\n" + comment * 1200 + b"FROM localhost/base\n"
+    found = build("-f", "-", context, stdin=text)
+    assert found.code != 0
+    assert "larger than 1048576 bytes" in found.err
+    assert build("-f", "-", context, stdin=text.replace(comment * 1200, comment * 1000)).code == 0
 
 
 def test_quiet_prints_the_digest_alone(build: Build, context: Path, bench: building.Bench, tmp_path: Path) -> None:
@@ -154,10 +165,32 @@ def test_wrong_words_are_told_in_one_line(build: Build, context: Path, arguments
 
 def test_a_terminal_shows_steps_in_place(environ: dict[str, str], bench: building.Bench, context: Path) -> None:
     """What a command says stands below its step while it runs, and is gone when it has ended well."""
+    text = in_terminal(environ, "--state", str(bench.area), "-t", "web", str(context))
+    assert "\x1b[" in text
+    assert "[stage-0 4/4] RUN echo hello $WHO && echo $WHO > /who done in " in text
+    assert "image/web built (" in text
+
+
+def test_a_terminal_tells_steps_that_run_side_by_side_apart(environ: dict[str, str], bench: building.Bench) -> None:
+    """Triggers of a base image as well, of which nobody knew when the steps were counted."""
+    bench.build("FROM localhost/base\n" + "ONBUILD RUN sleep 0.2; echo trigger\n" * 3, names=("localhost/trigger",))
+    stage = "FROM localhost/trigger AS {0}\nRUN for i in 1 2 3; do echo $i; usleep 200000; done\n"
+    text = stage.format("one") + stage.format("two") + "FROM scratch\nCOPY --from=one / /\nCOPY --from=two / /\n"
+    folder = bench.context({"Dockerfile": text})
+    shown = in_terminal(environ, "--state", str(bench.area), "--no-cache", str(folder))
+    for label in ("one 1+1/7", "one 1+3/7", "one 2/7", "two 3+3/7", "two 4/7"):
+        assert re.search(rf"\[{re.escape(label)}\] RUN .* done in ", shown), label
+
+
+def in_terminal(environ: dict[str, str], *arguments: str) -> str:
+    """What a terminal is sent during a build that ends well."""
     ours, theirs = pty.openpty()
-    command = orchctl.command("image", "build", "--state", str(bench.area), "-t", "web", str(context))
     process = subprocess.Popen(
-        command, env={**environ, "TERM": "xterm", "COLUMNS": "80"}, stdin=theirs, stdout=theirs, stderr=theirs
+        orchctl.command("image", "build", *arguments),
+        env={**environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     shown = b""
@@ -166,11 +199,8 @@ def test_a_terminal_shows_steps_in_place(environ: dict[str, str], bench: buildin
             shown += data
     finally:
         os.close(ours)
-    assert process.wait(30) == 0
-    text = shown.decode().replace("\r\n", "\n")
-    assert "\x1b[" in text
-    assert "[stage-0 4/4] RUN echo hello $WHO && echo $WHO > /who done in " in text
-    assert "image/web built (" in text
+    assert process.wait(30) == 0, shown.decode()
+    return shown.decode().replace("\r\n", "\n")
 
 
 def _read(terminal: int) -> bytes:

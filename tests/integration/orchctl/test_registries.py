@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from images import manifest
+from images.store import ImageStore
 from tests.support import orchctl, registry
 from tests.support.orchctl import Result
 from tests.support.registry import PASSWORD, USER
@@ -54,6 +56,19 @@ def test_an_image_goes_and_comes(run: Run, web: str) -> None:
     assert "downloading" in pulled.err
     assert run("pull", web).out == f"{web} is up to date ({digest[7:19]}, 294Ki)\n"
     assert run("pull", f"{web.removesuffix(':1')}@{digest}").code == 0
+
+
+def test_a_push_of_less_than_the_name_stands_for_says_so(run: Run, tmp_path: Path, web: str) -> None:
+    """Of an index whose other platform is not here, this machine's image goes; with --platform that was the wish."""
+    store = ImageStore(tmp_path / "store")
+    body = store.read_document(store.resolve(web).digest)
+    entries = [
+        makers.descriptor(body if is_here else b"elsewhere", manifest.OCI_MANIFEST, platform={"architecture": name})
+        for is_here, name in ((True, manifest.host_platform().architecture), (False, "riscv64"))
+    ]
+    store.tag(web, store.put_bytes(makers.index_document(*entries)))
+    assert "only the image for this machine" in run("push", web).out
+    assert "only the image" not in run("push", web, "--platform", str(manifest.host_platform())).out
 
 
 def test_what_is_missing_is_one_sentence(run: Run, web: str, peer: registry.Server) -> None:

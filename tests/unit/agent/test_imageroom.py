@@ -52,3 +52,11 @@ def test_tasks_need_what_they_were_given_and_what_their_revisions_name() -> None
     found = imageroom.needed([observed], [revision])
     assert found.digests == {"sha256:main", "sha256:side", "sha256:next"}
     assert found.references == {"local:1"}
+
+
+def test_what_a_task_may_only_find_here_is_needed_by_its_name() -> None:
+    """Also when another container of the revision has it settled."""
+    never = pb.Container(image="web:1", image_pull_policy=pb.IMAGE_PULL_POLICY_NEVER)
+    template = pb.TaskTemplate(container=never, init=[pb.Container(name="a", image="web:1")])
+    found = imageroom.needed([], [pb.Revision(template=template, images={"web:1": "sha256:next"})])
+    assert (found.digests, found.references) == ({"sha256:next"}, {"web:1"})

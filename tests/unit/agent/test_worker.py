@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -65,10 +66,16 @@ class Agent:
                 self.story.setdefault(entry.task_id, []).append(states.word(entry.status.state))
             self.worker.outbox.acknowledge(report.sequence)
 
-    def complete(self, *tasks: pb.Task, made: pb.TaskTemplate | None = None, withdrawn: tuple[str, ...] = ()) -> None:
+    def complete(
+        self,
+        *tasks: pb.Task,
+        made: pb.TaskTemplate | None = None,
+        withdrawn: tuple[str, ...] = (),
+        settled: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Assign everything."""
         self._sequence += 1
-        revision = pb.Revision(meta=pb.Meta(id="r1"), template=made or template("/web"))
+        revision = pb.Revision(meta=pb.Meta(id="r1"), template=made or template("/web"), images=settled)
         gap = self.worker.assign(
             dpb.Assignment(
                 type=dpb.Assignment.TYPE_COMPLETE,
@@ -201,6 +208,33 @@ async def test_a_program_that_does_not_start_counts_as_an_exit() -> None:
         status = await agent.reach("web-1-a", states.FAILED)
         assert (status.exit_code, status.restarts, machine.starts["web-1-a"]) == (127, 2, 3)
         assert "program 'x' is not there" in status.message
+
+
+@pytest.mark.parametrize(
+    ("policy", "digest"),
+    [
+        (pb.IMAGE_PULL_POLICY_MISSING, "sha256:settled"),
+        (pb.IMAGE_PULL_POLICY_ALWAYS, ""),
+        (pb.IMAGE_PULL_POLICY_NEVER, ""),
+    ],
+    ids=["missing", "always", "never"],
+)
+def test_a_first_start_has_what_was_settled_or_what_the_policy_says(
+    policy: pb.ImagePullPolicy.ValueType, digest: str
+) -> None:
+    """What is only to be found on the node has the digest that it has there, whatever another container's has."""
+
+    @bounded(3600, virtual_time=True)
+    async def scenario() -> None:
+        machine = machine_with_image()
+        made = template("/web")
+        made.container.image_pull_policy = policy
+        async with alive(machine) as agent:
+            agent.complete(task("web-1-a"), made=made, settled={made.container.image: "sha256:settled"})
+            await agent.reach("web-1-a", states.RUNNING)
+        assert machine.asked_images == [(made.container.image, digest)]
+
+    scenario()
 
 
 @bounded(3600, virtual_time=True)

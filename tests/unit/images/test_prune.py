@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from images import collect, errors, image, lookup, rootfs
+from images import digest as digests
 from images.store import ImageStore
 from tests.unit.images import makers
 
@@ -165,3 +166,27 @@ def test_a_full_disk_makes_room_by_marks(store: ImageStore) -> None:
     swept = store.prune(forget=collect.least_recently_used(1, spare_since_s=2000))
     assert swept.names == ("docker.io/library/old:latest",)
     assert store.resolve("new").digest == new.digest
+
+
+def test_a_manifest_that_another_image_calls_a_layer_is_followed_all_the_same(store: ImageStore) -> None:
+    """Whatever strangers put into one image, nothing of another one goes."""
+    good = build(store, "good", "good")
+    body = store.read_document(good.digest)
+    for number in range(8):  # roots have no order: one of two would be right by chance
+        config = makers.config_document(body, labels={"number": str(number)})
+        evil = makers.manifest_document(config, body)
+        for data in (config, evil):
+            store.put_bytes(data)
+        store.tag(f"evil:{number}", digests.of_bytes(evil))
+    store.prune()
+    assert store.missing(good.digest) == ()
+
+
+def test_a_name_that_cannot_be_forgotten_keeps_everything(store: ImageStore) -> None:
+    """Whatever goes wrong, goes wrong before the first name goes."""
+    made, other = build(store, "one", "one"), build(store, "two", "two")
+    path = store.root / "blobs" / "sha256" / other.config_digest.removeprefix("sha256:")
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    with pytest.raises(errors.DigestMismatch):
+        store.forget(["one"])
+    assert store.resolve("one").digest == made.digest

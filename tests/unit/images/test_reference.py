@@ -62,6 +62,7 @@ def test_docker_forms_have_one_canonical_meaning(text: str, full: str, short: st
         ("http://host/web", "registry"),
         ("host:port/web", "registry"),
         ("host:123456/web", "registry"),
+        ("a" * 64 + ".example/web", "registry"),
         ("a" * 64, "64 hex digits"),
         ("a/" * 127 + "aa", "longer than 255"),
         ("web@sha256:abc", "64 lower-case hex digits"),

@@ -147,12 +147,6 @@ def test_a_store_of_another_version_is_left_alone(tmp_path: Path) -> None:
         ImageStore(tmp_path)
 
 
-def test_a_full_or_broken_disk_is_an_error_with_the_place(tmp_path: Path) -> None:
-    (tmp_path / "images").write_text("a file where the folder should be")
-    with pytest.raises(errors.StorageFailed, match="opening the image store"):
-        ImageStore(tmp_path / "images")
-
-
 # Images
 
 

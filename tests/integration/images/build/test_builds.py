@@ -69,6 +69,28 @@ def test_triggers_of_a_base_are_carried_out_once(bench: Bench) -> None:
     assert bench.last.made == ["RUN true"]
 
 
+def test_triggers_take_no_numbers_of_other_steps(bench: Bench) -> None:
+    """How many a base image has is known once other stages have begun to count theirs."""
+    bench.build(f"{FROM}ONBUILD RUN echo 1\nONBUILD RUN echo 2\n", names=("localhost/trigger",))
+    text = "FROM localhost/trigger AS a\nRUN echo a\nFROM localhost/trigger AS b\nRUN echo b\n"
+    bench.build(f"{text}FROM scratch AS c\nCOPY --from=a / /\nCOPY --from=b / /\n")
+    assert sorted(bench.last.labels) == [
+        "a 1+1/7", "a 1+2/7", "a 1/7", "a 2/7", "b 3+1/7", "b 3+2/7", "b 3/7", "b 4/7", "c 5/7", "c 6/7", "c 7/7",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["assets", "1"])
+def test_a_trigger_that_waits_for_a_later_stage_is_refused(bench: Bench, name: str) -> None:
+    """The later stage continues the one with the trigger: each would wait for the other for good."""
+    bench.build(f"{FROM}ONBUILD COPY --from={name} /a /a\n", names=("localhost/trigger",))
+    text = "FROM localhost/trigger AS app\nFROM app AS assets\nRUN touch /a\nFROM assets\n"
+    with pytest.raises(errors.InvalidDockerfile, match=r"localhost/trigger.*: COPY: .* stage 1, which is not built be"):
+        bench.build(text)
+    first = "FROM localhost/base AS early\nRUN touch /a\n"
+    bench.build(f"{FROM}ONBUILD COPY --from=early /a /a\n", names=("localhost/trigger",))
+    assert "a" in bench.tree(bench.build(f"{first}FROM localhost/trigger\nCOPY --from=early /a /b\n"))
+
+
 def test_skopeo_and_umoci_read_what_is_built(bench: Bench, tmp_path: Path) -> None:
     """The image as a whole, by the eyes of others."""
     image = bench.build(f"{FROM}RUN rm /etc/group && echo hi > /hi\nHEALTHCHECK CMD true\n", names=("web:1",))

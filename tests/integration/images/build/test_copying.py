@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import http.server
 import io
+import lzma
 import os
 import tarfile
 import threading
@@ -16,7 +18,7 @@ import pytest
 from images import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.building import Bench
 
@@ -26,15 +28,24 @@ CONTENT = b"from afar\n"
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 
 
+seen: list[dict[str, str]] = []
+"""The headers that the server got."""
+
+
 @pytest.fixture
 def address() -> Iterator[str]:
     """A server of this test's own: /f is a file, /moved leads there, everything else is missing."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            seen.append(dict(self.headers))
             if self.path == "/moved":
                 self.send_response(302)
                 self.send_header("Location", "/f.txt")
+                self.end_headers()
+            elif self.path.startswith("/to/"):
+                self.send_response(307)
+                self.send_header("Location", self.path.removeprefix("/to/"))
                 self.end_headers()
             elif self.path.startswith("/f.txt"):
                 self.send_response(200)
@@ -71,11 +82,49 @@ def test_a_file_is_fetched_with_its_time_and_checked(bench: Bench, address: str)
         ("ADD {}/ /d/", "holds no file name"),
         (f"ADD --checksum=sha256:{'0' * 64} {{}}/f.txt /f", "not that of --checksum"),
         ("ADD http://127.0.0.1:1/x /f", "cannot be fetched"),
+        ("ADD http://[x/y /f", "is no address"),
+        ("ADD http:///x /f", "cannot be fetched"),
+        ("ADD {}/to/file:///etc/passwd /f", "leads to 'file:///etc/passwd', which is no address of a web server"),
+        ("ADD {}/to/http://h:port/ /f", "leads to 'http://h:port/', which is no address"),
+        ("ADD {0}/to/{0}/to/{0}/to/{0}/to/{0}/to/{0}/to/{0}/f.txt /f", "leads to more than 5 addresses"),
     ],
 )
 def test_what_cannot_be_fetched_is_told_with_its_place(bench: Bench, address: str, step: str, message: str) -> None:
     with pytest.raises(errors.ImageError, match=f"^Dockerfile:2: ADD: .*{message}"):
         bench.build(FROM + step.format(address) + "\n")
+
+
+def test_no_passwords_of_a_person_go_along(
+    bench: Bench, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes a Dockerfile chooses the server, and may have it lead to another one."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\ndefault login me password s3cret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen.clear()
+    bench.build(f"{FROM}ADD {address}/to/{address}/f.txt /d\n")
+    assert len(seen) == 2
+    assert not [name for headers in seen for name in headers if name.lower() in {"authorization", "cookie"}]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_an_archive_in_several_streams_is_read_to_its_end(bench: Bench, compress: Callable[[bytes], bytes]) -> None:
+    """As pbzip2 and pixz write it; the first ends where a tar may end."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as file:
+        for name in ("a", "b", "c"):
+            info = tarfile.TarInfo(name)
+            info.size = 512
+            file.addfile(info, io.BytesIO(bytes(512)))
+    tar = sink.getvalue()
+    whole = compress(tar[:1024]) + compress(b"") + bytes(8) + compress(tar[1024:])
+    assert {"a", "b", "c"} <= bench.tree(bench.build("FROM scratch\nADD a.tar /\n", {"a.tar": whole})).keys()
+    cut, garbage = whole[:-20], whole + b"garbage"
+    for damaged, reason in ((cut, "cut off"), (garbage, "")):
+        with pytest.raises(
+            errors.InvalidImage, match=f"Dockerfile:2: ADD: .*a.tar: cannot be decompressed: .*{reason}"
+        ):
+            bench.build("FROM scratch\nADD a.tar /\n", {"a.tar": damaged})
 
 
 def test_links_between_files_and_attributes_arrive(bench: Bench) -> None:

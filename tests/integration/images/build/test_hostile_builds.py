@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from images import errors
+from images.build import cache
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
@@ -207,6 +208,19 @@ def test_a_command_cannot_make_whiteouts_for_others(bench: Bench) -> None:
         bench.build(f"{FROM}RUN touch /etc/.wh.passwd\n")
 
 
+@pytest.mark.parametrize("more", ["", " && touch /f"], ids=["folders", "with a file"])
+def test_folders_in_one_another_do_not_harm_the_store(bench: Bench, more: str) -> None:
+    """Deeper than whoever walks them has stack: refused with the step's place, and removed."""
+    with pytest.raises(errors.InvalidImage, match=r"Dockerfile:2: RUN: /a/a/a.* too deep for an image"):
+        bench.build(f"{FROM}RUN mkdir -p $(yes a | head -n 1500 | tr '\\n' /){more}\n")
+    assert list(bench.store.tmp.iterdir()) == []
+    bench.build(
+        f"{FROM}RUN --mount=type=cache,target=/c cd /c && mkdir -p $(yes a | head -n 1500 | tr '\\n' /)\n",
+    )
+    cache.Cache(store=bench.store).clear()
+    assert list((bench.store.root / "build/mounts").glob("*/*")) == []
+
+
 # Commands
 
 
@@ -222,6 +236,15 @@ def test_commands_have_the_rights_of_any_container(bench: Bench) -> None:
     assert "not permitted" in bench.read(image, "/u")
     assert bench.read(image, "/m").split() == ["0", str(0x6FFF0000), "65536"]
     assert "vda" not in bench.read(image, "/d")
+
+
+def test_a_dockerfile_cannot_take_back_the_network_that_a_person_took_away(bench: Bench) -> None:
+    with pytest.raises(errors.InvalidDockerfile, match=r"Dockerfile:2: RUN: --network=host asks for .* none has taken"):
+        bench.build(f"{FROM}RUN --network=host cat /proc/net/dev\n", network="none")
+    with pytest.raises(errors.InvalidDockerfile, match=r"Dockerfile:2: ADD: http://127.0.0.1:1/x cannot be fetched: -"):
+        bench.build(f"{FROM}ADD http://127.0.0.1:1/x /x\n", network="none")
+    image = bench.build(f"{FROM}RUN --network=default cat /proc/net/dev > /n\n", network="none")
+    assert len(bench.read(image, "/n").splitlines()) == 3, "two lines of titles, and the loopback"
 
 
 def test_a_command_sees_no_process_and_no_cgroup_of_this_machine(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images import archive, errors, unpack
+from images import archive, errors, scratch, unpack
 from images.build import layerdiff, views
 from tests.support import building
 from tests.unit.images import makers
@@ -174,12 +174,19 @@ def test_names_are_bytes(root: Path, place: views.Workplace, store: ImageStore) 
         (lambda path: (path / ".wh..wh..opq").mkdir(), r"/d/\.wh\.\.wh\.\.opq: a name that begins with"),
         (lambda path: (path / "a\nb").touch(), r"a name with a control character"),
         (lambda path: (path / "/".join("d" * 300)).mkdir(parents=True), "too long or too deep"),
+        (
+            lambda path: subprocess.run(["mkdir", "-p", "/".join("d" * 1500)], cwd=path, check=True),
+            "too long or too deep",
+        ),
     ],
-    ids=["disk", "whiteout", "opaque", "control", "long"],
+    ids=["disk", "whiteout", "opaque", "control", "long", "deep"],
 )
 def test_what_would_not_unpack_is_refused(
     root: Path, place: views.Workplace, make: Callable[[Path], None], message: str
 ) -> None:
     make(root / "d")
-    with pytest.raises(errors.InvalidImage, match=message):
-        written(place)
+    try:
+        with pytest.raises(errors.InvalidImage, match=message):
+            written(place)
+    finally:
+        scratch.remove(place.upper)

@@ -33,6 +33,15 @@ def test_who_was_tried_in_vain_is_left_out_and_the_control_plane_is_the_last_way
     assert choose(giver("a"), failed=("a",)) == Answer(here=True)
 
 
+def test_who_has_failed_often_does_not_try_everybody_else() -> None:
+    many = [giver(f"n{number}") for number in range(200)]
+    failed = ("n1", "n2", "n3")
+    assert choose(*many, failed=failed) == Answer(here=True)
+    assert not choose(*many, failed=failed[1:]).here
+    assert choose(*many, failed=failed, here=False).addresses
+    assert choose(*many, failed=failed, given=blob_sources.FROM_HERE).addresses
+
+
 def test_fifty_nodes_take_two_copies_from_the_control_plane() -> None:
     """Round after round, everybody who waits asks; whoever got it gives it in the next round."""
     have: list[str] = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.core import garbage, nodes, plan
+from controlplane.core import nodes, plan
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
@@ -139,8 +139,20 @@ def test_a_fenced_task_is_given_up_when_it_must_be_dead(seen_ms: int, given_up: 
 
 
 def test_tasks_of_a_node_that_was_removed_end() -> None:
-    made = garbage.orphans([build.task(1), build.task(2, states.FAILED)], NOW_MS)
+    made = nodes.give_up_removed([build.task(1), build.task(2, states.FAILED)], NOW_MS)
     assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]
+    assert made.wake_at is None
+
+
+@pytest.mark.parametrize(("seen_ms", "given_up"), [(0, False), (12_009, False), (12_010, True)], ids=str)
+def test_a_fenced_task_outlives_the_record_of_its_node(seen_ms: int, given_up: bool) -> None:
+    """Whoever removes a node that is cut off does not stop what runs there: a second one would run beside it."""
+    fenced = build.task(1)
+    fenced.fence = 10_000
+    made = nodes.give_up_removed([fenced, build.task(2)], NOW_MS, seen_lost_ms=seen_ms)
+    ended = [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)]
+    assert ended == ([1, 2] if given_up else [2])
+    assert made.wake_at == (None if given_up else NOW_MS + 12_010 - seen_ms)
 
 
 def test_a_node_that_was_there_before_ipv6_gets_a_subnet_of_it() -> None:

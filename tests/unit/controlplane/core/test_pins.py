@@ -82,6 +82,22 @@ def test_an_image_that_only_nodes_have_is_taken_when_the_manifest_says_so() -> N
     assert not after.spec.images
 
 
+@pytest.mark.parametrize("image", ["web", "registry.lan:5000/team/web:1"])
+def test_what_is_never_fetched_is_never_settled(image: str) -> None:
+    """Whoever has loaded it by hand has another digest under that name, or an older one."""
+    known = pins.Known(digests={"web:latest": OLD}, elsewhere={"registry.lan:5000/team/web:1": NEW})
+    never = service(image, image_pull_policy=pb.IMAGE_PULL_POLICY_NEVER)
+    assert pins.of_registries([never], pins.Known(digests={})) == frozenset()
+    for there in (None, stored(known, image)):
+        after = applied(never, known, there).after
+        assert isinstance(after, pb.Service)
+        assert not after.spec.images
+    never.spec.template.sidecars.add(name="b", image=image)
+    after = applied(never, known).after
+    assert isinstance(after, pb.Service)
+    assert set(after.spec.images) == {image}, "another container of the service may fetch it"
+
+
 def test_an_image_that_left_the_cluster_stays_what_it_was_for_who_runs_it() -> None:
     there = stored(BEFORE)
     wanted = service()

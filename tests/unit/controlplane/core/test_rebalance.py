@@ -1,6 +1,8 @@
 """Tasks move so that they are spread better: gently, only where the scheduler would put them, and not for ever."""
 
+import dataclasses
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -150,6 +152,37 @@ def test_all_moves_are_foreseen() -> None:
     assert [move.target.meta.name for move in rebalance.foresee(given)] == ["n3", "n3"]
 
 
+# A large service ------------------------------------------------------------------------------------------------------
+
+LOOK_S = 0.5
+"""So long one look at 5,000 tasks may take on a slow machine; each with each other would be several seconds."""
+
+
+def large(replicas: int = 5_000) -> rebalance.Situation:
+    """A hundred nodes, of which one has come a while ago and has nothing yet."""
+    nodes = [build.node(f"n{number}", since=LONG_AGO, tasks=replicas) for number in range(100)]
+    members = on([f"n{slot % 99}" for slot in range(replicas)])
+    return situation([settled(replicas=replicas)], members, nodes)
+
+
+def test_a_large_service_takes_one_look_at_each_task() -> None:
+    """The leader decides in its event loop: it would lose its lease meanwhile, and so would the next one."""
+    given = large()
+    began = time.process_time()
+    made, _ = decided(given)
+    assert time.process_time() - began < LOOK_S
+    assert len(made) == 1
+
+
+def test_all_moves_of_a_large_service_are_foreseen_in_one_look() -> None:
+    given = large()
+    began = time.process_time()
+    moves = list(rebalance.foresee(given))
+    assert time.process_time() - began < 4 * LOOK_S
+    assert {move.target.meta.name for move in moves} == {"n99"}
+    assert 40 < len(moves) <= 50
+
+
 # There is an end to it ------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +210,26 @@ def clusters(draw: st.DrawFn) -> rebalance.Situation:
         services.append(service)
         members += on([f"n{home}" for home in homes], name)
     return situation(services, members, nodes, per_minute=1_000)
+
+
+def step_by_step(given: rebalance.Situation) -> list[tuple[str, str]]:
+    """What is foreseen when all tasks are looked at again after each round."""
+    found: list[tuple[str, str]] = []
+    while len(found) < rebalance.MOST_FORESEEN and (wanted := rebalance.moves(given)[0]):
+        found += [(move.task.meta.id, move.target.meta.name) for move in wanted]
+        homes = {move.task.meta.id: move.target.meta.id for move in wanted}
+        there = list(map(plan.copy, given.tasks))
+        for task in there:
+            task.node_id = homes.get(task.meta.id, task.node_id)
+        given = dataclasses.replace(given, tasks=there)
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(clusters())
+def test_one_look_foresees_what_many_would(given: rebalance.Situation) -> None:
+    foreseen = [(move.task.meta.id, move.target.meta.name) for move in rebalance.foresee(given)]
+    assert foreseen == step_by_step(given)
 
 
 def unevenness(members: Iterable[pb.Task]) -> int:

@@ -57,3 +57,28 @@ async def test_nobody_is_sent_to_a_node_that_has_gone_or_serves_nothing_or_to_hi
     assert one.addresses(BLOB) == ["n1:1"]
     one.note("n1", wire.BlobsHeld(removed=[BLOB]))
     assert (await ask(one, "n3")).here
+
+
+@bounded(20, virtual_time=True)
+async def test_a_node_that_asks_twice_for_a_blob_counts_once() -> None:
+    """Both questions wait and are answered; what is counted is what is released again."""
+    one = book()
+    waiting = [asyncio.ensure_future(ask(one, "n2", here=False)) for _ in range(2)]
+    await asyncio.sleep(1)
+    one.note("n1", wire.BlobsHeld(added=[BLOB]))
+    for each in waiting:
+        assert list((await each).addresses) == ["n1:1"]
+    one.note("n2", wire.BlobsHeld(added=[BLOB]))
+    one.note("n2", wire.BlobsHeld(removed=[BLOB]))
+    for node in ("n3", "n4", "n5"):
+        assert list((await ask(one, node)).addresses) == ["n1:1"]
+
+
+@bounded(20, virtual_time=True)
+async def test_a_node_that_is_cut_off_from_the_others_gets_it_from_here() -> None:
+    """It cannot try all of them first: there may be hundreds."""
+    one = book()
+    for number in range(200):
+        one.note(f"n{number}", wire.BlobsHeld(added=[BLOB]))
+    assert not (await ask(one, "far", "n1:1", "n2:1")).here
+    assert (await ask(one, "far", "n1:1", "n2:1", "n3:1")).here

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from controlplane.core import nodes
 from controlplane.dispatcher import streams
 from controlplane.dispatcher.dispatcher import Dispatcher
+from controlplane.dispatcher.peers import Peers
 from controlplane.dispatcher.session import SILENCE_S, Session
 from controlplane.dispatcher.streams import NodeUnreachable
 from controlplane.store import typed
@@ -17,6 +19,7 @@ from controlplane.store.snapshots import Editor
 from protos import kinds
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 from tests.support.aio import bounded
 from tests.support.fake_agent import MemoryLink, pair
@@ -228,3 +231,68 @@ async def test_a_node_without_a_session_and_one_that_does_not_answer_are_told_ap
         await made.join()
         with pytest.raises(NodeUnreachable, match=f"within {streams.OPEN_TIMEOUT_S:g} s"):
             await made.dispatcher.streams.open("n1", wire.OpenStream())
+
+
+# What concerns whom ---------------------------------------------------------------------------------------------------
+
+
+class Listener:
+    """A session of which only the wakes count."""
+
+    def __init__(self, name: str) -> None:
+        self.info = nodes.Session(
+            session_id="s", node_id=name, node_name=name, description=pb.NodeDescription(), labels={}
+        )
+        self.applied = 0
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def open_stream(self, request: wire.OpenStream) -> None:
+        raise AssertionError(f"nobody opens {request.stream_id} here")
+
+    def acknowledge(self, sequence: int) -> None:
+        raise AssertionError(f"nobody reports {sequence} here")
+
+    def end(self, why: str) -> None:
+        """The test is over."""
+
+
+@bounded(20, virtual_time=True)
+async def test_what_others_are_not_told_of_a_node_wakes_nobody_else() -> None:
+    """A drain of fifty tasks writes the record a hundred times, and there may be thousands of sessions."""
+    async with world() as one:
+        one.lead()
+        drained, other = Listener("n1"), Listener("n2")
+        one.dispatcher.sessions.add(drained)
+        one.dispatcher.sessions.add(other)
+        record = build.node("n1")
+        record.status.subnet, record.status.description.address = "10.112.1.0/24", "192.0.2.1"
+        one.put(record, build.node("n2"))
+        before = other.woken
+        for left in (3, 2, 1):
+            record.status.message = f"{left} tasks are left"
+            count = drained.woken
+            one.put(record)
+            assert drained.woken > count, "it is told of its labels"
+        assert other.woken == before
+        record.status.description.address = "192.0.2.7"
+        one.put(record)
+        assert other.woken > before
+        before = other.woken
+        one.remove(record)
+        assert other.woken > before
+
+
+def test_the_peers_are_worked_out_once_and_stay_the_same_value_while_nothing_differs() -> None:
+    peers = Peers(NETWORK)
+    first, second = build.node("n1"), build.node("n2")
+    for number, node in enumerate((first, second)):
+        node.status.subnet, node.status.description.address = f"10.112.{number}.0/24", f"192.0.2.{number}"
+    found = peers.of({"1": first, "2": second})
+    assert [peer.node_id for peer in found] == ["n1", "n2"]
+    second.status.message = "1 task is left"
+    assert peers.of({"1": first, "2": second}) is found
+    second.status.description.address = "192.0.2.9"
+    assert peers.of({"1": first, "2": second}) != found

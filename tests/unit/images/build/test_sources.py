@@ -83,6 +83,20 @@ def test_what_is_ignored_does_not_exist(tree: sources.Tree, folder: Path) -> Non
         sources.pick(ignoring(tree, "d"), "way")
 
 
+@pytest.mark.parametrize("pattern", ["a.txt", "*.txt", "d/c.txt", "way", "d/*.txt"])
+@pytest.mark.parametrize("exception", ["!**/*.go", "!*/*/f", "!d/e/f"])
+def test_what_is_ignored_is_not_found_by_its_name(
+    tree: sources.Tree, folder: Path, pattern: str, exception: str
+) -> None:
+    """Also where a `!` might take something back in below a folder: a file has nothing below it."""
+    (folder / "way").symlink_to("a.txt")
+    with pytest.raises(errors.NotFound, match=r"excludes it"):
+        sources.pick(ignoring(tree, "*", exception), pattern)
+    excludes = [ignore.patterns(["**/*.txt", exception], place="test")]
+    with pytest.raises(errors.NotFound):
+        sources.pick(tree, pattern, excludes)
+
+
 def test_a_fingerprint_tells_what_a_copy_would_hold(tree: sources.Tree, folder: Path) -> None:
     def fingerprint() -> str:
         (picked,) = sources.pick(tree, "d")

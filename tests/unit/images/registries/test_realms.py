@@ -41,6 +41,17 @@ ALLOWED = frozenset({"login.example", "login.example:8443"})
         ("https://reg.example", "file:///etc/passwd", Trust.REFUSED),
         ("https://reg.example", "https://reg.example:99999/", Trust.REFUSED),
         ("https://reg.example", "//reg.example/token", Trust.REFUSED),
+        # Names that no resolver takes, and those at the bounds that one does.
+        ("https://reg.example", "https://a..b/token", Trust.REFUSED),
+        ("https://reg.example", "https://.b/token", Trust.REFUSED),
+        ("https://reg.example", f"https://{'a' * 64}.example/token", Trust.REFUSED),
+        ("https://reg.example", f"https://{'a.' * 127}a/token", Trust.REFUSED),
+        ("https://reg.example", "https://tök.example/token", Trust.REFUSED),
+        ("https://reg.example", "https://a%2e%2eb/token", Trust.REFUSED),
+        ("https://reg.example", "https://[::1%25eth0]/token", Trust.REFUSED),
+        ("https://reg.example", f"https://{'a' * 63}.example/token", Trust.ANONYMOUS),
+        ("https://reg.example", f"https://{'a.' * 126}a/token", Trust.ANONYMOUS),
+        ("https://reg.example", "https://token_1.example./token", Trust.ANONYMOUS),
         ("https://reg.example", "", Trust.REFUSED),
     ],
 )

@@ -40,6 +40,8 @@ def test_what_a_registry_asks_for_is_the_least() -> None:
         ("Thu, 26 Nov 2026 12:00:30 -0000", 30),
         ("-1", None),
         ("9" * 5000, None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999", None),
         ("soon", None),
         ("١٢", None),
         ("", None),

@@ -1,0 +1,39 @@
+"""The tasks of nodes that are lost, or that somebody has removed while they were."""
+
+from controlplane.controllers.nodes import NodeLoss
+from controlplane.dispatcher.sessions import Sessions
+from controlplane.store.snapshots import Editor, Snapshot
+from protos import kinds
+from protos.orch.v1 import objects_pb2 as pb
+from tests.support import build
+from tests.support.build import NOW_MS
+
+
+def test_a_node_that_is_removed_while_it_is_lost_has_its_fenced_tasks_waited_for() -> None:
+    """Counted from when it was seen to be lost, and not anew from its removal."""
+    clock = [1_000_000]
+    loss = NodeLoss(Sessions(), lambda: clock[0])
+    fenced = build.task(1, node="n1")
+    fenced.fence = 10_000
+    lost, other, third = build.node("n1", state=pb.NODE_STATE_DOWN), build.node("n2"), build.node("n3")
+    keys = frozenset({"n1"})
+
+    def decide(*values: kinds.StoredObject) -> tuple[list[pb.Task], int | None]:
+        made = loss.decide(snapshot(*values), keys, NOW_MS)
+        return [one.value for one in made.changes if isinstance(one.value, pb.Task)], made.wake_at
+
+    assert decide(lost, other, third, fenced) == ([], NOW_MS + 12_010)
+    clock[0] += 5_000
+    assert decide(other, third, fenced) == ([], NOW_MS + 7_010), "its record is gone, and it may live"
+    clock[0] += 7_009
+    assert decide(other, third, fenced) == ([], NOW_MS + 1)
+    clock[0] += 1
+    ended, wake_at = decide(other, third, fenced)
+    assert ([task.meta.id for task in ended], wake_at) == ([fenced.meta.id], None)
+
+
+def snapshot(*values: kinds.StoredObject) -> Snapshot:
+    editor = Editor()
+    for value in values:
+        editor.replace(kinds.of(value), kinds.key(value), value)
+    return editor.snapshot()
