@@ -1,12 +1,15 @@
 """An image that a person has on their machine runs in the cluster, and no registry is involved."""
 
+import io
 import json
 import os
 import signal
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from agent.core import sharing
 from deploy import hello
 from images import archive
 from images.image import Config
@@ -79,6 +82,32 @@ def test_a_digest_can_be_named(local: LocalCluster, tmp_path: Path) -> None:
     local.orchctl("apply", "-f", "-", text=manifest)
     assert {version(local, name) for name in names_of(local.await_whole("pinned", 3))} == {"7"}
     local.orchctl("delete", "service", "pinned")
+
+
+def test_a_layer_that_only_a_node_has_any_more_reaches_the_others(local: LocalCluster, tmp_path: Path) -> None:
+    """It is gone from the control plane's disk: who has it now has it from that node, over TLS."""
+    tar = tmp_path / "large.tar"
+    hello.write(tar)
+    with tarfile.open(tar, "a") as archived:
+        data = os.urandom(sharing.SMALL_BYTES)
+        archived.addfile(tarfile.TarInfo("noise"), io.BytesIO(data))
+    store = ImageStore(tmp_path / "mine")
+    layer = archive.import_archive(store, tar, name="large", config=Config(cmd=(hello.START,))).layers[0].digest
+    local.orchctl("image", "push", "large", "--store", str(tmp_path / "mine"))
+    manifest = MANIFEST.replace("NAME", "large").replace("replicas: 3", "replicas: 1")
+    local.orchctl("apply", "-f", "-", text=manifest)
+    (first,) = local.await_whole("large", 1)
+
+    blob = Path("images", "blobs", "sha256", layer.removeprefix("sha256:"))
+    kept = {name: local.plan.node_folder(name) / blob for name in local.plan.node_names}
+    assert [name for name, path in kept.items() if path.exists()] == [
+        name for name, node in local.nodes().items() if node.id == first.node_id
+    ]
+    (local.folder / "cp1" / blob).unlink()
+    local.orchctl("scale", "large=3")
+    local.await_whole("large", 3)
+    assert all(path.exists() for path in kept.values())
+    local.orchctl("delete", "service", "large")
 
 
 def test_a_node_that_is_cut_off_starts_what_it_has_without_asking(local: LocalCluster) -> None:
