@@ -60,6 +60,8 @@ def build(
     file = dockerfile.parse(context.dockerfile, name=context.name)
     options = _with_epoch(options)
     watcher = watcher or watching.Nobody()
+    if options.secrets and not containers.is_in_memory(area):
+        watcher.warned(f"secrets lie on a disk while their commands run: {area} is on no tmpfs")
     with store.hold(), containers.Containers(store, area) as running:
         shop = workshop.Workshop(store, context, options, running=running, watcher=watcher, pull=pull)
         with shop:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from images.image import Layer
     from images.store import ImageStore
 
-VERSION = 1
+VERSION = 2
 _MAX_ENTRY_BYTES = 1 << 20
 _LOCK_TIMEOUT_S = 3600.0
 _MAX_PRIVATE = 64

@@ -176,6 +176,20 @@ def test_a_step_that_changes_nothing_leaves_nothing(bench: Bench) -> None:
     assert bench.build("FROM scratch\nLABEL a=b\n").layers == ()
 
 
+@pytest.mark.parametrize("change", ["chown app:29 {}", "chmod 700 {}", "chmod 1777 {}"])
+def test_a_place_for_a_mount_stays_when_the_command_did_something_to_it(bench: Bench, change: str) -> None:
+    image = bench.build(f"{FROM}RUN --mount=type=tmpfs,target=/new/inner/m {change.format('/new/inner')}\n")
+    assert {"new", "new/inner"} <= bench.tree(image).keys()
+    assert "new/inner/m" not in bench.tree(image)
+
+
+def test_places_for_mounts_go_again_below_folders_that_hand_down_their_group(bench: Bench) -> None:
+    image = bench.build(
+        f"{FROM}RUN mkdir /g && chgrp 29 /g && chmod 2775 /g\nRUN --mount=type=tmpfs,target=/g/m true\n"
+    )
+    assert "g/m" not in bench.tree(image)
+
+
 def test_owners_in_a_layer_are_those_that_the_command_saw(bench: Bench) -> None:
     image = bench.build(
         f"{FROM}RUN touch /r && mkdir /home/app/d && chown app:29 /home/app/d && touch /t && chown 65535:12 /t\n"
