@@ -254,6 +254,60 @@ def test_without_user_namespaces_commands_have_the_machines_ids(bench: Bench, mo
     assert (tree["f"].uid, tree["f"].gid, tree["n"].kind) == (1000, 29, "c")
 
 
+@pytest.mark.parametrize("text", ["99999999999999999999", "253402300800", "-1", "1.5", "\u0661"])
+def test_an_epoch_that_is_no_time_is_refused(bench: Bench, text: str) -> None:
+    with pytest.raises(errors.InvalidDockerfile, match=r"^SOURCE_DATE_EPOCH=.*: expected seconds since 1970, at most"):
+        bench.build(FROM, build_args={"SOURCE_DATE_EPOCH": text})
+
+
+def test_what_is_written_down_is_no_younger_than_the_epoch(bench: Bench) -> None:
+    """Also where the base image is: that one keeps its own lines."""
+    bench.build(
+        f"{FROM}RUN echo base > /base\n", names=("localhost/young",), build_args={"SOURCE_DATE_EPOCH": "2000000000"}
+    )
+    image = bench.build("FROM localhost/young\nENV A=b\nRUN echo x > /x\nLABEL c=d\n", build_args=EPOCH)
+    document = bench.config(image)
+    times = [entry["created"] for entry in document["history"]]
+    assert times[1:] == ["2033-05-18T03:33:20Z", *["2020-09-13T12:26:40Z"] * 3]
+    assert document["created"] == "2020-09-13T12:26:40Z"
+
+
+def test_an_epoch_needs_no_argument_and_may_be_empty(bench: Bench) -> None:
+    """It is set for a whole shell, and not for one Dockerfile."""
+    bench.build(f"{FROM}RUN true\n", build_args={"SOURCE_DATE_EPOCH": "0"})
+    bench.build(f"{FROM}RUN true\n", build_args={"SOURCE_DATE_EPOCH": ""})
+    assert bench.last.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("COPY f /etc/passwd/x", r"COPY: the files: /etc/passwd: a file is there"),
+        ("COPY f /etc/passwd/x/y", r"COPY: the files: /etc/passwd/x: Not a directory"),
+        ("RUN ln -s l /l\nCOPY f /l/x", r"COPY: the files: /l/x: Too many levels of symbolic links"),
+        ("USER nobody-there\nWORKDIR /w", r"WORKDIR: USER 'nobody-there': .*there is no user"),
+        ("COPY --chown=nobody-there f /", r"COPY: --chown='nobody-there': .*there is no user"),
+    ],
+)
+def test_a_mistake_of_the_dockerfile_is_no_trouble_with_the_disk(bench: Bench, steps: str, message: str) -> None:
+    with pytest.raises(errors.InvalidImage, match=rf"^Dockerfile:\d: {message}"):
+        bench.build(f"{FROM}{steps}\n", {"f": ""})
+
+
+def test_what_was_said_beside_an_error_is_kept(bench: Bench) -> None:
+    def pull(name: str, platform: Platform) -> None:
+        error = errors.NotFound(f"image {name} for {platform} is nowhere")
+        error.add_note("mirror one: 404")
+        raise error
+
+    with (
+        context.folder(bench.context({"Dockerfile": "FROM registry.example/none\n"})) as found,
+        pytest.raises(errors.NotFound, match=r"^Dockerfile:1: FROM: image registry") as failed,
+    ):
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, pull=pull)
+    assert failed.value.__notes__ == ["mirror one: 404"]
+
+
 def test_a_program_that_is_not_there_is_told(bench: Bench) -> None:
     with pytest.raises(errors.BuildFailed, match=r"^Dockerfile:2: RUN: .*/no/such"):
         bench.build(f'{FROM}RUN ["/no/such", "x"]\n')
