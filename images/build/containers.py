@@ -31,6 +31,7 @@ FIRST_ID = 0x6FFF0000
 """The node's id of a build container's root: the 65,536 before those that the agent gives to tasks."""
 
 HOSTNAME = "build"
+_NETWORK_RIGHTS = frozenset({"CAP_NET_RAW", "CAP_NET_BIND_SERVICE"})
 _IN_MEMORY = frozenset({0x01021994, 0x858458F6})  # tmpfs and ramfs, linux/magic.h
 _PIPE_BYTES = 1 << 16
 _KEEPER_END_S = 60.0
@@ -246,10 +247,18 @@ def configuration(order: Order, cgroups_path: str, *, first_id: int) -> dict[str
     if order.network != "none":
         linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"]
         linux["sysctl"] = {}  # those of the defaults are the network's, which is the machine's here
+        if not first_id:
+            _drop_network_rights(process["capabilities"])
     if first_id:
         defaults.give_user_namespace(config, first_id=first_id)
     config["mounts"] = [*config["mounts"], *(dict(mount) for mount in order.mounts)]
     return config
+
+
+def _drop_network_rights(capabilities: dict[str, list[str]]) -> None:
+    """Without a user namespace these would be rights over the machine's own network: to listen in, and to forge."""
+    for name, found in capabilities.items():
+        capabilities[name] = [each for each in found if each not in _NETWORK_RIGHTS]
 
 
 def is_in_memory(area: Path) -> bool:

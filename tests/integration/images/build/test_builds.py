@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -245,11 +246,17 @@ def test_without_user_namespaces_commands_have_the_machines_ids(bench: Bench, mo
     monkeypatch.setitem(containers.Containers.__init__.__kwdefaults__, "first_id", 2**32 - 2)
     text = (
         f"{FROM}RUN cat /proc/self/uid_map > /m && touch /f && chown app:29 /f && mknod /n c 1 3\n"
+        "RUN cat /proc/self/status > /host\nRUN --network=none cat /proc/self/status > /none\n"
         "RUN --mount=type=cache,target=/c,uid=1000 --mount=type=secret,id=a,uid=1000,target=/s stat -c %u /c /s > /u\n"
     )
     image = bench.build(text, secrets={"a": b"x"})
     assert bench.read(image, "/m").split() == ["0", "0", "4294967295"]
     assert bench.read(image, "/u") == "1000\n1000\n"
+    rights = {path: re.search(r"CapBnd:\t(\w+)\nCapAmb", bench.read(image, path)) for path in ("/host", "/none")}
+    assert {path: int(found[1], 16) for path, found in rights.items() if found} == {
+        "/host": 0xA80425FB & ~(1 << 13 | 1 << 10),  # neither NET_RAW nor NET_BIND_SERVICE over this machine's network
+        "/none": 0xA80425FB,
+    }
     tree = bench.tree(image)
     assert (tree["f"].uid, tree["f"].gid, tree["n"].kind) == (1000, 29, "c")
 
