@@ -210,7 +210,7 @@ class WorkdirTask:
                 if writer.is_folder(self._path.strip("/") or "."):
                     return None
                 user = self._built.settings.user
-                owner = owners.look_up(user, root) if user else owners.Owner()
+                owner = owners.look_up(user, root, what="USER ") if user else owners.Owner()
                 writer.folders(self._path, tree_writer.Looks(mode=0o755, uid=owner.uid, gid=owner.gid))
             return self._shop.commit(work)
 

@@ -111,7 +111,7 @@ class _Stage:
         found = self._shop.image(origin.image, self._shop.platform(origin.platform))
         data = self._shop.store.read_document(found.config_digest)
         settings = configuration.inherited(data, what=f"config of {origin.image}")
-        created = found.config.created or self._shop.beginning
+        created = self._shop.no_later(found.config.created or self._shop.beginning)
         return Built(layers=found.layers, settings=settings, created=created, platform=found.platform)
 
     def carry_out(self, written: Instruction, *, is_trigger: bool = False) -> None:
@@ -255,6 +255,9 @@ def _placed(place: instructions.Place) -> Iterator[None]:
     except errors.ImageError as error:
         if str(error).startswith(f"{place}:"):
             raise
-        raise type(error)(str(mistakes.at(place, str(error)))) from error
+        placed = type(error)(str(mistakes.at(place, str(error))))
+        for note in getattr(error, "__notes__", ()):
+            placed.add_note(note)  # what mirrors said, say
+        raise placed from error
     except OSError as error:
         raise errors.StorageFailed(str(mistakes.at(place, f"{error}; check the disk"))) from error

@@ -8,6 +8,7 @@ mounted once, for reading, and let go at the end.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import threading
 import time
@@ -173,6 +174,18 @@ class Workshop:
     def now(self) -> str:
         """The time that goes into the image, RFC 3339."""
         return timestamp(int(time.time()) if self.options.epoch_s is None else self.options.epoch_s)
+
+    def no_later(self, created: str) -> str:
+        """The time of a base image, unless that is after what SOURCE_DATE_EPOCH says."""
+        epoch_s = self.options.epoch_s
+        if epoch_s is None:
+            return created
+        try:
+            found = dt.datetime.fromisoformat(created)
+        except ValueError:
+            return self.now()
+        aware = found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+        return created if aware.timestamp() <= epoch_s else self.now()
 
     @property
     def beginning(self) -> str:

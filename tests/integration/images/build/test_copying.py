@@ -8,6 +8,8 @@ import http.server
 import io
 import lzma
 import os
+import stat
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -105,6 +107,22 @@ def test_no_passwords_of_a_person_go_along(
     bench.build(f"{FROM}ADD {address}/to/{address}/f.txt /d\n")
     assert len(seen) == 2
     assert not [name for headers in seen for name in headers if name.lower() in {"authorization", "cookie"}]
+
+
+@pytest.mark.parametrize(
+    ("chmod", "before", "after"),
+    [("u=rwX,go=rX", 0o2755, 0o2755), ("u=g,g=o", 0o754, 0o544), ("a-x", 0o755, 0o644), ("0700", 0o755, 0o700)],
+)
+def test_changes_of_modes_are_those_of_chmod_for_folders_too(bench: Bench, chmod: str, before: int, after: int) -> None:
+    folder = bench.context({"Dockerfile": f"{FROM}COPY --chmod={chmod} d /d\n", "d/inner/f": ""})
+    (folder / "d/inner").chmod(before)
+    theirs = folder.parent / "theirs"
+    theirs.mkdir()
+    theirs.chmod(before)
+    subprocess.run(["chmod", chmod, str(theirs)], check=True)
+    assert bench.tree(bench.build(folder))["d/inner"].mode == after
+    if not chmod.isdecimal():
+        assert stat.S_IMODE(theirs.stat().st_mode) == after, "the judge"
 
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])

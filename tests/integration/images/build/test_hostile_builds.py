@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from images import errors
-from images.build import cache
+from images.build import cache, containers
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
@@ -273,6 +273,9 @@ def test_secrets_stay_out_of_everything_that_is_kept(bench: Bench) -> None:
         "RUN --mount=type=secret,id=a,env=TOKEN,uid=1000,target=/t test -n \"$TOKEN\" && stat -c '%u %a' /t > /own\n"
     )
     image = bench.build(text, secrets={"a": secret})
+    warned = [f"secrets lie on a disk while their commands run: {bench.area} is on no tmpfs"]
+    assert bench.last.warnings == ([] if containers.is_in_memory(bench.area) else warned)
+    assert containers.is_in_memory(Path("/dev/shm"))
     assert bench.read(image, "/mode").splitlines()[1].startswith("-r--------")
     assert bench.read(image, "/own") == "1000 400\n"
     for folder, _, names in os.walk(bench.folder):

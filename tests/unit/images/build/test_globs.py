@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from images import errors
@@ -107,7 +107,11 @@ _DEEP = st.lists(st.sampled_from(["a", "b", "*", "?", "**", "/", "a*", "**/", "/
 
 
 @settings(max_examples=500, deadline=None)
-@given(_DEEP, st.lists(st.sampled_from(["a", "b", "ab", "ba"]), min_size=1, max_size=4).map("/".join))
+@example("a**/*/**", "a")
+@example("a**/*b", "abb")
+@example("a**/**/*b", "abb")
+@example("a**/*a**/*", "aba/a")
+@given(_DEEP, st.lists(st.sampled_from(["a", "b", "ab", "ba", "abb"]), min_size=1, max_size=4).map("/".join))
 def test_two_stars_are_what_docker_takes_them_for(pattern: str, name: str) -> None:
     """Judged by its own translation; empty components never come this far, and three stars are two."""
     clean = "/".join(part for part in pattern.split("/") if part)
