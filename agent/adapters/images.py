@@ -6,7 +6,8 @@ Two rules: a digest is fetched and an image unpacked once, however many tasks wa
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,8 @@ class StoredImages:
         self._outside = outside or Outside()
         self._downloads = Downloads(self.store, source, lambda digest: self.holdings.add([digest]))
         self._prepared: dict[str, PreparedImage] = {}
+        self._chains: dict[str, Sequence[str]] = {}
+        """The layers of each image that is needed, as they were when its documents could be read."""
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._fetching = 0
         self._pruning = asyncio.Lock()
@@ -56,7 +59,8 @@ class StoredImages:
     async def run(self) -> None:
         """Own the downloads; ends only by being cancelled."""
         self.holdings.add(await asyncio.to_thread(self._held))
-        async with asyncio.TaskGroup() as self._group:
+        async with contextlib.AsyncExitStack() as ends, asyncio.TaskGroup() as self._group:
+            ends.push_async_callback(self._outside.close)
             self.started.set()
             await asyncio.Event().wait()
 
@@ -91,7 +95,19 @@ class StoredImages:
     def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
         """Blocks."""
         named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        return self.store.prune(keep=needed.digests | named | used, forget=policy)
+        kept = needed.digests | named | used
+        self._chains = {digest: self._chains.get(digest) or self._chains_of(digest) for digest in kept}
+        # By their own names as well: a document that the disk damages must not take the files of what runs.
+        return self.store.prune(keep=kept, keep_layers=itertools.chain(*self._chains.values()), forget=policy)
+
+    def _chains_of(self, digest: str) -> Sequence[str]:
+        """The chain ids of an image's layers; nothing as long as it is not here. Blocks."""
+        try:
+            return self.store.resolve(digest).chain_ids
+        except errors.DigestMismatch:
+            raise  # it was here a moment ago: nothing goes until somebody has looked again
+        except (errors.NotFound, errors.InvalidReference, errors.InvalidImage):
+            return ()
 
     def _digest_here(self, text: str) -> str:
         """What a name means on this node; empty when it means nothing. Blocks."""
@@ -181,6 +197,7 @@ class StoredImages:
         try:
             image = await self._get(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)
+            self._chains[digest] = image.chain_ids
         except errors.ImageError as error:
             raise _told(error) from error
         config = image.config

@@ -83,7 +83,8 @@ class Limits:
 class Bounds:
     """How long others may take, in seconds.
 
-    A connection that brings less than `slow_bytes` in `slow_s` of waiting for it is given up as if it were cut.
+    A connection that brings less than `slow_bytes` in `slow_s` of waiting for it is given up as if it were cut. But a
+    registry that has all of an upload may put it together for `finish_s`: over a cloud's storage that is a copy.
     """
 
     connect_s: float = 10.0
@@ -91,6 +92,7 @@ class Bounds:
     document_s: float = 60.0
     slow_s: float = 60.0
     slow_bytes: int = 64 << 10
+    finish_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

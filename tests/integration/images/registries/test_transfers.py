@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from images import manifest
+from images import errors, manifest
 from images.image import Image
 from images.registry import config, download, pull, push, registries
 from images.store import ImageStore
@@ -138,6 +138,25 @@ async def test_bandwidth_is_bounded_for_all_transfers_together(
         began_s = clock.time()
         await pull.pull(other, name, registries=slow)
     assert clock.time() - began_s >= 0.9 * sum(layer.size_bytes for layer in image.layers) / MIB
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"?" + data[1:], lambda data: data[:-1], lambda data: data + b"?"])
+@bounded(60)
+async def test_what_the_disk_damaged_is_told_and_not_sent_on(
+    store: ImageStore, door: Door, load: Load, damage: Callable[[bytes], bytes]
+) -> None:
+    """It is this store's fault and not the registry's; the blob is removed, so that a pull brings it again."""
+    image = load(100 * KIB)
+    path = store.root / "blobs" / "sha256" / image.layers[0].digest.removeprefix("sha256:")
+    path.write_bytes(damage(path.read_bytes()))
+    async with stubregistry.running() as stub, door() as shared:
+        with pytest.raises(errors.DigestMismatch, match="damaged on the disk and is removed"):
+            await push.push(store, "web", f"{stub.address}/web:1", registries=shared)
+        assert "1" not in stub.documents
+        assert (
+            len([line for line in stub.lines() if line.startswith("PUT") and image.layers[0].digest[7:] in line]) <= 1
+        )
+    assert not store.has(image.layers[0].digest)
 
 
 @bounded(60)
