@@ -5,7 +5,6 @@ The rule: nothing is removed while an image is on its way, since its parts have 
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 
@@ -49,8 +48,10 @@ class ImageRoom:
     async def look(self) -> None:
         """Remove what may go. What cannot be removed is told, and tried again at the next look."""
         try:
-            await self._images.prune(self._needed(), imageroom.policy(self._limits, self._disk(), time.time()))
-        except errors.ImageError as error:
+            await self._images.prune(
+                self._needed(), imageroom.policy(self._limits, self._images.store.disk(), time.time())
+            )
+        except (errors.ImageError, OSError) as error:
             log.warning("no room was made for images", why=str(error))
 
     async def _until_full(self) -> None:
@@ -58,12 +59,5 @@ class ImageRoom:
         while True:
             await self._images.fetched.wait()
             self._images.fetched.clear()
-            if collect.excess_bytes(self._disk(), self._limits.marks) > 0:
+            if collect.excess_bytes(self._images.store.disk(), self._limits.marks) > 0:
                 return
-
-    def _disk(self) -> collect.Disk:
-        found = os.statvfs(self._images.store.root)
-        return collect.Disk(
-            total_bytes=found.f_blocks * found.f_frsize,
-            free_bytes=found.f_bavail * found.f_frsize,
-        )

@@ -19,7 +19,7 @@ from agent.core.container import PreparedImage
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.ports import Source
-from images import collect, errors, sweep, unpack
+from images import collect, errors, unpack
 from images.image import Image
 from images.reference import names_registry
 from images.store import ImageStore
@@ -46,6 +46,8 @@ class StoredImages:
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._fetching = 0
         self._pruning = asyncio.Lock()
+        self._spared: frozenset[str] = frozenset()
+        """What the removal that goes on leaves here."""
         self._used: dict[str, float] = {}
         """When each image was asked for last, on the event loop's clock."""
         self.fetched = asyncio.Event()
@@ -65,8 +67,7 @@ class StoredImages:
     ) -> PreparedImage:
         """See `ports.Images`. What was prepared is remembered until it is removed."""
         found = digest or await self._once(f"name {reference} {policy}", lambda: self._resolve(reference, policy))
-        async with self._pruning:  # a removal that goes on ends first, and the next one spares it
-            self._used[found] = self._now()
+        await self._spare(found)
         prepared = self._prepared.get(found)
         if prepared is None:
             if policy == pb.IMAGE_PULL_POLICY_NEVER:
@@ -82,16 +83,30 @@ class StoredImages:
             if self._fetching:
                 return
             self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
-            gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
+            try:
+                self._spared = frozenset(self._used) | await asyncio.to_thread(self._known, needed)
+                gone = await asyncio.to_thread(self.store.prune, self._spared, forget=policy)
+            finally:
+                self._spared = frozenset()
             if gone.blobs or gone.layers:
                 log.info("images made room", blobs=gone.blobs, layers=gone.layers, size_bytes=gone.size_bytes)
             self._prepared = {digest: one for digest, one in self._prepared.items() if self.store.has(digest)}
             self.holdings.replace(await asyncio.to_thread(self._held))
 
-    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
-        """Blocks."""
+    async def _spare(self, digest: str) -> None:
+        """Note that an image is used. A removal that goes on ends first, unless it spares this one anyway: it may wait
+        for the store, and take as long as large folders do.
+        """
+        if digest in self._spared:
+            self._used[digest] = self._now()
+            return
+        async with self._pruning:
+            self._used[digest] = self._now()
+
+    def _known(self, needed: imageroom.Needed) -> frozenset[str]:
+        """The digests of what is needed. Blocks."""
         named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        return self.store.prune(keep=needed.digests | named | used, forget=policy)
+        return needed.digests | named
 
     def _digest_here(self, text: str) -> str:
         """What a name means on this node; empty when it means nothing. Blocks."""

@@ -22,7 +22,7 @@ from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import blobserving, etcd
-from tests.support.aio import bounded, until
+from tests.support.aio import bounded, until, within
 
 pytestmark = pytest.mark.root
 
@@ -288,9 +288,44 @@ async def test_nothing_is_removed_while_an_image_is_on_its_way(tmp_path: Path, s
     async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
         waiting = group.create_task(here.prepare("hello:1", ""))
         await until(lambda: bool(list((tmp_path / "blobs/sha256").iterdir())), what="a part has come", every_s=0.0)
+        here._used.clear()  # only that it is on its way keeps it
         await here.prune(NOTHING_NEEDED, collect.everything)
         prepared = await waiting
         assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_a_removal_keeps_no_task_waiting_whose_image_it_spares(tmp_path: Path, store: ImageStore) -> None:
+    """It may wait for the store for a minute, and large folders take as long."""
+    cluster = Cluster(store)
+    digest, other = store.resolve("hello:1").digest, f"sha256:{'0' * 64}"
+    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
+        await here.prepare("hello:1", digest)
+        here._used.clear()
+        needed = imageroom.Needed(digests=frozenset({digest}), references=frozenset())
+        with ImageStore(tmp_path).hold():
+            removal = group.create_task(here.prune(needed, collect.everything))
+            await until(lambda: bool(here._spared), what="the removal waits")
+            await within(5, here.prepare("hello:1", digest), what="its task starts")
+            assert not removal.done()
+            waiting = group.create_task(here._spare(other))
+            await asyncio.sleep(0)
+            assert not waiting.done(), "this one may be just going"
+        await removal
+        await waiting
+
+
+@bounded(30)
+async def test_a_disk_that_fails_ends_no_agent(tmp_path: Path, store: ImageStore) -> None:
+    """What cannot be looked at is told, and looked at again."""
+    folder, elsewhere = tmp_path / "node", tmp_path / "elsewhere"
+    async with images(folder, Cluster(store)) as here:
+        await here.prepare("hello:1", "")
+        room = ImageRoom(here, lambda: NOTHING_NEEDED, imageroom.Limits(), asyncio.Event())
+        folder.rename(elsewhere)
+        await room.look()
+        elsewhere.rename(folder)
+        assert here.store.resolve("hello:1").digest == store.resolve("hello:1").digest
 
 
 @bounded(30)
