@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.adapters import imagenames
 from agent.adapters.downloads import Downloads
 from agent.adapters.registries import Outside
 from agent.core import imageroom
@@ -237,11 +238,8 @@ class StoredImages:
                         group.create_task(self._downloads.fetch(descriptor.digest, descriptor.size_bytes))
         except ExceptionGroup as failures:
             raise running.leaf(failures) from failures
-        return await asyncio.to_thread(self._name, reference, digest)
-
-    def _name(self, reference: str, digest: str) -> Image:
-        """Names keep it from being pruned, and let the node start it without a control plane."""
-        return self.store.resolve(digest) if "@" in reference else self.store.tag(reference, digest)
+        # Names keep it from being pruned, and let the node start it without a control plane.
+        return await asyncio.to_thread(imagenames.give, self.store, reference, digest)
 
     async def _stored(self, reference: str) -> Image | None:
         try:

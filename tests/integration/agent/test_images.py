@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from agent.core import imageroom, sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.rpc import Server
-from images import collect
+from images import collect, layout, names
 from images.errors import NotFound
+from images.image import Config
+from images.rootfs import File, build_image
 from images.store import ImageStore
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -279,6 +283,61 @@ async def test_what_is_needed_stays_and_the_rest_makes_room(tmp_path: Path, stor
         assert list(here.store.layers.iterdir()) == []
         prepared = await here.prepare("hello:1", "")
         assert is_executable(Path(prepared.layers[0], "bin/busybox"))
+
+
+@bounded(30)
+async def test_what_no_tag_means_any_more_stays_as_long_as_the_rest(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It was named by its digest, or its tag has moved: the next task may start from it, and others may fetch it."""
+    theirs = ImageStore(tmp_path_factory.mktemp("theirs"))
+    first, second, third = (small_image(theirs, name, number) for number, name in enumerate(("a:1", "a:2", "a:3")))
+    cluster = Cluster(theirs)
+    async with images(tmp_path, cluster) as here:
+        await here.prepare("web:1", first)
+        await here.prepare("web:1", second)
+        await here.prepare(f"web@{third}", third)
+        here._used.clear()
+        await here.prune(NOTHING_NEEDED, collect.nothing)
+        assert all(here.store.has(digest) and digest in here.holdings for digest in (first, second, third))
+        assert here.store.resolve("web:1").digest == second
+        await here.prune(NOTHING_NEEDED, collect.unused_since(time.time() + 60))
+        assert not any(map(here.store.has, (first, second, third)))
+
+
+@bounded(60)
+async def test_a_store_full_of_names_starts_what_is_new(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Nothing is wrong with the image, and room is made."""
+    theirs = ImageStore(tmp_path_factory.mktemp("theirs"))
+    old, new = small_image(theirs, "a:1", 1), small_image(theirs, "a:2", 2)
+    async with images(tmp_path, Cluster(theirs)) as here, asyncio.TaskGroup() as group:
+        await here.prepare("app:0", old)
+        fill(here.store, old)
+        assert (await here.prepare("new:1", new)).digest == new
+        os.utime(tmp_path / "blobs/sha256" / old.removeprefix("sha256:"), (time.time() - 3600,) * 2)
+        here._used.clear()
+        restored = asyncio.Event()
+        room = group.create_task(ImageRoom(here, lambda: NOTHING_NEEDED, imageroom.Limits(), restored).run())
+        restored.set()
+        await until(lambda: len(here.store.names()) < 10, what="room was made", timeout_s=10)
+        room.cancel()
+
+
+def small_image(store: ImageStore, name: str, number: int) -> str:
+    """The digest of an image with one small file."""
+    return build_image(store, [File(path="data", content=bytes([number]))], Config(cmd=("/data",)), name).digest
+
+
+def fill(store: ImageStore, digest: str) -> None:
+    """As many names as the store takes, all of one image, in one write."""
+    (entry,) = store._names.read().values()
+    entries = {}
+    for number in range(names.MAX_NAMES):
+        name = f"docker.io/library/app:{number}"
+        entries[name] = dataclasses.replace(entry, digest=digest, annotations=((layout.REF_NAME, name),))
+    store._names._write(entries)
 
 
 @bounded(30)
