@@ -159,9 +159,8 @@ class ClusterImages:
             if start.offset > come:
                 text = f"blob {start.digest} has come up to byte {come}, and this goes on at {start.offset}"
                 raise errors.Outdated(text, hint="ask again what is missing")
-            # Counted first: others that come at the same moment see it.
-            self._uploading[start.digest] = start.size - start.offset
-            await self.check_room(start.size - start.offset, is_counted=True)
+            await self.check_room(start.size - start.offset)
+            self._uploading[start.digest] = start.size - start.offset  # before anything else gets its turn
             await self._receive(start, chunks)
             await self.threads.run(self._parts.finish, start.digest, start.size)
         self._holds.keep([start.digest])
@@ -260,10 +259,15 @@ class ClusterImages:
             del self._uploading[digest]
 
     async def _used(self) -> int:
-        return await self.threads.run(self._used_bytes) + sum(self._uploading.values())
+        before = dict(self._uploading)
+        here = await self.threads.run(self._used_bytes)
+        # What was written meanwhile is in one of these numbers only; so the larger counts.
+        names = before.keys() | self._uploading.keys()
+        return here + sum(max(before.get(name, 0), self._uploading.get(name, 0)) for name in names)
 
     def _used_bytes(self) -> int:
-        return room.used_bytes(self.store.root) + self._parts.size_bytes()
+        """Blocks. Parts come first: one that becomes a blob meanwhile is counted twice, and not missed."""
+        return self._parts.size_bytes() + room.used_bytes(self.store.root)
 
     async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
