@@ -172,8 +172,12 @@ class StoredImages:
 
     def _check_whole(self, reference: str, digest: str) -> None:
         """Blocks. Raises Refused when something would have to be fetched."""
-        if not self.store.has(digest) or self.store.missing(digest):
-            raise _never(reference)
+        try:
+            if self.store.has(digest) and not self.store.missing(digest):
+                return
+        except errors.ImageError as error:  # what is here was damaged on the disk
+            log.warning("an image that is never fetched is damaged", reference=reference, why=str(error))
+        raise _never(reference)
 
     def _held(self) -> set[str]:
         """The blobs of all images that are here. Blocks."""

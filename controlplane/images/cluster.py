@@ -70,6 +70,13 @@ class ClusterImages:
         """Whether this instance can serve the blob."""
         return digests.is_digest(digest) and self.store.has(digest)
 
+    def size_bytes(self, digest: str) -> int:
+        """Of a blob; 0 when it is not here."""
+        try:
+            return self.store.size_bytes(digest) if digests.is_digest(digest) else 0
+        except image_errors.NotFound:
+            return 0
+
     def is_whole(self, digest: str) -> bool:
         """Whether every blob of the image is here. Blocks."""
         try:
