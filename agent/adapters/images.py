@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.adapters import imagenames
 from agent.adapters.downloads import Downloads
 from agent.adapters.registries import Outside
 from agent.core import imageroom
@@ -49,6 +50,8 @@ class StoredImages:
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._fetching = 0
         self._pruning = asyncio.Lock()
+        self._spared: frozenset[str] = frozenset()
+        """What the removal that goes on leaves here."""
         self._used: dict[str, float] = {}
         """When each image was asked for last, on the event loop's clock."""
         self.fetched = asyncio.Event()
@@ -69,8 +72,7 @@ class StoredImages:
     ) -> PreparedImage:
         """See `ports.Images`. What was prepared is remembered until it is removed."""
         found = digest or await self._once(f"name {reference} {policy}", lambda: self._resolve(reference, policy))
-        async with self._pruning:  # a removal that goes on ends first, and the next one spares it
-            self._used[found] = self._now()
+        await self._spare(found)
         prepared = self._prepared.get(found)
         if prepared is None:
             if policy == pb.IMAGE_PULL_POLICY_NEVER:
@@ -86,16 +88,33 @@ class StoredImages:
             if self._fetching:
                 return
             self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
-            gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
+            try:
+                self._spared = frozenset(self._used) | await asyncio.to_thread(self._known, needed)
+                gone = await asyncio.to_thread(self._prune, self._spared, policy)
+            finally:
+                self._spared = frozenset()
             if gone.blobs or gone.layers:
                 log.info("images made room", blobs=gone.blobs, layers=gone.layers, size_bytes=gone.size_bytes)
             self._prepared = {digest: one for digest, one in self._prepared.items() if self.store.has(digest)}
             self.holdings.replace(await asyncio.to_thread(self._held))
 
-    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
-        """Blocks."""
+    async def _spare(self, digest: str) -> None:
+        """Note that an image is used. A removal that goes on ends first, unless it spares this one anyway: it may wait
+        for the store, and take as long as large folders do.
+        """
+        if digest in self._spared:
+            self._used[digest] = self._now()
+            return
+        async with self._pruning:
+            self._used[digest] = self._now()
+
+    def _known(self, needed: imageroom.Needed) -> frozenset[str]:
+        """The digests of what is needed. Blocks."""
         named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        kept = needed.digests | named | used
+        return needed.digests | named
+
+    def _prune(self, kept: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+        """Blocks."""
         self._chains = {digest: self._chains.get(digest) or self._chains_of(digest) for digest in kept}
         # By their own names as well: a document that the disk damages must not take the files of what runs.
         return self.store.prune(keep=kept, keep_layers=itertools.chain(*self._chains.values()), forget=policy)
@@ -175,8 +194,12 @@ class StoredImages:
 
     def _check_whole(self, reference: str, digest: str) -> None:
         """Blocks. Raises Refused when something would have to be fetched."""
-        if not self.store.has(digest) or self.store.missing(digest):
-            raise _never(reference)
+        try:
+            if self.store.has(digest) and not self.store.missing(digest):
+                return
+        except errors.ImageError as error:  # what is here was damaged on the disk
+            log.warning("an image that is never fetched is damaged", reference=reference, why=str(error))
+        raise _never(reference)
 
     def _held(self) -> set[str]:
         """The blobs of all images that are here. Blocks."""
@@ -237,11 +260,8 @@ class StoredImages:
                         group.create_task(self._downloads.fetch(descriptor.digest, descriptor.size_bytes))
         except ExceptionGroup as failures:
             raise running.leaf(failures) from failures
-        return await asyncio.to_thread(self._name, reference, digest)
-
-    def _name(self, reference: str, digest: str) -> Image:
-        """Names keep it from being pruned, and let the node start it without a control plane."""
-        return self.store.resolve(digest) if "@" in reference else self.store.tag(reference, digest)
+        # Names keep it from being pruned, and let the node start it without a control plane.
+        return await asyncio.to_thread(imagenames.give, self.store, reference, digest)
 
     async def _stored(self, reference: str) -> Image | None:
         try:

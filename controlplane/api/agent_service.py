@@ -50,7 +50,10 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         return wire.ResolveImageResponse(digest=digest)
 
     async def FindBlob(self, request: wire.FindBlobRequest, context: rpc.Context) -> wire.FindBlobResponse:
-        return await self._dispatcher.find_blob(request, here=lambda: self._images.has(request.digest))
+        size_bytes = self._images.size_bytes(request.digest)
+        return await self._dispatcher.find_blob(
+            request, here=lambda: self._images.has(request.digest), size_bytes=size_bytes
+        )
 
 
 class BlobService(dispatcher_pb2_grpc.BlobsServicer):
