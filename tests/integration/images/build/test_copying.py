@@ -75,6 +75,10 @@ def test_a_file_is_fetched_with_its_time_and_checked(bench: Bench, address: str)
     assert (tree["d/f.txt"].mode, tree["d/f.txt"].uid) == (0o600, 0)
     bench.build(f"{FROM}ADD {address}/f.txt /d/\n")
     assert bench.last.made == []
+    seen.clear()
+    pinned = f"{FROM}ADD --checksum=sha256:{digest} {address}/f.txt /g\n"
+    assert bench.build(pinned).digest == bench.build(pinned).digest
+    assert len(seen) == 1, "what is pinned and known is not fetched"
 
 
 @pytest.mark.parametrize(
