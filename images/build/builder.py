@@ -57,7 +57,10 @@ def build(
     if os.geteuid() != 0:
         raise errors.StorageFailed("building images needs root: file trees are mounted and files get owners; use sudo")
     for name in names:
-        reference.parse(name)
+        if reference.parse(name).digest is not None:
+            raise errors.InvalidReference(
+                f"{name:.300}: pins a digest, which nobody knows before the build; leave it out"
+            )
     file = dockerfile.parse(context.dockerfile, name=context.name)
     options = _with_epoch(options)
     watcher = watcher or watching.Nobody()

@@ -51,11 +51,6 @@ class Pattern:
         return len(self.components) > folder.count("/") + 1
 
 
-def is_pattern(text: str) -> bool:
-    """Whether a source holds a star, a question mark or a bracket that no backslash escapes."""
-    return re.search(r"[*?\[]", re.sub(r"\\.", "", text, flags=re.DOTALL)) is not None
-
-
 def match(pattern: str, name: str) -> bool:
     """Whether a pattern without `**` matches a whole name. Raises ValueError for a pattern that is not written as one.
 

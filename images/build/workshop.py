@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from images import blobs, errors, image, manifest, scratch, syscalls, unpack
+from images import blobs, errors, image, manifest, scratch, sweep, syscalls, unpack
 from images import digest as digests
 from images.build import cache, containers, layerdiff, sources, views, watching
 
@@ -156,6 +156,8 @@ class Workshop:
             made = image.Layer(
                 digest=blob.digest, diff_id=blob.digest, size_bytes=blob.size_bytes, media_type=manifest.OCI_LAYER
             )
+            # For a prune, which else counts the files of the layer.
+            (work.place.upper.parent / sweep.SIZE_FILE).write_text(str(blob.size_bytes))
             self._adopt(work, made, upper)
         finally:
             os.close(upper)

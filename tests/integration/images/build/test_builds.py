@@ -1,4 +1,4 @@
-"""Builds from end to end: the corpus, what is written down, bases, contexts, and equal images from equal files."""
+"""Builds from end to end: what is written down, bases, contexts, and equal images from equal files."""
 
 from __future__ import annotations
 
@@ -15,31 +15,22 @@ import pytest
 from images import errors, export
 from images.build import builder, containers, context, workshop
 from images.manifest import Platform
-from tests.support import building, dockerfiles
+from tests.support import building
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
 
 pytestmark = pytest.mark.root
 FROM = "FROM localhost/base\n"
-_FAILING = [case for case in dockerfiles.cases() if case.fails]
-_UNJUDGED = [case for case in dockerfiles.cases() if case.ignore_by_buildah and not case.fails]
 EPOCH = {"SOURCE_DATE_EPOCH": "1600000000"}
 
 
-@pytest.mark.parametrize("case", _FAILING, ids=lambda case: case.name)
-def test_what_must_fail_says_why_and_gives_no_name(bench: Bench, case: dockerfiles.Case) -> None:
-    with pytest.raises(errors.ImageError) as failed:
-        bench.build(case.folder, build_args=case.build_args, target=case.target, names=("out",))
-    assert case.fails in str(failed.value)
+@pytest.mark.parametrize("name", ["web@sha256:" + "0" * 64, "web:1@sha256:" + "0" * 64])
+def test_a_name_that_pins_a_digest_is_refused_before_anything_is_named(bench: Bench, name: str) -> None:
+    with pytest.raises(errors.InvalidReference, match="pins a digest"):
+        bench.build(FROM, names=("first", name))
     with pytest.raises(errors.NotFound):
-        bench.store.resolve("out")
-
-
-@pytest.mark.parametrize("case", _UNJUDGED, ids=lambda case: case.name)
-def test_what_buildah_cannot_judge_is_built(bench: Bench, case: dockerfiles.Case) -> None:
-    image = bench.build(case.folder, build_args=case.build_args, target=case.target)
-    assert bench.tree(image)
+        bench.store.resolve("first")
 
 
 # What is written down
@@ -68,6 +59,16 @@ def test_triggers_of_a_base_are_carried_out_once(bench: Bench) -> None:
     assert "OnBuild" not in bench.config(image)["config"]
     bench.build("FROM localhost/child\nRUN true\n")
     assert bench.last.made == ["RUN true"]
+
+
+def test_triggers_are_read_as_they_were_written(bench: Bench) -> None:
+    """With the escape character of their own Dockerfile; those of an image with a backslash, as Docker reads them."""
+    written = "# escape=`\nFROM localhost/base AS base\nONBUILD ENV A=`$x B=\\n\n"
+    own = bench.config(bench.build(f"{written}FROM base\n"))
+    assert {"A=$x", "B=\\n"} <= set(own["config"]["Env"])
+    bench.build(f"{FROM}ONBUILD ENV A=\\$x B=`n\n", names=("localhost/trigger",))
+    theirs = bench.config(bench.build("# escape=`\nFROM localhost/trigger\n"))
+    assert {"A=$x", "B=`n"} <= set(theirs["config"]["Env"])
 
 
 def test_triggers_take_no_numbers_of_other_steps(bench: Bench) -> None:
@@ -200,6 +201,14 @@ def test_owners_in_a_layer_are_those_that_the_command_saw(bench: Bench) -> None:
     assert owners == {"r": (0, 0), "home/app/d": (1000, 29), "t": (65535, 12)}
 
 
+def test_a_built_layer_has_its_size_noted(bench: Bench) -> None:
+    """Else every look at the store would count its files."""
+    layer = bench.build(f"{FROM}RUN echo x > /x\n", names=("web",)).layers[-1]
+    (stored,) = (each for each in bench.store.stored() if "docker.io/library/web:latest" in each.names)
+    sizes = [size for part, size in stored.parts.items() if part.startswith("unpacked ")]
+    assert layer.size_bytes in sizes
+
+
 def test_a_failed_command_tells_place_code_and_last_words(bench: Bench) -> None:
     with pytest.raises(errors.BuildFailed) as failed:
         bench.build(f"{FROM}\nRUN echo first && \\\n  echo second >&2; exit 42\n", names=("out",))
@@ -293,6 +302,8 @@ def test_an_epoch_needs_no_argument_and_may_be_empty(bench: Bench) -> None:
         ("COPY f /etc/passwd/x/y", r"COPY: the files: /etc/passwd/x: Not a directory"),
         ("RUN ln -s l /l\nCOPY f /l/x", r"COPY: the files: /l/x: Too many levels of symbolic links"),
         ("USER nobody-there\nWORKDIR /w", r"WORKDIR: USER 'nobody-there': .*there is no user"),
+        ("COPY --chown=4294967295 f /", r"COPY: --chown='4294967295': ids go up to 4294967294"),
+        (f"COPY --chown=1:{'9' * 5000} f /", r"COPY: --chown='1:9*: ids go up to 4294967294"),
         ("COPY --chown=nobody-there f /", r"COPY: --chown='nobody-there': .*there is no user"),
     ],
 )

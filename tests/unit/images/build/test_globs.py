@@ -75,13 +75,6 @@ def test_names_match_as_in_go(pattern: str, name: str, *, expected: bool | None)
         assert globs.match(pattern, name) is expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("a", False), ("a*", True), ("a?", True), ("[a]", True), ("a\\*", False), ("\\\\*", True)]
-)
-def test_patterns_are_told_from_names(text: str, *, expected: bool) -> None:
-    assert globs.is_pattern(text) is expected
-
-
 @settings(max_examples=400)
 @given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab", max_size=8))
 def test_one_component_is_what_a_shell_takes_it_for(pattern: str, name: str) -> None:
