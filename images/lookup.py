@@ -36,10 +36,19 @@ def find(store: ImageStore, text: str, *, platform: manifest.Platform | None = N
 
 def is_name(store: ImageStore, text: str) -> bool:
     """Whether the text is a name that the store knows."""
+    return _named(store, text) is not None
+
+
+def digest_of(store: ImageStore, text: str) -> str:
+    """The digest that a name stands for, which may be that of an index for several platforms; else as `find`."""
+    return _named(store, text) or find(store, text).digest
+
+
+def _named(store: ImageStore, text: str) -> str | None:
     try:
-        return reference.parse(text).tagged in store.names() and "@" not in text
+        return None if "@" in text else store.names().get(reference.parse(text).tagged)
     except errors.InvalidReference:
-        return False
+        return None
 
 
 def _whole(store: ImageStore, text: str, platform: manifest.Platform | None) -> Image:

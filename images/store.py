@@ -164,11 +164,6 @@ class ImageStore:
         """Forget a name; the blobs stay until `prune`. `NotFound` when there is no such name."""
         self._names.drop(reference.parse(name).tagged)
 
-    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> sweep.Pruned:
-        """Forget a name and prune; `keep` and `keep_layers` as there."""
-        self.untag(name)
-        return self.prune(keep, keep_layers)
-
     def names(self) -> Mapping[str, str]:
         """Every full name with the digest of its manifest or index."""
         return {name: entry.digest for name, entry in self._names.read().items()}

@@ -135,11 +135,20 @@ def load(path: Path | None = None) -> Config:
 
     document = strict.read(path or DEFAULT_PATH)
     entries = {} if document is None else document.known(("registries", "limits"))
-    registries = entries["registries"].entries() if "registries" in entries else {}
     return Config(
-        registries={_host(value, name): _registry(value) for name, value in registries.items()},
+        registries=_registries(entries["registries"].entries()) if "registries" in entries else {},
         limits=_limits(entries["limits"]) if "limits" in entries else Limits(),
     )
+
+
+def _registries(values: Mapping[str, strict.Value]) -> Mapping[str, Registry]:
+    found: dict[str, Registry] = {}
+    for name, value in values.items():
+        host = _host(value, name)
+        if host in found:
+            value.refuse(f"{host} stands twice, since {name} is another name for it; keep one")
+        found[host] = _registry(value)
+    return found
 
 
 def _registry(value: strict.Value) -> Registry:

@@ -29,6 +29,7 @@ READ_BYTES = 128 << 10
 USER_AGENT = "orch"
 MAX_HEADERS = 128
 MAX_HEADER_BYTES = 8190
+_NAMES = "check the name, HTTP_PROXY and HTTPS_PROXY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +229,7 @@ def telling(request: Request) -> Iterator[None]:
         reason = error.os_error.strerror or str(error.os_error)
         raise errors.Unreachable(f"{request}: {reason}; check the name, the port and the proxy") from error
     except aiohttp.InvalidURL as error:
-        raise errors.Unreachable(f"{request}: {error} is no address; check the name") from error
+        raise errors.Unreachable(f"{request}: {error} is no address; {_NAMES}") from error
     except aiohttp.ClientHttpProxyError as error:
         raise errors.Unreachable(f"{request}: {error}; check HTTP_PROXY and HTTPS_PROXY") from error
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
@@ -246,7 +247,7 @@ def _addressing(request: Request) -> Iterator[None]:
     except aiohttp.ClientError:  # some of them are ValueErrors as well
         raise
     except ValueError as error:
-        raise errors.Unreachable(f"{request}: {error} in its address; check the name") from error
+        raise errors.Unreachable(f"{request}: {error} in its address; {_NAMES}") from error
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

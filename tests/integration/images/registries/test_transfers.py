@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from images import errors, manifest
+from images import errors
 from images.image import Image
-from images.registry import config, download, pull, push, registries
+from images.registry import config, pull, push, registries
 from images.store import ImageStore
 from tests.integration.images.registries.support import LAYER, Steps, filled, path_of
 from tests.support import cutting, registry, stubregistry
@@ -104,25 +104,6 @@ async def test_a_push_goes_on_where_a_cut_left_it(store: ImageStore, other: Imag
         assert way.up < 1.5 * sum(layer.size_bytes for layer in image.layers)
         pulled = await pull.pull(other, f"{stub.address}/web:1", registries=shared)
     assert pulled.digest == image.digest
-
-
-@bounded(60)
-async def test_a_blob_is_streamed_from_any_offset(
-    store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
-) -> None:
-    """As agents fetch it that keep blobs elsewhere."""
-    image = load(300 * KIB)
-    layer = image.layers[0]
-    entry = manifest.Descriptor(media_type=layer.media_type, digest=layer.digest, size_bytes=layer.size_bytes)
-    name = f"{peer.address}/web:1"
-    async with door() as shared:
-        await push.push(store, "web", name, registries=shared)
-        async with download.open_blob(name, entry, registries=shared, offset=1000) as pieces:
-            data = b"".join([piece async for piece in pieces])
-        await download.fetch_blob(other, name, entry, registries=shared)
-    with store.open(layer.digest) as file:
-        assert data == file.read()[1000:]
-    other.check_blob(layer.digest)
 
 
 @bounded(60)
