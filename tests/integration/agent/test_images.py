@@ -254,6 +254,17 @@ async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
         await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)
 
 
+@bounded(30)
+async def test_what_is_never_fetched_and_damaged_is_refused(tmp_path: Path, store: ImageStore) -> None:
+    """With the same remedy as what is not there."""
+    async with images(tmp_path, Cluster(store)) as here:
+        digest = (await here.prepare("hello:1", "")).digest
+    (tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(b"{}")
+    async with images(tmp_path, Cluster(store)) as here:
+        with pytest.raises(Refused, match="load it there"):
+            await here.prepare("hello:1", digest, pb.IMAGE_PULL_POLICY_NEVER)
+
+
 # Room
 # -------------------------------------------------------------------------------------------------------------------
 
