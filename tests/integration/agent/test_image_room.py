@@ -1,7 +1,6 @@
-"""What goes from a node when room is made for images, and what stays."""
+"""What a node keeps of images, what makes room, and who waits for that."""
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 import time
@@ -12,14 +11,16 @@ import pytest
 from agent.adapters.imageroom import ImageRoom
 from agent.core import imageroom
 from images import collect, layout, names
-from images.errors import DigestMismatch
 from images.image import Config
 from images.rootfs import File, build_image
 from images.store import ImageStore
 from tests.support.aio import bounded, until, within
-from tests.support.node_images import Cluster, images, is_executable, layer_of
+from tests.support.nodeimages import Cluster, images, is_executable, layer_of
 
 pytestmark = pytest.mark.root
+
+
+NOTHING_NEEDED = imageroom.Needed(digests=frozenset(), references=frozenset())
 
 
 @bounded(30)
@@ -44,34 +45,6 @@ async def test_what_is_needed_stays_and_the_rest_makes_room(tmp_path: Path, stor
         assert list(here.store.layers.iterdir()) == []
         prepared = await here.prepare("hello:1", "")
         assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-@bounded(30)
-async def test_a_document_that_the_disk_damages_does_not_take_the_files_of_what_runs(
-    tmp_path: Path, store: ImageStore, restarted: bool
-) -> None:
-    """The layers stay below their container, and what is damaged is fetched again for the next one."""
-    cluster = Cluster(store)
-    image = store.resolve("hello:1")
-    needed = imageroom.Needed(digests=frozenset({image.digest}), references=frozenset())
-    async with contextlib.AsyncExitStack() as life:
-        here = await life.enter_async_context(images(tmp_path, cluster))
-        prepared = await here.prepare("hello:1", "")
-        if restarted:
-            await life.aclose()
-            here = await life.enter_async_context(images(tmp_path, cluster))
-            await here.prune(needed, collect.nothing)
-        here._used.clear()
-        config = tmp_path / "blobs/sha256" / image.config_digest.removeprefix("sha256:")
-        config.write_bytes(b"?" + config.read_bytes()[1:])
-        with pytest.raises(DigestMismatch):
-            await here.prune(needed, collect.everything)
-        for _ in range(2):
-            await here.prune(needed, collect.everything)
-            assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-    async with images(tmp_path, cluster) as here:
-        assert (await here.prepare("hello:1", image.digest)).layers == prepared.layers
 
 
 @bounded(30)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
-from agent.core import imageroom, sharing
+from agent.core import sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.rpc import Server
@@ -14,7 +14,7 @@ from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import blobserving, etcd
 from tests.support.aio import bounded, until
-from tests.support.node_images import Cluster, images, is_executable, layer_of
+from tests.support.nodeimages import Cluster, images, is_executable, layer_of
 
 pytestmark = pytest.mark.root
 
@@ -30,24 +30,6 @@ async def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, store: Im
     offsets = [offset for digest, offset in cluster.fetched if digest == layer]
     assert offsets == [0, 1_000_000, 2_000_000]
     assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-
-
-@bounded(30)
-async def test_trouble_that_nobody_thought_of_ends_one_task_only(
-    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever waits is told to try again, and the node's images live on."""
-    cluster = Cluster(store)
-
-    async def broken(_: str) -> str:
-        raise RuntimeError("nobody thought of this")
-
-    async with images(tmp_path, cluster) as here:
-        with monkeypatch.context() as patch:
-            patch.setattr(cluster, "resolve", broken)
-            with pytest.raises(Temporary, match="see its log"):
-                await here.prepare("hello:1", "")
-        assert (await here.prepare("hello:1", "")).layers
 
 
 @bounded(30)
@@ -191,8 +173,12 @@ async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
         await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)
 
 
-# Room
-# -------------------------------------------------------------------------------------------------------------------
-
-
-NOTHING_NEEDED = imageroom.Needed(digests=frozenset(), references=frozenset())
+@bounded(30)
+async def test_what_is_never_fetched_and_damaged_is_refused(tmp_path: Path, store: ImageStore) -> None:
+    """With the same remedy as what is not there."""
+    async with images(tmp_path, Cluster(store)) as here:
+        digest = (await here.prepare("hello:1", "")).digest
+    (tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(b"{}")
+    async with images(tmp_path, Cluster(store)) as here:
+        with pytest.raises(Refused, match="load it there"):
+            await here.prepare("hello:1", digest, pb.IMAGE_PULL_POLICY_NEVER)

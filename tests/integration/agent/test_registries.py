@@ -1,12 +1,10 @@
 """Images whose name says a registry: settled when they are applied, fetched by the node when the cluster has none."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from agent.adapters.images import StoredImages
 from agent.adapters.registries import Outside
@@ -18,11 +16,9 @@ from images.registry import config, credentials, push, registries
 from images.rootfs import File, build_image
 from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
-from tests.integration.images.registries.support import LAYER, filled
-from tests.support import registry, stubregistry
+from tests.integration.agent.test_images import Cluster, images
+from tests.support import registry
 from tests.support.aio import bounded
-from tests.support.node_images import Cluster, images
-from tests.unit.images import makers
 
 pytestmark = pytest.mark.root
 
@@ -92,66 +88,3 @@ async def test_a_registry_that_does_not_have_it_or_is_not_there(
         assert unreachable.value.reason == "RegistryUnavailable"
         with pytest.raises(Refused):
             await here.prepare("other:1", "")
-
-
-@bounded(60)
-async def test_bytes_that_are_damaged_on_the_way_are_fetched_again(tmp_path: Path, store: ImageStore) -> None:
-    """A task is told to try again, and then gets what it asked for."""
-    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
-        digest = filled(stub)
-        layer = makers.descriptor(LAYER, "")["digest"]
-        stub.blobs[layer] = bytes(len(LAYER))
-        with pytest.raises(Temporary) as told:
-            await here.prepare(f"{stub.address}/team/web:1", digest)
-        assert told.value.reason == "ImageDamaged"
-        stub.blobs[layer] = LAYER
-        assert (await here.prepare(f"{stub.address}/team/web:1", digest)).digest == digest
-
-
-@bounded(60)
-async def test_images_at_once_share_the_bound_on_downloads_and_the_token(tmp_path: Path, store: ImageStore) -> None:
-    """However many tasks start: four layers at a time, and a token service that is asked once."""
-    now, peak = 0, 0
-    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
-        names = []
-        for number in range(6):
-            layer = makers.archive(makers.member("f", content=bytes([number]) * 1000))
-            digest = filled(stub, layer, makers.archive(makers.member(f"g{number}")))
-            names.append((f"{stub.address}/web:{number}", digest))
-
-        async def guarded(request: web.Request) -> web.StreamResponse | None:
-            nonlocal now, peak
-            if request.path == "/token":
-                return web.json_response({"token": "abc"})
-            if "Authorization" not in request.headers:
-                return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{stub.url}/token"'})
-            if "/blobs/" in request.path:
-                now += 1
-                peak = max(peak, now)
-                await asyncio.sleep(0.02)  # so that those who may come at once do
-                now -= 1
-            return None
-
-        stub.fault = guarded
-        prepared = await asyncio.gather(*(here.prepare(name, digest) for name, digest in names))
-        assert len({one.digest for one in prepared}) == 6
-        assert peak == config.Limits().downloads
-        assert len([line for line in stub.lines() if "/token" in line]) == 1
-
-
-@bounded(60)
-async def test_what_is_repaired_in_a_file_counts_for_the_next_image(tmp_path: Path, store: ImageStore) -> None:
-    """Also while others are on their way by what stood there before."""
-    settings, cluster = tmp_path / "registries.yaml", Cluster(store)
-    settings.write_text("registries: {}")
-    outside = Outside(settings, tmp_path / "none.json")
-    async with stubregistry.running() as stub, images(tmp_path / "node", cluster, outside) as here:
-        digest = filled(stub)
-        assert (await here.prepare(f"{stub.address}/web:1", "")).digest == digest
-        with pytest.raises(Temporary):
-            await here.prepare("127.0.0.1:1/web:1", "")
-        settings.write_text(f"registries: {{'127.0.0.1:1': {{mirrors: ['{stub.address}']}}}}")
-        assert (await here.prepare("127.0.0.1:1/web:1", "")).digest == digest
-        settings.write_text("registries: {}")
-        with pytest.raises(Temporary):
-            await here.prepare("127.0.0.1:1/web:2", "")

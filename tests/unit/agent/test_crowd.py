@@ -10,7 +10,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import ONCE, FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
-from tests.support.living_agent import SHUTDOWN, Agent, alive, machine_with_image
+from tests.support.working import SHUTDOWN, Agent, alive, machine_with_image
 from tests.unit.agent.test_readiness import probe, ready
 
 WEB = "web-1-a"

@@ -8,7 +8,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support import golden
 from tests.support.aio import bounded
 from tests.support.fake_leader import task
-from tests.support.living_agent import SHUTDOWN, Agent, alive, machine_with_image
+from tests.support.working import SHUTDOWN, Agent, alive, machine_with_image
 from tests.unit.agent.test_crowd import FETCH, LOGGER, MIGRATE, PROXY, WEB, crowd, end
 from tests.unit.agent.test_readiness import ready
 

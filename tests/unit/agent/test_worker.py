@@ -15,7 +15,7 @@ from tests.support.fake_agent import (
     loop_ms,
 )
 from tests.support.fake_leader import task, template
-from tests.support.living_agent import REMOVE, SHUTDOWN, alive, machine_with_image
+from tests.support.working import REMOVE, SHUTDOWN, alive, machine_with_image
 
 
 @bounded(3600, virtual_time=True)

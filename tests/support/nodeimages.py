@@ -1,4 +1,4 @@
-"""A node's images, and a control plane that has some, with the mishaps that a test wants."""
+"""A node's images over a control plane with the mishaps that a test wants."""
 
 import asyncio
 import contextlib
@@ -76,10 +76,8 @@ async def images(folder: Path, cluster: Cluster, outside: Outside | None = None)
 
 
 def is_executable(path: Path) -> bool:
-    """Whether a file of an image came whole and with its mode."""
     return path.stat().st_mode & 0o777 == 0o755
 
 
 def layer_of(store: ImageStore) -> str:
-    """The digest of the one layer of hello:1."""
     return store.resolve("hello:1").layers[0].digest

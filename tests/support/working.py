@@ -1,4 +1,4 @@
-"""A worker on a fake machine in virtual time, with what a leader would know of it."""
+"""A worker on a fake machine, with the leader's side of what it says."""
 
 import asyncio
 import contextlib
@@ -108,7 +108,6 @@ async def alive(machine: FakeMachine) -> AsyncIterator[Agent]:
 
 
 def machine_with_image() -> FakeMachine:
-    """One that can start tasks."""
     machine = FakeMachine()
     machine.add_image()
     return machine
