@@ -18,7 +18,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def sharing_of(options: argparse.Namespace) -> sharing.Limits:
     """What this node gives to others."""
-    return sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
+    limits = sharing.Limits(transfers=options.share_transfers, bytes_per_s=options.share_rate)
+    if limits.transfers < 1:
+        sys.exit("orch-agent: --share-transfers must be 1 at least; --blob-port 0 gives nothing to other nodes")
+    if 0 < limits.bytes_per_s < sharing.least_rate(limits.transfers):
+        least = units.about_bytes(sharing.least_rate(limits.transfers))
+        sys.exit(
+            f"orch-agent: --share-rate {options.share_rate} is too little for {limits.transfers} transfers at a time, "
+            f"since nodes give up whoever sends too slowly: {least} at least, or fewer --share-transfers"
+        )
+    return limits
 
 
 def _add_registries(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +59,15 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
         default=sharing.TRANSFERS,
         type=int,
         metavar="N",
-        help="to how many nodes it gives layers at a time (default: %(default)s)",
+        help="to how many nodes it gives layers at a time; the leader sends no more than 3 (default: %(default)s)",
     )
     parser.add_argument(
         "--share-rate",
         default=0,
         type=_bytes,
         metavar="BYTES",
-        help="how much of that in a second, such as 50Mi (default: as much as goes through)",
+        help="how much of that in a second, such as 50Mi, and 512Ki for each transfer at least (default: as much as "
+        "goes through)",
     )
 
 

@@ -158,3 +158,9 @@ class Meter:
     @property
     def digest(self) -> str:
         return digests.PREFIX + self._hash.hexdigest()
+
+    def check(self, diff_id: str) -> None:
+        """`DigestMismatch` unless all that has passed, which is now the whole layer, is what the config says."""
+        if self.digest != diff_id:
+            message = f"its content has digest {self.digest}, the image's config says {diff_id}; fetch it again"
+            raise errors.DigestMismatch(f"{self._what}: {message}")

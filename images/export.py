@@ -12,7 +12,20 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from images import blobs, documents, errors, hashing, layout, manifest, progress, reference, scratch, streams, tarwrite
+from images import (
+    blobs,
+    documents,
+    errors,
+    hashing,
+    layout,
+    manifest,
+    progress,
+    reference,
+    scratch,
+    streams,
+    syscalls,
+    tarwrite,
+)
 from images.manifest import Descriptor, Index
 
 if TYPE_CHECKING:
@@ -68,7 +81,9 @@ def export_folder(
             (work.path / layout.INDEX).write_bytes(_index(store, images).as_bytes())
             for path in (work.path, work.path / "blobs", target):
                 path.chmod(0o755)
+            syscalls.syncfs(work.fd)
             work.path.rename(folder)
+            blobs.sync_folder(folder.absolute().parent)
 
 
 def _check_complete(store: ImageStore, images: Sequence[Image]) -> None:

@@ -27,7 +27,7 @@ def find(store: ImageStore, text: str, *, platform: manifest.Platform | None = N
     if is_name(store, text) or digests.is_digest(text):
         return _whole(store, text, platform)
     figures = _FIGURES.fullmatch(text)
-    found = list(_starting_with(store, figures[1])) if figures else []
+    found = list(_starting_with(store, figures[1], platform)) if figures else []
     if len(found) > 1:
         listed = ", ".join(f"{image.digest[7:23]} ({', '.join(image.names) or 'no name'})" for image in found)
         raise errors.InvalidReference(f"{text} may be any of {len(found)} images: {listed}; write more figures")
@@ -36,10 +36,19 @@ def find(store: ImageStore, text: str, *, platform: manifest.Platform | None = N
 
 def is_name(store: ImageStore, text: str) -> bool:
     """Whether the text is a name that the store knows."""
+    return _named(store, text) is not None
+
+
+def digest_of(store: ImageStore, text: str) -> str:
+    """The digest that a name stands for, which may be that of an index for several platforms; else as `find`."""
+    return _named(store, text) or find(store, text).digest
+
+
+def _named(store: ImageStore, text: str) -> str | None:
     try:
-        return reference.parse(text).tagged in store.names() and "@" not in text
+        return None if "@" in text else store.names().get(reference.parse(text).tagged)
     except errors.InvalidReference:
-        return False
+        return None
 
 
 def _whole(store: ImageStore, text: str, platform: manifest.Platform | None) -> Image:
@@ -51,7 +60,7 @@ def _whole(store: ImageStore, text: str, platform: manifest.Platform | None) -> 
     return store.resolve(text, platform=platform)
 
 
-def _starting_with(store: ImageStore, figures: str) -> Iterator[Image]:
+def _starting_with(store: ImageStore, figures: str, platform: manifest.Platform | None) -> Iterator[Image]:
     start = digests.PREFIX + figures
     seen: set[str] = set()
     for image in store.list():
@@ -59,15 +68,15 @@ def _starting_with(store: ImageStore, figures: str) -> Iterator[Image]:
             seen.add(image.digest)
             yield image
     for digest in store.blobs_starting_with(figures):
-        image_ = _if_manifest(store, digest)
+        image_ = _if_manifest(store, digest, platform)
         if image_ is not None and image_.digest not in seen:
             seen.add(image_.digest)
             yield image_
 
 
-def _if_manifest(store: ImageStore, digest: str) -> Image | None:
-    """An image that nobody names; most blobs are something else."""
+def _if_manifest(store: ImageStore, digest: str, platform: manifest.Platform | None) -> Image | None:
+    """An image that nobody names, or one of an index; most blobs are something else."""
     try:
-        return store.resolve(digest)
+        return store.resolve(digest, platform=platform)
     except (errors.InvalidImage, errors.NotFound):
         return None

@@ -37,6 +37,8 @@ LAYER_TYPES = {
 }
 MAX_LAYERS = 500
 MAX_INDEX_ENTRIES = 1000
+MAX_INDEX_DEPTH = 3
+"""So many indexes may stand between a name and a manifest."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le"}
 

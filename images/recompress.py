@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from images import compress, compression, errors, manifest, progress
+from images import compress, compression, manifest, progress
 from images.manifest import Descriptor, Manifest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def convert(store: ImageStore, image: Image, kind: compress.Kind, *, watcher: pr
     found = manifest.parse_manifest(store.read_document(image.digest), what=f"manifest {image.digest}")
     pairs = zip(found.layers, image.layers, strict=True)
     layers = tuple(_layer(store, image, entry, layer, kind, watcher) for entry, layer in pairs)
-    if layers == found.layers:
+    if all(new.digest == old.digest for new, old in zip(layers, found.layers, strict=True)):
         return image
     config = replace(found.config, media_type=manifest.OCI_CONFIG)
     body = Manifest(media_type=manifest.OCI_MANIFEST, config=config, layers=layers)
@@ -48,7 +48,7 @@ def _layer(
     with store.open(layer.digest) as blob:
         found = compression.peek(blob, what=what)
         if found == kind:
-            return entry
+            return replace(entry, media_type=manifest.layer_type(kind))  # its neighbours are OCI's now
         counted = progress.Counted(blob, watcher, layer.digest, "compressing", layer.size_bytes)
         meter = compression.Meter(
             compression.decompressed(counted, found, what=what),
@@ -58,10 +58,6 @@ def _layer(
         )
         with store.writer() as made:
             compress.copy(meter, made, kind)
-            if meter.digest != layer.diff_id:
-                raise errors.DigestMismatch(
-                    f"{what}: its content has digest {meter.digest}, the image's config says {layer.diff_id}; "
-                    f"fetch it again"
-                )
+            meter.check(layer.diff_id)
     watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
     return Descriptor(media_type=manifest.layer_type(kind), digest=made.digest, size_bytes=made.size_bytes)

@@ -60,13 +60,16 @@ def folder(area: Path) -> Iterator[Item]:
             remove(item.path)
 
 
-def sweep(area: Path) -> int:
-    """Remove what dead processes left; returns how many items."""
+def sweep(area: Path, *, first: Callable[[Path], None] = lambda _: None) -> int:
+    """Remove what dead processes left, with `first` done to each; returns how many items."""
     removed = 0
     while dead := _claim(area):
-        for item in dead:
-            remove(item.path)
-            os.close(item.fd)
+        with contextlib.ExitStack() as locked:
+            for item in dead:
+                locked.callback(os.close, item.fd)
+            for item in dead:
+                first(item.path)
+                remove(item.path)
         removed += len(dead)
     return removed
 

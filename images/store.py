@@ -168,20 +168,13 @@ class ImageStore:
         """Forget a name; the blobs stay until `prune`. `NotFound` when there is no such name."""
         self._names.drop(reference.parse(name).tagged)
 
-    def remove(self, name: str, *, keep: Iterable[str] = (), keep_layers: Iterable[str] = ()) -> sweep.Pruned:
-        """Forget a name and prune; `keep` and `keep_layers` as there."""
-        self.untag(name)
-        return self.prune(keep, keep_layers)
-
     def names(self) -> Mapping[str, str]:
         """Every full name with the digest of its manifest or index."""
         return {name: entry.digest for name, entry in self._names.read().items()}
 
     def list(self) -> tuple[image.Image, ...]:
         """All named images, by name; one with several names stands once. What cannot be read is told by `broken`."""
-        return tuple(
-            found for found in self._documents.readable(self._names.read()).values() if isinstance(found, image.Image)
-        )
+        return self._documents.images(self._names.read())
 
     def broken(self) -> Mapping[str, errors.ImageError]:
         """Names whose image cannot be read, because a document is missing or damaged, each with the reason."""
@@ -216,7 +209,10 @@ class ImageStore:
             os.utime(self._blob_path(digest))
 
     def stored(self, keep: Collection[str] = ()) -> Sequence[collect.Stored]:
-        """Every named image with what it takes, as `images.collect` wants it; those in `keep` are marked so."""
+        """Every named image with what it takes, as `images.collect` wants it.
+
+        Those in `keep` are marked so, and an index of which one is.
+        """
         names_by_digest: dict[str, list[str]] = {}
         for name, entry in sorted(self._names.read().items()):
             names_by_digest.setdefault(entry.digest, []).append(name)
@@ -226,7 +222,7 @@ class ImageStore:
                 names=tuple(names_),
                 used_at_s=self._used_at_s(digest),
                 parts=self._parts_bytes(digest),
-                is_kept=digest in keep,
+                is_kept=any(each in keep for each in (digest, *self._inside(digest))),
             )
             for digest, names_ in names_by_digest.items()
             if self.has(digest)
@@ -257,7 +253,7 @@ class ImageStore:
         kept_roots = frozenset(keep)
         with self._collecting() as trash:
             images = self.stored(kept_roots)
-            forgotten = frozenset(forget(images)) - kept_roots
+            forgotten = frozenset(forget(images)) - {image.digest for image in images if image.is_kept}
             going = tuple(name for image in images if image.digest in forgotten for name in image.names)
             roots = {entry.digest for name, entry in self._names.read().items() if name not in going} | kept_roots
             reached = self._reach(roots, keep_layers)
@@ -297,7 +293,7 @@ class ImageStore:
 
     def _sweep(self, found: sweep.Doomed, trash: Path) -> None:
         sweep.sweep(found, trash=trash)
-        for path in self._locks.glob("layer-*"):
+        for path in (*self._locks.glob("layer-*"), *self._locks.glob("blob-*")):
             path.unlink()  # whoever holds one is inside `hold()`, so nobody does
         scratch.sweep(self.tmp)
 
@@ -308,10 +304,14 @@ class ImageStore:
 
     def _used_at_s(self, digest: str) -> float:
         """The time of a manifest's file, which `touch` sets; an index was used when one of its images was."""
-        found = sweep.readable(self._documents.load_any, digest)
-        inner = [entry.digest for entry in found.documents] if isinstance(found, manifest.Index) else []
         with self._finding(digest):
-            return max(self._blob_path(each).stat().st_mtime for each in (digest, *inner) if self.has(each))
+            every = (digest, *self._inside(digest))
+            return max(self._blob_path(each).stat().st_mtime for each in every if self.has(each))
+
+    def _inside(self, digest: str) -> Sequence[str]:
+        """The manifests and indexes that an index lists; nothing for what is no index."""
+        found = sweep.readable(self._documents.load_any, digest)
+        return [entry.digest for entry in found.documents] if isinstance(found, manifest.Index) else []
 
     def _parts_bytes(self, digest: str) -> Mapping[str, int]:
         """The blobs and the unpacked layers that an image leads to; those that are not here take nothing."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from images.image import ConfigDocument, Image
 
-_MAX_INDEX_DEPTH = 3
-
 
 class StoredDocuments:
     """Reads through two functions of a store: whether it has a blob, and a document's bytes."""
@@ -60,7 +58,7 @@ class StoredDocuments:
     def missing(self, digest: str, platform: Platform) -> tuple[Descriptor, ...]:
         """See `ImageStore.missing`."""
         wanted = digest
-        for _ in range(_MAX_INDEX_DEPTH):
+        for _ in range(manifest.MAX_INDEX_DEPTH + 1):
             found = self.load(wanted)
             if isinstance(found, Manifest):
                 blobs = {entry.digest: entry for entry in (found.config, *found.layers)}
@@ -81,6 +79,15 @@ class StoredDocuments:
                 found[digest] = error
         return found
 
+    def images(self, entries: Mapping[str, Descriptor]) -> tuple[Image, ...]:
+        """Those that can be read, each once, also when its index has one name and its manifest another."""
+        found: dict[str, Image] = {}
+        for one in self.readable(entries).values():
+            if isinstance(one, image.Image):
+                before = found.get(one.digest, one)
+                found[one.digest] = replace(one, names=tuple(sorted({*before.names, *one.names})))
+        return tuple(found.values())
+
     def _any_platform(self, digest: str, entries: Mapping[str, Descriptor]) -> Image:
         """The image for this machine, or else the first one of the index that is stored."""
         try:
@@ -99,7 +106,7 @@ class StoredDocuments:
 
     def _manifest(self, digest: str, platform: Platform) -> tuple[str, Manifest]:
         wanted = digest
-        for _ in range(_MAX_INDEX_DEPTH):
+        for _ in range(manifest.MAX_INDEX_DEPTH + 1):
             found = self.load(wanted)
             if isinstance(found, Manifest):
                 return wanted, found
@@ -113,5 +120,5 @@ def _names(entries: Mapping[str, Descriptor], digests: set[str]) -> tuple[str, .
 
 def _too_deep(digest: str) -> errors.LimitExceeded:
     return errors.LimitExceeded(
-        f"index {digest}: indexes nested deeper than {_MAX_INDEX_DEPTH}; name one of its images"
+        f"index {digest}: indexes nested deeper than {manifest.MAX_INDEX_DEPTH}; name one of its images"
     )

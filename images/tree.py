@@ -59,8 +59,17 @@ class Layers:
     def entries(self, layer: Layer, title: str) -> tuple[Entry, ...]:
         """All entries in order. Raises `InvalidImage` (and its kinds) for a layer that is not what it should be."""
         if layer.diff_id not in self._known:
-            self._known[layer.diff_id] = tuple(entry for entry, _ in self.read(layer, title))
+            self._known[layer.diff_id] = tuple(self._bounded(layer, title))
         return self._known[layer.diff_id]
+
+    def _bounded(self, layer: Layer, title: str) -> Iterator[Entry]:
+        """All of them are kept in memory, so the bound is for all layers together."""
+        left = self.limits.max_entries - sum(map(len, self._known.values()))
+        for number, (entry, _) in enumerate(self.read(layer, title)):
+            if number >= left:
+                what = f"image {title}: layer {layer.digest}"
+                raise errors.LimitExceeded(f"{what}: with those below more than {self.limits.max_entries} entries")
+            yield entry
 
     def read(self, layer: Layer, title: str) -> Iterator[tuple[Entry, TarReader]]:
         """Entry by entry, with the reader whose `segments` are the content; the digest is compared at the end."""
@@ -73,11 +82,7 @@ class Layers:
             for entry in reader:
                 yield entry, reader
             reader.drain()
-            if meter.digest != layer.diff_id:
-                raise errors.DigestMismatch(
-                    f"{what}: its content has digest {meter.digest}, the image's config says {layer.diff_id}; "
-                    f"fetch it again"
-                )
+            meter.check(layer.diff_id)
 
 
 def files(layers: Layers, image: Image) -> dict[str, Node]:

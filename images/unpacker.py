@@ -102,10 +102,7 @@ def unpack(job: Job) -> Outcome:
         with extract.Extractor(job.target_fd, limits=job.limits, what=job.what) as extractor:
             extractor.apply(reader)
         reader.drain()
-    if meter.digest != job.diff_id:
-        raise errors.DigestMismatch(
-            f"{job.what}: its content has digest {meter.digest}, the image's config says {job.diff_id}; fetch it again"
-        )
+    meter.check(job.diff_id)
     return Outcome(size_bytes=meter.size_bytes, entries=reader.entries)
 
 

@@ -57,11 +57,9 @@ def find(store: "ImageStore", text: str, platform_text: str = "") -> "Image":
 
 def digest_of(store: "ImageStore", text: str) -> str:
     """The digest that a name stands for, which may be that of an index for several platforms."""
-    from images import lookup, reference
+    from images import lookup
 
-    if lookup.is_name(store, text):
-        return store.names()[reference.parse(text).tagged]
-    return lookup.find(store, text).digest
+    return lookup.digest_of(store, text)
 
 
 def platform(text: str) -> "Platform | None":

@@ -1,4 +1,5 @@
-"""Makes room on the node's disk: after a download when the disk is full, and once an hour for what has grown old.
+"""Makes room on the node's disk: after a download when the disk is full or there are too many names, and once an hour
+for what has grown old.
 
 The rule: nothing is removed while an image is on its way, since its parts have no name yet.
 """
@@ -50,20 +51,22 @@ class ImageRoom:
         try:
             disk = self._images.store.disk()
             await self._images.prune(self._needed(), imageroom.policy(self._limits, disk, time.time()))
-        except errors.ImageError as error:
+        except (errors.ImageError, OSError) as error:
             log.warning("no room was made for images", why=str(error))
 
     async def _until_full(self) -> None:
-        """Wait for a download that has filled the disk."""
+        """Wait for a download that has filled the disk, or the list of names."""
         while True:
             await self._images.fetched.wait()
             self._images.fetched.clear()
-            if self._is_full():
+            if await asyncio.to_thread(self._is_full):
                 return
 
     def _is_full(self) -> bool:
-        """Also when nobody can tell: the look that follows says why."""
+        """Blocks. What cannot be looked at is told by `look`."""
+        store = self._images.store
         try:
-            return collect.excess_bytes(self._images.store.disk(), self._limits.marks) > 0
-        except errors.StorageFailed:
+            is_full = collect.excess_bytes(store.disk(), self._limits.marks) > 0
+            return is_full or len(store.names()) >= imageroom.MANY_NAMES
+        except (errors.ImageError, OSError):
             return True

@@ -6,12 +6,14 @@ Two rules: a digest is fetched and an image unpacked once, however many tasks wa
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
+from agent.adapters import imagenames
 from agent.adapters.downloads import Downloads
 from agent.adapters.registries import Outside
 from agent.core import imageroom
@@ -43,9 +45,13 @@ class StoredImages:
         self._outside = outside or Outside()
         self._downloads = Downloads(self.store, source, lambda digest: self.holdings.add([digest]))
         self._prepared: dict[str, PreparedImage] = {}
+        self._chains: dict[str, Sequence[str]] = {}
+        """The layers of each image that is needed, as they were when its documents could be read."""
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._fetching = 0
         self._pruning = asyncio.Lock()
+        self._spared: frozenset[str] = frozenset()
+        """What the removal that goes on leaves here."""
         self._used: dict[str, float] = {}
         """When each image was asked for last, on the event loop's clock."""
         self.fetched = asyncio.Event()
@@ -56,7 +62,8 @@ class StoredImages:
     async def run(self) -> None:
         """Own the downloads; ends only by being cancelled."""
         self.holdings.add(await asyncio.to_thread(self._held))
-        async with asyncio.TaskGroup() as self._group:
+        async with contextlib.AsyncExitStack() as ends, asyncio.TaskGroup() as self._group:
+            ends.push_async_callback(self._outside.close)
             self.started.set()
             await asyncio.Event().wait()
 
@@ -65,8 +72,7 @@ class StoredImages:
     ) -> PreparedImage:
         """See `ports.Images`. What was prepared is remembered until it is removed."""
         found = digest or await self._once(f"name {reference} {policy}", lambda: self._resolve(reference, policy))
-        async with self._pruning:  # a removal that goes on ends first, and the next one spares it
-            self._used[found] = self._now()
+        await self._spare(found)
         prepared = self._prepared.get(found)
         if prepared is None:
             if policy == pb.IMAGE_PULL_POLICY_NEVER:
@@ -82,16 +88,45 @@ class StoredImages:
             if self._fetching:
                 return
             self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
-            gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
+            try:
+                self._spared = frozenset(self._used) | await asyncio.to_thread(self._known, needed)
+                gone = await asyncio.to_thread(self._prune, self._spared, policy)
+            finally:
+                self._spared = frozenset()
             if gone.blobs or gone.layers:
                 log.info("images made room", blobs=gone.blobs, layers=gone.layers, size_bytes=gone.size_bytes)
             self._prepared = {digest: one for digest, one in self._prepared.items() if self.store.has(digest)}
             self.holdings.replace(await asyncio.to_thread(self._held))
 
-    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
-        """Blocks."""
+    async def _spare(self, digest: str) -> None:
+        """Note that an image is used. A removal that goes on ends first, unless it spares this one anyway: it may wait
+        for the store, and take as long as large folders do.
+        """
+        if digest in self._spared:
+            self._used[digest] = self._now()
+            return
+        async with self._pruning:
+            self._used[digest] = self._now()
+
+    def _known(self, needed: imageroom.Needed) -> frozenset[str]:
+        """The digests of what is needed. Blocks."""
         named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        return self.store.prune(keep=needed.digests | named | used, forget=policy)
+        return needed.digests | named
+
+    def _prune(self, kept: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+        """Blocks."""
+        self._chains = {digest: self._chains.get(digest) or self._chains_of(digest) for digest in kept}
+        # By their own names as well: a document that the disk damages must not take the files of what runs.
+        return self.store.prune(keep=kept, keep_layers=itertools.chain(*self._chains.values()), forget=policy)
+
+    def _chains_of(self, digest: str) -> Sequence[str]:
+        """The chain ids of an image's layers; nothing as long as it is not here. Blocks."""
+        try:
+            return self.store.resolve(digest).chain_ids
+        except errors.DigestMismatch:
+            raise  # it was here a moment ago: nothing goes until somebody has looked again
+        except (errors.NotFound, errors.InvalidReference, errors.InvalidImage):
+            return ()
 
     def _digest_here(self, text: str) -> str:
         """What a name means on this node; empty when it means nothing. Blocks."""
@@ -159,8 +194,12 @@ class StoredImages:
 
     def _check_whole(self, reference: str, digest: str) -> None:
         """Blocks. Raises Refused when something would have to be fetched."""
-        if not self.store.has(digest) or self.store.missing(digest):
-            raise _never(reference)
+        try:
+            if self.store.has(digest) and not self.store.missing(digest):
+                return
+        except errors.ImageError as error:  # what is here was damaged on the disk
+            log.warning("an image that is never fetched is damaged", reference=reference, why=str(error))
+        raise _never(reference)
 
     def _held(self) -> set[str]:
         """The blobs of all images that are here. Blocks."""
@@ -181,6 +220,7 @@ class StoredImages:
         try:
             image = await self._get(reference, digest)
             folders = await asyncio.to_thread(unpack.unpack, self.store, image)
+            self._chains[digest] = image.chain_ids
         except errors.ImageError as error:
             raise _told(error) from error
         config = image.config
@@ -220,11 +260,8 @@ class StoredImages:
                         group.create_task(self._downloads.fetch(descriptor.digest, descriptor.size_bytes))
         except ExceptionGroup as failures:
             raise running.leaf(failures) from failures
-        return await asyncio.to_thread(self._name, reference, digest)
-
-    def _name(self, reference: str, digest: str) -> Image:
-        """Names keep it from being pruned, and let the node start it without a control plane."""
-        return self.store.resolve(digest) if "@" in reference else self.store.tag(reference, digest)
+        # Names keep it from being pruned, and let the node start it without a control plane.
+        return await asyncio.to_thread(imagenames.give, self.store, reference, digest)
 
     async def _stored(self, reference: str) -> Image | None:
         try:

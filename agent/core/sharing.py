@@ -10,8 +10,8 @@ PATIENCE_S = 5.0
 """A node that gives is judged after this long."""
 SLOWEST_BYTES_PER_S = 256 * 1024
 
-
 TRANSFERS = 3
+"""As many nodes as the leader sends to one at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +31,11 @@ def is_shared(size_bytes: int | None) -> bool:
 def is_too_slow(received_bytes: int, elapsed_s: float) -> bool:
     """Whether another node would do better: 200 MiB at 255 KiB/s take 14 minutes."""
     return elapsed_s > PATIENCE_S and received_bytes < SLOWEST_BYTES_PER_S * elapsed_s
+
+
+def least_rate(transfers: int) -> int:
+    """Bytes a second that all transfers of a node need together so that no other node gives it up.
+
+    Twice the slowest, since what is sent comes in chunks: 3 transfers need 1.5 MiB/s.
+    """
+    return 2 * SLOWEST_BYTES_PER_S * transfers

@@ -62,7 +62,10 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
             if request.node_id != node:
                 raise errors.Forbidden(f"the certificate is of the node {node}, and {request.node_id!r:.80} asks")
             await self._images.rights.check_blob(node, request.digest)
-        return await self._dispatcher.find_blob(request, here=lambda: self._images.has(request.digest))
+        size_bytes = self._images.size_bytes(request.digest)
+        return await self._dispatcher.find_blob(
+            request, here=lambda: self._images.has(request.digest), size_bytes=size_bytes
+        )
 
 
 class BlobService(dispatcher_pb2_grpc.BlobsServicer):

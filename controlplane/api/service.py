@@ -101,8 +101,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("message") != "options":
             raise errors.Invalid("the first message of an import has to carry the options")
-        async with self._parts.images.changing():
-            images = await self._parts.images.import_stream(first.options, _chunks(request_iterator))
+        known = self._parts.images
+        async with known.spooled(first.options, _chunks(request_iterator)) as upload, known.changing():
+            images = await known.take_in(first.options, upload)
             return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
 
     async def MissingBlobs(self, request: pb.MissingBlobsRequest, context: rpc.Context) -> pb.MissingBlobsResponse:

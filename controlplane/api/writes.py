@@ -73,6 +73,7 @@ class Writes:
             raise errors.Invalid(text, hint="apply the files in several calls")
         sent = [_unwrap(envelope) for envelope in request.objects]
         wanted = deciding.prepare(sent, stack=request.stack, force=request.force)
+        elsewhere: dict[str, str] = {}
         for _ in range(changing.ATTEMPTS):
             existing = await self._existing(wanted)
             pruning = await self._pruning(request, wanted)
@@ -80,7 +81,7 @@ class Writes:
                 existing,
                 wanted,
                 others=pruning.others(self._others()),
-                images=await self._images(wanted),
+                images=await self._images(wanted, elsewhere),
                 now_ms=self._now_ms(),
                 new_id=self._new_id,
                 asked_by=actor,
@@ -126,8 +127,10 @@ class Writes:
                 keys[key] = deciding.identity(value)
         return {keys[value_key]: value for value_key, value in (await self._objects.read(keys)).items()}
 
-    async def _images(self, wanted: Sequence[kinds.StoredObject]) -> pins.Known:
-        """The cluster's images; those that the objects name as the store itself has them."""
+    async def _images(self, wanted: Sequence[kinds.StoredObject], elsewhere: dict[str, str]) -> pins.Known:
+        """The cluster's images; those that the objects name as the store itself has them. `elsewhere`: what registries
+        have told this apply already, and what they tell now: they may take seconds, and are asked once.
+        """
         keys = [kinds.key(objects_pb2.Image(meta=objects_pb2.Meta(name=name))) for name in pins.names(wanted)]
         images = {**self._cache.snapshot().all(objects_pb2.Image)}
         for key in keys:
@@ -137,9 +140,10 @@ class Writes:
         )
         known = pins.Known.of(images.values())
         unknown = pins.of_registries(wanted, known)
-        if not unknown or self._outside is None:
-            return known
-        return pins.Known.of(images.values(), await self._outside.resolve(unknown))
+        if unknown - elsewhere.keys() and self._outside is not None:
+            told = await self._outside.resolve(unknown - elsewhere.keys())
+            elsewhere.update({text: told.get(text, "") for text in unknown - elsewhere.keys()})
+        return pins.Known.of(images.values(), elsewhere)
 
     def _others(self) -> Iterable[kinds.StoredObject]:
         """What the objects have to get on with, as far as it is known here."""
@@ -214,7 +218,10 @@ class Writes:
         for namespace, name in sorted({(one.service.meta.namespace, one.service.meta.name) for one in moves}):
             if not request.dry_run:
                 reference = pb.ObjectReference(kind="service", namespace=namespace, name=name)
-                await self._objects.change(reference, edit, telling.of_rebalance, actor)
+                with contextlib.suppress(
+                    errors.Unknown
+                ):  # it has gone meanwhile, and the others are still to be marked
+                    await self._objects.change(reference, edit, telling.of_rebalance, actor)
         return pb.RebalanceResponse(moves=map(telling.of_move, moves))
 
     async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:

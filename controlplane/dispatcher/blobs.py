@@ -1,11 +1,12 @@
 """Which node has which blob, and who gives to whom now. The leader's memory: nodes tell it again to a new one.
 
-What a node was given lasts until it says that it has the blob, asks again, or is gone; and no longer than `LONGEST_S`,
-so that a node which never says anything keeps nobody waiting for ever.
+What a node was given lasts until it says that it has the blob, asks again, or is gone; and no longer than a slow
+transfer takes, so that a node which never says anything keeps nobody waiting for ever.
 """
 
 import asyncio
 import contextlib
+import heapq
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from controlplane.core import blob_sources
 from protos.orch.v1 import dispatcher_pb2 as wire
 
 LONGEST_S = 60.0
+"""What was given counts for so long, and for as much longer as the blob takes at `SLOW_BYTES_PER_S`."""
+SLOW_BYTES_PER_S = 2 * 1024 * 1024
 PATIENCE_S = 3.0
 """How long a question is kept when nobody is free; its caller then asks again."""
 MAX_BLOBS = 100_000
@@ -49,7 +52,9 @@ class BlobBook:
         self._held: dict[str, set[str]] = {}
         self._holders: dict[str, dict[str, None]] = {}
         self._given: dict[tuple[str, str], _Given] = {}
-        """By digest and the node that fetches it; in the order of `until`."""
+        """By digest and the node that fetches it."""
+        self._ends: list[tuple[float, tuple[str, str]]] = []
+        """A heap: when each of them may have ended. What was released stays in it until then."""
         self._busy: Counter[str] = Counter()
         self._from_here: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -79,14 +84,18 @@ class BlobBook:
         places = map(self._place_of, sorted(self._holders.get(digest, ())))
         return [place.address for place in places if place is not None and place.address]
 
-    async def find(self, request: wire.FindBlobRequest, *, here: Callable[[], bool]) -> wire.FindBlobResponse:
-        """Who gives the blob to a node; empty when nobody is free for `PATIENCE_S`. `here`: this instance has it."""
+    async def find(
+        self, request: wire.FindBlobRequest, *, here: Callable[[], bool], size_bytes: int = 0
+    ) -> wire.FindBlobResponse:
+        """Who gives the blob to a node; empty when nobody is free for `PATIENCE_S`. `here`: this instance has it.
+        `size_bytes`: the blob's, 0 when it is not known.
+        """
         self._release((request.digest, request.node_id))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 while (answer := self._choose(request, here=here())).is_empty:
                     await self._change(request.digest)
-                self._give(request, answer)
+                self._give(request, answer, LONGEST_S + size_bytes / SLOW_BYTES_PER_S)
                 return wire.FindBlobResponse(addresses=answer.addresses, here=answer.here)
         return wire.FindBlobResponse()
 
@@ -107,11 +116,12 @@ class BlobBook:
             if place is not None and place.address:
                 yield blob_sources.Giver(address=place.address, zone=place.zone, busy=self._busy[place.address])
 
-    def _give(self, request: wire.FindBlobRequest, answer: blob_sources.Answer) -> None:
+    def _give(self, request: wire.FindBlobRequest, answer: blob_sources.Answer, for_s: float) -> None:
         self._release((request.digest, request.node_id))  # two of its questions may have waited, and one counts
         address = answer.addresses[0] if answer.addresses else ""
-        until = asyncio.get_running_loop().time() + LONGEST_S
+        until = asyncio.get_running_loop().time() + for_s
         self._given[request.digest, request.node_id] = _Given(address=address, until=until)
+        heapq.heappush(self._ends, (until, (request.digest, request.node_id)))
         if address:
             self._busy[address] += 1
         else:
@@ -128,8 +138,11 @@ class BlobBook:
 
     def _expire(self) -> None:
         now = asyncio.get_running_loop().time()
-        for key in list(itertools.takewhile(lambda key: self._given[key].until <= now, self._given)):
-            self._release(key)
+        while self._ends and self._ends[0][0] <= now:
+            until, key = heapq.heappop(self._ends)
+            given = self._given.get(key)
+            if given is not None and given.until == until:
+                self._release(key)
 
     def _leave(self, digest: str, node_id: str) -> None:
         holders = self._holders.get(digest, {})

@@ -79,11 +79,13 @@ class Dispatcher:
         """The services as nodes are told of them. None while this instance does not lead."""
         return self._leading.table.everything().changed if self._leading is not None else ()
 
-    async def find_blob(self, request: wire.FindBlobRequest, *, here: Callable[[], bool]) -> wire.FindBlobResponse:
-        """Who gives a blob to a node. `here`: whether this instance has it."""
+    async def find_blob(
+        self, request: wire.FindBlobRequest, *, here: Callable[[], bool], size_bytes: int = 0
+    ) -> wire.FindBlobResponse:
+        """Who gives a blob to a node. `here`: whether this instance has it; `size_bytes`: 0 when it is not known."""
         if self._leading is None:
             return wire.FindBlobResponse(here=here())
-        return await self._leading.blobs.find(request, here=here)
+        return await self._leading.blobs.find(request, here=here, size_bytes=size_bytes)
 
     def blob_addresses(self, digest: str) -> Sequence[str]:
         """Where nodes serve a blob, as far as it is known here: none while this instance does not lead."""

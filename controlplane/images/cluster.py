@@ -14,7 +14,7 @@ import structlog
 
 from controlplane.core import image_names, kept_images, pins
 from controlplane.core import request_errors as errors
-from controlplane.images import describing, room
+from controlplane.images import describing, pace, room
 from controlplane.images.files import Shared, Threads, Upload
 from controlplane.images.holds import Holds
 from controlplane.images.parts import Parts
@@ -51,7 +51,7 @@ class ClusterImages:
         self._limit_bytes = limit_bytes
         self._holds = Holds()
         self._uploading: dict[str, int] = {}
-        """Bytes that are still to come of each blob that is being sent."""
+        """Bytes that are still to come of each blob that is being sent, and that have come of each archive."""
         self._changes = 0
         self._tidying = asyncio.Lock()
         self._untidy = False
@@ -71,6 +71,13 @@ class ClusterImages:
     def has(self, digest: str) -> bool:
         """Whether this instance can serve the blob."""
         return digests.is_digest(digest) and self.store.has(digest)
+
+    def size_bytes(self, digest: str) -> int:
+        """Of a blob; 0 when it is not here."""
+        try:
+            return self.store.size_bytes(digest) if digests.is_digest(digest) else 0
+        except image_errors.NotFound:
+            return 0
 
     def is_whole(self, digest: str) -> bool:
         """Whether every blob of the image is here. Blocks."""
@@ -111,16 +118,21 @@ class ClusterImages:
             if self._untidy and not self._changes:
                 await self.tidy()
 
-    async def import_stream(
+    @contextlib.asynccontextmanager
+    async def spooled(
         self, options: api.ImportImageOptions, chunks: AsyncIterator[bytes]
-    ) -> tuple[pb.Image, ...]:
-        """Takes in an archive, inside `changing`. Answers with the images as they should be stored, without ids."""
+    ) -> AsyncGenerator[Upload, None]:
+        """An archive that has come, whole, as long as the block runs: before `changing`, since that may take hours."""
         describing.check(options)
         upload = Upload(self.store.tmp, options.name or "upload")
-        with self.threads.closing(upload):
+        with self._one_upload(f"archive {id(upload)}") as key, self.threads.closing(upload):
             await self.threads.run(upload.open)
-            await self._spool(upload, chunks)
-            found = await self.threads.run(self._import, options, upload)
+            await self._spool(upload, key, chunks)
+            yield upload
+
+    async def take_in(self, options: api.ImportImageOptions, upload: Upload) -> tuple[pb.Image, ...]:
+        """The images of an archive, inside `changing`, as they should be stored, without ids."""
+        found = await self.threads.run(self._import, options, upload)
         images = tuple(
             describing.described(name, each)
             for each in found
@@ -157,7 +169,7 @@ class ClusterImages:
                 text = f"blob {start.digest} has come up to byte {come}, and this goes on at {start.offset}"
                 raise errors.Outdated(text, hint="ask again what is missing")
             await self.check_room(start.size - start.offset)
-            self._uploading[start.digest] = start.size - start.offset
+            self._uploading[start.digest] = start.size - start.offset  # before anything else gets its turn
             await self._receive(start, chunks)
             await self.threads.run(self._parts.finish, start.digest, start.size)
         self._holds.keep([start.digest])
@@ -175,6 +187,20 @@ class ClusterImages:
         self._holds.expect(image_.meta.name, found.digest, parts)
         _log.info("image pushed", name=name, digest=found.digest)
         return image_
+
+    async def check_room(self, wanted_bytes: int, *, is_counted: bool = False) -> None:
+        """Raises Overloaded when so much more does not fit beside what is here and on its way. `is_counted`: it is on
+        its way itself.
+        """
+        mine = wanted_bytes if is_counted else 0
+        used = await self._used() - mine
+        if used + wanted_bytes <= self._limit_bytes:
+            return
+        await self.tidy()
+        used = await self._used() - mine
+        if used + wanted_bytes > self._limit_bytes:
+            images = {one.status.digest: one for one in self._cache.snapshot().all(pb.Image).values()}
+            raise room.refusal(self._limit_bytes, used, wanted_bytes, images)
 
     # What goes --------------------------------------------------------------------------------------------------------
 
@@ -228,42 +254,36 @@ class ClusterImages:
         return digest in wanted or any(not self.is_whole(one) for one in wanted)
 
     @contextlib.contextmanager
-    def _one_upload(self, digest: str) -> Iterator[None]:
+    def _one_upload(self, digest: str) -> Iterator[str]:
         """One at a time for each blob, and not too many at once."""
         if digest in self._uploading:
             raise errors.NotReachable(f"somebody else sends blob {digest} at the moment", hint="try again in a moment")
         if len(self._uploading) >= MAX_UPLOADS:
-            text = f"{MAX_UPLOADS} blobs are being sent to the cluster already"
+            text = f"{MAX_UPLOADS} blobs and archives are being sent to the cluster already"
             raise errors.NotReachable(text, hint="try again in a moment")
         self._uploading[digest] = 0
         try:
-            yield
+            yield digest
         finally:
             del self._uploading[digest]
 
-    async def check_room(self, wanted_bytes: int) -> None:
-        """Raises Overloaded when so much more does not fit beside what is here and on its way."""
-        used = await self._used()
-        if used + wanted_bytes <= self._limit_bytes:
-            return
-        await self.tidy()
-        used = await self._used()
-        if used + wanted_bytes > self._limit_bytes:
-            images = {one.status.digest: one for one in self._cache.snapshot().all(pb.Image).values()}
-            raise room.refusal(self._limit_bytes, used, wanted_bytes, images)
-
     async def _used(self) -> int:
-        return await self.threads.run(self._used_bytes) + sum(self._uploading.values())
+        before = dict(self._uploading)
+        here = await self.threads.run(self._used_bytes)
+        # What was written meanwhile is in one of these numbers only; so the larger counts.
+        names = before.keys() | self._uploading.keys()
+        return here + sum(max(before.get(name, 0), self._uploading.get(name, 0)) for name in names)
 
     def _used_bytes(self) -> int:
-        return room.used_bytes(self.store.root) + self._parts.size_bytes()
+        """Blocks. Parts come first: one that becomes a blob meanwhile is counted twice, and not missed."""
+        return self._parts.size_bytes() + room.used_bytes(self.store.root)
 
     async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
         part = await self._chunks.run(self._parts.open, start.digest, start.offset)
         come = start.offset
         with self._chunks.closing(part):
-            async for chunk in chunks:
+            async for chunk in _steady(chunks, f"blob {start.digest}"):
                 come += len(chunk)
                 if come > start.size:
                     raise errors.Invalid(f"blob {start.digest}: more than the {start.size} bytes announced")
@@ -281,15 +301,14 @@ class ClusterImages:
             text = f"{what} cannot be stored in {self.store.root}: {error.strerror}"
             raise image_errors.StorageFailed(f"{text}; free some space on the control plane's disk") from error
 
-    async def _spool(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
-        size_bytes = 0
+    async def _spool(self, upload: Upload, key: str, chunks: AsyncIterator[bytes]) -> None:
         room_bytes = self._limit_bytes - await self._used()
-        async for chunk in chunks:
-            size_bytes += len(chunk)
-            if size_bytes > room_bytes:
-                await self.check_room(size_bytes)
+        async for chunk in _steady(chunks, "the archive"):
+            self._uploading[key] += len(chunk)
+            if self._uploading[key] > room_bytes:
+                await self.check_room(self._uploading[key], is_counted=True)
             await self._write(upload, chunk, "the archive")
-        if not size_bytes:
+        if not self._uploading[key]:
             raise errors.Invalid("the archive is empty", hint="send a tar file, made by `docker save` for example")
 
     def _import(self, options: api.ImportImageOptions, upload: Upload) -> tuple[image.Image, ...]:
@@ -322,3 +341,14 @@ class ClusterImages:
         swept = self.store.prune(keep=wanted, keep_blobs=pinned)
         if swept.blobs:
             _log.info("blobs that nobody needs are removed", blobs=swept.blobs, size_bytes=swept.size_bytes)
+
+
+async def _steady(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[bytes, None]:
+    """What a client sends. Raises NotReachable when it only trickles."""
+    steady = pace.steady(chunks, within_s=pace.CLIENT_S, least_bytes=pace.CLIENT_LEAST_BYTES)
+    try:
+        async for chunk in steady:
+            yield chunk
+    except TimeoutError as error:
+        text = f"{what}: less than {pace.CLIENT_LEAST_BYTES >> 10} KiB came in {pace.CLIENT_S:g} s"
+        raise errors.NotReachable(text, hint="push again: what has come of a blob stays") from error

@@ -29,6 +29,8 @@ HOLDS_S = 300.0
 """How often is looked for blobs of pushes that were never finished, while there may be any."""
 IDLE_S = 3600.0
 """How often is looked while nothing is known to be left over: for uploads that nobody goes on with."""
+ELSEWHERE_S = 600.0
+"""How often the other instances are asked for an image of a registry that none of them had."""
 KINDS = ("image", "revision", "service")
 
 log = structlog.get_logger()
@@ -53,6 +55,9 @@ class Keeper:
         self._instances = instances
         self._nodes = nodes
         self._fetcher = Fetcher(images.store, images.threads, self._sources, dial)
+        self._from_instances = Fetcher(images.store, images.threads, self._other_instances, dial)
+        self._asked: dict[str, float] = {}
+        """When the other instances were asked for an image that a registry may have."""
         self._told: set[str] = set()
         """What nobody has, and was said so of."""
 
@@ -84,16 +89,28 @@ class Keeper:
 
     async def _fetch_all(self) -> frozenset[str]:
         """What is wanted and could not be got."""
-        return frozenset(
-            [digest for digest in sorted(kept_images.whole(self._cache.snapshot())) if not await self._fetch(digest)]
-        )
+        snapshot = self._cache.snapshot()
+        whole = kept_images.whole(snapshot)
+        lacking = frozenset([digest for digest in sorted(whole) if not await self._fetch(digest, self._fetcher)])
+        await self._fetch_pushed(kept_images.wanted(snapshot) - whole)
+        return lacking
 
-    async def _fetch(self, digest: str) -> bool:
+    async def _fetch_pushed(self, others: frozenset[str]) -> None:
+        """Images whose names say a registry come from there, unless somebody has pushed them here, under that name:
+        then an instance has them, and perhaps nobody else.
+        """
+        now = asyncio.get_running_loop().time()
+        self._asked = {one: at for one, at in self._asked.items() if one in others and at + ELSEWHERE_S > now}
+        for digest in sorted(others - self._asked.keys()):
+            self._asked[digest] = now
+            await self._fetch(digest, self._from_instances)
+
+    async def _fetch(self, digest: str, fetcher: Fetcher) -> bool:
         try:
             if await self._images.threads.run(self._images.is_whole, digest):
                 return True
             async with self._images.changing():
-                return await self._fetcher.fetch(digest, room=self._images.check_room)
+                return await fetcher.fetch(digest, room=self._images.check_room)
         except (image_errors.ImageError, request_errors.Overloaded, errors.Temporary) as error:
             log.warning("an image of the cluster is not kept here", digest=digest, why=str(error))
             return False
@@ -108,8 +125,11 @@ class Keeper:
 
     async def _sources(self, digest: str) -> Sequence[Source]:
         """Other instances first: they are few, and have nothing else to do."""
-        instances = [Source(address=one, role=Role.CONTROLPLANE) for one in (await self._instances()).values()]
-        return [*instances, *(Source(address=one, role=Role.NODE) for one in self._nodes(digest))]
+        nodes = [Source(address=one, role=Role.NODE) for one in self._nodes(digest)]
+        return [*await self._other_instances(digest), *nodes]
+
+    async def _other_instances(self, _digest: str) -> Sequence[Source]:
+        return [Source(address=one, role=Role.CONTROLPLANE) for one in (await self._instances()).values()]
 
     async def _keep_tidy(self, left: asyncio.Event) -> None:
         while True:

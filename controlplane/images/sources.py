@@ -4,13 +4,13 @@ The rule: nobody is believed. A blob is kept only when its bytes are those of it
 wrong, or not within a bound, is asked of the next source.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
 import structlog
 
+from controlplane.images import pace
 from controlplane.images.files import Threads
 from images import blobs, documents, errors
 from images.registry import threads
@@ -20,7 +20,8 @@ from protos.orch.v1 import dispatcher_pb2_grpc
 from trust.core.identity import Role
 
 SILENCE_S = 10.0
-"""A source that sends nothing for this long is given up."""
+LEAST_BYTES = 1024 * 1024
+"""A source that sends less than this in that time is given up."""
 
 _log = structlog.get_logger()
 
@@ -82,11 +83,8 @@ class Fetcher:
     async def _copy(self, source: Source, digest: str, blob: blobs.Writer, most_bytes: int) -> None:
         async with self._dial(source.address, source.role) as channel:
             call = dispatcher_pb2_grpc.BlobsStub(channel).Fetch(wire.FetchBlobRequest(digest=digest))
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    part = await call.read()
-                if not isinstance(part, wire.FetchBlobResponse):
-                    return  # the end
-                if blob.size_bytes + len(part.chunk) > most_bytes:
+            chunks = (part.chunk async for part in call)
+            async for chunk in pace.steady(chunks, within_s=SILENCE_S, least_bytes=LEAST_BYTES):
+                if blob.size_bytes + len(chunk) > most_bytes:
                     raise errors.LimitExceeded(f"blob {digest}: {source.address} sends more than {most_bytes} bytes")
-                await threads.run(blob.write, part.chunk)
+                await threads.run(blob.write, chunk)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from images.manifest import Platform
     from images.store import ImageStore
 
-EPOCH_ARGUMENT = "SOURCE_DATE_EPOCH"
+_LAST_SECOND = 253_402_300_799
+_EPOCH_DIGITS = 12
 _OCI_TYPES = {
     manifest.DOCKER_LAYER: manifest.OCI_LAYER,
     f"{manifest.DOCKER_LAYER}.gzip": f"{manifest.OCI_LAYER}+gzip",
@@ -56,10 +57,15 @@ def build(
     if os.geteuid() != 0:
         raise errors.StorageFailed("building images needs root: file trees are mounted and files get owners; use sudo")
     for name in names:
-        reference.parse(name)
+        if reference.parse(name).digest is not None:
+            raise errors.InvalidReference(
+                f"{name:.300}: pins a digest, which nobody knows before the build; leave it out"
+            )
     file = dockerfile.parse(context.dockerfile, name=context.name)
     options = _with_epoch(options)
     watcher = watcher or watching.Nobody()
+    if options.secrets and not containers.is_in_memory(area):
+        watcher.warned(f"secrets lie on a disk while their commands run: {area} is on no tmpfs")
     with store.hold(), containers.Containers(store, area) as running:
         shop = workshop.Workshop(store, context, options, running=running, watcher=watcher, pull=pull)
         with shop:
@@ -68,11 +74,13 @@ def build(
 
 
 def _with_epoch(options: Options) -> Options:
-    text = options.build_args.get(EPOCH_ARGUMENT)
-    if text is None or options.epoch_s is not None:
+    text = options.build_args.get(scope.EPOCH, "")
+    if not text or options.epoch_s is not None:
         return options
-    if not text.isdecimal():
-        raise errors.InvalidDockerfile(f"{EPOCH_ARGUMENT}={text!r:.40}: expected seconds since 1970")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _EPOCH_DIGITS or int(text) > _LAST_SECOND:
+        raise errors.InvalidDockerfile(
+            f"{scope.EPOCH}={text!r:.40}: expected seconds since 1970, at most {_LAST_SECOND} (the year 9999)"
+        )
     return replace(options, epoch_s=int(text))
 
 

@@ -19,7 +19,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from images import blobs, errors, image, locks, scratch, streams, syscalls
+from images import blobs, documents, errors, image, locks, scratch, streams, syscalls
 from images.build import descriptors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from images.image import Layer
     from images.store import ImageStore
 
-VERSION = 1
+VERSION = 2
 _MAX_ENTRY_BYTES = 1 << 20
 _LOCK_TIMEOUT_S = 3600.0
 _MAX_PRIVATE = 64
@@ -66,14 +66,17 @@ class Cache:
 
     def find(self, step: str, *, touch: bool = True) -> Made | None:
         """What a step made, when the store still has it. `touch` notes that somebody asked."""
-        entry = self._read("steps", step, touch=touch)
-        if entry is None:
+        if not self.reads:
             return None
-        made = Made(layer=image.Layer(**entry["layer"]) if entry["layer"] else None, created=entry["created"])
-        if made.layer is None or self.store.has(made.layer.digest):
-            return made
-        self._path("steps", step).unlink(missing_ok=True)
-        return None
+        path = self._path("steps", step)
+        made = _read(path)
+        if made is None or not (made.layer is None or self.store.has(made.layer.digest)):
+            path.unlink(missing_ok=True)
+            return None
+        if touch:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # for `forget_lost`, which begins with what nobody asked for
+        return made
 
     def keep(self, step: str, made: Made) -> None:
         """Remember what a step made."""
@@ -156,24 +159,6 @@ class Cache:
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / kind / name
 
-    def _read(self, kind: str, name: str, *, touch: bool) -> dict[str, Any] | None:
-        if not self.reads:
-            return None
-        path = self._path(kind, name)
-        try:
-            with path.open("rb") as file:
-                entry = json.loads(file.read(_MAX_ENTRY_BYTES))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            path.unlink(missing_ok=True)  # written by something else; the step is carried out again
-            return None
-        if touch:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # for `forget_lost`, which begins with what nobody asked for
-        found: dict[str, Any] = entry
-        return found
-
     def _write(self, kind: str, name: str, entry: dict[str, Any]) -> None:
         path = self._path(kind, name)
         with blobs.storage_errors(f"the build cache {self._folder}"):
@@ -190,6 +175,27 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):  # a build has replaced or forgotten it
                 found.append((path.stat().st_mtime_ns, path))
         return [path for _, path in sorted(found)]
+
+
+def _read(path: Path) -> Made | None:
+    """An entry; None where there is none, and for what something else has written: the step is carried out again."""
+    try:
+        with path.open("rb") as file:
+            entry = documents.parse(file.read(_MAX_ENTRY_BYTES), what=str(path))
+        if "layer" not in entry.fields:
+            return None
+        return Made(layer=_layer(entry.child("layer")) if "layer" in entry else None, created=entry.text("created"))
+    except (FileNotFoundError, errors.InvalidImage):
+        return None
+
+
+def _layer(entry: documents.Object) -> Layer:
+    return image.Layer(
+        digest=entry.digest("digest"),
+        diff_id=entry.digest("diff_id"),
+        size_bytes=entry.integer("size_bytes"),
+        media_type=entry.text("media_type"),
+    )
 
 
 @contextlib.contextmanager

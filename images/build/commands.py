@@ -90,6 +90,7 @@ def _read(given: options.Options, name: str, read: Callable[[str], int], line: l
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:11]) <= _MAX_RETRIES):
+    number = quantities.whole_number(text, most=_MAX_RETRIES)
+    if number is None:
         raise ValueError(f"{text!r:.60} is no number of tries; write 3")
-    return int(text)
+    return number

@@ -100,8 +100,10 @@ SCRATCH = Settings(config={"Env": [f"PATH={DEFAULT_PATH}"]})
 def inherited(data: bytes, *, what: str) -> Settings:
     """The settings that a stage begins with, from the config blob of its base. Triggers are still in it."""
     document = documents.parse(data, what=what)
-    found = dict(document.child("config").fields)
-    names = [entry.partition("=")[0] for entry in document.child("config").texts("Env")]
+    config = document.child("config")
+    _check(config)
+    found = dict(config.fields)
+    names = [entry.partition("=")[0] for entry in config.texts("Env")]
     if "PATH" not in names:
         found["Env"] = [*(found.get("Env") or ()), f"PATH={DEFAULT_PATH}"]
     return Settings(
@@ -109,6 +111,16 @@ def inherited(data: bytes, *, what: str) -> Settings:
         history=_whole_history(document),
         author=document.text("author", ""),
     )
+
+
+def _check(config: documents.Object) -> None:
+    """`InvalidImage` unless what instructions build upon has its form; what is only kept may be anything."""
+    for name in ("Env", "OnBuild", "Shell", "Cmd", "Entrypoint"):
+        config.texts(name)
+    for name in ("WorkingDir", "User"):
+        config.text(name, "")
+    for name in ("Labels", "ExposedPorts", "Volumes"):
+        config.child(name)
 
 
 def _whole_history(document: documents.Object) -> tuple[Mapping[str, Any], ...]:

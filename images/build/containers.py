@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from images import errors, locks, scratch
-from images.build import keeper
-from runtime import client, defaults, state
+from images import errors, scratch
+from images.build import descriptors, keeper
+from runtime import client, defaults, state, syscalls
 from runtime import errors as runtime_errors
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ FIRST_ID = 0x6FFF0000
 """The node's id of a build container's root: the 65,536 before those that the agent gives to tasks."""
 
 HOSTNAME = "build"
+_NETWORK_RIGHTS = frozenset({"CAP_NET_RAW", "CAP_NET_BIND_SERVICE"})
+_IN_MEMORY = frozenset({0x01021994, 0x858458F6})  # tmpfs and ramfs, linux/magic.h
 _PIPE_BYTES = 1 << 16
 _KEEPER_END_S = 60.0
-_LOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,24 +247,27 @@ def configuration(order: Order, cgroups_path: str, *, first_id: int) -> dict[str
     if order.network != "none":
         linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"]
         linux["sysctl"] = {}  # those of the defaults are the network's, which is the machine's here
+        if not first_id:
+            _drop_network_rights(process["capabilities"])
     if first_id:
         defaults.give_user_namespace(config, first_id=first_id)
     config["mounts"] = [*config["mounts"], *(dict(mount) for mount in order.mounts)]
     return config
 
 
+def _drop_network_rights(capabilities: dict[str, list[str]]) -> None:
+    """Without a user namespace these would be rights over the machine's own network: to listen in, and to forge."""
+    for name, found in capabilities.items():
+        capabilities[name] = [each for each in found if each not in _NETWORK_RIGHTS]
+
+
+def is_in_memory(area: Path) -> bool:
+    """Whether the state of builds, and with it the secrets of a running command, is kept from the disk."""
+    area.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with descriptors.closing(os.open(area, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        return syscalls.fstatfs_type(fd) in _IN_MEMORY
+
+
 def sweep(area: Path) -> None:
     """Remove what builds left that were killed together with their keepers: containers first, then the folders."""
-    fd = os.open(area, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        locks.wait(fd, shared=False, timeout_s=_LOCK_TIMEOUT_S, what=f"the folder of builds {area}")
-        for path in area.iterdir():
-            folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if locks.attempt(folder):
-                    keeper.remove_all(str(path / "run"))
-                    scratch.remove(path)
-            finally:
-                os.close(folder)
-    finally:
-        os.close(fd)
+    scratch.sweep(area, first=lambda path: keeper.remove_all(str(path / "run")))

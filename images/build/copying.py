@@ -157,7 +157,8 @@ class _Copier:
 
     def _entry(self, entry: Entry, path: str) -> None:
         found = entry.found
-        looks = self._looks(entry.mode, entry.owner, found.st_mtime_ns // _SECOND_NS)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        looks = self._looks(entry.mode, entry.owner, found.st_mtime_ns // _SECOND_NS, is_folder=is_folder)
         match stat.S_IFMT(found.st_mode):
             case stat.S_IFDIR:
                 self._folder(entry, path, looks)
@@ -177,7 +178,6 @@ class _Copier:
         finally:
             os.close(fd)
         if path:
-            looks = _with_mode(looks, self._mode(looks.mode, is_folder=True))
             self._writer.folder(path, looks, described=bool(entry.path))
 
     def _file(self, entry: Entry, path: str, looks: Looks) -> None:
@@ -192,10 +192,10 @@ class _Copier:
         finally:
             os.close(fd)
 
-    def _looks(self, mode: int, owner: tuple[int, int], mtime_s: int | None) -> Looks:
+    def _looks(self, mode: int, owner: tuple[int, int], mtime_s: int | None, *, is_folder: bool = False) -> Looks:
         wanted = self._order.owner
         uid, gid = (wanted.uid, wanted.gid) if wanted is not None else owner
-        return Looks(mode=self._mode(mode, is_folder=False), uid=uid, gid=gid, mtime_s=mtime_s)
+        return Looks(mode=self._mode(mode, is_folder=is_folder), uid=uid, gid=gid, mtime_s=mtime_s)
 
     def _mode(self, mode: int, *, is_folder: bool) -> int:
         return quantities.mode(self._order.mode).of(mode, is_folder=is_folder) if self._order.mode else mode
@@ -208,10 +208,6 @@ class _Copier:
 
 def _with_xattrs(looks: Looks, xattrs: dict[str, bytes]) -> Looks:
     return Looks(mode=looks.mode, uid=looks.uid, gid=looks.gid, mtime_s=looks.mtime_s, xattrs=xattrs)
-
-
-def _with_mode(looks: Looks, mode: int) -> Looks:
-    return Looks(mode=mode, uid=looks.uid, gid=looks.gid, mtime_s=looks.mtime_s, xattrs=looks.xattrs)
 
 
 def fingerprint(order: Order) -> Sequence[str]:

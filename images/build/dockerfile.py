@@ -18,6 +18,9 @@ MAX_STAGES = 500
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 _Reader: TypeAlias = Callable[[lines.Line, str], instructions.Instruction]
 
+TRIGGER_ESCAPE = "\\"
+"""What escapes in the triggers of an image, whatever it was in the Dockerfile that it comes from."""
+
 
 def parse(text: bytes, *, name: str = "Dockerfile") -> instructions.Dockerfile:
     """Reads a whole file of at most `lines.MAX_SIZE_BYTES`; `name` is for messages. Raises InvalidDockerfile."""
@@ -44,7 +47,7 @@ def trigger(text: str, *, image: str) -> instructions.Instruction:
     if len(found) != 1:
         raise errors.InvalidDockerfile(f"ONBUILD of {image}: {mistakes.shown(text)} is not one instruction")
     _check_trigger(found[0])
-    return _instruction(found[0], "\\")
+    return _instruction(found[0], TRIGGER_ESCAPE)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -78,6 +78,9 @@ class CopyTask:
         owner = str(self._owner()) if copy.link and copy.chown else copy.chown
         said = (below, copy.sources, self._target, owner, copy.chmod, copy.parents, copy.exclude, copy.is_add)
         more = (copy.heredocs, self._shop.options.epoch_s)
+        if copy.checksum and all(map(fetching.is_address, copy.sources)):
+            # Whatever is fetched has these bytes, so that what is known need not be fetched.
+            yield cache.key("add-pinned", *said, *more, fetching.check_sum(copy.checksum))
         if copy.from_:
             yield cache.key("copy-from", *said, *more, workshop.chain_id(self._source(copy.from_)[0]))
         self._order = self._ordered()
@@ -178,8 +181,7 @@ class CopyTask:
         )
 
     def _owner(self) -> owners.Owner:
-        name, _, group = self._copy.chown.partition(":")
-        if name.isdecimal() and (not group or group.isdecimal()):
+        if owners.is_numeric(self._copy.chown):
             return owners.look_up(self._copy.chown, None)
         with self._shop.work(self._built.layers) as work, self._shop.opened(work) as root:
             return owners.look_up(self._copy.chown, root)
@@ -210,7 +212,7 @@ class WorkdirTask:
                 if writer.is_folder(self._path.strip("/") or "."):
                     return None
                 user = self._built.settings.user
-                owner = owners.look_up(user, root) if user else owners.Owner()
+                owner = owners.look_up(user, root, what="USER ") if user else owners.Owner()
                 writer.folders(self._path, tree_writer.Looks(mode=0o755, uid=owner.uid, gid=owner.gid))
             return self._shop.commit(work)
 

@@ -14,13 +14,15 @@ from functools import lru_cache
 
 MAX_PATTERN = 4096
 _MAX_INNER = 3
+_TOO_MANY = "more than 3 times ** between letters; write it between slashes: a/**/b"
 _TOKEN = re.compile(
     r"""\\(?P<escaped>[^/]) | (?P<star>\*+) | (?P<any>\?)
     | (?P<class> \[\^? (?: (?:\\.|[^\\\]/-]) (?: -(?:\\.|[^\\\]/-]) )? )+ \] )
     | (?P<plain>[^\\*?\[/]+)""",
     re.VERBOSE | re.DOTALL,
 )
-_JOINED = re.compile(r"(\\.|[^*\\/])\*\*+/", re.DOTALL)
+_JOINED = re.compile(r"(\\.|[^*\\/])\*\*+/(?!\*(?!\*))", re.DOTALL)
+_JOINED_BEFORE_STAR = re.compile(r"(\\.|[^*\\/])\*\*+/(?=\*)", re.DOTALL)
 _RANGE = re.compile(r"(\\.|[^\\])(?:-(\\.|[^\\]))?", re.DOTALL)
 
 
@@ -49,11 +51,6 @@ class Pattern:
         return len(self.components) > folder.count("/") + 1
 
 
-def is_pattern(text: str) -> bool:
-    """Whether a source holds a star, a question mark or a bracket that no backslash escapes."""
-    return re.search(r"[*?\[]", re.sub(r"\\.", "", text, flags=re.DOTALL)) is not None
-
-
 def match(pattern: str, name: str) -> bool:
     """Whether a pattern without `**` matches a whole name. Raises ValueError for a pattern that is not written as one.
 
@@ -71,11 +68,30 @@ def deep(pattern: str) -> tuple[Pattern, ...]:
     """A pattern in which `**` is any number of components; several, which match what any of them matches.
 
     Of Docker's readings of `**` beside other letters: `**x` is `**/x`, and `x**` at the end is `x*` with all below it.
-    Between letters it may also be nothing, so that `x**y` and `x**/y` are `xy` or `x*/**/y`. Raises ValueError.
+    Between letters it may also be nothing, so that `x**y` and `x**/y` are `xy` or `x*/**/y`, and `x**/*y` is `x*y` or
+    `x*/**/*y`. Raises ValueError.
     """
-    while (joined := _JOINED.sub(r"\1**", pattern)) != pattern:
-        pattern = joined
-    return tuple(_pattern(tuple(_deep_component(part) for part in way)) for way in _ways(_parts(pattern)))
+    ways = (way for spelled in _spelled(pattern) for way in _ways(_parts(spelled)))
+    return tuple(_pattern(tuple(_deep_component(part) for part in way)) for way in ways)
+
+
+def _spelled(pattern: str) -> list[str]:
+    """The patterns that one stands for in which `**/` follows letters: without that slash."""
+    done: list[str] = []
+    left = [pattern]
+    while left:
+        each = left.pop()
+        while (joined := _JOINED.sub(r"\1**", each)) != each:
+            each = joined
+        match = _JOINED_BEFORE_STAR.search(each)
+        if match is None:
+            done.append(each)
+            continue
+        before, rest = each[: match.start()] + match[1], each[match.end() :]
+        left += [f"{before}{rest}", f"{before}*/**/{rest}"]
+        if len(left) + len(done) > 1 << _MAX_INNER:
+            raise ValueError(_TOO_MANY)
+    return done
 
 
 def _parts(pattern: str) -> list[str]:
@@ -92,7 +108,7 @@ def _ways(parts: list[str]) -> Iterator[list[str]]:
         is_last = index == len(parts) - 1
         pieces = _around(part)
         if len(pieces) - 1 > _MAX_INNER or len(ways) > 1 << _MAX_INNER:
-            raise ValueError("more than 3 times ** between letters; write it between slashes: a/**/b")
+            raise ValueError(_TOO_MANY)
         ways = [[*way, *more] for way in ways for more in _part_ways(pieces, is_last=is_last)]
     return iter(ways)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from images import errors
-from images.build import expansion, instructions, mistakes
+from images.build import expansion, instructions, mistakes, quantities
 
 SCRATCH = "scratch"
 
@@ -144,7 +144,6 @@ def _index(stages: tuple[instructions.Stage, ...], name: str) -> int | None:
     """The last stage of a name, or the one of a number."""
     lower = name.lower()
     by_name = next((stage.index for stage in reversed(stages) if stage.name and stage.name == lower), None)
-    if by_name is not None or not (name.isascii() and name.isdigit()):
+    if by_name is not None:
         return by_name
-    number = int(name[:6])
-    return number if number < len(stages) else None
+    return quantities.whole_number(name, most=len(stages) - 1)

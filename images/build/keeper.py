@@ -1,8 +1,8 @@
 """The process that sees to it that a build which is killed leaves nothing running. Started by `containers`.
 
 It holds the lock on the build's folder and waits for the end of a pipe whose other end only the builder has. Then it
-waits for the launcher, which ends with the builder, so that nothing new begins; removes every container of the build;
-and ends. A build that ended well has left it nothing to do.
+waits for the launcher, which ends with the builder, so that nothing new begins; removes every container of the build,
+and the build's folder, in which secrets lie; and ends. A build that ended well has left it nothing to do.
 
 Before that it says in one line whether containers can have users of their own here: to find out takes a fork, which
 the builder, with its threads, must not do.
@@ -15,7 +15,9 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 
+from images import scratch
 from runtime import client, errors, state, userprobe
 
 _LAUNCHER_END_S = 30.0
@@ -41,6 +43,9 @@ def main() -> None:
         pass
     select.select([int(launcher)], [], [], _LAUNCHER_END_S)
     remove_all(root)
+    folder = Path(root).parent
+    # What knows of a container that could not be removed stays with its state for the next build; no secret does.
+    scratch.remove(folder / "files" if state.names(root) else folder)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Rules. The same folder gives the same bytes: entries are sorted, times are whole seconds, no user has a name, and with
 `epoch_s` nothing is younger than that. The folder is first made to say what the tar will say (`settle`), so that it may
 serve as the unpacked layer from then on. And what our own unpacking would refuse, or would take for something else, is
-refused here, where the step that made it is known: devices that not every container has, and names that begin like a
-whiteout.
+refused here, where the step that made it is known: devices that not every container has, names that begin like a
+whiteout, attributes that steer overlayfs, and more than the bounds of layers allow.
 
 The kernel's forms (filesystems/overlayfs): a character device 0:0 hides a name; the attribute `trusted.overlay.opaque`
 on a folder hides what is below it. The layer's forms (OCI image layer specification): `.wh.NAME`, and `.wh..wh..opq`.
@@ -19,7 +19,7 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import errors, streams, tarheader, tarstream, tarwrite
+from images import compression, errors, streams, tarheader, tarstream, tarwrite
 from images.build import descriptors, sparse
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ _UNSUPPORTED_XATTRS = (f"{_OVERLAY_XATTRS}redirect", f"{_OVERLAY_XATTRS}metacopy
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND_NS = 1_000_000_000
 _SPARSE_FROM_BYTES = 1 << 20
+_LIMITS = compression.Limits()
+_LESS = "make it smaller, or several steps of it"
+# The rest of what one extended header may have is for paths, and for what tells attributes apart.
+_MAX_XATTR_BYTES = tarheader.MAX_EXTENDED_BYTES // 2
 # The PAX key under which tars of GNU, Go and libarchive carry extended attributes.
 _PAX_XATTR = "SCHILY.xattr."
 
@@ -78,15 +82,22 @@ def _settle(upper_fd: int, path: str, epoch_s: int | None) -> None:
     _set_time(os.fstat(upper_fd), epoch_s, ".", upper_fd)
 
 
-def write(upper_fd: int, sink: streams.Sink) -> None:
-    """Write the layer's tar. Call `settle` before.
+def write(upper_fd: int, sink: streams.Sink, *, limits: compression.Limits = _LIMITS) -> None:
+    """Write the layer's tar. Call `settle` before. `LimitExceeded` for what nobody would unpack again.
 
     The top folder always has its entry: what stacks the layers takes the root's mode and owner from the highest.
     """
     seen: dict[tuple[int, int], str] = {}
-    gathered = _Gathered(sink)
+    gathered = _Gathered(sink, limits.max_bytes)
     _write_item(gathered, _folder_item(upper_fd, "."), None, seen)
+    # A folder that hides what is below it takes a second entry.
+    left = limits.max_entries - 1
     for item, content in _walk(upper_fd, ""):
+        left -= 2 if item.opaque else 1
+        if left < 0:
+            raise errors.LimitExceeded(
+                f"/{item.path:.300}: the layer has more than {limits.max_entries} files; {_LESS}"
+            )
         _write_item(gathered, item, content, seen)
     tarwrite.write_end(gathered)
     gathered.flush()
@@ -95,11 +106,15 @@ def write(upper_fd: int, sink: streams.Sink) -> None:
 class _Gathered:
     """Small writes made into large ones: a header is a twentieth of what a write to a blob costs."""
 
-    def __init__(self, sink: streams.Sink) -> None:
+    def __init__(self, sink: streams.Sink, max_bytes: int) -> None:
         self._sink = sink
         self._held = bytearray()
+        self._max_bytes = self._left = max_bytes
 
     def write(self, data: bytes, /) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise errors.LimitExceeded(f"the layer has more than {self._max_bytes} bytes; {_LESS}")
         self._held += data
         if len(self._held) >= streams.CHUNK_BYTES:
             self.flush()
@@ -127,7 +142,7 @@ def _walk(folder: int, path: str) -> Iterator[tuple[_Item, BinaryIO | None]]:
         elif stat.S_ISREG(found.st_mode):
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             with os.fdopen(fd, "rb") as file:
-                yield _Item(path=inner, found=found, xattrs=_kept(os.listxattr(fd), fd)), file
+                yield _Item(path=inner, found=found, xattrs=_kept(os.listxattr(fd), fd, inner)), file
         elif _is_whiteout(found):
             yield _Item(path=prefix + WHITEOUT + name, found=found), None
         else:
@@ -138,11 +153,16 @@ def _walk(folder: int, path: str) -> Iterator[tuple[_Item, BinaryIO | None]]:
 def _folder_item(fd: int, path: str) -> _Item:
     names = os.listxattr(fd)
     opaque = _OPAQUE_XATTR in names and os.getxattr(fd, _OPAQUE_XATTR) == b"y"
-    return _Item(path=path, found=os.fstat(fd), xattrs=_kept(names, fd), opaque=opaque)
+    return _Item(path=path, found=os.fstat(fd), xattrs=_kept(names, fd, path), opaque=opaque)
 
 
-def _kept(names: list[str], fd: int) -> dict[str, bytes]:
-    return {name: os.getxattr(fd, name) for name in sorted(names) if name in KEPT_XATTRS or name.startswith("user.")}
+def _kept(names: list[str], fd: int, path: str) -> dict[str, bytes]:
+    if steering := next((name for name in names if name.startswith("user.overlay.")), None):
+        raise errors.InvalidImage(f"/{path}: the attribute {steering:.60} would steer overlayfs; remove it")
+    found = {name: os.getxattr(fd, name) for name in sorted(names) if name in KEPT_XATTRS or name.startswith("user.")}
+    if sum(len(name) + len(value) for name, value in found.items()) > _MAX_XATTR_BYTES:
+        raise errors.LimitExceeded(f"/{path}: has more than {_MAX_XATTR_BYTES} bytes of attributes; remove some")
+    return found
 
 
 def _check(path: str, name: str, found: os.stat_result) -> None:

@@ -1,8 +1,9 @@
 """Take away what only served to mount something on: the runtime makes missing places, and they would stay in the layer.
 
-Rules. Only what was not there before the command is removed, and only while it is empty; everything is done by
-descriptors inside the image's own tree, so a link that the command left leads nowhere else. A folder that was copied up
-for nothing more than that goes back to what it was below.
+Rules. Only what was not there before the command is removed, and only while it is empty and looks as the runtime made
+it: what the command gave another owner or mode, it wants to keep. Everything is done by descriptors inside the image's
+own tree, so a link that the command left leads nowhere else. A folder that was copied up for nothing more than that
+goes back to what it was below.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ALWAYS = ("/proc", "/sys", "/dev", "/etc/resolv.conf", "/etc/hosts")
 _EXPECTED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_MADE = {stat.S_IFDIR: 0o755, stat.S_IFREG: 0o644}
 _NOT_EMPTY = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -117,13 +119,23 @@ def _remove_empty(root: int, path: str) -> bool:
 
 def _remove_in(parent: int, name: str) -> bool:
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
-        os.rmdir(name, dir_fd=parent)
-    elif stat.S_ISREG(found.st_mode) and found.st_size == 0:
-        os.unlink(name, dir_fd=parent)
-    else:
+    is_folder = stat.S_ISDIR(found.st_mode)
+    if not is_folder and not (stat.S_ISREG(found.st_mode) and found.st_size == 0):
         return False
+    with descriptors.closing(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as fd:
+        if not _is_as_made(fd, parent):
+            return False
+    (os.rmdir if is_folder else os.unlink)(name, dir_fd=parent)
     return True
+
+
+def _is_as_made(fd: int, parent: int) -> bool:
+    """Whether a file or folder has the owner and mode that the runtime gives, and no attributes."""
+    found, above = os.fstat(fd), os.fstat(parent)
+    mode, group = _MADE[stat.S_IFMT(found.st_mode)], 0
+    if above.st_mode & stat.S_ISGID:  # which is inherited
+        mode, group = mode | (stat.S_ISGID if stat.S_ISDIR(found.st_mode) else 0), above.st_gid
+    return (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (mode, 0, group) and not _kept(fd)
 
 
 def _ancestors(path: str) -> Iterator[str]:

@@ -112,7 +112,7 @@ def _check_values(mount: instructions.Mount, place: instructions.Place) -> None:
         )
     for key in ("uid", "gid"):
         value = getattr(mount, key)
-        if value and "$" not in value and not (value.isascii() and value.isdigit() and int(value[:11]) <= _MAX_ID):
+        if value and "$" not in value and quantities.whole_number(value, most=_MAX_ID) is None:
             raise mistakes.at(place, f"{told}: {key}={mistakes.shown(value)}; write a number")
     try:
         if mount.size and "$" not in mount.size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from images import errors
+from images.build import quantities
 from runtime import errors as runtime_errors
 from runtime import syscalls, users
 from runtime.spec import User
@@ -24,30 +25,37 @@ class Owner:
     gid: int = 0
 
 
-def look_up(text: str, root: int | None) -> Owner:
+def is_numeric(text: str) -> bool:
+    """Whether an owner says itself who it is, so that no file is needed."""
+    name, colon, group = text.partition(":")
+    return all(part.isascii() and part.isdigit() for part in ((name, group) if colon else (name,)))
+
+
+def look_up(text: str, root: int | None, *, what: str = "--chown=") -> Owner:
     """`app`, `app:app`, `1000`, `1000:50`: a lone number owns with the group of the same number, as Docker has it.
 
-    `root` is the image's tree, or None where there is none and only numbers will do.
+    `root` is the image's tree, or None where there is none and only numbers will do. `what` is who says so.
     """
-    name, colon, group = text.partition(":")
-    if name.isdecimal() and (group.isdecimal() or not colon):
-        owner = Owner(uid=int(name), gid=int(group if colon else name))
-        if max(owner.uid, owner.gid) > _MAX_ID:
-            raise errors.InvalidImage(f"--chown={text!r:.100}: ids go up to {_MAX_ID}")
-        return owner
+    if is_numeric(text):
+        name, colon, group = text.partition(":")
+        uid = quantities.whole_number(name, most=_MAX_ID)
+        gid = quantities.whole_number(group if colon else name, most=_MAX_ID)
+        if uid is None or gid is None:
+            raise errors.InvalidImage(f"{what}{text!r:.100}: ids go up to {_MAX_ID}")
+        return Owner(uid=uid, gid=gid)
     if root is None:
-        raise errors.InvalidImage(f"--chown={text!r:.100}: names need files to be looked up in; give numbers")
-    return _by_name(text, root)
+        raise errors.InvalidImage(f"{what}{text!r:.100}: names need files to be looked up in; give numbers")
+    return _by_name(text, root, what)
 
 
 _MAX_ID = 2**32 - 2
 
 
-def _by_name(text: str, root: int) -> Owner:
+def _by_name(text: str, root: int, what: str) -> Owner:
     try:
         passwd = users.read_table("etc/passwd", root, _IN_ROOT)
         group = users.read_table("etc/group", root, _IN_ROOT)
         found = users.identify(User(uid=0, gid=0, username=text), passwd, group)
     except runtime_errors.ContainerError as error:
-        raise errors.InvalidImage(f"--chown={text!r:.100}: {error.message}") from error
+        raise errors.InvalidImage(f"{what}{text!r:.100}: {error.message}") from error
     return Owner(uid=found.uid, gid=found.gid)

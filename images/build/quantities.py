@@ -30,7 +30,16 @@ _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)", re.ASCII)
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
 _REALTIME = re.compile(r"(?:SIG)?RT(MIN|MAX)(?:([-+])(\d{1,2}))?", re.ASCII)
 _REALTIME_RANGE = range(34, 65)
+_MAX_DIGITS = 20
 _MIN_CHECK_NS = 10**6
+
+
+def whole_number(text: str, *, most: int) -> int | None:
+    """The number from 0 to `most` that these digits are; None for anything else, however long."""
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= most else None
 
 
 def duration_ns(text: str) -> int:
@@ -64,8 +73,8 @@ def size_bytes(text: str) -> int:
 def signal_number(text: str) -> int:
     """The number of `SIGTERM`, `term`, `15` or `SIGRTMIN+3` (Linux's numbers on every machine that we run on)."""
     name = text.upper()
-    if name.isascii() and name.isdigit() and 0 < int(name[:9]) < _REALTIME_RANGE.stop:
-        return int(name)
+    if number := whole_number(name, most=_REALTIME_RANGE.stop - 1):
+        return number
     if match := _REALTIME.fullmatch(name):
         return _realtime(match, text)
     found = signal.Signals.__members__.get(f"SIG{name.removeprefix('SIG')}")

@@ -2,7 +2,7 @@
 
 Rules. Nothing that a command writes to a mount comes into the layer or goes back to where it came from: what is bound
 is a copy, from a tree in which links lead nowhere outside. A cache is a folder of ours, known by the digest of its id.
-A secret lies in memory, belongs to the user it is for, and is no part of any key.
+A secret lies with the state of the containers, belongs to the user it is for, and is no part of any key.
 """
 
 from __future__ import annotations

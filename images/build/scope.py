@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from images import errors
 from images.build import expansion, instructions, mistakes
 
-__PLATFORM = re.compile(r"([a-z0-9_.-]+)/([a-z0-9_.-]+)(?:/([a-z0-9_.-]+))?", re.ASCII)
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 _PLATFORM = re.compile(r"([a-z0-9_.-]+)/([a-z0-9_.-]+)(?:/([a-z0-9_.-]+))?", re.ASCII)
+EPOCH = "SOURCE_DATE_EPOCH"
+"""Says when the image was made, with an ARG or without one."""
+
 PROXIES = frozenset((*_PROXIES, *(name.lower() for name in _PROXIES)))
 
 
@@ -102,9 +104,11 @@ def undeclared(
     dockerfile: instructions.Dockerfile, build_args: Iterable[str], platform: Mapping[str, str]
 ) -> tuple[str, ...]:
     """A warning for each `--build-arg` that no ARG of the file takes, with what was meant perhaps."""
-    written = [each for stage in dockerfile.stages for each in stage.instructions if isinstance(each, instructions.Arg)]
+    every = [each for stage in dockerfile.stages for each in stage.instructions]
+    every += [each.instruction for each in every if isinstance(each, instructions.Onbuild)]
+    written = (each for each in every if isinstance(each, instructions.Arg))
     known = {name for arg in (*dockerfile.globals, *written) for name, _ in arg.variables}
-    unused = (name for name in build_args if name not in known | PROXIES | platform.keys())
+    unused = (name for name in build_args if name not in known | PROXIES | platform.keys() | {EPOCH})
     return tuple(_unused(name, known, dockerfile.name) for name in unused)
 
 

@@ -256,6 +256,9 @@ def _facts(entry: Entry, linked: dict[tuple[int, int], str]) -> Iterator[bytes]:
         if found.st_nlink > 1:
             yield os.fsencode(linked.setdefault((found.st_dev, found.st_ino), entry.path))
         yield content_digest(entry)
+    elif stat.S_ISDIR(found.st_mode):
+        with descriptors.closing(os.open(entry.name, _FOLDER | os.O_CLOEXEC, dir_fd=entry.parent)) as fd:
+            yield repr(entry.xattrs(fd)).encode()
     elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
         yield str(found.st_rdev).encode()
 

@@ -69,11 +69,10 @@ def build(plan: Plan, shop: Workshop) -> Built:
     stage = _Stage(plan, shop)
     with _placed(plan.needed.origin.place):
         stage.begin()
-    for text in stage.triggers:
-        # The image's own words are read in its name; they come before the stage's.
-        stage.carry_out(dockerfile.trigger(text, image=plan.needed.origin.image), is_trigger=True)
+    for instruction, escape in stage.triggers():
+        stage.carry_out(instruction, escape=escape, is_trigger=True)
     for instruction in plan.needed.stage.instructions:
-        stage.carry_out(instruction)
+        stage.carry_out(instruction, escape=plan.file.escape)
     return stage.built
 
 
@@ -91,7 +90,7 @@ class _Stage:
             created=shop.beginning,
             platform=shop.platform(plan.needed.origin.platform),
         )
-        self.triggers: tuple[str, ...] = ()
+        self._triggers: tuple[str, ...] = ()
 
     def begin(self) -> None:
         """FROM: what the stage builds on."""
@@ -103,18 +102,30 @@ class _Stage:
                 self.built = replace(base, settings=replace(base.settings, has_own_cmd=False))
             elif not needed.is_scratch:
                 self.built = self._from_image(needed.origin)
-        self.triggers = self.built.settings.triggers
+        self._triggers = self.built.settings.triggers
         self.built = replace(self.built, settings=configuration.without_triggers(self.built.settings))
         self._scope = self._scope.stage(self.built.settings.env)
+
+    def triggers(self) -> Iterator[tuple[Instruction, str]]:
+        """What ONBUILD of the base says, which comes before the stage's own, and the character that escapes in it."""
+        index = self._plan.needed.base
+        if index is not None:
+            found = self._plan.file.stages[index].instructions
+            yield from (
+                (each.instruction, self._plan.file.escape) for each in found if isinstance(each, instructions.Onbuild)
+            )
+            return
+        for text in self._triggers:  # the image's own words are read in its name, and as Docker reads them
+            yield dockerfile.trigger(text, image=self._plan.needed.origin.image), dockerfile.TRIGGER_ESCAPE
 
     def _from_image(self, origin: instructions.From) -> Built:
         found = self._shop.image(origin.image, self._shop.platform(origin.platform))
         data = self._shop.store.read_document(found.config_digest)
         settings = configuration.inherited(data, what=f"config of {origin.image}")
-        created = found.config.created or self._shop.beginning
+        created = self._shop.no_later(found.config.created or self._shop.beginning)
         return Built(layers=found.layers, settings=settings, created=created, platform=found.platform)
 
-    def carry_out(self, written: Instruction, *, is_trigger: bool = False) -> None:
+    def carry_out(self, written: Instruction, *, escape: str, is_trigger: bool = False) -> None:
         """One instruction."""
         self._shop.check_stopped()
         self._count(is_trigger=is_trigger)
@@ -123,16 +134,15 @@ class _Stage:
             _placed(written.place),
             self._step(written.place.text.partition("\n")[0], makes_files=makes_files) as step,
         ):
-            self._warn(written)
-            instruction = expansion.expanded(written, self._scope.variables, self._plan.file.escape)
+            self._warn(written, escape)
+            instruction = expansion.expanded(written, self._scope.variables, escape)
             made = self._files(instruction, step)
             if made is not None and made.layer is not None:
                 self.built = replace(self.built, layers=(*self.built.layers, made.layer), created=made.created)
             self._write_down(instruction, written.place.text, empty=made is None or made.layer is None)
 
-    def _warn(self, written: Instruction) -> None:
+    def _warn(self, written: Instruction, escape: str) -> None:
         scope = self._scope
-        escape = self._plan.file.escape
         for text in expansion.unset(written, scope.variables, escape, declared=scope.declared):
             self._shop.watcher.warned(text)
 
@@ -255,6 +265,9 @@ def _placed(place: instructions.Place) -> Iterator[None]:
     except errors.ImageError as error:
         if str(error).startswith(f"{place}:"):
             raise
-        raise type(error)(str(mistakes.at(place, str(error)))) from error
+        placed = type(error)(str(mistakes.at(place, str(error))))
+        for note in getattr(error, "__notes__", ()):
+            placed.add_note(note)  # what mirrors said, say
+        raise placed from error
     except OSError as error:
         raise errors.StorageFailed(str(mistakes.at(place, f"{error}; check the disk"))) from error

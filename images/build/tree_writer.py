@@ -67,7 +67,12 @@ class TreeWriter:
 
     def folders(self, path: str, looks: Looks) -> None:
         """Make a folder and those above it, as far as they are missing."""
-        real = views.real_path(self.root, path)
+        try:
+            real = views.real_path(self.root, path)
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}:
+                raise
+            raise self.refuse(path, f"{os.strerror(error.errno)}: it leads through what is no folder") from error
         reached = ""
         for name in real.split("/") if real else ():
             reached = f"{reached}/{name}".strip("/")

@@ -8,13 +8,14 @@ mounted once, for reading, and let go at the end.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from images import blobs, errors, image, manifest, scratch, syscalls, unpack
+from images import blobs, errors, image, manifest, scratch, sweep, syscalls, unpack
 from images import digest as digests
 from images.build import cache, containers, layerdiff, sources, views, watching
 
@@ -155,6 +156,8 @@ class Workshop:
             made = image.Layer(
                 digest=blob.digest, diff_id=blob.digest, size_bytes=blob.size_bytes, media_type=manifest.OCI_LAYER
             )
+            # For a prune, which else counts the files of the layer.
+            (work.place.upper.parent / sweep.SIZE_FILE).write_text(str(blob.size_bytes))
             self._adopt(work, made, upper)
         finally:
             os.close(upper)
@@ -173,6 +176,18 @@ class Workshop:
     def now(self) -> str:
         """The time that goes into the image, RFC 3339."""
         return timestamp(int(time.time()) if self.options.epoch_s is None else self.options.epoch_s)
+
+    def no_later(self, created: str) -> str:
+        """The time of a base image, unless that is after what SOURCE_DATE_EPOCH says."""
+        epoch_s = self.options.epoch_s
+        if epoch_s is None:
+            return created
+        try:
+            found = dt.datetime.fromisoformat(created)
+        except ValueError:
+            return self.now()
+        aware = found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+        return created if aware.timestamp() <= epoch_s else self.now()
 
     @property
     def beginning(self) -> str:

@@ -68,6 +68,11 @@ class Authorizer:
                 self._tokens = {key: other for key, other in self._tokens.items() if other.is_fresh} | {scopes: token}
             return token.header
 
+    @property
+    def was_challenged(self) -> bool:
+        """Whether the registry has ever asked who we are."""
+        return self._challenge is not None
+
     @contextlib.asynccontextmanager
     async def send(
         self, request: transport.Request, scopes: Scopes, *, time_s: float | None = None

@@ -83,7 +83,8 @@ class Limits:
 class Bounds:
     """How long others may take, in seconds.
 
-    A connection that brings less than `slow_bytes` in `slow_s` of waiting for it is given up as if it were cut.
+    A connection that brings less than `slow_bytes` in `slow_s` of waiting for it is given up as if it were cut. But a
+    registry that has all of an upload may put it together for `finish_s`: over a cloud's storage that is a copy.
     """
 
     connect_s: float = 10.0
@@ -91,6 +92,7 @@ class Bounds:
     document_s: float = 60.0
     slow_s: float = 60.0
     slow_bytes: int = 64 << 10
+    finish_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +135,20 @@ def load(path: Path | None = None) -> Config:
 
     document = strict.read(path or DEFAULT_PATH)
     entries = {} if document is None else document.known(("registries", "limits"))
-    registries = entries["registries"].entries() if "registries" in entries else {}
     return Config(
-        registries={_host(value, name): _registry(value) for name, value in registries.items()},
+        registries=_registries(entries["registries"].entries()) if "registries" in entries else {},
         limits=_limits(entries["limits"]) if "limits" in entries else Limits(),
     )
+
+
+def _registries(values: Mapping[str, strict.Value]) -> Mapping[str, Registry]:
+    found: dict[str, Registry] = {}
+    for name, value in values.items():
+        host = _host(value, name)
+        if host in found:
+            value.refuse(f"{host} stands twice, since {name} is another name for it; keep one")
+        found[host] = _registry(value)
+    return found
 
 
 def _registry(value: strict.Value) -> Registry:

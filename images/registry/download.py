@@ -13,44 +13,16 @@ from typing import TYPE_CHECKING
 
 from images import errors as image_errors
 from images import progress as progresses
-from images import reference
 from images.registry import errors, retry, sources, threads, turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable
 
     from images.manifest import Descriptor
     from images.registry.config import Bounds
     from images.registry.registries import Registries
     from images.registry.repository import Repository
     from images.store import ImageStore
-
-
-async def fetch_blob(
-    store: ImageStore,
-    name: str,
-    entry: Descriptor,
-    *,
-    registries: Registries,
-    progress: progresses.Progress | None = None,
-) -> None:
-    """Have a blob of the image `name` in the store, as `store.missing` lists it.
-
-    Call it inside `store.hold()`, or the next `prune` takes the blob for litter.
-    """
-    places = sources.Sources(registries.sources(reference.parse(name)))
-    await fetch(store, entry, places, registries=registries, watcher=progress or progresses.Silent())
-
-
-def open_blob(
-    name: str, entry: Descriptor, *, registries: Registries, offset: int = 0
-) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
-    """The bytes of a blob of the image `name` from `offset` on, for whoever keeps them elsewhere.
-
-    Cuts are mended on the way. Whoever has read to the end compares the digest: nobody else has seen all of it.
-    """
-    places = sources.Sources(registries.sources(reference.parse(name)))
-    return contextlib.aclosing(_pieces(entry, places, registries, offset, set()))
 
 
 async def fetch(
@@ -61,7 +33,10 @@ async def fetch(
     registries: Registries,
     watcher: progresses.Progress,
 ) -> None:
-    """As `fetch_blob`, from places that other blobs of the same piece of work come from, too."""
+    """Have a blob in the store, as `store.missing` lists it, from places that other blobs of one piece of work share.
+
+    Call it inside `store.hold()`, or the next `prune` takes the blob for litter.
+    """
     async with turns.taken(store, entry.digest):
         if store.has(entry.digest):
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
@@ -94,7 +69,7 @@ async def _copy(
 ) -> None:
     async with (
         threads.entered(store.writer(entry.digest, entry.size_bytes)) as blob,
-        contextlib.aclosing(_pieces(entry, places, registries, 0, senders)) as pieces,
+        contextlib.aclosing(_pieces(entry, places, registries, senders)) as pieces,
     ):
         watcher.step(entry.digest, "downloading", 0, entry.size_bytes)
         async for data in pieces:
@@ -103,12 +78,13 @@ async def _copy(
 
 
 async def _pieces(
-    entry: Descriptor, places: sources.Sources, registries: Registries, offset: int, senders: set[Repository]
+    entry: Descriptor, places: sources.Sources, registries: Registries, senders: set[Repository]
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a blob up to its announced size, over as many connections as that takes.
 
     Whoever sends some of them is noted among the `senders`.
     """
+    offset = 0
     patience, untried = retry.Patience(registries.config.retry), places.count - 1
     # So much has to come for what failed before to be forgiven: a byte a connection would never end.
     enough = max(1, min(registries.config.bounds.slow_bytes, entry.size_bytes // 8))

@@ -10,6 +10,8 @@ from images import reference
 from images.registry import answers, auth, errors, retry, transport
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from images.registry.credentials import Credentials
     from images.registry.registries import Registries
 
@@ -23,6 +25,8 @@ async def login(host: str, credentials: Credentials, *, registries: Registries) 
         raise image_errors.InvalidReference("a user name has no colon, and neither it nor a password a line feed")
     given = auth.Authorizer(host, registries.http, registries.config, registries.kept, given=credentials)
     await retry.persist(registries.config.retry, lambda: _try(host, given, registries))
+    if not given.was_challenged and credentials.user:
+        await retry.persist(registries.config.retry, lambda: _insist(host, credentials, registries))
     return await registries.kept.login(host, credentials)
 
 
@@ -43,7 +47,20 @@ async def _try(host: str, given: auth.Authorizer, registries: Registries) -> Non
     base = await registries.http.base(host)
     request = transport.Request(method="GET", url=f"{base}/v2/", host=host)
     async with given.send(request, (), time_s=registries.config.bounds.document_s) as answer:
-        if answer.status in {401, 403}:
-            message = f"registry {host} does not accept this user name and password"
-            raise errors.Unauthorized(f"{message}; check them, and how the registry wants you to log in")
-        await answers.check(answer, {200}, what=f"login to {host}", host=host)
+        await _check(host, answer)
+
+
+async def _insist(host: str, credentials: Credentials, registries: Registries) -> None:
+    """A registry that lets everybody look asks for no name; it refuses a wrong one all the same when it is told one."""
+    base = await registries.http.base(host)
+    request = transport.Request(method="GET", url=f"{base}/v2/", host=host, authorization=credentials.basic)
+    time_s = registries.config.bounds.document_s
+    async with transport.within(time_s, str(request)), registries.http.send(request) as answer:
+        await _check(host, answer)
+
+
+async def _check(host: str, answer: aiohttp.ClientResponse) -> None:
+    if answer.status in {401, 403}:
+        message = f"registry {host} does not accept this user name and password"
+        raise errors.Unauthorized(f"{message}; check them, and how the registry wants you to log in")
+    await answers.check(answer, {200}, what=f"login to {host}", host=host)

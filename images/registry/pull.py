@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from images.registry.repository import Document, Repository
     from images.store import ImageStore
 
-_MAX_INDEX_DEPTH = 3
 _MAX_MANIFESTS = 100
 
 
@@ -119,7 +118,7 @@ class _Pull:
                 found.append((digest, document))
                 continue
             entries = self._entries(document, digest, depth, all_platforms=all_platforms)
-            if depth == _MAX_INDEX_DEPTH or len(found) + len(todo) + len(entries) > _MAX_MANIFESTS:
+            if depth == manifest.MAX_INDEX_DEPTH or len(found) + len(todo) + len(entries) > _MAX_MANIFESTS:
                 raise errors.BadAnswer(f"index {root}: nested too deep, or more than {_MAX_MANIFESTS} images; name one")
             for entry in entries:
                 await self._listed(entry, parse)
@@ -142,10 +141,15 @@ class _Pull:
         """A manifest that an index names."""
         if self.store.has(entry.digest):
             return
-        document = await self.places.first(lambda place: place.manifest(entry.digest, parse=parse))
-        if document.media_type != entry.media_type or len(document.data) != entry.size_bytes:
-            raise errors.BadAnswer(f"manifest {entry.digest}: has another type or size than its index says; rebuild it")
-        await self._keep(document)
+
+        async def ask(place: Repository) -> Document:
+            document = await place.manifest(entry.digest, parse=parse)
+            if document.media_type != entry.media_type or len(document.data) != entry.size_bytes:
+                what = f"manifest {entry.digest} of {place}"
+                raise errors.BadAnswer(f"{what}: has another type or size than its index says; rebuild it")
+            return document
+
+        await self._keep(await self.places.first(ask))
 
     async def _keep(self, document: Document) -> str:
         return await threads.run(self.store.put_bytes, document.data)

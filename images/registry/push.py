@@ -57,8 +57,7 @@ async def push(
 
 def _root(store: ImageStore, name: str, platform: Platform | None) -> str:
     """The digest of what is sent: an index that is here in full, or the manifest for the platform."""
-    found = store.names()[reference.parse(name).tagged] if lookup.is_name(store, name) else None
-    found = found or lookup.find(store, name).digest
+    found = lookup.digest_of(store, name)
     if platform is None and _is_whole(store, found, set()):
         return found
     wanted = platform or manifest.host_platform()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from images import digest as digests
 from images import documents, manifest
+from images import errors as image_errors
 from images.registry import answers, auth, errors, retry, transport
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Repository:
                 media_type = _media_type(response, what)
                 data = await transport.read(response, limit=documents.MAX_DOCUMENT_BYTES, what=what)
                 document = _checked(data, media_type, response.headers.get("Docker-Content-Digest"), target, what)
-                parse(data, what=what, media_type=media_type)
+                _read(parse, document, what)
                 return document
 
         return await retry.persist(self.config.retry, attempt)
@@ -113,14 +114,15 @@ class Repository:
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
         unhurried: bool = False,
+        answer_s: float | None = None,
         time_s: float | None = None,
         actions: Collection[str] = ("pull",),
         also: auth.Scopes = (),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One question to the registry; `path` is below the repository, or a whole URL, which may be another server's.
 
-        `also` are scopes for other repositories; `body` and `unhurried` as in `transport.Request`. `time_s` bounds it
-        from when it is sent to the end of the block; a token for it is fetched before.
+        `also` are scopes for other repositories; `body`, `unhurried` and `answer_s` as in `transport.Request`. `time_s`
+        bounds it from when it is sent to the end of the block; a token for it is fetched before.
         """
         base = await self._http.base(self.host)
         url = path if "://" in path else f"{base}/v2/{self.name}/{path}"
@@ -132,6 +134,7 @@ class Repository:
             headers=headers or {},
             body=body,
             unhurried=unhurried,
+            answer_s=answer_s,
         )
         scopes = (auth.scope(self.name, *actions), *also)
         # What lies elsewhere, such as an upload's place in a cloud, never sees a header of ours.
@@ -182,6 +185,14 @@ def _media_type(response: aiohttp.ClientResponse, what: str) -> str:
     if media_type not in manifest.MANIFEST_TYPES | manifest.INDEX_TYPES:
         raise errors.BadAnswer(f"{what}: has type {media_type!r:.100}, which is no image's; check the name")
     return media_type
+
+
+def _read(parse: manifest.Parser, document: Document, what: str) -> None:
+    """What cannot be read is this place's mistake: the next one may have it right."""
+    try:
+        parse(document.data, what=what, media_type=document.media_type)
+    except image_errors.InvalidImage as error:
+        raise errors.BadAnswer(str(error)) from error
 
 
 def _checked(data: bytes, media_type: str, said: str | None, target: str, what: str) -> Document:

@@ -29,6 +29,7 @@ READ_BYTES = 128 << 10
 USER_AGENT = "orch"
 MAX_HEADERS = 128
 MAX_HEADER_BYTES = 8190
+_NAMES = "check the name, HTTP_PROXY and HTTPS_PROXY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Request:
     """One question. `host` is the registry's name, which says whose TLS settings apply at the URL's own origin.
 
     `body` makes the body anew for each sending. With one that takes long, `unhurried` leaves the bound on the time
-    until the answer begins to the caller.
+    until the answer begins to the caller; once all is sent, the answer may take `answer_s` instead of the usual time.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Request:
     authorization: str | None = None
     body: Callable[[], Any] | None = None
     unhurried: bool = False
+    answer_s: float | None = None
 
     def __str__(self) -> str:
         shown = self.url.partition("?")[0]  # a query may hold a signature
@@ -62,14 +64,10 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        bounds = self._config.bounds
-        # Who is patient how long with a whole transfer is the business of whoever makes it.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect_s, sock_read=bounds.silence_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            timeout=timeout,
             auto_decompress=False,
             trust_env=False,
             read_bufsize=READ_BYTES,
@@ -139,7 +137,12 @@ class Transport:
             allow_redirects=False,
             ssl=self._context(request.host if at_home else url.authority) if url.scheme == "https" else True,
             proxy=proxy_for(url),
+            timeout=self._timeout(request.answer_s or self._config.bounds.silence_s),
         )
+
+    def _timeout(self, silence_s: float) -> aiohttp.ClientTimeout:
+        # Who is patient how long with a whole transfer is the business of whoever makes it.
+        return aiohttp.ClientTimeout(total=None, sock_connect=self._config.bounds.connect_s, sock_read=silence_s)
 
     def _context(self, host: str) -> ssl.SSLContext:
         if host not in self._contexts:
@@ -226,7 +229,7 @@ def telling(request: Request) -> Iterator[None]:
         reason = error.os_error.strerror or str(error.os_error)
         raise errors.Unreachable(f"{request}: {reason}; check the name, the port and the proxy") from error
     except aiohttp.InvalidURL as error:
-        raise errors.Unreachable(f"{request}: {error} is no address; check the name") from error
+        raise errors.Unreachable(f"{request}: {error} is no address; {_NAMES}") from error
     except aiohttp.ClientHttpProxyError as error:
         raise errors.Unreachable(f"{request}: {error}; check HTTP_PROXY and HTTPS_PROXY") from error
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError) as error:
@@ -244,7 +247,7 @@ def _addressing(request: Request) -> Iterator[None]:
     except aiohttp.ClientError:  # some of them are ValueErrors as well
         raise
     except ValueError as error:
-        raise errors.Unreachable(f"{request}: {error} in its address; check the name") from error
+        raise errors.Unreachable(f"{request}: {error} in its address; {_NAMES}") from error
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

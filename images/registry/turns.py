@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 TIMEOUT_S = 3600.0
-_RETRY_S = 0.02
+# Two pulls at once wait for little; who waits for minutes looks once a second.
+_FIRST_RETRY_S = 0.02
+_LONGEST_RETRY_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -31,10 +33,12 @@ async def taken(store: ImageStore, digest: str, *, timeout_s: float = TIMEOUT_S)
     """Hold the lock of a blob while the block runs. `Busy` when somebody else holds it for longer than the timeout."""
     path = store.root / "locks" / f"blob-{digests.hex_of(digest)}"
     deadline = time.monotonic() + timeout_s
+    delay_s = _FIRST_RETRY_S
     while (fd := _attempt(path)) is None:
         if time.monotonic() >= deadline:
             raise errors.Busy(f"blob {digest} is fetched by another process for more than {timeout_s:g} s; try later")
-        await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(delay_s)
+        delay_s = min(_LONGEST_RETRY_S, 1.3 * delay_s)
     try:
         yield
     finally:

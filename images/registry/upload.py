@@ -8,16 +8,18 @@ rule: what the registry says about the place of an upload is believed for that u
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from images import errors as image_errors
 from images.registry import answers, auth, errors, retry, threads, transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     import aiohttp
 
@@ -51,7 +53,10 @@ async def send(
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
         async with threads.entered(store.open(entry.digest)) as file:
-            work = _Upload(entry, file, target, registries, watcher)
+            if os.fstat(file.fileno()).st_size != entry.size_bytes:
+                await threads.run(store.check_blob, entry.digest)
+                raise image_errors.InvalidImage(f"blob {entry.digest}: its manifest says another size; pull it again")
+            work = _Upload(entry, file, target, registries, watcher, functools.partial(store.check_blob, entry.digest))
             for source in mounts:
                 if await work.mount(source):
                     watcher.step(entry.digest, "mounted", entry.size_bytes, entry.size_bytes)
@@ -74,13 +79,21 @@ class _Upload:
     """One blob to one repository."""
 
     def __init__(
-        self, entry: Descriptor, file: BinaryIO, target: Repository, registries: Registries, watcher: progress.Progress
+        self,
+        entry: Descriptor,
+        file: BinaryIO,
+        target: Repository,
+        registries: Registries,
+        watcher: progress.Progress,
+        check: Callable[[], None],
     ) -> None:
+        """`check` reads the whole blob again, and raises when the disk has damaged it."""
         self._entry = entry
         self._file = file
         self._target = target
         self._registries = registries
         self._watcher = watcher
+        self._check = check
         self._place: _Place | None = None
         self._what = f"blob {entry.digest} to {target}"
 
@@ -101,7 +114,7 @@ class _Upload:
     async def run(self) -> None:
         """Send it all, over as many connections and uploads as that takes."""
         patience = retry.Patience(self._registries.config.retry)
-        reached = 0
+        reached, is_checked = 0, False
         while True:
             try:
                 return await self._attempt()
@@ -112,8 +125,11 @@ class _Upload:
             except (errors.NotFound, errors.BadAnswer) as error:
                 if self._place is None:
                     raise
-                # The upload is gone, or stands elsewhere than we think: from the start, a few times.
+                # The upload is gone, or stands elsewhere than we think: from the start, a few times. Unless it is us.
                 failure, self._place = error, None
+                if not is_checked:
+                    await threads.run(self._check)
+                    is_checked = True
             offset = self._place.offset if self._place else 0
             if offset >= reached + self._registries.config.bounds.slow_bytes:
                 patience.progressed()
@@ -176,7 +192,8 @@ class _Upload:
 
     async def _send(self, method: str, place: _Place, headers: dict[str, str], end: int, *, allowed: int) -> None:
         url = _with_digest(place.url, self._entry.digest) if method == "PUT" else place.url
-        bound_s = self._registries.config.bounds.slow_s
+        bounds = self._registries.config.bounds
+        bound_s, finish_s = bounds.slow_s, bounds.finish_s if method == "PUT" else None
         try:
             async with (
                 asyncio.timeout(bound_s) as clock,
@@ -184,8 +201,9 @@ class _Upload:
                     method,
                     url,
                     headers=headers,
-                    body=lambda: self._bytes(place.offset, end, clock),
+                    body=lambda: self._bytes(place.offset, end, clock, finish_s or bound_s),
                     unhurried=True,
+                    answer_s=finish_s,
                     actions=_ACTIONS,
                 ) as answer,
             ):
@@ -196,8 +214,8 @@ class _Upload:
             what = f"{_PIECE_BYTES} bytes in {bound_s:g} s"
             raise errors.Unavailable(f"{self._what}: the registry takes less than {what}; try again later") from error
 
-    async def _bytes(self, start: int, end: int, clock: asyncio.Timeout) -> AsyncIterator[bytes]:
-        """A part of the blob. Each piece that is taken gives the next one new time."""
+    async def _bytes(self, start: int, end: int, clock: asyncio.Timeout, finish_s: float) -> AsyncIterator[bytes]:
+        """A part of the blob. Each piece that is taken gives the next one new time, and the last one the answer."""
         loop = asyncio.get_running_loop()
         place = start
         while place < end:
@@ -207,6 +225,7 @@ class _Upload:
             yield data
             place += len(data)
             self._watcher.step(self._entry.digest, "uploading", place, self._entry.size_bytes)
+        clock.reschedule(loop.time() + finish_s)
 
     def _read(self, offset: int, size: int) -> bytes:
         # At a place, not from where the file stands: a sending that was cut may still be reading.

@@ -8,6 +8,7 @@ import click
 from orchctl import errors, options, phrases, terminal
 
 if TYPE_CHECKING:
+    from images.reference import Reference
     from images.store import ImageStore
 
 
@@ -23,7 +24,7 @@ def command(
     """Fetch images from registries into this machine's store.
 
     A name is written as Docker writes it: without a registry it is one of Docker Hub's, without a tag it is :latest.
-    What is here already is not fetched again, and a download that was cut goes on where it was.
+    What is here already is not fetched again, and a connection that is cut goes on where it was.
 
     \b
     Examples:
@@ -36,8 +37,18 @@ def command(
     if platform and all_platforms:
         raise errors.InvalidInput("--platform and --all-platforms are two wishes", hint="choose one of them")
     for ref in [reference.parse(name) for name in names]:  # all of them, before the first is fetched
-        before = store.names().get(ref.full)
+        before = _here(store, ref)
         image = registering.pull(store, ref.full, platform=platform, all_platforms=all_platforms, path=registries)
-        is_new = before is None or store.names().get(ref.full) != before
-        word = "pulled" if is_new else "is up to date"
+        word = "pulled" if before is None or _here(store, ref) != before else "is up to date"
         terminal.say(f"{ref} {word} ({phrases.digest(image.digest)}, {phrases.size(image.size_bytes)})")
+
+
+def _here(store: "ImageStore", ref: "Reference") -> str | None:
+    """The digest that the name stands for, or that it pins when it has no tag; None when that is not here in full."""
+    from images import errors as image_errors
+
+    digest = store.names().get(ref.tagged) if ref.tag else ref.digest
+    try:
+        return digest if digest and not store.missing(digest) else None
+    except image_errors.ImageError:
+        return None

@@ -62,6 +62,9 @@ def command(
         for each in names:
             _push(settings, store, each, platform, registries)
         return
+    said = click.get_current_context().get_parameter_source("registries")  # the environment is no wish for this one
+    if platform or said is click.core.ParameterSource.COMMANDLINE:
+        raise errors.InvalidInput("--platform and --registries are for images of this machine", hint="leave them out")
     wanted = control.ImportImageOptions(
         name=name,
         cmd=start.cmd,

@@ -1,91 +1,22 @@
 """Images on their way to a node: cut downloads, damaged bytes, many who wait, and no control plane."""
 
 import asyncio
-import contextlib
-import os
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
-from agent.adapters.imageroom import ImageRoom
-from agent.adapters.images import StoredImages
-from agent.adapters.registries import Outside
-from agent.core import imageroom, sharing
+from agent.core import sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.rpc import Server
-from images import collect
-from images.errors import NotFound
 from images.store import ImageStore
-from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import blobserving, etcd
 from tests.support.aio import bounded, until
+from tests.support.nodeimages import Cluster, images, is_executable, layer_of
 
 pytestmark = pytest.mark.root
-
-
-class Cluster:
-    """A control plane's images, with the mishaps that a test wants."""
-
-    def __init__(self, store: ImageStore) -> None:
-        self._store = store
-        self.gone = False
-        self.cut_after_bytes = 0  # 0: never
-        self.damage = False
-        self.fetched: list[tuple[str, int]] = []
-        self.resolved = 0
-        self.givers: list[str] = []
-        """Addresses of nodes that have it."""
-
-    async def resolve(self, reference: str) -> str:
-        self.resolved += 1
-        if self.gone:
-            raise Temporary("the control plane is gone")
-        try:
-            return self._store.resolve(reference).digest
-        except NotFound as error:
-            raise Refused(str(error), reason="ImageMissing") from error
-
-    async def find(self, digest: str, failed: Sequence[str]) -> dpb.FindBlobResponse:
-        del digest
-        if self.gone:
-            raise Temporary("the control plane is gone")
-        addresses = [address for address in self.givers if address not in failed]
-        return dpb.FindBlobResponse(addresses=addresses, here=not addresses)
-
-    async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
-        if self.gone:
-            raise Temporary("the control plane is gone")
-        if address:
-            async for chunk in Server("me").fetch(digest, offset, address):
-                yield chunk
-            return
-        if not self._store.has(digest):
-            raise Refused(f"image {digest} is not in the cluster", reason="ImageMissing")
-        self.fetched.append((digest, offset))
-        with self._store.open(digest) as blob:
-            blob.seek(offset)
-            sent = 0
-            while chunk := blob.read(200_000):
-                await asyncio.sleep(0)
-                yield b"x" * len(chunk) if self.damage else chunk
-                sent += len(chunk)
-                if 0 < self.cut_after_bytes <= sent:
-                    raise Temporary("the connection was cut")
-
-
-@contextlib.asynccontextmanager
-async def images(folder: Path, cluster: Cluster, outside: Outside | None = None) -> AsyncIterator[StoredImages]:
-    """The node's images, alive inside the block."""
-    made = StoredImages(folder, cluster, outside)
-    async with asyncio.TaskGroup() as group:
-        life = group.create_task(made.run())
-        await made.started.wait()
-        yield made
-        life.cancel()
 
 
 @bounded(30)
@@ -99,28 +30,6 @@ async def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, store: Im
     offsets = [offset for digest, offset in cluster.fetched if digest == layer]
     assert offsets == [0, 1_000_000, 2_000_000]
     assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-
-
-@bounded(30)
-async def test_trouble_that_nobody_thought_of_ends_one_task_only(
-    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever waits is told to try again, and the node's images live on."""
-    cluster = Cluster(store)
-
-    async def broken(_: str) -> str:
-        raise RuntimeError("nobody thought of this")
-
-    async with images(tmp_path, cluster) as here:
-        with monkeypatch.context() as patch:
-            patch.setattr(cluster, "resolve", broken)
-            with pytest.raises(Temporary, match="see its log"):
-                await here.prepare("hello:1", "")
-        assert (await here.prepare("hello:1", "")).layers
-
-
-def is_executable(path: Path) -> bool:
-    return path.stat().st_mode & 0o777 == 0o755
 
 
 @bounded(30)
@@ -173,10 +82,6 @@ async def test_an_unknown_image_is_refused(tmp_path: Path, store: ImageStore) ->
 
 
 # From other nodes -----------------------------------------------------------------------------------------------------
-
-
-def layer_of(store: ImageStore) -> str:
-    return store.resolve("hello:1").layers[0].digest
 
 
 @bounded(30)
@@ -268,64 +173,12 @@ async def test_never_fetches_nothing(tmp_path: Path, store: ImageStore) -> None:
         await here.prepare("hello:1", "", pb.IMAGE_PULL_POLICY_NEVER)
 
 
-# Room
-# -------------------------------------------------------------------------------------------------------------------
-
-
-NOTHING_NEEDED = imageroom.Needed(digests=frozenset(), references=frozenset())
-
-
 @bounded(30)
-async def test_what_is_needed_stays_and_the_rest_makes_room(tmp_path: Path, store: ImageStore) -> None:
-    """And what was removed comes again when it is asked for."""
-    cluster = Cluster(store)
-    digest = store.resolve("hello:1").digest
-    async with images(tmp_path, cluster) as here:
-        await here.prepare("hello:1", "")
-        await here.prune(NOTHING_NEEDED, collect.everything)
-        assert here.store.has(digest), "its task is about to start"
-        here._used.clear()
-        for needed in (
-            imageroom.Needed(digests=frozenset({digest}), references=frozenset()),
-            imageroom.Needed(digests=frozenset(), references=frozenset({"hello:1"})),
-        ):
-            await here.prune(needed, collect.everything)
-            assert layer_of(store) in here.holdings
-        await here.prune(NOTHING_NEEDED, collect.everything)
-        assert not here.store.has(digest)
-        assert layer_of(store) not in here.holdings, "no other node is sent here for it"
-        assert list(here.store.layers.iterdir()) == []
-        prepared = await here.prepare("hello:1", "")
-        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-
-
-@bounded(30)
-async def test_nothing_is_removed_while_an_image_is_on_its_way(tmp_path: Path, store: ImageStore) -> None:
-    """Its parts have no name yet."""
-    cluster = Cluster(store)
-    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
-        waiting = group.create_task(here.prepare("hello:1", ""))
-        await until(lambda: bool(list((tmp_path / "blobs/sha256").iterdir())), what="a part has come", every_s=0.0)
-        await here.prune(NOTHING_NEEDED, collect.everything)
-        prepared = await waiting
-        assert is_executable(Path(prepared.layers[0], "bin/busybox"))
-
-
-@bounded(30)
-async def test_a_download_that_fills_the_disk_makes_room(tmp_path: Path, store: ImageStore) -> None:
-    """At marks that every disk is past: what was used last goes, once nothing needs it and no task waits for it."""
-    cluster = Cluster(store)
-    limits = imageroom.Limits(marks=collect.Marks(high_percent=2, low_percent=1))
-    async with images(tmp_path, cluster) as here, asyncio.TaskGroup() as group:
-        restored = asyncio.Event()
-        room = group.create_task(ImageRoom(here, lambda: NOTHING_NEEDED, limits, restored).run())
-        restored.set()
+async def test_what_is_never_fetched_and_damaged_is_refused(tmp_path: Path, store: ImageStore) -> None:
+    """With the same remedy as what is not there."""
+    async with images(tmp_path, Cluster(store)) as here:
         digest = (await here.prepare("hello:1", "")).digest
-        await here.prune(NOTHING_NEEDED, collect.nothing)
-        assert here.store.has(digest), "it was asked for a moment ago"
-        manifest = tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")
-        os.utime(manifest, (1, 1))
-        here._used.clear()
-        here.fetched.set()
-        await until(lambda: not here.store.has(digest), what="it has made room")
-        room.cancel()
+    (tmp_path / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(b"{}")
+    async with images(tmp_path, Cluster(store)) as here:
+        with pytest.raises(Refused, match="load it there"):
+            await here.prepare("hello:1", digest, pb.IMAGE_PULL_POLICY_NEVER)

@@ -17,10 +17,8 @@ from images.rootfs import File, build_image
 from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
 from tests.integration.agent.test_images import Cluster, images
-from tests.integration.images.registries.support import LAYER, filled
-from tests.support import registry, stubregistry
+from tests.support import registry
 from tests.support.aio import bounded
-from tests.unit.images import makers
 
 pytestmark = pytest.mark.root
 
@@ -90,17 +88,3 @@ async def test_a_registry_that_does_not_have_it_or_is_not_there(
         assert unreachable.value.reason == "RegistryUnavailable"
         with pytest.raises(Refused):
             await here.prepare("other:1", "")
-
-
-@bounded(60)
-async def test_bytes_that_are_damaged_on_the_way_are_fetched_again(tmp_path: Path, store: ImageStore) -> None:
-    """A task is told to try again, and then gets what it asked for."""
-    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
-        digest = filled(stub)
-        layer = makers.descriptor(LAYER, "")["digest"]
-        stub.blobs[layer] = bytes(len(LAYER))
-        with pytest.raises(Temporary) as told:
-            await here.prepare(f"{stub.address}/team/web:1", digest)
-        assert told.value.reason == "ImageDamaged"
-        stub.blobs[layer] = LAYER
-        assert (await here.prepare(f"{stub.address}/team/web:1", digest)).digest == digest

@@ -119,6 +119,32 @@ async def test_imports_and_removals_keep_no_node_waiting_for_a_layer(tmp_path: P
         assert all(await asyncio.gather(*busy))
 
 
+@aio.bounded(30)
+async def test_what_was_pushed_under_a_registrys_name_is_kept_whole_by_every_instance(tmp_path: Path) -> None:
+    """The registry never had it: undo would find it nowhere. Nodes are not asked for what a registry has."""
+    pushed, pulled = pushing.made(tmp_path / "a", "reg.lan/x:1"), pushing.made(tmp_path / "b", "reg.lan/y:1")
+    digests = [store.resolve(name).digest for store, name in ((pushed, "reg.lan/x:1"), (pulled, "reg.lan/y:1"))]
+    async with (
+        blobserving.serving(pushed) as instance,
+        blobserving.serving(pulled) as node,
+        api_world.opened(tmp_path, known=()) as world,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def others() -> Mapping[str, str]:
+            return {"cp2": instance}
+
+        kept = Keeper(world.images, world.cache, instances=others, nodes=lambda _: [node])
+        running = group.create_task(kept.run())
+        images = dict(zip(("reg.lan/x:1", "reg.lan/y:1"), digests, strict=True))
+        await world.put(api_world.revision("web", images=images))
+        layer = pushed.resolve("reg.lan/x:1").layers[0].digest
+        await aio.until(lambda: world.images.has(layer), what="it was fetched from the other instance", timeout_s=10)
+        await aio.until(lambda: digests[1] in kept._asked, what="the other one was asked for")
+        assert not world.images.has(digests[1])
+        running.cancel()
+
+
 # Trouble --------------------------------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,10 @@ def test_an_image_goes_and_comes(run: Run, web: str) -> None:
     assert (pulled.code, pulled.out) == (0, f"{web} pulled ({digest[7:19]}, 294Ki)\n")
     assert "downloading" in pulled.err
     assert run("pull", web).out == f"{web} is up to date ({digest[7:19]}, 294Ki)\n"
-    assert run("pull", f"{web.removesuffix(':1')}@{digest}").code == 0
+    pinned = f"{web.removesuffix(':1')}@{digest}"
+    assert run("pull", pinned).out == f"{pinned} is up to date ({digest[7:19]}, 294Ki)\n"
+    assert run("rm", web).code == 0
+    assert run("pull", pinned).out == f"{pinned} pulled ({digest[7:19]}, 294Ki)\n"
 
 
 def test_a_push_of_less_than_the_name_stands_for_says_so(run: Run, tmp_path: Path, web: str) -> None:
@@ -95,6 +98,9 @@ def test_a_name_without_a_registry_means_the_cluster(run: Run, web: str) -> None
     assert refused.err.startswith("orchctl: cannot reach the control plane at ")
     assert run("push").code == 2
     assert run("push", web, "--archive", "-").code == 2
+    refused = run("push", "--archive", "-", "--platform", "linux/arm64")
+    assert (refused.code, "are for images of this machine" in refused.err) == (2, True)
+    assert run("push", "--archive", "-", "--registries", "none.yaml").code == 2
 
 
 def test_login_and_logout(run: Run, tmp_path: Path, web: str) -> None:

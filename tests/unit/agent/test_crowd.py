@@ -10,8 +10,8 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import ONCE, FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
+from tests.support.working import SHUTDOWN, Agent, alive, machine_with_image
 from tests.unit.agent.test_readiness import probe, ready
-from tests.unit.agent.test_worker import SHUTDOWN, Agent, alive, machine_with_image
 
 WEB = "web-1-a"
 FETCH, MIGRATE, PROXY, LOGGER = (f"{WEB}.{name}" for name in ("fetch", "migrate", "proxy", "logger"))

@@ -44,6 +44,17 @@ def test_what_is_needed_or_has_just_come_stays(free_gib: int) -> None:
     assert chosen(stored("kept", age_s=9_000, is_kept=True), stored("fresh", age_s=1), free_gib=free_gib) == set()
 
 
+@pytest.mark.parametrize(("count", "left"), [(799, 799), (800, 600), (1_000, 600)])
+def test_very_many_names_make_room_on_a_disk_however_large(count: int, left: int) -> None:
+    """A name for each commit fills the list of names, and then nothing new could be called anything."""
+    images = [stored(f"{number:04}", age_s=900 - number / 10, size=1) for number in range(count)]
+    gone = chosen(*images)
+    assert count - len(gone) == left
+    assert gone == {image.digest for image in images[: count - left]}, "the least recently used"
+    kept = [stored(f"{number:04}", age_s=900, size=1, is_kept=True) for number in range(count)]
+    assert chosen(*kept) == set()
+
+
 def test_tasks_need_what_they_were_given_and_what_their_revisions_name() -> None:
     sidecar = Sight(record=ContainerRecord(image_digest="sha256:side"))
     observed = Observed(record=Record(image_digest="sha256:main"), others={"proxy": sidecar})

@@ -13,7 +13,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeMachine, loop_ms
 from tests.support.fake_leader import task, template
-from tests.unit.agent.test_worker import REMOVE, SHUTDOWN, Agent, alive, machine_with_image
+from tests.support.working import REMOVE, SHUTDOWN, Agent, alive, machine_with_image
 
 WEB = "web-1-a"
 READINESS_FAILED = "readiness probe failed: HTTP GET /ready on port 8080: status 503"

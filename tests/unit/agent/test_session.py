@@ -18,7 +18,7 @@ from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
 from tests.support.fake_checks import FakeChecks, FakeMeter
 from tests.support.fake_leader import task, template
-from tests.unit.agent.test_worker import NETWORK, Agent
+from tests.support.working import NETWORK, Agent
 
 Leader = Link[dpb.LeaderMessage, dpb.AgentMessage]
 virtual = bounded(3600, virtual_time=True)

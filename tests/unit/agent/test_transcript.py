@@ -8,9 +8,9 @@ from protos.orch.v1 import objects_pb2 as pb
 from tests.support import golden
 from tests.support.aio import bounded
 from tests.support.fake_leader import task
+from tests.support.working import SHUTDOWN, Agent, alive, machine_with_image
 from tests.unit.agent.test_crowd import FETCH, LOGGER, MIGRATE, PROXY, WEB, crowd, end
 from tests.unit.agent.test_readiness import ready
-from tests.unit.agent.test_worker import SHUTDOWN, Agent, alive, machine_with_image
 
 
 class Transcript:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images import archive, compress, compression, errors, recompress
+from images import archive, compress, compression, documents, errors, manifest, recompress
 from images import digest as digests
 from images.store import ImageStore
 from tests.unit.images import makers
@@ -78,6 +78,26 @@ def test_an_image_keeps_its_config_and_diff_ids(tmp_path: Path, kind: compress.K
     back = recompress.convert(store, found, "none")
     assert back.digest == made.digest
     assert store.resolve("web").digest == made.digest, "names stay where they are"
+
+
+def test_layers_of_docker_s_types_become_neighbours_of_oci_s(tmp_path: Path) -> None:
+    """One is compressed already and the other is not: the manifest that comes out knows one family of types."""
+    store = ImageStore(tmp_path)
+    packed, plain = gzip.compress(LAYER), makers.archive(makers.member("g"))
+    config = makers.config_document(LAYER, plain)
+    types = (f"{manifest.DOCKER_LAYER}.gzip", manifest.DOCKER_LAYER)
+    value = {
+        "schemaVersion": 2,
+        "mediaType": manifest.DOCKER_MANIFEST,
+        "config": makers.descriptor(config, manifest.DOCKER_CONFIG),
+        "layers": [makers.descriptor(data, kind) for data, kind in zip((packed, plain), types, strict=True)],
+    }
+    for data in (packed, plain, config):
+        store.put_bytes(data)
+    made = store.tag("web", store.put_bytes(documents.dump(value)))
+    found = recompress.convert(store, made, "gzip")
+    assert {layer.media_type for layer in found.layers} == {f"{manifest.OCI_LAYER}+gzip"}
+    assert recompress.convert(store, found, "gzip") == found
 
 
 def test_a_layer_that_lies_is_not_compressed(tmp_path: Path) -> None:

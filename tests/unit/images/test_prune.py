@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images import collect, errors, image, lookup, rootfs
+from images import collect, errors, image, lookup, manifest, rootfs
 from images import digest as digests
 from images.store import ImageStore
 from tests.unit.images import makers
@@ -190,3 +190,65 @@ def test_a_name_that_cannot_be_forgotten_keeps_everything(store: ImageStore) -> 
     with pytest.raises(errors.DigestMismatch):
         store.forget(["one"])
     assert store.resolve("one").digest == made.digest
+
+
+def indexed(store: ImageStore, name: str, *made: image.Image) -> str:
+    """An index of images under a name: the first for this machine, the others for some that nobody has."""
+    machines = [manifest.host_platform().architecture, *(f"m{number}" for number in range(len(made)))]
+    entries = [
+        makers.descriptor(store.read_document(one.digest), manifest.OCI_MANIFEST, platform={"architecture": machine})
+        for one, machine in zip(made, machines, strict=False)
+    ]
+    digest = store.put_bytes(makers.index_document(*entries))
+    store.tag(name, digest)
+    return digest
+
+
+def test_an_image_named_twice_by_way_of_an_index_is_one(store: ImageStore) -> None:
+    """Whatever figures say, and in a list."""
+    made = build(store, "web", "web:2")
+    indexed(store, "web:1", made)
+    names = ("docker.io/library/web:1", "docker.io/library/web:2")
+    assert [found.names for found in store.list()] == [names]
+    assert lookup.find(store, made.digest[7:19]).digest == made.digest
+    assert lookup.find(store, made.config_digest[7:19]).names == names
+
+
+def test_figures_of_an_index_mean_the_image_for_the_platform(store: ImageStore) -> None:
+    ours, theirs = build(store, "ours"), build(store, "theirs")
+    index = indexed(store, "web", ours, theirs)
+    other = manifest.Platform(architecture="m0")
+    assert lookup.find(store, index[7:19]).digest == ours.digest
+    assert lookup.find(store, index[7:19], platform=other).digest == theirs.digest
+
+
+def test_an_index_is_kept_with_any_of_its_images(store: ImageStore) -> None:
+    """What a node keeps are digests of images; the name that they came by may stand for an index."""
+    ours, theirs = build(store, "ours"), build(store, "theirs")
+    indexed(store, "web", ours, theirs)
+    for kept in (ours, theirs):
+        assert store.prune([kept.digest], forget=collect.everything).names == ()
+        assert store.prune([kept.digest], forget=lambda images: [one.digest for one in images]).names == ()
+    assert store.prune(forget=collect.everything).names == ("docker.io/library/web:latest",)
+
+
+def test_locks_of_the_dead_do_not_stay(store: ImageStore) -> None:
+    """A fetch that was killed leaves its file; whoever lives is inside `hold()`, which prune waits for."""
+    (store.root / "locks" / f"blob-{'0' * 64}").touch()
+    (store.root / "locks" / f"layer-{'0' * 64}").touch()
+    store.prune()
+    assert sorted(path.name for path in (store.root / "locks").iterdir()) == ["gc", "names"]
+
+
+def test_indexes_within_indexes_are_read_as_deep_as_they_are_pulled(store: ImageStore) -> None:
+    made = build(store, "web")
+    inner = store.read_document(made.digest)
+    kind = manifest.OCI_MANIFEST
+    for _ in range(manifest.MAX_INDEX_DEPTH):
+        platform = {"architecture": manifest.host_platform().architecture}
+        inner, kind = makers.index_document(makers.descriptor(inner, kind, platform=platform)), manifest.OCI_INDEX
+        digest = store.put_bytes(inner)
+        assert store.tag("web", digest).digest == made.digest
+    deeper = store.put_bytes(makers.index_document(makers.descriptor(inner, kind, platform=platform)))
+    with pytest.raises(errors.LimitExceeded, match="nested deeper than 3"):
+        store.resolve(deeper)

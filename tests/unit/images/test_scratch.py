@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from concurrent import futures
 from pathlib import Path
 
 from images import scratch
+from images.build import containers
 from images.store import ImageStore
 
 _DEPTH = 1500
@@ -56,6 +58,23 @@ def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
     scratch.remove(tmp_path / "link")
     scratch.remove(tmp_path / "link")
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "f"]
+
+
+def test_builds_may_begin_while_others_end(tmp_path: Path) -> None:
+    """Whoever begins sweeps what the dead left, and meets folders that the living are removing."""
+
+    def work() -> None:
+        for _ in range(100):
+            with scratch.folder(tmp_path) as item:
+                (item.path / "run").mkdir()
+
+    with futures.ThreadPoolExecutor(3) as pool:
+        builds = [pool.submit(work) for _ in range(3)]
+        while not all(build.done() for build in builds):
+            containers.sweep(tmp_path)
+        for build in builds:
+            build.result()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_are_gone_after_their_block_in_any_thread(tmp_path: Path) -> None:

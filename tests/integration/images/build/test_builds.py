@@ -1,9 +1,10 @@
-"""Builds from end to end: the corpus, what is written down, bases, contexts, and equal images from equal files."""
+"""Builds from end to end: what is written down, bases, contexts, and equal images from equal files."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -14,31 +15,22 @@ import pytest
 from images import errors, export
 from images.build import builder, containers, context, workshop
 from images.manifest import Platform
-from tests.support import building, dockerfiles
+from tests.support import building
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
 
 pytestmark = pytest.mark.root
 FROM = "FROM localhost/base\n"
-_FAILING = [case for case in dockerfiles.cases() if case.fails]
-_UNJUDGED = [case for case in dockerfiles.cases() if case.ignore_by_buildah and not case.fails]
 EPOCH = {"SOURCE_DATE_EPOCH": "1600000000"}
 
 
-@pytest.mark.parametrize("case", _FAILING, ids=lambda case: case.name)
-def test_what_must_fail_says_why_and_gives_no_name(bench: Bench, case: dockerfiles.Case) -> None:
-    with pytest.raises(errors.ImageError) as failed:
-        bench.build(case.folder, build_args=case.build_args, target=case.target, names=("out",))
-    assert case.fails in str(failed.value)
+@pytest.mark.parametrize("name", ["web@sha256:" + "0" * 64, "web:1@sha256:" + "0" * 64])
+def test_a_name_that_pins_a_digest_is_refused_before_anything_is_named(bench: Bench, name: str) -> None:
+    with pytest.raises(errors.InvalidReference, match="pins a digest"):
+        bench.build(FROM, names=("first", name))
     with pytest.raises(errors.NotFound):
-        bench.store.resolve("out")
-
-
-@pytest.mark.parametrize("case", _UNJUDGED, ids=lambda case: case.name)
-def test_what_buildah_cannot_judge_is_built(bench: Bench, case: dockerfiles.Case) -> None:
-    image = bench.build(case.folder, build_args=case.build_args, target=case.target)
-    assert bench.tree(image)
+        bench.store.resolve("first")
 
 
 # What is written down
@@ -67,6 +59,16 @@ def test_triggers_of_a_base_are_carried_out_once(bench: Bench) -> None:
     assert "OnBuild" not in bench.config(image)["config"]
     bench.build("FROM localhost/child\nRUN true\n")
     assert bench.last.made == ["RUN true"]
+
+
+def test_triggers_are_read_as_they_were_written(bench: Bench) -> None:
+    """With the escape character of their own Dockerfile; those of an image with a backslash, as Docker reads them."""
+    written = "# escape=`\nFROM localhost/base AS base\nONBUILD ENV A=`$x B=\\n\n"
+    own = bench.config(bench.build(f"{written}FROM base\n"))
+    assert {"A=$x", "B=\\n"} <= set(own["config"]["Env"])
+    bench.build(f"{FROM}ONBUILD ENV A=\\$x B=`n\n", names=("localhost/trigger",))
+    theirs = bench.config(bench.build("# escape=`\nFROM localhost/trigger\n"))
+    assert {"A=$x", "B=`n"} <= set(theirs["config"]["Env"])
 
 
 def test_triggers_take_no_numbers_of_other_steps(bench: Bench) -> None:
@@ -176,6 +178,20 @@ def test_a_step_that_changes_nothing_leaves_nothing(bench: Bench) -> None:
     assert bench.build("FROM scratch\nLABEL a=b\n").layers == ()
 
 
+@pytest.mark.parametrize("change", ["chown app:29 {}", "chmod 700 {}", "chmod 1777 {}"])
+def test_a_place_for_a_mount_stays_when_the_command_did_something_to_it(bench: Bench, change: str) -> None:
+    image = bench.build(f"{FROM}RUN --mount=type=tmpfs,target=/new/inner/m {change.format('/new/inner')}\n")
+    assert {"new", "new/inner"} <= bench.tree(image).keys()
+    assert "new/inner/m" not in bench.tree(image)
+
+
+def test_places_for_mounts_go_again_below_folders_that_hand_down_their_group(bench: Bench) -> None:
+    image = bench.build(
+        f"{FROM}RUN mkdir /g && chgrp 29 /g && chmod 2775 /g\nRUN --mount=type=tmpfs,target=/g/m true\n"
+    )
+    assert "g/m" not in bench.tree(image)
+
+
 def test_owners_in_a_layer_are_those_that_the_command_saw(bench: Bench) -> None:
     image = bench.build(
         f"{FROM}RUN touch /r && mkdir /home/app/d && chown app:29 /home/app/d && touch /t && chown 65535:12 /t\n"
@@ -183,6 +199,14 @@ def test_owners_in_a_layer_are_those_that_the_command_saw(bench: Bench) -> None:
     tree = bench.tree(image)
     owners = {path: (tree[path].uid, tree[path].gid) for path in ("r", "home/app/d", "t")}
     assert owners == {"r": (0, 0), "home/app/d": (1000, 29), "t": (65535, 12)}
+
+
+def test_a_built_layer_has_its_size_noted(bench: Bench) -> None:
+    """Else every look at the store would count its files."""
+    layer = bench.build(f"{FROM}RUN echo x > /x\n", names=("web",)).layers[-1]
+    (stored,) = (each for each in bench.store.stored() if "docker.io/library/web:latest" in each.names)
+    sizes = [size for part, size in stored.parts.items() if part.startswith("unpacked ")]
+    assert layer.size_bytes in sizes
 
 
 def test_a_failed_command_tells_place_code_and_last_words(bench: Bench) -> None:
@@ -231,13 +255,75 @@ def test_without_user_namespaces_commands_have_the_machines_ids(bench: Bench, mo
     monkeypatch.setitem(containers.Containers.__init__.__kwdefaults__, "first_id", 2**32 - 2)
     text = (
         f"{FROM}RUN cat /proc/self/uid_map > /m && touch /f && chown app:29 /f && mknod /n c 1 3\n"
+        "RUN cat /proc/self/status > /host\nRUN --network=none cat /proc/self/status > /none\n"
         "RUN --mount=type=cache,target=/c,uid=1000 --mount=type=secret,id=a,uid=1000,target=/s stat -c %u /c /s > /u\n"
     )
     image = bench.build(text, secrets={"a": b"x"})
     assert bench.read(image, "/m").split() == ["0", "0", "4294967295"]
     assert bench.read(image, "/u") == "1000\n1000\n"
+    rights = {path: re.search(r"CapBnd:\t(\w+)\nCapAmb", bench.read(image, path)) for path in ("/host", "/none")}
+    assert {path: int(found[1], 16) for path, found in rights.items() if found} == {
+        "/host": 0xA80425FB & ~(1 << 13 | 1 << 10),  # neither NET_RAW nor NET_BIND_SERVICE over this machine's network
+        "/none": 0xA80425FB,
+    }
     tree = bench.tree(image)
     assert (tree["f"].uid, tree["f"].gid, tree["n"].kind) == (1000, 29, "c")
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999", "253402300800", "-1", "1.5", "\u0661"])
+def test_an_epoch_that_is_no_time_is_refused(bench: Bench, text: str) -> None:
+    with pytest.raises(errors.InvalidDockerfile, match=r"^SOURCE_DATE_EPOCH=.*: expected seconds since 1970, at most"):
+        bench.build(FROM, build_args={"SOURCE_DATE_EPOCH": text})
+
+
+def test_what_is_written_down_is_no_younger_than_the_epoch(bench: Bench) -> None:
+    """Also where the base image is: that one keeps its own lines."""
+    bench.build(
+        f"{FROM}RUN echo base > /base\n", names=("localhost/young",), build_args={"SOURCE_DATE_EPOCH": "2000000000"}
+    )
+    image = bench.build("FROM localhost/young\nENV A=b\nRUN echo x > /x\nLABEL c=d\n", build_args=EPOCH)
+    document = bench.config(image)
+    times = [entry["created"] for entry in document["history"]]
+    assert times[1:] == ["2033-05-18T03:33:20Z", *["2020-09-13T12:26:40Z"] * 3]
+    assert document["created"] == "2020-09-13T12:26:40Z"
+
+
+def test_an_epoch_needs_no_argument_and_may_be_empty(bench: Bench) -> None:
+    """It is set for a whole shell, and not for one Dockerfile."""
+    bench.build(f"{FROM}RUN true\n", build_args={"SOURCE_DATE_EPOCH": "0"})
+    bench.build(f"{FROM}RUN true\n", build_args={"SOURCE_DATE_EPOCH": ""})
+    assert bench.last.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("COPY f /etc/passwd/x", r"COPY: the files: /etc/passwd: a file is there"),
+        ("COPY f /etc/passwd/x/y", r"COPY: the files: /etc/passwd/x: Not a directory"),
+        ("RUN ln -s l /l\nCOPY f /l/x", r"COPY: the files: /l/x: Too many levels of symbolic links"),
+        ("USER nobody-there\nWORKDIR /w", r"WORKDIR: USER 'nobody-there': .*there is no user"),
+        ("COPY --chown=4294967295 f /", r"COPY: --chown='4294967295': ids go up to 4294967294"),
+        (f"COPY --chown=1:{'9' * 5000} f /", r"COPY: --chown='1:9*: ids go up to 4294967294"),
+        ("COPY --chown=nobody-there f /", r"COPY: --chown='nobody-there': .*there is no user"),
+    ],
+)
+def test_a_mistake_of_the_dockerfile_is_no_trouble_with_the_disk(bench: Bench, steps: str, message: str) -> None:
+    with pytest.raises(errors.InvalidImage, match=rf"^Dockerfile:\d: {message}"):
+        bench.build(f"{FROM}{steps}\n", {"f": ""})
+
+
+def test_what_was_said_beside_an_error_is_kept(bench: Bench) -> None:
+    def pull(name: str, platform: Platform) -> None:
+        error = errors.NotFound(f"image {name} for {platform} is nowhere")
+        error.add_note("mirror one: 404")
+        raise error
+
+    with (
+        context.folder(bench.context({"Dockerfile": "FROM registry.example/none\n"})) as found,
+        pytest.raises(errors.NotFound, match=r"^Dockerfile:1: FROM: image registry") as failed,
+    ):
+        builder.build(bench.store, found, workshop.Options(), area=bench.area, pull=pull)
+    assert failed.value.__notes__ == ["mirror one: 404"]
 
 
 def test_a_program_that_is_not_there_is_told(bench: Bench) -> None:

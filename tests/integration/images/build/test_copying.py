@@ -8,6 +8,8 @@ import http.server
 import io
 import lzma
 import os
+import stat
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -73,6 +75,10 @@ def test_a_file_is_fetched_with_its_time_and_checked(bench: Bench, address: str)
     assert (tree["d/f.txt"].mode, tree["d/f.txt"].uid) == (0o600, 0)
     bench.build(f"{FROM}ADD {address}/f.txt /d/\n")
     assert bench.last.made == []
+    seen.clear()
+    pinned = f"{FROM}ADD --checksum=sha256:{digest} {address}/f.txt /g\n"
+    assert bench.build(pinned).digest == bench.build(pinned).digest
+    assert len(seen) == 1, "what is pinned and known is not fetched"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,22 @@ def test_no_passwords_of_a_person_go_along(
     bench.build(f"{FROM}ADD {address}/to/{address}/f.txt /d\n")
     assert len(seen) == 2
     assert not [name for headers in seen for name in headers if name.lower() in {"authorization", "cookie"}]
+
+
+@pytest.mark.parametrize(
+    ("chmod", "before", "after"),
+    [("u=rwX,go=rX", 0o2755, 0o2755), ("u=g,g=o", 0o754, 0o544), ("a-x", 0o755, 0o644), ("0700", 0o755, 0o700)],
+)
+def test_changes_of_modes_are_those_of_chmod_for_folders_too(bench: Bench, chmod: str, before: int, after: int) -> None:
+    folder = bench.context({"Dockerfile": f"{FROM}COPY --chmod={chmod} d /d\n", "d/inner/f": ""})
+    (folder / "d/inner").chmod(before)
+    theirs = folder.parent / "theirs"
+    theirs.mkdir()
+    theirs.chmod(before)
+    subprocess.run(["chmod", chmod, str(theirs)], check=True)
+    assert bench.tree(bench.build(folder))["d/inner"].mode == after
+    if not chmod.isdecimal():
+        assert stat.S_IMODE(theirs.stat().st_mode) == after, "the judge"
 
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
@@ -163,9 +185,20 @@ def test_several_files_need_a_folder_for_a_target(bench: Bench) -> None:
     assert {"d/f1", "d/f2"} <= bench.tree(image).keys()
 
 
-def test_a_change_of_the_source_while_it_is_ignored_is_not_seen(bench: Bench) -> None:
-    with pytest.raises(errors.NotFound, match=r"COPY: .*no file 'x\.log'; \.dockerignore excludes it"):
-        bench.build(f"{FROM}COPY x.log /\n", {"x.log": "", ".dockerignore": "*.log"})
+@pytest.mark.parametrize(
+    "step",
+    ["COPY id_rsa /", "COPY id_* /x/", "COPY sub/id_rsa /", "RUN --mount=type=bind,source=id_rsa,target=/k cp /k /"],
+)
+@pytest.mark.parametrize("rules", ["*id_rsa\n", "*\n!**/*.go\n"])
+def test_what_is_ignored_cannot_be_named(bench: Bench, step: str, rules: str) -> None:
+    files = {
+        "id_rsa": "secret",
+        "sub/id_rsa": "secret",
+        "sub/x.go": "",
+        ".dockerignore": rules.replace("*id", "**/*id"),
+    }
+    with pytest.raises(errors.NotFound, match=r"(COPY|RUN): .*no file '.*id_.*'; \.dockerignore excludes it"):
+        bench.build(f"{FROM}{step}\n", files)
 
 
 def test_a_large_file_with_holes_arrives_whole(bench: Bench) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from images import errors
-from images.build import cache
+from images.build import builder, cache, containers, context, workshop
 
 if TYPE_CHECKING:
     from tests.support.building import Bench
@@ -261,8 +262,18 @@ def test_what_a_command_says_cannot_steer_a_terminal(bench: Bench) -> None:
 
 
 def test_a_flood_of_output_takes_no_memory(bench: Bench) -> None:
-    with pytest.raises(errors.BuildFailed) as failed:
-        bench.build(f"{FROM}RUN yes 0123456789012345678901234567890123456789 | head -c 20000000; exit 1\n")
+    """Whoever watches may drop it, and the error has its end only."""
+    text = f"{FROM}RUN yes 0123456789012345678901234567890123456789 | head -c 20000000; echo end; exit 1\n"
+    tracemalloc.start()
+    try:
+        with (
+            context.folder(bench.context({"Dockerfile": text})) as found,
+            pytest.raises(errors.BuildFailed, match=r"end$") as failed,
+        ):
+            builder.build(bench.store, found, workshop.Options(), area=bench.area)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
     assert len(str(failed.value)) < 10_000
 
 
@@ -273,6 +284,9 @@ def test_secrets_stay_out_of_everything_that_is_kept(bench: Bench) -> None:
         "RUN --mount=type=secret,id=a,env=TOKEN,uid=1000,target=/t test -n \"$TOKEN\" && stat -c '%u %a' /t > /own\n"
     )
     image = bench.build(text, secrets={"a": secret})
+    warned = [f"secrets lie on a disk while their commands run: {bench.area} is on no tmpfs"]
+    assert bench.last.warnings == ([] if containers.is_in_memory(bench.area) else warned)
+    assert containers.is_in_memory(Path("/dev/shm"))
     assert bench.read(image, "/mode").splitlines()[1].startswith("-r--------")
     assert bench.read(image, "/own") == "1000 400\n"
     for folder, _, names in os.walk(bench.folder):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images.build import builder, containers, context, workshop
+from images.build import builder, context, workshop
 from images.store import ImageStore
 from tests.support import building, waiting
 
@@ -80,8 +80,7 @@ def test_nothing_is_left_of_a_build_that_is_killed(bench: Bench, build: subproce
     assert str(bench.folder) not in Path("/proc/self/mountinfo").read_text()
     store = ImageStore(bench.store.root)
     assert list(store.tmp.iterdir()) == []
-    containers.sweep(bench.area)
-    assert list(bench.area.iterdir()) == []
+    assert list(bench.area.iterdir()) == [], "secrets lie there"
     again = bench.build("FROM localhost/base\nRUN touch /before\n")
     assert bench.last.cached == ["RUN touch /before"], "what was finished is known"
     assert "before" in bench.tree(again)

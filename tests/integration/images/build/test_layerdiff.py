@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from images import archive, errors, scratch, unpack
+from images import archive, compression, errors, scratch, unpack
 from images.build import layerdiff, views
 from tests.support import building
 from tests.unit.images import makers
@@ -46,6 +46,25 @@ def below(folder: Path) -> Path:
         (made / name / "f").write_text("below")
     (made / "old").write_text("old")
     return made
+
+
+def test_more_than_anybody_would_unpack_is_refused(root: Path, place: views.Workplace) -> None:
+    for name in range(5):
+        (root / f"d/{name}").write_bytes(bytes(100))
+    fd = os.open(place.upper, os.O_RDONLY)
+    try:
+        layerdiff.settle(fd)
+        for limits, message in (
+            (compression.Limits(max_entries=6), "/d/4: the layer has more than 6 files"),
+            (compression.Limits(max_bytes=5000), "the layer has more than 5000 bytes"),
+        ):
+            with pytest.raises(errors.LimitExceeded, match=message):
+                layerdiff.write(fd, io.BytesIO(), limits=limits)
+        sink = io.BytesIO()
+        layerdiff.write(fd, sink, limits=compression.Limits(max_entries=7, max_bytes=16 << 10))
+        assert len(members(sink.getvalue())) == 7
+    finally:
+        os.close(fd)
 
 
 def written(place: views.Workplace, epoch_s: int | None = None) -> bytes:
@@ -178,8 +197,16 @@ def test_names_are_bytes(root: Path, place: views.Workplace, store: ImageStore) 
             lambda path: subprocess.run(["mkdir", "-p", "/".join("d" * 1500)], cwd=path, check=True),
             "too long or too deep",
         ),
+        (
+            lambda path: os.setxattr(path, "user.overlay.opaque", b"y"),
+            "/d: the attribute user.overlay.opaque would steer",
+        ),
+        (
+            lambda path: os.setxattr(path / "inner/f", "user.overlay.redirect", b"/"),
+            "/d/inner/f: the attribute user.over",
+        ),
     ],
-    ids=["disk", "whiteout", "opaque", "control", "long", "deep"],
+    ids=["disk", "whiteout", "opaque", "control", "long", "deep", "overlay folder", "overlay file"],
 )
 def test_what_would_not_unpack_is_refused(
     root: Path, place: views.Workplace, make: Callable[[Path], None], message: str

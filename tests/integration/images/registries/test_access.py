@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from images.image import Image
 from images.registry import config, credentials, errors, login, pull, push, registries
 from images.store import ImageStore
 from tests.integration.images.registries.support import skopeo
-from tests.support import registry, tokenserver
+from tests.support import registry, stubregistry, tokenserver
 from tests.support.aio import bounded
 from tests.support.registry import PASSWORD, USER
 
@@ -232,3 +233,21 @@ async def test_skopeo_uses_what_we_keep(tmp_path: Path, door: Door, kept: creden
     assert said.strip() == USER
     content = json.loads(kept.path.read_text())
     assert (content["psFormat"], content["auths"]["else.example"]) == ("x", {"auth": "YTpi"})
+
+
+@bounded(60)
+async def test_a_registry_that_lets_everybody_look_still_tries_the_password(
+    door: Door, kept: credentials.DockerConfig
+) -> None:
+    """It answers without a challenge, and refuses a wrong name that it is told unasked; that is not kept."""
+    async with stubregistry.running() as stub, door() as shared:
+
+        async def lenient(request: web.Request) -> web.StreamResponse | None:
+            told = request.headers.get("Authorization")
+            return web.Response(status=401) if told not in {None, ADA.basic} else None
+
+        stub.fault = lenient
+        with pytest.raises(errors.Unauthorized, match="does not accept this user name and password"):
+            await login.login(stub.address, credentials.Credentials(user=USER, password="wrong"), registries=shared)
+        assert not kept.path.exists()
+        assert await login.login(stub.address, ADA, registries=shared) == str(kept.path)

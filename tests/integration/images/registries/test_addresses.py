@@ -73,6 +73,16 @@ async def test_a_name_that_says_nowhere(door: Door, name: str) -> None:
             await pull.resolve(name, registries=shared)
 
 
+@pytest.mark.parametrize("proxy", ["nonsense", "http://a..b:3128", "http://proxy.example:99999"])
+@bounded(30)
+async def test_a_proxy_that_is_nowhere(door: Door, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    async with door() as shared:
+        with pytest.raises(errors.Unreachable, match="HTTPS_PROXY"):
+            await pull.resolve("reg.example/web:1", registries=shared)
+
+
 @bounded(30)
 async def test_a_date_that_is_none_is_no_reason_to_fail(door: Door) -> None:
     """A wait that a registry asks for in numbers that no clock has is not asked for."""

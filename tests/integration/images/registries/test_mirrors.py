@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from images import errors as image_errors
+from images import manifest
 from images.registry import config, pull, registries
 from images.store import ImageStore
 from tests.integration.images.registries.support import filled, path_of
@@ -108,3 +109,30 @@ async def test_a_mirror_whose_token_service_is_busy_is_asked_once(door: Door) ->
         mirror.fault = challenge
         await pull.resolve(f"{home.address}/web:1", registries=shared)
         assert len([line for line in mirror.lines() if "/token" in line]) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"schemaVersion": 2, "conf', b'{"schemaVersion": 2, "mediaType": "text/plain"}'])
+@bounded(60)
+async def test_a_mirror_with_a_broken_manifest_is_passed_by(store: ImageStore, door: Door, body: bytes) -> None:
+    async with places(1) as (stubs, hosts), door(hosts) as shared:
+        mirror, home = stubs
+        mirror.put(body, manifest.OCI_MANIFEST, "1")
+        assert await pull.pull(store, f"{home.address}/web:1", registries=shared)
+
+
+@bounded(60)
+async def test_a_mirror_that_calls_a_manifest_something_else_is_passed_by(store: ImageStore, door: Door) -> None:
+    """The bytes are right, and the type is not the one that the index says."""
+    async with places(1) as (stubs, hosts), door(hosts) as shared:
+        body = stubs[-1].documents["1"][1]
+        platform = {"platform": {"architecture": manifest.host_platform().architecture}}
+        bare = body.replace(b'"mediaType": "%b", ' % manifest.OCI_MANIFEST.encode(), b"", 1)
+        assert bare != body
+        for stub, kind in zip(stubs, (manifest.DOCKER_MANIFEST, manifest.OCI_MANIFEST), strict=True):
+            stub.put(bare, kind)
+            stub.put(
+                makers.index_document(makers.descriptor(bare, manifest.OCI_MANIFEST, **platform)),
+                manifest.OCI_INDEX,
+                "2",
+            )
+        assert await pull.pull(store, f"{stubs[-1].address}/web:2", registries=shared)

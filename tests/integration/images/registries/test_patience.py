@@ -153,3 +153,21 @@ async def test_what_comes_again_must_not_trickle_for_ever(store: ImageStore, doo
         with pytest.raises(errors.Unavailable, match="slower than"):
             await pull.pull(store, f"{stub.address}/web:1", registries=shared)
     assert is_clean(store)
+
+
+@bounded(30)
+async def test_a_registry_may_take_its_time_to_put_an_upload_together(
+    store: ImageStore, door: Door, load: Load
+) -> None:
+    """All bytes are on their way: silence is no reason to send them again."""
+    load(100)
+    async with stubregistry.running() as stub, door(bounds=HURRIED, retry=TWICE) as shared:
+
+        async def compose(request: web.Request) -> web.StreamResponse | None:
+            if request.method == "PUT" and "/blobs/" in request.path:
+                await asyncio.sleep(2 * (HURRIED.silence_s + HURRIED.slow_s))
+            return None
+
+        stub.fault = compose
+        await push.push(store, "web", f"{stub.address}/web:1", registries=shared)
+        assert len([line for line in stub.lines() if line.startswith("PUT") and "/blobs/" in line]) == 2

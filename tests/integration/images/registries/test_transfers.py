@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from images import manifest
+from images import errors
 from images.image import Image
-from images.registry import config, download, pull, push, registries
+from images.registry import config, pull, push, registries
 from images.store import ImageStore
 from tests.integration.images.registries.support import LAYER, Steps, filled, path_of
 from tests.support import cutting, registry, stubregistry
@@ -107,25 +107,6 @@ async def test_a_push_goes_on_where_a_cut_left_it(store: ImageStore, other: Imag
 
 
 @bounded(60)
-async def test_a_blob_is_streamed_from_any_offset(
-    store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
-) -> None:
-    """As agents fetch it that keep blobs elsewhere."""
-    image = load(300 * KIB)
-    layer = image.layers[0]
-    entry = manifest.Descriptor(media_type=layer.media_type, digest=layer.digest, size_bytes=layer.size_bytes)
-    name = f"{peer.address}/web:1"
-    async with door() as shared:
-        await push.push(store, "web", name, registries=shared)
-        async with download.open_blob(name, entry, registries=shared, offset=1000) as pieces:
-            data = b"".join([piece async for piece in pieces])
-        await download.fetch_blob(other, name, entry, registries=shared)
-    with store.open(layer.digest) as file:
-        assert data == file.read()[1000:]
-    other.check_blob(layer.digest)
-
-
-@bounded(60)
 async def test_bandwidth_is_bounded_for_all_transfers_together(
     store: ImageStore, other: ImageStore, door: Door, peer: registry.Server, load: Load
 ) -> None:
@@ -138,6 +119,25 @@ async def test_bandwidth_is_bounded_for_all_transfers_together(
         began_s = clock.time()
         await pull.pull(other, name, registries=slow)
     assert clock.time() - began_s >= 0.9 * sum(layer.size_bytes for layer in image.layers) / MIB
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"?" + data[1:], lambda data: data[:-1], lambda data: data + b"?"])
+@bounded(60)
+async def test_what_the_disk_damaged_is_told_and_not_sent_on(
+    store: ImageStore, door: Door, load: Load, damage: Callable[[bytes], bytes]
+) -> None:
+    """It is this store's fault and not the registry's; the blob is removed, so that a pull brings it again."""
+    image = load(100 * KIB)
+    path = store.root / "blobs" / "sha256" / image.layers[0].digest.removeprefix("sha256:")
+    path.write_bytes(damage(path.read_bytes()))
+    async with stubregistry.running() as stub, door() as shared:
+        with pytest.raises(errors.DigestMismatch, match="damaged on the disk and is removed"):
+            await push.push(store, "web", f"{stub.address}/web:1", registries=shared)
+        assert "1" not in stub.documents
+        assert (
+            len([line for line in stub.lines() if line.startswith("PUT") and image.layers[0].digest[7:] in line]) <= 1
+        )
+    assert not store.has(image.layers[0].digest)
 
 
 @bounded(60)

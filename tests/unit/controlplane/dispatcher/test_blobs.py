@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controlplane.dispatcher.blobs import LONGEST_S, PATIENCE_S, BlobBook, Place
+from controlplane.dispatcher.blobs import LONGEST_S, PATIENCE_S, SLOW_BYTES_PER_S, BlobBook, Place
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support.aio import bounded
 
@@ -14,9 +14,9 @@ def book(*without: str) -> BlobBook:
     return BlobBook(lambda node: Place(address="" if node in without else f"{node}:1"))
 
 
-async def ask(book: BlobBook, node: str, *failed: str, here: bool = True) -> wire.FindBlobResponse:
+async def ask(book: BlobBook, node: str, *failed: str, here: bool = True, size_bytes: int = 0) -> wire.FindBlobResponse:
     request = wire.FindBlobRequest(digest=BLOB, node_id=node, failed=failed)
-    return await book.find(request, here=lambda: here)
+    return await book.find(request, here=lambda: here, size_bytes=size_bytes)
 
 
 @bounded(20, virtual_time=True)
@@ -82,3 +82,27 @@ async def test_a_node_that_is_cut_off_from_the_others_gets_it_from_here() -> Non
         one.note(f"n{number}", wire.BlobsHeld(added=[BLOB]))
     assert not (await ask(one, "far", "n1:1", "n2:1")).here
     assert (await ask(one, "far", "n1:1", "n2:1", "n3:1")).here
+
+
+@bounded(2_000, virtual_time=True)
+async def test_a_large_layer_counts_for_as_long_as_it_takes() -> None:
+    """2 GiB go through in minutes: two copies leave the control plane, and not two more each minute."""
+    one, size_bytes = book(), 2 * 1024**3
+    for node in ("n1", "n2"):
+        assert (await ask(one, node, size_bytes=size_bytes)).here
+    await asyncio.sleep(LONGEST_S + 60)
+    assert not (await ask(one, "n3", size_bytes=size_bytes)).here
+    await asyncio.sleep(size_bytes / SLOW_BYTES_PER_S)
+    assert (await ask(one, "n3", size_bytes=size_bytes)).here
+
+
+@bounded(2_000, virtual_time=True)
+async def test_what_was_given_anew_does_not_end_with_what_was_given_before() -> None:
+    one = book()
+    await ask(one, "n1")
+    await ask(one, "n2")
+    await asyncio.sleep(LONGEST_S - 10)
+    await ask(one, "n1")
+    await asyncio.sleep(20)
+    assert (await ask(one, "n3")).here, "the second has ended"
+    assert not (await ask(one, "n4")).here, "the first has asked again a moment ago"

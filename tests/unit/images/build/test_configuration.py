@@ -25,6 +25,26 @@ BASE = {
 }
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"OnBuild": [1]},
+        {"OnBuild": "COPY a b"},
+        {"OnBuild": 5},
+        {"Shell": 5},
+        {"Env": "A=b"},
+        {"Labels": ["a"]},
+        {"Volumes": "x"},
+        {"User": 5},
+        {"WorkingDir": []},
+    ],
+)
+def test_a_base_that_instructions_cannot_build_upon_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidImage, match=rf"^base: config\.{next(iter(config))}"):
+        applied("ENV a=b", {"config": config})
+    assert applied("ENV a=b", {"config": dict.fromkeys(config)}).env["a"] == "b", "nothing is nothing"
+
+
 def applied(text: str, base: dict[str, Any] | None = None) -> configuration.Settings:
     data = json.dumps(BASE if base is None else base).encode()
     settings = configuration.without_triggers(configuration.inherited(data, what="base"))

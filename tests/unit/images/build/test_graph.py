@@ -41,6 +41,7 @@ RUN --mount=from=right,target=/r c
         ("FROM a AS x\nFROM b AS y", "x", [0]),
         ("FROM a AS x\nFROM b AS y", "X", [0]),
         ("FROM a AS x\nFROM b AS y", "1", [1]),
+        ("FROM a AS x\nFROM b AS y", "0000001", [1]),
         ("FROM a\nCOPY --from=later c d\nFROM b AS later", "0", [1, 0]),
         ("FROM x AS x", "", [0]),
         ("FROM a AS x\nFROM x AS x", "", [0, 1]),

@@ -33,6 +33,17 @@ def test_times(text: str, expected: int) -> None:
     assert quantities.duration_ns(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0), ("7", 7), ("0000007", 7), ("8", None), ("", None), ("-1", None), ("+1", None), ("1_0", None),
+        (" 1", None), ("\u0661", None), ("\u00b2", None), ("9" * 5000, None), ("00000000000" + "9" * 5000, None),
+    ],
+)  # fmt: skip
+def test_whole_numbers(text: str, number: int | None) -> None:
+    assert quantities.whole_number(text, most=7) == number
+
+
 @pytest.mark.parametrize("text", ["", "5", "s", "1x", "1 s", "-1s", "1s2", "1.2.3s", "٣s", "1e3s", "."])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="is no time; write numbers with units"):

@@ -122,6 +122,22 @@ def test_a_fingerprint_tells_what_a_copy_would_hold(tree: sources.Tree, folder: 
     assert fingerprint() in seen, "times are none of it"
 
 
+def test_attributes_of_folders_are_told_apart(tree: sources.Tree, folder: Path) -> None:
+    """They are copied, so they decide."""
+
+    def fingerprint(found: sources.Tree) -> str:
+        (picked,) = sources.pick(found, "d")
+        return sources.fingerprint(picked)
+
+    before = [fingerprint(each) for each in (tree, ignoring(tree))]
+    try:
+        os.setxattr(folder / "d/e", "user.origin", b"somewhere")
+    except OSError as error:
+        pytest.skip(f"this file system keeps no attributes: {error.strerror}")
+    assert fingerprint(tree) != before[0]
+    assert fingerprint(ignoring(tree)) == before[1], "what a person's files are not copied with"
+
+
 def test_notes_of_other_programs_stay_with_a_person(tree: sources.Tree, folder: Path) -> None:
     try:
         os.setxattr(folder / "a.txt", "user.origin", b"somewhere")

@@ -79,6 +79,7 @@ def test_nothing_is_something(tmp_path: Path, text: str) -> None:
         ("registries:\n  https://a: {}", r"yaml:2: .*expected host\[:port\].*without https://"),
         ("registries:\n  a.example/b: {}", r"expected host\[:port\], found 'a.example/b'"),
         ("registries:\n  a: {}\n  a: {}", "registries.yaml:3: registries.a: stands twice"),
+        ("registries:\n  docker.io: {}\n  index.docker.io: {}", "yaml:3: .*docker.io stands twice, since index.docker"),
         ("registries:\n  a: {insecure: yes}", "registries.a.insecure: expected true or false"),
         ("registries:\n  a: {insecure: true, ca: /etc/passwd}", "insecure means plain HTTP"),
         ("registries:\n  a: {ca: ca.pem}", "registries.a.ca: expected an absolute path"),
