@@ -63,7 +63,8 @@ async def test_exactly_the_settled_image_comes_from_its_registry(
     """The tag moves in between; what was settled is what starts, and what is here starts without the registry."""
     name = f"{peer.address}/team/web:1"
     first = await publish(peer, tmp_path / "builder", "one")
-    settled = await ControlPlane().resolve([name, "127.0.0.1:1/gone:1"])
+    nowhere = ["127.0.0.1:1/gone:1", "127.0.0.1:99999/gone:1", f"{'a' * 64}.example/gone:1"]
+    settled = await ControlPlane().resolve([name, *nowhere])
     assert settled == {name: first}, "a registry that is not there keeps nobody from applying"
     second = await publish(peer, tmp_path / "builder", "two")
     assert second != first
