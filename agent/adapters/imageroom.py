@@ -49,9 +49,8 @@ class ImageRoom:
     async def look(self) -> None:
         """Remove what may go. What cannot be removed is told, and tried again at the next look."""
         try:
-            await self._images.prune(
-                self._needed(), imageroom.policy(self._limits, self._images.store.disk(), time.time())
-            )
+            disk = self._images.store.disk()
+            await self._images.prune(self._needed(), imageroom.policy(self._limits, disk, time.time()))
         except (errors.ImageError, OSError) as error:
             log.warning("no room was made for images", why=str(error))
 

@@ -20,7 +20,7 @@ from agent.core.container import PreparedImage
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
 from agent.ports import Source
-from images import collect, errors, unpack
+from images import collect, errors, sweep, unpack
 from images.image import Image
 from images.reference import names_registry
 from images.store import ImageStore
@@ -85,8 +85,7 @@ class StoredImages:
                 return
             self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
             try:
-                self._spared = frozenset(self._used) | await asyncio.to_thread(self._known, needed)
-                gone = await asyncio.to_thread(self.store.prune, self._spared, forget=policy)
+                gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
             finally:
                 self._spared = frozenset()
             if gone.blobs or gone.layers:
@@ -104,10 +103,12 @@ class StoredImages:
         async with self._pruning:
             self._used[digest] = self._now()
 
-    def _known(self, needed: imageroom.Needed) -> frozenset[str]:
-        """The digests of what is needed. Blocks."""
+    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+        """Blocks."""
         named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        return needed.digests | named
+        kept = needed.digests | named | used
+        self._spared = kept
+        return self.store.prune(keep=kept, forget=policy)
 
     def _digest_here(self, text: str) -> str:
         """What a name means on this node; empty when it means nothing. Blocks."""
@@ -136,19 +137,19 @@ class StoredImages:
     async def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, T]], flight: "asyncio.Future[T]") -> None:
         try:
             flight.set_result(await work())
-        except (Refused, Temporary) as error:
-            flight.set_exception(error)
         except asyncio.CancelledError as error:
             if _is_ending():
                 raise
             # Something below has ended by itself; a flight that is cancelled would end all who wait for it.
             log.warning("an image was given up in the middle of it", what=key, why=str(error) or "cancelled")
             flight.set_exception(Temporary(f"{key}: it was broken off; it is tried again", reason="ImageNotReady"))
+            flight.exception()
+        except (Refused, Temporary) as error:
+            flight.set_exception(error)
+            flight.exception()  # when nobody waits any more, nobody has to hear of it
         finally:
             del self._flights[key]
             flight.cancel()
-            if not flight.cancelled():
-                flight.exception()  # when nobody waits any more, nobody has to hear of it
 
     async def _resolve(self, reference: str, policy: "pb.ImagePullPolicy.ValueType") -> str:
         """The digest that a name stands for, here or in the cluster, as the policy says."""
@@ -254,15 +255,15 @@ class StoredImages:
             raise Refused(str(error), reason="ImageInvalid") from error
 
 
-def _is_ending() -> bool:
-    """Whether somebody has cancelled this very task."""
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
-
-
 def _never(reference: str) -> Refused:
     return Refused(
         f"image {reference} is not on this node, and `imagePullPolicy: never` keeps it from being fetched; load it "
         "there, or leave the policy out",
         reason="ImageMissing",
     )
+
+
+def _is_ending() -> bool:
+    """Whether somebody has cancelled this very task."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
