@@ -18,10 +18,10 @@ from images.registry import config, credentials, push, registries
 from images.rootfs import File, build_image
 from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support.nodeimages import Cluster, images
 from tests.integration.images.registries.support import LAYER, filled, path_of
 from tests.support import registry, stubregistry
 from tests.support.aio import bounded, until
+from tests.support.nodeimages import Cluster, images
 from tests.unit.images import makers
 
 pytestmark = pytest.mark.root
