@@ -16,19 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from images import (
-    blobs,
-    compression,
-    errors,
-    formats,
-    manifest,
-    members,
-    progress,
-    reference,
-    rootfs,
-    scratch,
-    streams,
-)
+from images import compression, disk, errors, formats, manifest, members, progress, reference, rootfs, scratch, streams
 from images.image import Config, Image
 from images.manifest import Descriptor, Platform
 
@@ -169,7 +157,7 @@ class _Importer:
     def _spool(self, source: streams.Source, stack: contextlib.ExitStack, what: str) -> BinaryIO:
         item = stack.enter_context(scratch.file(self._store.tmp))
         size_bytes = 0
-        with blobs.storage_errors(f"{what}: copying it below {self._store.tmp}"):
+        with disk.storage_errors(f"{what}: copying it below {self._store.tmp}"):
             while data := source.read(streams.CHUNK_BYTES):
                 size_bytes += len(data)
                 if size_bytes > self._limits.max_bytes:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BLOB_BYTES = 64 << 30
-storage_errors = disk.storage_errors
 
 
 class Writer:
@@ -47,7 +46,7 @@ class Writer:
         if size > MAX_BLOB_BYTES:
             raise errors.LimitExceeded(f"{self._title}: more than {MAX_BLOB_BYTES} bytes; split the layer")
         self._hash.update(data)
-        with storage_errors(f"write of {self._title} below {self._place}"):
+        with disk.storage_errors(f"write of {self._title} below {self._place}"):
             streams.write_all(self._fd, data)
         self.size_bytes = size
         return len(data)
@@ -78,7 +77,7 @@ def writer(folder: Path, area: Path, *, digest: str | None, size_bytes: int | No
         blob = Writer(item.fd, place=folder, announced=digest, size_bytes=size_bytes)
         yield blob
         blob.verify()
-        with storage_errors(f"write of blob {blob.digest} below {folder}"):
+        with disk.storage_errors(f"write of blob {blob.digest} below {folder}"):
             os.fsync(item.fd)
             item.path.replace(folder / digests.hex_of(blob.digest))
             sync_folder(folder)
@@ -90,7 +89,7 @@ def adopt(path: Path, folder: Path, *, digest: str, size_bytes: int) -> None:
     Raises `DigestMismatch`, and then leaves the file where it is.
     """
     digests.check(digest, what="blob")
-    with storage_errors(f"taking in blob {digest} from {path}"), path.open("rb") as file:
+    with disk.storage_errors(f"taking in blob {digest} from {path}"), path.open("rb") as file:
         found = digests.PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
         stored_bytes = os.fstat(file.fileno()).st_size
         if stored_bytes != size_bytes:
@@ -104,7 +103,7 @@ def adopt(path: Path, folder: Path, *, digest: str, size_bytes: int) -> None:
 
 def replace_file(path: Path, data: bytes, area: Path) -> None:
     """Give `path` new content, all or nothing, also across a power cut."""
-    with storage_errors(f"write of {path}"), scratch.file(area) as item:
+    with disk.storage_errors(f"write of {path}"), scratch.file(area) as item:
         streams.write_all(item.fd, data)
         os.fsync(item.fd)
         item.path.replace(path)

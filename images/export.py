@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from images import (
     blobs,
+    disk,
     documents,
     errors,
     hashing,
@@ -67,7 +68,7 @@ def export_folder(
     store: ImageStore, images: Sequence[Image], folder: Path, *, watcher: progress.Progress = _SILENT
 ) -> None:
     """Write several images as an OCI layout; the folder must not exist, and does so only once it is whole."""
-    with store.hold(), blobs.storage_errors(f"writing {folder}"):
+    with store.hold(), disk.storage_errors(f"writing {folder}"):
         _check_complete(store, images)
         if folder.exists():
             raise errors.StorageFailed(f"{folder} exists already; name a folder that does not")

@@ -16,7 +16,7 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import blobs, compression, errors, progress, scratch, sweep, syscalls, unpacker
+from images import blobs, compression, disk, errors, progress, scratch, sweep, syscalls, unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def _unpack_layer(
     with store.layer_lock(chain_id, timeout_s=timeout_s) as lock_fd:
         if target.exists():  # somebody else made it while we waited
             return
-        with blobs.storage_errors(f"{what}: unpacking"), scratch.folder(store.tmp) as work:
+        with disk.storage_errors(f"{what}: unpacking"), scratch.folder(store.tmp) as work:
             _fill(work, layer, store, what=what, lock_fd=lock_fd, limits=limits, timeout_s=timeout_s)
             work.path.rename(target.parent)
             blobs.sync_folder(store.layers)

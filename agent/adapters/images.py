@@ -89,8 +89,7 @@ class StoredImages:
                 return
             self._used = {one: at for one, at in self._used.items() if at > self._now() - imageroom.SPARED_S}
             try:
-                self._spared = frozenset(self._used) | await asyncio.to_thread(self._known, needed)
-                gone = await asyncio.to_thread(self._prune, self._spared, policy)
+                gone = await asyncio.to_thread(self._prune, needed, frozenset(self._used), policy)
             finally:
                 self._spared = frozenset()
             if gone.blobs or gone.layers:
@@ -108,13 +107,11 @@ class StoredImages:
         async with self._pruning:
             self._used[digest] = self._now()
 
-    def _known(self, needed: imageroom.Needed) -> frozenset[str]:
-        """The digests of what is needed. Blocks."""
-        named = {digest for text in needed.references if (digest := self._digest_here(text))}
-        return needed.digests | named
-
-    def _prune(self, kept: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
+    def _prune(self, needed: imageroom.Needed, used: frozenset[str], policy: collect.Policy) -> sweep.Pruned:
         """Blocks."""
+        named = {digest for text in needed.references if (digest := self._digest_here(text))}
+        kept = needed.digests | named | used
+        self._spared = kept
         self._chains = {digest: self._chains.get(digest) or self._chains_of(digest) for digest in kept}
         # By their own names as well: a document that the disk damages must not take the files of what runs.
         return self.store.prune(keep=kept, keep_layers=itertools.chain(*self._chains.values()), forget=policy)
@@ -281,15 +278,15 @@ def _told(error: errors.ImageError) -> AgentError:
     return Refused(str(error), reason="ImageInvalid")
 
 
-def _is_ending() -> bool:
-    """Whether somebody has cancelled this very task."""
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
-
-
 def _never(reference: str) -> Refused:
     return Refused(
         f"image {reference} is not on this node, and `imagePullPolicy: never` keeps it from being fetched; load it "
         "there, or leave the policy out",
         reason="ImageMissing",
     )
+
+
+def _is_ending() -> bool:
+    """Whether somebody has cancelled this very task."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

@@ -42,6 +42,8 @@ class Outside:
         self._settings = settings
         self._kept = kept
         self._door: _Door | None = None
+        self._transfers: registries.Transfers | None = None
+        """Bounds outlive a door: what is on its way through the one before counts too."""
         self._opening = asyncio.Lock()
 
     async def resolve(self, reference: str) -> str:
@@ -100,9 +102,10 @@ class Outside:
                 await _close_unused(before)
                 settings, kept = config.load(self._settings), credentials.DockerConfig(self._kept)
                 files = (self._settings or config.DEFAULT_PATH, kept.path, *_files(settings))
-                door = _Door(shared=registries.Registries(settings, kept=kept), stamps=_stamps(files))
-                await door.closing.enter_async_context(door.shared)
-                self._door = door
+                shared = registries.Registries(settings, kept=kept, transfers=self._transfers)
+                door = _Door(shared=shared, stamps=_stamps(files))
+                await door.closing.enter_async_context(shared)
+                self._door, self._transfers = door, shared.transfers
             return self._door
 
 

@@ -27,8 +27,8 @@ def warnings(
     return (
         *(
             warning
-            for image in dict.fromkeys(one.image for one in members if not _is_of_the_node(one))
-            for warning in _missing_image(image, images, value.spec.images)
+            for image, is_fetched in dict.fromkeys((one.image, _is_fetched(one)) for one in members)
+            for warning in (_missing_image(image, images, value.spec.images) if is_fetched else _never_fetched(image))
         ),
         *_ports(value, empty.nodes),
         *_missing_sources(value, services),
@@ -47,9 +47,13 @@ def emptied(nodes: Collection[pb.Node]) -> fleet.Fleet:
     return empty
 
 
-def _is_of_the_node(one: pb.Container) -> bool:
-    """Its image is what the node has, and nobody is asked for it."""
-    return one.image_pull_policy == pb.IMAGE_PULL_POLICY_NEVER
+def _is_fetched(one: pb.Container) -> bool:
+    return one.image_pull_policy != pb.IMAGE_PULL_POLICY_NEVER
+
+
+def _never_fetched(wanted: str) -> Iterator[str]:
+    """Pushing it would change nothing."""
+    yield f"the image {wanted} is never fetched; tasks start only on nodes that have something of that name already"
 
 
 def _missing_image(wanted: str, images: Collection[pb.Image], settled: Mapping[str, str]) -> Iterator[str]:

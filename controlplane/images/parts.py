@@ -14,7 +14,7 @@ from pathlib import Path
 
 from controlplane.images import room
 from controlplane.images.files import Shared
-from images import blobs, digest, errors
+from images import digest, disk, errors
 from images.store import ImageStore
 
 FORGOTTEN_AFTER_S = 24 * 3600.0
@@ -27,7 +27,7 @@ class Parts:
     def __init__(self, folder: Path, store: ImageStore) -> None:
         self._folder = folder
         self._store = store
-        with blobs.storage_errors(f"opening the uploads {folder}"):
+        with disk.storage_errors(f"opening the uploads {folder}"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def offset(self, name: str) -> int:
@@ -39,7 +39,7 @@ class Parts:
 
     def open(self, name: str, offset: int) -> Shared:
         """The part, ready to be written from there on. What came behind it is cut off."""
-        with blobs.storage_errors(f"opening the upload of {name}"):
+        with disk.storage_errors(f"opening the upload of {name}"):
             path = self._path(name)
             path.touch(mode=0o600)
             file = path.open("r+b")

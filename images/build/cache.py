@@ -19,7 +19,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from images import blobs, documents, errors, image, locks, scratch, streams, syscalls
+from images import disk, documents, errors, image, locks, scratch, streams, syscalls
 from images.build import descriptors
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Cache:
 
     def _write(self, kind: str, name: str, entry: dict[str, Any]) -> None:
         path = self._path(kind, name)
-        with blobs.storage_errors(f"the build cache {self._folder}"):
+        with disk.storage_errors(f"the build cache {self._folder}"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with scratch.file(self.store.tmp) as item:
                 # Not flushed to the disk: after a power cut an empty file is a step that is carried out again.

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from images import blobs, errors, image, manifest, scratch, sweep, syscalls, unpack
+from images import blobs, disk, errors, image, manifest, scratch, sweep, syscalls, unpack
 from images import digest as digests
 from images.build import cache, containers, layerdiff, sources, views, watching
 
@@ -168,7 +168,7 @@ class Workshop:
         target = self.store.layer_path(chain)
         with self.store.layer_lock(chain, timeout_s=_LAYER_TIMEOUT_S):
             if not target.exists():
-                with blobs.storage_errors(f"layer {made.digest}"):
+                with disk.storage_errors(f"layer {made.digest}"):
                     syscalls.syncfs(upper)
                     work.place.upper.parent.rename(target.parent)
                     blobs.sync_folder(self.store.layers)

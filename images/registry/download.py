@@ -41,7 +41,7 @@ async def fetch(
         if store.has(entry.digest):
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
-        async with registries.downloads:
+        async with registries.transfers.downloads:
             await _fetch(store, entry, places, registries, watcher)
         watcher.step(entry.digest, "done", entry.size_bytes, entry.size_bytes)
 
@@ -126,7 +126,7 @@ async def _one_connection(
         while data := await speed.measure(blob.read()):
             if new := blob.fresh(data):
                 yield new
-            await registries.incoming.spend(len(data))
+            await registries.transfers.incoming.spend(len(data))
 
 
 class _Speed:

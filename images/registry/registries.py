@@ -22,16 +22,32 @@ if TYPE_CHECKING:
 _NO_CONFIG = config.Config()
 
 
+class Transfers:
+    """The bounds on transfers at once and on their bytes a second; doors of one program may share them."""
+
+    def __init__(self, limits: config.Limits) -> None:
+        self.limits = limits
+        self.downloads = asyncio.Semaphore(limits.downloads)
+        self.uploads = asyncio.Semaphore(limits.uploads)
+        self.incoming = pace.Pace(limits.bandwidth)
+        self.outgoing = pace.Pace(limits.bandwidth)
+
+
 class Registries:
     """Use it as an async context manager, on one event loop."""
 
-    def __init__(self, settings: config.Config = _NO_CONFIG, *, kept: credentials.DockerConfig | None = None) -> None:
+    def __init__(
+        self,
+        settings: config.Config = _NO_CONFIG,
+        *,
+        kept: credentials.DockerConfig | None = None,
+        transfers: Transfers | None = None,
+    ) -> None:
+        """`transfers` are those of another door of this program, if they have the same limits."""
         self.config = settings
         self.kept = kept or credentials.DockerConfig()
-        self.downloads = asyncio.Semaphore(settings.limits.downloads)
-        self.uploads = asyncio.Semaphore(settings.limits.uploads)
-        self.incoming = pace.Pace(settings.limits.bandwidth)
-        self.outgoing = pace.Pace(settings.limits.bandwidth)
+        fits = transfers is not None and transfers.limits == settings.limits
+        self.transfers = transfers if transfers is not None and fits else Transfers(settings.limits)
         self.http = transport.Transport(settings)
         self._authorizers: dict[str, auth.Authorizer] = {}
 

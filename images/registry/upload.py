@@ -48,7 +48,7 @@ async def send(
     mounts: Iterable[str] = (),
 ) -> None:
     """Have the blob in the repository. `mounts` are repositories of the same registry that may have it."""
-    async with registries.uploads:
+    async with registries.transfers.uploads:
         if await retry.persist(registries.config.retry, lambda: target.has_blob(entry.digest)):
             watcher.step(entry.digest, "exists", entry.size_bytes, entry.size_bytes)
             return
@@ -220,7 +220,7 @@ class _Upload:
         place = start
         while place < end:
             data = await threads.run(self._read, place, min(_PIECE_BYTES, end - place))
-            await self._registries.outgoing.spend(len(data))
+            await self._registries.transfers.outgoing.spend(len(data))
             clock.reschedule(loop.time() + self._registries.config.bounds.slow_s)
             yield data
             place += len(data)

@@ -29,6 +29,6 @@ FENCE_PLANTS = (
         name="nobody kills fenced tasks",
         bug=instead(lease.Lease, "until_s", _for_ever),
         caught_by=NEVER_TWO,
-        hint=10_002,
+        hint=10_228,
     ),
 )

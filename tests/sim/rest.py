@@ -71,11 +71,15 @@ def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str
 
 
 def _other_images(rules: Rules, records: Mapping[str, Record]) -> Iterator[str]:
-    """A task runs the image that was settled when its revision was applied, whatever the name means by now."""
+    """A task runs the image that was settled when its revision was applied, whatever the name means by now. Of what
+    nodes have by themselves, nothing is.
+    """
     revisions = {one.meta.id: one for one in rules.objects.values() if isinstance(one, pb.Revision)}
     for task in rules.tasks():
-        settled = revisions[task.revision_id].image_digest
-        record = records.get(task.meta.id)
+        revision, record = revisions[task.revision_id], records.get(task.meta.id)
+        settled = revision.image_digest
+        if revision.template.container.image_pull_policy == pb.IMAGE_PULL_POLICY_NEVER:
+            continue  # it may be settled for another of its containers
         if task.status.state == states.RUNNING and record is not None and record.image_digest != settled:
             yield f"task {task.meta.id} runs image {record.image_digest}, and {settled} was settled"
 

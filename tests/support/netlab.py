@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,11 +129,13 @@ class LabNode(Place):
         FileDisk(layout)
         trusted = [f"{TRUSTED}/32", twins.twin(f"{TRUSTED}/32")]
         self.network = RoutedNetwork(layout, _Namespaces(), node_address=self.underlay, trusted=trusted)
+        self._threads = ThreadPoolExecutor()
         self.call(self._begin())
 
     def stop(self) -> None:
-        """The agent dies; what it has made stays."""
+        """The agent dies with its threads; what it has made stays."""
         self.call(self._end())
+        self._threads.shutdown()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Have it done by the node's loop."""
@@ -184,10 +187,11 @@ class LabNode(Place):
         os.close(fd)
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
 
     async def _begin(self) -> None:
-        self._running = asyncio.get_running_loop().create_task(self.network.run())
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self._threads)
+        self._running = loop.create_task(self.network.run())
 
     async def _end(self) -> None:
         assert self._running is not None, "not started"

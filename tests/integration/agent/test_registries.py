@@ -1,10 +1,12 @@
 """Images whose name says a registry: settled when they are applied, fetched by the node when the cluster has none."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from agent.adapters.images import StoredImages
 from agent.adapters.registries import Outside
@@ -16,9 +18,11 @@ from images.registry import config, credentials, push, registries
 from images.rootfs import File, build_image
 from images.store import ImageStore
 from protos.orch.v1 import objects_pb2 as pb
-from tests.integration.agent.test_images import Cluster, images
-from tests.support import registry
-from tests.support.aio import bounded
+from tests.integration.images.registries.support import LAYER, filled, path_of
+from tests.support import registry, stubregistry
+from tests.support.aio import bounded, until
+from tests.support.nodeimages import Cluster, images
+from tests.unit.images import makers
 
 pytestmark = pytest.mark.root
 
@@ -59,7 +63,8 @@ async def test_exactly_the_settled_image_comes_from_its_registry(
     """The tag moves in between; what was settled is what starts, and what is here starts without the registry."""
     name = f"{peer.address}/team/web:1"
     first = await publish(peer, tmp_path / "builder", "one")
-    settled = await ControlPlane().resolve([name, "127.0.0.1:1/gone:1"])
+    nowhere = ["127.0.0.1:1/gone:1", "127.0.0.1:99999/gone:1", f"{'a' * 64}.example/gone:1"]
+    settled = await ControlPlane().resolve([name, *nowhere])
     assert settled == {name: first}, "a registry that is not there keeps nobody from applying"
     second = await publish(peer, tmp_path / "builder", "two")
     assert second != first
@@ -88,3 +93,85 @@ async def test_a_registry_that_does_not_have_it_or_is_not_there(
         assert unreachable.value.reason == "RegistryUnavailable"
         with pytest.raises(Refused):
             await here.prepare("other:1", "")
+
+
+@bounded(60)
+async def test_bytes_that_are_damaged_on_the_way_are_fetched_again(tmp_path: Path, store: ImageStore) -> None:
+    """A task is told to try again, and then gets what it asked for."""
+    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
+        digest = filled(stub)
+        layer = makers.descriptor(LAYER, "")["digest"]
+        stub.blobs[layer] = bytes(len(LAYER))
+        with pytest.raises(Temporary) as told:
+            await here.prepare(f"{stub.address}/team/web:1", digest)
+        assert told.value.reason == "ImageDamaged"
+        stub.blobs[layer] = LAYER
+        assert (await here.prepare(f"{stub.address}/team/web:1", digest)).digest == digest
+
+
+@bounded(60)
+async def test_images_at_once_share_the_bound_on_downloads(tmp_path: Path, store: ImageStore) -> None:
+    """However many tasks start, and whatever fails beside them: four layers at a time."""
+    now, peak = 0, 0
+    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
+        names = []
+        for number in range(6):
+            digest = filled(stub, *(makers.archive(makers.member(f"{number}-{part}")) for part in range(4)))
+            names.append((f"{stub.address}/web:{number}", digest))
+
+        async def counted(_: web.Request) -> None:
+            nonlocal now, peak
+            now += 1
+            peak = max(peak, now)
+            await asyncio.sleep(0.05)  # so that those who may come at once do
+            now -= 1
+
+        stub.fault = path_of("/blobs/", answer=counted)
+        async with asyncio.TaskGroup() as group:
+            for name, digest in names[:3]:
+                group.create_task(here.prepare(name, digest))
+            await until(lambda: now == config.Limits().downloads, what="as many come as may")
+            # A name that leads nowhere begins all memories anew, but not the count.
+            with pytest.raises(Temporary):
+                await here.prepare("127.0.0.1:1/web:1", f"sha256:{'0' * 64}")
+            for name, digest in names[3:]:
+                group.create_task(here.prepare(name, digest))
+        assert peak == config.Limits().downloads
+
+
+@bounded(60)
+async def test_images_at_once_share_a_token(tmp_path: Path, store: ImageStore) -> None:
+    async with stubregistry.running() as stub, node(tmp_path / "node", store) as (here, _):
+        digest = filled(stub)
+
+        async def guarded(request: web.Request) -> web.StreamResponse | None:
+            if request.path == "/token":
+                return web.json_response({"token": "abc"})
+            if "Authorization" not in request.headers:
+                return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{stub.url}/token"'})
+            return None
+
+        stub.fault = guarded
+        for name in ("one", "two"):
+            stub.documents[name] = stub.documents["1"]
+            await here.prepare(f"{stub.address}/web:{name}", "")
+        assert (await here.prepare(f"{stub.address}/web:1", digest)).digest == digest
+        assert len([line for line in stub.lines() if "/token" in line]) == 1
+
+
+@bounded(60)
+async def test_what_is_repaired_in_a_file_counts_for_the_next_image(tmp_path: Path, store: ImageStore) -> None:
+    """Also while others are on their way by what stood there before."""
+    settings, cluster = tmp_path / "registries.yaml", Cluster(store)
+    settings.write_text("registries: {}")
+    outside = Outside(settings, tmp_path / "none.json")
+    async with stubregistry.running() as stub, images(tmp_path / "node", cluster, outside) as here:
+        digest = filled(stub)
+        assert (await here.prepare(f"{stub.address}/web:1", "")).digest == digest
+        with pytest.raises(Temporary):
+            await here.prepare("127.0.0.1:1/web:1", "")
+        settings.write_text(f"registries: {{'127.0.0.1:1': {{mirrors: ['{stub.address}']}}}}")
+        assert (await here.prepare("127.0.0.1:1/web:1", "")).digest == digest
+        settings.write_text("registries: {}")
+        with pytest.raises(Temporary):
+            await here.prepare("127.0.0.1:1/web:2", "")

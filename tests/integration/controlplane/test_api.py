@@ -161,7 +161,7 @@ async def test_warnings_name_what_is_probably_not_meant(tmp_path: Path) -> None:
         wanted.spec.template.container.ports.add(target=80, published=8080, mode=objects_pb2.PUBLISH_MODE_HOST)
         warnings = (await world.stub.Apply(apply_request(wanted))).results[0].warnings
         assert len(warnings) == 2
-        assert "orchctl image push local:1" in warnings[0]
+        assert "local:1 is never fetched" in warnings[0]
         assert "port 8080" in warnings[1]
 
 

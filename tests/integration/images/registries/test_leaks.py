@@ -73,7 +73,7 @@ async def test_an_upload_elsewhere_sees_no_credentials(
 
         stub.fault = basic(elsewhere)
         cloud.blobs = stub.blobs
-        shared.uploads = asyncio.Semaphore(1)
+        shared.transfers.uploads = asyncio.Semaphore(1)
         await push.push(store, "web", f"{stub.address}/web:1", registries=shared)
     assert [entry.method for entry in cloud.asked] == ["PUT", "PUT"]
     assert not [entry for entry in cloud.asked if "Authorization" in entry.headers]

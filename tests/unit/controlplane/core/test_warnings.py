@@ -25,17 +25,20 @@ def test_what_is_within_the_container_is_not_told() -> None:
     assert told() == told(init=True, seccomp="unconfined", read_only_rootfs=True) == ()
 
 
-def test_an_image_that_nobody_is_asked_for_is_told_nothing_of() -> None:
-    """Its nodes have it, as the manifest says."""
+def test_an_image_that_nobody_is_asked_for_has_to_be_on_the_nodes() -> None:
+    """No push and no registry changes that."""
 
-    def lines(policy: pb.ImagePullPolicy.ValueType, image: str) -> list[str]:
+    def told_of(policy: pb.ImagePullPolicy.ValueType, image: str) -> str:
         made = build.service()
         made.spec.template.container.image, made.spec.template.container.image_pull_policy = image, policy
-        return list(warnings.warnings(made, images=[], empty=warnings.emptied([build.node("n1")]), services=[]))
+        lines = warnings.warnings(made, images=[], empty=warnings.emptied([build.node("n1")]), services=[])
+        (line,) = [line for line in lines if image in line]
+        return line
 
-    for image in ("local", "registry.lan/local:1"):
-        assert any(image in line for line in lines(pb.IMAGE_PULL_POLICY_MISSING, image))
-        assert not any(image in line for line in lines(pb.IMAGE_PULL_POLICY_NEVER, image))
+    assert "`orchctl image push local:1` brings it" in told_of(pb.IMAGE_PULL_POLICY_MISSING, "local:1")
+    assert "has not told" in told_of(pb.IMAGE_PULL_POLICY_MISSING, "registry.lan/local:1")
+    for image in ("local:1", "registry.lan/local:1"):
+        assert "is never fetched; tasks start only on nodes" in told_of(pb.IMAGE_PULL_POLICY_NEVER, image)
 
 
 def test_a_port_of_the_tasks_own_node_needs_a_node_for_each() -> None:

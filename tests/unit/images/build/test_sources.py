@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from images import errors
+from images import errors, scratch
 from images.build import ignore, sources
 
 if TYPE_CHECKING:
@@ -136,6 +137,16 @@ def test_attributes_of_folders_are_told_apart(tree: sources.Tree, folder: Path) 
         pytest.skip(f"this file system keeps no attributes: {error.strerror}")
     assert fingerprint(tree) != before[0]
     assert fingerprint(ignoring(tree)) == before[1], "what a person's files are not copied with"
+
+
+def test_folders_deeper_than_an_image_can_hold_are_refused(tree: sources.Tree, folder: Path) -> None:
+    subprocess.run(["mkdir", "-p", "/".join("d" * 1500)], cwd=folder, check=True)
+    try:
+        for pattern in (".", "d"):
+            with pytest.raises(errors.InvalidImage, match="too long or too deep for an image"):
+                sources.fingerprint(sources.pick(tree, pattern)[0])
+    finally:
+        scratch.remove(folder / "d")
 
 
 def test_notes_of_other_programs_stay_with_a_person(tree: sources.Tree, folder: Path) -> None:
