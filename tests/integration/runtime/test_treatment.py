@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runtime import defaults, errors, state
-from tests.integration.runtime.conftest import Box
+from tests.integration.runtime.conftest import Box, wait_until
 from tests.integration.runtime.test_exec import execute
 
 pytestmark = pytest.mark.root
@@ -178,6 +178,7 @@ def test_time_namespace(box: Box, *, own_users: bool) -> None:
     box.create("a", config, start=True)
     code, out = execute(box, "a", "cat", "/proc/uptime")
     assert code == 0
+    wait_until(lambda: box.output("a").count("\n") == 2, "the first process has shown its clocks")
     first, *shown = box.output("a").splitlines()
     for uptime in (out, first):
         assert 0 <= uptime_s(uptime) - here - 864000 < 60
