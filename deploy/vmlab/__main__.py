@@ -8,7 +8,7 @@ import time
 from typing import NoReturn
 
 from deploy.local import errors
-from deploy.vmlab import laboratory, plan
+from deploy.vmlab import keeping, laboratory, plan
 
 
 def main() -> int:
@@ -45,9 +45,11 @@ def _do(options: argparse.Namespace) -> int:
             laboratory.up(places, disks=(), owner=os.getpid(), say=Progress().say).release()
             print("a way in: make vmlab-ssh N=1; the end: make vmlab-down")
         case "down":
-            print("vmlab: it is down" if laboratory.down(places) else "vmlab: none was up")
+            print("vmlab: it is down" if keeping.end(places) else "vmlab: none was up")
         case "ssh":
             _become_ssh(laboratory.existing(places), options.machine, options.command)
+        case verb:
+            raise AssertionError(f"argparse lets no {verb} pass")
     return 0
 
 

@@ -8,7 +8,8 @@ from typing import Final, NoReturn, TypeVar
 
 from deploy.local import errors
 from deploy.vmlab import plan
-from deploy.vmlab.laboratory import Laboratory, Say, tail
+from deploy.vmlab.keeping import tail
+from deploy.vmlab.laboratory import Laboratory, Say
 
 T = TypeVar("T")
 

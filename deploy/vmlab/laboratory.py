@@ -1,28 +1,22 @@
-"""What people do with a laboratory: up, down, a way in, and the machines' plugs."""
+"""A laboratory that is up: how it comes up, the ways into its machines, and their plugs."""
 
 import contextlib
 import os
-import select
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local import control, errors, network, record
+from deploy.local import control, errors, network
 from deploy.local.processes import Process
-from deploy.vmlab import accelerator, image, initial, keeper, lan, plan, qemu
+from deploy.vmlab import accelerator, image, initial, keeping, lan, plan, qemu
 
-_START_TIMEOUT_S: Final = 20.0
-_DOWN_TIMEOUT_S: Final = 20.0
 _BOOT_TIMEOUT_S: Final = 300.0
 _PAUSE_S: Final = 0.5
 _PROGRESS_S: Final = 10.0
-_TAIL_LINES: Final = 15
 _PROGRAMS: Final = {
     "ip": "iproute2",
     "nsenter": "util-linux",
@@ -96,21 +90,12 @@ def up(places: plan.Places, *, disks: Sequence[Path], owner: int, say: Say) -> L
         if chosen == qemu.KVM
         else "the machines' processors are emulated"
     )
-    places.run.mkdir(mode=0o700, exist_ok=True)
-    lock = record.lock(places.run)
-    if lock is None:
-        raise errors.LocalError("a laboratory is up already", hint="make vmlab-down")
+    process = keeping.begin(places, lambda: _prepare(places, made, chosen, disks), owner=owner)
+    begun = Laboratory(places=places, image=made, keeper=process)
     try:
-        _empty(places.run)
-        _prepare(places, made, chosen, disks)
-        _start(places, lock, owner)
-    finally:
-        os.close(lock)  # from here on it is the keeper's
-    try:
-        begun = existing(places)
         _await_ssh(begun, plan.MACHINES, say)
     except BaseException:
-        down(places)
+        keeping.end(places)
         raise
     return begun
 
@@ -123,66 +108,25 @@ def _check() -> None:
             raise errors.LocalError(f"{program} is not on PATH", hint=f"apt-get install {package}")
 
 
-def _empty(run: Path) -> None:
-    for path in run.iterdir():
-        path.unlink()
-
-
-def _prepare(places: plan.Places, made: image.Image, chosen: Sequence[str], disks: Sequence[Path]) -> None:
-    commands = {}
+def _prepare(
+    places: plan.Places, made: image.Image, chosen: Sequence[str], disks: Sequence[Path]
+) -> dict[str, Sequence[str]]:
+    """The machines' disks, and how each is started."""
     for machine in plan.MACHINES:
         qemu.make_overlay(places.overlay(machine), made.disk)
-        commands[machine.name] = qemu.of_laboratory(
+    return {
+        machine.name: qemu.of_laboratory(
             machine, places, chosen, kernel=initial.kernel(), initial=made.boot, disks=disks
         )
-    keeper.save(places.run, keeper.Record(keeper=None, commands=commands))
-
-
-def _start(places: plan.Places, lock: int, owner: int) -> None:
-    owner_fd = os.pidfd_open(owner)
-    ready, write_ready = os.pipe()
-    command = [sys.executable, "-m", "deploy.vmlab.keeper", str(places.cache)]
-    command += ["--lock-fd", str(lock), "--ready-fd", str(write_ready), "--owner-fd", str(owner_fd)]
-    with places.log("keeper").open("ab") as log, os.fdopen(ready, "rb") as pipe:
-        # It forks and goes its own way at once.
-        subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(lock, write_ready, owner_fd),
-            check=True,
-        )
-        for descriptor in (write_ready, owner_fd):
-            os.close(descriptor)
-        readable, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
-        if not readable or not pipe.read():
-            raise errors.LocalError("the laboratory's keeper could not start", detail=tail(places.log("keeper")))
+        for machine in plan.MACHINES
+    }
 
 
 def existing(places: plan.Places) -> Laboratory:
     """The laboratory that is up. LocalError when there is none."""
-    known = keeper.load(places.run)
-    if known is None or known.keeper is None or not record.is_locked(places.run):
-        raise errors.LocalError("no laboratory is up", hint="start one: make vmlab")
+    process = keeping.of(places)
     (folder,) = places.cache.glob("image-*")
-    return Laboratory(places=places, image=image.Image(folder=folder), keeper=known.keeper)
-
-
-def down(places: plan.Places) -> bool:
-    """End the laboratory and remove what its machines have written. Whether there was anything."""
-    known = keeper.load(places.run)
-    if known is None:
-        return False
-    if known.keeper is not None and record.is_locked(places.run):
-        known.keeper.signal(signal.SIGTERM)
-        if not known.keeper.wait(_DOWN_TIMEOUT_S):
-            raise errors.LocalError(
-                f"the keeper (pid {known.keeper.pid}) is still there after {_DOWN_TIMEOUT_S:.0f} s",
-                hint=f"kill -9 {known.keeper.pid}, then again",
-            )
-    _empty(places.run)
-    return True
+    return Laboratory(places=places, image=image.Image(folder=folder), keeper=process)
 
 
 def _await_ssh(laboratory: Laboratory, machines: Sequence[plan.Machine], say: Say) -> None:
@@ -203,7 +147,8 @@ def await_boot(laboratory: Laboratory, machine: plan.Machine, say: Say) -> None:
             return
         now = time.monotonic()
         if now - began > _BOOT_TIMEOUT_S:
-            said = f"{tail(laboratory.places.console(machine))}\n{tail(laboratory.places.log(machine.name))}"
+            logs = (laboratory.places.console(machine), laboratory.places.log(machine.name))
+            said = "\n".join(keeping.tail(log) for log in logs)
             raise errors.LocalError(
                 f"{machine.name} did not let anybody in within {_BOOT_TIMEOUT_S:.0f} s", detail=said
             )
@@ -211,10 +156,3 @@ def await_boot(laboratory: Laboratory, machine: plan.Machine, say: Say) -> None:
             say(f"{machine.name} is booting, {now - began:.0f} s")
             told = now
         time.sleep(_PAUSE_S)
-
-
-def tail(path: Path) -> str:
-    """The last lines of a file; nothing when there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-    return ""
