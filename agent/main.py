@@ -24,12 +24,12 @@ from typing import Any
 
 import structlog
 
-from agent import imageoptions, node
+from agent import imageoptions, node, servers
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
-from agent.adapters.disk import FileDisk
+from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
@@ -46,6 +46,7 @@ from agent.members import Members
 from agent.naming import Naming
 from agent.renewal import Renewal
 from agent.rpc import Server
+from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -131,7 +132,7 @@ async def run(
                 connector=server,
                 worker=worker,
                 streams=streams,
-                servers=options.server.split(","),
+                servers=_servers(options, layout),
                 register=_register(options, layout, disk.node_id(), no_users, blob_port),
                 holdings=images.holdings,
                 chance=chance,
@@ -146,6 +147,14 @@ async def run(
     finally:
         await server.close()
         await runtime.close()
+
+
+def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
+    """Without certificates whoever answers could send the agent anywhere: then nothing is learnt."""
+    configured = options.server.split(",")
+    if not options.trust:
+        return Servers(configured)
+    return Servers(configured, servers.load(layout.servers), lambda told: replace(layout.servers, servers.text(told)))
 
 
 def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
