@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 BUNDLE ?= build/orch
 
 .PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints bundle install-runtime \
-	uninstall-runtime 	clean
+	uninstall-runtime clean
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -22,13 +22,13 @@ from typing import Any
 
 import structlog
 
-from agent import imageoptions, node
+from agent import imageoptions, node, servers
 from agent import options as command_line
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
-from agent.adapters.disk import FileDisk
+from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
@@ -45,6 +45,7 @@ from agent.members import Members
 from agent.naming import Naming
 from agent.renewal import Renewal
 from agent.rpc import Server
+from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -134,7 +135,7 @@ async def run(
                 connector=server,
                 worker=worker,
                 streams=streams,
-                servers=options.server.split(","),
+                servers=_servers(options, layout),
                 register=_register(options, layout, disk.node_id(), no_users, blob_port),
                 holdings=images.holdings,
                 chance=chance,
@@ -157,6 +158,14 @@ async def _supervised(supervisor: supervision.Supervisor, worker: Worker, name: 
     """Ready is an agent that knows what runs here; whether the control plane can be reached is another matter."""
     await worker.restored.wait()
     await supervisor.run(f"node {name}")
+
+
+def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
+    """Without certificates whoever answers could send the agent anywhere: then nothing is learnt."""
+    configured = options.server.split(",")
+    if not options.trust:
+        return Servers(configured)
+    return Servers(configured, servers.load(layout.servers), lambda told: replace(layout.servers, servers.text(told)))
 
 
 def _context(options: argparse.Namespace, no_users: str) -> NodeContext:

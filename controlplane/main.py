@@ -26,6 +26,7 @@ from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
+from controlplane.trust import storeplace
 from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
@@ -77,7 +78,8 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     """Serves until a signal asks it to end."""
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
-    store = EtcdStore(options.etcd.addresses, credentials=_store_credentials(options.etcd, folder))
+    etcd = _etcd(options.etcd, folder)
+    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder))
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
@@ -86,7 +88,7 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
         edge = _edge(options, trusted)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd.addresses)
+        _log.info("control plane serves", name=options.name, listen=options.listen, etcd=etcd.addresses)
         work = group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))
         await stop.wait()
         supervisor.stopping()
@@ -117,10 +119,21 @@ async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStor
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
-        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance) as trusted,
+        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise) as trusted,
         trusted.door.serving(options.door),
     ):
         yield trusted
+
+
+def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command_line.Endpoints:
+    """Where the store is: what was said, else what the instance's folder knows. Raises CannotStart, NotTrusted."""
+    if said is not None:
+        return said
+    if folder is None or not storeplace.known(folder):
+        raise CannotStart(
+            "nothing says where etcd is: give --etcd, or a --trust that a cluster was founded or joined in"
+        )
+    return command_line.Endpoints(addresses=tuple(storeplace.load(folder).endpoints), secure=True)
 
 
 def _store_credentials(etcd: command_line.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
