@@ -61,7 +61,7 @@ class Keeper:
         self._owner: int | None = None
 
     async def run(self, *, owner: int | None, ready: int) -> None:
-        """Until the laboratory is to go down. `ready` is written to when every machine has been switched on."""
+        """Until the laboratory is to go down. `ready` is written to when it can be asked for something."""
         self._owner = owner
         try:
             async with asyncio.TaskGroup() as group:
@@ -70,9 +70,7 @@ class Keeper:
                 for name, switch in self._switches.items():
                     switch.on.set()
                     group.create_task(self._run_machine(name))
-                group.create_task(control.serve(self._places.run, self._answer))
-                os.write(ready, b"ready")
-                os.close(ready)
+                group.create_task(control.serve(self._places.run, self._answer, listening=lambda: _tell(ready)))
         except* Over as over:
             _say(f"going down: {over.exceptions[0]}")
         finally:
@@ -90,8 +88,7 @@ class Keeper:
             switch.off.set()
 
     async def _run_once(self, name: str) -> None:
-        # qemu is told by setpriv(1), which then becomes it, to die with its parent.
-        command = ["setpriv", "--pdeathsig", "KILL", *self._commands[name]]
+        command = [*_bound_to(os.getpid()), *self._commands[name]]
         with self._places.log(name).open("ab") as log:
             machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: ASYNC220 - returns at once
         self._machines[name] = machine
@@ -132,6 +129,20 @@ class Keeper:
             case _:
                 return control.Answer(error=f"unknown request: {request.verb}")
         return control.Answer()
+
+
+def _bound_to(parent: int) -> list[str]:
+    """What a command has to begin with to die with this parent.
+
+    setpriv(1) asks for that, and becomes a shell, which becomes the command. It looks whether the parent is still there
+    first: one that had died before nobody would tell of.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", f'[ "$PPID" = {parent} ] && exec "$@"', "sh"]
+
+
+def _tell(ready: int) -> None:
+    os.write(ready, b"ready")
+    os.close(ready)
 
 
 async def _told_to_stop() -> None:
