@@ -15,9 +15,10 @@ JSON ?=
 SEED ?=
 COUNT ?=
 PREFIX ?= /usr/local
+BUNDLE ?= build/orch
 
-.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints install-runtime uninstall-runtime \
-	clean
+.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints bundle install-runtime \
+	uninstall-runtime clean
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,10 +60,16 @@ constraints: setup ## Write constraints.txt from what the virtual environment ho
 		$(PYTHON) -m pip list --format=freeze --exclude-editable --exclude pip; } >constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
+bundle: setup ## Make a folder and a tar file to install from without a network: make bundle [BUNDLE=build/orch]
+	@deploy/bundle.sh $(BUNDLE)
+
 install-runtime: ## Install orchrun, the OCI command line, for podman and Docker: make install-runtime [PREFIX=/usr/local] (root)
 	@deploy/install-runtime.sh $(PREFIX)
 
-uninstall-runtime: ## Take orchrun away again
+unbundle: setup ## Make a folder and a tar file to install from without a network: make bundle [BUNDLE=build/orch]
+	@deploy/bundle.sh $(BUNDLE)
+
+install-runtime: ## Take orchrun away again
 	@deploy/install-runtime.sh --remove $(PREFIX)
 
 clean: ## Remove caches and build products, not the virtual environment

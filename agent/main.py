@@ -9,10 +9,8 @@ import argparse
 import asyncio
 import fcntl
 import gc
-import ipaddress
 import os
 import random
-import re
 import resource
 import signal
 import socket
@@ -24,12 +22,13 @@ from typing import Any
 
 import structlog
 
-from agent import imageoptions, node
+from agent import imageoptions, node, servers
+from agent import options as command_line
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.devices import NodeDevices, machine
-from agent.adapters.disk import FileDisk
+from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import Layout
@@ -46,9 +45,11 @@ from agent.members import Members
 from agent.naming import Naming
 from agent.renewal import Renewal
 from agent.rpc import Server
+from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
+from protos import supervision
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
@@ -58,14 +59,12 @@ from trust.folder import Folder, Material, NotTrusted
 log = structlog.get_logger()
 
 MAX_DESCRIPTORS = 16_384
-RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-"""The name of a generic resource, as manifests write it."""
-RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 
 
 def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.socket] = ()) -> None:
     """Run an agent until it is told to end. `early_names`: the sockets at which names are asked for already."""
-    options = _options(arguments)
+    options = command_line.parser().parse_args(arguments)
+    supervisor = supervision.Supervisor()  # before anything is started that would inherit what it is told by
     _log_to_stderr(options.log_level)
     _allow_descriptors()
     state = Path(options.state).absolute()
@@ -84,11 +83,16 @@ def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.soc
     no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)
     if no_users:
         log.warning("containers get the users of this node, unless they insist on their own", reason=no_users)
-    asyncio.run(run(options, layout, disk, no_users, early_names))
+    asyncio.run(run(options, layout, disk, no_users, early_names, supervisor))
 
 
 async def run(
-    options: argparse.Namespace, layout: Layout, disk: FileDisk, no_users: str, early_names: Sequence[socket.socket]
+    options: argparse.Namespace,
+    layout: Layout,
+    disk: FileDisk,
+    no_users: str,
+    early_names: Sequence[socket.socket],
+    supervisor: supervision.Supervisor,
 ) -> None:
     """Make everything, and live until a signal comes."""
     chance = random.Random()  # noqa: S311 - for jitter
@@ -131,7 +135,7 @@ async def run(
                 connector=server,
                 worker=worker,
                 streams=streams,
-                servers=options.server.split(","),
+                servers=_servers(options, layout),
                 register=_register(options, layout, disk.node_id(), no_users, blob_port),
                 holdings=images.holdings,
                 chance=chance,
@@ -142,10 +146,26 @@ async def run(
             log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
             room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
             lives = [images.run(), names.run(), worker.run(), session.run(), room.run()]
+            lives.append(_supervised(supervisor, worker, options.name))
             await _live(*lives, *([renewed.run()] if options.trust else []))
+            supervisor.stopping()
     finally:
         await server.close()
         await runtime.close()
+
+
+async def _supervised(supervisor: supervision.Supervisor, worker: Worker, name: str) -> None:
+    """Ready is an agent that knows what runs here; whether the control plane can be reached is another matter."""
+    await worker.restored.wait()
+    await supervisor.run(f"node {name}")
+
+
+def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
+    """Without certificates whoever answers could send the agent anywhere: then nothing is learnt."""
+    configured = options.server.split(",")
+    if not options.trust:
+        return Servers(configured)
+    return Servers(configured, servers.load(layout.servers), lambda told: replace(layout.servers, servers.text(told)))
 
 
 def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
@@ -215,74 +235,6 @@ async def _told_to_end() -> None:
     log.info("told to end; containers live on")
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="orch-agent", description="Keeps the containers of one node running.")
-    parser.add_argument("--name", required=True, help="the node's name")
-    parser.add_argument("--server", required=True, help="addresses of the control plane, HOST:PORT[,HOST:PORT…]")
-    parser.add_argument(
-        "--address",
-        required=True,
-        type=_address,
-        help="the address at which other nodes reach this one, of IPv4 or IPv6, as all nodes have it",
-    )
-    parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
-    parser.add_argument("--trust", help="the folder that `orchctl node join` has filled; without it there is no TLS")
-    parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
-    parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
-    parser.add_argument(
-        "--ids",
-        default=users.DEFAULT,
-        type=_ids,
-        help="FIRST:COUNT, the user and group ids of this node that containers get, 65536 each; "
-        "nobody else may have any of them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--resolv-conf",
-        default="/etc/resolv.conf",
-        help="the file with the name servers that are asked for names outside the cluster (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--trusted",
-        action="append",
-        default=[],
-        type=_range,
-        help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
-        "all others reach published ports alone",
-    )
-    parser.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
-    parser.add_argument(
-        "--resource",
-        action="append",
-        default=[],
-        type=_resource,
-        help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
-    )
-    imageoptions.add(parser)
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
-    return parser.parse_args(arguments)
-
-
-def _ids(text: str) -> users.Ids:
-    try:
-        return users.Ids.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _range(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def _check_ids(ids: users.Ids) -> None:
     """End when somebody has them already, as far as the files of this machine know."""
     files = {str(path): path.read_text(errors="replace") for path in _ID_FILES if path.exists()}
@@ -291,20 +243,6 @@ def _check_ids(ids: users.Ids) -> None:
 
 
 _ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
-
-
-def _resource(text: str) -> tuple[str, list[str]]:
-    name, _, ids = text.partition("=")
-    listed = ids.split(",")
-    if not RESOURCE.fullmatch(name) or not all(map(RESOURCE_ID.fullmatch, listed)) or len(set(listed)) < len(listed):
-        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=ID[,ID…] without an id twice, such as gpu=0,1")
-    return name, listed
-
-
-def _label(text: str) -> str:
-    if "=" not in text[1:]:
-        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE")
-    return text
 
 
 def _allow_descriptors() -> None:

@@ -26,7 +26,6 @@ from trust import credentials
 from trust.core.identity import Role
 from trust.folder import Material
 
-CONNECT_TIMEOUT_S = 3.0
 UNARY_TIMEOUT_S = 5.0
 RENEW_TIMEOUT_S = 30.0
 BLOB_TIMEOUT_S = 3600.0
@@ -174,8 +173,19 @@ class Server:
         if address != self._address or len(self._channels) != 1 or self._used is not self.own:
             await self.close()
             self._channels, self._address, self._used = [channel(address, self.own)], address, self.own
+        await self._ready(address)
         call = rpc.DispatcherStub(self._channels[0]).Session()  # type: ignore[call-arg]  # the stubs want an iterator
         return CallLink(call, address, linger_s=SESSION_LINGER_S)
+
+    async def _ready(self, address: str) -> None:
+        """Waits until the server answers, for as long as whoever calls likes. Raises LinkLost when it refuses to."""
+        way = self._channels[0]
+        while (state := way.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                return  # a call on it is told why, which this way does not say
+            if state is grpc.ChannelConnectivity.SHUTDOWN:
+                raise LinkLost(f"{address}: the connection was closed for another")
+            await way.wait_for_state_change(state)
 
     async def open_stream(self) -> Link[dpb.StreamFrame, dpb.StreamFrame]:
         if not self._channels:

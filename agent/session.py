@@ -4,18 +4,19 @@ Two rules: losing the session stops nothing on the node; and nothing is remember
 the worker's state, which is told from the beginning each time.
 
     connect ─► Register ─► Registered ─► assignments down, reports and heartbeats up ─► lost ─► wait ─► next server
-                      └──► Redirect: to the leader that it names
+                      └──► Redirect: to the leader that it names, or, when nobody leads, to the next server
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from agent import lease, ports
 from agent.holdings import Holdings
+from agent.servers import Servers
 from agent.streams import Streams
 from agent.worker import Worker
 from protos import running
@@ -27,6 +28,10 @@ log = structlog.get_logger()
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
 REGISTER_TIMEOUT_S = 5.0
+"""A follower that knows of no leader waits for one before it answers."""
+CONNECT_TIMEOUT_S = 1.0
+"""Of the first round over all servers; then twice as long, and so on. One that is frozen or cut off answers nothing."""
+LONGEST_CONNECT_S = 5.0
 DEFAULT_HEARTBEAT_S = 5.0
 REPORT_INTERVAL_S = 0.02
 MAX_STREAMS = 128
@@ -50,17 +55,16 @@ class Session:
         connector: ports.Connector,
         worker: Worker,
         streams: Streams,
-        servers: Sequence[str],
+        servers: Servers,
         register: dpb.Register,
         holdings: Holdings,
         chance: random.Random,
         told_roots: Callable[[str], None] = lambda _: None,
     ) -> None:
-        assert servers, "an agent needs the address of at least one server"
         self._connector = connector
         self._worker = worker
         self._streams = streams
-        self._servers = list(servers)
+        self._servers = servers
         self._register = register
         self._holdings = holdings
         self._chance = chance
@@ -70,23 +74,33 @@ class Session:
     async def run(self) -> None:
         """Hold a session, again and again."""
         await self._worker.restored.wait()
-        failures, turn, leader = 0, 0, ""
+        failures, leader, lost = 0, "", ""
         while True:
-            address = leader or self._servers[turn % len(self._servers)]
+            address, is_leader, redirected = leader or self._servers.next, bool(leader), False
             leader = ""
             try:
-                await self._hold(address)
+                await self._hold(address, self._patience_s(failures), lost)
             except _Redirected as redirect:
-                leader = redirect.leader_address
+                leader, redirected = redirect.leader_address, bool(redirect.leader_address)
                 failures += 1
+                self._servers.pass_over(address)
             except (LinkLost, TimeoutError) as error:
-                was_connected = self.connected.is_set()
-                failures = 1 if was_connected else failures + 1
-                turn += not was_connected
                 log.info("no session", server=address, why=str(error) or "no answer in time")
+                if self.connected.is_set():  # the link alone may be broken: it is tried once more before the others
+                    failures, leader, lost = 1, address, ""
+                else:
+                    failures, lost = failures + 1, address if is_leader else lost
+                    self._servers.pass_over(address)
             finally:
                 self.connected.clear()
-            await asyncio.sleep(self._wait_s(failures, redirected=bool(leader)))
+            await asyncio.sleep(self._wait_s(failures, redirected=redirected))
+
+    def _patience_s(self, failures: int) -> float:
+        """How long to wait for a connection. With three servers: 1 s for the first three tries, 2 s for the next three,
+        then 4 s, and 5 s from then on.
+        """
+        rounds = failures // self._servers.count
+        return min(LONGEST_CONNECT_S, CONNECT_TIMEOUT_S * 2.0 ** min(rounds, 10))
 
     def _wait_s(self, failures: int, *, redirected: bool) -> float:
         """The first redirect is followed at once; servers that point at each other are not asked faster and faster."""
@@ -95,12 +109,16 @@ class Session:
         full = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
         return full * (0.5 + self._chance.random() / 2)
 
-    async def _hold(self, address: str) -> None:
-        """One session from connect to loss. Raises what ended it."""
-        link = await self._connector.connect(address)
+    async def _hold(self, address: str, patience_s: float, lost: str) -> None:
+        """One session from connect to loss. Raises what ended it. `lost`: a leader that cannot be reached any more."""
+        async with asyncio.timeout(patience_s):
+            link = await self._connector.connect(address)
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
-                await link.send(dpb.AgentMessage(register=self._register))
+                register = dpb.Register()
+                register.CopyFrom(self._register)
+                register.lost_leader = lost
+                await link.send(dpb.AgentMessage(register=register))
                 registered = _registered(await link.receive())
             self._worker.begin_session()
             self.connected.set()
@@ -144,10 +162,18 @@ class Session:
                         log.warning("too many streams are open; one was not opened", most=MAX_STREAMS)
                     case "redirect":
                         raise _Redirected(message.redirect.leader_address)
-                    case "trust_news":
-                        self._told_roots(message.trust_news.roots_digest)
-                    case unknown:
-                        log.warning("a message that this agent does not know", message=unknown)
+                    case _:
+                        self._hear_news(message)
+
+    def _hear_news(self, message: dpb.LeaderMessage) -> None:
+        """What concerns no task."""
+        match message.WhichOneof("message"):
+            case "trust_news":
+                self._told_roots(message.trust_news.roots_digest)
+            case "control_planes":
+                self._servers.learn(message.control_planes.addresses)
+            case unknown:
+                log.warning("a message that this agent does not know", message=unknown)
 
     async def _assign(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], assignment: dpb.Assignment) -> None:
         """Take it over, or ask for everything when something is missing before it."""

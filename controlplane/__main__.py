@@ -1,7 +1,26 @@
-"""`python -m controlplane`: one instance of the control plane."""
+"""`python -m controlplane`, and the program `orch-controlplane`: one instance of the control plane."""
 
 import sys
+from collections.abc import Sequence
 
-from controlplane.main import main
+from protos import starting
 
-sys.exit(main())
+
+def main() -> int:
+    """The exit code."""
+    starting.configured("orch-controlplane", sys.argv[1:], _translated)
+    from controlplane import main as instance
+
+    return instance.main()
+
+
+def _translated(path: str, text: bytes, others: Sequence[str]) -> Sequence[str]:
+    from controlplane import options
+    from manifests import configuration
+    from manifests.documents import Source
+
+    return configuration.arguments(options.parser(), Source(name=path, text=text), others)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,12 +41,13 @@ class Instance:
         self, store: api.Store, identity: Identity, world: leading.World, *, new_id: Callable[[], str]
     ) -> None:
         self.cache = cache.Cache(store)
-        self.dispatcher = Dispatcher(self.cache.snapshot, self._leader_pair, new_id)
+        self.dispatcher = Dispatcher(self.cache.snapshot, self._leader_pair, new_id, self._until_led)
         self._store = store
         self._identity = identity
         self._world = world
         self._leads = False
         self._known: election.Leader | None = None
+        self._learnt = asyncio.Event()  # set, and replaced, when somebody else leads
 
     async def run(self) -> None:
         """Runs until cancelled. A leadership that is held then is given up at once, so that another can begin."""
@@ -70,6 +71,13 @@ class Instance:
             return "the store has not answered since this instance started"
         return f"the store has not answered for {stale_for_s:.0f} s" if not self.cache.connected else ""
 
+    async def _until_led(self, lost: str, timeout_s: float) -> None:
+        """Waits until somebody leads at another address than that, as far as it is known, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self.leader().name or self.leader().address == lost:
+                    await self._learnt.wait()
+
     def _leader_pair(self) -> tuple[str, str]:
         known = self.leader()
         return known.name, known.address
@@ -89,6 +97,7 @@ class Instance:
             await self.cache.wait_for(leadership.fence.version, CAUGHT_UP_TIMEOUT_S)
             _log.info("this instance leads", name=self._identity.name, term=leadership.fence.version)
             self._leads = True
+            self._notice_leader()
             try:
                 await leading.lead(
                     store=self._store,
@@ -101,6 +110,10 @@ class Instance:
             finally:
                 self._leads = False
 
+    def _notice_leader(self) -> None:
+        learnt, self._learnt = self._learnt, asyncio.Event()
+        learnt.set()
+
     async def _keep_knowing(self) -> None:
         """Follows who leads, for redirects."""
         while True:
@@ -108,6 +121,7 @@ class Instance:
                 async with contextlib.aclosing(election.watch_leader(self._store)) as leaders:
                     async for known in leaders:
                         self._known = known
+                        self._notice_leader()
             except store_errors.Temporary:
                 # Who led last probably still does; agents and people are better sent there than nowhere.
                 await asyncio.sleep(RETRY_S)

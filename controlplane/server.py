@@ -23,7 +23,8 @@ from controlplane.store import api, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
-from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc, trust_pb2_grpc
+from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
+from protos.orch.v1 import dispatcher_pb2 as wire
 from trust.core.identity import Role
 
 STOP_GRACE_S = 1.0
@@ -66,6 +67,15 @@ def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
     )
 
 
+def _announce_news(trust: Standing, instance: Instance) -> None:
+    """Has agents told which roots are believed, and where the instances are."""
+    announce = instance.dispatcher.sessions.announce
+    trust.follow_roots(lambda digest: announce(wire.LeaderMessage(trust_news=wire.TrustNews(roots_digest=digest))))
+    trust.follow_instances(
+        lambda addresses: announce(wire.LeaderMessage(control_planes=wire.ControlPlanes(addresses=addresses)))
+    )
+
+
 @contextlib.asynccontextmanager
 async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
     """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
@@ -95,9 +105,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     if edge.trust is not None:
         service = TrustService(edge.trust.membership, edge.trust.registry)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
-        edge.trust.follow_roots(
-            lambda digest: instance.dispatcher.sessions.announce(dispatcher_pb2.TrustNews(roots_digest=digest))
-        )
+        _announce_news(edge.trust, instance)
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
         await server.start()

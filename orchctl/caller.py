@@ -1,4 +1,6 @@
-"""Says with every call who asks, for the record, where no certificate says it: nobody verifies this."""
+"""Says with every call who asks, for the record, where no certificate says it: nobody verifies this. And which control
+planes are known here, so that the answer brings news of them.
+"""
 
 import getpass
 import os
@@ -8,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from orchctl import servers
 from protos import headers
 
 
@@ -20,10 +23,16 @@ class Introduced(
     """Puts the caller's name beside the blocking calls of a channel."""
 
     def __init__(self) -> None:
-        self._said = (headers.ACTOR, name())
+        known = servers.said()
+        self._said = [(headers.ACTOR, name()), *([(headers.SERVERS, known)] if known else [])]
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        return continuation(self._introduced(details), request)
+        call = continuation(self._introduced(details), request)
+        if len(self._said) > 1:
+            for key, value in call.initial_metadata() or ():
+                if key == headers.SERVERS:
+                    servers.hear(value)
+        return call
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         return continuation(self._introduced(details), request)
@@ -35,7 +44,7 @@ class Introduced(
         return continuation(self._introduced(details), request_iterator)
 
     def _introduced(self, details: Any) -> Any:
-        return details._replace(metadata=(*(details.metadata or ()), self._said))
+        return details._replace(metadata=(*(details.metadata or ()), *self._said))
 
 
 def name() -> str:

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from orchctl import caller, errors, patience, who
+from orchctl import caller, errors, patience, servers, who
 from protos import headers
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
@@ -70,8 +70,9 @@ def dialed(server: str, *, impatient: bool = True) -> Iterator[grpc.Channel]:
     """The way to any of the server's services, for blocking calls."""
     own = who.material()
     options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
-    made = grpc.secure_channel(server, credentials.channel(own), options=options) if own is not None else None
-    with made or grpc.insecure_channel(server, options=_OPTIONS) as channel, translated(server):
+    target = servers.target(server)
+    made = grpc.secure_channel(target, credentials.channel(own), options=options) if own is not None else None
+    with made or grpc.insecure_channel(target, options=_OPTIONS) as channel, translated(server):
         watchers = (patience.Impatient(server),) if impatient else ()
         yield grpc.intercept_channel(channel, caller.Introduced(), *watchers)
 
@@ -81,8 +82,9 @@ async def connect_async(server: str) -> AsyncIterator["ControlAsyncStub"]:
     """The server's `Control` service, for streams in both directions and for waiting on several things at once."""
     own = who.material()
     options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
-    made = grpc.aio.secure_channel(server, credentials.channel(own), options=options) if own is not None else None
-    async with made or grpc.aio.insecure_channel(server, options=_OPTIONS) as channel:
+    target = servers.target(server)
+    made = grpc.aio.secure_channel(target, credentials.channel(own), options=options) if own is not None else None
+    async with made or grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
         with translated(server):
             yield control_pb2_grpc.ControlStub(channel)
 

@@ -15,7 +15,7 @@ about who one is: `$ORCH_TRUST`, `--context`, the file's current context, also f
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,9 +51,24 @@ class Config:
             raise InvalidInput(f"there is no context {name!r}", hint=f"contexts: {known}")
         return parse_server(str(self.contexts[name].get("server", "")), f"context {name!r}")
 
+    def servers(self, name: str) -> Sequence[str]:
+        """All control planes of a context's cluster, as it has learnt them; its server at least."""
+        own = self.server(name)
+        listed = self.contexts[name].get("servers")
+        learnt = [str(one) for one in listed] if isinstance(listed, list) else []
+        return learnt or [own]
+
+    def with_servers(self, name: str, servers: Sequence[str]) -> "Config":
+        """With what its cluster has told of its control planes. A server that is none of them any more gives way."""
+        own = self.server(name)
+        changed = {**self.contexts[name], "servers": list(servers), "server": own if own in servers else servers[0]}
+        return replace(self, contexts={**self.contexts, name: changed})
+
     def with_context(self, name: str, server: str, trust: Path | None = None) -> "Config":
         """With a context added, or its server changed; `trust` None leaves what one is known by."""
         changed = {**self.contexts.get(name, {}), "server": parse_server(server, "--server")}
+        if changed["server"] not in changed.get("servers", ()):
+            changed.pop("servers", None)  # they are another cluster's
         if trust is not None:
             changed["trust"] = str(trust)
         return replace(self, contexts={**self.contexts, name: changed})

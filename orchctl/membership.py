@@ -31,9 +31,11 @@ class Founding:
     name: str
     trust: Path
     admin: str
-    hosts: Sequence[str]
+    host: str
     server: str
     context: str
+    etcd: Sequence[str] = ()
+    """Arguments about an etcd that there is already."""
 
 
 def init(wish: Founding) -> None:
@@ -47,15 +49,19 @@ def init(wish: Founding) -> None:
             f"--trust={wish.trust}",
             f"--admin={wish.admin or getpass.getuser()}",
             f"--admin-trust={folder}",
-            *(f"--host={host}" for host in wish.hosts),
+            *([f"--host={wish.host}"] if wish.host else []),
+            *wish.etcd,
         )
     )
     _use(wish.context, server, folder)
     terminal.say(f"cluster {answer['cluster']} is founded, and context {wish.context} is used now")
-    terminal.say(f"\nstart etcd with:\n  {answer['etcd_flags']}")
     trust = wish.trust.absolute()
-    terminal.say(f"\nstart the first control plane with:\n  --name {wish.name} --trust {trust} --door HOST:7401 \\")
-    terminal.say("  --etcd https://HOST:2379 …")
+    if not wish.etcd:
+        terminal.say(f"\nstart its etcd with:\n  orch-etcd --trust {trust} --data {trust.with_name('etcd')}")
+    terminal.say(f"\nstart the first control plane with:\n  orch-controlplane --name {wish.name} --trust {trust} \\")
+    terminal.say(
+        f"  --listen {server} --advertise {server} --door {_host(server)}:7401 --state {trust.with_name('state')}"
+    )
     terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
     terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
 

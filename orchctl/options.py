@@ -1,15 +1,16 @@
 """Options that many verbs share. They are understood before and after the verb; the one after it wins."""
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from orchctl import config, stores, who
-from orchctl.errors import InvalidInput
+from orchctl import config, servers, stores, terminal, who
+from orchctl.errors import InvalidInput, OrchctlError
 
 if TYPE_CHECKING:
     from images.store import ImageStore
@@ -31,6 +32,28 @@ class Settings:
     def server(self) -> str:
         """The address to talk to."""
         return config.choose_server(server=self.server_option, context=self.context)
+
+    @property
+    def _chosen(self) -> tuple[config.Config, str]:
+        """The file's content, and the context that decides about the server; empty when none does."""
+        loaded = config.load(config.default_path())
+        named = self.server_option or (not self.context and os.environ.get("ORCH_SERVER"))
+        name = "" if named else self.context or loaded.current
+        return loaded, name if name in loaded.contexts else ""
+
+    def known_servers(self) -> Sequence[str]:
+        """The control planes that stand for the server; none when it was named by its address."""
+        loaded, name = self._chosen
+        return loaded.servers(name) if name else ()
+
+    def keep_servers(self, told: Sequence[str]) -> None:
+        """Writes down what the cluster has told of its control planes. A file that cannot be written stays as it is."""
+        loaded, name = self._chosen
+        if name and list(told) != list(loaded.servers(name)):
+            try:
+                config.save(config.default_path(), loaded.with_servers(name, told))
+            except OrchctlError as error:
+                terminal.note(f"the addresses of the other control planes were not kept: {error}")
 
     @property
     def trust(self) -> Path | None:
@@ -98,7 +121,7 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         settings = settings_of(click.get_current_context())
-        with who.known_by(lambda: settings.trust):
+        with who.known_by(lambda: settings.trust), servers.known(settings.known_servers, settings.keep_servers):
             result = function(settings, *args, **kwargs)
             if who.is_aging():
                 from orchctl import membership

@@ -2,5 +2,8 @@
 
 ACTOR = "orch-actor"
 """Of a request: who makes it."""
+SERVERS = "orch-servers"
+"""Of a request: the control planes that the caller knows, with commas between; of an answer: those that there are, when
+they are others."""
 ERROR = "orch-error-bin"
 """Of an answer: the `Error` that a call failed with."""

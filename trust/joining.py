@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,11 @@ class NotJoined(Exception):  # noqa: N818 - what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """Who wants to join. `addresses`: where an instance of the control plane answers."""
+    """Who wants to join. `host`: where other machines reach an instance's own, and its member of the store."""
 
     name: str = ""
     node_name: str = ""
-    addresses: Sequence[str] = ()
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def join(
             certificate_request=asked,
             name=wish.name,
             node_name=wish.node_name,
-            addresses=wish.addresses,
+            host=wish.host,
         )
         answer = _ask(door, _verifying(pinned), pb.DoorRequest(join=request)).joined
         own = material(key.encode(), answer.certificate.encode(), answer.roots.encode())

@@ -46,7 +46,7 @@ class FileDisk:
             return self._layout.node.read_text().strip()
         except FileNotFoundError:
             node_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
-            _replace(self._layout.node, f"{node_id}\n".encode())
+            replace(self._layout.node, f"{node_id}\n".encode())
             return node_id
 
     async def load(self) -> Memory:
@@ -62,12 +62,12 @@ class FileDisk:
         return Memory(assignment=assignment, records=self._records(), last_addresses=self._last_addresses())
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
-        await asyncio.to_thread(_replace, self._layout.assignment, assignment.SerializeToString())
+        await asyncio.to_thread(replace, self._layout.assignment, assignment.SerializeToString())
 
     async def save_record(self, task_id: str, value: Record) -> None:
         path, data = self._layout.record(task_id), record.to_json(value).encode()
         if max(len(data), _size(path)) > PAGE_BYTES:
-            await asyncio.to_thread(_replace, path, data)
+            await asyncio.to_thread(replace, path, data)
         else:
             _overwrite(path, data)
 
@@ -118,7 +118,7 @@ def _overwrite(path: Path, data: bytes) -> None:
         raise _failed(path, error) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
     beside = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -2,6 +2,7 @@
 
 STATE/node.json                 the node's id
 STATE/assignment.pb             what the leader assigned last
+STATE/servers.json              where the control planes are, as the cluster told last
 STATE/last-address              the address that was given last to a task
 STATE/tasks/ID/record.json      what must be remembered of a task
 STATE/tasks/ID/{upper,work}     the container's writable layer
@@ -39,6 +40,10 @@ class Layout:
     @property
     def assignment(self) -> Path:
         return self.state / "assignment.pb"
+
+    @property
+    def servers(self) -> Path:
+        return self.state / "servers.json"
 
     @property
     def last_address(self) -> Path:

@@ -23,6 +23,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rules
 from controlplane.trust.audit import Audit
 from controlplane.trust.registry import Registry
+from protos import headers
 from protos.orch.v1 import trust_pb2 as pb
 from trust import credentials
 from trust.core import certificate
@@ -95,10 +96,20 @@ class Gate(rpc.Interceptor):
                     request = _checked(request, check)
                 else:
                     check(request)
+                await self._tell_instances(context)
                 with callers.known(caller), self._kept_open(facts, member):
                     return await _answer(behaviour, request, context)
 
         return guarded
+
+    async def _tell_instances(self, context: rpc.Context) -> None:
+        """Tells whoever says which instances they know, when there are others."""
+        said = next((value for key, value in context.invocation_metadata() or () if key == headers.SERVERS), None)
+        if said is None:
+            return
+        there = ",".join(self._registry.instances)
+        if there and said != there:
+            await context.send_initial_metadata(((headers.SERVERS, there),))
 
     def _believed(self, facts: certificate.Facts) -> pb.MemberRecord:
         return admission.believe(self._registry.trust.cluster, facts, self._registry.members.get(facts.identity.member))

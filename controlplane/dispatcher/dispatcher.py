@@ -5,7 +5,7 @@ is told who does.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -25,22 +25,28 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 REGISTER_TIMEOUT_S = 10.0
+LEADER_TIMEOUT_S = 3.0
+"""How long an agent that comes while nobody leads is kept, rather than told so."""
 
 
 class Dispatcher:
-    """Serves agents. `leader`: the name and address of who leads, empty while nobody does."""
+    """Serves agents. `leader`: the name and address of who leads, empty while nobody does; `until_led` waits for one
+    at another address than that, for so many seconds at most.
+    """
 
     def __init__(
         self,
         snapshot: Callable[[], Snapshot],
         leader: Callable[[], tuple[str, str]],
         new_id: Callable[[], str],
+        until_led: Callable[[str, float], Awaitable[None]] | None = None,
     ) -> None:
         self.sessions = Sessions()
         self.streams = StreamBroker(self.sessions, new_id)
         self._snapshot = snapshot
         self._leader = leader
         self._new_id = new_id
+        self._until_led = until_led
         self._leading: Leading | None = None
 
     def lead(
@@ -158,7 +164,7 @@ class Dispatcher:
     async def _serve_registered(self, link: AgentLink, register: wire.Register) -> None:
         leading = self._leading
         if leading is None:
-            await self._redirect(link)
+            await self._redirect(link, register.lost_leader)
             return
         refusal = self._refusal(register)
         if refusal:
@@ -192,7 +198,14 @@ class Dispatcher:
                 leading.blobs.forget(session.info.node_id)
             self.sessions.remove(session)
 
-    async def _redirect(self, link: AgentLink) -> None:
+    async def _redirect(self, link: AgentLink, lost: str) -> None:
+        """To the leader. One that is lost to the agent is named only when no other comes for a while."""
+        if self._until_led is not None and (not self._leader()[0] or self._leader()[1] == lost):
+            # A thousand agents that are told to ask again would do nothing else until somebody leads.
+            await self._until_led(lost, LEADER_TIMEOUT_S)
+        if self._leading is not None:
+            await link.close("this instance leads now")
+            return
         name, address = self._leader()
         why = f"{name} leads" if name else "nobody leads at the moment"
         try:

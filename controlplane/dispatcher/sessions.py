@@ -40,7 +40,7 @@ class Sessions:
     def __init__(self) -> None:
         self._live: dict[str, LiveSession] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self._news: wire.LeaderMessage | None = None
+        self._news: dict[str, wire.LeaderMessage] = {}
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls `listener` with the id of each node that comes or goes."""
@@ -56,8 +56,8 @@ class Sessions:
         self._live[session.info.node_id] = session
         if older is not None:
             older.end("the node has opened a newer session")
-        if self._news is not None:
-            session.tell(self._news)
+        for news in self._news.values():
+            session.tell(news)
         self._tell(session.info.node_id)
 
     def remove(self, session: LiveSession) -> None:
@@ -74,11 +74,11 @@ class Sessions:
         """What the connected agents said of themselves, by node id."""
         return {node_id: live.info for node_id, live in self._live.items()}
 
-    def announce(self, news: wire.TrustNews) -> None:
-        """Tells every agent, and each that comes from now on."""
-        self._news = wire.LeaderMessage(trust_news=news)
+    def announce(self, news: wire.LeaderMessage) -> None:
+        """Tells every agent, and each that comes from now on, until there is other news of this kind."""
+        self._news[news.WhichOneof("message") or ""] = news
         for live in self._live.values():
-            live.tell(self._news)
+            live.tell(news)
 
     def wake_all(self) -> None:
         """Everybody looks at their assignment again."""

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 with a line that says why nothing was done."""
     options = _parser().parse_args(arguments)
     folder = Folder(Path(options.trust).absolute())
-    wish = joining.Wish(name=options.name, addresses=options.host)
+    wish = joining.Wish(name=options.name, host=options.host)
     try:
         token = joining.said(options.token)
         joined = joining.join(options.door, token, wish, folder, keep=lambda each: _keep(folder, each))
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the door of a control plane")
     parser.add_argument("--trust", required=True, help="the folder for the instance's certificate")
     parser.add_argument("--name", required=True, help="the instance's name")
-    parser.add_argument("--host", action="append", default=[], help="its own address; may be repeated")
+    parser.add_argument("--host", default="", help="where other machines reach this one")
     return parser
 
 

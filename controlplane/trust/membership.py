@@ -84,6 +84,19 @@ class Membership:
             await self._registry.catch_up()
         raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
 
+    async def publish(self, who: Identity, address: str) -> None:
+        """Has everybody know where an instance answers. One that was taken out meanwhile is not told of."""
+        for _ in range(ATTEMPTS):
+            member = self._registry.members.get(who.member)
+            if member is None or member.address == address:
+                return
+            changed = plan.copy(member)
+            changed.address = address
+            with contextlib.suppress(store_errors.Conflict):
+                await self._registry.commit(members=[changed])
+                return
+            await self._registry.catch_up()
+
     async def _issue(self, who: Identity, asked: str) -> str:
         """The certificate, and the one that leads from a new root to the one before it."""
         trust = self._registry.trust
@@ -124,7 +137,6 @@ class Membership:
                 cluster=trust.cluster,
                 role=who.role,
                 name=who.name,
-                alternatives=list(request.addresses),
                 lifetime_ms=lifetime.STORE_MS,
             )
             answer.sealing_key = self._folder.read(SEALING_KEY)

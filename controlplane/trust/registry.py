@@ -16,10 +16,13 @@ from google.protobuf.message import DecodeError
 from controlplane.core import request_errors
 from controlplane.store import api, errors
 from protos.orch.v1 import trust_pb2 as pb
+from trust.core.identity import Role
 
 PREFIX = "/orch-trust/"
 CLUSTER = PREFIX + "cluster"
 MEMBERS = PREFIX + "member/"
+INSTANCES = f"{Role.CONTROLPLANE}:"
+"""How the names of instances begin."""
 RETRY_S = 0.5
 CAUGHT_UP_TIMEOUT_S = 5.0
 
@@ -75,6 +78,12 @@ class Registry:
     def members(self) -> Mapping[str, pb.MemberRecord]:
         """The records by name, never to be changed."""
         return self._members
+
+    @property
+    def instances(self) -> Sequence[str]:
+        """Where the instances of the control plane answer, by their names; also those that are down."""
+        named = sorted(name for name in self._members if name.startswith(INSTANCES))
+        return [address for name in named if (address := self._members[name].address)]
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:

@@ -22,10 +22,11 @@ from controlplane.api.gate import Gate
 from controlplane.core import request_errors
 from controlplane.core.trust import rotation
 from controlplane.store import api, errors
+from controlplane.trust import storeplace
 from controlplane.trust.audit import Audit
 from controlplane.trust.door import Door
 from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
-from controlplane.trust.registry import CLUSTER, Registry, member_key
+from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
 from protos import kinds
 from protos.orch.v1 import objects_pb2
 from protos.orch.v1 import trust_pb2 as pb
@@ -52,6 +53,11 @@ class Standing:
     on_roots: Callable[[str], None] = lambda _: None
     """Is told the digest of the roots that are believed, whenever they change."""
 
+    on_instances: Callable[[Sequence[str]], None] = lambda _: None
+    """Is told where the instances answer, whenever one comes, goes or moves."""
+    address: str = ""
+    """Where this one answers."""
+
     def credentials(self) -> grpc.ServerCredentials:
         """For the server; they follow when the certificate is renewed."""
         return credentials.server(lambda: self.own)
@@ -74,6 +80,16 @@ class Standing:
         self.on_roots = listener
         self.look_at_roots([CLUSTER])
 
+    def look_at_instances(self, changed: Iterable[str]) -> None:
+        """Listens to the registry."""
+        if any(name.startswith(INSTANCES) for name in changed):
+            self.on_instances(self.registry.instances)
+
+    def follow_instances(self, listener: Callable[[Sequence[str]], None]) -> None:
+        """Tells a listener where the instances answer now, as far as it is known, and at every change."""
+        self.on_instances = listener
+        self.look_at_instances([INSTANCES])
+
     async def renew(self) -> None:
         """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.
 
@@ -91,8 +107,8 @@ class Standing:
 
 def store_credentials(folder: Folder) -> grpc.ChannelCredentials:
     """What the store knows this instance by. Raises NotTrusted."""
-    key, end, chain = folder.read(STORE_IDENTITY).partition(b"-----END PRIVATE KEY-----\n")
-    return grpc.ssl_channel_credentials(folder.read(STORE_ROOTS), key + end, chain)
+    key, chain = storeplace.identity(folder, STORE_IDENTITY)
+    return grpc.ssl_channel_credentials(folder.read(STORE_ROOTS), key, chain)
 
 
 def removed_with(value: kinds.StoredObject) -> Sequence[api.Change]:
@@ -104,16 +120,26 @@ def removed_with(value: kinds.StoredObject) -> Sequence[api.Change]:
 
 @contextlib.asynccontextmanager
 async def standing(
-    folder: Folder, store: api.Store, *, audit: Path, now_ms: Callable[[], int], chance: random.Random
+    folder: Folder,
+    store: api.Store,
+    *,
+    audit: Path,
+    now_ms: Callable[[], int],
+    chance: random.Random,
+    address: str = "",
 ) -> AsyncIterator[Standing]:
     """Follows and renews inside the block. Raises NotTrusted when folder and store do not belong together."""
     own = folder.load(Role.CONTROLPLANE)
     registry = Registry(store)
     membership = Membership(registry, folder, now_ms)
     gate, door = Gate(registry, Audit(audit)), Door(membership, registry, folder, now_ms)
-    mine = Standing(folder=folder, own=own, registry=registry, membership=membership, gate=gate, door=door)
+    mine = Standing(
+        folder=folder, own=own, registry=registry, membership=membership, gate=gate, door=door, address=address
+    )
     keeper = Keeper(mine, now_ms, chance)
-    with registry.listening(gate.look_again), registry.listening(mine.look_at_roots), registry.listening(keeper.wake):
+    with contextlib.ExitStack() as listening:
+        for listener in (gate.look_again, mine.look_at_roots, mine.look_at_instances, keeper.wake):
+            listening.enter_context(registry.listening(listener))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(registry.run()), group.create_task(keeper.run())]
             yield mine
@@ -147,6 +173,7 @@ class Keeper:
         moment = self._moment()
         while True:
             try:
+                await mine.membership.publish(mine.own.identity, mine.address)
                 if self._now_ms() >= moment or self._is_behind():
                     await mine.renew()
                     moment = self._moment()

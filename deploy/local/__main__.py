@@ -42,6 +42,7 @@ def _up(options: argparse.Namespace, folder: Path) -> None:
         name=options.name,
         folder=folder,
         nodes=options.nodes,
+        control_planes=options.control_planes,
         owner=options.owner_pid,
         network_mode=options.network_mode,
         addresses=options.addresses,
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", parents=[common], help="start it and wait until its nodes are ready")
     up.add_argument("--nodes", type=int, default=3, help=f"how many, up to {plan.MAX_NODES} (default: 3)")
+    up.add_argument(
+        "--control-planes",
+        type=int,
+        default=1,
+        help=f"how many, each with a member of etcd, up to {plan.MAX_CONTROL_PLANES} (default: 1)",
+    )
     up.add_argument(
         "--network-mode",
         choices=plan.NETWORK_MODES,

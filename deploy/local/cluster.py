@@ -39,6 +39,7 @@ class Options:
     network_mode: str = "auto"
     addresses: str = "ipv4"
     resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    control_planes: int = 1
 
 
 def default_folder(name: str) -> Path:
@@ -56,7 +57,7 @@ def which(name: str, folder: Path) -> str:
 
 def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
     """Start a cluster and wait until its nodes are ready. What an earlier one left behind is removed first."""
-    preflight.check(name=options.name, nodes=options.nodes)
+    preflight.check(name=options.name, nodes=options.nodes, control_planes=options.control_planes)
     options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = record.lock(options.folder)
     if lock is None:
@@ -127,8 +128,9 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         network_mode=options.network_mode,
         addresses=options.addresses,
         resources=options.resources,
+        control_planes=options.control_planes,
     )
-    for name in (*the_plan.node_names, "cp1", "etcd"):
+    for name in the_plan.process_names:
         (options.folder / name).mkdir(mode=0o700)
     the_record = record.Record(plan=the_plan, previous_context=config.load(path).current)
     record.save(the_record)
@@ -181,7 +183,7 @@ def _choose_context(the_plan: plan.Plan) -> None:
 def tails(the_plan: plan.Plan) -> str:
     """The end of each log that says anything."""
     found = []
-    for name in ("supervisor", "etcd", "cp1", *the_plan.node_names):
+    for name in ("supervisor", *the_plan.process_names):
         path = the_plan.log(name)
         text = path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if path.exists() else ""
         if text:

@@ -40,12 +40,14 @@ def make_lan(the_plan: plan.Plan) -> int:
     host = own_namespace()
     lan = _new_namespace()
     length = the_plan.lan.prefix_length
+    alone = the_plan.control_planes == 1  # then it is on the bridge itself
+    bridge = the_plan.lan.server if alone else the_plan.lan.nobody
     with inside(lan):
         ip(
             "link set lo up",
-            f"link add {BRIDGE} address {hardware_address(the_plan.lan.server)} type bridge",
-            f"addr add {the_plan.lan.server}/{length} dev {BRIDGE}",
-            *([f"addr add {the_plan.lan.server6}/64 dev {BRIDGE} nodad"] if the_plan.has_ipv6 else []),
+            f"link add {BRIDGE} address {hardware_address(bridge)} type bridge",
+            *([f"addr add {the_plan.lan.server}/{length} dev {BRIDGE}"] if alone else []),
+            *([f"addr add {the_plan.lan.server6}/64 dev {BRIDGE} nodad"] if alone and the_plan.has_ipv6 else []),
             f"link set {BRIDGE} up",
             f"link add host0 type veth peer name {the_plan.host_link} netns /proc/{os.getpid()}/fd/{host}",
             f"link set host0 master {BRIDGE} up",
@@ -57,6 +59,28 @@ def make_lan(the_plan: plan.Plan) -> int:
     )
     os.close(host)
     return lan
+
+
+def make_places(the_plan: plan.Plan, lan: int) -> dict[str, int]:
+    """The network namespace of each control plane: the LAN's own for one that is alone, else one with a link to it."""
+    if the_plan.control_planes == 1:
+        return dict.fromkeys(the_plan.instance_names, lan)
+    return {name: _make_place(the_plan, lan, name) for name in the_plan.instance_names}
+
+
+def _make_place(the_plan: plan.Plan, lan: int, name: str) -> int:
+    place, address = _new_namespace(), the_plan.instance_address(name)
+    peer = f"{name} netns /proc/{os.getpid()}/fd/{lan}"
+    with inside(place):
+        ip(
+            "link set lo up",
+            f"link add eth0 address {hardware_address(address)} type veth peer name {peer}",
+            f"addr add {address}/{the_plan.lan.prefix_length} dev eth0",
+            "link set eth0 up",
+        )
+    with inside(lan):
+        ip(f"link set {name} master {BRIDGE} up")
+    return place
 
 
 def _new_namespace() -> int:

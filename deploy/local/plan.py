@@ -16,6 +16,8 @@ from protos import families
 
 MAX_NODES: Final = 200
 """So that the last node's address, .210, stays clear of the host's, .254."""
+MAX_CONTROL_PLANES: Final = 5
+"""As many as a store has members with a purpose; their addresses are below the first node's, .11."""
 API_PORT: Final = 7400
 DOOR_PORT: Final = 7401
 """Where machines and people may join, as any cluster."""
@@ -29,8 +31,6 @@ _END_ID: Final = 0x7FFE_0000
 systemd keeps for foreign images. Each LAN that there may be has its share, and each node its own of that.
 """
 _IDS_AT_ONCE: Final = 65_536
-_ETCD_URL: Final = "https://127.0.0.1:2379"
-_ETCD_PEER_URL: Final = "https://127.0.0.1:2380"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +43,23 @@ class Lan:
 
     @property
     def server(self) -> str:
-        """The address of the bridge: etcd and the control plane are there."""
-        return self._address(1)
+        """The first control plane's address. One that is alone is on the bridge itself, and etcd with it."""
+        return self.control_plane(1)
+
+    def control_plane(self, number: int) -> str:
+        """The address of the n-th control plane, from 1 on."""
+        assert 1 <= number <= MAX_CONTROL_PLANES, f"no control plane has the number {number}"
+        return self._address(number)
 
     @property
     def host(self) -> str:
         """The address of the person's machine."""
         return self._address(254)
+
+    @property
+    def nobody(self) -> str:
+        """An address that nobody has, for a bridge that needs none."""
+        return self._address(253)
 
     def node(self, number: int) -> str:
         """The address of the n-th node, from 1 on."""
@@ -73,7 +83,7 @@ class Lan:
 
     @property
     def server6(self) -> str:
-        """The bridge's."""
+        """The first control plane's."""
         return self._address6(1)
 
     @property
@@ -140,6 +150,8 @@ class Plan:
     """Which families its tasks and services have."""
     resources: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What each node has a number of, by the node's name: `gpu=0,1`, as its agent is told."""
+    control_planes: int = 1
+    """Each with a member of etcd beside it. Several have a machine each, which can be switched off."""
 
     @property
     def has_ipv6(self) -> bool:
@@ -148,7 +160,38 @@ class Plan:
 
     @property
     def server(self) -> str:
-        return f"{self.lan.server}:{API_PORT}"
+        return self.servers[0]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Where the control planes answer."""
+        return tuple(f"{self.instance_address(name)}:{API_PORT}" for name in self.instance_names)
+
+    @property
+    def instance_names(self) -> tuple[str, ...]:
+        """Of the control planes."""
+        return tuple(f"cp{number}" for number in range(1, self.control_planes + 1))
+
+    def instance_address(self, name: str) -> str:
+        return self.lan.control_plane(int(name.removeprefix("cp")))
+
+    def etcd_of(self, instance: str) -> str:
+        """What the process of the member of etcd beside an instance is called."""
+        return "etcd" if self.control_planes == 1 else f"etcd{instance.removeprefix('cp')}"
+
+    @property
+    def process_names(self) -> tuple[str, ...]:
+        """Everything that runs, but the supervisor and the sweeper."""
+        return (*map(self.etcd_of, self.instance_names), *self.instance_names, *self.node_names)
+
+    def member(self, instance: str) -> etcd_flags.Member:
+        """The member of etcd beside an instance. One that is alone is reached from the inside only."""
+        alone = self.control_planes == 1
+        hosts = {name: etcd_flags.LOOPBACK if alone else self.instance_address(name) for name in self.instance_names}
+        peers = {self.etcd_of(name): f"https://{host}:{etcd_flags.PEER_PORT}" for name, host in hosts.items()}
+        name = self.etcd_of(instance)
+        client = f"https://{hosts[instance]}:{etcd_flags.CLIENT_PORT}"
+        return etcd_flags.Member(name=name, client=client, peer=peers[name], cluster=peers)
 
     @property
     def door(self) -> str:
@@ -224,30 +267,21 @@ def host_link(name: str) -> str:
     return f"orch-{name}"
 
 
-def etcd_command(plan: Plan) -> list[str]:
-    """One member, reachable only inside the LAN's namespace."""
-    return [
-        "etcd",
-        "--name=etcd1",
-        f"--data-dir={plan.folder}/etcd",
-        f"--listen-client-urls={_ETCD_URL}",
-        f"--advertise-client-urls={_ETCD_URL}",
-        f"--listen-peer-urls={_ETCD_PEER_URL}",
-        f"--initial-advertise-peer-urls={_ETCD_PEER_URL}",
-        f"--initial-cluster=etcd1={_ETCD_PEER_URL}",
-        *etcd_flags.flags(PurePath(plan.trust("cp1"), "etcd")),
-        "--logger=zap",
-        "--log-level=warn",
-    ]
+def etcd_command(plan: Plan, instance: str = "cp1") -> list[str]:
+    """The member beside an instance, reachable only inside the LAN."""
+    folder = PurePath(plan.folder)
+    certificates = PurePath(plan.trust(instance), "etcd")
+    return [*etcd_flags.command(plan.member(instance), certificates, folder / plan.etcd_of(instance))]
 
 
-def control_plane_command(plan: Plan) -> list[str]:
-    """The one instance."""
+def control_plane_command(plan: Plan, instance: str = "cp1") -> list[str]:
+    """An instance of the control plane. It knows from its folder where etcd is."""
+    address = plan.instance_address(instance)
     return [
-        *(sys.executable, "-m", "controlplane", "--name", "cp1"),
-        *("--listen", plan.server, "--advertise", plan.server),
-        *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
-        *("--trust", plan.trust("cp1"), "--door", plan.door),
+        *(sys.executable, "-m", "controlplane", "--name", instance),
+        *("--listen", f"{address}:{API_PORT}", "--advertise", f"{address}:{API_PORT}"),
+        *("--state", f"{plan.folder}/{instance}"),
+        *("--trust", plan.trust(instance), "--door", f"{address}:{DOOR_PORT}"),
         *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
         *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),
@@ -263,7 +297,7 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--address", f"{plan.node_address(node)}/{plan.lan.prefix_length}"),
         *(("--address6", f"{plan.node_address6(node)}/64") if plan.has_ipv6 else ()),
         *("--tasks", f"{folder}/tasks", "--run", f"{folder}/run", "--"),
-        *(sys.executable, "-m", "agent", "--name", node, "--server", plan.server),
+        *(sys.executable, "-m", "agent", "--name", node, "--server", ",".join(plan.servers)),
         *("--address", address, "--state", folder, "--cgroup-parent", f"{plan.cgroup}/{node}"),
         *("--trust", plan.trust(node)),
         *("--trusted", f"{plan.lan.host}/32"),

@@ -18,10 +18,15 @@ _PROGRAMS: Final = {
 _MAX_NAME: Final = 10  # a link's name, `orch-` before it, has at most 15 bytes
 
 
-def check(*, name: str, nodes: int) -> None:
+def check(*, name: str, nodes: int, control_planes: int = 1) -> None:
     """LocalError with the first thing that is missing or wrong."""
     if not 1 <= nodes <= plan.MAX_NODES:
         raise errors.LocalError(f"--nodes {nodes}: a local cluster has 1 to {plan.MAX_NODES} nodes")
+    if not 1 <= control_planes <= plan.MAX_CONTROL_PLANES:
+        raise errors.LocalError(
+            f"--control-planes {control_planes}: a local cluster has 1 to {plan.MAX_CONTROL_PLANES} control planes",
+            hint="three bear the loss of one, five that of two",
+        )
     check_name(name)
     if os.geteuid() != 0:
         raise errors.LocalError(

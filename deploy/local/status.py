@@ -23,8 +23,9 @@ def table(the_record: record.Record) -> str:
 
 def _rows(the_record: record.Record, known: dict[str, nodes.Node]) -> Iterator[Sequence[str]]:
     plan = the_record.plan
-    addresses = {"etcd": "127.0.0.1:2379 (inside)", "cp1": plan.server}
-    for name in ("supervisor", "sweeper", "etcd", "cp1", *plan.node_names):
+    members = {plan.etcd_of(name): f"{plan.member(name).endpoint} (inside)" for name in plan.instance_names}
+    addresses = {**members, **dict(zip(plan.instance_names, plan.servers, strict=True))}
+    for name in ("supervisor", "sweeper", *plan.process_names):
         process = the_record.processes.get(name)
         alive = process is not None and process.alive
         state, node = ("running" if alive else "off"), known.get(name)

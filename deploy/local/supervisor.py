@@ -44,7 +44,8 @@ class Supervisor:
         self._record = the_record
         self._plan = the_record.plan
         self._lan = lan
-        self._switches = {name: Switch() for name in self._plan.node_names}
+        self._switches = {name: Switch() for name in (*self._plan.instance_names, *self._plan.node_names)}
+        self._places = network.make_places(the_record.plan, lan)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._unsaved = asyncio.Event()
 
@@ -56,8 +57,9 @@ class Supervisor:
                 group.create_task(self._save_again())
                 if owner is not None:
                     group.create_task(_owner_ended(owner))
-                group.create_task(self._keep("etcd", plan.etcd_command(self._plan)))
-                group.create_task(self._keep("cp1", plan.control_plane_command(self._plan)))
+                for name in self._plan.instance_names:
+                    self._switches[name].on.set()
+                    group.create_task(self._run_instance(name))
                 for name in self._plan.node_names:
                     self._switches[name].on.set()
                     group.create_task(self._run_machine(name))
@@ -69,27 +71,38 @@ class Supervisor:
         finally:
             self._kill_all()
 
-    async def _keep(self, name: str, command: Sequence[str]) -> None:
-        delay_s = _FIRST_DELAY_S
+    async def _run_instance(self, name: str) -> None:
+        """A control plane and its member of etcd, which are started again when they end while their machine is on."""
+        switch = self._switches[name]
         while True:
+            await switch.on.wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep(self._plan.etcd_of(name), plan.etcd_command(self._plan, name), name))
+                group.create_task(self._keep(name, plan.control_plane_command(self._plan, name), name))
+            switch.off.set()
+
+    async def _keep(self, process: str, command: Sequence[str], instance: str) -> None:
+        delay_s, switch = _FIRST_DELAY_S, self._switches[instance]
+        while switch.on.is_set():
             began = time.monotonic()
-            await self._run(name, command)
+            await self._run(process, command, self._places[instance])
             delay_s = _FIRST_DELAY_S if time.monotonic() - began > _HEALTHY_S else min(delay_s * 2, _LAST_DELAY_S)
-            await asyncio.sleep(delay_s)
+            if switch.on.is_set():
+                await asyncio.sleep(delay_s)
 
     async def _run_machine(self, name: str) -> None:
         switch = self._switches[name]
         while True:
             await switch.on.wait()
-            await self._run(name, plan.machine_command(self._plan, name))
+            await self._run(name, plan.machine_command(self._plan, name), self._lan)
             switch.on.clear()
             switch.off.set()
 
-    async def _run(self, name: str, command: Sequence[str]) -> None:
-        """Start it in the LAN, and wait for its end."""
+    async def _run(self, name: str, command: Sequence[str], place: int) -> None:
+        """Start it in a network namespace, and wait for its end."""
         # Programs that are not ours are told by setpriv(1) to die with their parent; it then becomes them.
         command = ["setpriv", "--pdeathsig", "KILL", *command]
-        with self._plan.log(name).open("ab") as log, network.inside(self._lan):
+        with self._plan.log(name).open("ab") as log, network.inside(place):
             child = subprocess.Popen(  # noqa: ASYNC220 - this thread has to be in the LAN meanwhile
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._plan.folder
             )
@@ -124,7 +137,8 @@ class Supervisor:
     async def _answer(self, request: control.Request) -> control.Answer:
         if request.node not in self._switches:
             return control.Answer(error=f"no node is called {request.node}: there are {', '.join(self._switches)}")
-        switch, child = self._switches[request.node], self._children.get(request.node)
+        switch = self._switches[request.node]
+        children = [self._children[name] for name in self._processes(request.node) if name in self._children]
         match request.verb:
             case "start" if switch.on.is_set():
                 return control.Answer(error=f"{request.node} is running")
@@ -132,13 +146,19 @@ class Supervisor:
                 switch.off.clear()
                 switch.on.set()
             case "kill":
-                if child is None:
+                if not children:
                     return control.Answer(error=f"{request.node} is off")
-                _pull_plug(child)
+                switch.on.clear()
+                for child in children:
+                    _pull_plug(child)
                 await switch.off.wait()
             case _:
                 return control.Answer(error=f"unknown request: {request.verb}")
         return control.Answer()
+
+    def _processes(self, machine: str) -> Sequence[str]:
+        """What runs on a machine, as this process's children are called."""
+        return (self._plan.etcd_of(machine), machine) if machine in self._plan.instance_names else (machine,)
 
     def _kill_all(self) -> None:
         for child in self._children.values():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from deploy.local import errors, plan
-from orchctl import client, who
+from orchctl import client, servers, who
 from protos.orch.v1 import control_pb2_grpc, trust_pb2_grpc
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
@@ -37,10 +37,11 @@ def found(the_plan: plan.Plan) -> None:
     from controlplane.trust import founding  # whoever only asks how the cluster is does not pay for it
 
     wanted = founding.Plan(
-        instance="cp1",
+        instances=[
+            founding.Instance(name=name, folder=Folder(Path(the_plan.trust(name))), member=the_plan.member(name))
+            for name in the_plan.instance_names
+        ],
         admin=person(),
-        hosts=[],
-        own=Folder(Path(the_plan.trust("cp1"))),
         admins=Folder(Path(the_plan.admin_trust)),
         nodes=[_node(the_plan, name) for name in the_plan.node_names],
     )
@@ -97,5 +98,6 @@ def reach(the_plan: plan.Plan) -> Iterator["ControlStub"]:
 
 @contextlib.contextmanager
 def _dialed(the_plan: plan.Plan) -> Iterator["grpc.Channel"]:
-    with who.known_by(lambda: Path(the_plan.admin_trust)), client.dialed(the_plan.server) as channel:
+    everybody = servers.known(lambda: the_plan.servers, lambda _: None)
+    with who.known_by(lambda: Path(the_plan.admin_trust)), everybody, client.dialed(the_plan.server) as channel:
         yield channel

@@ -36,6 +36,13 @@ def command() -> None:
 @command.command()
 @click.option("--nodes", type=click.IntRange(min=1), default=3, show_default=True, help="How many nodes.")
 @click.option(
+    "--control-planes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many control planes, each with a member of etcd.",
+)
+@click.option(
     "--network-mode",
     type=click.Choice(["auto", "routes", "vxlan"]),
     default="auto",
@@ -56,6 +63,7 @@ def command() -> None:
 def up(
     *,
     nodes: int,
+    control_planes: int,
     network_mode: str,
     addresses: str | None,
     resources: tuple[str, ...],
@@ -67,7 +75,8 @@ def up(
     given = [f"--resource={resource}" for resource in resources]
     owner = [f"--owner-pid={owner_pid}"] if owner_pid else []
     which = [f"--addresses={addresses}"] if addresses else []
-    _run("up", name, state, f"--nodes={nodes}", f"--network-mode={network_mode}", *which, *given, *owner)
+    size = [f"--nodes={nodes}", f"--control-planes={control_planes}"]
+    _run("up", name, state, *size, f"--network-mode={network_mode}", *which, *given, *owner)
 
 
 @command.command()
@@ -89,7 +98,7 @@ def down(name: str, state: Path | None) -> None:
 @click.argument("node")
 @_which
 def node(action: str, node: str, name: str, state: Path | None) -> None:
-    """Pull a machine's plug (kill), or put it in again (start)."""
+    """Pull a machine's plug (kill), or put it in again (start): a node's, or a control plane's (cp1)."""
     _run("node", name, state, action, node)
 
 
@@ -99,25 +108,54 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 @command.command()
 @click.option("--name", required=True, help="The first control plane's name.")
 @click.option("--trust", required=True, type=click.Path(path_type=Path), help="The folder for its certificates.")
-@click.option("--host", "hosts", multiple=True, help="Where etcd is asked for. May be repeated.")
+@click.option("--host", help="Where other machines reach this one.  [default: the host of --server]")
 @click.option("--admin", default="", help="The first admin's name.  [default: yours]")
+@click.option(
+    "--etcd", metavar="URL", multiple=True, help="A member of an etcd that there is already. May be repeated."
+)
+@click.option("--etcd-ca", metavar="FILE", help="Whom to believe to be one of its members.")
+@click.option("--etcd-cert", metavar="FILE", help="The certificate that it knows control planes by.")
+@click.option("--etcd-key", metavar="FILE", help="The key of that.")
 @options.with_settings
-def init(settings: options.Settings, name: str, trust: Path, hosts: tuple[str, ...], admin: str) -> None:
+def init(
+    settings: options.Settings,
+    *,
+    name: str,
+    trust: Path,
+    host: str | None,
+    admin: str,
+    etcd: tuple[str, ...],
+    etcd_ca: str | None,
+    etcd_cert: str | None,
+    etcd_key: str | None,
+) -> None:
     """Found a cluster: its roots, the first certificates and tokens. On the machine of the first control plane.
 
-    --server says where people reach it, --context what the cluster is called here. Nothing has to run yet.
+    --server says where people reach it, --context what the cluster is called here. Nothing has to run yet. A member of
+    etcd is to run beside each control plane, unless --etcd names those that there are already.
+
+    \b
+    Examples:
+      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400
+      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400 --etcd https://10.0.0.9:2379 \\
+          --etcd-ca ca.pem --etcd-cert orch.pem --etcd-key orch-key.pem
     """
     from orchctl import membership
 
+    files = {"etcd-ca": etcd_ca, "etcd-cert": etcd_cert, "etcd-key": etcd_key}
     if not settings.server_option:
         raise click.UsageError("say where people reach it with --server HOST:PORT")
     wish = membership.Founding(
         name=name,
         trust=trust,
         admin=admin,
-        hosts=hosts,
+        host=host or settings.server_option.rpartition(":")[0].strip("[]") or settings.server_option,
         server=settings.server_option,
         context=settings.context or "default",
+        etcd=[
+            *(f"--etcd={url}" for url in etcd),
+            *(f"--{kind}={path}" for kind, path in files.items() if path),
+        ],
     )
     membership.init(wish)
 

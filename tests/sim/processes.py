@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
 from agent.holdings import Holdings
+from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
@@ -213,7 +214,7 @@ class Agent:
                 meter=FakeMeter(),
                 over=worker.over,
             ),
-            servers=self._world.control_plane_names,
+            servers=Servers(self._world.control_plane_names),
             register=self._register(),
             holdings=Holdings(),
             chance=chance,

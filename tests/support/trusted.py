@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc.aio
 
 from controlplane import main, server
+from controlplane.core.trust import etcd_flags
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import api, memory
@@ -93,9 +94,9 @@ class Cluster:
 
 def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
     """A cluster in a folder: `cp` and `admin` below it; the tokens."""
-    plan = founding.Plan(
-        instance=instance, admin="root", hosts=[], own=Folder(folder / "cp"), admins=Folder(folder / "admin")
-    )
+    member = etcd_flags.at_host(instance, etcd_flags.LOOPBACK)
+    own = founding.Instance(name=instance, folder=Folder(folder / "cp"), member=member)
+    plan = founding.Plan(instances=[own], admin="root", admins=Folder(folder / "admin"))
     return founding.found(plan, main.now_ms())
 
 

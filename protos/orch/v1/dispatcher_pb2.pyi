@@ -137,6 +137,7 @@ class LeaderMessage(_message.Message):
     REDIRECT_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
     TRUST_NEWS_FIELD_NUMBER: _builtins.int
+    CONTROL_PLANES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -151,6 +152,8 @@ class LeaderMessage(_message.Message):
     def heard(self) -> Global___HeartbeatHeard: ...
     @_builtins.property
     def trust_news(self) -> Global___TrustNews: ...
+    @_builtins.property
+    def control_planes(self) -> Global___ControlPlanes: ...
     def __init__(
         self,
         *,
@@ -161,16 +164,41 @@ class LeaderMessage(_message.Message):
         redirect: Global___Redirect | None = ...,
         heard: Global___HeartbeatHeard | None = ...,
         trust_news: Global___TrustNews | None = ...,
+        control_planes: Global___ControlPlanes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "control_planes", b"control_planes", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assignment", b"assignment", "control_planes", b"control_planes", "heard", b"heard", "message", b"message", "open_stream", b"open_stream", "redirect", b"redirect", "registered", b"registered", "trust_news", b"trust_news"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect", "heard", "trust_news"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "assignment", "acknowledged", "open_stream", "redirect", "heard", "trust_news", "control_planes"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___LeaderMessage: _TypeAlias = LeaderMessage  # noqa: Y015
+
+@_typing.final
+class ControlPlanes(_message.Message):
+    """Where instances of the control plane answer: all that belong to the cluster, also those that are down. Sent at the
+    beginning of a session, and when it changes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlPlanes: _TypeAlias = ControlPlanes  # noqa: Y015
 
 @_typing.final
 class TrustNews(_message.Message):
@@ -224,9 +252,14 @@ class Register(_message.Message):
     NODE_NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    LOST_LEADER_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Made by the agent when it first started, and kept on its disk."""
     node_name: _builtins.str
+    lost_leader: _builtins.str
+    """The address of a leader that this agent cannot reach any more: a follower that knows of no other waits a moment for
+    one, rather than send the agent there.
+    """
     @_builtins.property
     def description(self) -> _objects_pb2.NodeDescription: ...
     @_builtins.property
@@ -240,10 +273,11 @@ class Register(_message.Message):
         node_name: _builtins.str = ...,
         description: _objects_pb2.NodeDescription | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lost_leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "labels", b"labels", "node_id", b"node_id", "node_name", b"node_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "labels", b"labels", "lost_leader", b"lost_leader", "node_id", b"node_id", "node_name", b"node_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

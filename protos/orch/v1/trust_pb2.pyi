@@ -149,7 +149,8 @@ class JoinRequest(_message.Message):
     CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int
-    ADDRESSES_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    MEMBER_REQUEST_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token's text."""
     certificate_request: _builtins.str
@@ -158,10 +159,10 @@ class JoinRequest(_message.Message):
     """The node's id or the instance's name. A person's name is the token's."""
     node_name: _builtins.str
     """What people are to call the node."""
-    @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where an instance answers; for the certificate that the store knows it by."""
-
+    host: _builtins.str
+    """Where other machines reach an instance's own: its member of the store."""
+    member_request: _builtins.str
+    """A certificate request (PKCS #10) as PEM for the key of that member."""
     def __init__(
         self,
         *,
@@ -169,11 +170,12 @@ class JoinRequest(_message.Message):
         certificate_request: _builtins.str = ...,
         name: _builtins.str = ...,
         node_name: _builtins.str = ...,
-        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        host: _builtins.str = ...,
+        member_request: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_request", b"certificate_request", "name", b"name", "node_name", b"node_name", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "host", b"host", "member_request", b"member_request", "name", b"name", "node_name", b"node_name", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,11 +185,36 @@ Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
 class JoinResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MemberClusterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ROOTS_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
     STORE_CERTIFICATE_FIELD_NUMBER: _builtins.int
     STORE_ROOTS_FIELD_NUMBER: _builtins.int
+    STORE_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    STORE_IDENTITY_FIELD_NUMBER: _builtins.int
+    MEMBER_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    MEMBER_CLUSTER_FIELD_NUMBER: _builtins.int
+    MEMBER_NAME_FIELD_NUMBER: _builtins.int
     certificate: _builtins.str
     """The certificate, and those between it and a root, as PEM."""
     roots: _builtins.str
@@ -195,6 +222,19 @@ class JoinResponse(_message.Message):
     """For an instance of the control plane: what the cluster's keys are sealed with, and what the store knows it by."""
     store_certificate: _builtins.str
     store_roots: _builtins.str
+    store_identity: _builtins.bytes
+    """The store is somebody else's: what all instances are known by to it, key and certificate. Else empty."""
+    member_certificate: _builtins.str
+    """For the member of the store beside the instance, when the cluster runs its own: its certificate, and the peer URL of
+    each member by its name, this one included.
+    """
+    member_name: _builtins.str
+    @_builtins.property
+    def store_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the store is, as `host:port`."""
+
+    @_builtins.property
+    def member_cluster(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -203,10 +243,15 @@ class JoinResponse(_message.Message):
         sealing_key: _builtins.bytes = ...,
         store_certificate: _builtins.str = ...,
         store_roots: _builtins.str = ...,
+        store_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        store_identity: _builtins.bytes = ...,
+        member_certificate: _builtins.str = ...,
+        member_cluster: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        member_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "roots", b"roots", "sealing_key", b"sealing_key", "store_certificate", b"store_certificate", "store_roots", b"store_roots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "member_certificate", b"member_certificate", "member_cluster", b"member_cluster", "member_name", b"member_name", "roots", b"roots", "sealing_key", b"sealing_key", "store_certificate", b"store_certificate", "store_endpoints", b"store_endpoints", "store_identity", b"store_identity", "store_roots", b"store_roots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,6 +718,7 @@ class MemberRecord(_message.Message):
     NODE_NAME_FIELD_NUMBER: _builtins.int
     JOINED_AT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Such as `node:k3f0…`."""
     role: _builtins.str
@@ -681,6 +727,8 @@ class MemberRecord(_message.Message):
     joined_at: _builtins.int
     token: _builtins.str
     """The id of the token that it joined with."""
+    address: _builtins.str
+    """Where agents and people reach it, when it is an instance of the control plane."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: all."""
@@ -699,10 +747,11 @@ class MemberRecord(_message.Message):
         node_name: _builtins.str = ...,
         joined_at: _builtins.int = ...,
         token: _builtins.str = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["joined_at", b"joined_at", "keys", b"keys", "name", b"name", "namespaces", b"namespaces", "node_name", b"node_name", "role", b"role", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "joined_at", b"joined_at", "keys", b"keys", "name", b"name", "namespaces", b"namespaces", "node_name", b"node_name", "role", b"role", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

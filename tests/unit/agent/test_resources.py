@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from agent import main, node
+from agent import node, options
 from agent.core import container
 from protos.orch.v1 import objects_pb2 as pb
 
 
 def test_a_resource_is_a_name_and_its_ids() -> None:
-    assert main._resource("gpu=0,1") == ("gpu", ["0", "1"])
+    assert options._resource("gpu=0,1") == ("gpu", ["0", "1"])
 
 
 @pytest.mark.parametrize("text", ["gpu", "gpu=", "GPU=1", "gpu=0,0", "gpu=0,,1", "=1", "gpu=a b"])
 def test_what_is_no_resource_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be NAME=ID"):
-        main._resource(text)
+        options._resource(text)
 
 
 def test_a_container_hears_which_ones_it_was_granted() -> None:

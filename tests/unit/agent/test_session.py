@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from agent.errors import Temporary
 from agent.holdings import Holdings
+from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
 from protos import states
@@ -46,7 +47,7 @@ class Wired:
                 meter=self.meter,
                 over=self.worker.over,
             ),
-            servers=servers,
+            servers=Servers(servers),
             register=dpb.Register(node_id="id1", node_name="n1"),
             holdings=Holdings(),
             chance=random.Random(1),

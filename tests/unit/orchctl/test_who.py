@@ -14,7 +14,7 @@ NOW_MS = time.time_ns() // 1_000_000
 SEALING = b"s" * 32
 
 
-def folder(path: Path, *, lifetime_ms: int = 60_000) -> Path:
+def folder(path: Path, *, lifetime_ms: int = 3_600_000) -> Path:
     """Of ann, an editor."""
     root = errands.root("c1", "first", SEALING, NOW_MS)
     key, asked = errands.request()
