@@ -82,6 +82,7 @@ async def lead(
     # Events have a pen of their own: nothing else ever waits for them.
     told = Loop(events.Events(name, world.events, world.now_ms), Pen(store, cache, fence), world.now_ms, world.random)
     reports = reporting.Reporting()
+    outlook = scheduling.Outlook(strategy=world.strategy, holders=dispatcher.holders)
     planners: Sequence[Planner] = (
         nodes.NodeRecords(dispatcher.sessions, world.ranges, world.now_ms() + GRACE_MS),
         nodes.NodeLoss(dispatcher.sessions, _clock_ms),
@@ -90,8 +91,8 @@ async def lead(
         services.Garbage(),
         dependencies.Dependencies(),
         expiry.Expiry(),
-        rebalancing.Rebalancing(world.suffixes, world.strategy, world.rebalance_moves_per_minute),
-        scheduling.Scheduling(world.strategy),
+        rebalancing.Rebalancing(world.suffixes, outlook, world.rebalance_moves_per_minute),
+        scheduling.Scheduling(outlook),
         reports,
     )
     loops = {planner.name: Loop(planner, pen, world.now_ms, world.random) for planner in planners}

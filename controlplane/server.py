@@ -13,6 +13,7 @@ from controlplane.api import changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
+from controlplane.controllers import scheduling
 from controlplane.core import scheduler
 from controlplane.images import room
 from controlplane.images.cluster import ClusterImages
@@ -55,13 +56,17 @@ class Edge:
         return rpc.channel(address, role, self.trust.own if self.trust is not None else None)
 
 
+def _outlook(edge: Edge, instance: Instance) -> scheduling.Outlook:
+    return scheduling.Outlook(strategy=edge.strategy, holders=instance.dispatcher.holders)
+
+
 def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
     return Writes(
         store,
         instance.cache,
         now_ms=edge.now_ms,
         new_id=edge.new_id,
-        strategy=edge.strategy,
+        outlook=_outlook(edge, instance),
         outside=Outside(edge.registries),
         along_with_removal=standing.removed_with if edge.trust is not None else changing.nothing_else,
     )
@@ -97,7 +102,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         election=instance,
         version=edge.version,
         instance=edge.name,
-        strategy=edge.strategy,
+        outlook=_outlook(edge, instance),
     )
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)

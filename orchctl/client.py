@@ -100,6 +100,15 @@ def at_leader(server: str, run: Callable[[str], T]) -> T:
     return run(leader)
 
 
+def near_leader(server: str, run: Callable[[str], T]) -> T:
+    """Runs against the leader, which knows more than what is stored; against the server when it cannot be reached."""
+    leader = leader_of(server)
+    if leader != server:
+        with contextlib.suppress(errors.Unreachable):
+            return run(leader)
+    return run(server)
+
+
 def leader_of(server: str) -> str:
     """The leader's address, for what cannot be asked twice; the server's own while it leads or knows no leader."""
     with connect(server) as stub:

@@ -18,4 +18,5 @@ def page(placements: Sequence[control.PlannedTask]) -> list[str]:
 
 
 def _remark(one: control.PlannedTask) -> str:
-    return terminal.one_line(one.message) or ("is there already" if one.stays else "new")
+    new = f"new, {one.fetches}" if one.fetches else "new"
+    return terminal.one_line(one.message or ("is there already" if one.stays else new))

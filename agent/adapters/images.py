@@ -202,7 +202,8 @@ class StoredImages:
         """The blobs of all images that are here. Blocks."""
         images = self.store.list()
         parts = {part for one in images for part in (one.digest, one.config_digest, *(x.digest for x in one.layers))}
-        return {digest for digest in parts if self.store.has(digest)}
+        # What a registry calls by the digest of an index is held by that, too.
+        return {digest for digest in (*parts, *self.store.names().values()) if self.store.has(digest)}
 
     async def _prepare(self, reference: str, digest: str) -> PreparedImage:
         async with self._pruning:

@@ -1,10 +1,11 @@
 """Why, and where to: what the scheduler would decide, answered from this instance's cache.
 
-The rule: nothing is written. Any instance answers; what it tells is as old as its cache.
+The rule: nothing is written. Any instance answers; what it tells is as old as its cache, and only the leader knows what
+nodes have of the images.
 """
 
 from controlplane.controllers import scheduling
-from controlplane.core import foresight, lookup, revisions, scheduler, why
+from controlplane.core import foresight, lookup, revisions, why
 from controlplane.core import request_errors as errors
 from controlplane.store import snapshots
 from manifests import defaults
@@ -13,19 +14,19 @@ from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 
 
-def present(state: snapshots.Snapshot, strategy: scheduler.Strategy) -> foresight.Present:
+def present(state: snapshots.Snapshot, outlook: scheduling.Outlook) -> foresight.Present:
     """What is there now."""
     return foresight.Present(
         nodes=list(state.all(pb.Node).values()),
         tasks=list(state.all(pb.Task).values()),
         revisions=list(state.all(pb.Revision).values()),
-        rules=scheduling.rules_of(state, strategy),
+        rules=scheduling.rules_of(state, outlook),
     )
 
 
-def answer(state: snapshots.Snapshot, request: api.WhyRequest, strategy: scheduler.Strategy) -> api.WhyResponse:
+def answer(state: snapshots.Snapshot, request: api.WhyRequest, outlook: scheduling.Outlook) -> api.WhyResponse:
     """Raises Unknown for a task, service or node that is not there."""
-    here = present(state, strategy)
+    here = present(state, outlook)
     templates = {one.meta.id: one.template for one in here.revisions}
     task = _meant(state, request, templates)
     return why.explain(

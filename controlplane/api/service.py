@@ -6,7 +6,7 @@ Nothing is decided here. What is raised below is answered in `api/errors.py`.
 # ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane import rpc
 from controlplane.api import caller, exec_session, placement, ports
@@ -16,8 +16,8 @@ from controlplane.api.network_check import Check
 from controlplane.api.reads import Reads
 from controlplane.api.usage import Usage
 from controlplane.api.writes import Writes
+from controlplane.controllers import scheduling
 from controlplane.core import request_errors as errors
-from controlplane.core import scheduler
 from controlplane.images.cluster import ClusterImages
 from controlplane.store.cache import Cache
 from protos import kinds
@@ -37,7 +37,7 @@ class Parts:
     election: ports.Election
     version: str
     instance: str
-    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    outlook: scheduling.Outlook = field(default_factory=scheduling.Outlook)
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -142,11 +142,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
 
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
-        return placement.answer(self._reads.state(), request, self._parts.strategy)
+        return placement.answer(self._reads.state(), request, self._parts.outlook)
 
     async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
         self._reads.state()
-        return await self._parts.writes.rebalance(request, self._parts.strategy, caller.actor(context))
+        return await self._parts.writes.rebalance(request, self._parts.outlook, caller.actor(context))
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from controlplane.api import changing, placement, ports
+from controlplane.controllers import scheduling
 from controlplane.controllers.rebalancing import situation_of
 from controlplane.core import apply as deciding
 from controlplane.core import (
@@ -23,7 +24,6 @@ from controlplane.core import (
     prune,
     rebalance,
     rollout_edits,
-    scheduler,
     telling,
     warnings,
 )
@@ -36,6 +36,8 @@ from protos.orch.v1 import objects_pb2
 
 MAX_OBJECTS = 1_000
 """Objects of one apply; at most 128 of them may differ from what is there."""
+
+_PLAIN = scheduling.Outlook()
 
 _log = structlog.get_logger()
 
@@ -52,7 +54,7 @@ class Writes:
         *,
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
-        strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
+        outlook: scheduling.Outlook = _PLAIN,
         outside: ports.Outside | None = None,
         along_with_removal: changing.AlongWithRemoval = changing.nothing_else,
     ) -> None:
@@ -62,7 +64,7 @@ class Writes:
         self._cache = known
         self._now_ms = now_ms
         self._new_id = new_id
-        self._strategy = strategy
+        self._outlook = outlook
         self._outside = outside
 
     # Apply ------------------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class Writes:
 
     def _placements(self, decision: deciding.Decision) -> Iterable[pb.PlannedTask]:
         services = [one.after for one in decision.results if isinstance(one.after, objects_pb2.Service)]
-        there = placement.present(self._cache.snapshot(), self._strategy)
+        there = placement.present(self._cache.snapshot(), self._outlook)
         return foresight.placements(services, there, self._now_ms())
 
     # One object ---------------------------------------------------------------------------------------------------
@@ -202,10 +204,10 @@ class Writes:
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
 
     async def rebalance(
-        self, request: pb.RebalanceRequest, strategy: scheduler.Strategy, actor: str = ""
+        self, request: pb.RebalanceRequest, outlook: scheduling.Outlook, actor: str = ""
     ) -> pb.RebalanceResponse:
         """What moves; each service that is to be spread again is marked, unless nothing is to be written."""
-        situation = situation_of(self._cache.snapshot(), strategy, 1, self._now_ms(), patient=False)
+        situation = situation_of(self._cache.snapshot(), outlook, 1, self._now_ms(), patient=False)
         moves = []
         for move in rebalance.foresee(situation):
             moves.append(move)

@@ -1,9 +1,10 @@
 """Spreads services again when nodes have come, or many replicas have gone. One key for the whole cluster."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from controlplane.controllers import dependencies, scheduling
-from controlplane.core import plan, rebalance, scheduler
+from controlplane.core import plan, rebalance
 from controlplane.store.snapshots import Change, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -15,8 +16,8 @@ class Rebalancing:
 
     name = "rebalancing"
 
-    def __init__(self, suffixes: Iterator[str], strategy: scheduler.Strategy, per_minute: int) -> None:
-        self._suffixes, self._strategy, self._per_minute = suffixes, strategy, per_minute
+    def __init__(self, suffixes: Iterator[str], outlook: scheduling.Outlook, per_minute: int) -> None:
+        self._suffixes, self._outlook, self._per_minute = suffixes, outlook, per_minute
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:  # noqa: ARG002 - the change says it all
         match change.after or change.before:
@@ -31,23 +32,23 @@ class Rebalancing:
         return [CLUSTER]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:  # noqa: ARG002 - there is one key
-        return rebalance.decide(situation_of(snapshot, self._strategy, self._per_minute, now_ms), self._suffixes)
+        return rebalance.decide(situation_of(snapshot, self._outlook, self._per_minute, now_ms), self._suffixes)
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
 
 
 def situation_of(
-    snapshot: Snapshot, strategy: scheduler.Strategy, per_minute: int, now_ms: int, *, patient: bool = True
+    snapshot: Snapshot, outlook: scheduling.Outlook, per_minute: int, now_ms: int, *, patient: bool = True
 ) -> rebalance.Situation:
     """Everything that there is, but for services whose new tasks would be held."""
-    rules = scheduling.rules_of(snapshot, strategy)
+    rules = scheduling.rules_of(snapshot, outlook)
     free = {key: one for key, one in rules.services.items() if not dependencies.waits_for(one, snapshot)}
     return rebalance.Situation(
         nodes=snapshot.all(pb.Node).values(),
         tasks=snapshot.all(pb.Task).values(),
         revisions={one.meta.id: one for one in snapshot.all(pb.Revision).values()},
-        rules=scheduler.Rules(everywhere=rules.everywhere, services=free, strategy=strategy),
+        rules=replace(rules, services=free),
         per_minute=per_minute,
         now_ms=now_ms,
         patient=patient,

@@ -1,8 +1,9 @@
 """Gives tasks to nodes. One key for the whole cluster: what one task takes, the next cannot have."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from controlplane.core import plan, scheduler, tasks
+from controlplane.core import locality, plan, scheduler, tasks
 from controlplane.store.snapshots import Change, Snapshot
 from manifests import networking
 from protos import kinds, states
@@ -11,13 +12,22 @@ from protos.orch.v1 import objects_pb2 as pb
 CLUSTER = "cluster"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What placement depends on beside what is stored: how it is set up, and which nodes have which blobs now."""
+
+    strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
+    holders: Callable[[], locality.Holders] = locality.Holders
+    """When nothing is said of them, nobody has anything."""
+
+
 class Scheduling:
     """Tasks without a node get one, or the reasons why not."""
 
     name = "scheduling"
 
-    def __init__(self, strategy: scheduler.Strategy = scheduler.Strategy.SPREAD) -> None:
-        self._strategy = strategy
+    def __init__(self, outlook: Outlook) -> None:
+        self._outlook = outlook
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
@@ -47,15 +57,15 @@ class Scheduling:
             waiting,
             {one.meta.id: one.template for one in snapshot.all(pb.Revision).values()},
             now_ms,
-            rules_of(snapshot, self._strategy),
+            rules_of(snapshot, self._outlook),
         )
 
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
 
 
-def rules_of(snapshot: Snapshot, strategy: scheduler.Strategy) -> scheduler.Rules:
-    """What the services have to do with the placement of tasks."""
+def rules_of(snapshot: Snapshot, outlook: Outlook) -> scheduler.Rules:
+    """What services and images have to do with the placement of tasks."""
     services = snapshot.all(pb.Service).values()
     return scheduler.Rules(
         everywhere={
@@ -65,7 +75,12 @@ def rules_of(snapshot: Snapshot, strategy: scheduler.Strategy) -> scheduler.Rule
             if port.published and networking.mode_of(port) == pb.PUBLISH_MODE_INGRESS
         },
         services={(one.meta.namespace, one.meta.name): one for one in services},
-        strategy=strategy,
+        strategy=outlook.strategy,
+        stock=locality.Stock(
+            images_of={one.meta.id: frozenset(one.images.values()) for one in snapshot.all(pb.Revision).values()},
+            images={one.status.digest: one.status for one in snapshot.all(pb.Image).values()},
+            holders=outlook.holders(),
+        ),
     )
 
 

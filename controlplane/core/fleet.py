@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from controlplane.core import ask as asking
 from controlplane.core import demand as demands
+from controlplane.core import locality
 from controlplane.core import tasks as knowing
 from controlplane.core.attributes import attribute_of
 from controlplane.core.demand import HostPort
@@ -84,6 +85,9 @@ class Fleet:
     """Ports that are taken on the node, and by whom."""
     everywhere: Mapping[HostPort, str]
     """Ports that services publish on every node, and which."""
+    stock: locality.Stock
+    shelves: Amounts
+    """The numbers by which the stock knows the nodes."""
     services: dict[asking.ServiceKey, Neighbours] = field(default_factory=dict)
     repellers: dict[asking.ServiceKey, list[tuple[asking.ServiceKey, str, Counter[int]]]] = field(default_factory=dict)
     """By the service that is not wanted near: whose tasks do not want it, by which attribute, and on which rows."""
@@ -99,6 +103,10 @@ class Fleet:
             codes = np.array([-1 if text is None else index[text] for text in texts], dtype=np.int64)
             found = self.columns[attribute] = Column(codes=codes, values=values)
         return found
+
+    def lacking(self, revision_id: str) -> locality.Lacking | None:
+        """What the nodes have to fetch of the images of a revision; None when that sets none of them apart."""
+        return self.stock.lacking(revision_id, self.shelves)
 
     def rows_of(self, counted: Mapping[int, int]) -> Amounts:
         """Counts by row as an array."""
@@ -189,16 +197,17 @@ def survey(
     tasks: Collection[pb.Task],
     templates: Mapping[str, pb.TaskTemplate],
     everywhere: Mapping[HostPort, str],
+    stock: locality.Stock = locality.EMPTY,
 ) -> Fleet:
     """The fleet with all tasks that have a node and have not ended. `templates` by revision id; `everywhere`: the ports
     that services publish on every node.
     """
-    fleet = _empty(sorted(nodes, key=lambda node: (node.meta.name, node.meta.id)), everywhere)
+    fleet = _empty(sorted(nodes, key=lambda node: (node.meta.name, node.meta.id)), everywhere, stock)
     _Booking(fleet, templates).book(tasks)
     return fleet
 
 
-def _empty(ordered: Sequence[pb.Node], everywhere: Mapping[HostPort, str]) -> Fleet:
+def _empty(ordered: Sequence[pb.Node], everywhere: Mapping[HostPort, str], stock: locality.Stock) -> Fleet:
     capacities = [node.status.description.capacity for node in ordered]
 
     def amounts(values: Iterable[int]) -> Amounts:
@@ -221,6 +230,8 @@ def _empty(ordered: Sequence[pb.Node], everywhere: Mapping[HostPort, str]) -> Fl
         generic=[{name: list(one.ids) for name, one in capacity.generic.items()} for capacity in capacities],
         ports=[{} for _ in ordered],
         everywhere=everywhere,
+        stock=stock,
+        shelves=stock.holders.numbers(node.meta.id for node in ordered),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from controlplane.core import places, revisions, scheduler, tasks
+from controlplane.core import locality, places, revisions, scheduler, tasks
 from manifests import defaults
 from protos import kinds, states
 from protos.orch.v1 import control_pb2 as api
@@ -35,7 +35,6 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     """For every task of these services, in their order."""
     wanted = [service for service in applied if not service.meta.deleted_at]
     after = {**present.rules.services, **{(one.meta.namespace, one.meta.name): one for one in wanted}}
-    names = {node.meta.id: node.meta.name for node in present.nodes}
     templates = {one.meta.id: one.template for one in present.revisions}
     members, histories = _by_service(present.tasks), _by_service(present.revisions)
     kept, waiting = [], list[pb.Task]()
@@ -49,11 +48,13 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     changing = {kinds.qualified(service) for service in wanted}
     others = [task for task in present.tasks if kinds.service_of(task) not in changing]
     placed = [task for task in (*others, *kept) if task.node_id]
-    rules = replace(present.rules, services=after)
+    thought = {_THOUGHT + kinds.qualified(one): frozenset(one.spec.images.values()) for one in wanted}
+    rules = replace(present.rules, services=after, stock=present.rules.stock.having(thought))
     made = scheduler.schedule(present.nodes, placed, waiting, templates, now_ms, rules)
-    told = [_stays(task, names) for task in kept]
+    teller = _Teller(present.nodes, rules.stock)
+    told = [teller.stays(task) for task in kept]
     told += [
-        _goes(change.value, names)
+        teller.goes(change.value)
         for change in made.changes
         if isinstance(change.value, pb.Task) and change.value.revision_id.startswith(_THOUGHT)
     ]
@@ -107,13 +108,32 @@ def _thought(service: pb.Service, place: places.Place, now_ms: int) -> pb.Task:
     )
 
 
-def _stays(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
-    service = kinds.service_of(task)
-    return api.PlannedTask(service=service, slot=task.slot, node=names.get(task.node_id, task.node_id), stays=True)
+class _Teller:
+    """Tells of each task where it is, or would be."""
 
+    def __init__(self, nodes: Sequence[pb.Node], stock: locality.Stock) -> None:
+        self._names = {node.meta.id: node.meta.name for node in nodes}
+        self._rows = {node.meta.id: row for row, node in enumerate(nodes)}
+        self._shelves = stock.holders.numbers(self._rows)
+        self._stock = stock
+        self._lacking: dict[str, locality.Lacking | None] = {}
 
-def _goes(task: pb.Task, names: Mapping[str, str]) -> api.PlannedTask:
-    service = kinds.service_of(task)
-    return api.PlannedTask(
-        service=service, slot=task.slot, node=names.get(task.node_id, ""), message=task.status.message
-    )
+    def stays(self, task: pb.Task) -> api.PlannedTask:
+        node = self._names.get(task.node_id, task.node_id)
+        return api.PlannedTask(service=kinds.service_of(task), slot=task.slot, node=node, stays=True)
+
+    def goes(self, task: pb.Task) -> api.PlannedTask:
+        return api.PlannedTask(
+            service=kinds.service_of(task),
+            slot=task.slot,
+            node=self._names.get(task.node_id, ""),
+            message=task.status.message,
+            fetches=self._fetches(task),
+        )
+
+    def _fetches(self, task: pb.Task) -> str:
+        """In words; nothing where that sets no nodes apart."""
+        if task.revision_id not in self._lacking:
+            self._lacking[task.revision_id] = self._stock.lacking(task.revision_id, self._shelves)
+        lacking, row = self._lacking[task.revision_id], self._rows.get(task.node_id)
+        return lacking.words(row) if lacking is not None and row is not None else ""

@@ -200,7 +200,8 @@ class _Look:
         self._situation = situation
         placed = [task for task in situation.tasks if task.node_id]
         templates = {one.meta.id: one.template for one in situation.revisions.values()}
-        self._ships = fleet.survey(situation.nodes, placed, templates, situation.rules.everywhere)
+        rules = situation.rules
+        self._ships = fleet.survey(situation.nodes, placed, templates, rules.everywhere, rules.stock)
         self._failures = scheduler.failures_on(self._ships, placed)
         self._open = frozenset(row for row, node in enumerate(self._ships.nodes) if _takes_part(node))
         self.later: int | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.core import ask as asking
-from controlplane.core import choosing, fleet, plan, preemption, refusals, tasks
+from controlplane.core import choosing, fleet, locality, plan, preemption, refusals, tasks
 from controlplane.core.scoring import Strategy
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -30,6 +30,8 @@ class Rules:
     services: Mapping[asking.ServiceKey, pb.Service] = field(default_factory=lambda: MappingProxyType({}))
     """By namespace and name."""
     strategy: Strategy = Strategy.SPREAD
+    stock: locality.Stock = locality.EMPTY
+    """What nodes have of the images."""
 
     def priority(self, key: asking.ServiceKey) -> int:
         """Of a service; 0 of one that is gone."""
@@ -89,7 +91,7 @@ class _Pass:
         rules: Rules,
     ) -> None:
         self._placed, self._templates, self._now_ms, self._rules = placed, templates, now_ms, rules
-        self._ships = fleet.survey(nodes, placed, templates, rules.everywhere)
+        self._ships = fleet.survey(nodes, placed, templates, rules.everywhere, rules.stock)
         self._failures = failures_on(self._ships, placed)
         # Of tasks whose service is gone, the priority is 0.
         self._lowest = min([0, *(service.spec.priority for service in rules.services.values())])

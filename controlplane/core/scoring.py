@@ -4,8 +4,8 @@
     taints     that only ask to be avoided, and are not tolerated
     −wishes    the weights of preferences, `near` and `apart` that the node fulfils
     spread     for each attribute: how many of its tasks the node's part has
-    then, to spread:   its own tasks on the node, all tasks on the node
-    or, to fill up:    −how full the node will be (thousandths), −all tasks on the node
+    then, to spread:   its own tasks on the node, all tasks on the node and what it has to fetch (`locality`)
+    or, to fill up:    −how full the node will be (thousandths), −all tasks on the node, but for what it has to fetch
     row        the order of names
 
 Example: web has tasks on n1 and n2, n3 is empty but for a database → n3.
@@ -19,7 +19,7 @@ import numpy as np
 
 from controlplane.core import ask as asking
 from controlplane.core import fleet as fleets
-from controlplane.core import neighbourhood
+from controlplane.core import locality, neighbourhood
 from controlplane.core.ask import Ask
 from manifests import placement
 from protos import taints
@@ -47,6 +47,8 @@ class Scoring:
         mine = fleet.neighbours(ask.key)
         self._fleet, self._ask, self._strategy = fleet, ask, strategy
         self._failures = failures
+        self._lacking = fleet.lacking(ask.revision_id)
+        self._load = _weighed(fleet.load, self._lacking, strategy)
         self._taints = {row: _avoided(fleet.nodes[row], ask) for row in fleet.tainted}
         self._wishes = _wishes(fleet, ask)
         self._present, self._wanted = mine.present, mine.wanted
@@ -90,9 +92,9 @@ class Scoring:
         yield own - self._wishes
         yield from (wanted for single in self._single if single)
         if self._strategy is Strategy.SPREAD:
-            yield from (present, self._fleet.load)
+            yield from (present, self._load)
         else:
-            yield from (-self._fullnesses(), -self._fleet.load)
+            yield from (-self._fullnesses(), -self._load)
 
     def after(self, score: Score, taken: int) -> Score:
         """The score of the same node after one more task."""
@@ -113,11 +115,15 @@ class Scoring:
         load = int(self._fleet.load[row])
         others = f"{load} task{'s' if load != 1 else ''} there"
         if self._strategy is Strategy.BINPACK:
-            return [*said, f"{-score[-3] / 10:.1f}% full with it", others]
-        return [*said, f"{self._present[row]} of its tasks there", others]
+            return [*said, f"{-score[-3] / 10:.1f}% full with it", others, *self.fetches(row)]
+        return [*said, f"{self._present[row]} of its tasks there", others, *self.fetches(row)]
+
+    def fetches(self, row: int) -> list[str]:
+        """What the node has to fetch, where that sets nodes apart."""
+        return [self._lacking.words(row)] if self._lacking is not None else []
 
     def _last(self, row: int, present: int, taken: int) -> tuple[int, int]:
-        load = int(self._fleet.load[row]) + taken
+        load = int(self._load[row]) + taken
         if self._strategy is Strategy.SPREAD:
             return present, load
         return -max(int(part[row]) for part in self._parts(taken + 1)), -load
@@ -131,6 +137,13 @@ class Scoring:
         cpu = (fleet.has_cpu - fleet.free_cpu + demand.cpu * taken) * 1000 // np.maximum(fleet.has_cpu, 1)
         memory = fleet.has_memory - fleet.free_memory + demand.memory * taken
         return cpu, memory // np.maximum(fleet.has_memory // 1000, 1)
+
+
+def _weighed(load: fleets.Amounts, lacking: locality.Lacking | None, strategy: Strategy) -> fleets.Amounts:
+    """The tasks on the nodes, made worse by what there is to fetch: more of them to spread, fewer to fill up."""
+    if lacking is None:
+        return load
+    return load + lacking.weights if strategy is Strategy.SPREAD else load - lacking.weights
 
 
 def alone(ask: Ask) -> bool:

@@ -25,7 +25,7 @@ def explain(
 ) -> api.WhyResponse:
     """The answer for one task, or for one that is only thought of: then its id is empty. `only`: the id of one node."""
     others = [other for other in placed if other.meta.id != task.meta.id]
-    ships = fleet.survey(nodes, others, templates, rules.everywhere)
+    ships = fleet.survey(nodes, others, templates, rules.everywhere, rules.stock)
     template = templates.get(task.revision_id, pb.TaskTemplate())
     ask = asking.read(task, template, rules.priority((task.meta.namespace, task.service)))
     failures = scheduler.failures_on(ships, others).get(task.revision_id, Counter())

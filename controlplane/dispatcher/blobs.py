@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from controlplane.core import blob_sources
+from controlplane.core import blob_sources, locality
 from protos.orch.v1 import dispatcher_pb2 as wire
 
 LONGEST_S = 60.0
@@ -48,6 +48,8 @@ class BlobBook:
     """`place_of` knows the nodes that are connected."""
 
     def __init__(self, place_of: Callable[[str], Place | None]) -> None:
+        self.holders = locality.Holders()
+        """The same for the scheduler, which asks about all nodes at once."""
         self._place_of = place_of
         self._held: dict[str, set[str]] = {}
         self._holders: dict[str, dict[str, None]] = {}
@@ -68,6 +70,7 @@ class BlobBook:
         for digest in told.added[: MAX_BLOBS - len(held)]:
             held.add(digest)
             self._holders.setdefault(digest, {})[node_id] = None
+            self.holders.add(digest, node_id)
             self._release((digest, node_id))
         self._wake()
 
@@ -75,6 +78,7 @@ class BlobBook:
         """The node's session is over: nobody is sent there."""
         for digest in self._held.pop(node_id, ()):
             self._leave(digest, node_id)
+        self.holders.forget(node_id)
         for key in [key for key in self._given if key[1] == node_id]:
             self._release(key)
         self._wake()
@@ -145,6 +149,7 @@ class BlobBook:
                 self._release(key)
 
     def _leave(self, digest: str, node_id: str) -> None:
+        self.holders.remove(digest, node_id)
         holders = self._holders.get(digest, {})
         holders.pop(node_id, None)
         if not holders:

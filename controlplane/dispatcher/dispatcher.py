@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from controlplane.core import assignments, nodes
+from controlplane.core import assignments, locality, nodes
 from controlplane.core.endpoint_table import Table
 from controlplane.dispatcher.blobs import BlobBook, Place
 from controlplane.dispatcher.peers import Peers
@@ -96,6 +96,10 @@ class Dispatcher:
     def blob_addresses(self, digest: str) -> Sequence[str]:
         """Where nodes serve a blob, as far as it is known here: none while this instance does not lead."""
         return self._leading.blobs.addresses(digest) if self._leading is not None else ()
+
+    def holders(self) -> locality.Holders:
+        """Which nodes have which blobs. Nobody, as far as it is known here, while this instance does not lead."""
+        return self._leading.blobs.holders if self._leading is not None else locality.Holders()
 
     def _place_of(self, node_id: str) -> Place | None:
         session = self.sessions.get(node_id)

@@ -50,5 +50,6 @@ def described(name: str, found: image.Image) -> pb.Image:
             size=found.size_bytes,
             platform=str(found.platform),
             layers=len(found.layers),
+            blobs=[pb.ImageBlob(digest=layer.digest, size=layer.size_bytes) for layer in found.layers],
         ),
     )

@@ -84,10 +84,7 @@ def command(
     if push and not dry_run:
         _push(settings, store, objects)
     try:
-        with client.connect(settings.server) as stub:
-            if prune and not dry_run:
-                request.agreed.extend(pruning.agree(stub, request, yes=yes))
-            response = stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)
+        response = _apply(settings.server, request, yes=yes)
     except errors.InvalidInput as refusal:
         from orchctl import localimages
 
@@ -98,6 +95,18 @@ def command(
     if not dry_run and not detach:
         waiting.until_settled(settings.server, _targets(response), timeout_ms)
         waiting.until_gone(settings.server, _pruned(response), timeout_ms)
+
+
+def _apply(server: str, request: control.ApplyRequest, *, yes: bool) -> control.ApplyResponse:
+    """A dry run is answered by the leader, which knows what nodes have of the images."""
+
+    def ask(address: str) -> control.ApplyResponse:
+        with client.connect(address) as stub:
+            if request.prune and not request.dry_run:
+                request.agreed.extend(pruning.agree(stub, request, yes=yes))
+            return stub.Apply(request, timeout=client.APPLY_TIMEOUT_S)
+
+    return client.near_leader(server, ask) if request.dry_run else ask(server)
 
 
 def _push(settings: options.Settings, folder: Path, objects: Sequence[kinds.StoredObject]) -> None:

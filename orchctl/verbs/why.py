@@ -27,9 +27,13 @@ def command(settings: options.Settings, name: str, node: str) -> None:
       orchctl why web --node n2
     """
     request = control.WhyRequest(namespace=settings.namespace, name=name, node=node)
-    with client.connect(settings.server) as stub:
-        response = stub.Why(request, timeout=client.CALL_TIMEOUT_S)
+    response = client.near_leader(settings.server, lambda server: _ask(server, request))
     output.print_lines(page(response, every=bool(node)))
+
+
+def _ask(server: str, request: control.WhyRequest) -> control.WhyResponse:
+    with client.connect(server) as stub:
+        return stub.Why(request, timeout=client.CALL_TIMEOUT_S)
 
 
 def page(response: control.WhyResponse, *, every: bool) -> list[str]:

@@ -1,9 +1,18 @@
 """Placement on a real cluster: labels, taints, generic resources and priorities decide where containers run."""
 
+import io
+import os
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from controlplane.core import locality
+from deploy import hello
+from images import archive
+from images.image import Config
+from images.store import ImageStore
 from tests.support import cluster
 from tests.support.waiting import until
 
@@ -95,3 +104,49 @@ def test_a_task_of_higher_priority_has_another_make_way(local: cluster.LocalClus
     assert len(waiting) == 1, "one has made way, and waits"
     assert all(not task.node_id for task in local.tasks("equal"))
     local.orchctl("delete", "service", "patient", "urgent", "equal")
+
+
+def large(folder: Path, name: str) -> None:
+    """An image in a person's store, of a size that counts where it has to be fetched."""
+    tar = folder / f"{name}.tar"
+    hello.write(tar)
+    with tarfile.open(tar, "a") as archived:
+        noise = tarfile.TarInfo("noise")
+        noise.size = locality.SMALL_BYTES
+        archived.addfile(noise, io.BytesIO(os.urandom(noise.size)))
+    config = Config(cmd=(hello.START,), env=("PATH=/bin",))
+    archive.import_archive(ImageStore(folder / "mine"), tar, name=name, config=config)
+
+
+def test_a_node_that_has_the_image_is_taken_before_one_that_is_about_as_busy(
+    local: cluster.LocalCluster, tmp_path: Path
+) -> None:
+    """n3 has it from another service, and as many tasks as the others, of which the first by name would be taken.
+    Replicas do not crowd there.
+    """
+    large(tmp_path, "large")
+    local.orchctl("image", "push", "large", "--store", str(tmp_path / "mine"))
+    first = manifest("first", replicas=1, placement='{constraints: ["node.name == n3"]}').replace("hello", "large")
+    local.orchctl("apply", "-f", "-", text=first)
+    local.await_whole("first", 1)
+    assert apply(local, "busy", 2, placement='{spread: [{by: node.name}], constraints: ["node.name != n3"]}') == [
+        "n1",
+        "n2",
+    ]
+
+    second = manifest("second", replicas=1).replace("hello", "large")
+    until(
+        lambda: "n3     new, nothing to fetch" in local.orchctl("apply", "--dry-run", "-f", "-", text=second),
+        what="the leader knows what n3 has",
+        timeout_s=10,
+    )
+    local.orchctl("apply", "-f", "-", text=second)
+    (task,) = local.await_whole("second", 1)
+    assert task.node_id == local.nodes()["n3"].id
+    told = local.orchctl("why", task.meta.name)
+    assert "0 of its tasks there, 1 task there, nothing to fetch" in told, told
+    assert "Mi to fetch" in told, told
+
+    local.orchctl("apply", "-f", "-", text=second.replace("replicas: 1", "replicas: 3"))
+    assert {one.node_id for one in local.await_whole("second", 3)} == {node.id for node in local.nodes().values()}
+    local.orchctl("delete", "service", "first", "busy", "second")

@@ -329,6 +329,7 @@ class PlannedTask(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     STAYS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    FETCHES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The service, as `namespace/name`."""
     slot: _builtins.int
@@ -338,6 +339,8 @@ class PlannedTask(_message.Message):
     """It is there already, and stays."""
     message: _builtins.str
     """Why it would go nowhere."""
+    fetches: _builtins.str
+    """What the node would have to fetch of its images, in words; only where that sets nodes apart."""
     def __init__(
         self,
         *,
@@ -346,10 +349,11 @@ class PlannedTask(_message.Message):
         node: _builtins.str = ...,
         stays: _builtins.bool = ...,
         message: _builtins.str = ...,
+        fetches: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node", b"node", "service", b"service", "slot", b"slot", "stays", b"stays"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetches", b"fetches", "message", b"message", "node", b"node", "service", b"service", "slot", b"slot", "stays", b"stays"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

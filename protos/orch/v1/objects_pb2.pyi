@@ -3158,12 +3158,17 @@ class ImageStatus(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """The digest of its manifest: what `name@digest` means."""
     size: _builtins.int
     """Bytes of its manifest, configuration and layers, as stored."""
     platform: _builtins.str
     layers: _builtins.int
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageBlob]:
+        """The blobs of its layers, the lowest first. Empty: it came before they were written down."""
+
     def __init__(
         self,
         *,
@@ -3171,14 +3176,38 @@ class ImageStatus(_message.Message):
         size: _builtins.int = ...,
         platform: _builtins.str = ...,
         layers: _builtins.int = ...,
+        blobs: _abc.Iterable[Global___ImageBlob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "layers", b"layers", "platform", b"platform", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "digest", b"digest", "layers", b"layers", "platform", b"platform", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageStatus: _TypeAlias = ImageStatus  # noqa: Y015
+
+@_typing.final
+class ImageBlob(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    size: _builtins.int
+    """As it is stored."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageBlob: _TypeAlias = ImageBlob  # noqa: Y015
 
 @_typing.final
 class Endpoints(_message.Message):

@@ -7,6 +7,7 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support.aio import bounded
 
 BLOB = f"sha256:{'a' * 64}"
+OTHER = f"sha256:{'b' * 64}"
 
 
 def book(*without: str) -> BlobBook:
@@ -106,3 +107,19 @@ async def test_what_was_given_anew_does_not_end_with_what_was_given_before() -> 
     await asyncio.sleep(20)
     assert (await ask(one, "n3")).here, "the second has ended"
     assert not (await ask(one, "n4")).here, "the first has asked again a moment ago"
+
+
+def test_the_scheduler_knows_what_nodes_have_as_long_as_they_are_there() -> None:
+    """Until they say otherwise, or leave; whoever comes then begins with nothing."""
+    one = book()
+    one.note("n1", wire.BlobsHeld(added=[BLOB, OTHER]))
+    one.note("n2", wire.BlobsHeld(added=[BLOB]))
+    one.note("n1", wire.BlobsHeld(removed=[OTHER]))
+    assert OTHER not in one.holders
+    numbers = one.holders.numbers(["n1", "n2", "n3"])
+    assert one.holders.where(BLOB, numbers).tolist() == [True, True, False]
+    one.forget("n1")
+    one.note("n3", wire.BlobsHeld(added=[OTHER]))
+    numbers = one.holders.numbers(["n1", "n2", "n3"])
+    assert one.holders.where(BLOB, numbers).tolist() == [False, True, False]
+    assert one.holders.where(OTHER, numbers).tolist() == [False, False, True]
