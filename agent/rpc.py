@@ -17,6 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from agent.errors import AgentError, Refused, Temporary
+from protos import pushback
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc as rpc
@@ -69,8 +70,8 @@ In = TypeVar("In", bound=Message)
 def channel(address: str, own: Material | None = None, role: Role = Role.CONTROLPLANE) -> grpc.aio.Channel:
     """The way to a server that has to have this role. `own`: what this node is known by; None: without TLS."""
     if own is None:
-        return grpc.aio.insecure_channel(address, options=OPTIONS)
-    options = (*OPTIONS, *credentials.channel_options(role))
+        return grpc.aio.insecure_channel(address, options=(*OPTIONS, pushback.OPTION))
+    options = (*OPTIONS, pushback.OPTION, *credentials.channel_options(role))
     return grpc.aio.secure_channel(address, credentials.channel(own), options=options)
 
 

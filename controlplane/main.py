@@ -7,25 +7,21 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import functools
 import importlib.metadata
 import random
+import resource
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
 
 import grpc
 import structlog
 
 from controlplane import logs, rpc, server
-from controlplane.controllers.nodes import Ranges
-from controlplane.core import ranges, scheduler
-from controlplane.images import room
+from controlplane import options as starting
+from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
@@ -34,26 +30,14 @@ from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
-from protos import running, units
-from protos.families import FAMILIES, V4, V6, Family
-from protos.orch.v1 import dispatcher_pb2 as wire
+from protos import running
 from trust.folder import Folder, NotTrusted
 
-MOST_MOVES = 10_000
-NETWORK_MODES = {
-    "auto": wire.NETWORK_MODE_AUTO,
-    "routes": wire.NETWORK_MODE_ROUTES,
-    "vxlan": wire.NETWORK_MODE_VXLAN,
-}
-
-SMALLEST_MTU, LARGEST_MTU = 576, 65_535
-
+MAX_DESCRIPTORS = 65_536
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
 
 _log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class CannotStart(Exception):  # noqa: N818 - named after what happened
@@ -71,20 +55,11 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoints:
-    """etcd's members, and whether they are spoken to over TLS."""
-
-    addresses: tuple[str, ...]
-    secure: bool
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    _check_ranges(parser, options)
+    options = starting.parse(arguments)
     logs.configure(options.log_level)
+    _allow_descriptors()
     try:
         with _own_folder(options.state):
             asyncio.run(_run(options))
@@ -106,8 +81,10 @@ async def _run(options: argparse.Namespace) -> None:
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
-        edge = _edge(options, trusted)
+        trusted, door_ports = (
+            await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else (None, ())
+        )
+        edge = _edge(options, trusted, door_ports)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd.addresses)
@@ -117,7 +94,15 @@ async def _run(options: argparse.Namespace) -> None:
         work.cancel()
 
 
-def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
+def _allow_descriptors() -> None:
+    """One for each connection, and some for files: the usual 1024 would be the limit of the cluster."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _edge(options: argparse.Namespace, trusted: Standing | None, door_ports: Sequence[int]) -> server.Edge:
     return server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
@@ -130,22 +115,26 @@ def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
         trust=trusted,
+        allowed=options.limits,
+        door_ports=door_ports,
     )
 
 
 @contextlib.asynccontextmanager
-async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStore) -> AsyncIterator[Standing]:
-    """The instance's standing in its cluster, with its door open inside the block."""
+async def _standing(
+    options: argparse.Namespace, folder: Folder, store: EtcdStore
+) -> AsyncIterator[tuple[Standing, Sequence[int]]]:
+    """The instance's standing in its cluster, and the ports of its door, which is open inside the block."""
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
         standing(folder, store, audit=audit, now_ms=now_ms, chance=chance) as trusted,
-        trusted.door.serving(options.door),
+        trusted.door.serving(options.door) as ports,
     ):
-        yield trusted
+        yield trusted, ports
 
 
-def _store_credentials(etcd: "Endpoints", folder: Folder | None) -> grpc.ChannelCredentials | None:
+def _store_credentials(etcd: starting.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
     if not etcd.secure:
         return None
     if folder is None:
@@ -179,8 +168,8 @@ def _world(options: argparse.Namespace) -> World:
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=_ranges(options),
-        network_mode=NETWORK_MODES[options.network_mode],
+        ranges=starting.of_network(options),
+        network_mode=starting.NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
         rebalance_moves_per_minute=options.rebalance_moves_per_minute,
@@ -212,186 +201,3 @@ def _own_folder(folder: Path) -> Iterator[None]:
             text = f"another control plane uses the state folder {folder}; give each instance its own --state"
             raise CannotStart(text) from None
         yield
-
-
-# Arguments ----------------------------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orch-controlplane", description="One instance of Orch's control plane.")
-    parser.add_argument("--name", required=True, help="this instance's name, unlike any other's")
-    parser.add_argument(
-        "--listen",
-        required=True,
-        action="append",
-        type=_address,
-        metavar="HOST:PORT",
-        help="may be given several times",
-    )
-    parser.add_argument(
-        "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
-    )
-    parser.add_argument(
-        "--etcd", required=True, type=_endpoints, metavar="https://HOST:PORT[,…]", help="etcd's members"
-    )
-    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
-    parser.add_argument(
-        "--trust", type=Path, metavar="DIR", help="the folder that `orchctl cluster init` or `join` has filled"
-    )
-    parser.add_argument(
-        "--door",
-        action="append",
-        default=[],
-        type=_address,
-        metavar="HOST:PORT",
-        help="where machines and people join with a token; may be given several times",
-    )
-    parser.add_argument(
-        "--registries",
-        type=Path,
-        metavar="FILE",
-        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
-        "if it is there)",
-    )
-    parser.add_argument(
-        "--images-limit",
-        default=room.DEFAULT_LIMIT_BYTES,
-        type=_bytes,
-        metavar="BYTES",
-        help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
-    )
-    _add_network(parser)
-    _add_placement(parser)
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    return parser
-
-
-def _add_placement(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--placement",
-        default=scheduler.Strategy.SPREAD.value,
-        choices=[one.value for one in scheduler.Strategy],
-        help="what becomes of nodes that are as good as each other for a task: spread gives it to the emptiest, "
-        "binpack to the fullest (default: %(default)s); the same for every instance",
-    )
-    parser.add_argument(
-        "--rebalance-moves-per-minute",
-        default=6,
-        type=_moves,
-        metavar="N",
-        help="how many tasks are moved a minute so that services are spread again after nodes have come, or many tasks "
-        "have gone; 0: none (default: %(default)s)",
-    )
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster-range",
-        default="10.112.0.0/16",
-        type=_range,
-        metavar="RANGE[,RANGE]",
-        help="where tasks get their addresses from, of IPv4, of IPv6, or of both (default: %(default)s)",
-    )
-    for family in FAMILIES:
-        default = ranges.DEFAULT_SUBNET_PREFIXES[family]
-        parser.add_argument(
-            f"--subnet-prefix{family.suffix}",
-            default=default,
-            type=functools.partial(_subnet_prefix, family=family),
-            metavar="BITS",
-            help=f"each node gets a part of the {family.label} range, with a prefix so long (default: {default})",
-        )
-    parser.add_argument(
-        "--service-range",
-        default="10.201.0.0/16",
-        type=_services_range,
-        metavar="RANGE[,RANGE]",
-        help="where services get their virtual addresses from, of the same families (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--network-mode",
-        default="auto",
-        choices=sorted(NETWORK_MODES),
-        help="how nodes reach each other's tasks; auto: by routes where they share a segment (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--network-mtu",
-        default=0,
-        type=_mtu,
-        metavar="BYTES",
-        help="the largest packet of a task (default: each node works it out)",
-    )
-
-
-def _moves(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
-    return int(text)
-
-
-def _bytes(text: str) -> int:
-    return _checked(units.parse_bytes, text)
-
-
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 10.0.0.1:7400")
-    return text
-
-
-def _endpoints(text: str) -> Endpoints:
-    """`https://10.0.0.1:2379,https://10.0.0.2:2379` → the addresses, and that they are secure."""
-    parts = [urlsplit(part) for part in text.split(",")]
-    schemes = {part.scheme for part in parts}
-    if len(schemes) != 1 or not schemes <= {"http", "https"} or any(part.path not in {"", "/"} for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not https://HOST:PORT[,https://HOST:PORT…]")
-    return Endpoints(addresses=tuple(_address(part.netloc) for part in parts), secure=schemes == {"https"})
-
-
-def _range(text: str) -> ranges.Parsed:
-    return _checked(ranges.parse, text)
-
-
-def _services_range(text: str) -> ranges.Parsed:
-    return _checked(ranges.services, text)
-
-
-def _subnet_prefix(text: str, family: Family) -> int:
-    return _checked(lambda given: ranges.subnet_prefix(given, family), text)
-
-
-def _checked(read: Callable[[str], T], text: str) -> T:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _mtu(text: str) -> int:
-    """What every IPv4 host takes is 576 (RFC 791); what is smaller is a mistake."""
-    if not text.isascii() or not text.isdigit() or not (text == "0" or SMALLEST_MTU <= int(text) <= LARGEST_MTU):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a packet's size in bytes from {SMALLEST_MTU} to {LARGEST_MTU}, or 0"
-        )
-    return int(text)
-
-
-def _check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """An address has one meaning."""
-    prefixes = {V4: options.subnet_prefix, V6: options.subnet_prefix6}
-    problem = ranges.problem(options.cluster_range, options.service_range, prefixes)
-    if problem is not None:
-        parser.error(problem)
-
-
-def _ranges(options: argparse.Namespace) -> Ranges:
-    cluster, services = options.cluster_range, options.service_range
-    return Ranges(
-        cluster=str(cluster.get(V4, "")),
-        subnet_bits=options.subnet_prefix,
-        services=str(services.get(V4, "")),
-        cluster6=str(cluster.get(V6, "")),
-        subnet_bits6=options.subnet_prefix6,
-        services6=str(services.get(V6, "")),
-    )

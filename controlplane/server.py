@@ -9,11 +9,12 @@ from pathlib import Path
 import grpc.aio
 
 from controlplane import rpc
-from controlplane.api import changing, errors
+from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
-from controlplane.core import scheduler
+from controlplane.connections import Connections
+from controlplane.core import limits, scheduler
 from controlplane.images import room
 from controlplane.images.cluster import ClusterImages
 from controlplane.images.keeper import Keeper
@@ -48,6 +49,10 @@ class Edge:
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
     trust: Standing | None = None
     """Who belongs to the cluster. Without it there is no TLS, and everybody may do everything."""
+    allowed: limits.Limits = limits.DEFAULTS
+    times: bounds.Times = bounds.Times()  # noqa: RUF009 - a frozen value
+    door_ports: Sequence[int] = ()
+    """Where the door listens: its connections are bounded together with ours."""
 
     def dial(self, address: str, role: Role) -> grpc.aio.Channel:
         """The way to another instance, or to a node's blobs."""
@@ -66,9 +71,24 @@ def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What serves. `ports` in the order of the addresses."""
+
+    ports: tuple[int, ...]
+    doorman: limits.Doorman
+    connections: Connections
+
+
+def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections) -> Sequence[rpc.Interceptor]:
+    """From the outside in."""
+    bounded = bounds.Bounds(doorman, edge.now_ms, connections.hang_up, edge.times)
+    return [errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]
+
+
 @contextlib.asynccontextmanager
-async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
-    """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
+async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[Serving]:
+    """Serves inside the block. Raises `rpc.CannotListen`."""
     images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
     keeper = Keeper(
         images,
@@ -77,7 +97,10 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         nodes=instance.dispatcher.blob_addresses,
         dial=edge.dial,
     )
-    server = rpc.server([errors.Refusals(edge.new_id), *([edge.trust.gate] if edge.trust is not None else [])])
+    ports: list[int] = [*edge.door_ports]
+    connections = Connections(lambda: ports, edge.allowed.connections)
+    doorman = limits.Doorman(edge.allowed)
+    server = rpc.server(_interceptors(edge, doorman, connections))
     parts = Parts(
         cache=instance.cache,
         writes=_writes(edge, instance, store),
@@ -100,13 +123,15 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         )
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
+        ports.extend(bound)
         await server.start()
         async with asyncio.TaskGroup() as group:
             work = [
+                group.create_task(connections.run()),
                 group.create_task(keeper.run()),
                 group.create_task(members.announce(store, edge.name, edge.advertise)),
             ]
-            yield bound
+            yield Serving(ports=bound, doorman=doorman, connections=connections)
             for task in work:
                 task.cancel()
     finally:

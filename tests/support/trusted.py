@@ -14,6 +14,9 @@ from pathlib import Path
 import grpc.aio
 
 from controlplane import main, server
+from controlplane.api.bounds import Times
+from controlplane.connections import Connections
+from controlplane.core.limits import DEFAULTS, Doorman, Limits
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import api, memory
@@ -42,9 +45,18 @@ class Cluster:
     ahead_ms: int = 0
     instance: Instance = field(init=False)
     standing: Standing = field(init=False)
+    serving: server.Serving = field(init=False)
 
     def now_ms(self) -> int:
         return main.now_ms() + self.ahead_ms
+
+    @property
+    def doorman(self) -> Doorman:
+        return self.serving.doorman
+
+    @property
+    def connections(self) -> Connections:
+        return self.serving.connections
 
     @property
     def admin(self) -> Material:
@@ -100,12 +112,20 @@ def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "") -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path,
+    store: api.Store | None = None,
+    *,
+    also: str = "",
+    limits: Limits = DEFAULTS,
+    times: Times = Times(),  # noqa: B008 - a frozen value
+) -> AsyncIterator[Cluster]:
     """A cluster of one instance, which leads. `also`: another address that it answers at, such as `unix:/…`."""
     store = store or memory.MemoryStore()
     made = Cluster(folder=folder, tokens=found(folder))
+    bounded = functools.partial(server.Edge, allowed=limits, times=times)
     try:
-        async with _standing(made, store, also), asyncio.TaskGroup() as group:
+        async with _standing(made, store, also, bounded), asyncio.TaskGroup() as group:
             task = group.create_task(made.instance.run())
             await aio.until(lambda: made.instance.leader().here, what="the instance leads", timeout_s=A_MOMENT_S)
             await aio.until(lambda: bool(made.standing.registry.members), what="it is founded", timeout_s=A_MOMENT_S)
@@ -116,7 +136,9 @@ async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "
 
 
 @contextlib.asynccontextmanager
-async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator[None]:
+async def _standing(
+    made: Cluster, store: api.Store, also: str, bounded: Callable[..., server.Edge]
+) -> AsyncIterator[None]:
     """The instance's edge and its door."""
     made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
     world = World(
@@ -136,7 +158,7 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
     )
     async with trusted as made.standing, made.standing.door.serving(["127.0.0.1:0"]) as (port,):
         made.door = f"127.0.0.1:{port}"
-        edge = server.Edge(
+        edge = bounded(
             name="cp1",
             version="1.2.3",
             listen=[made.address, *([also] if also else [])],
@@ -145,8 +167,9 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
             now_ms=made.now_ms,
             new_id=new_id,
             trust=made.standing,
+            door_ports=[port],
         )
-        async with server.serving(edge, made.instance, store):
+        async with server.serving(edge, made.instance, store) as made.serving:
             yield
 
 
