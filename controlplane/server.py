@@ -13,7 +13,6 @@ from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
-from controlplane.connections import Connections
 from controlplane.core import limits, scheduler
 from controlplane.images import room
 from controlplane.images.cluster import ClusterImages
@@ -24,6 +23,7 @@ from controlplane.store import api, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
+from protos.connections import Connections
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc, trust_pb2_grpc
 from trust.core.identity import Role
 
@@ -86,21 +86,9 @@ def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections)
     return [errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]
 
 
-@contextlib.asynccontextmanager
-async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[Serving]:
-    """Serves inside the block. Raises `rpc.CannotListen`."""
-    images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
-    keeper = Keeper(
-        images,
-        instance.cache,
-        instances=lambda: members.others(store, edge.name),
-        nodes=instance.dispatcher.blob_addresses,
-        dial=edge.dial,
-    )
-    ports: list[int] = [*edge.door_ports]
-    connections = Connections(lambda: ports, edge.allowed.connections)
-    doorman = limits.Doorman(edge.allowed)
-    server = rpc.server(_interceptors(edge, doorman, connections))
+def _add_services(
+    edge: Edge, instance: Instance, store: api.Store, images: ClusterImages, server: grpc.aio.Server
+) -> None:
     parts = Parts(
         cache=instance.cache,
         writes=_writes(edge, instance, store),
@@ -121,19 +109,39 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         edge.trust.follow_roots(
             lambda digest: instance.dispatcher.sessions.announce(dispatcher_pb2.TrustNews(roots_digest=digest))
         )
+
+
+@contextlib.asynccontextmanager
+async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[Serving]:
+    """Serves inside the block. Raises `rpc.CannotListen`."""
+    images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
+    keeper = Keeper(
+        images,
+        instance.cache,
+        instances=lambda: members.others(store, edge.name),
+        nodes=instance.dispatcher.blob_addresses,
+        dial=edge.dial,
+    )
+    ports: list[int] = [*edge.door_ports]
+    connections = Connections(lambda: ports, edge.allowed.connections)
+    doorman = limits.Doorman(edge.allowed)
+    server = rpc.server(_interceptors(edge, doorman, connections))
+    _add_services(edge, instance, store, images, server)
+    told = edge.trust.told_members(instance.dispatcher.believe) if edge.trust is not None else contextlib.nullcontext()
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
         ports.extend(bound)
         await server.start()
-        async with asyncio.TaskGroup() as group:
-            work = [
-                group.create_task(connections.run()),
-                group.create_task(keeper.run()),
-                group.create_task(members.announce(store, edge.name, edge.advertise)),
-            ]
-            yield Serving(ports=bound, doorman=doorman, connections=connections)
-            for task in work:
-                task.cancel()
+        with told:
+            async with asyncio.TaskGroup() as group:
+                work = [
+                    group.create_task(connections.run()),
+                    group.create_task(keeper.run()),
+                    group.create_task(members.announce(store, edge.name, edge.advertise)),
+                ]
+                yield Serving(ports=bound, doorman=doorman, connections=connections)
+                for task in work:
+                    task.cancel()
     finally:
         await server.stop(STOP_GRACE_S)
         await images.close()

@@ -15,13 +15,13 @@ import grpc.aio
 
 from controlplane import main, server
 from controlplane.api.bounds import Times
-from controlplane.connections import Connections
 from controlplane.core.limits import DEFAULTS, Doorman, Limits
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import api, memory
 from controlplane.trust import founding
 from controlplane.trust.standing import Standing, standing
+from protos.connections import Connections
 from protos.orch.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import trust_pb2 as tpb
@@ -188,20 +188,22 @@ def archive_of_one_file(name: str) -> Sequence[control_pb2.ImportImageRequest]:
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
 
-def register(own: Material, node_id: str = "") -> wire.AgentMessage:
+def register(own: Material, node_id: str = "", address: str = "10.0.0.1") -> wire.AgentMessage:
     name = own.identity.name
     capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
-    description = objects_pb2.NodeDescription(hostname=name, address="10.0.0.1", capacity=capacity)
+    description = objects_pb2.NodeDescription(hostname=name, address=address, capacity=capacity)
     made = wire.Register(node_id=node_id or name, node_name=f"{name}-name", description=description)
     return wire.AgentMessage(register=made)
 
 
 @contextlib.asynccontextmanager
-async def session(made: Cluster, own: Material) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
+async def session(
+    made: Cluster, own: Material, address: str = "10.0.0.1"
+) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
     """A node's session that has begun."""
     async with made.dispatcher(own) as stub:
         call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
-        await call.write(register(own))
+        await call.write(register(own, address=address))
         first = await call.read()
         assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
         yield call  # type: ignore[misc]

@@ -27,9 +27,10 @@ Name = tuple[str, int]
 class Connections:
     """`ports`: where this process is called. `most`: connections from one address, of IPv6 from one /64."""
 
-    def __init__(self, ports: Callable[[], Sequence[int]], most: int) -> None:
+    def __init__(self, ports: Callable[[], Sequence[int]], most: int, *, every_s: float = EVERY_S) -> None:
         self._ports = ports
         self._most = most
+        self._every_s = every_s
         self._seen: dict[Name, int] = {}
         """When each of them was seen first, counted in looks."""
         self._looks = 0
@@ -38,7 +39,7 @@ class Connections:
     async def run(self) -> None:
         """Looks until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
             # Without more descriptors than that, nobody can have too many of them.
             if len(_descriptors()) > self._most:
                 self.look()
