@@ -127,8 +127,9 @@ async def run(
         meter=NodeMeter(runtime, lambda: worker.running),
         over=worker.over,
     )
-    members = Members(lambda: worker.peers) if options.trust else None
+    members = Members(lambda: worker.network) if options.trust else None
     blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
+    worker.on_network = blobs.look_again
     try:
         async with blobserver.serving(blobs, options.address, options.blob_port, server.shown()) as blob_port:
             session = Session(

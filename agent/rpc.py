@@ -17,6 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from agent.errors import AgentError, Refused, Temporary
+from protos import pushback
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc as rpc
@@ -55,6 +56,22 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_SERVED = (
+    # Two agents on one port would each get half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A question is a digest.
+    ("grpc.max_receive_message_length", 4096),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.max_allowed_incoming_connections", 1024),
+    # For TLS and the first frames of HTTP/2; gRPC's own bound is two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),
+    # Nodes ping once a second.
+    ("grpc.http2.min_ping_interval_without_data_ms", 200),
+    ("grpc.http2.max_ping_strikes", 5),
+)
+"""What bounds those who fetch from this node."""
+
 _NOT_BELIEVED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
 """What gRPC's core says when a server's certificate is not believed, or is of another role."""
 
@@ -68,15 +85,14 @@ In = TypeVar("In", bound=Message)
 def channel(address: str, own: Material | None = None, role: Role = Role.CONTROLPLANE) -> grpc.aio.Channel:
     """The way to a server that has to have this role. `own`: what this node is known by; None: without TLS."""
     if own is None:
-        return grpc.aio.insecure_channel(address, options=OPTIONS)
-    options = (*OPTIONS, *credentials.channel_options(role))
+        return grpc.aio.insecure_channel(address, options=(*OPTIONS, pushback.OPTION))
+    options = (*OPTIONS, pushback.OPTION, *credentials.channel_options(role))
     return grpc.aio.secure_channel(address, credentials.channel(own), options=options)
 
 
 def server() -> grpc.aio.Server:
     """What other nodes call; it does not listen yet."""
-    # Two agents on one port would each get half of the calls.
-    return grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
+    return grpc.aio.server(options=[*OPTIONS, *_SERVED])
 
 
 def listen(target: grpc.aio.Server, address: str, port: int, shown: grpc.ServerCredentials | None = None) -> int:

@@ -91,6 +91,8 @@ class Worker:
         self._runners: dict[str, TaskRunner] = {}
         self._group: asyncio.TaskGroup | None = None
         self.restored = asyncio.Event()
+        self.on_network: Callable[[], None] = lambda: None
+        """Is told when the network is another, and with it perhaps who is a member."""
 
     async def run(self) -> None:
         """Restore what an earlier agent left, then live on. Ends only by being cancelled; containers live on."""
@@ -123,6 +125,8 @@ class Worker:
             self._urgent.set()
         self._unsaved.set()
         self._networking.want(after)
+        if before.network is not after.network:
+            self.on_network()
         self._names.update(after.network, after.services, after.touched)
         for task_id, runner in self._runners.items():
             if task_id not in after.tasks and not runner.desired.gone:
@@ -175,10 +179,9 @@ class Worker:
         return {task_id: members for task_id, members in found.items() if members}
 
     @property
-    def peers(self) -> frozenset[str]:
-        """The ids of the other nodes, as the leader has told them last."""
-        network = self._assigned.network
-        return frozenset(peer.node_id for peer in network.peers) if network is not None else frozenset()
+    def network(self) -> dpb.NodeNetwork | None:
+        """The network as the leader has told it last, with the other nodes; the same value until it tells another."""
+        return self._assigned.network
 
     @property
     def images_needed(self) -> imageroom.Needed:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import importlib.metadata
 import random
+import resource
 import secrets
 import signal
 import time
@@ -20,7 +21,6 @@ import structlog
 
 from controlplane import logs, rpc, server
 from controlplane import options as command_line
-from controlplane.controllers.nodes import Ranges
 from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
@@ -32,9 +32,9 @@ from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
 from protos import running, supervision
-from protos.families import V4, V6
 from trust.folder import Folder, NotTrusted
 
+MAX_DESCRIPTORS = 65_536
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
 
@@ -58,10 +58,9 @@ _EXPECTED = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = command_line.parser()
-    options = parser.parse_args(arguments)
-    command_line.check_ranges(parser, options)
+    options = command_line.parse(arguments)
     logs.configure(options.log_level)
+    _allow_descriptors()
     try:
         with _own_folder(options.state):
             asyncio.run(_run(options, supervision.Supervisor()))
@@ -84,8 +83,10 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
-        edge = _edge(options, trusted)
+        trusted, door_ports = (
+            await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else (None, ())
+        )
+        edge = _edge(options, trusted, door_ports)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=etcd.addresses)
@@ -97,7 +98,15 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
             task.cancel()
 
 
-def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
+def _allow_descriptors() -> None:
+    """One for each connection, and some for files: the usual 1024 would be the limit of the cluster."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _edge(options: argparse.Namespace, trusted: Standing | None, door_ports: Sequence[int]) -> server.Edge:
     return server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
@@ -110,19 +119,23 @@ def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
         trust=trusted,
+        allowed=options.limits,
+        door_ports=door_ports,
     )
 
 
 @contextlib.asynccontextmanager
-async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStore) -> AsyncIterator[Standing]:
-    """The instance's standing in its cluster, with its door open inside the block."""
+async def _standing(
+    options: argparse.Namespace, folder: Folder, store: EtcdStore
+) -> AsyncIterator[tuple[Standing, Sequence[int]]]:
+    """The instance's standing in its cluster, and the ports of its door, which is open inside the block."""
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
         standing(folder, store, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise) as trusted,
-        trusted.door.serving(options.door),
+        trusted.door.serving(options.door) as ports,
     ):
-        yield trusted
+        yield trusted, ports
 
 
 def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command_line.Endpoints:
@@ -170,7 +183,7 @@ def _world(options: argparse.Namespace) -> World:
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=_ranges(options),
+        ranges=command_line.of_network(options),
         network_mode=command_line.NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
@@ -181,18 +194,6 @@ def _world(options: argparse.Namespace) -> World:
 def _suffixes() -> Iterator[str]:
     while True:
         yield "".join(secrets.choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
-
-
-def _ranges(options: argparse.Namespace) -> Ranges:
-    cluster, services = options.cluster_range, options.service_range
-    return Ranges(
-        cluster=str(cluster.get(V4, "")),
-        subnet_bits=options.subnet_prefix,
-        services=str(services.get(V4, "")),
-        cluster6=str(cluster.get(V6, "")),
-        subnet_bits6=options.subnet_prefix6,
-        services6=str(services.get(V6, "")),
-    )
 
 
 # Folder -----------------------------------------------------------------------------------------------------

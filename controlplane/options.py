@@ -2,13 +2,14 @@
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from controlplane.core import ranges, scheduler
+from controlplane.controllers.nodes import Ranges
+from controlplane.core import limits, ranges, scheduler
 from controlplane.images import room
 from protos import units
 from protos.families import FAMILIES, V4, V6, Family
@@ -31,6 +32,15 @@ class Endpoints:
 
     addresses: tuple[str, ...]
     secure: bool
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Ends the process with 2 when they make no sense."""
+    reader = parser()
+    options = reader.parse_args(arguments)
+    _check_ranges(reader, options)
+    options.limits = _limits(reader, options.limit)
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +92,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_network(made)
     _add_placement(made)
+    made.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="WHO.WHAT=NUMBER",
+        help="what one person, node, controlplane or stranger may ask for (burst, per_second, calls, streams, "
+        "request_bytes), or all together (calls, streams; connections from one address), such as person.streams=200; "
+        "may be given several times",
+    )
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return made
 
@@ -197,9 +216,29 @@ def _mtu(text: str) -> int:
     return int(text)
 
 
-def check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """An address has one meaning."""
     prefixes = {V4: options.subnet_prefix, V6: options.subnet_prefix6}
     problem = ranges.problem(options.cluster_range, options.service_range, prefixes)
     if problem is not None:
         parser.error(problem)
+
+
+def _limits(parser: argparse.ArgumentParser, changes: list[str]) -> limits.Limits:
+    try:
+        return limits.parse(changes)
+    except ValueError as error:
+        parser.error(f"argument --limit: {error}")
+
+
+def of_network(options: argparse.Namespace) -> Ranges:
+    """The ranges that addresses are given from."""
+    cluster, services = options.cluster_range, options.service_range
+    return Ranges(
+        cluster=str(cluster.get(V4, "")),
+        subnet_bits=options.subnet_prefix,
+        services=str(services.get(V4, "")),
+        cluster6=str(cluster.get(V6, "")),
+        subnet_bits6=options.subnet_prefix6,
+        services6=str(services.get(V6, "")),
+    )

@@ -9,12 +9,12 @@ from pathlib import Path
 import grpc.aio
 
 from controlplane import rpc
-from controlplane.api import changing, errors
+from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
 from controlplane.controllers import scheduling
-from controlplane.core import scheduler
+from controlplane.core import limits, scheduler
 from controlplane.images import room
 from controlplane.images.cluster import ClusterImages
 from controlplane.images.keeper import Keeper
@@ -24,6 +24,7 @@ from controlplane.store import api, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
+from protos.connections import Connections
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from trust.core.identity import Role
@@ -50,6 +51,10 @@ class Edge:
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
     trust: Standing | None = None
     """Who belongs to the cluster. Without it there is no TLS, and everybody may do everything."""
+    allowed: limits.Limits = limits.DEFAULTS
+    times: bounds.Times = bounds.Times()  # noqa: RUF009 - a frozen value
+    door_ports: Sequence[int] = ()
+    """Where the door listens: its connections are bounded together with ours."""
 
     def dial(self, address: str, role: Role) -> grpc.aio.Channel:
         """The way to another instance, or to a node's blobs."""
@@ -81,18 +86,24 @@ def _announce_news(trust: Standing, instance: Instance) -> None:
     )
 
 
-@contextlib.asynccontextmanager
-async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
-    """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
-    images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
-    keeper = Keeper(
-        images,
-        instance.cache,
-        instances=lambda: members.others(store, edge.name),
-        nodes=instance.dispatcher.blob_addresses,
-        dial=edge.dial,
-    )
-    server = rpc.server([errors.Refusals(edge.new_id), *([edge.trust.gate] if edge.trust is not None else [])])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What serves. `ports` in the order of the addresses."""
+
+    ports: tuple[int, ...]
+    doorman: limits.Doorman
+    connections: Connections
+
+
+def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections) -> Sequence[rpc.Interceptor]:
+    """From the outside in."""
+    bounded = bounds.Bounds(doorman, edge.now_ms, connections.hang_up, edge.times)
+    return [errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]
+
+
+def _add_services(
+    edge: Edge, instance: Instance, store: api.Store, images: ClusterImages, server: grpc.aio.Server
+) -> None:
     parts = Parts(
         cache=instance.cache,
         writes=_writes(edge, instance, store),
@@ -111,17 +122,39 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         service = TrustService(edge.trust.membership, edge.trust.registry)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
         _announce_news(edge.trust, instance)
+
+
+@contextlib.asynccontextmanager
+async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[Serving]:
+    """Serves inside the block. Raises `rpc.CannotListen`."""
+    images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
+    keeper = Keeper(
+        images,
+        instance.cache,
+        instances=lambda: members.others(store, edge.name),
+        nodes=instance.dispatcher.blob_addresses,
+        dial=edge.dial,
+    )
+    ports: list[int] = [*edge.door_ports]
+    connections = Connections(lambda: ports, edge.allowed.connections)
+    doorman = limits.Doorman(edge.allowed)
+    server = rpc.server(_interceptors(edge, doorman, connections))
+    _add_services(edge, instance, store, images, server)
+    told = edge.trust.told_members(instance.dispatcher.believe) if edge.trust is not None else contextlib.nullcontext()
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
+        ports.extend(bound)
         await server.start()
-        async with asyncio.TaskGroup() as group:
-            work = [
-                group.create_task(keeper.run()),
-                group.create_task(members.announce(store, edge.name, edge.advertise)),
-            ]
-            yield bound
-            for task in work:
-                task.cancel()
+        with told:
+            async with asyncio.TaskGroup() as group:
+                work = [
+                    group.create_task(connections.run()),
+                    group.create_task(keeper.run()),
+                    group.create_task(members.announce(store, edge.name, edge.advertise)),
+                ]
+                yield Serving(ports=bound, doorman=doorman, connections=connections)
+                for task in work:
+                    task.cancel()
     finally:
         await server.stop(STOP_GRACE_S)
         await images.close()

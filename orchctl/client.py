@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from orchctl import caller, errors, patience, servers, who
-from protos import headers
+from protos import headers, pushback
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import control_pb2_grpc
 from trust import credentials
@@ -32,7 +32,8 @@ APPLY_TIMEOUT_S = 60.0
 _VERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
 """What gRPC's core says when a server's certificate is not believed."""
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    pushback.OPTION,
     # A proxy that the environment names is for the web, not for the cluster.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 << 20),

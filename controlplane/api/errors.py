@@ -18,7 +18,7 @@ from controlplane import rpc
 from controlplane.core import request_errors
 from controlplane.store import errors as store_errors
 from images import errors as image_errors
-from protos import headers, running
+from protos import headers, pushback, running
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 
@@ -37,6 +37,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (request_errors.Unidentified, grpc.StatusCode.UNAUTHENTICATED),
     (request_errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (request_errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (request_errors.TooLate, grpc.StatusCode.DEADLINE_EXCEEDED),
     (request_errors.NotReachable, grpc.StatusCode.UNAVAILABLE),
     (store_errors.Conflict, grpc.StatusCode.ABORTED),
     (store_errors.Temporary, grpc.StatusCode.UNAVAILABLE),
@@ -60,6 +61,8 @@ def describe(error: Exception) -> pb.Error:
         described.hint = _shorten(error.hint)
         if isinstance(error, request_errors.NotLeader):
             described.leader = error.leader
+        if isinstance(error, request_errors.Overloaded):
+            described.retry_after = error.retry_after_ms
         _add_mistakes(described, error)
     elif isinstance(error, store_errors.Temporary):
         doubt = isinstance(error, store_errors.Unavailable) and error.ambiguous
@@ -135,8 +138,16 @@ class Refusals(rpc.Interceptor):
                 message=f"an error inside the control plane (reference {reference})",
                 hint="its log has the details under this reference; please report them",
             )
-        metadata = ((headers.ERROR, described.SerializeToString()),)
-        await context.abort(code, described.message, trailing_metadata=metadata)
+        metadata: list[tuple[str, str | bytes]] = [(headers.ERROR, described.SerializeToString())]
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            metadata.append((pushback.HEADER, _pushback(described, context.time_remaining())))
+        await context.abort(code, described.message, trailing_metadata=tuple(metadata))
+
+
+def _pushback(described: pb.Error, left_s: float | None) -> str:
+    """When the caller comes back; never, when its deadline were over by then: the refusal says more than that."""
+    in_time = left_s is None or described.retry_after < left_s * 1000
+    return str(described.retry_after) if described.retry_after and in_time else pushback.NEVER
 
 
 def parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:

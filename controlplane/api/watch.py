@@ -1,11 +1,10 @@
 """Watch: the objects that are there, then `synced`, then every change.
 
 Two rules. The stream is gapless: what the reader has been told is remembered, and after the cache lost its place
-(`resync`) the difference to the newest state is told as changes. And a reader that does not read is hung up on rather
-than waited for; while it is slow, changes are merged, so it costs no more than what it watches.
+(`resync`) the difference to the newest state is told as changes. And while a reader is slow, changes are merged, so it
+costs no more than what it watches; one that does not read at all is hung up on (`bounds`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from controlplane.core import lookup
@@ -14,14 +13,13 @@ from controlplane.store import cache, feed, snapshots
 from protos import kinds
 from protos.orch.v1 import control_pb2 as pb
 
-SEND_TIMEOUT_S = 60.0
 MAX_SELECTIONS = 32
 
 Send = Callable[[pb.WatchResponse], Awaitable[object]]
 
 
 async def watch(known: cache.Cache, request: pb.WatchRequest, send: Send) -> None:
-    """Runs until cancelled. Raises Invalid for selections that make no sense, Overloaded when `send` blocks."""
+    """Runs until cancelled. Raises Invalid for selections that make no sense."""
     selections = [lookup.Selection(selection) for selection in request.selections]
     if not 1 <= len(selections) <= MAX_SELECTIONS:
         raise errors.Invalid(f"a watch takes 1 to {MAX_SELECTIONS} selections, not {len(selections)}")
@@ -37,21 +35,10 @@ async def watch(known: cache.Cache, request: pb.WatchRequest, send: Send) -> Non
             # Between `take` and `snapshot` nothing else runs, so that what is pending afterwards is newer than both.
             state = known.snapshot()
             for event in told.events(state, taken):
-                await _send(send, event)
+                await send(event)
             if not synced:
-                await _send(send, pb.WatchResponse(synced=state.revision))
+                await send(pb.WatchResponse(synced=state.revision))
                 synced = True
-
-
-async def _send(send: Send, event: pb.WatchResponse) -> None:
-    try:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await send(event)
-    except TimeoutError:
-        raise errors.Overloaded(
-            f"the watch was ended because its reader did not read for {SEND_TIMEOUT_S:g} s",
-            hint="watch again: it starts with everything that is there",
-        ) from None
 
 
 class _Told:

@@ -111,14 +111,21 @@ def _of_work(told: Told, work: Work) -> tuple[wire.Assignment, Told]:
     return message, Told(tasks=now, revisions=needed)
 
 
-def peers_of(known: Collection[pb.Node], settings: wire.NodeNetwork) -> Peers:
-    """The nodes whose tasks others can reach, by id. `settings`: what is the same for all nodes."""
+def peers_of(known: Collection[pb.Node], settings: wire.NodeNetwork, trusted: Mapping[str, int]) -> Peers:
+    """The nodes whose tasks others can reach, by id. `settings`: what is the same for all nodes; `trusted`: since when
+    each node is a member, for those that are.
+    """
     had = families.told(settings, "cluster_range")
     return tuple(
-        _with_subnets(wire.NetworkPeer(node_id=one.meta.id, address=one.status.description.address), one.status, had)
+        _with_subnets(_peer(one, trusted.get(one.meta.id, 0)), one.status, had)
         for one in sorted(known, key=lambda one: one.meta.id)
         if one.status.description.address and any(family.get(one.status, "subnet") for family in had)
     )
+
+
+def _peer(node: pb.Node, trusted_since: int) -> wire.NetworkPeer:
+    address = node.status.description.address
+    return wire.NetworkPeer(node_id=node.meta.id, address=address, trusted_since=trusted_since)
 
 
 def seen_by_others(node: pb.Node | None) -> Sequence[str]:

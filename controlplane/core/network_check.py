@@ -24,7 +24,7 @@ def request_for(
     """What one node tries: every other node that is there, and every service that has a ready endpoint."""
     there = [other for other in known if other.status.state == pb.NODE_STATE_READY]
     return wire.NetworkCheckRequest(
-        network=assignments.network_of(node, assignments.peers_of(there, settings), settings),
+        network=assignments.network_of(node, assignments.peers_of(there, settings, {}), settings),
         services=[tried for service in services if (tried := _tried(service)) is not None],
         timeout=timeout_ms,
     )

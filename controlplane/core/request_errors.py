@@ -9,6 +9,7 @@ RequestError
 ├── Unidentified      show a certificate that this cluster believes
 ├── Forbidden         ask somebody whose role allows it
 ├── Overloaded        ask for less, or more slowly
+├── TooLate           look what has become of it: it took longer than anything may take
 └── NotReachable      retry later: the store or a node is out of reach
 
 Each message is one line that names the object and the place; `hint` is the remedy. `api/errors.py` turns them into
@@ -78,7 +79,15 @@ class Forbidden(RequestError):
 
 
 class Overloaded(RequestError):
-    """A bound was reached."""
+    """A bound was reached. `retry_after_ms`: when coming back may help; 0: nobody knows."""
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_ms: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_ms = retry_after_ms
+
+
+class TooLate(RequestError):
+    """What was asked for took longer than anything may take."""
 
 
 class NotReachable(RequestError):

@@ -11,6 +11,7 @@ import structlog
 
 from controlplane.core import assignments, locality, nodes
 from controlplane.core.endpoint_table import Table
+from controlplane.core.trust.believed import Believed
 from controlplane.dispatcher.blobs import BlobBook, Place
 from controlplane.dispatcher.peers import Peers
 from controlplane.dispatcher.session import HEARTBEAT_MS, AgentLink, Leading, Session
@@ -48,6 +49,16 @@ class Dispatcher:
         self._new_id = new_id
         self._until_led = until_led
         self._leading: Leading | None = None
+        self._believed = Believed()
+
+    def believe(self, believed: Believed) -> None:
+        """Others are members of the cluster now: nodes are told, so that they give nothing to those who are none."""
+        if believed == self._believed:
+            return
+        self._believed = believed
+        if self._leading is not None:
+            self._leading.peers.believe(believed)
+            self.sessions.wake_all()
 
     def lead(
         self,
@@ -68,7 +79,7 @@ class Dispatcher:
             table=table,
             withdrawals=withdrawals,
             blobs=BlobBook(self._place_of),
-            peers=Peers(network),
+            peers=Peers(network, self._believed),
         )
         self.notice_everything()
 

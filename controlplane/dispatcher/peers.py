@@ -7,6 +7,7 @@ far a drain has come, leaves the value as it is, and thousands of sessions have 
 from collections.abc import Mapping
 
 from controlplane.core import assignments
+from controlplane.core.trust.believed import Believed
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -14,16 +15,26 @@ from protos.orch.v1 import objects_pb2 as pb
 class Peers:
     """`settings`: what is the same for all nodes."""
 
-    def __init__(self, settings: wire.NodeNetwork) -> None:
-        self._settings = settings
+    def __init__(self, settings: wire.NodeNetwork, believed: Believed | None = None) -> None:
+        self._given = settings
         self._known: Mapping[str, pb.Node] = {}
         self._found: assignments.Peers = ()
+        self.settings = settings
+        self._believed = Believed()
+        self.believe(believed or Believed())
+
+    def believe(self, believed: Believed) -> None:
+        """Others are members now."""
+        self._known = {}
+        self._believed = believed
+        self.settings = wire.NodeNetwork(instances=believed.instances)
+        self.settings.MergeFrom(self._given)
 
     def of(self, known: Mapping[str, pb.Node]) -> assignments.Peers:
         """Those that others can reach, by id. `known`: of one snapshot, where equal things are identical."""
         if known is not self._known:
             self._known = known
-            found = assignments.peers_of(known.values(), self._settings)
+            found = assignments.peers_of(known.values(), self._given, self._believed.nodes)
             if found != self._found:
                 self._found = found
         return self._found

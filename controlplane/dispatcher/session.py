@@ -217,14 +217,15 @@ class Session:
         """The same value as the last time, when nothing that it is made of has changed."""
         tasks = snapshot.tasks_on(self.info.node_id)
         peers = self._leading.peers.of(snapshot.all(pb.Node))
-        sources = (tasks, node, peers, snapshot.all(pb.Revision))
+        settings = self._leading.peers.settings
+        sources = (tasks, node, peers, settings, snapshot.all(pb.Revision))
         if len(self._work_of) != len(sources) or any(a is not b for a, b in zip(sources, self._work_of, strict=True)):
             revisions = {
                 revision.meta.id: revision
                 for namespace, service in {(task.meta.namespace, task.service) for task in tasks.values()}
                 for revision in snapshot.revisions_of(namespace, service).values()
             }
-            network = assignments.network_of(node, peers, self._leading.network)
+            network = assignments.network_of(node, peers, settings)
             self._work = assignments.Work(
                 tasks=tuple(tasks.values()), revisions=revisions, network=network, labels=dict(node.meta.labels)
             )

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import structlog
 
 from controlplane.api.gate import Gate
 from controlplane.core import request_errors
-from controlplane.core.trust import rotation
+from controlplane.core.trust import believed, rotation
+from controlplane.core.trust.believed import Believed
 from controlplane.store import api, errors
 from controlplane.trust import storeplace
 from controlplane.trust.audit import Audit
@@ -89,6 +90,17 @@ class Standing:
         """Tells a listener where the instances answer now, as far as it is known, and at every change."""
         self.on_instances = listener
         self.look_at_instances([INSTANCES])
+
+    @contextlib.contextmanager
+    def told_members(self, listener: Callable[[Believed], None]) -> Iterator[None]:
+        """Tells a listener in the block whom nodes may believe: now, and whenever somebody has come or gone."""
+
+        def tell(_changed: Iterable[str]) -> None:
+            listener(believed.of(self.registry.members.values()))
+
+        with self.registry.listening(tell):
+            tell(())
+            yield
 
     async def renew(self) -> None:
         """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.

@@ -14,12 +14,15 @@ from pathlib import Path
 import grpc.aio
 
 from controlplane import main, server
+from controlplane.api.bounds import Times
+from controlplane.core.limits import DEFAULTS, Doorman, Limits
 from controlplane.core.trust import etcd_flags
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import api, memory
 from controlplane.trust import founding
 from controlplane.trust.standing import Standing, standing
+from protos.connections import Connections
 from protos.orch.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import trust_pb2 as tpb
@@ -43,9 +46,18 @@ class Cluster:
     ahead_ms: int = 0
     instance: Instance = field(init=False)
     standing: Standing = field(init=False)
+    serving: server.Serving = field(init=False)
 
     def now_ms(self) -> int:
         return main.now_ms() + self.ahead_ms
+
+    @property
+    def doorman(self) -> Doorman:
+        return self.serving.doorman
+
+    @property
+    def connections(self) -> Connections:
+        return self.serving.connections
 
     @property
     def admin(self) -> Material:
@@ -101,12 +113,20 @@ def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "") -> AsyncIterator[Cluster]:
+async def cluster(
+    folder: Path,
+    store: api.Store | None = None,
+    *,
+    also: str = "",
+    limits: Limits = DEFAULTS,
+    times: Times = Times(),  # noqa: B008 - a frozen value
+) -> AsyncIterator[Cluster]:
     """A cluster of one instance, which leads. `also`: another address that it answers at, such as `unix:/…`."""
     store = store or memory.MemoryStore()
     made = Cluster(folder=folder, tokens=found(folder))
+    bounded = functools.partial(server.Edge, allowed=limits, times=times)
     try:
-        async with _standing(made, store, also), asyncio.TaskGroup() as group:
+        async with _standing(made, store, also, bounded), asyncio.TaskGroup() as group:
             task = group.create_task(made.instance.run())
             await aio.until(lambda: made.instance.leader().here, what="the instance leads", timeout_s=A_MOMENT_S)
             await aio.until(lambda: bool(made.standing.registry.members), what="it is founded", timeout_s=A_MOMENT_S)
@@ -117,7 +137,9 @@ async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "
 
 
 @contextlib.asynccontextmanager
-async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator[None]:
+async def _standing(
+    made: Cluster, store: api.Store, also: str, bounded: Callable[..., server.Edge]
+) -> AsyncIterator[None]:
     """The instance's edge and its door."""
     made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
     world = World(
@@ -137,7 +159,7 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
     )
     async with trusted as made.standing, made.standing.door.serving(["127.0.0.1:0"]) as (port,):
         made.door = f"127.0.0.1:{port}"
-        edge = server.Edge(
+        edge = bounded(
             name="cp1",
             version="1.2.3",
             listen=[made.address, *([also] if also else [])],
@@ -146,8 +168,9 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
             now_ms=made.now_ms,
             new_id=new_id,
             trust=made.standing,
+            door_ports=[port],
         )
-        async with server.serving(edge, made.instance, store):
+        async with server.serving(edge, made.instance, store) as made.serving:
             yield
 
 
@@ -166,20 +189,22 @@ def archive_of_one_file(name: str) -> Sequence[control_pb2.ImportImageRequest]:
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
 
-def register(own: Material, node_id: str = "") -> wire.AgentMessage:
+def register(own: Material, node_id: str = "", address: str = "10.0.0.1") -> wire.AgentMessage:
     name = own.identity.name
     capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
-    description = objects_pb2.NodeDescription(hostname=name, address="10.0.0.1", capacity=capacity)
+    description = objects_pb2.NodeDescription(hostname=name, address=address, capacity=capacity)
     made = wire.Register(node_id=node_id or name, node_name=f"{name}-name", description=description)
     return wire.AgentMessage(register=made)
 
 
 @contextlib.asynccontextmanager
-async def session(made: Cluster, own: Material) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
+async def session(
+    made: Cluster, own: Material, address: str = "10.0.0.1"
+) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
     """A node's session that has begun."""
     async with made.dispatcher(own) as stub:
         call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
-        await call.write(register(own))
+        await call.write(register(own, address=address))
         first = await call.read()
         assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
         yield call  # type: ignore[misc]

@@ -119,12 +119,15 @@ class Error(_message.Message):
     HINT_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """One line that names the object and the place."""
     hint: _builtins.str
     """What to do about it. May be empty."""
     leader: _builtins.str
     """The leader's address, when only the leader can answer."""
+    retry_after: _builtins.int
+    """Nothing was done, and coming back after this long may help."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldError]:
         """Every mistake, when there are several, each with its place."""
@@ -136,10 +139,11 @@ class Error(_message.Message):
         hint: _builtins.str = ...,
         fields: _abc.Iterable[Global___FieldError] | None = ...,
         leader: _builtins.str = ...,
+        retry_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "hint", b"hint", "leader", b"leader", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "hint", b"hint", "leader", b"leader", "message", b"message", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -705,6 +705,26 @@ class NodeNetwork(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class InstancesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CLUSTER_RANGE_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
@@ -715,6 +735,7 @@ class NodeNetwork(_message.Message):
     CLUSTER_RANGE6_FIELD_NUMBER: _builtins.int
     SUBNET6_FIELD_NUMBER: _builtins.int
     SERVICE_RANGE6_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
     cluster_range: _builtins.str
     """The range that all tasks of the cluster have addresses from."""
     subnet: _builtins.str
@@ -733,6 +754,12 @@ class NodeNetwork(_message.Message):
     service_range6: _builtins.str
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkPeer]: ...
+    @_builtins.property
+    def instances(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The control planes that are members of the cluster, by name, each with the moment since when its certificates are
+        believed.
+        """
+
     def __init__(
         self,
         *,
@@ -746,10 +773,11 @@ class NodeNetwork(_message.Message):
         cluster_range6: _builtins.str = ...,
         subnet6: _builtins.str = ...,
         service_range6: _builtins.str = ...,
+        instances: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "cluster_range6", b"cluster_range6", "mode", b"mode", "mtu", b"mtu", "node_id", b"node_id", "peers", b"peers", "service_range", b"service_range", "service_range6", b"service_range6", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_range", b"cluster_range", "cluster_range6", b"cluster_range6", "instances", b"instances", "mode", b"mode", "mtu", b"mtu", "node_id", b"node_id", "peers", b"peers", "service_range", b"service_range", "service_range6", b"service_range6", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,6 +791,7 @@ class NetworkPeer(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     SUBNET_FIELD_NUMBER: _builtins.int
     SUBNET6_FIELD_NUMBER: _builtins.int
+    TRUSTED_SINCE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     """The address of the node itself, of either family."""
@@ -770,6 +799,8 @@ class NetworkPeer(_message.Message):
     """The range of its tasks."""
     subnet6: _builtins.str
     """The same for IPv6."""
+    trusted_since: _builtins.int
+    """Certificates of the node are believed that were made since then. 0: it is no member of the cluster, or not any more."""
     def __init__(
         self,
         *,
@@ -777,10 +808,11 @@ class NetworkPeer(_message.Message):
         address: _builtins.str = ...,
         subnet: _builtins.str = ...,
         subnet6: _builtins.str = ...,
+        trusted_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "subnet", b"subnet", "subnet6", b"subnet6", "trusted_since", b"trusted_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

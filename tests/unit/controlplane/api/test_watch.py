@@ -103,21 +103,6 @@ async def test_a_gap_in_the_stores_history_does_not_show() -> None:
         assert sorted(await reader.next(2)) == ["changed b", "deleted a"]
 
 
-@aio.bounded(20)
-async def test_a_reader_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "SEND_TIMEOUT_S", 0.05)
-    store = memory.MemoryStore()
-    known, reader = cache.Cache(store), Reader()
-    reader.gate.clear()
-    async with asyncio.TaskGroup() as group:
-        follower = group.create_task(known.run())
-        await known.wait_for(1, A_MOMENT_S)
-        with pytest.raises(errors.Overloaded, match="its reader did not read for"):
-            await watching.watch(known, SERVICES, reader.send)
-        follower.cancel()
-    await store.close()
-
-
 @pytest.mark.parametrize(
     ("selections", "message"),
     [

@@ -113,7 +113,7 @@ def test_a_node_is_told_of_the_others_that_can_be_reached() -> None:
     known = [build.node("n1"), build.node("n2"), build.node("n3")]
     known[2].status.subnet = ""
     settings = wire.NodeNetwork(cluster_range="10.112.0.0/16", mtu=1400)
-    network = assignments.network_of(known[0], assignments.peers_of(known, settings), settings)
+    network = assignments.network_of(known[0], assignments.peers_of(known, settings, {}), settings)
     assert [(peer.node_id, peer.subnet) for peer in network.peers] == [("n2", "10.112.2.0/24")]
     assert (network.node_id, network.subnet, network.cluster_range, network.mtu) == (
         "n1",
