@@ -49,9 +49,9 @@ from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
 from agent.worker import Worker
-from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
+from telemetry import logs
 from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted
 
@@ -66,7 +66,7 @@ RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.socket] = ()) -> None:
     """Run an agent until it is told to end. `early_names`: the sockets at which names are asked for already."""
     options = _options(arguments)
-    _log_to_stderr(options.log_level)
+    logs.configure(options.log_level, options.log_format, program="orch-agent", node=options.name)
     _allow_descriptors()
     state = Path(options.state).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -259,6 +259,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     imageoptions.add(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    parser.add_argument("--log-format", default="auto", choices=logs.FORMATS, help=logs.HELP)
     return parser.parse_args(arguments)
 
 
@@ -313,16 +314,3 @@ def _allow_descriptors() -> None:
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _log_to_stderr(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(lossy(sys.stderr)),
-    )

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import grpc
 import structlog
 
-from controlplane import logs, rpc, server
+from controlplane import rpc, server
 from controlplane.controllers.nodes import Ranges
 from controlplane.core import ranges, scheduler
 from controlplane.images import room
@@ -37,6 +37,7 @@ from images import errors as image_errors
 from protos import running, units
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
+from telemetry import logs
 from trust.folder import Folder, NotTrusted
 
 MOST_MOVES = 10_000
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _check_ranges(parser, options)
-    logs.configure(options.log_level)
+    logs.configure(options.log_level, options.log_format, program="orch-controlplane", instance=options.name)
     try:
         with _own_folder(options.state):
             asyncio.run(_run(options))
@@ -263,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_network(parser)
     _add_placement(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-format", default="auto", choices=logs.FORMATS, help=logs.HELP)
     return parser
 
 

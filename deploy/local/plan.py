@@ -31,6 +31,8 @@ systemd keeps for foreign images. Each LAN that there may be has its share, and 
 _IDS_AT_ONCE: Final = 65_536
 _ETCD_URL: Final = "https://127.0.0.1:2379"
 _ETCD_PEER_URL: Final = "https://127.0.0.1:2380"
+_FOR_PEOPLE: Final = ("--log-format", "console")
+"""The logs of a local cluster are files that a person opens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +253,7 @@ def control_plane_command(plan: Plan) -> list[str]:
         *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
         *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),
+        *_FOR_PEOPLE,
     ]
 
 
@@ -269,5 +272,6 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--trusted", f"{plan.lan.host}/32"),
         *(("--trusted", f"{plan.lan.host6}/128") if plan.has_ipv6 else ()),
         *("--ids", plan.node_ids(node)),
+        *_FOR_PEOPLE,
         *(word for resource in plan.resources.get(node, ()) for word in ("--resource", resource)),
     ]
