@@ -29,7 +29,9 @@ from controlplane.images import room
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
+from controlplane.store.api import Store
 from controlplane.store.etcd import EtcdStore
+from controlplane.store.measured import Measured
 from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
@@ -37,7 +39,7 @@ from images import errors as image_errors
 from protos import running, units
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
-from telemetry import logs
+from telemetry import logs, page
 from trust.folder import Folder, NotTrusted
 
 MOST_MOVES = 10_000
@@ -67,6 +69,7 @@ _EXPECTED = (
     NotFounded,
     NotTrusted,
     rpc.CannotListen,
+    page.CannotServe,
     image_errors.ImageError,
     store_errors.Fatal,
 )
@@ -102,13 +105,14 @@ async def _run(options: argparse.Namespace) -> None:
     """Serves until a signal asks it to end."""
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
-    store = EtcdStore(options.etcd.addresses, credentials=_store_credentials(options.etcd, folder))
+    etcd = EtcdStore(options.etcd.addresses, credentials=_store_credentials(options.etcd, folder))
+    store = Measured(etcd)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
-        edge = _edge(options, trusted)
+        edge = _edge(options, trusted, etcd)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=options.etcd.addresses)
@@ -118,7 +122,7 @@ async def _run(options: argparse.Namespace) -> None:
         work.cancel()
 
 
-def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
+def _edge(options: argparse.Namespace, trusted: Standing | None, etcd: EtcdStore) -> server.Edge:
     return server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
@@ -130,12 +134,14 @@ def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
+        condition=etcd.condition,
+        metrics=[_split(address) for address in options.metrics],
         trust=trusted,
     )
 
 
 @contextlib.asynccontextmanager
-async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStore) -> AsyncIterator[Standing]:
+async def _standing(options: argparse.Namespace, folder: Folder, store: Store) -> AsyncIterator[Standing]:
     """The instance's standing in its cluster, with its door open inside the block."""
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
@@ -248,6 +254,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where machines and people join with a token; may be given several times",
     )
     parser.add_argument(
+        "--metrics",
+        action="append",
+        default=[],
+        type=_address,
+        metavar="HOST:PORT",
+        help="where Prometheus reads metrics, with a certificate of the cluster; may be given several times",
+    )
+    parser.add_argument(
         "--registries",
         type=Path,
         metavar="FILE",
@@ -340,6 +354,12 @@ def _address(text: str) -> str:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 10.0.0.1:7400")
     return text
+
+
+def _split(address: str) -> tuple[str, int]:
+    """`[fd00::1]:7403` → `fd00::1` and 7403."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _endpoints(text: str) -> Endpoints:

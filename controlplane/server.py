@@ -8,9 +8,10 @@ from pathlib import Path
 
 import grpc.aio
 
-from controlplane import rpc
+from controlplane import metrics, rpc, state_metrics
 from controlplane.api import changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
+from controlplane.api.measuring import Measuring
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
 from controlplane.core import scheduler
@@ -19,11 +20,14 @@ from controlplane.images.cluster import ClusterImages
 from controlplane.images.keeper import Keeper
 from controlplane.images.outside import Outside
 from controlplane.instance import Instance
+from controlplane.state_metrics import Condition
 from controlplane.store import api, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc, trust_pb2_grpc
+from telemetry import health, page
+from telemetry.metrics import Reading
 from trust.core.identity import Role
 
 STOP_GRACE_S = 1.0
@@ -46,6 +50,10 @@ class Edge:
     registries: Path | None = None
     """The file with registries, mirrors and CAs; None: the usual one."""
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
+    condition: Condition | None = None
+    """How etcd's members are, for metrics; None: the store is none."""
+    metrics: Sequence[tuple[str, int]] = ()
+    """Where Prometheus reads: hosts and ports; port 0 takes any free one."""
     trust: Standing | None = None
     """Who belongs to the cluster. Without it there is no TLS, and everybody may do everything."""
 
@@ -66,6 +74,34 @@ def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
     )
 
 
+def _metrics(
+    edge: Edge, instance: Instance, images: ClusterImages
+) -> contextlib.AbstractAsyncContextManager[tuple[int, ...]]:
+    """The page with this instance's metrics."""
+    reading = Reading(metrics.REGISTRY)
+    state_metrics.add(reading, instance, images, edge.condition)
+    guard = None
+    if edge.trust is not None:
+        guard = edge.trust.page_guard()
+        state_metrics.add_certificate(reading, edge.trust)
+    return page.serving(edge.metrics, reading.text, guard)
+
+
+def _health(instance: Instance) -> health.Health:
+    """Whether calls are answered from a state that is not stale, and whether agents have their sessions here."""
+
+    def knows_the_store() -> bool:
+        return not instance.store_problem()
+
+    return health.Health(
+        {
+            health.SERVER: lambda: True,
+            "orch.v1.Control": knows_the_store,
+            "orch.v1.Dispatcher": lambda: instance.leader().here,
+        }
+    )
+
+
 @contextlib.asynccontextmanager
 async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
     """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
@@ -77,7 +113,9 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         nodes=instance.dispatcher.blob_addresses,
         dial=edge.dial,
     )
-    server = rpc.server([errors.Refusals(edge.new_id), *([edge.trust.gate] if edge.trust is not None else [])])
+    server = rpc.server(
+        [Measuring(), errors.Refusals(edge.new_id), *([edge.trust.gate] if edge.trust is not None else [])]
+    )
     parts = Parts(
         cache=instance.cache,
         writes=_writes(edge, instance, store),
@@ -92,8 +130,9 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)
     dispatcher_pb2_grpc.add_BlobsServicer_to_server(BlobService(images), server)
+    health.add(server, _health(instance))
     if edge.trust is not None:
-        service = TrustService(edge.trust.membership, edge.trust.registry)
+        service = TrustService(edge.trust.membership, edge.trust.registry, edge.trust.reader_refusal)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
         edge.trust.follow_roots(
             lambda digest: instance.dispatcher.sessions.announce(dispatcher_pb2.TrustNews(roots_digest=digest))
@@ -101,9 +140,10 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
         await server.start()
-        async with asyncio.TaskGroup() as group:
+        async with _metrics(edge, instance, images), asyncio.TaskGroup() as group:
             work = [
                 group.create_task(keeper.run()),
+                group.create_task(state_metrics.count_events(instance.cache)),
                 group.create_task(members.announce(store, edge.name, edge.advertise)),
             ]
             yield bound

@@ -8,11 +8,13 @@ few values, each from a list in the code, or go with something that the cluster 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Metric, ProcessCollector, exposition
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, disable_created_metrics, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 LOOK_UP_S = 5.0
@@ -46,11 +48,18 @@ class Look:
         return family
 
 
+FAILURES: Final = Look(
+    name="orch_metrics_failures_total",
+    text="What could not be looked up at a reading, and was left out",
+    labels=("what",),
+)
+
 LookUp = Callable[[], Awaitable[Iterable[Metric]]]
 
 
 def registry() -> CollectorRegistry:
     """Where a program keeps what it counts, with what the kernel counts of the process itself."""
+    disable_created_metrics()  # a moment beside every counter would be half of the page
     made = CollectorRegistry()
     ProcessCollector(registry=made)
     return made
@@ -62,21 +71,17 @@ class Reading:
     def __init__(self, counted: CollectorRegistry) -> None:
         self._counted = counted
         self._look_ups: dict[str, LookUp] = {}
-        self._failures = Counter(
-            "orch_metrics_failures",
-            "What could not be looked up at a reading, and was left out",
-            ["what"],
-            registry=counted,
-        )
+        self._failures: Counter[str] = Counter()
 
     def look_up(self, what: str, ask: LookUp) -> None:
         """Asks for this at every reading. `what`: one word for the counter of those that failed."""
         self._look_ups[what] = ask
-        self._failures.labels(what)
+        self._failures[what] = 0
 
     async def text(self, accept: str = "") -> tuple[str, bytes]:
         """The content type and the page, in the format that a reader accepts."""
         found = await asyncio.gather(*(self._look(what, ask) for what, ask in self._look_ups.items()))
+        found.append([FAILURES.of({(what,): count for what, count in self._failures.items()})])
         encode, content_type = exposition.choose_encoder(accept)
         return content_type, encode(_Page(self._counted, [metric for part in found for metric in part]))
 
@@ -85,7 +90,7 @@ class Reading:
             async with asyncio.timeout(LOOK_UP_S):
                 return list(await ask())
         except Exception as error:  # noqa: BLE001 - a page without one part is better than none
-            self._failures.labels(what).inc()
+            self._failures[what] += 1
             _log.warning("metrics are left out", what=what, why=str(error) or type(error).__name__)
             return []
 

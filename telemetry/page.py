@@ -74,13 +74,18 @@ class _Page:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        secure = (
-            {"ssl": _following(self._guard), "ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": 1.0}
-            if self._guard is not None
-            else {}
-        )
         try:
-            return await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD_BYTES, **secure)
+            if self._guard is None:
+                return await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD_BYTES)
+            return await asyncio.start_server(
+                self._serve,
+                host,
+                port,
+                limit=MAX_HEAD_BYTES,
+                ssl=_following(self._guard),
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=1.0,
+            )
         except OSError as error:
             why = error.strerror or str(error)
             raise CannotServe(f"metrics cannot be served at {host} port {port}: {why}; give another address") from error
@@ -144,7 +149,7 @@ def _following(guard: Guard) -> ssl.SSLContext:
         connection.context = newest
 
     first = _context(guard.folder, used)
-    first.sni_callback = follow  # type: ignore[assignment]  # the stubs know sockets only
+    first.sni_callback = follow
     return first
 
 

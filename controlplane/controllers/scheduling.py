@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from controlplane import metrics
 from controlplane.core import plan, scheduler, tasks
 from controlplane.store.snapshots import Change, Snapshot
 from manifests import networking
@@ -14,7 +15,7 @@ CLUSTER = "cluster"
 class Scheduling:
     """Tasks without a node get one, or the reasons why not."""
 
-    name = "scheduling"
+    name = metrics.SCHEDULER
 
     def __init__(self, strategy: scheduler.Strategy = scheduler.Strategy.SPREAD) -> None:
         self._strategy = strategy

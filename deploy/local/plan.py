@@ -19,6 +19,8 @@ MAX_NODES: Final = 200
 API_PORT: Final = 7400
 DOOR_PORT: Final = 7401
 """Where machines and people may join, as any cluster."""
+METRICS_PORT: Final = 7403
+"""Where Prometheus reads, of the control plane and of each node."""
 NETWORK_MODES: Final = ("auto", "routes", "vxlan")
 ADDRESSES: Final = ("ipv4", "dual", "ipv6")
 _FIRST_NODE: Final = 11
@@ -158,6 +160,11 @@ class Plan:
         return f"{self.lan.server}:{DOOR_PORT}"
 
     @property
+    def metrics(self) -> str:
+        """Where Prometheus reads those of the control plane."""
+        return f"{self.lan.server}:{METRICS_PORT}"
+
+    @property
     def host_link(self) -> str:
         return host_link(self.name)
 
@@ -249,7 +256,7 @@ def control_plane_command(plan: Plan) -> list[str]:
         *(sys.executable, "-m", "controlplane", "--name", "cp1"),
         *("--listen", plan.server, "--advertise", plan.server),
         *("--etcd", _ETCD_URL, "--state", f"{plan.folder}/cp1"),
-        *("--trust", plan.trust("cp1"), "--door", plan.door),
+        *("--trust", plan.trust("cp1"), "--door", plan.door, "--metrics", plan.metrics),
         *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
         *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),

@@ -40,6 +40,7 @@ class Cluster:
     address: str = ""
     door: str = ""
     ahead_ms: int = 0
+    metrics_port: int = 0
     instance: Instance = field(init=False)
     standing: Standing = field(init=False)
 
@@ -119,6 +120,7 @@ async def cluster(folder: Path, store: api.Store | None = None, *, also: str = "
 async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator[None]:
     """The instance's edge and its door."""
     made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
+    made.metrics_port = etcd.free_port()
     world = World(
         now_ms=made.now_ms,
         random=random.Random(1),
@@ -145,6 +147,7 @@ async def _standing(made: Cluster, store: api.Store, also: str) -> AsyncIterator
             now_ms=made.now_ms,
             new_id=new_id,
             trust=made.standing,
+            metrics=[("127.0.0.1", made.metrics_port)],
         )
         async with server.serving(edge, made.instance, store):
             yield
