@@ -59,7 +59,8 @@ LookUp = Callable[[], Awaitable[Iterable[Metric]]]
 
 def registry() -> CollectorRegistry:
     """Where a program keeps what it counts, with what the kernel counts of the process itself."""
-    disable_created_metrics()  # a moment beside every counter would be half of the page
+    # A moment beside every counter would be half of the page.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     made = CollectorRegistry()
     ProcessCollector(registry=made)
     return made
