@@ -24,7 +24,7 @@ from typing import Any
 
 import structlog
 
-from agent import imageoptions, node
+from agent import imageoptions, node, state_metrics
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
@@ -48,6 +48,8 @@ from agent.renewal import Renewal
 from agent.rpc import Server
 from agent.session import Session
 from agent.streams import Streams
+from agent.telling import PORT as METRICS_PORT
+from agent.telling import Telling
 from agent.worker import Worker
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
@@ -93,7 +95,8 @@ async def run(
     """Make everything, and live until a signal comes."""
     chance = random.Random()  # noqa: S311 - for jitter
     server = Server(disk.node_id(), _own(options.trust, disk.node_id()))
-    renewed = Renewal(server, Folder(Path(options.trust or "")), now_ms, chance)
+    folder = Folder(Path(options.trust or ""))
+    renewed = Renewal(server, folder, now_ms, chance)
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
@@ -115,18 +118,15 @@ async def run(
         now_ms=now_ms,
         chance=chance,
     )
-    streams = Streams(
-        connector=server,
-        runtime=runtime,
-        logs=FileLogs(layout),
-        checks=NetworkChecks(options.address),
-        meter=NodeMeter(runtime, lambda: worker.running),
-        over=worker.over,
-    )
+    meter = NodeMeter(runtime, lambda: worker.running)
+    checks, logs_ = NetworkChecks(options.address), FileLogs(layout)
+    streams = Streams(connector=server, runtime=runtime, logs=logs_, checks=checks, meter=meter, over=worker.over)
     members = Members(lambda: worker.peers) if options.trust else None
+    telling = Telling(server, members, worker.restored, now_ms)
     blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
     try:
-        async with blobserver.serving(blobs, options.address, options.blob_port, server.shown()) as blob_port:
+        at = options.address, options.blob_port
+        async with blobserver.serving(blobs, *at, server.shown(), telling.health) as blob_port:
             session = Session(
                 connector=server,
                 worker=worker,
@@ -137,12 +137,14 @@ async def run(
                 chance=chance,
                 told_roots=renewed.told_roots,
             )
+            seen = state_metrics.Node(worker=worker, session=session, meter=meter, images=images.store, server=server)
             # What is alive now lives as long as the agent does; collections need not look at it.
             gc.freeze()
             log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
             room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
             lives = [images.run(), names.run(), worker.run(), session.run(), room.run()]
-            await _live(*lives, *([renewed.run()] if options.trust else []))
+            async with telling.serving(seen, folder, options.address, options.metrics_port):
+                await _live(*lives, *([renewed.run()] if options.trust else []))
     finally:
         await server.close()
         await runtime.close()
@@ -258,6 +260,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
     imageoptions.add(parser)
+    parser.add_argument(
+        "--metrics-port",
+        default=METRICS_PORT,
+        type=int,
+        metavar="PORT",
+        help="where Prometheus reads metrics, at --address; 0: nowhere (default: %(default)s)",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument("--log-format", default="auto", choices=logs.FORMATS, help=logs.HELP)
     return parser.parse_args(arguments)

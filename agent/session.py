@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from agent import lease, ports
+from agent import lease, metrics, ports
 from agent.holdings import Holdings
 from agent.streams import Streams
 from agent.worker import Worker
@@ -104,6 +104,7 @@ class Session:
                 registered = _registered(await link.receive())
             self._worker.begin_session()
             self.connected.set()
+            metrics.SESSIONS.inc()
             log.info("session", server=address, session=registered.session_id)
             raise await running.until_failure(
                 self._report(link),

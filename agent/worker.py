@@ -181,6 +181,11 @@ class Worker:
         return frozenset(peer.node_id for peer in network.peers) if network is not None else frozenset()
 
     @property
+    def services(self) -> Mapping[str, dpb.NetworkService]:
+        """The services of the cluster by id, as the leader has told them last."""
+        return self._assigned.services
+
+    @property
     def images_needed(self) -> imageroom.Needed:
         """What tasks have or may start."""
         return imageroom.needed(self.observed.values(), self._assigned.revisions.values())

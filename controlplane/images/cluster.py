@@ -277,7 +277,7 @@ class ClusterImages:
 
     def _used_bytes(self) -> int:
         """Blocks. Parts come first: one that becomes a blob meanwhile is counted twice, and not missed."""
-        return self._parts.size_bytes() + room.used_bytes(self.store.root)
+        return self._parts.size_bytes() + self.store.used_bytes()
 
     async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
