@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
-PACKAGES := agent controlplane deploy images manifests orchctl protos runtime trust
+PACKAGES := agent controlplane deploy images manifests orchctl protos runtime telemetry trust
 JOBS ?= 2
 # The suite as a whole; each test has a bound of its own (pyproject.toml). A busy machine may take several times as long as
 # a quiet one, where this is a quarter of an hour.

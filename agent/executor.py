@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
-from agent import networking, ports
+from agent import metrics, networking, ports
 from agent.core import actions, container, probes, restart, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
@@ -167,7 +167,8 @@ class Executor:
         await self._tools.assignment_saved()
         request = dataclasses.replace(request, until_s=self._until_s())
         try:
-            started = await self._tools.runtime.start(request)
+            with metrics.starting(again=step.again):
+                started = await self._tools.runtime.start(request)
         except StartFailed as error:
             ended = Exit(code=error.exit_code, finished_at=now_ms, message=error.message)
             record = dataclasses.replace(record, started_at=now_ms)

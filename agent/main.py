@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from agent import imageoptions, node, servers
+from agent import imageoptions, node, servers, state_metrics
 from agent import options as command_line
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
@@ -48,11 +48,12 @@ from agent.rpc import Server
 from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Streams
+from agent.telling import Telling
 from agent.worker import Worker
 from protos import supervision
-from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from runtime import defaults, userprobe
+from telemetry import logs
 from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted
 
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.soc
     """Run an agent until it is told to end. `early_names`: the sockets at which names are asked for already."""
     options = command_line.parser().parse_args(arguments)
     supervisor = supervision.Supervisor()  # before anything is started that would inherit what it is told by
-    _log_to_stderr(options.log_level)
+    logs.configure(options.log_level, options.log_format, program="orch-agent", node=options.name)
     _allow_descriptors()
     state = Path(options.state).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,7 +98,8 @@ async def run(
     """Make everything, and live until a signal comes."""
     chance = random.Random()  # noqa: S311 - for jitter
     server = Server(disk.node_id(), _own(options.trust, disk.node_id()))
-    renewed = Renewal(server, Folder(Path(options.trust or "")), now_ms, chance)
+    folder = Folder(Path(options.trust or ""))
+    renewed = Renewal(server, folder, now_ms, chance)
     runtime = Launched(layout, now_ms=now_ms)
     images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
@@ -119,19 +121,16 @@ async def run(
         now_ms=now_ms,
         chance=chance,
     )
-    streams = Streams(
-        connector=server,
-        runtime=runtime,
-        logs=FileLogs(layout),
-        checks=NetworkChecks(options.address),
-        meter=NodeMeter(runtime, lambda: worker.running),
-        over=worker.over,
-    )
+    meter = NodeMeter(runtime, lambda: worker.running)
+    checks, logs_ = NetworkChecks(options.address), FileLogs(layout)
+    streams = Streams(connector=server, runtime=runtime, logs=logs_, checks=checks, meter=meter, over=worker.over)
     members = Members(lambda: worker.network) if options.trust else None
+    telling = Telling(server, members, worker.restored, now_ms)
     blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
     worker.on_network = blobs.look_again
     try:
-        async with blobserver.serving(blobs, options.address, options.blob_port, server.shown()) as blob_port:
+        at = options.address, options.blob_port
+        async with blobserver.serving(blobs, *at, server.shown(), telling.health) as blob_port:
             session = Session(
                 connector=server,
                 worker=worker,
@@ -142,13 +141,15 @@ async def run(
                 chance=chance,
                 told_roots=renewed.told_roots,
             )
+            seen = state_metrics.Node(worker=worker, session=session, meter=meter, images=images.store, server=server)
             # What is alive now lives as long as the agent does; collections need not look at it.
             gc.freeze()
             log.info("agent", name=options.name, state=str(layout.state), pid=os.getpid())
             room = ImageRoom(images, lambda: worker.images_needed, imageoptions.room_of(options), worker.restored)
             lives = [images.run(), names.run(), worker.run(), session.run(), room.run()]
             lives.append(_supervised(supervisor, worker, options.name))
-            await _live(*lives, *([renewed.run()] if options.trust else []))
+            async with telling.serving(seen, folder, options.address, options.metrics_port):
+                await _live(*lives, *([renewed.run()] if options.trust else []))
             supervisor.stopping()
     finally:
         await server.close()
@@ -252,16 +253,3 @@ def _allow_descriptors() -> None:
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _log_to_stderr(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(lossy(sys.stderr)),
-    )

@@ -9,7 +9,10 @@ import re
 
 from agent import imageoptions
 from agent.core import users
+from telemetry import formats
 
+METRICS_PORT = 7403
+"""Where Prometheus reads metrics, usually."""
 RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 """The name of a generic resource, as manifests write it."""
 RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
@@ -64,7 +67,15 @@ def parser() -> argparse.ArgumentParser:
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
     imageoptions.add(made)
+    made.add_argument(
+        "--metrics-port",
+        default=METRICS_PORT,
+        type=int,
+        metavar="PORT",
+        help="where Prometheus reads metrics, at --address; 0: nowhere (default: %(default)s)",
+    )
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
     return made
 
 

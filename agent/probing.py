@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agent import ports
+from agent import metrics, ports
 from agent.core import probes
 from agent.core.probes import Answer, Health, Question, Target, Verdict
 from protos.orch.v1 import objects_pb2 as pb
@@ -50,6 +50,7 @@ class Probing:
             await asyncio.sleep((self._health.counts[question].due - self._age_ms()) / 1000)
             asked_ms = self._age_ms()
             answer = await self._ask(question)
+            metrics.probed(question, good=answer.good)
             self._health = probes.advance(self._health, question, answer, asked_ms=asked_ms, now_ms=self._age_ms())
             self._tell()
 

@@ -217,6 +217,16 @@ class Server:
         except grpc.aio.AioRpcError as error:
             raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
+    async def may_read(self, certificate: str) -> str:
+        """Why its holder may not read how this node is; empty: they may. Raises Temporary."""
+        request = tpb.MayReadRequest(certificate=certificate)
+        try:
+            with _unless_closed("whether somebody may read"):
+                said = await trust_rpc.TrustStub(self._newest()).MayRead(request, timeout=UNARY_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
+        return said.refusal
+
     async def close(self) -> None:
         """Close the channels; what runs over them is lost."""
         closing, self._channels = self._channels, []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from agent import ports
+from agent import metrics, ports
 from agent.care import Care
 from agent.core import actions, retry, status, steps
 from agent.core.observed import Desired, Failure, Life, Observed, Sight, is_unwanted
@@ -174,6 +174,7 @@ class TaskRunner:
         self._fail(step, failure)
 
     def _fail(self, step: actions.Step, failure: Failure) -> None:
+        metrics.STEPS_FAILED.labels(type(step).__name__).inc()
         log.warning("step failed", task=self.task.meta.id, step=step.describe(), error=failure.message)
         self.observed = dataclasses.replace(self.observed, failure=failure)
 

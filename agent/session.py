@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agent import lease, ports
+from agent import lease, metrics, ports
 from agent.holdings import Holdings
 from agent.servers import Servers
 from agent.streams import Streams
@@ -122,6 +122,7 @@ class Session:
                 registered = _registered(await link.receive())
             self._worker.begin_session()
             self.connected.set()
+            metrics.SESSIONS.inc()
             log.info("session", server=address, session=registered.session_id)
             raise await running.until_failure(
                 self._report(link),

@@ -184,6 +184,11 @@ class Worker:
         return self._assigned.network
 
     @property
+    def services(self) -> Mapping[str, dpb.NetworkService]:
+        """The services of the cluster by id, as the leader has told them last."""
+        return self._assigned.services
+
+    @property
     def images_needed(self) -> imageroom.Needed:
         """What tasks have or may start."""
         return imageroom.needed(self.observed.values(), self._assigned.revisions.values())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from controlplane import leader as leading
+from controlplane import metrics
 from controlplane.api import ports
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.store import api, cache, election
@@ -95,6 +96,7 @@ class Instance:
         async with elector.leading() as leadership:
             # A leader begins with everything that was written before its time.
             await self.cache.wait_for(leadership.fence.version, CAUGHT_UP_TIMEOUT_S)
+            metrics.ELECTIONS.inc()
             _log.info("this instance leads", name=self._identity.name, term=leadership.fence.version)
             self._leads = True
             self._notice_leader()

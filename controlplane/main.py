@@ -19,19 +19,22 @@ from pathlib import Path
 import grpc
 import structlog
 
-from controlplane import logs, rpc, server
 from controlplane import options as command_line
+from controlplane import rpc, server
 from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
+from controlplane.store.api import Store
 from controlplane.store.etcd import EtcdStore
+from controlplane.store.measured import Measured
 from controlplane.trust import storeplace
 from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
 from protos import running, supervision
+from telemetry import logs, page
 from trust.folder import Folder, NotTrusted
 
 MAX_DESCRIPTORS = 65_536
@@ -51,6 +54,7 @@ _EXPECTED = (
     NotFounded,
     NotTrusted,
     rpc.CannotListen,
+    page.CannotServe,
     image_errors.ImageError,
     store_errors.Fatal,
 )
@@ -59,7 +63,7 @@ _EXPECTED = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = command_line.parse(arguments)
-    logs.configure(options.log_level)
+    logs.configure(options.log_level, options.log_format, program="orch-controlplane", instance=options.name)
     _allow_descriptors()
     try:
         with _own_folder(options.state):
@@ -77,8 +81,9 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     """Serves until a signal asks it to end."""
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
-    etcd = _etcd(options.etcd, folder)
-    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder))
+    place = _etcd(options.etcd, folder)
+    etcd = EtcdStore(place.addresses, credentials=_store_credentials(place, folder))
+    store = Measured(etcd)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
@@ -86,10 +91,10 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
         trusted, door_ports = (
             await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else (None, ())
         )
-        edge = _edge(options, trusted, door_ports)
+        edge = _edge(options, trusted, door_ports, etcd)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        _log.info("control plane serves", name=options.name, listen=options.listen, etcd=etcd.addresses)
+        _log.info("control plane serves", name=options.name, listen=options.listen, etcd=place.addresses)
         work = group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))
         await stop.wait()
         supervisor.stopping()
@@ -106,7 +111,9 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _edge(options: argparse.Namespace, trusted: Standing | None, door_ports: Sequence[int]) -> server.Edge:
+def _edge(
+    options: argparse.Namespace, trusted: Standing | None, door_ports: Sequence[int], etcd: EtcdStore
+) -> server.Edge:
     return server.Edge(
         name=options.name,
         version=importlib.metadata.version("orch"),
@@ -118,6 +125,8 @@ def _edge(options: argparse.Namespace, trusted: Standing | None, door_ports: Seq
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
+        condition=etcd.condition,
+        metrics=[command_line.split(address) for address in options.metrics],
         trust=trusted,
         allowed=options.limits,
         door_ports=door_ports,
@@ -126,7 +135,7 @@ def _edge(options: argparse.Namespace, trusted: Standing | None, door_ports: Seq
 
 @contextlib.asynccontextmanager
 async def _standing(
-    options: argparse.Namespace, folder: Folder, store: EtcdStore
+    options: argparse.Namespace, folder: Folder, store: Store
 ) -> AsyncIterator[tuple[Standing, Sequence[int]]]:
     """The instance's standing in its cluster, and the ports of its door, which is open inside the block."""
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come

@@ -14,6 +14,7 @@ from controlplane.images import room
 from protos import units
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
+from telemetry import formats
 
 MOST_MOVES = 10_000
 NETWORK_MODES = {
@@ -77,6 +78,14 @@ def parser() -> argparse.ArgumentParser:
         help="where machines and people join with a token; may be given several times",
     )
     made.add_argument(
+        "--metrics",
+        action="append",
+        default=[],
+        type=_address,
+        metavar="HOST:PORT",
+        help="where Prometheus reads metrics, with a certificate of the cluster; may be given several times",
+    )
+    made.add_argument(
         "--registries",
         type=Path,
         metavar="FILE",
@@ -102,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         "may be given several times",
     )
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
     return made
 
 
@@ -177,6 +187,12 @@ def _address(text: str) -> str:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 10.0.0.1:7400")
     return text
+
+
+def split(address: str) -> tuple[str, int]:
+    """`[fd00::1]:7403` → `fd00::1` and 7403."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _endpoints(text: str) -> Endpoints:

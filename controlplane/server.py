@@ -8,9 +8,10 @@ from pathlib import Path
 
 import grpc.aio
 
-from controlplane import rpc
+from controlplane import metrics, rpc, state_metrics
 from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
+from controlplane.api.measuring import Measuring
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
 from controlplane.controllers import scheduling
@@ -20,6 +21,7 @@ from controlplane.images.cluster import ClusterImages
 from controlplane.images.keeper import Keeper
 from controlplane.images.outside import Outside
 from controlplane.instance import Instance
+from controlplane.state_metrics import Condition
 from controlplane.store import api, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
@@ -27,6 +29,8 @@ from controlplane.trust.standing import Standing
 from protos.connections import Connections
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
+from telemetry import health, page
+from telemetry.metrics import Reading
 from trust.core.identity import Role
 
 STOP_GRACE_S = 1.0
@@ -49,6 +53,10 @@ class Edge:
     registries: Path | None = None
     """The file with registries, mirrors and CAs; None: the usual one."""
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
+    condition: Condition | None = None
+    """How etcd's members are, for metrics; None: the store is none."""
+    metrics: Sequence[tuple[str, int]] = ()
+    """Where Prometheus reads: hosts and ports; port 0 takes any free one."""
     trust: Standing | None = None
     """Who belongs to the cluster. Without it there is no TLS, and everybody may do everything."""
     allowed: limits.Limits = limits.DEFAULTS
@@ -77,6 +85,34 @@ def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
     )
 
 
+def _metrics(
+    edge: Edge, instance: Instance, images: ClusterImages
+) -> contextlib.AbstractAsyncContextManager[tuple[int, ...]]:
+    """The page with this instance's metrics."""
+    reading = Reading(metrics.REGISTRY)
+    state_metrics.add(reading, instance, images, edge.condition)
+    guard = None
+    if edge.trust is not None:
+        guard = edge.trust.page_guard()
+        state_metrics.add_certificate(reading, edge.trust)
+    return page.serving(edge.metrics, reading.text, guard)
+
+
+def _health(instance: Instance) -> health.Health:
+    """Whether calls are answered from a state that is not stale, and whether agents have their sessions here."""
+
+    def knows_the_store() -> bool:
+        return not instance.store_problem()
+
+    return health.Health(
+        {
+            health.SERVER: lambda: True,
+            "orch.v1.Control": knows_the_store,
+            "orch.v1.Dispatcher": lambda: instance.leader().here,
+        }
+    )
+
+
 def _announce_news(trust: Standing, instance: Instance) -> None:
     """Has agents told which roots are believed, and where the instances are."""
     announce = instance.dispatcher.sessions.announce
@@ -98,7 +134,7 @@ class Serving:
 def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections) -> Sequence[rpc.Interceptor]:
     """From the outside in."""
     bounded = bounds.Bounds(doorman, edge.now_ms, connections.hang_up, edge.times)
-    return [errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]
+    return [Measuring(), errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]
 
 
 def _add_services(
@@ -118,8 +154,9 @@ def _add_services(
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)
     dispatcher_pb2_grpc.add_BlobsServicer_to_server(BlobService(images), server)
+    health.add(server, _health(instance))
     if edge.trust is not None:
-        service = TrustService(edge.trust.membership, edge.trust.registry)
+        service = TrustService(edge.trust.membership, edge.trust.registry, edge.trust.reader_refusal)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
         _announce_news(edge.trust, instance)
 
@@ -145,11 +182,12 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
         ports.extend(bound)
         await server.start()
-        with told:
-            async with asyncio.TaskGroup() as group:
+        async with _metrics(edge, instance, images), asyncio.TaskGroup() as group:
+            with told:
                 work = [
                     group.create_task(connections.run()),
                     group.create_task(keeper.run()),
+                    group.create_task(state_metrics.count_events(instance.cache)),
                     group.create_task(members.announce(store, edge.name, edge.advertise)),
                 ]
                 yield Serving(ports=bound, doorman=doorman, connections=connections)

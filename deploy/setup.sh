@@ -32,6 +32,7 @@ TEST_PACKAGES=(
   lighttpd  # the server that the network's benchmark asks
   openssh-client # a way into the laboratory's machines
   openssl   # certificates and signed tokens for the registries of tests
+  prometheus # promtool, the judge of our metrics
   podman    # a peer of the image store
   qemu-system-x86 # machines with control groups of version 2 alone, and with systemd
   qemu-user-static # executes what is made for other processors

@@ -7,6 +7,7 @@ read-only disk is one clear error to whoever asked for an image, and never the e
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images import errors
@@ -22,3 +23,15 @@ def storage_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.StorageFailed(f"{what} failed: {error.strerror or error}; check the disk") from error
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files of a folder take; those that go meanwhile, nothing. Blocks. Raises OSError."""
+    return sum(map(_size_bytes, folder.iterdir()))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -234,6 +234,11 @@ class ImageStore:
             found = os.statvfs(self.root)
         return collect.Disk(total_bytes=found.f_blocks * found.f_frsize, free_bytes=found.f_bavail * found.f_frsize)
 
+    def used_bytes(self) -> int:
+        """What the blobs take. Blocks."""
+        with disk.storage_errors(f"measuring the blobs of {self.root}"):
+            return disk.folder_bytes(self._blobs)
+
     def prune(
         self,
         keep: Iterable[str] = (),

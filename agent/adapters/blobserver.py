@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc.aio
 import structlog
 
-from agent import rpc
+from agent import metrics, rpc
 from agent.core import sharing
 from agent.holdings import Holdings
 from agent.members import Members
@@ -24,6 +24,8 @@ from images.store import ImageStore
 from protos.connections import Connections
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc
+from telemetry import health
+from telemetry.health import Health
 
 if TYPE_CHECKING:
     # Generic in the stubs only.
@@ -138,6 +140,7 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await self._take_turn(len(chunk))
                 self.served_bytes += len(chunk)
+                metrics.SERVED_BYTES.inc(len(chunk))
                 yield chunk
 
     async def _take_turn(self, size_bytes: int) -> None:
@@ -152,13 +155,19 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
 
 @contextlib.asynccontextmanager
 async def serving(
-    server: BlobServer, address: str, port: int, shown: grpc.ServerCredentials | None = None
+    server: BlobServer,
+    address: str,
+    port: int,
+    shown: grpc.ServerCredentials | None = None,
+    healthy: Health | None = None,
 ) -> AsyncIterator[int]:
     """Serve inside the block; yields the port, and 0 when none can be had: the node gives nothing then.
 
-    `shown`: None is without TLS.
+    `shown`: None is without TLS. `healthy` is served at the same port.
     """
     made = rpc.server()
+    if healthy is not None:
+        health.add(made, healthy)
     dispatcher_pb2_grpc.add_BlobsServicer_to_server(server, made)
     bound = rpc.listen(made, address, port, shown) if port else 0
     connections = Connections(lambda: [bound] if bound else [], MAX_CONNECTIONS, every_s=LOOK_EVERY_S)

@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from agent import early as early_start
+from agent import metrics
 from agent.adapters.dnsupstream import NodeServers
 from agent.core.dns import respond, wire
 from agent.core.dns.budget import Budget
@@ -156,6 +157,7 @@ class DnsServer:
             except OSError:  # an ICMP message for an answer that was sent
                 continue
             if self._budget.spend(client[0], now):
+                metrics.DNS_DROPPED.inc()
                 self._refuse(client[0])
                 continue
             left -= 1
@@ -163,6 +165,7 @@ class DnsServer:
             if isinstance(answer, Forward):
                 self._forward(opened, answer, client)
             elif answer is not None:
+                metrics.answered(answer)
                 _send(opened, answer, client)
 
     def _refuse(self, client: str) -> None:
@@ -173,9 +176,12 @@ class DnsServer:
     def _forward(self, opened: socket.socket, asked: Forward, client: Client) -> None:
         """Over the limit it is dropped: the client asks again, and has the next turn."""
         full = self._waiting.total() >= MAX_WAITING or self._waiting[client[0]] >= MAX_WAITING_OF_ONE
-        if not full and self._group is not None:
-            self._waiting[client[0]] += 1
-            self._group.create_task(self._ask(opened, asked, client))
+        if full or self._group is None:
+            metrics.DNS_DROPPED.inc()
+            return
+        metrics.DNS_FORWARDED.inc()
+        self._waiting[client[0]] += 1
+        self._group.create_task(self._ask(opened, asked, client))
 
     async def _ask(self, opened: socket.socket, asked: Forward, client: Client) -> None:
         try:
@@ -219,8 +225,11 @@ class DnsServer:
                 wait_s = self._budget.spend(address, self._clock())
             answer = respond.respond(packet, self._zone, self._asker_of(address), self._shuffle, udp=False)
             if isinstance(answer, Forward):
+                metrics.DNS_FORWARDED.inc()
                 found = await self._servers.ask(answer.upstream, tcp=True)
                 answer = wire.write(answer.query, found, udp=False)
+            elif answer is not None:
+                metrics.answered(answer)
             if answer is None:
                 return
             writer.write(_LENGTH.pack(len(answer)) + answer)

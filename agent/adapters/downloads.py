@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import structlog
 
+from agent import metrics
 from agent.adapters import blobplaces
 from agent.adapters.blobplaces import CONTROL_PLANE
 from agent.core import sharing
@@ -92,6 +93,7 @@ class Downloads:
                     else:
                         self._leave_out(address, error, failed)
                 else:
+                    metrics.FETCHED.labels(_source(address)).inc()
                     return
 
     def _leave_out(self, address: str, error: Temporary, failed: dict[str, None]) -> None:
@@ -109,6 +111,7 @@ class Downloads:
                 if size_bytes is None and blob.size_bytes + len(chunk) > documents.MAX_DOCUMENT_BYTES:
                     raise Refused(f"manifest {digest} is larger than 4 MiB", reason="ImageInvalid")
                 await threads.run(blob.write, chunk)
+                metrics.FETCHED_BYTES.labels(_source(address)).inc(len(chunk))
                 slow = sharing.is_too_slow(blob.size_bytes - had, self._now() - began)
                 if address and slow:
                     raise Temporary(f"{address} is too slow")
@@ -138,3 +141,7 @@ class Downloads:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _source(address: str) -> str:
+    return metrics.FROM_CONTROL_PLANE if address == CONTROL_PLANE else metrics.FROM_NODE

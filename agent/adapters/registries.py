@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import metrics
 from agent.errors import AgentError, Refused, Temporary
 from images import errors, manifest
 from images.image import Image
@@ -64,9 +65,13 @@ class Outside:
         try:
             async with self._open() as shared:
                 await pull.pull(store, name, registries=shared)
-            return await asyncio.to_thread(store.resolve, digest, platform=manifest.host_platform())
+            pulled = await asyncio.to_thread(store.resolve, digest, platform=manifest.host_platform())
         except errors.ImageError as error:
+            metrics.PULLS.labels("failed").inc()
             raise _told(reference, error) from error
+
+        metrics.PULLS.labels("pulled").inc()
+        return pulled
 
     async def close(self) -> None:
         """Nobody asks any more."""

@@ -4,7 +4,7 @@
 
 from collections.abc import AsyncIterator
 
-from controlplane import rpc
+from controlplane import metrics, rpc
 from controlplane.api import caller
 from controlplane.api.grpc_link import GrpcLink
 from controlplane.core import request_errors as errors
@@ -81,4 +81,5 @@ class BlobService(dispatcher_pb2_grpc.BlobsServicer):
         if node is not None:
             await self._images.rights.check_blob(node, request.digest)
         async for chunk in self._images.open_blob(request.digest, request.offset):
+            metrics.BLOB_BYTES.inc(len(chunk))
             yield wire.FetchBlobResponse(chunk=chunk)

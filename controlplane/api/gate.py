@@ -69,6 +69,20 @@ class Gate(rpc.Interceptor):
                 if one.refusal is not None:
                     one.task.cancel()
 
+    def refusal(self, pem: str, method: str) -> str:
+        """Why the holder of a certificate, which TLS has verified, may not call something that asks for nothing in
+        particular; empty: they may.
+        """
+        try:
+            facts = certificate.read(pem.encode())
+            caller = _caller(facts, self._believed(facts))
+            rules.check_request(method, rules.check(method, caller), caller, None)
+        except Malformed as error:
+            return f"the certificate is of no member: {error}"
+        except errors.RequestError as error:
+            return f"{error.message}; {error.hint}"
+        return ""
+
     def _refusal_of(self, one: _Open) -> errors.RequestError | None:
         name = one.facts.identity.member
         if admission.still_stands(one.member, self._registry.members.get(name)):
@@ -85,9 +99,7 @@ class Gate(rpc.Interceptor):
         async def guarded(request: Any, context: rpc.Context) -> Any:
             facts = _facts(context)
             member = self._believed(facts)
-            caller = rules.Caller(
-                identity=facts.identity, namespaces=list(member.namespaces), key_digest=facts.key_digest
-            )
+            caller = _caller(facts, member)
             with self._audit.told(caller, method, request if not takes_stream else None) as told:
                 rule = rules.check(method, caller)
                 told.quiet = rule.reads
@@ -133,6 +145,10 @@ class Gate(rpc.Interceptor):
             self._open[name].discard(mine)
             if not self._open[name]:
                 del self._open[name]
+
+
+def _caller(facts: certificate.Facts, member: pb.MemberRecord) -> rules.Caller:
+    return rules.Caller(identity=facts.identity, namespaces=list(member.namespaces), key_digest=facts.key_digest)
 
 
 async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: rpc.Context) -> Any:

@@ -11,6 +11,7 @@ from controlplane.api import asking, ports
 from controlplane.core import lookup
 from controlplane.core import usage as core
 from controlplane.store import snapshots
+from protos import traffic
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -33,7 +34,7 @@ class Usage:
         """Tells what each node has counted, one by one as they answer. Raises Unknown for a node that there is not."""
         known = list(self.state.all(objects_pb2.Node).values())
         chosen = [lookup.node(self.state, name) for name in request.nodes] or known
-        owners = core.owners(self.network.services()) if request.services else {}
+        owners = traffic.owners(self.network.services()) if request.services else {}
         tasks = {task.meta.id: task for task in self.state.all(objects_pb2.Task).values()} if request.tasks else {}
         question = wire.OpenStream(usage=wire.NodeUsageRequest(services=request.services, tasks=request.tasks))
 

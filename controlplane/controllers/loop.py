@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from controlplane import metrics
 from controlplane.controllers.pen import Pen
 from controlplane.core import plan
 from controlplane.store import errors
@@ -76,16 +77,22 @@ class Loop:
         while True:
             keys = await self._next_keys()
             try:
-                made = await self._pen.write(lambda snapshot: self._planner.decide(snapshot, keys, self._now_ms()))  # noqa: B023 - awaited at once
+                made = await self._pen.write(lambda snapshot: self._decide(snapshot, keys))  # noqa: B023 - awaited at once
             except (errors.Conflict, errors.Temporary) as error:
                 log.info("plan not stored; looking again", controller=self._planner.name, why=str(error))
+                metrics.CONTROLLER_RETRIES.labels(self._planner.name).inc()
                 self.wake(keys)
                 await asyncio.sleep(backoff_s * self._jitter.uniform(0.5, 1.5))
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
                 continue
             backoff_s = FIRST_BACKOFF_S
+            metrics.stored(self._planner.name, made, self._now_ms())
             self._planner.done(keys)
             self._set_timers(keys, made.wake_at)
+
+    def _decide(self, snapshot: Snapshot, keys: frozenset[str]) -> plan.Plan:
+        with metrics.deciding(self._planner.name):
+            return self._planner.decide(snapshot, keys, self._now_ms())
 
     def _set_timers(self, keys: frozenset[str], wake_at: int | None) -> None:
         for key in keys:

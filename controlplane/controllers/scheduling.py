@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from controlplane import metrics
 from controlplane.core import locality, plan, scheduler, tasks
 from controlplane.store.snapshots import Change, Snapshot
 from manifests import networking
@@ -24,7 +25,7 @@ class Outlook:
 class Scheduling:
     """Tasks without a node get one, or the reasons why not."""
 
-    name = "scheduling"
+    name = metrics.SCHEDULER
 
     def __init__(self, outlook: Outlook) -> None:
         self._outlook = outlook

@@ -7,29 +7,10 @@ address of a service that has been deleted counts on for a while.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from protos import families
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
-
-Name = tuple[str, str]
-"""Namespace and name of a service."""
-
-_PROTOCOLS = {pb.PROTOCOL_UNSPECIFIED: "tcp", pb.PROTOCOL_TCP: "tcp", pb.PROTOCOL_UDP: "udp"}
-
-
-def owners(services: Iterable[wire.NetworkService]) -> Mapping[str, Name]:
-    """Whose each key of a `TrafficCounter` is."""
-    found: dict[str, Name] = {}
-    for service in services:
-        name = (service.namespace, service.name)
-        found.update(dict.fromkeys(families.every(service), name))
-        for port in service.ports:
-            if port.published:
-                found[f"{_PROTOCOLS[port.protocol]} {port.published}"] = name
-        for endpoint in service.endpoints:
-            found.update(dict.fromkeys(families.every(endpoint), name))
-    return found
+from protos.traffic import Name
 
 
 def named(

@@ -48,7 +48,7 @@ class ClusterImages:
         self.rights = NodeRights(known, self.store, self._chunks)
         self._parts = Parts(folder / "parts", self.store)
         self._cache = known
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._holds = Holds()
         self._uploading: dict[str, int] = {}
         """Bytes that are still to come of each blob that is being sent, and that have come of each archive."""
@@ -193,14 +193,14 @@ class ClusterImages:
         its way itself.
         """
         mine = wanted_bytes if is_counted else 0
-        used = await self._used() - mine
-        if used + wanted_bytes <= self._limit_bytes:
+        used = await self.used_bytes() - mine
+        if used + wanted_bytes <= self.limit_bytes:
             return
         await self.tidy()
-        used = await self._used() - mine
-        if used + wanted_bytes > self._limit_bytes:
+        used = await self.used_bytes() - mine
+        if used + wanted_bytes > self.limit_bytes:
             images = {one.status.digest: one for one in self._cache.snapshot().all(pb.Image).values()}
-            raise room.refusal(self._limit_bytes, used, wanted_bytes, images)
+            raise room.refusal(self.limit_bytes, used, wanted_bytes, images)
 
     # What goes --------------------------------------------------------------------------------------------------------
 
@@ -267,7 +267,8 @@ class ClusterImages:
         finally:
             del self._uploading[digest]
 
-    async def _used(self) -> int:
+    async def used_bytes(self) -> int:
+        """What images take, and what is still to come of those that are being sent."""
         before = dict(self._uploading)
         here = await self.threads.run(self._used_bytes)
         # What was written meanwhile is in one of these numbers only; so the larger counts.
@@ -276,7 +277,7 @@ class ClusterImages:
 
     def _used_bytes(self) -> int:
         """Blocks. Parts come first: one that becomes a blob meanwhile is counted twice, and not missed."""
-        return self._parts.size_bytes() + room.used_bytes(self.store.root)
+        return self._parts.size_bytes() + self.store.used_bytes()
 
     async def _receive(self, start: api.PushBlobStart, chunks: AsyncIterator[bytes]) -> None:
         """Adds what comes to the blob's part. Raises Invalid when it is too much or too little."""
@@ -302,7 +303,7 @@ class ClusterImages:
             raise image_errors.StorageFailed(f"{text}; free some space on the control plane's disk") from error
 
     async def _spool(self, upload: Upload, key: str, chunks: AsyncIterator[bytes]) -> None:
-        room_bytes = self._limit_bytes - await self._used()
+        room_bytes = self.limit_bytes - await self.used_bytes()
         async for chunk in _steady(chunks, "the archive"):
             self._uploading[key] += len(chunk)
             if self._uploading[key] > room_bytes:

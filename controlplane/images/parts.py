@@ -12,7 +12,6 @@ import contextlib
 import time
 from pathlib import Path
 
-from controlplane.images import room
 from controlplane.images.files import Shared
 from images import digest, disk, errors
 from images.store import ImageStore
@@ -57,7 +56,7 @@ class Parts:
 
     def size_bytes(self) -> int:
         """What all of them take."""
-        return room.size_bytes(self._folder)
+        return disk.folder_bytes(self._folder)
 
     def sweep(self) -> None:
         """Throw away those that nobody goes on with."""

@@ -1,7 +1,6 @@
 """How much the images of the cluster may take on a control plane's disk, and what is said when that is not enough."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from controlplane.core import request_errors as errors
 from protos import units
@@ -9,23 +8,6 @@ from protos.orch.v1 import objects_pb2 as pb
 
 DEFAULT_LIMIT_BYTES = 64 * 1024**3
 SHOWN = 3
-
-
-def used_bytes(store: Path) -> int:
-    """What the blobs of a store take. Blocks."""
-    return size_bytes(store / "blobs" / "sha256")
-
-
-def size_bytes(folder: Path) -> int:
-    """What the files of a folder take; those that go meanwhile, nothing. Blocks."""
-    return sum(map(_size_bytes, folder.iterdir()))
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def refusal(limit_bytes: int, used: int, wanted: int, images: Mapping[str, pb.Image]) -> errors.Overloaded:

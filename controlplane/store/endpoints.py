@@ -67,6 +67,8 @@ class Link:
         self.kv = rpc.KVStub(self._channel)
         self.lease = rpc.LeaseStub(self._channel)
         self.watch = rpc.WatchStub(self._channel)
+        self.cluster = rpc.ClusterStub(self._channel)
+        self.maintenance = rpc.MaintenanceStub(self._channel)
 
     async def check(self) -> None:
         """Raise the reason when the member cannot be reached; costs a round trip only when the link is not up."""
@@ -164,8 +166,12 @@ def why_not(what: str, link: Link, error: grpc.aio.AioRpcError) -> str:
     """Why this endpoint did not answer; raises `Refused` when another one would not know better."""
     if error.code() in _FINAL:
         raise Refused(what, link, error) from error
+    return f"{link.address}: {plain(error)}"
+
+
+def plain(error: grpc.aio.AioRpcError) -> str:
+    """Why a member did not answer, in its own or in the system's words."""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"{link.address}: no answer in time"
+        return "no answer in time"
     # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: connection refused (111)"
-    reason = (error.details() or "").rpartition("last error: ")[2] or str(error.code())
-    return f"{link.address}: {reason}"
+    return (error.details() or "").rpartition("last error: ")[2] or str(error.code())

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from controlplane.store import api, endpoints, errors, txn, watching
+from controlplane.store import api, condition, endpoints, errors, txn, watching
 
 PAGE_ENTRIES = 1000
 LISTING_TRIES = 5
@@ -92,6 +92,10 @@ class EtcdStore:
         except endpoints.Refused as error:
             if "has been compacted" not in error.details:
                 raise
+
+    async def condition(self) -> Sequence[condition.Member]:
+        """How every member is, as it says itself; one that does not answer is among them, too."""
+        return await condition.of(self._members)
 
     async def close(self) -> None:
         await self._members.close()

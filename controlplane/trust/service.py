@@ -2,6 +2,8 @@
 
 # ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
 
+from collections.abc import Callable
+
 from controlplane import rpc
 from controlplane.api import caller
 from controlplane.trust.membership import Membership
@@ -13,9 +15,11 @@ from protos.orch.v1 import trust_pb2_grpc
 class TrustService(trust_pb2_grpc.TrustServicer):
     """Add it to a server with `trust_pb2_grpc.add_TrustServicer_to_server`."""
 
-    def __init__(self, membership: Membership, registry: Registry) -> None:
+    def __init__(self, membership: Membership, registry: Registry, may_read: Callable[[str], str]) -> None:
+        """`may_read` tells of the holder of a certificate why they may not read how nodes are; empty: they may."""
         self._membership = membership
         self._registry = registry
+        self._may_read = may_read
 
     async def Renew(self, request: pb.RenewRequest, context: rpc.Context) -> pb.RenewResponse:
         who = caller.required()
@@ -40,3 +44,6 @@ class TrustService(trust_pb2_grpc.TrustServicer):
 
     async def RotateRoot(self, request: pb.RotateRootRequest, context: rpc.Context) -> pb.RotateRootResponse:
         return await self._membership.rotate_root(request)
+
+    async def MayRead(self, request: pb.MayReadRequest, context: rpc.Context) -> pb.MayReadResponse:
+        return pb.MayReadResponse(refusal=self._may_read(request.certificate))

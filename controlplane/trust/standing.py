@@ -20,7 +20,7 @@ import structlog
 
 from controlplane.api.gate import Gate
 from controlplane.core import request_errors
-from controlplane.core.trust import believed, rotation
+from controlplane.core.trust import believed, rotation, rules
 from controlplane.core.trust.believed import Believed
 from controlplane.store import api, errors
 from controlplane.trust import storeplace
@@ -31,6 +31,7 @@ from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
 from protos import kinds
 from protos.orch.v1 import objects_pb2
 from protos.orch.v1 import trust_pb2 as pb
+from telemetry import page
 from trust import credentials, errands
 from trust.core import identity, lifetime
 from trust.core.identity import Role
@@ -75,6 +76,18 @@ class Standing:
             except NotTrusted as error:
                 _log.error("the roots are believed, and could not be kept", why=str(error))
         self.on_roots(hashlib.sha256(roots).hexdigest())
+
+    def reader_refusal(self, pem: str) -> str:
+        """Why the holder of a certificate may not read metrics, of this instance or of a node; empty: they may."""
+        return self.gate.refusal(pem, rules.METRICS)
+
+    def page_guard(self) -> page.Guard:
+        """Who reads the metrics of this instance."""
+
+        async def refusal(pem: str) -> str:
+            return self.reader_refusal(pem)
+
+        return page.Guard(folder=self.folder, current=lambda: self.own, refusal=refusal)
 
     def follow_roots(self, listener: Callable[[str], None]) -> None:
         """Tells a listener the digest of the roots now, if they are known, and at every change."""

@@ -21,6 +21,8 @@ MAX_CONTROL_PLANES: Final = 5
 API_PORT: Final = 7400
 DOOR_PORT: Final = 7401
 """Where machines and people may join, as any cluster."""
+METRICS_PORT: Final = 7403
+"""Where Prometheus reads, of the control plane and of each node."""
 NETWORK_MODES: Final = ("auto", "routes", "vxlan")
 ADDRESSES: Final = ("ipv4", "dual", "ipv6")
 _FIRST_NODE: Final = 11
@@ -31,6 +33,8 @@ _END_ID: Final = 0x7FFE_0000
 systemd keeps for foreign images. Each LAN that there may be has its share, and each node its own of that.
 """
 _IDS_AT_ONCE: Final = 65_536
+_FOR_PEOPLE: Final = ("--log-format", "console")
+"""The logs of a local cluster are files that a person opens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,10 +285,12 @@ def control_plane_command(plan: Plan, instance: str = "cp1") -> list[str]:
         *(sys.executable, "-m", "controlplane", "--name", instance),
         *("--listen", f"{address}:{API_PORT}", "--advertise", f"{address}:{API_PORT}"),
         *("--state", f"{plan.folder}/{instance}"),
-        *("--trust", plan.trust(instance), "--door", f"{address}:{DOOR_PORT}"),
+        *("--trust", plan.trust(instance)),
+        *("--door", f"{address}:{DOOR_PORT}", "--metrics", f"{address}:{METRICS_PORT}"),
         *("--cluster-range", plan.ranges(plan.lan.tasks, plan.lan.tasks6)),
         *("--service-range", plan.ranges(plan.lan.services, plan.lan.services6)),
         *("--network-mode", plan.network_mode),
+        *_FOR_PEOPLE,
     ]
 
 
@@ -303,5 +309,6 @@ def machine_command(plan: Plan, node: str) -> list[str]:
         *("--trusted", f"{plan.lan.host}/32"),
         *(("--trusted", f"{plan.lan.host6}/128") if plan.has_ipv6 else ()),
         *("--ids", plan.node_ids(node)),
+        *_FOR_PEOPLE,
         *(word for resource in plan.resources.get(node, ()) for word in ("--resource", resource)),
     ]

@@ -44,6 +44,7 @@ class Cluster:
     address: str = ""
     door: str = ""
     ahead_ms: int = 0
+    metrics_port: int = 0
     instance: Instance = field(init=False)
     standing: Standing = field(init=False)
     serving: server.Serving = field(init=False)
@@ -142,6 +143,7 @@ async def _standing(
 ) -> AsyncIterator[None]:
     """The instance's edge and its door."""
     made.address, ids = f"127.0.0.1:{etcd.free_port()}", itertools.count(1)
+    made.metrics_port = etcd.free_port()
     world = World(
         now_ms=made.now_ms,
         random=random.Random(1),
@@ -169,6 +171,7 @@ async def _standing(
             new_id=new_id,
             trust=made.standing,
             door_ports=[port],
+            metrics=[("127.0.0.1", made.metrics_port)],
         )
         async with server.serving(edge, made.instance, store) as made.serving:
             yield

@@ -23,12 +23,13 @@ class Process:
     """An instance of the control plane as a process."""
 
     def __init__(self, folder: Path, name: str, members: list[etcd.EtcdProcess]) -> None:
-        self.address, self.door = (f"127.0.0.1:{etcd.free_port()}" for _ in range(2))
+        self.address, self.door, self.metrics = (f"127.0.0.1:{etcd.free_port()}" for _ in range(3))
         self._log = folder / f"{name}.log"
         endpoints = ",".join(f"https://{member.endpoint}" for member in members)
         self._arguments = [
             *(sys.executable, "-m", "controlplane", f"--name={name}", f"--listen={self.address}"),
             *(f"--advertise={self.address}", f"--door={self.door}", f"--etcd={endpoints}"),
+            f"--metrics={self.metrics}",
             *(f"--trust={folder / name}", f"--state={folder / f'{name}-state'}"),
         ]
         with self._log.open("wb") as log:

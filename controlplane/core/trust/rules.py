@@ -15,6 +15,8 @@ from protos.orch.v1 import objects_pb2 as pb
 from trust.core.identity import PEOPLE, Identity, Role
 
 DEFAULT_NAMESPACE = "default"
+METRICS = "/metrics"
+"""What Prometheus reads, of instances and of nodes. It is no RPC, and has its rule all the same."""
 ANYWHERE = ""
 """What a request touches when it is not said in which namespace: all of them."""
 
@@ -182,4 +184,9 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Trust/ListMembers": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RevokeMember": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RotateRoot": _change(_cluster, _ADMIN),
+    "/orch.v1.Trust/MayRead": _OWN,
+    "/grpc.health.v1.Health/Check": _read(_nothing, _ALL),
+    "/grpc.health.v1.Health/List": _read(_nothing, _ALL),
+    "/grpc.health.v1.Health/Watch": _read(_nothing, _ALL),
+    METRICS: _read(_everywhere),
 }

@@ -69,6 +69,11 @@ class TrustStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
                 _registered_method=True)
+        self.MayRead = channel.unary_unary(
+                '/orch.v1.Trust/MayRead',
+                request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.FromString,
+                _registered_method=True)
 
 
 class TrustServicer:
@@ -123,6 +128,13 @@ class TrustServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MayRead(self, request, context):
+        """Whether somebody whose certificate was shown to a node may read how that node is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrustServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +172,11 @@ def add_TrustServicer_to_server(servicer, server):
                     servicer.RotateRoot,
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.SerializeToString,
+            ),
+            'MayRead': grpc.unary_unary_rpc_method_handler(
+                    servicer.MayRead,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +368,33 @@ class Trust:
             '/orch.v1.Trust/RotateRoot',
             protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MayRead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Trust/MayRead',
+            protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.FromString,
             options,
             channel_credentials,
             insecure,

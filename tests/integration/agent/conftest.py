@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -95,6 +97,11 @@ class Node:
     def log(self) -> str:
         """What the agent has logged."""
         return (self.folder / "agent.log").read_text()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Its lines about an event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
 
     def close(self) -> None:
         """Take everything down, whatever state it is in."""

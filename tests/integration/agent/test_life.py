@@ -184,7 +184,7 @@ async def test_launcher_killed(node: Node, store: ImageStore) -> None:
         await leader.assign(task("web-1-a"), template=web())
         await leader.running("web-1-a")
         before = node.containers()
-        (launcher,) = [int(line.split("pid=")[1]) for line in node.log().splitlines() if "launcher started" in line]
+        (launcher,) = [line["pid"] for line in node.logged("launcher started")]
         os.kill(launcher, signal.SIGKILL)
         await leader.assign(task("web-2-b"))
         await leader.running("web-2-b")
@@ -257,7 +257,7 @@ async def test_many_tasks_at_once(node: Node, store: ImageStore) -> None:
         await leader.assign(*(task(name) for name in names), template=template("sleep", "100"))
         found = [await leader.running(name, timeout_s=30) for name in names]
         assert len({status.address for status in found}) == 30
-        assert node.log().count("event='fetching'") == 3
+        assert len(node.logged("fetching")) == 3
         assert memory_mib(node) < 80
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from controlplane.images import holds, keeper, room
+from controlplane.images import holds, keeper
 from controlplane.images.keeper import Keeper
 from controlplane.store import errors as store_errors
+from images import disk
 from images.store import ImageStore
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -181,7 +182,7 @@ def test_what_goes_while_it_is_counted_takes_nothing(tmp_path: Path) -> None:
     """A part becomes a blob, a blob is removed: between the list of a folder and the look at a file."""
     (tmp_path / "there").write_bytes(b"1234")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    assert room.size_bytes(tmp_path) == 4
+    assert disk.folder_bytes(tmp_path) == 4
 
 
 @aio.bounded(30)

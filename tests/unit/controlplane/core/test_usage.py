@@ -1,6 +1,7 @@
 """Counters of nodes under the names that people know."""
 
 from controlplane.core import usage
+from protos import traffic
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -31,7 +32,7 @@ def test_a_service_is_its_address_its_ports_and_its_tasks() -> None:
             counter("10.201.0.9", 7),
         ]
     )
-    named = usage.named(counters, NODE, usage.owners([WEB]), {})
+    named = usage.named(counters, NODE, traffic.owners([WEB]), {})
     assert named.node == "n1"
     assert list(named.services) == [
         api.ServiceTraffic(namespace="shop", service="web", connections=7, refused=3, packets=9, bytes=950)
@@ -51,10 +52,10 @@ def test_addresses_of_both_families_are_summed() -> None:
             counter("fd00:112:0:1::2", 0, refused=1),
         ]
     )
-    assert list(usage.named(counters, NODE, usage.owners([both]), {}).services) == [
+    assert list(usage.named(counters, NODE, traffic.owners([both]), {}).services) == [
         api.ServiceTraffic(namespace="shop", service="web", connections=6, refused=4, bytes=990)
     ]
-    assert "" not in usage.owners([wire.NetworkService(namespace="shop", name="headless")])
+    assert "" not in traffic.owners([wire.NetworkService(namespace="shop", name="headless")])
 
 
 def test_a_task_has_its_name() -> None:
