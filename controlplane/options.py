@@ -53,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
     )
-    made.add_argument("--etcd", required=True, type=_endpoints, metavar="https://HOST:PORT[,…]", help="etcd's members")
+    made.add_argument(
+        "--etcd",
+        type=_endpoints,
+        metavar="https://HOST:PORT[,…]",
+        help="etcd's members (default: those that the folder of --trust knows)",
+    )
     made.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
     made.add_argument(
         "--trust", type=Path, metavar="DIR", help="the folder that `orchctl cluster init` or `join` has filled"
