@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         type=_address,
         metavar="HOST:PORT",
-        help="may be given several times",
+        help="where people, agents and the other instances are served; may be given several times",
     )
     made.add_argument(
         "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
@@ -87,7 +87,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_network(made)
     _add_placement(made)
-    made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    made.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help="from which level on it tells what happens (default: %(default)s)",
+    )
     return made
 
 
