@@ -74,7 +74,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PORT",
         help="where Prometheus reads metrics, at --address; 0: nowhere (default: %(default)s)",
     )
-    made.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    made.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning"],
+        help="from which level on it tells what happens (default: %(default)s)",
+    )
     made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
     return made
 
