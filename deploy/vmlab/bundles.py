@@ -1,6 +1,6 @@
 """The disk that the machines install from: a bundle of this checkout, and one of the release that is to come after it.
 
-One rule: a disk is named by a digest of the checkout's files. The same checkout makes it once, and there is one at a time.
+One rule: a disk is named by a digest of the checkout's files: the same checkout makes it once. There is one at a time.
 """
 
 import hashlib

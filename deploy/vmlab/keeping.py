@@ -5,6 +5,7 @@ One rule: the folder's lock tells whether there is one. The keeper holds it for 
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,10 @@ def end(places: plan.Places) -> bool:
 
 def _empty(run: Path) -> None:
     for path in run.iterdir():
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def tail(path: Path) -> str:
