@@ -22,20 +22,23 @@ _TRUE, _FALSE = "true", "false"
 
 def arguments(parser: argparse.ArgumentParser, source: Source, given: Sequence[str]) -> list[str]:
     """What the program is to be called with instead of `given`. Raises InvalidManifest with all that is wrong."""
-    mistakes = Collector()
-    said = {key for word in given for key in [word.partition("=")[0].removeprefix("--")] if word.startswith("--")}
-    words: list[str] = []
-    found: set[str] = set()
-    for key, entry, action in _entries(parser, source, mistakes):
-        found.add(key)
-        values = _values(key, entry, action, mistakes)
-        if key not in said:
-            words += _words(key, values, action)
-    for key, action in options(parser).items():
-        if action.required and key not in found | said:
+    mistakes, known = Collector(), options(parser)
+    said = {word.partition("=")[0].removeprefix("--") for word in given if word.startswith("--")}
+    found = _read(parser, source, mistakes)
+    for key, action in known.items():
+        if action.required and key not in {*found, *said}:
             mistakes.add(_missing(source, key, action))
     mistakes.raise_if_any([source.name])
+    words = [word for key, texts in found.items() if key not in said for word in _words(key, texts, known[key])]
     return [*words, *given]
+
+
+def values(parser: argparse.ArgumentParser, source: Source) -> dict[str, list[str]]:
+    """What stands in a file, whether or not it is all that the program needs. Raises InvalidManifest."""
+    mistakes = Collector()
+    found = _read(parser, source, mistakes)
+    mistakes.raise_if_any([source.name])
+    return found
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
@@ -48,20 +51,23 @@ def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     return known
 
 
-def written(parser: argparse.ArgumentParser, values: Mapping[str, Sequence[str]], opening: str) -> str:
+def written(parser: argparse.ArgumentParser, said: Mapping[str, Sequence[str]], opening: str) -> str:
     """The text of a file with these values: each key that there is, under what it means; the others as comments.
 
     `opening` are the first lines, what the file is for.
     """
     parts = ["".join(f"# {line}\n" for line in textwrap.wrap(opening, _WIDTH))]
     for key, action in options(parser).items():
-        said = textwrap.wrap(_help(action), _WIDTH)
-        lines = [f"# {line}" for line in said]
-        parts.append("\n".join([*lines, *_lines(key, action, values.get(key, ()))]) + "\n")
+        lines = [f"# {line}" for line in textwrap.wrap(_help(action), _WIDTH)]
+        parts.append("\n".join([*lines, *_lines(key, action, said.get(key, ()))]) + "\n")
     return "\n".join(parts)
 
 
 # Reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(parser: argparse.ArgumentParser, source: Source, mistakes: Collector) -> dict[str, list[str]]:
+    return {key: _values(key, entry, action, mistakes) for key, entry, action in _entries(parser, source, mistakes)}
 
 
 def _entries(
@@ -114,10 +120,10 @@ def _problem(action: argparse.Action, text: str) -> str:
     return ""
 
 
-def _words(key: str, values: Sequence[str], action: argparse.Action) -> list[str]:
+def _words(key: str, texts: Sequence[str], action: argparse.Action) -> list[str]:
     if _is_flag(action):
-        return [f"--{key}"] if list(values) == [_TRUE] else []
-    return [f"--{key}={value}" for value in values]
+        return [f"--{key}"] if list(texts) == [_TRUE] else []
+    return [f"--{key}={value}" for value in texts]
 
 
 def _missing(source: Source, key: str, action: argparse.Action) -> Mistake:
@@ -128,13 +134,13 @@ def _missing(source: Source, key: str, action: argparse.Action) -> Mistake:
 # Writing ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(key: str, action: argparse.Action, values: Sequence[str]) -> list[str]:
-    if not values:
+def _lines(key: str, action: argparse.Action, texts: Sequence[str]) -> list[str]:
+    if not texts:
         return [f"#{key}:{_shown(action)}"]
     if _is_list(action):
-        return [f"{key}:", *(f"  - {_quoted(value)}" for value in values)]
-    assert len(values) == 1, f"{key} has one value"
-    return [f"{key}: {_quoted(values[0])}"]
+        return [f"{key}:", *(f"  - {_quoted(text)}" for text in texts)]
+    assert len(texts) == 1, f"{key} has one value"
+    return [f"{key}: {_quoted(texts[0])}"]
 
 
 def _shown(action: argparse.Action) -> str:

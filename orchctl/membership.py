@@ -42,18 +42,8 @@ def init(wish: Founding) -> None:
     """Founds a cluster on this machine, and makes the context of its first admin."""
     server = config.parse_server(wish.server, "--server")
     folder = config.trust_folder(wish.context)
-    answer = json.loads(
-        door.ask(
-            "controlplane.trust.founding",
-            f"--name={wish.name}",
-            f"--trust={wish.trust}",
-            f"--admin={wish.admin or getpass.getuser()}",
-            f"--admin-trust={folder}",
-            *([f"--host={wish.host}"] if wish.host else []),
-            *wish.etcd,
-        )
-    )
-    _use(wish.context, server, folder)
+    answer = found(wish, folder)
+    use(wish.context, server, folder)
     terminal.say(f"cluster {answer['cluster']} is founded, and context {wish.context} is used now")
     trust = wish.trust.absolute()
     if not wish.etcd:
@@ -64,6 +54,22 @@ def init(wish: Founding) -> None:
     )
     terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
     terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
+
+
+def found(wish: Founding, admins: Path) -> dict[str, str]:
+    """Makes the certificates of the control plane, and the admin's in another folder; the cluster's id and tokens."""
+    answer: dict[str, str] = json.loads(
+        door.ask(
+            "controlplane.trust.founding",
+            f"--name={wish.name}",
+            f"--trust={wish.trust}",
+            f"--admin={wish.admin or getpass.getuser()}",
+            f"--admin-trust={admins}",
+            *([f"--host={wish.host}"] if wish.host else []),
+            *wish.etcd,
+        )
+    )
+    return answer
 
 
 def login(token: str, at: str, server: str, context: str) -> None:
@@ -79,7 +85,7 @@ def login(token: str, at: str, server: str, context: str) -> None:
         raise errors.OrchctlError(str(error)) from error
     shutil.rmtree(path, ignore_errors=True)
     fresh.path.rename(path)
-    _use(context, config.parse_server(server or _host(at), "--server"), path)
+    use(context, config.parse_server(server or _host(at), "--server"), path)
     terminal.say(f"logged in as {joined.own.identity}; context {context} is used now")
 
 
@@ -87,7 +93,8 @@ def _host(address: str) -> str:
     return address.rpartition(":")[0]
 
 
-def _use(context: str, server: str, trust: Path) -> None:
+def use(context: str, server: str, trust: Path) -> None:
+    """Makes a context, and the current one."""
     path = config.default_path()
     config.save(path, config.load(path).with_context(context, server, trust).using(context))
 

@@ -24,7 +24,7 @@ def command() -> None:
 
     \b
     Examples:
-      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400
+      orchctl cluster init
       orchctl cluster token create --role viewer --person ann
       orchctl cluster up --nodes 3
       orchctl cluster up --ipv6
@@ -106,9 +106,14 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 
 
 @command.command()
-@click.option("--name", required=True, help="The first control plane's name.")
-@click.option("--trust", required=True, type=click.Path(path_type=Path), help="The folder for its certificates.")
-@click.option("--host", help="Where other machines reach this one.  [default: the host of --server]")
+@click.option("--name", default="", help="The first control plane's name.  [default: the host's]")
+@click.option("--address", default="", help="This machine's own.  [default: the one on its way to others]")
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    help="Only make the certificates, into this folder of a control plane that you start.",
+)
+@click.option("--host", help="With --trust: where other machines reach this one.  [default: the host of --server]")
 @click.option("--admin", default="", help="The first admin's name.  [default: yours]")
 @click.option(
     "--etcd", metavar="URL", multiple=True, help="A member of an etcd that there is already. May be repeated."
@@ -121,7 +126,8 @@ def init(
     settings: options.Settings,
     *,
     name: str,
-    trust: Path,
+    address: str,
+    trust: Path | None,
     host: str | None,
     admin: str,
     etcd: tuple[str, ...],
@@ -129,35 +135,42 @@ def init(
     etcd_cert: str | None,
     etcd_key: str | None,
 ) -> None:
-    """Found a cluster: its roots, the first certificates and tokens. On the machine of the first control plane.
+    """Found a cluster, with this machine as its first control plane. As root, on the machine itself.
 
-    --server says where people reach it, --context what the cluster is called here. Nothing has to run yet. A member of
-    etcd is to run beside each control plane, unless --etcd names those that there are already.
+    It makes the cluster's root and the first certificates, writes /etc/orch, starts the services, and prints how other
+    machines join. --server says where people and nodes reach it, when that is not its address; --context what the
+    cluster is called here. A member of etcd runs beside each control plane, unless --etcd names those that there are
+    already. A try that did not come to its end may be repeated.
 
     \b
     Examples:
-      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400
-      orchctl cluster init --name cp1 --trust /var/lib/orch/trust --server 10.0.0.1:7400 --etcd https://10.0.0.9:2379 \\
-          --etcd-ca ca.pem --etcd-cert orch.pem --etcd-key orch-key.pem
+      orchctl cluster init
+      orchctl cluster init --name cp1 --address 10.0.0.1
+      orchctl cluster init --etcd https://10.0.0.9:2379 --etcd-ca ca.pem --etcd-cert orch.pem --etcd-key orch-key.pem
+      orchctl cluster init --name cp1 --trust ~/cp1 --server 10.0.0.1:7400
     """
+    files = {"etcd-ca": etcd_ca, "etcd-cert": etcd_cert, "etcd-key": etcd_key}
+    about = [*(f"--etcd={url}" for url in etcd), *(f"--{kind}={path}" for kind, path in files.items() if path)]
+    server, context = settings.server_option, settings.context or "default"
+    if trust is None:
+        said = {"--name": name, "--address": address, "--server": server, "--admin": admin, "--context": context}
+        words = [f"{key}={text}" for key, text in said.items() if text]
+        door.become("deploy.host", "init", *words, *(f"--about-etcd={one}" for one in about))
+    if not server or not name:
+        raise click.UsageError("with --trust, say --name NAME, and where people reach it with --server HOST:PORT")
     from orchctl import membership
 
-    files = {"etcd-ca": etcd_ca, "etcd-cert": etcd_cert, "etcd-key": etcd_key}
-    if not settings.server_option:
-        raise click.UsageError("say where people reach it with --server HOST:PORT")
-    wish = membership.Founding(
-        name=name,
-        trust=trust,
-        admin=admin,
-        host=host or settings.server_option.rpartition(":")[0].strip("[]") or settings.server_option,
-        server=settings.server_option,
-        context=settings.context or "default",
-        etcd=[
-            *(f"--etcd={url}" for url in etcd),
-            *(f"--{kind}={path}" for kind, path in files.items() if path),
-        ],
+    membership.init(
+        membership.Founding(
+            name=name,
+            trust=trust,
+            admin=admin,
+            host=host or server.rpartition(":")[0].strip("[]") or server,
+            server=server,
+            context=context,
+            etcd=about,
+        )
     )
-    membership.init(wish)
 
 
 @command.command()

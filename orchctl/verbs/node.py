@@ -120,14 +120,31 @@ def label(settings: options.Settings, name: str, changes: tuple[str, ...]) -> No
 
 @command.command()
 @click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
-@click.option("--door", "at", required=True, metavar="HOST:PORT", help="The door of a control plane.")
-@click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
-@click.option("--name", help="What the node is called.  [default: the host's name]")
-def join(token: str, at: str, state: str, name: str | None) -> None:
-    """Get this machine a certificate of the cluster. On the machine itself, before its agent is started.
+@click.option("--server", metavar="HOST[:PORT]", default="", help="Where the control plane is reached.")
+@click.option("--door", "at", metavar="HOST:PORT", default="", help="Its door.  [default: port 7401 of --server]")
+@click.option("--name", default="", help="What the node is called.  [default: the host's name]")
+@click.option("--address", default="", help="Where other nodes reach it.  [default: its own on the way to --server]")
+@click.option(
+    "--state", type=click.Path(), help="Only get a certificate, into this state folder of an agent that you start."
+)
+def join(*, token: str, server: str, at: str, name: str, address: str, state: str | None) -> None:
+    """Make this machine a node: certificate, configuration, and the agent's service. As root, on the machine itself.
 
     A join that did not come to its end may be repeated with the same token.
+
+    \b
+    Examples:
+      orchctl node join --server 10.0.0.1 --token @token
+      orchctl node join --server 10.0.0.1 --token @token --name n7 --address 10.0.1.7
     """
+    if state is None and server:
+        said = {"--server": server, "--door": at, "--name": name, "--address": address}
+        door.become("deploy.host", "node", f"--token={token}", *(f"{key}={text}" for key, text in said.items() if text))
+    if state is None or not at:
+        raise click.UsageError(
+            "say where the control plane is with --server HOST; or, to start the agent yourself, "
+            "its door with --door HOST:PORT and the agent's folder with --state DIR"
+        )
     named = [f"--name={name}"] if name else []
     door.become("agent.join", f"--token={token}", f"--door={at}", f"--state={state}", *named)
 

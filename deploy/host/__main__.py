@@ -1,0 +1,63 @@
+"""`python -m deploy.host init|node`: what `orchctl cluster init` and `orchctl node join` become."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from deploy.host import checks, controlplane, first, node
+from deploy.host.errors import HostError
+from deploy.host.places import Places
+from orchctl.errors import OrchctlError
+from trust import joining
+from trust.folder import NotTrusted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 with a line that says what to do."""
+    options = _parser().parse_args(arguments)
+    try:
+        checks.root(options.said)
+        print(_first(options) if options.verb == "init" else _node(options))
+    except (HostError, joining.NotJoined, OrchctlError, NotTrusted) as error:
+        detail = getattr(error, "detail", "") or "\n".join(getattr(error, "details", ()))
+        lines = [*(f"  {line}" for line in detail.splitlines()), f"orchctl: {options.said}: {error}"]
+        hint = getattr(error, "hint", "")
+        sys.stderr.write("\n".join([*lines, *([f"hint: {hint}"] if hint else [])]) + "\n")
+        return 1
+    return 0
+
+
+def _first(options: argparse.Namespace) -> str:
+    machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
+    wish = first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
+    return first.init(wish, Places())
+
+
+def _node(options: argparse.Namespace) -> str:
+    wish = node.Wish(
+        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
+    )
+    return node.join(wish, Places())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orchctl", description="What this machine is in a cluster.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--name", default="", help="what it is called (default: the host's name)")
+    common.add_argument("--address", default="", help="its own (default: the one on the way to the others)")
+    common.add_argument("--server", default="", help="where the control plane is reached")
+    init = verbs.add_parser("init", parents=[common])
+    init.add_argument("--context", default="default", help="what the cluster is called here")
+    init.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
+    init.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
+    init.set_defaults(said="cluster init")
+    joins = verbs.add_parser("node", parents=[common])
+    joins.add_argument("--token", required=True, help="the token, or @FILE")
+    joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
+    joins.set_defaults(said="node join")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Makes this machine a node: `orchctl node join --token … --server …`.
+
+    checks ─► id and certificate, by the door ─► /etc/orch/agent.yaml ─► orch-agent, until it is ready
+
+The rule: a certificate that was here before is replaced when the new one is here, and its key is shown again. So a join
+that was broken off, wherever, is the same join the next time; one after the node was deleted is a new one.
+"""
+
+import shutil
+from dataclasses import dataclass
+
+from agent import options as agent_options
+from agent.adapters.disk import FileDisk
+from agent.adapters.layout import Layout
+from deploy.host import checks, services, settings
+from deploy.host.errors import HostError
+from deploy.host.places import API_PORT, BLOB_PORT, DOOR_PORT, Places
+from trust import joining
+from trust.core import certificate, token
+from trust.core.identity import Malformed, Role
+from trust.folder import PENDING, Folder
+
+_OPENING = (
+    "The agent of this node, as `orchctl node join` has written it. Keys without a value are comments, with what they "
+    "are then. After a change: systemctl restart orch-agent; containers do not notice."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for. Empty: it follows from the machine, or from the others."""
+
+    token: str
+    server: str
+    door: str = ""
+    name: str = ""
+    address: str = ""
+
+
+def join(wish: Wish, places: Places) -> str:
+    """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted."""
+    host, port = checks.server(wish.server, API_PORT)
+    door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
+    name = checks.name(wish.name or checks.host_name(), "a node")
+    address = checks.address(wish.address or checks.own_address(host))
+    if not services.is_active(services.AGENT):
+        checks.free(address, [BLOB_PORT], "or let the agent have another one: `blob-port` in /etc/orch/agent.yaml")
+    cluster = _certified(wish, door, name, places)
+    settings.write(
+        places.configuration / "agent.yaml",
+        agent_options.parser(),
+        _settings(name, checks.joined(host, port), address, places),
+        _OPENING,
+    )
+    said = f"node {name} has joined the cluster {cluster}"
+    if services.start([services.AGENT]):
+        return f"{said}, and its agent runs"
+    return f"{said}\nthere is no systemd here; start its agent with: {services.COMMANDS[services.AGENT]}"
+
+
+def _settings(name: str, server: str, address: str, places: Places) -> dict[str, list[str]]:
+    found = {"name": name, "server": server, "address": address, "state": str(places.agent)}
+    found |= {"trust": str(places.agent_trust), "run-dir": str(places.run)}
+    if services.are_managed():
+        found["cgroup-parent"] = services.TASKS_GROUP
+    return {key: [text] for key, text in found.items()}
+
+
+def _certified(wish: Wish, door: str, name: str, places: Places) -> str:
+    """The id of the cluster that the node has a certificate of now."""
+    text = joining.said(wish.token)
+    own, fresh = Folder(places.agent_trust), Folder(places.agent_trust.with_name("trust.new"))
+    try:
+        places.agent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        node_id = FileDisk(Layout(places.agent, places.run)).node_id()
+    except OSError as error:
+        raise HostError(f"cannot use {places.agent}: {error.strerror}") from error
+    if own.exists():
+        there = own.load(Role.NODE)
+        _check_cluster(text, there.roots, there.identity.cluster)
+        if not (fresh.path / PENDING).exists():
+            fresh.write(PENDING, there.key)
+    found = joining.join(door, text, joining.Wish(name=node_id, node_name=name), fresh).own
+    own.save(found)
+    shutil.rmtree(fresh.path, ignore_errors=True)
+    return found.identity.cluster
+
+
+def _check_cluster(text: str, roots: bytes, cluster: str) -> None:
+    """A node of one cluster does not slip into another."""
+    try:
+        pin = token.parse(text).pin
+    except Malformed as error:
+        raise joining.NotJoined(str(error)) from error
+    known = [certificate.of_der(root).key_digest for root in certificate.split(roots)]
+    if not any(token.fits(pin, digest) for digest in known):
+        raise HostError(
+            f"this machine is a node of the cluster {cluster}, and the token is of another, or of a root that was "
+            "exchanged while the node was away",
+            hint="`orchctl node leave` takes it off this machine; then it may join",
+        )

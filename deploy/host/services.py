@@ -1,0 +1,70 @@
+"""Services of this machine, by systemd; without it, nothing is started here, and the person is told what to run."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from deploy.host.errors import HostError
+
+AGENT: Final = "orch-agent"
+INSTANCE: Final = "orch-controlplane"
+STORE: Final = "orch-etcd"
+COMMANDS: Final[Mapping[str, str]] = {
+    AGENT: "orch-agent --config /etc/orch/agent.yaml",
+    INSTANCE: "orch-controlplane --config /etc/orch/controlplane.yaml",
+    STORE: "orch-etcd --config /etc/orch/etcd.yaml",
+}
+TASKS_GROUP: Final = "/system.slice/orch-tasks.service"
+"""What systemd gives away for the groups of tasks."""
+_TIMEOUT_S: Final = 180
+
+
+def are_managed() -> bool:
+    """Whether systemd runs this machine (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def is_active(unit: str) -> bool:
+    """Whether it runs now."""
+    return are_managed() and _systemctl("--quiet", "is-active", unit).returncode == 0
+
+
+def start(units: Sequence[str]) -> bool:
+    """Has them run now, with what is configured now, and at every boot; False where there is no systemd.
+
+    Returns when each has said that it is ready. HostError with its last words when it does not come to that.
+    """
+    if not are_managed():
+        return False
+    for unit in units:
+        _enable(unit)
+        try:
+            done = _systemctl("restart", unit)
+        except subprocess.TimeoutExpired:
+            raise _not_ready(unit, "in time") from None
+        if done.returncode != 0:
+            raise _not_ready(unit, "")
+    return True
+
+
+def _enable(unit: str) -> None:
+    done = _systemctl("enable", unit)
+    if done.returncode != 0:
+        raise HostError(f"{unit} is not installed here", hint="install it with install.sh", detail=done.stderr.strip())
+
+
+def _not_ready(unit: str, when: str) -> HostError:
+    log = subprocess.run(
+        ["journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=6", f"--unit={unit}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = f"{unit} did not become ready {when}".rstrip()
+    return HostError(text, hint=f"mend what it says, and try again; journalctl -u {unit} has it all", detail=log.stdout)
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["systemctl", "--no-ask-password", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
