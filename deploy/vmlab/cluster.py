@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,38 +33,49 @@ class Operator:
 
     laboratory: Laboratory
 
-    def orchctl(self, *arguments: str, timeout_s: float = _ORCHCTL_TIMEOUT_S) -> str:
+    def orchctl(self, *arguments: str) -> str:
         """What the command prints. LocalError with its words when it fails, or takes too long."""
-        command = self.laboratory.on_lan(sys.executable, "-m", "orchctl", *arguments)
-        environment = {**os.environ, "ORCH_CONFIG": str(self._folder / "config.yaml")}
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                env=environment,
-                cwd=initial.ROOT,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise errors.LocalError(f"longer than {timeout_s:.0f} s: orchctl {shlex.join(arguments)}") from None
+        done = self._run(arguments)
         if done.returncode != 0:
             said = f"orchctl {shlex.join(arguments)}: ended with {done.returncode}"
             raise errors.LocalError(said, detail=done.stdout + done.stderr)
         return done.stdout
+
+    def refusal(self, *arguments: str) -> str:
+        """What the command says that does not do it. LocalError when it does."""
+        done = self._run(arguments)
+        if done.returncode == 0:
+            raise errors.LocalError(f"orchctl {shlex.join(arguments)}: was not refused", detail=done.stdout)
+        return done.stderr
+
+    def _run(self, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        command = self.laboratory.on_lan(sys.executable, "-m", "orchctl", *arguments)
+        try:
+            return subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "ORCH_CONFIG": str(self._folder / "config.yaml")},
+                cwd=initial.ROOT,
+                timeout=_ORCHCTL_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise errors.LocalError(
+                f"longer than {_ORCHCTL_TIMEOUT_S:.0f} s: orchctl {shlex.join(arguments)}"
+            ) from None
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
         """A list of objects, as `orchctl get` has them in JSON."""
         answer: list[dict[str, Any]] = json.loads(self.orchctl("get", *arguments, "-o", "json"))
         return answer
 
-    def log_in(self, token: str) -> None:
+    def log_in(self, text: str) -> None:
         """Trade a token for a certificate."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         file = self._folder / "token"
-        file.write_text(token)
+        file.write_text(text)
         self.orchctl("login", "--token", f"@{file}", "--door", f"{FIRST.address}:{_DOOR_PORT}", "--context", "vmlab")
         file.unlink()
 
@@ -78,7 +90,7 @@ def make(laboratory: Laboratory, *, say: Say) -> Operator:
     found(laboratory, say=say)
     join(laboratory, *plan.MACHINES, say=say)
     operator = Operator(laboratory=laboratory)
-    operator.log_in(_token(laboratory, "admin", "--person", "operator"))
+    operator.log_in(token(laboratory, "admin", "--person", "operator"))
     say("the operator on the host is logged in")
     apply(operator, say=say)
     return operator
@@ -98,14 +110,14 @@ def found(laboratory: Laboratory, *, say: Say) -> None:
 
 def join(laboratory: Laboratory, *machines: plan.Machine, say: Say) -> None:
     """Make the machines nodes, side by side, with one token."""
-    token = _token(laboratory, "node")
+    text = token(laboratory, "node")
     join_ = f"orchctl node join --token @/run/token --server {FIRST.address}"
-    command = f"umask 077; printf %s {token} >/run/token; {join_} && rm /run/token"
+    command = f"umask 077; printf %s {text} >/run/token; {join_} && rm /run/token"
     commands.on_all(laboratory, dict.fromkeys(machines, command), "node join", timeout_s=_JOIN_TIMEOUT_S, say=say)
 
 
-def _token(laboratory: Laboratory, role: str, *options: str) -> str:
-    """One made by the first admin, who is root on the first machine."""
+def token(laboratory: Laboratory, role: str, *options: str) -> str:
+    """A token, made by the first admin, who is root on the first machine."""
     said = commands.run(
         laboratory, FIRST, f"orchctl cluster token create --role {shlex.join((role, *options))} 2>/dev/null"
     )

@@ -14,7 +14,7 @@ from deploy.local import control, errors, network
 from deploy.local.processes import Process
 from deploy.vmlab import accelerator, image, initial, keeping, lan, plan, qemu
 
-_BOOT_TIMEOUT_S: Final = 300.0
+_BOOT_TIMEOUT_S: Final = 600.0
 _PAUSE_S: Final = 0.5
 _PROGRESS_S: Final = 10.0
 _PROGRAMS: Final = {
