@@ -145,6 +145,8 @@ def await_boot(laboratory: Laboratory, machine: plan.Machine, say: Say) -> None:
         )
         if tried.returncode == 0:
             return
+        if not laboratory.keeper.alive:
+            raise errors.LocalError(f"the laboratory was taken down while {machine.name} was booting")
         now = time.monotonic()
         if now - began > _BOOT_TIMEOUT_S:
             logs = (laboratory.places.console(machine), laboratory.places.log(machine.name))

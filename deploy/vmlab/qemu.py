@@ -12,20 +12,6 @@ from deploy.vmlab import plan
 PROGRAM: Final = "qemu-system-x86_64"
 EMULATION: Final = ("-accel", "tcg,thread=multi", "-cpu", "max")
 KVM: Final = ("-accel", "kvm", "-cpu", "host")
-_UNNEEDED: Final = (
-    "dev-hugepages.mount",
-    "dev-mqueue.mount",
-    "modprobe@dm_mod.service",
-    "modprobe@drm.service",
-    "modprobe@efi_pstore.service",
-    "modprobe@fuse.service",
-    "modprobe@loop.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "systemd-logind.service",
-    "systemd-update-utmp-runlevel.service",
-)
-"""Units that an emulated processor takes many seconds for, and that nothing here asks for."""
 _STORAGE: Final = "qemu-storage-daemon"
 _TIMEOUT_S: Final = 30
 
@@ -57,7 +43,6 @@ def of_laboratory(
             f"systemd.hostname={one.name}",
             f"systemd.machine_id={one.identity}",
             "systemd.show_status=0",
-            *(f"systemd.mask={unit}" for unit in _UNNEEDED),
         )
     )
     command = machine(
