@@ -52,7 +52,8 @@ from agent.worker import Worker
 from protos import supervision
 from protos.lossy import lossy
 from protos.orch.v1 import dispatcher_pb2 as dpb
-from runtime import defaults, userprobe
+from runtime import cgroups, defaults, userprobe
+from runtime.errors import ContainerError
 from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted
 
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.soc
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d" % os.getpid(), 0)
     _check_ids(options.ids)
+    _check_groups()
     disk = FileDisk(layout)
     # Here, since it forks: no thread is there yet.
     no_users = userprobe.why_not(str(layout.images), str(layout.tasks), first_id=options.ids.first)
@@ -240,6 +242,14 @@ def _check_ids(ids: users.Ids) -> None:
     files = {str(path): path.read_text(errors="replace") for path in _ID_FILES if path.exists()}
     if taken := users.conflict(ids, files):
         sys.exit(f"orch-agent: --ids {ids}: {taken}; choose others, which nobody has, for the users of containers")
+
+
+def _check_groups() -> None:
+    """End where there is nothing to keep tasks within their limits with."""
+    try:
+        cgroups.current_layout().required()
+    except ContainerError as error:
+        sys.exit(f"orch-agent: {error}")
 
 
 _ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))

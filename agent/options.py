@@ -64,7 +64,12 @@ def parser() -> argparse.ArgumentParser:
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
     imageoptions.add(made)
-    made.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    made.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning"],
+        help="from which level on it tells what happens (default: %(default)s)",
+    )
     return made
 
 

@@ -48,12 +48,17 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         type=_address,
         metavar="HOST:PORT",
-        help="may be given several times",
+        help="where people, agents and the other instances are served; may be given several times",
     )
     made.add_argument(
         "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
     )
-    made.add_argument("--etcd", required=True, type=_endpoints, metavar="https://HOST:PORT[,…]", help="etcd's members")
+    made.add_argument(
+        "--etcd",
+        type=_endpoints,
+        metavar="https://HOST:PORT[,…]",
+        help="etcd's members (default: those that the folder of --trust knows)",
+    )
     made.add_argument("--state", required=True, type=Path, metavar="DIR", help="a folder of its own")
     made.add_argument(
         "--trust", type=Path, metavar="DIR", help="the folder that `orchctl cluster init` or `join` has filled"
@@ -82,7 +87,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_network(made)
     _add_placement(made)
-    made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    made.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help="from which level on it tells what happens (default: %(default)s)",
+    )
     return made
 
 

@@ -307,6 +307,7 @@ uninstall() {
       "$TOP/install.sh uninstall --with-data"
   fi
   stop_services
+  check_nothing_runs
   leave_node
   put_back_parameters
   rm -f $SYSCTL $MODULES
@@ -329,6 +330,13 @@ stop_services() {
     rm -f "/etc/systemd/system/multi-user.target.wants/$name.service"
   done
   rm -rf /etc/systemd/system/orch-{agent,tasks,controlplane,etcd}.service.d
+}
+
+# Without systemd whoever started them ends them.
+check_nothing_runs() {
+  local running
+  running=$(getent passwd $OWNER >/dev/null && ps -u $OWNER -o pid=,args= | head -n 3 | cut -c 1-100 || true)
+  [ -z "$running" ] || fail "the control plane or the store runs" "$running" "end it, and try again; nothing was removed"
 }
 
 # Containers, links, rules, mounts and control groups.

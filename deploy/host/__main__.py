@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from deploy.host import checks, controlplane, first, node
+from deploy.host import checks
 from deploy.host.errors import HostError
 from deploy.host.places import Places
 from orchctl.errors import OrchctlError
@@ -28,12 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first(options: argparse.Namespace) -> str:
+    from deploy.host import controlplane, first  # a node has no use for a control plane's half second of imports
+
     machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
     wish = first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
     return first.init(wish, Places())
 
 
 def _node(options: argparse.Namespace) -> str:
+    from deploy.host import node
+
     wish = node.Wish(
         token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
     )

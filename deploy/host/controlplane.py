@@ -70,15 +70,16 @@ class Machine:
         return checks.joined(self.address, DOOR_PORT)
 
 
-def checked(wish: Wish, *, managed_store: bool) -> Machine:
-    """HostError with the first thing that is wrong."""
+def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
+    """HostError with the first thing that is wrong. Ports are its own once it has certificates."""
     name = checks.name(wish.name or checks.host_name(), "a control plane")
     address = checks.address(wish.address or checks.own_address())
     host, port = checks.server(wish.server or checks.joined(address, API_PORT), API_PORT)
-    if not services.is_active(services.INSTANCE):
+    if not Folder(places.trust).exists():
         checks.free(address, [API_PORT, DOOR_PORT], "end that first")
-    if managed_store and not services.is_active(services.STORE):
-        checks.free(address, [CLIENT_PORT, PEER_PORT], "end that first, or use it with --etcd")
+        checks.free(
+            address, [CLIENT_PORT, PEER_PORT] if managed_store else [], "end that first, or name it with --etcd"
+        )
     return Machine(name=name, address=address, server=checks.joined(host, port))
 
 

@@ -28,7 +28,7 @@ class Wish:
 
 def init(wish: Wish, places: Places) -> str:
     """Does it, and returns what to tell the person. Raises HostError, NotTrusted, OrchctlError."""
-    machine = controlplane.checked(wish.machine, managed_store=not wish.etcd)
+    machine = controlplane.checked(wish.machine, places, managed_store=not wish.etcd)
     admins = config.trust_folder(wish.context)
     fresh = admins.with_name(f"{admins.name}.new")
     answer = _founded(wish, machine, places, admins, fresh)

@@ -43,7 +43,7 @@ def join(wish: Wish, places: Places) -> str:
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
     name = checks.name(wish.name or checks.host_name(), "a node")
     address = checks.address(wish.address or checks.own_address(host))
-    if not services.is_active(services.AGENT):
+    if not Folder(places.agent_trust).exists():
         checks.free(address, [BLOB_PORT], "or let the agent have another one: `blob-port` in /etc/orch/agent.yaml")
     cluster = _certified(wish, door, name, places)
     settings.write(
