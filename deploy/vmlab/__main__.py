@@ -8,7 +8,7 @@ import time
 from typing import NoReturn
 
 from deploy.local import errors
-from deploy.vmlab import bundles, cluster, keeping, laboratory, plan
+from deploy.vmlab import cluster, keeping, laboratory, plan
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def _do(options: argparse.Namespace) -> int:
 
 def _up(places: plan.Places, say: laboratory.Say) -> None:
     """With a cluster and an example. What breaks off on the way leaves nothing running."""
-    begun = laboratory.up(places, disks=[bundles.ensure(places, say)], owner=os.getpid(), say=say)
+    begun = laboratory.up(places, owner=os.getpid(), say=say)
     try:
         cluster.make(begun, say=say)
         begun.release()

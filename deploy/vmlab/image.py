@@ -79,7 +79,7 @@ _MASKED: Final = (
     "systemd-timesyncd.service",
     "systemd-update-utmp-runlevel.service",
 )
-"""What a machine without a network, a screen or a long life need not begin with: emulated, it takes half of the boot."""
+"""What a machine without a network, a screen or a long life need not begin with; emulated, it takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,8 +63,7 @@ class Story:
 def story() -> Iterator[Story]:
     """Machines that have just booted; nothing of them is left afterwards."""
     places, progress = plan.places(), Progress()
-    disk = bundles.ensure(places, progress.say)
-    up = laboratory.up(places, disks=[disk], owner=os.getpid(), say=progress.say)
+    up = laboratory.up(places, owner=os.getpid(), say=progress.say)
     try:
         yield Story(laboratory=up, operator=cluster.Operator(laboratory=up), progress=progress)
     finally:
