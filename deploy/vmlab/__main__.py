@@ -8,7 +8,7 @@ import time
 from typing import NoReturn
 
 from deploy.local import errors
-from deploy.vmlab import keeping, laboratory, plan
+from deploy.vmlab import cluster, keeping, laboratory, plan
 
 
 def main() -> int:
@@ -42,8 +42,7 @@ def _do(options: argparse.Namespace) -> int:
     places = plan.places()
     match options.verb:
         case "up":
-            laboratory.up(places, disks=(), owner=os.getpid(), say=Progress().say).release()
-            print("a way in: make vmlab-ssh N=1; the end: make vmlab-down")
+            _up(places, Progress().say)
         case "down":
             print("vmlab: it is down" if keeping.end(places) else "vmlab: none was up")
         case "ssh":
@@ -51,6 +50,19 @@ def _do(options: argparse.Namespace) -> int:
         case verb:
             raise AssertionError(f"argparse lets no {verb} pass")
     return 0
+
+
+def _up(places: plan.Places, say: laboratory.Say) -> None:
+    """With a cluster and an example. What breaks off on the way leaves nothing running."""
+    begun = laboratory.up(places, owner=os.getpid(), say=say)
+    try:
+        cluster.make(begun, say=say)
+        begun.release()
+    except BaseException:
+        keeping.end(places)
+        raise
+    print("\nA way in:  make vmlab-ssh N=1, where `orchctl` is root's")
+    print("The end:   make vmlab-down")
 
 
 def _become_ssh(up: laboratory.Laboratory, number: int, command: list[str]) -> NoReturn:

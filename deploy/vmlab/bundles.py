@@ -1,7 +1,6 @@
 """The disk that the machines install from: a bundle of this checkout, and one of the release that is to come after it.
 
-One rule: a disk is named by a digest of the checkout's files. The same checkout makes it once, and there is one at a
-time.
+One rule: a disk is named by a digest of the checkout's files: the same checkout makes it once. There is one at a time.
 """
 
 import hashlib
@@ -61,7 +60,8 @@ def _make(folder: Path, files: Sequence[Path], disk: Path) -> None:
     content.mkdir()
     _check_out(files, folder / "source")
     _bundle(folder / "source", content / THIS)
-    _raise_version(folder / "source/pyproject.toml")
+    project = folder / "source/pyproject.toml"
+    project.write_text(raised(project.read_text()))
     _bundle(folder / "source", content / NEXT)
     for tar in content.glob("*.tar"):
         tar.unlink()
@@ -81,11 +81,11 @@ def _bundle(source: Path, target: Path) -> None:
     _run("env", f"PYTHON={sys.executable}", source / "deploy/bundle.sh", target)
 
 
-def _raise_version(project: Path) -> None:
-    """The next release is this one with a higher number: 0.1.0 → 0.1.1."""
-    text, count = _VERSION.subn(lambda found: f'{found[1]}{int(found[2]) + 1}"', project.read_text())
-    assert count == 1, f'{project} has {count} lines like version = "0.1.0"'
-    project.write_text(text)
+def raised(project: str) -> str:
+    """The text of a pyproject.toml with a higher version: 0.1.0 → 0.1.1."""
+    text, count = _VERSION.subn(lambda found: f'{found[1]}{int(found[2]) + 1}"', project)
+    assert count == 1, f'pyproject.toml has {count} lines like version = "0.1.0"'
+    return text
 
 
 def _run(*command: str | Path) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from deploy.local import errors
 from deploy.vmlab import plan
@@ -12,6 +12,7 @@ from deploy.vmlab.keeping import tail
 from deploy.vmlab.laboratory import Laboratory, Say
 
 T = TypeVar("T")
+Look: TypeAlias = Callable[[], T | None]
 
 _PAUSE_S: Final = 0.3
 _PROGRESS_S: Final = 15.0
@@ -93,7 +94,7 @@ def _last(log: Path) -> str:
     return lines[-1][:60] if lines else "nothing yet"
 
 
-def wait_for(what: str, look: Callable[[], T | None], *, timeout_s: float, say: Say) -> T:
+def wait_for(what: str, look: Look[T], *, timeout_s: float, say: Say) -> T:
     """What `look` returns as soon as that is true. LocalError when it takes too long."""
     began = told = time.monotonic()
     while not (found := look()):

@@ -58,17 +58,28 @@ UsePAM no
 UseDNS no
 """
 _MASKED: Final = (
-    "apt-daily.timer",
     "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty@tty1.service",
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
     "serial-getty@ttyS0.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-logind.service",
     "systemd-timesyncd.service",
+    "systemd-update-utmp-runlevel.service",
 )
-"""What a machine without a network, a screen or a long life need not begin with."""
+"""What a machine without a network, a screen or a long life need not begin with; emulated, it takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +177,13 @@ def _make(stage: Path, packages: Path, say: Callable[[str], None]) -> None:
 def _mirror() -> list[str]:
     """Where this machine's own configuration of apt has Debian from; nothing leaves it to debootstrap."""
     files = [Path(_SOURCES[0]), *sorted(Path(_SOURCES[1]).glob("*"))]
-    text = "\n".join(file.read_text() for file in files if file.is_file())
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    return re.findall(r"\S+://\S*/debian/?(?=\s|$)", "\n".join(lines))[:1]
+    return mirrors("\n".join(file.read_text() for file in files if file.is_file()))[:1]
+
+
+def mirrors(sources: str) -> list[str]:
+    """The archives of Debian itself that a sources.list(5) names, in either of its forms."""
+    lines = [line for line in sources.splitlines() if not line.lstrip().startswith("#")]
+    return re.findall(r"\S+://\S*/debian/?(?=\s|$)", "\n".join(lines))
 
 
 def _add_kernel(root: Path) -> None:

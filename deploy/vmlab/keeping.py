@@ -5,6 +5,7 @@ One rule: the folder's lock tells whether there is one. The keeper holds it for 
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def begin(places: plan.Places, prepare: Callable[[], Commands], *, owner: int) -
     places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = record.lock(places.run)
     if lock is None:
-        raise errors.LocalError("a laboratory is up already", hint="make vmlab-down")
+        raise _already()
     try:
         _empty(places.run)
         keeper.save(places.run, keeper.Record(keeper=None, commands=prepare()))
@@ -40,6 +41,16 @@ def begin(places: plan.Places, prepare: Callable[[], Commands], *, owner: int) -
     finally:
         os.close(lock)  # from here on it is the keeper's
     return of(places)
+
+
+def check_none(places: plan.Places) -> None:
+    """LocalError when a laboratory is up."""
+    if record.is_locked(places.run):
+        raise _already()
+
+
+def _already() -> errors.LocalError:
+    return errors.LocalError("a laboratory is up already", hint="make vmlab-down")
 
 
 def _start(places: plan.Places, lock: int, owner: int) -> None:
@@ -84,7 +95,10 @@ def end(places: plan.Places) -> bool:
 
 def _empty(run: Path) -> None:
     for path in run.iterdir():
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def tail(path: Path) -> str:

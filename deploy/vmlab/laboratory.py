@@ -12,9 +12,9 @@ from typing import Final
 
 from deploy.local import control, errors, network
 from deploy.local.processes import Process
-from deploy.vmlab import accelerator, image, initial, keeping, lan, plan, qemu
+from deploy.vmlab import accelerator, bundles, image, initial, keeping, lan, plan, qemu
 
-_BOOT_TIMEOUT_S: Final = 300.0
+_BOOT_TIMEOUT_S: Final = 600.0
 _PAUSE_S: Final = 0.5
 _PROGRESS_S: Final = 10.0
 _PROGRAMS: Final = {
@@ -77,12 +77,14 @@ class Laboratory:
         control.ask(self.places.run, control.Request(verb="release", node=""))
 
 
-def up(places: plan.Places, *, disks: Sequence[Path], owner: int, say: Say) -> Laboratory:
-    """Boot the machines, and wait until each lets one in. `disks` are shown to all of them, to be read only.
+def up(places: plan.Places, *, owner: int, say: Say) -> Laboratory:
+    """Boot the machines, with this checkout's bundles on their second disk, and wait until each lets one in.
 
     It ends with the process `owner`, unless it is released. LocalError when it cannot be; then nothing runs.
     """
     _check()
+    keeping.check_none(places)  # before anything is replaced that it may use
+    bundle = bundles.ensure(places, say)
     made = image.ensure(places, say)
     chosen = accelerator.choose(places.cache)
     say(
@@ -90,7 +92,7 @@ def up(places: plan.Places, *, disks: Sequence[Path], owner: int, say: Say) -> L
         if chosen == qemu.KVM
         else "the machines' processors are emulated"
     )
-    process = keeping.begin(places, lambda: _prepare(places, made, chosen, disks), owner=owner)
+    process = keeping.begin(places, lambda: _prepare(places, made, chosen, bundle), owner=owner)
     begun = Laboratory(places=places, image=made, keeper=process)
     try:
         _await_ssh(begun, plan.MACHINES, say)
@@ -108,15 +110,13 @@ def _check() -> None:
             raise errors.LocalError(f"{program} is not on PATH", hint=f"apt-get install {package}")
 
 
-def _prepare(
-    places: plan.Places, made: image.Image, chosen: Sequence[str], disks: Sequence[Path]
-) -> dict[str, Sequence[str]]:
+def _prepare(places: plan.Places, made: image.Image, chosen: Sequence[str], bundle: Path) -> dict[str, Sequence[str]]:
     """The machines' disks, and how each is started."""
     for machine in plan.MACHINES:
         qemu.make_overlay(places.overlay(machine), made.disk)
     return {
         machine.name: qemu.of_laboratory(
-            machine, places, chosen, kernel=initial.kernel(), initial=made.boot, disks=disks
+            machine, places, chosen, kernel=initial.kernel(), initial=made.boot, disks=[bundle]
         )
         for machine in plan.MACHINES
     }
@@ -145,6 +145,8 @@ def await_boot(laboratory: Laboratory, machine: plan.Machine, say: Say) -> None:
         )
         if tried.returncode == 0:
             return
+        if not laboratory.keeper.alive:
+            raise errors.LocalError(f"the laboratory was taken down while {machine.name} was booting")
         now = time.monotonic()
         if now - began > _BOOT_TIMEOUT_S:
             logs = (laboratory.places.console(machine), laboratory.places.log(machine.name))

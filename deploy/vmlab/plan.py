@@ -8,7 +8,6 @@ from typing import Final
 
 COUNT: Final = 3
 MEMORY_MB: Final = 1280
-PROCESSORS: Final = 2
 LAN: Final = ipaddress.IPv4Network("10.77.0.0/24")
 """In a namespace of its own, so that it may be the same on every host, and stand in an image."""
 HOST: Final = LAN[1]
