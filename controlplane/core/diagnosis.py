@@ -4,6 +4,7 @@ Two rules. A part that says nothing has a finding, too: why not, and what follow
 itself is compared here: clocks, versions, raft's progress, certificates against the records.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ SOON_MS = 9 * lifetime.DAY_MS
 """A machine renews by 72 of its certificate's 90 days; half of the rest is left."""
 ROOT_SOON_MS = 365 * lifetime.DAY_MS
 SHOWN = 5
+_NOT_BELIEVED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
+"""What gRPC's core says of a server's certificate."""
 _NTP = "`timedatectl set-ntp true` on both machines, or install chrony"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """What an instance has said. `problem`: why it said nothing. Its clock is ahead of ours by so much, give or take what
-    is uncertain, which is 0 for ourselves.
+    """What an instance has said. `problem`: why it said nothing. Its clock is ahead of ours by so much, give or take
+    what is uncertain, which is 0 for ourselves.
     """
 
     name: str
@@ -78,7 +81,7 @@ def _quorum(members: Sequence[Member], there: Sequence[Member]) -> Iterable[api.
 
 def _member(one: Member, there: Sequence[Member]) -> Iterable[api.Finding]:
     if one.problem:
-        yield findings.failed("member", f"it does not answer: {one.problem}", "see whether it runs, and the way to it")
+        yield _silent(one.problem)
         return
     behind = max(other.index for other in there) - one.index
     if one.errors:
@@ -90,6 +93,14 @@ def _member(one: Member, there: Sequence[Member]) -> Iterable[api.Finding]:
         yield findings.ok("member", "it leads" if one.is_leader else "it follows")
     yield _version(one.version)
     yield _size(one.size_bytes, one.used_bytes)
+
+
+def _silent(problem: str) -> api.Finding:
+    if _NOT_BELIEVED.search(problem):
+        text = f"its certificate is not for the address by which it is asked, or of another store: {problem}"
+        remedy = "ask by an address that `orchctl cluster init --host` or `cluster join` was told, or make them anew"
+        return findings.failed("certificate", text, remedy)
+    return findings.failed("member", f"it does not answer: {problem}", "see whether it runs, and the way to it")
 
 
 def _version(text: str) -> api.Finding:
