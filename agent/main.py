@@ -35,6 +35,7 @@ from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
+from agent.adapters.ownmachine import OwnMachine
 from agent.adapters.probes import NodeProber
 from agent.adapters.registries import Outside
 from agent.adapters.runtime import Launched
@@ -47,7 +48,7 @@ from agent.renewal import Renewal
 from agent.rpc import Server
 from agent.servers import Servers
 from agent.session import Session
-from agent.streams import Streams
+from agent.streams import Answers, Streams
 from agent.telling import Telling
 from agent.worker import Worker
 from protos import supervision
@@ -124,8 +125,14 @@ async def run(
         chance=chance,
     )
     meter = NodeMeter(runtime, lambda: worker.running)
-    checks, logs_ = NetworkChecks(options.address), FileLogs(layout)
-    streams = Streams(connector=server, runtime=runtime, logs=logs_, checks=checks, meter=meter, over=worker.over)
+    streams = Streams(
+        connector=server,
+        runtime=runtime,
+        logs=FileLogs(layout),
+        answers=_answers(options, meter),
+        over=worker.over,
+        now_ms=now_ms,
+    )
     members = Members(lambda: worker.network) if options.trust else None
     telling = Telling(server, members, worker.restored, now_ms)
     blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
@@ -181,6 +188,16 @@ def _context(options: argparse.Namespace, no_users: str) -> NodeContext:
         machine=machine(no_users=no_users),
         address=options.address,
     )
+
+
+def _answers(options: argparse.Namespace, meter: NodeMeter) -> Answers:
+    """Who knows this machine. The doctor is told what the agent was told."""
+    paths = {"state": options.state, "resolv-conf": options.resolv_conf, "trust": options.trust}
+    given = {name: str(Path(path).absolute()) for name, path in paths.items() if path}
+    ports = {"blob-port": options.blob_port, "metrics-port": options.metrics_port}
+    said = {**given, **ports, "address": options.address, "ids": options.ids}
+    doctor = OwnMachine([f"--{name}={value}" for name, value in said.items()])
+    return Answers(checks=NetworkChecks(options.address), meter=meter, doctor=doctor)
 
 
 async def _live(*lives: Coroutine[Any, Any, None]) -> None:

@@ -258,6 +258,14 @@ class Meter(Protocol):
         ...
 
 
+class Doctor(Protocol):
+    """Whoever looks at the machine."""
+
+    async def examine(self) -> list[cpb.Finding]:
+        """A finding for everything that was looked at. Raises Temporary."""
+        ...
+
+
 class Connector(Protocol):
     """The way to the control plane. Raises LinkLost when there is none."""
 

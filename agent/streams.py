@@ -8,6 +8,7 @@ of whatever was opened for it.
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,6 +24,15 @@ log = structlog.get_logger()
 StreamLink = Link[dpb.StreamFrame, dpb.StreamFrame]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Who knows what the leader may want to know of the machine."""
+
+    checks: ports.Checks
+    meter: ports.Meter
+    doctor: ports.Doctor
+
+
 class Streams:
     """Serves `OpenStream` requests, each in a task of the session."""
 
@@ -32,17 +42,17 @@ class Streams:
         connector: ports.Connector,
         runtime: ports.Runtime,
         logs: ports.Logs,
-        checks: ports.Checks,
-        meter: ports.Meter,
+        answers: Answers,
         over: Callable[[str], "asyncio.Future[None]"],
+        now_ms: Callable[[], int],
     ) -> None:
         """`over` tells when a task has ended for good, and raises NoSuchTask."""
         self._over = over
         self._connector = connector
         self._runtime = runtime
         self._logs = logs
-        self._checks = checks
-        self._meter = meter
+        self._answers = answers
+        self._now_ms = now_ms
 
     async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
         """Open the stream and serve it until it ends. Never raises: a stream's trouble is not the session's."""
@@ -72,8 +82,10 @@ class Streams:
                 case "network_check":
                     await self._serve_check(link, request.network_check)
                 case "usage":
-                    counters = await self._meter.read(request.usage)
+                    counters = await self._answers.meter.read(request.usage)
                     await link.send(dpb.StreamFrame(counters=counters))
+                case "diagnosis":
+                    await self._serve_diagnosis(link)
                 case unknown:
                     await _refuse(link, f"this agent does not know how to serve {unknown}")
         except StartFailed as error:
@@ -120,11 +132,18 @@ class Streams:
 
     async def _serve_check(self, link: StreamLink, request: dpb.NetworkCheckRequest) -> None:
         async def send() -> None:
-            findings = await self._checks.run(request)
+            findings = await self._answers.checks.run(request)
             await link.send(dpb.StreamFrame(findings=cpb.CheckNetworkResponse(findings=findings)))
             await link.send(dpb.StreamFrame(end=True))
 
         await running.beside(send(), _expect_nothing(link), expected=(LinkLost, AgentError))
+
+    async def _serve_diagnosis(self, link: StreamLink) -> None:
+        """The clock first: who asks knows how long that took, and the rest takes a second or two."""
+        await link.send(dpb.StreamFrame(diagnosis=dpb.NodeDiagnosis(now=self._now_ms())))
+        found = await self._answers.doctor.examine()
+        await link.send(dpb.StreamFrame(diagnosis=dpb.NodeDiagnosis(findings=found)))
+        await link.send(dpb.StreamFrame(end=True))
 
 
 async def _feed(link: StreamLink, command: ports.Exec) -> None:

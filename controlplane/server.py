@@ -11,6 +11,7 @@ import grpc.aio
 from controlplane import metrics, rpc, state_metrics
 from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
+from controlplane.api.diagnosis import Around
 from controlplane.api.measuring import Measuring
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
@@ -98,6 +99,18 @@ def _metrics(
     return page.serving(edge.metrics, reading.text, guard)
 
 
+def _around(edge: Edge, store: api.Store) -> Around:
+    """Whom the doctor asks beside nodes."""
+    trust = edge.trust
+    return Around(
+        condition=edge.condition,
+        instances=lambda: members.others(store, edge.name),
+        dial=edge.dial,
+        trust=(lambda: trust.registry.trust) if trust is not None else None,
+        members=(lambda: list(trust.registry.members.values())) if trust is not None else None,
+    )
+
+
 def _health(instance: Instance) -> health.Health:
     """Whether calls are answered from a state that is not stale, and whether agents have their sessions here."""
 
@@ -149,7 +162,9 @@ def _add_services(
         election=instance,
         version=edge.version,
         instance=edge.name,
+        now_ms=edge.now_ms,
         outlook=_outlook(edge, instance),
+        around=_around(edge, store),
     )
     control_pb2_grpc.add_ControlServicer_to_server(ControlService(parts), server)
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)

@@ -102,6 +102,11 @@ def join(
     return joined
 
 
+def clock_of(door: str) -> int:
+    """Milliseconds since 1970, as whoever answers at a door says. It is not believed for more. Raises NotJoined."""
+    return _ask(door, _believing_anybody(), pb.DoorRequest(roots=pb.RootsRequest())).roots.now
+
+
 def _pinned_root(door: str, shown: token.Token, now_ms: Callable[[], int]) -> bytes:
     """The root that the token pins, as DER. The door is not believed until then."""
     answer = _ask(door, _believing_anybody(), pb.DoorRequest(roots=pb.RootsRequest())).roots

@@ -5,12 +5,13 @@ Nothing is decided here. What is raised below is answered in `api/errors.py`.
 
 # ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from controlplane import rpc
 from controlplane.api import caller, exec_session, placement, ports
 from controlplane.api import watch as watching
+from controlplane.api.diagnosis import Around, Diagnosis
 from controlplane.api.log_session import LogSession
 from controlplane.api.network_check import Check
 from controlplane.api.reads import Reads
@@ -37,7 +38,9 @@ class Parts:
     election: ports.Election
     version: str
     instance: str
+    now_ms: Callable[[], int]
     outlook: scheduling.Outlook = field(default_factory=scheduling.Outlook)
+    around: Around = field(default_factory=Around)
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -141,6 +144,26 @@ class ControlService(control_pb2_grpc.ControlServicer):
         usage = Usage(state=self._reads.state(), streams=parts.streams, network=parts.network)
         await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
 
+    async def Diagnose(  # type: ignore[override]  # it writes
+        self, request: pb.DiagnoseRequest, context: rpc.Context
+    ) -> None:
+        parts, leader = self._parts, self._parts.election.leader()
+        if leader.name and not leader.here:
+            self._check_leading("a diagnosis")
+        call = Diagnosis(
+            state=self._reads.state(),
+            streams=parts.streams,
+            network=parts.network,
+            around=parts.around,
+            name=parts.instance,
+            version=parts.version,
+            store_problem=parts.election.store_problem(),
+            leads=leader.here,
+            now_ms=parts.now_ms,
+            send=context.write,
+        )
+        await call.run(request)
+
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
         return placement.answer(self._reads.state(), request, self._parts.outlook)
 
@@ -157,6 +180,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             leader_address=leader.address,
             store_problem=self._parts.election.store_problem(),
             revision=self._parts.cache.revision,
+            now=self._parts.now_ms(),
         )
 
     def _check_leading(self, what: str) -> None:

@@ -29,6 +29,7 @@ def command() -> None:
       orchctl cluster up --nodes 3
       orchctl cluster up --ipv6
       orchctl cluster status
+      orchctl cluster doctor
       orchctl cluster down
     """
 
@@ -267,6 +268,21 @@ def member_revoke(settings: options.Settings, name: str) -> None:
     from orchctl import membership
 
     membership.revoke_member(settings, name)
+
+
+@command.command()
+@click.option("--without-network", is_flag=True, help="Leave out what nodes try among each other.")
+@click.option("-o", "--output", "form", type=click.Choice(["json"]), help="The same for programs.")
+@options.with_settings
+def doctor(settings: options.Settings, *, without_network: bool, form: str | None) -> None:
+    """Look at everything that the cluster stands on, and say what to do about what is wrong.
+
+    etcd, instances, nodes and their machines, certificates, clocks, versions, and the network between nodes: a line for
+    everything that was looked at, `ok`, `warning` or `failed`. The exit code is 1 when something has failed.
+    """
+    from orchctl import clusterdoctor
+
+    clusterdoctor.run(settings.server, form=form, without_network=without_network)
 
 
 @command.command("rotate-ca")

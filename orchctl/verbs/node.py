@@ -36,6 +36,7 @@ def command() -> None:
       orchctl node drain n2 --deadline 10m
       orchctl node uncordon n2
       orchctl node label n1 disk=ssd zone-
+      orchctl node doctor --door 10.0.0.1:7401
       orchctl node leave --state /var/lib/orch
       orchctl node taint n1 gpu=a100:no-schedule
     """
@@ -147,6 +148,31 @@ def join(*, token: str, server: str, at: str, name: str, address: str, state: st
         )
     named = [f"--name={name}"] if name else []
     door.become("agent.join", f"--token={token}", f"--door={at}", f"--state={state}", *named)
+
+
+@command.command()
+@click.option("--state", type=click.Path(), help="The agent's state folder.  [default: /var/lib/orch-agent]")
+@click.option("--trust", type=click.Path(), help="The folder with its certificate.  [default: STATE/trust]")
+@click.option("--address", help="The address at which other nodes reach this one.")
+@click.option("--door", "at", metavar="HOST:PORT", help="The door of a control plane, to compare clocks with.")
+@click.option("--ids", metavar="FIRST:COUNT", help="The ids that containers get, as the agent was told.")
+@click.option("--blob-port", metavar="PORT", help="As the agent was told.")
+@click.option("--metrics-port", metavar="PORT", help="As the agent was told.")
+@click.option("--resolv-conf", type=click.Path(), help="As the agent was told.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="The same for programs.")
+def doctor(at: str | None, **said: str | None) -> None:
+    """Look at this machine as a node, before it joins and after. As root, on the machine itself.
+
+    A line for everything that was looked at: `ok`, `warning` or `failed`, what that means, and what to do. Nothing is
+    changed. The exit code is 1 when something has failed.
+
+    \b
+    Examples:
+      orchctl node doctor
+      orchctl node doctor --address 10.0.0.11 --door 10.0.0.1:7401
+    """
+    options = {**said, "door": at}
+    door.become("agent.doctor", *(f"--{name.replace('_', '-')}={text}" for name, text in options.items() if text))
 
 
 @command.command()

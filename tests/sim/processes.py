@@ -17,7 +17,7 @@ from agent.core.users import IdPool
 from agent.holdings import Holdings
 from agent.servers import Servers
 from agent.session import Session
-from agent.streams import Streams
+from agent.streams import Answers, Streams
 from agent.worker import Worker
 from controlplane import instance, leader
 from controlplane.api.writes import Writes
@@ -31,7 +31,7 @@ from tests.sim import zones
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.fake_checks import FakeChecks, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeDoctor, FakeMeter
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -210,9 +210,9 @@ class Agent:
                 connector=connector,
                 runtime=runtime,
                 logs=fake_agent.FakeLogs(),
-                checks=FakeChecks(),
-                meter=FakeMeter(),
+                answers=Answers(checks=FakeChecks(), meter=FakeMeter(), doctor=FakeDoctor()),
                 over=worker.over,
+                now_ms=self.now_ms,
             ),
             servers=Servers(self._world.control_plane_names),
             register=self._register(),

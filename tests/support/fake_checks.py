@@ -26,3 +26,13 @@ class FakeMeter:
     async def read(self, request: dpb.NodeUsageRequest) -> dpb.NodeCounters:
         self.asked.append(request)
         return self.counters
+
+
+class FakeDoctor:
+    """Finds what a test has put there."""
+
+    def __init__(self) -> None:
+        self.findings: list[cpb.Finding] = []
+
+    async def examine(self) -> list[cpb.Finding]:
+        return self.findings

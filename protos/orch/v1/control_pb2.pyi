@@ -109,6 +109,29 @@ LOG_STREAM_STDOUT: LogStream.ValueType  # 1
 LOG_STREAM_STDERR: LogStream.ValueType  # 2
 Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    VERDICT_OK: _Verdict.ValueType  # 1
+    VERDICT_WARNING: _Verdict.ValueType  # 2
+    """It works, and somebody should look at it."""
+    VERDICT_FAILED: _Verdict.ValueType  # 3
+    """Something does not work because of it."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+VERDICT_OK: Verdict.ValueType  # 1
+VERDICT_WARNING: Verdict.ValueType  # 2
+"""It works, and somebody should look at it."""
+VERDICT_FAILED: Verdict.ValueType  # 3
+"""Something does not work because of it."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
 @_typing.final
 class Error(_message.Message):
     """Why something was refused."""
@@ -1667,6 +1690,7 @@ class VersionResponse(_message.Message):
     LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
     STORE_PROBLEM_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     instance: _builtins.str
     """The name of the instance that answers."""
@@ -1677,6 +1701,8 @@ class VersionResponse(_message.Message):
     """What is wrong with the store. Empty while all is well."""
     revision: _builtins.int
     """The store's revision that this instance has seen."""
+    now: _builtins.int
+    """The clock of who answers."""
     def __init__(
         self,
         *,
@@ -1686,10 +1712,11 @@ class VersionResponse(_message.Message):
         leader_address: _builtins.str = ...,
         store_problem: _builtins.str = ...,
         revision: _builtins.int = ...,
+        now: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "leader", b"leader", "leader_address", b"leader_address", "revision", b"revision", "store_problem", b"store_problem", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "leader", b"leader", "leader_address", b"leader_address", "now", b"now", "revision", b"revision", "store_problem", b"store_problem", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1782,6 +1809,83 @@ class NetworkFinding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkFinding: _TypeAlias = NetworkFinding  # noqa: Y015
+
+@_typing.final
+class DiagnoseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHOUT_NETWORK_FIELD_NUMBER: _builtins.int
+    without_network: _builtins.bool
+    """Leave out what nodes try among each other."""
+    def __init__(
+        self,
+        *,
+        without_network: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["without_network", b"without_network"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseRequest: _TypeAlias = DiagnoseRequest  # noqa: Y015
+
+@_typing.final
+class DiagnoseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]: ...
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Something that was looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    place: _builtins.str
+    """The name of the node, the instance or the member of etcd; empty: the cluster, or this machine."""
+    check: _builtins.str
+    """What was looked at, such as `clock`."""
+    verdict: Global___Verdict.ValueType
+    message: _builtins.str
+    """What was found, and what it means."""
+    remedy: _builtins.str
+    """What to do about it. Empty when all is well."""
+    def __init__(
+        self,
+        *,
+        place: _builtins.str = ...,
+        check: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "message", b"message", "place", b"place", "remedy", b"remedy", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class UsageRequest(_message.Message):

@@ -120,6 +120,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
                 _registered_method=True)
+        self.Diagnose = channel.unary_stream(
+                '/orch.v1.Control/Diagnose',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.FromString,
+                _registered_method=True)
         self.Why = channel.unary_unary(
                 '/orch.v1.Control/Why',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
@@ -264,6 +269,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diagnose(self, request, context):
+        """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
+        nodes. Findings come as they are made, one for everything that was looked at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Why(self, request, context):
         """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find.
         """
@@ -372,6 +385,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Usage,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.SerializeToString,
+            ),
+            'Diagnose': grpc.unary_stream_rpc_method_handler(
+                    servicer.Diagnose,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.SerializeToString,
             ),
             'Why': grpc.unary_unary_rpc_method_handler(
                     servicer.Why,
@@ -848,6 +866,33 @@ class Control:
             '/orch.v1.Control/Usage',
             protos_dot_orch_dot_v1_dot_control__pb2.UsageRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.UsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diagnose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orch.v1.Control/Diagnose',
+            protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.FromString,
             options,
             channel_credentials,
             insecure,

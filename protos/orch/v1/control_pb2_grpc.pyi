@@ -80,6 +80,10 @@ class ControlStub:
     """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
     unless this is called. Answered by the leader, as Logs; one response a node.
     """
+    Diagnose: _grpc.UnaryStreamMultiCallable[_control_pb2.DiagnoseRequest, _control_pb2.DiagnoseResponse]
+    """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
+    nodes. Findings come as they are made, one for everything that was looked at.
+    """
     Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Rebalance: _grpc.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]
@@ -133,6 +137,10 @@ class ControlAsyncStub(ControlStub):
     Usage: _aio.UnaryStreamMultiCallable[_control_pb2.UsageRequest, _control_pb2.UsageResponse]  # type: ignore[assignment]
     """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
     unless this is called. Answered by the leader, as Logs; one response a node.
+    """
+    Diagnose: _aio.UnaryStreamMultiCallable[_control_pb2.DiagnoseRequest, _control_pb2.DiagnoseResponse]  # type: ignore[assignment]
+    """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
+    nodes. Findings come as they are made, one for everything that was looked at.
     """
     Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
@@ -286,6 +294,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_control_pb2.UsageResponse], _abc.AsyncIterator[_control_pb2.UsageResponse]]:
         """What nodes, their tasks and services use and carry: counters that the kernel of each node keeps, and that nobody reads
         unless this is called. Answered by the leader, as Logs; one response a node.
+        """
+
+    @_abc_1.abstractmethod
+    def Diagnose(
+        self,
+        request: _control_pb2.DiagnoseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.DiagnoseResponse], _abc.AsyncIterator[_control_pb2.DiagnoseResponse]]:
+        """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
+        nodes. Findings come as they are made, one for everything that was looked at.
         """
 
     @_abc_1.abstractmethod

@@ -940,6 +940,7 @@ class OpenStream(_message.Message):
     EXEC_FIELD_NUMBER: _builtins.int
     NETWORK_CHECK_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
@@ -949,6 +950,8 @@ class OpenStream(_message.Message):
     def network_check(self) -> Global___NetworkCheckRequest: ...
     @_builtins.property
     def usage(self) -> Global___NodeUsageRequest: ...
+    @_builtins.property
+    def diagnosis(self) -> Global___NodeDiagnosisRequest: ...
     def __init__(
         self,
         *,
@@ -957,12 +960,13 @@ class OpenStream(_message.Message):
         exec: Global___TaskExecRequest | None = ...,
         network_check: Global___NetworkCheckRequest | None = ...,
         usage: Global___NodeUsageRequest | None = ...,
+        diagnosis: Global___NodeDiagnosisRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage", "diagnosis"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -1081,9 +1085,50 @@ class NodeUsageRequest(_message.Message):
 Global___NodeUsageRequest: _TypeAlias = NodeUsageRequest  # noqa: Y015
 
 @_typing.final
-class NodeCounters(_message.Message):
-    """What a node has counted. Which names belong to it the leader knows."""
+class NodeDiagnosisRequest(_message.Message):
+    """What a node has counted. Which names belong to it the leader knows.
+    What is wrong with the node, as far as it can tell by itself.
+    """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeDiagnosisRequest: _TypeAlias = NodeDiagnosisRequest  # noqa: Y015
+
+@_typing.final
+class NodeDiagnosis(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    now: _builtins.int
+    """The clock of the node."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_control_pb2.Finding]: ...
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[_control_pb2.Finding] | None = ...,
+        now: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "now", b"now"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeDiagnosis: _TypeAlias = NodeDiagnosis  # noqa: Y015
+
+@_typing.final
+class NodeCounters(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USAGE_FIELD_NUMBER: _builtins.int
@@ -1174,6 +1219,7 @@ class StreamFrame(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -1192,6 +1238,8 @@ class StreamFrame(_message.Message):
     def findings(self) -> _control_pb2.CheckNetworkResponse: ...
     @_builtins.property
     def counters(self) -> Global___NodeCounters: ...
+    @_builtins.property
+    def diagnosis(self) -> Global___NodeDiagnosis: ...
     def __init__(
         self,
         *,
@@ -1203,12 +1251,13 @@ class StreamFrame(_message.Message):
         end: _builtins.bool = ...,
         findings: _control_pb2.CheckNetworkResponse | None = ...,
         counters: Global___NodeCounters | None = ...,
+        diagnosis: Global___NodeDiagnosis | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters", "diagnosis"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

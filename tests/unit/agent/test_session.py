@@ -9,7 +9,7 @@ from agent.errors import Temporary
 from agent.holdings import Holdings
 from agent.servers import Servers
 from agent.session import Session
-from agent.streams import Streams
+from agent.streams import Answers, Streams
 from protos import states
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
@@ -17,7 +17,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
-from tests.support.fake_checks import FakeChecks, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeDoctor, FakeMeter
 from tests.support.fake_leader import task, template
 from tests.support.working import NETWORK, Agent
 
@@ -43,9 +43,9 @@ class Wired:
                 connector=self.connector,
                 runtime=FakeRuntime(self.machine),
                 logs=self.logs,
-                checks=self.checks,
-                meter=self.meter,
+                answers=Answers(checks=self.checks, meter=self.meter, doctor=FakeDoctor()),
                 over=self.worker.over,
+                now_ms=lambda: 7_000,
             ),
             servers=Servers(servers),
             register=dpb.Register(node_id="id1", node_name="n1"),

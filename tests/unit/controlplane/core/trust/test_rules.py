@@ -27,7 +27,7 @@ CALLS = {
     for method in service.methods
 }
 READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "Renew"}
-CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork"}
+CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork", "Diagnose"}
 CHANGES |= {"MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
 NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "MayRead"}
