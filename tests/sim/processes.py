@@ -120,12 +120,15 @@ class ControlPlane:
         return fake_agent.loop_ms() + self.skew_ms
 
     def accept(self, link: End) -> None:
-        """An agent has called."""
-        if self._sessions is not None:
-            self._sessions.create_task(
-                self.instance.dispatcher.serve(link),
-                context=self.process.context.copy(),
-            )
+        """An agent has called. Raises LinkLost when the process is about to end."""
+        if self._sessions is None:
+            return
+        serving = self.instance.dispatcher.serve(link)
+        try:
+            self._sessions.create_task(serving, context=self.process.context.copy())
+        except RuntimeError as ending:  # a part of it has failed, and the others are being ended
+            serving.close()
+            raise LinkLost(f"{self.name} ends") from ending
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
