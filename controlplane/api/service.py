@@ -169,7 +169,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
         self._reads.state()
-        return await self._parts.writes.rebalance(request, self._parts.outlook, caller.actor(context))
+        return await self._parts.writes.rebalance(request, caller.actor(context))
 
     async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()

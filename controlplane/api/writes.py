@@ -203,11 +203,9 @@ class Writes:
         assert isinstance(written.after, objects_pb2.Service), "checked by the edit"
         return pb.ScaleResponse(service=written.after, before=written.before.spec.replicas)
 
-    async def rebalance(
-        self, request: pb.RebalanceRequest, outlook: scheduling.Outlook, actor: str = ""
-    ) -> pb.RebalanceResponse:
+    async def rebalance(self, request: pb.RebalanceRequest, actor: str = "") -> pb.RebalanceResponse:
         """What moves; each service that is to be spread again is marked, unless nothing is to be written."""
-        situation = situation_of(self._cache.snapshot(), outlook, 1, self._now_ms(), patient=False)
+        situation = situation_of(self._cache.snapshot(), self._outlook, 1, self._now_ms(), patient=False)
         moves = []
         for move in rebalance.foresee(situation):
             moves.append(move)

@@ -3,7 +3,6 @@
 Called by `python -m deploy.local`, the demo and the tests.
 """
 
-import fcntl
 import os
 import select
 import shlex
@@ -11,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from deploy.local import control, errors, network, nodes, plan, preflight, record, sweep, trust
+from deploy.local import claims, control, errors, network, nodes, plan, preflight, record, sweep, trust
 from orchctl import config
 
 DEFAULT_NAME: Final = "local"
@@ -66,14 +65,15 @@ def up(options: Options, *, say: Callable[[str], None]) -> record.Record:
             hint=f"take it down first: orchctl cluster down{which(options.name, options.folder)}",
         )
     try:
-        try:
-            with _one_at_a_time():
-                the_record = _prepare(options, say)
-                _start_supervisor(the_record, lock=lock, owner=options.owner)
-        finally:
-            os.close(lock)  # from here on it is the supervisor's
+        with ExitStack() as held:  # from its end on, all of it is the supervisor's
+            held.callback(os.close, lock)
+            the_record = _begin(options, lock, held, say)
         connect_nodes(the_record, set(the_record.plan.node_names))
         _choose_context(the_record.plan)
+    except errors.Taken:  # nothing was begun, and what is called so is another's
+        with suppress(OSError):  # it holds what an earlier one has left
+            options.folder.rmdir()
+        raise
     except BaseException as error:
         _undo(options.folder, error)
         raise
@@ -92,18 +92,21 @@ def _undo(folder: Path, error: BaseException) -> None:
             folder.rmdir()
 
 
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Two clusters that start at the same moment would choose the same addresses."""
-    descriptor = os.open(Path(__file__).parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _begin(options: Options, lock: int, held: ExitStack, say: Callable[[str], None]) -> record.Record:
+    """Start everything, with name and ranges that no other cluster takes: two may start at the same moment."""
+    owner = f"cluster {options.name}, {options.folder.resolve()}"
+    name = claims.name(options.name, owner)
+    held.callback(os.close, name)
+    _clear(options, say)
+    lan, ranges = claims.lan(network.taken(), owner)
+    held.callback(os.close, ranges)
+    the_record = _prepare(options, lan)
+    _start_supervisor(the_record, held=[lock, name, ranges], owner=options.owner)
+    return the_record
 
 
-def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
+def _clear(options: Options, say: Callable[[str], None]) -> None:
+    """Remove what an earlier cluster has left."""
     left_over = record.load(options.folder)
     if left_over is not None:
         say(f"removing what is left of an earlier {options.name}")
@@ -114,16 +117,19 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
         )
     sweep.empty_folder(options.folder)
     if network.exists(plan.host_link(options.name)):  # it goes with the cluster's last process
-        raise errors.LocalError(
-            f"another cluster called {options.name} is up, with another state folder",
+        raise errors.Taken(
+            f"there is a link {plan.host_link(options.name)} already, as of another cluster called {options.name}",
             hint="choose another name with --name, or take that one down with its --state",
         )
+
+
+def _prepare(options: Options, lan: plan.Lan) -> record.Record:
     path = config.default_path()
     the_plan = plan.Plan(
         name=options.name,
         folder=str(options.folder.resolve()),
         nodes=options.nodes,
-        lan=plan.choose_lan(network.taken()),
+        lan=lan,
         config=str(path.absolute()),
         network_mode=options.network_mode,
         addresses=options.addresses,
@@ -138,17 +144,17 @@ def _prepare(options: Options, say: Callable[[str], None]) -> record.Record:
     return the_record
 
 
-def _start_supervisor(the_record: record.Record, *, lock: int, owner: int) -> None:
+def _start_supervisor(the_record: record.Record, *, held: Sequence[int], owner: int) -> None:
     owner_fd = _open_owner(owner) if owner else None
     ready, write_ready = os.pipe()
     command = [sys.executable, "-m", "deploy.local.supervisor", the_record.plan.folder]
-    command += ["--lock-fd", str(lock), "--ready-fd", str(write_ready)]
+    command += ["--held-fds", ",".join(map(str, held)), "--ready-fd", str(write_ready)]
     command += ["--owner-fd", str(owner_fd)] if owner_fd is not None else []
-    passed = [lock, write_ready, *([owner_fd] if owner_fd is not None else [])]
+    own = [write_ready, *([owner_fd] if owner_fd is not None else [])]
     with the_record.plan.log("supervisor").open("ab") as log, os.fdopen(ready, "rb") as pipe:
         # It forks and goes its own way at once.
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=passed, check=True)
-        for descriptor in passed[1:]:
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[*held, *own], check=True)
+        for descriptor in own:
             os.close(descriptor)
         readable, _, _ = select.select([pipe], [], [], _START_TIMEOUT_S)
         if not readable or not pipe.read():

@@ -1,6 +1,7 @@
 """What goes wrong with a local cluster.
 
 LocalError          something to tell the person, in one line, with what to do about it
+└── Taken           the cluster's name is another's
 """
 
 
@@ -11,3 +12,7 @@ class LocalError(Exception):
         super().__init__(message)
         self.hint = hint
         self.detail = detail
+
+
+class Taken(LocalError):  # noqa: N818 - the name says what happened
+    """Another cluster on this machine is called so."""

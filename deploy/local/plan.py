@@ -5,7 +5,7 @@ The plan is made once by `up`, written to `cluster.json`, and read by everybody 
 
 import ipaddress
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final
@@ -117,10 +117,10 @@ class Lan:
         return f"fd6f:7263:{self.second_octet + further:x}::"
 
 
-def choose_lan(taken: Iterable[str]) -> Lan:
-    """The first three ranges that overlap with none of the networks that the host has an address or a route in.
+def lans(taken: Iterable[str]) -> Iterator[Lan]:
+    """Triples of ranges that overlap with none of the networks that the host has an address or a route in.
 
-    10.111.0.0/24 with tasks in 10.112.0.0/16 and services in 10.113.0.0/16, else 10.121 with 10.122 and 10.123, and so
+    10.111.0.0/24 with tasks in 10.112.0.0/16 and services in 10.113.0.0/16, then 10.121 with 10.122 and 10.123, and so
     on.
     """
     used = [ipaddress.ip_network(network, strict=False) for network in taken]
@@ -130,9 +130,14 @@ def choose_lan(taken: Iterable[str]) -> Lan:
         ranges = (lan.network, lan.tasks, lan.services, lan.network6, lan.tasks6, lan.services6)
         wanted = [ipaddress.ip_network(range_) for range_ in ranges]
         if not any(families.overlapping([network, range_]) for network in used for range_ in wanted):
-            return lan
-    raise errors.LocalError(
-        "no free range of addresses for a cluster: the host has routes to all of 10.111.0.0/16 … 10.243.0.0/16",
+            yield lan
+
+
+def no_room() -> errors.LocalError:
+    """What is told when there is none."""
+    return errors.LocalError(
+        "no free range of addresses for a cluster: 10.111.0.0/16 … 10.243.0.0/16 are all routed by the host, or of "
+        "other clusters",
         hint="take down a cluster that is no longer needed: orchctl cluster down --name NAME",
     )
 

@@ -201,11 +201,11 @@ async def _owner_ended(pidfd: int) -> None:
     raise Over("its owner has ended")
 
 
-def _start_sweeper(folder: Path, lock: int) -> tuple[subprocess.Popen[bytes], int]:
+def _start_sweeper(folder: Path, held: Sequence[int]) -> tuple[subprocess.Popen[bytes], int]:
     """The sweeper, and the end of the pipe that holds it back."""
     held_back, hold = os.pipe()
     command = [sys.executable, "-m", "deploy.local.sweeper", str(folder)]
-    child = subprocess.Popen(command, stdin=held_back, start_new_session=True, pass_fds=(lock,))
+    child = subprocess.Popen(command, stdin=held_back, start_new_session=True, pass_fds=held)
     os.close(held_back)
     return child, hold
 
@@ -219,7 +219,7 @@ def main() -> None:
     """Holds the cluster up, as a daemon; standard output is its log. `up` starts it."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local.supervisor", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--lock-fd", required=True, type=int)
+    parser.add_argument("--held-fds", required=True, type=lambda text: [int(one) for one in text.split(",")])
     parser.add_argument("--ready-fd", required=True, type=int)
     parser.add_argument("--owner-fd", type=int)
     options = parser.parse_args()
@@ -228,10 +228,10 @@ def main() -> None:
     os.setsid()  # a Ctrl-C in the terminal is not for the cluster
     the_record = record.load(options.folder)
     assert the_record is not None, f"{options.folder} holds no record"
-    for descriptor in (options.lock_fd, options.ready_fd, *filter(None, [options.owner_fd])):
+    for descriptor in (*options.held_fds, options.ready_fd, *filter(None, [options.owner_fd])):
         os.set_inheritable(descriptor, False)
     syscalls.set_process_name("orch-supervisor")
-    watcher, hold = _start_sweeper(options.folder, options.lock_fd)
+    watcher, hold = _start_sweeper(options.folder, options.held_fds)
     known = {"supervisor": processes.of(os.getpid()), "sweeper": processes.of(watcher.pid)}
     the_record = dataclasses.replace(the_record, processes=known)
     record.save(the_record)

@@ -1,7 +1,7 @@
 """The process that outlives the supervisor and sweeps up after it, even after `kill -9`.
 
 Its standard input is a pipe that only the supervisor can write to: the end of the pipe is the end of the supervisor.
-Its inherited lock tells everybody that the cluster is not gone yet.
+The locks that it inherits tell everybody that the cluster is not gone yet, and that its ranges are not free.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """`orchctl cluster`: up, status, down; and nothing left, however it ends."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo import leftovers
-from deploy.local import cluster, network, plan, record
+from deploy.local import claims, cluster, network, plan, record
 from tests.support import cluster as support
 from tests.support.waiting import until
 
@@ -152,9 +153,10 @@ def test_only_root_may(state: Path) -> None:
 
 def test_addresses_of_the_host_are_respected(state: Path) -> None:
     """A LAN that the host already has is not hidden by the cluster's."""
-    free = plan.choose_lan(network.taken()).network  # one that is in use would be taken from its cluster
-    address = free.replace(".0/", ".77/")
-    subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
+    with claims.a_lan(network.taken(), "a test") as lan:  # one that is in use would be taken from its cluster
+        free = lan.network
+        address = free.replace(".0/", ".77/")
+        subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
     try:
         run(state, "up", "--nodes", "1")
         assert cluster.existing(state).plan.lan.network != free
@@ -181,3 +183,36 @@ def test_a_full_disk_takes_nothing_down(state: Path) -> None:
     finally:
         cluster.down(state)
         subprocess.run(["umount", "--lazy", state.parent], check=True)
+
+
+def test_clusters_of_two_checkouts_that_start_at_once_share_nothing(state: Path, tmp_path: Path) -> None:
+    """Neither sees a link of the other when it chooses its addresses."""
+    elsewhere = tmp_path / "checkout"
+    for package in ("agent", "controlplane", "deploy", "images", "manifests", "orchctl", "protos", "runtime", "trust"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(support.ROOT / package, elsewhere / package, ignore=ignored)
+    with support.folder() as other:
+        folders = {support.ROOT: state, elsewhere: other / "state"}
+        ups = [start_up(checkout, folder) for checkout, folder in folders.items()]
+        try:
+            told = [up.communicate(timeout=90)[0] for up in ups]
+            assert [up.returncode for up in ups] == [0, 0], told
+            plans = [cluster.existing(folder).plan for folder in folders.values()]
+            assert len({one.lan.network for one in plans}) == len({one.host_link for one in plans}) == len(plans)
+            assert all(run(folder, "status").count("running, ready") == 1 for folder in folders.values())
+        finally:
+            cluster.down(other / "state")
+
+
+def start_up(checkout: Path, state: Path) -> subprocess.Popen[str]:
+    """`cluster up` with a checkout's own code."""
+    command = [sys.executable, "-m", "deploy.local", "up", "--nodes", "1"]
+    environment = {**support.environment(str(state.parent / "config.yaml")), "PYTHONPATH": str(checkout)}
+    return subprocess.Popen(
+        [*command, "--name", name_of(state), "--state", str(state)],
+        cwd=checkout,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

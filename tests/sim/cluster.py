@@ -5,6 +5,7 @@ import itertools
 import random
 
 from agent.core.record import Record
+from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.store import memory
 from tests.sim.net import Network, Observer
 from tests.sim.processes import Agent, ControlPlane, Process
@@ -26,9 +27,11 @@ class Cluster:
         *,
         planes: int,
         nodes: int,
+        stocked: bool = False,
     ) -> None:
         self.chance = chance
         self.group = group
+        self.stocked = stocked
         self.store = store
         self.network = Network(chance, observer)
         self.ids = itertools.count(1)
@@ -110,6 +113,14 @@ class Cluster:
     def answered_well(self, task_id: str, started_at: int) -> bool:
         """Whether a container of the task that was started then has answered a probe well."""
         return any((task_id, started_at) in agent.machine.answered_well for agent in self.agents.values())
+
+    def dispatchers(self) -> list[Dispatcher]:
+        """Of all instances that there are."""
+        return [plane.instance.dispatcher for plane in self.control_planes.values()]
+
+    def node_ids(self) -> list[str]:
+        """Of all nodes."""
+        return [agent.node_id for agent in self.agents.values()]
 
     def failures(self) -> list[tuple[str, BaseException]]:
         """Processes that ended by an error of their own."""

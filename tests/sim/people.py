@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from controlplane.core import request_errors, scheduler
+from controlplane.core import request_errors
 from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
@@ -271,7 +271,7 @@ class People:
 
     async def _rebalance(self) -> None:
         request = api.RebalanceRequest(dry_run=self._chance.random() < 0.3)
-        await self._ask("rebalance", lambda plane: plane.writes.rebalance(request, scheduler.Strategy.SPREAD))
+        await self._ask("rebalance", lambda plane: plane.writes.rebalance(request))
 
     async def _drain(self) -> None:
         """With or without a deadline; what is drained is made active again by somebody at some time."""

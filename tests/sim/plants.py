@@ -48,6 +48,7 @@ from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.fence_plants import FENCE_PLANTS
 from tests.sim.planting import Plant, instead
+from tests.sim.stock_plants import STOCK_PLANTS
 
 # The leader -----------------------------------------------------------------------------------------------------------
 
@@ -375,4 +376,5 @@ PLANTS = (
     *CROWD_PLANTS,
     *DISRUPTION_PLANTS,
     *FENCE_PLANTS,
+    *STOCK_PLANTS,
 )

@@ -27,7 +27,7 @@ from controlplane.store import memory
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import zones
+from tests.sim import stocks, zones
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
@@ -63,6 +63,8 @@ class World(Protocol):
     control_plane_names: list[str]
     control_planes: "dict[str, ControlPlane]"
     ids: "itertools.count[int]"
+    stocked: bool
+    """Whether nodes keep what they have prepared."""
 
 
 class Process:
@@ -121,12 +123,15 @@ class ControlPlane:
         return fake_agent.loop_ms() + self.skew_ms
 
     def accept(self, link: End) -> None:
-        """An agent has called."""
-        if self._sessions is not None:
-            self._sessions.create_task(
-                self.instance.dispatcher.serve(link),
-                context=self.process.context.copy(),
-            )
+        """An agent has called. Raises LinkLost when the process is about to end."""
+        if self._sessions is None:
+            return
+        serving = self.instance.dispatcher.serve(link)
+        try:
+            self._sessions.create_task(serving, context=self.process.context.copy())
+        except RuntimeError as ending:  # a part of it has failed, and the others are being ended
+            serving.close()
+            raise LinkLost(f"{self.name} ends") from ending
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -143,7 +148,8 @@ class ControlPlane:
 def images() -> Iterator[pb.Image]:
     """Those that the cluster has, as a push would have stored them."""
     for number, name in enumerate(IMAGES):
-        status = pb.ImageStatus(digest=fake_agent.digest(number), size=1, platform="linux/amd64", layers=1)
+        digest, consists_of = fake_agent.digest(number), stocks.layers(number)
+        status = pb.ImageStatus(digest=digest, size=1, platform="linux/amd64", layers=2, blobs=consists_of)
         yield pb.Image(meta=pb.Meta(id=f"image-{number}", name=name, generation=1), status=status)
 
 
@@ -155,6 +161,7 @@ class Agent:
         self.skew_ms = world.chance.randint(-2_000, 2_000)
         self._world = world
         self.machine = fake_agent.FakeMachine(delay_s=world.chance.choice([0.001, 0.01, 0.01, 0.1, 1.0]))
+        self.holdings = Holdings()
         self.machine.ignores_stop = world.chance.random() < 0.1
         self.machine.slow_start_s = world.chance.choice([0, 0, 0.3, 1.0])
         self.clock_jumped_s = -math.inf
@@ -193,7 +200,7 @@ class Agent:
         worker = Worker(
             runtime=runtime,
             prober=FakeProber(self.machine),
-            images=fake_agent.FakeImages(self.machine),
+            images=self._images(),
             network=fake_agent.FakeNetwork(self.machine),
             names=FakeNames(),
             disk=fake_agent.FakeDisk(self.machine),
@@ -216,12 +223,17 @@ class Agent:
             ),
             servers=Servers(self._world.control_plane_names),
             register=self._register(),
-            holdings=Holdings(),
+            holdings=self.holdings,
             chance=chance,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run())
             group.create_task(session.run())
+
+    def _images(self) -> fake_agent.FakeImages:
+        if self._world.stocked:
+            return stocks.KeptImages(self.machine, self.holdings)
+        return fake_agent.FakeImages(self.machine)
 
     def _register(self) -> wire.Register:
         number = int(self.name.strip("n"))

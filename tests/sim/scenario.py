@@ -15,6 +15,7 @@ import structlog
 
 from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import stocks
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.disruption_rules import drain_troubles
@@ -37,6 +38,8 @@ LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S)
 LOOK_EVERY_S = 1.0
 FENCED_FROM = 10_000
 """Seeds from here on have fenced services; those before tell the stories that they have always told."""
+STOCKED_FROM = 20_000
+"""In those from here on nodes keep images, too, and the leader is told."""
 ATTEMPTS = 20
 
 
@@ -60,7 +63,7 @@ def simulate(seed: int) -> Result:
     rule, failure, virtual_s = "", "", 0.0
     try:
         with _log_of_errors() as logged:
-            run = _Run(chance, story, rules, logged, fences=seed >= FENCED_FROM)
+            run = _Run(chance, story, rules, logged, fences=seed >= FENCED_FROM, stocked=seed >= STOCKED_FROM)
             virtual_s = virtualtime.run(run.go(), chance)
     except* Violation as broken:
         first = _first(broken)
@@ -95,13 +98,14 @@ def _log_of_errors() -> Iterator[list[str]]:
 
 class _Run:
     def __init__(
-        self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], *, fences: bool
+        self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], *, fences: bool, stocked: bool
     ) -> None:
         self._chance = chance
         self._story = story
         self._rules = rules
         self._logged = logged
         self._fences = fences
+        self._stocked = stocked
         self._store = memory.MemoryStore(on_commit=self._on_commit, history_limit=400)
         self._broken: asyncio.Future[None] | None = None
         self._cluster: Cluster
@@ -114,7 +118,9 @@ class _Run:
         self._broken = loop.create_future()
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
-            self._cluster = Cluster(self._chance, group, self._store, self, planes=planes, nodes=4)
+            self._cluster = Cluster(
+                self._chance, group, self._store, self, planes=planes, nodes=4, stocked=self._stocked
+            )
             await self._store.commit([typed.put(one) for one in images()])
             self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
@@ -176,6 +182,7 @@ class _Run:
         while True:
             await asyncio.sleep(LOOK_EVERY_S / 10 if self._fences else LOOK_EVERY_S)
             self._check_processes()
+            stocks.check(self._cluster.dispatchers(), self._cluster.node_ids())
             self._rules.watch_machines(
                 self._cluster.running(),
                 in_order=self._cluster.in_order(),

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.scenario import FENCED_FROM, simulate, story_of_trouble
+from tests.sim.scenario import FENCED_FROM, STOCKED_FROM, simulate, story_of_trouble
 
 SEEDS = 50
 BLOCK = 5
 """Seeds a test: enough tests to spread over workers."""
 
 ROOT = Path(__file__).parent.parent.parent
-REPLAYED = (3, 11)
+REPLAYED = (3, 11, STOCKED_FROM)
 
 
-@pytest.mark.parametrize("first", [*range(1, SEEDS + 1, BLOCK), *range(FENCED_FROM, FENCED_FROM + SEEDS, BLOCK)])
+FIRST = (
+    *range(1, SEEDS + 1, BLOCK),
+    *range(FENCED_FROM, FENCED_FROM + SEEDS, BLOCK),
+    *range(STOCKED_FROM, STOCKED_FROM + SEEDS // 2, BLOCK),
+)
+
+
+@pytest.mark.parametrize("first", FIRST)
 def test_every_rule_holds(first: int) -> None:
     """Safety after every commit, wholeness at rest, no writes when idle."""
     for seed in range(first, first + BLOCK):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from agent.errors import StartFailed
 from controlplane.store import memory
+from tests.sim import stocks
 from tests.sim.cluster import Cluster
 from tests.sim.people import LIVENESS_PORT, READINESS_PORT, SERVICES
 from tests.sim.processes import Agent, ControlPlane
@@ -34,9 +35,11 @@ class Trouble:
         """What may happen next; what stands here twice happens twice as often."""
         machines: list[Fault] = [self._crash_container, self._kill_agent, self._kill_machine]
         processes: list[Fault] = [self._kill_plane, self._freeze, self._freeze_leader]
+        room = [self._make_room] if self._cluster.stocked else []
         return [
             *machines,
             *machines,
+            *room,
             *processes,
             self._crash_loop,
             self._make_unwell,
@@ -146,6 +149,11 @@ class Trouble:
         self._story.say(f"fault: {'machine' if machine_too else 'agent'} {agent.name} is killed")
         self._cluster.thaw(agent.name)
         await agent.kill(machine_too=machine_too)
+
+    async def _make_room(self) -> None:
+        agent = self._any_agent()
+        self._story.say(f"fault: {agent.name} makes room")
+        stocks.make_room(agent.holdings, self._chance)
 
     def _any_agent(self) -> Agent:
         return self._chance.choice(list(self._cluster.agents.values()))

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from controlplane.api.writes import Writes
-from controlplane.core import scheduler
 from controlplane.store import api, memory, typed
 from controlplane.store import errors as store_errors
 from controlplane.store.cache import Cache
@@ -98,7 +97,7 @@ async def test_a_service_that_goes_meanwhile_keeps_no_other_from_being_spread() 
         revision_number = await store.commit([typed.overwrite(value) for value in values])
         await cache.wait_for(revision_number, 5)
         store.hidden = kinds.key(build.service("a"))
-        answer = await made.rebalance(pb.RebalanceRequest(), scheduler.Strategy.SPREAD)
+        answer = await made.rebalance(pb.RebalanceRequest())
         assert len(answer.moves) == 4
         other = (await store.list(kinds.key(build.service("b")))).entries[0]
         stored = typed.decode(other.key, other.value, other.version)

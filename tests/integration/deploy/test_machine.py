@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import network, plan, processes
+from deploy.local import claims, network, plan, processes
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -22,14 +22,13 @@ Boot = Callable[[str], subprocess.Popen[bytes]]
 def lan(tmp_path: Path) -> Iterator[int]:
     """A LAN of its own, which the host reaches by a link that goes with it."""
     name = f"m{secrets.token_hex(3)}"
-    the_plan = plan.Plan(
-        name=name, folder=str(tmp_path), nodes=1, lan=plan.choose_lan(network.taken()), config=str(tmp_path / "c")
-    )
-    namespace = network.make_lan(the_plan)
-    yield namespace
-    os.close(namespace)
-    if network.exists(the_plan.host_link):
-        network.ip(f"link delete {the_plan.host_link}")
+    with claims.a_lan(network.taken(), f"test {tmp_path}") as lan:
+        the_plan = plan.Plan(name=name, folder=str(tmp_path), nodes=1, lan=lan, config=str(tmp_path / "c"))
+        namespace = network.make_lan(the_plan)
+        yield namespace
+        os.close(namespace)
+        if network.exists(the_plan.host_link):
+            network.ip(f"link delete {the_plan.host_link}")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Where a local cluster puts itself."""
 
+from pathlib import Path
+
 import pytest
 
 from agent.core import users
-from deploy.local import errors, plan
+from deploy.local import claims, errors, plan
 
 
 @pytest.mark.parametrize(
@@ -20,19 +22,19 @@ from deploy.local import errors, plan
 )
 def test_a_lan_overlaps_with_nothing_that_the_host_reaches(taken: list[str], lan: str) -> None:
     """Neither the machines' network nor the range of tasks or services may hide something of the person's."""
-    assert plan.choose_lan(taken).network == lan
+    assert next(plan.lans(taken)).network == lan
 
 
-def test_a_host_without_room_is_told_so() -> None:
+def test_a_host_without_room_is_told_so(tmp_path: Path) -> None:
     """Rather than breaking its routes."""
     with pytest.raises(errors.LocalError, match="no free range") as refusal:
-        plan.choose_lan(["10.0.0.0/8"])
+        claims.lan(["10.0.0.0/8"], "test", tmp_path)
     assert "cluster down" in refusal.value.hint
 
 
 def test_the_largest_cluster_leaves_the_host_its_address() -> None:
     """Addresses of nodes, bridge and host never meet."""
-    lan = plan.choose_lan([])
+    lan = next(plan.lans([]))
     nodes = {lan.node(number) for number in range(1, plan.MAX_NODES + 1)}
     assert len(nodes) == plan.MAX_NODES
     assert not nodes & {lan.server, lan.host}
@@ -40,7 +42,7 @@ def test_the_largest_cluster_leaves_the_host_its_address() -> None:
 
 def test_no_process_of_the_cluster_listens_on_the_host() -> None:
     """etcd is on a loopback of its own, the control plane on the LAN's bridge."""
-    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=plan.choose_lan([]), config="/c")
+    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=next(plan.lans([])), config="/c")
     assert a_plan.server == "10.111.0.1:7400"
     assert not [word for word in plan.control_plane_command(a_plan) if "0.0.0.0" in word]
     assert "--listen-client-urls=https://127.0.0.1:2379" in plan.etcd_command(a_plan)
@@ -48,7 +50,7 @@ def test_no_process_of_the_cluster_listens_on_the_host() -> None:
 
 def test_every_process_is_told_where_its_certificates_are() -> None:
     """One that is not would speak in the clear."""
-    a_plan = plan.Plan(name="t", folder="/f", nodes=2, lan=plan.choose_lan([]), config="/c")
+    a_plan = plan.Plan(name="t", folder="/f", nodes=2, lan=next(plan.lans([])), config="/c")
     assert "--trust /f/cp1/trust --door 10.111.0.1:7401" in " ".join(plan.control_plane_command(a_plan))
     assert "--trust /f/n2/trust" in " ".join(plan.machine_command(a_plan, "n2"))
     etcd = plan.etcd_command(a_plan)
@@ -62,7 +64,7 @@ def test_no_two_nodes_have_the_same_user_ids(nodes: int) -> None:
     taken: list[str] = []
     end = 600_100_001  # after what adduser(8) gives out
     for _ in range(14):
-        lan = plan.choose_lan(taken)
+        lan = next(plan.lans(taken))
         taken.append(lan.network)
         a_plan = plan.Plan(name="t", folder="/f", nodes=nodes, lan=lan, config="/c")
         for name in a_plan.node_names:
@@ -71,6 +73,6 @@ def test_no_two_nodes_have_the_same_user_ids(nodes: int) -> None:
             end = ids.end
             assert f"--ids {ids}" in " ".join(plan.machine_command(a_plan, name))
     assert end <= 0x7FFE0000
-    assert plan.Plan(name="t", folder="/f", nodes=3, lan=plan.choose_lan(taken[:1]), config="/c").node_ids("n2") == (
+    assert plan.Plan(name="t", folder="/f", nodes=3, lan=next(plan.lans(taken[:1])), config="/c").node_ids("n2") == (
         "933036032:31916032"
     )
