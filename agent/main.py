@@ -227,7 +227,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="the address at which other nodes reach this one, of IPv4 or IPv6, as all nodes have it",
     )
     parser.add_argument("--state", required=True, help="the folder for everything that survives the agent")
-    parser.add_argument("--trust", help="the folder that `orchctl node join` has filled; without it there is no TLS")
+    parser.add_argument(
+        "--trust",
+        help="the folder that `orchctl node join` has filled; without it --server is a socket of this machine, such as "
+        "unix:/run/orch.sock, and other nodes get no images from here",
+    )
     parser.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     parser.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
     parser.add_argument(
@@ -260,7 +264,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     imageoptions.add(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    _check_secrecy(parser, options)
+    return options
+
+
+def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What leaves this machine is spoken over TLS."""
+    if options.trust:
+        return
+    options.blob_port = 0
+    for server in options.server.split(","):
+        if not server.startswith("unix:"):
+            parser.error(f"{server} would be spoken to in the clear; give --trust, which `orchctl node join` fills")
 
 
 def _ids(text: str) -> users.Ids:
