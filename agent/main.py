@@ -66,7 +66,7 @@ MAX_DESCRIPTORS = 16_384
 
 def main(arguments: list[str] | None = None, *, early_names: Sequence[socket.socket] = ()) -> None:
     """Run an agent until it is told to end. `early_names`: the sockets at which names are asked for already."""
-    options = command_line.parser().parse_args(arguments)
+    options = command_line.parse(arguments)
     supervisor = supervision.Supervisor()  # before anything is started that would inherit what it is told by
     logs.configure(options.log_level, options.log_format, program="orch-agent", node=options.name)
     _allow_descriptors()

@@ -6,6 +6,7 @@ One rule: nothing is imported here that takes time, since the file is read befor
 import argparse
 import ipaddress
 import re
+from collections.abc import Sequence
 
 from agent import imageoptions
 from agent.core import users
@@ -16,6 +17,14 @@ METRICS_PORT = 7403
 RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 """The name of a generic resource, as manifests write it."""
 RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Ends the process with 2 when they make no sense."""
+    reader = parser()
+    options = reader.parse_args(arguments)
+    _check_secrecy(reader, options)
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +44,11 @@ def parser() -> argparse.ArgumentParser:
         help="the address at which other nodes reach this one, of IPv4 or IPv6, as all nodes have it",
     )
     made.add_argument("--state", required=True, help="the folder for everything that survives the agent")
-    made.add_argument("--trust", help="the folder that `orchctl node join` has filled; without it there is no TLS")
+    made.add_argument(
+        "--trust",
+        help="the folder that `orchctl node join` has filled; without it --server is a socket of this machine, such as "
+        "unix:/run/orch.sock, and other nodes get no images from here",
+    )
     made.add_argument("--run-dir", help="the runtime's folder, best on a tmpfs; STATE/run when left out")
     made.add_argument("--cgroup-parent", default="/orch", help="the cgroup below which containers get theirs")
     made.add_argument(
@@ -82,6 +95,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
     return made
+
+
+def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What leaves this machine is spoken over TLS."""
+    if options.trust:
+        return
+    options.blob_port = 0
+    for server in options.server.split(","):
+        if not server.startswith("unix:"):
+            parser.error(f"{server} would be spoken to in the clear; give --trust, which `orchctl node join` fills")
 
 
 def _ids(text: str) -> users.Ids:

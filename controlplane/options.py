@@ -22,6 +22,8 @@ NETWORK_MODES = {
     "routes": wire.NETWORK_MODE_ROUTES,
     "vxlan": wire.NETWORK_MODE_VXLAN,
 }
+
+_SOCKET = "unix:"
 SMALLEST_MTU, LARGEST_MTU = 576, 65_535
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     reader = parser()
     options = reader.parse_args(arguments)
     _check_ranges(reader, options)
+    _check_secrecy(reader, options)
     options.limits = _limits(reader, options.limit)
     return options
 
@@ -57,12 +60,13 @@ def parser() -> argparse.ArgumentParser:
         "--listen",
         required=True,
         action="append",
-        type=_address,
+        type=_place,
         metavar="HOST:PORT",
-        help="where people, agents and the other instances are served; may be given several times",
+        help="where people, agents and the other instances are served; may be given several times; without --trust "
+        "sockets of this machine only, such as unix:/run/orch.sock",
     )
     made.add_argument(
-        "--advertise", required=True, type=_address, metavar="HOST:PORT", help="where agents and people reach it"
+        "--advertise", required=True, type=_place, metavar="HOST:PORT", help="where agents and people reach it"
     )
     made.add_argument(
         "--etcd",
@@ -192,6 +196,11 @@ def _bytes(text: str) -> int:
     return _checked(units.parse_bytes, text)
 
 
+def _place(text: str) -> str:
+    """An address, or a socket of this machine."""
+    return text if text.startswith(_SOCKET + "/") else _address(text)
+
+
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -240,6 +249,22 @@ def _mtu(text: str) -> int:
             f"{text!r} is not a packet's size in bytes from {SMALLEST_MTU} to {LARGEST_MTU}, or 0"
         )
     return int(text)
+
+
+def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What leaves this machine is spoken over TLS; in the clear there are only sockets of its own."""
+    if options.trust is not None:
+        if options.etcd is not None and not options.etcd.secure:
+            parser.error("argument --etcd: http would be spoken to in the clear; with --trust it is https://HOST:PORT")
+        return
+    if options.door:
+        parser.error("argument --door: who joins gets a certificate, which wants --trust")
+    for address in (*options.listen, options.advertise):
+        if not address.startswith(_SOCKET):
+            parser.error(
+                f"{address} would be spoken to in the clear; give --trust, which `orchctl cluster init` or `join` "
+                f"fills, or sockets of this machine, such as --listen {_SOCKET}/run/orch.sock"
+            )
 
 
 def _check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ import re
 MAX_SHOWN = 60
 """Characters of somebody's text in a message."""
 
-_LEFT_BY_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What JSON leaves as it is and YAML or terminals do not."""
+_LEFT_BY_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
+"""What JSON leaves as it is and YAML or terminals do not; also what turns the rest of a line around."""
 
 
 def quote(text: str) -> str:

@@ -94,7 +94,11 @@ def default_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def parse_server(text: str, where: str) -> str:
-    """`host` or `host:port` → `host:port`. InvalidInput names `where` it was written."""
+    """`host` or `host:port` → `host:port`; a socket of this machine stays `unix:/run/orch.sock`. InvalidInput names
+    `where` it was written.
+    """
+    if text.startswith("unix:/"):
+        return text
     match = _SERVER.fullmatch(text)
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65536:

@@ -85,7 +85,8 @@ def _add_mistakes(described: pb.Error, error: request_errors.RequestError) -> No
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split())
+    """One line that any terminal can show: callers choose names, and others read them."""
+    line = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in " ".join(text.split()))
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else f"{line[: MAX_MESSAGE_CHARACTERS - 1]}…"
 
 

@@ -73,6 +73,7 @@ class Membership:
 
     async def renew(self, who: Identity, used: str, request: pb.RenewRequest) -> pb.RenewResponse:
         """Another certificate for a member, for a key of their choice. `used`: the digest of the key they ask with."""
+        _key_of(request.certificate_request)  # a process would be started for nothing
         for _ in range(ATTEMPTS):
             member = self._registry.members.get(who.member)
             if member is None:
@@ -284,6 +285,14 @@ def _shown(record: pb.TokenRecord) -> pb.TokenRecord:
 def _read(request: pb.JoinRequest) -> tuple[token.Token, str]:
     """The token, and the digest of the key."""
     try:
-        return token.parse(request.token), certificate.of_request(request.certificate_request)
+        return token.parse(request.token), _key_of(request.certificate_request)
+    except Malformed as error:
+        raise errors.Invalid(str(error)) from error
+
+
+def _key_of(request: str) -> str:
+    """The digest of the key that a certificate is asked for. Raises Invalid."""
+    try:
+        return certificate.of_request(request)
     except Malformed as error:
         raise errors.Invalid(str(error)) from error

@@ -1,6 +1,7 @@
 """A real control plane for tests: etcd and one instance, as processes of their own."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,9 +44,11 @@ class Instance:
 
 @contextlib.contextmanager
 def instance(name: str, endpoint: str, folder: Path, *options: str) -> Iterator[Instance]:
-    """An instance beside others over one etcd; it may not lead yet."""
-    address = f"127.0.0.1:{etcd.free_port()}"
+    """An instance beside others over one etcd; it may not lead yet. It answers at a socket of this machine."""
     folder.mkdir()
+    # The path of a socket has at most 107 bytes; that of a test's folder may have more.
+    sockets = tempfile.mkdtemp(prefix="orch-control-")
+    address = f"unix:{sockets}/socket"
     arguments = [f"--name={name}", f"--listen={address}", f"--advertise={address}", f"--etcd=http://{endpoint}"]
     with (folder / "log").open("wb") as output:
         process = subprocess.Popen(
@@ -62,6 +65,7 @@ def instance(name: str, endpoint: str, folder: Path, *options: str) -> Iterator[
             process.wait(10)
         process.kill()
         process.wait(10)
+        shutil.rmtree(sockets)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -107,9 +108,8 @@ def own_etcd() -> Iterator[etcd.EtcdProcess]:
 
 
 @contextlib.contextmanager
-def program(folder: Path, port: int, endpoint: str) -> Iterator[subprocess.Popen[str]]:
+def program(folder: Path, address: str, endpoint: str) -> Iterator[subprocess.Popen[str]]:
     """`python -m controlplane`."""
-    address = f"127.0.0.1:{port}"
     arguments = ["--name", "cp1", "--listen", address, "--advertise", address, "--etcd", f"http://{endpoint}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "controlplane", *arguments, "--state", str(folder)], stderr=subprocess.PIPE, text=True
@@ -136,9 +136,11 @@ async def test_the_program_serves_survives_an_etcd_that_comes_and_goes_and_stops
     tmp_path: Path, own_etcd: etcd.EtcdProcess
 ) -> None:
     own_etcd.kill()
-    port = etcd.free_port()
-    with program(tmp_path, port, own_etcd.endpoint) as process:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with (
+        tempfile.TemporaryDirectory(prefix="orch-cp-") as short,
+        program(tmp_path, f"unix:{short}/cp", own_etcd.endpoint) as process,
+    ):
+        async with grpc.aio.insecure_channel(f"unix:{short}/cp") as channel:
             stub = control_pb2_grpc.ControlStub(channel)
             version = await stub.Version(pb.VersionRequest(), wait_for_ready=True, timeout=20)
             assert "has not answered" in version.store_problem
@@ -194,7 +196,12 @@ async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListRespon
         ({"--etcd": "ftp://127.0.0.1:1"}, 2, "is not https://HOST:PORT"),
         ({"--etcd": "https://127.0.0.1:1,http://127.0.0.1:2"}, 2, "is not https://HOST:PORT"),
         ({"--etcd": "https://127.0.0.1:1"}, 1, "an etcd with https wants a certificate; give its folder with --trust"),
-        ({"--trust": "/nowhere"}, 1, "/nowhere/identity.pem is not there: this machine has not joined a cluster"),
+        ({"--trust": "/nowhere"}, 2, "http would be spoken to in the clear; with --trust it is https://HOST:PORT"),
+        (
+            {"--trust": "/nowhere", "--etcd": "https://127.0.0.1:1"},
+            1,
+            "/nowhere/store.pem is not there: this machine has not joined a cluster",
+        ),
         ({"--cluster-range": "10.0.0.0/30"}, 2, "too small"),
         ({"--cluster-range": "10.0.0.1/16"}, 2, "not a range of addresses"),
         ({"--service-range": "10.0.0.0/30"}, 2, "too small"),
@@ -207,7 +214,11 @@ async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListRespon
         ({"--subnet-prefix6": "127"}, 2, "'127' is not the prefix of a subnet of IPv6, a number from 1 to 126"),
         ({"--network-mode": "bridge"}, 2, "invalid choice: 'bridge'"),
         ({"--network-mtu": "68"}, 2, "'68' is not a packet's size in bytes"),
-        ({"--listen": "192.0.2.1:7400"}, 1, "cannot listen on 192.0.2.1:7400"),
+        ({"--listen": "192.0.2.1:7400"}, 2, "192.0.2.1:7400 would be spoken to in the clear; give --trust"),
+        ({"--advertise": "127.0.0.1:7400"}, 2, "127.0.0.1:7400 would be spoken to in the clear; give --trust"),
+        ({"--door": "127.0.0.1:7401"}, 2, "who joins gets a certificate, which wants --trust"),
+        ({"--listen": "unix:/nowhere/cp"}, 1, "cannot listen on unix:/nowhere/cp"),
+        ({"--limit": "person.stream=1"}, 2, "there is no limit person.stream: all has calls, streams"),
         ({"--state": "/dev/null/x"}, 1, "the state folder /dev/null/x cannot be used"),
     ],
 )
@@ -216,8 +227,8 @@ def test_what_is_wrong_at_the_start_is_one_line_and_an_exit_code(
 ) -> None:
     options = {
         "--name": "cp1",
-        "--listen": "127.0.0.1:0",
-        "--advertise": "127.0.0.1:7400",
+        "--listen": f"unix:{tmp_path}/cp",
+        "--advertise": f"unix:{tmp_path}/cp",
         "--etcd": "http://127.0.0.1:1",
         "--state": str(tmp_path),
         **change,
@@ -233,10 +244,10 @@ def test_what_is_wrong_at_the_start_is_one_line_and_an_exit_code(
 
 
 def test_two_processes_do_not_share_a_state_folder(tmp_path: Path) -> None:
-    with program(tmp_path, etcd.free_port(), "127.0.0.1:1") as first:
+    with program(tmp_path, f"unix:{tmp_path}/1", "127.0.0.1:1") as first:
         assert first.stderr is not None
         assert "control plane serves" in first.stderr.readline()
-        with program(tmp_path, etcd.free_port(), "127.0.0.1:1") as second:
+        with program(tmp_path, f"unix:{tmp_path}/2", "127.0.0.1:1") as second:
             assert second.stderr is not None
             assert second.wait(20) == 1
             assert f"another control plane uses the state folder {tmp_path}" in second.stderr.read()

@@ -1,0 +1,76 @@
+"""A hundred thousand hostile messages and manifests, on all processors. What is measured is the time of each; what
+counts is that none trips an instance, or the reader of manifests, or makes it keep anything, which would end the
+benchmark with what makes it again."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import hypothesis
+
+from tests.bench.measure import Case
+from tests.support import doorfuzz, manifestfuzz
+
+MESSAGES = 60_000
+MANIFESTS = 40_000
+HUGE = 400
+PARTS = 4
+KEPT_MB = 60
+"""What the second half of a part's messages may add to the process: less than a kilobyte each."""
+
+
+@contextlib.contextmanager
+def cases() -> Iterator[Sequence[Case]]:
+    """Other seeds each time."""
+    yield [
+        _case(f"door.fuzz_{MESSAGES}_messages_each", _messages, MESSAGES, mark=10),
+        _case(f"door.fuzz_{MANIFESTS}_manifests_each", _manifests, MANIFESTS, mark=20),
+    ]
+
+
+def _case(name: str, part: Callable[[tuple[int, int]], None], count: int, *, mark: float) -> Case:
+    def measure() -> float:
+        seed = int.from_bytes(os.urandom(4), "little")
+        began = time.perf_counter()
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(part, [(seed, number) for number in range(PARTS)]))
+        return (time.perf_counter() - began) * 1000 / count
+
+    return Case(name=name, unit="ms", ours=measure, peer=None, peer_name="none", rounds=1, mark=mark)
+
+
+def _messages(work: tuple[int, int]) -> None:
+    seed, number = work
+    count = MESSAGES // PARTS
+    middle, end = count * number + count // 2, count * (number + 1)
+
+    async def send() -> None:
+        with tempfile.TemporaryDirectory(prefix="orch-fuzz-") as folder:
+            async with doorfuzz.target(Path(folder)) as target:
+                await doorfuzz.send(seed, range(count * number, middle), target)
+                before_mb = doorfuzz.memory_mb()
+                await doorfuzz.send(seed, range(middle, end), target)
+                kept_mb = doorfuzz.memory_mb() - before_mb
+                assert kept_mb < KEPT_MB, f"doorfuzz.send({seed}, range({middle}, {end})) has left {kept_mb} MiB"
+
+    asyncio.run(send())
+
+
+def _manifests(work: tuple[int, int]) -> None:
+    seed, number = work
+    for strategy, count in ((manifestfuzz.SOURCES, MANIFESTS // PARTS), (manifestfuzz.HUGE, HUGE // PARTS)):
+
+        @hypothesis.seed(seed + number)
+        @hypothesis.settings(
+            max_examples=count, database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+        )
+        @hypothesis.given(data=strategy)
+        def read(data: bytes) -> None:
+            manifestfuzz.check(data)
+
+        read()
