@@ -28,6 +28,7 @@ from agent import imageoptions, node
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
+from agent.adapters.commits import ContainerCommits
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk
 from agent.adapters.imageroom import ImageRoom
@@ -121,6 +122,7 @@ async def run(
         logs=FileLogs(layout),
         checks=NetworkChecks(options.address),
         meter=NodeMeter(runtime, lambda: worker.running),
+        commits=ContainerCommits(layout, images.store, paused=runtime.paused, source=worker.commit_source),
         over=worker.over,
     )
     members = Members(lambda: worker.peers) if options.trust else None

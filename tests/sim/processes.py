@@ -30,7 +30,7 @@ from tests.sim import zones
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.fake_checks import FakeChecks, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeCommits, FakeMeter
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -211,6 +211,7 @@ class Agent:
                 logs=fake_agent.FakeLogs(),
                 checks=FakeChecks(),
                 meter=FakeMeter(),
+                commits=FakeCommits(),
                 over=worker.over,
             ),
             servers=self._world.control_plane_names,

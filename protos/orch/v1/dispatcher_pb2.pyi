@@ -874,6 +874,7 @@ class OpenStream(_message.Message):
     EXEC_FIELD_NUMBER: _builtins.int
     NETWORK_CHECK_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
@@ -883,6 +884,8 @@ class OpenStream(_message.Message):
     def network_check(self) -> Global___NetworkCheckRequest: ...
     @_builtins.property
     def usage(self) -> Global___NodeUsageRequest: ...
+    @_builtins.property
+    def commit(self) -> Global___TaskCommitRequest: ...
     def __init__(
         self,
         *,
@@ -891,12 +894,13 @@ class OpenStream(_message.Message):
         exec: Global___TaskExecRequest | None = ...,
         network_check: Global___NetworkCheckRequest | None = ...,
         usage: Global___NodeUsageRequest | None = ...,
+        commit: Global___TaskCommitRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage", "commit"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -956,6 +960,35 @@ class TaskExecRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskExecRequest: _TypeAlias = TaskExecRequest  # noqa: Y015
+
+@_typing.final
+class TaskCommitRequest(_message.Message):
+    """Answered with `commit`; the wish comes as `wish`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
+    running: _builtins.bool
+    """Read it while it runs."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        container: _builtins.str = ...,
+        running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "running", b"running", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCommitRequest: _TypeAlias = TaskCommitRequest  # noqa: Y015
 
 @_typing.final
 class NetworkCheckRequest(_message.Message):
@@ -1096,7 +1129,7 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class StreamFrame(_message.Message):
-    """Agent to leader: open, logs, output, findings, counters, end. Leader to agent: input."""
+    """Agent to leader: open, logs, output, findings, counters, commit, end. Leader to agent: input, wish."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1108,6 +1141,8 @@ class StreamFrame(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -1126,6 +1161,10 @@ class StreamFrame(_message.Message):
     def findings(self) -> _control_pb2.CheckNetworkResponse: ...
     @_builtins.property
     def counters(self) -> Global___NodeCounters: ...
+    @_builtins.property
+    def commit(self) -> _control_pb2.CommitResponse: ...
+    @_builtins.property
+    def wish(self) -> _control_pb2.CommitWish: ...
     def __init__(
         self,
         *,
@@ -1137,12 +1176,14 @@ class StreamFrame(_message.Message):
         end: _builtins.bool = ...,
         findings: _control_pb2.CheckNetworkResponse | None = ...,
         counters: Global___NodeCounters | None = ...,
+        commit: _control_pb2.CommitResponse | None = ...,
+        wish: _control_pb2.CommitWish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output", "wish", b"wish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "counters", b"counters", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output", "wish", b"wish"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters", "commit", "wish"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -16,7 +16,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
-from tests.support.fake_checks import FakeChecks, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeCommits, FakeMeter
 from tests.support.fake_leader import task, template
 from tests.support.working import NETWORK, Agent
 
@@ -44,6 +44,7 @@ class Wired:
                 logs=self.logs,
                 checks=self.checks,
                 meter=self.meter,
+                commits=FakeCommits(),
                 over=self.worker.over,
             ),
             servers=servers,
