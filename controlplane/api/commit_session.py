@@ -3,7 +3,6 @@
 The rule: nothing is kept here. What the caller does not take yet, the agent does not send yet.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -35,10 +34,7 @@ async def serve(
     ask = wire.TaskCommitRequest(task_id=task.meta.id, container=start.container, running=start.running)
     link = await task_streams.open_stream(streams, task.node_id, wire.OpenStream(commit=ask), place)
     try:
-        async with asyncio.TaskGroup() as group:
-            feeder = group.create_task(_feed(link, requests))
-            await _pass_on(link, place, send)
-            feeder.cancel()
+        await task_streams.both_ways(link, _feed(link, requests), _pass_on(link, place, send))
     finally:
         await link.close("the image has been read, or its caller has gone")
 

@@ -4,7 +4,6 @@ The rule: whichever side ends, the other is told. A caller that goes away ends t
 the call with an error that names the node.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -33,10 +32,7 @@ async def serve(
     ask = wire.OpenStream(exec=wire.TaskExecRequest(task_id=task.meta.id, start=start))
     link = await task_streams.open_stream(streams, task.node_id, ask, place)
     try:
-        async with asyncio.TaskGroup() as group:
-            feeder = group.create_task(_feed(link, requests))
-            await _pass_output(link, place, send)
-            feeder.cancel()
+        await task_streams.both_ways(link, _feed(link, requests), _pass_output(link, place, send))
     finally:
         await link.close("the command has ended, or its caller has gone")
 
