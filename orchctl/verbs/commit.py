@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import complete, errors, options, phrases, progressbars, terminal
+from orchctl import amounts, complete, errors, options, progressbars, terminal
 
 if TYPE_CHECKING:
     from images.build.committing import Said
@@ -78,7 +78,7 @@ def command(
             made = _add(store, found, ref, said)
         if push:
             pushing.push(settings.server, store, image, watcher)
-    size, digest = phrases.size(made.size_bytes), phrases.digest(made.digest)
+    size, digest = amounts.size(made.size_bytes), amounts.digest(made.digest)
     terminal.say(f"image/{image} committed{' and pushed' if push else ''} ({digest}, {size})")
 
 
