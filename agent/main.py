@@ -27,6 +27,7 @@ from agent import options as command_line
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
+from agent.adapters.commits import ContainerCommits
 from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
@@ -130,6 +131,7 @@ async def run(
         runtime=runtime,
         logs=FileLogs(layout),
         answers=_answers(options, meter),
+        commits=ContainerCommits(layout, images.store, paused=runtime.paused, source=worker.commit_source),
         over=worker.over,
         now_ms=now_ms,
     )

@@ -5,6 +5,7 @@ may be cancelled at any await.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -189,6 +190,27 @@ class Runtime(Protocol):
 
     async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
         """What each of them uses, without those that are gone."""
+        ...
+
+
+class Taken(Protocol):
+    """What a container has changed, as it was at one moment."""
+
+    @property
+    def offer(self) -> cpb.CommitOffer:
+        """The image below, and the changes as a layer."""
+        ...
+
+    def read(self, digest: str) -> AsyncIterator[bytes]:
+        """The bytes of the layer, or of one of the image. Raises Refused or Temporary."""
+        ...
+
+
+class Commits(Protocol):
+    """Containers as parts of images."""
+
+    def taken(self, request: dpb.TaskCommitRequest) -> AbstractAsyncContextManager[Taken]:
+        """Read what a container has changed; forgotten after the block. Raises NoSuchTask, Refused or Temporary."""
         ...
 
 

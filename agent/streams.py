@@ -1,5 +1,5 @@
-"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, what it
-reaches, and what it uses.
+"""What the leader asks a node for beside its tasks: the output of a container, commands run in it, what it has changed,
+what the node reaches, and what it uses.
 
 Two rules: the agent opens each stream itself, and says on it why something cannot be had; and a stream's end lets go
 of whatever was opened for it.
@@ -43,6 +43,7 @@ class Streams:
         runtime: ports.Runtime,
         logs: ports.Logs,
         answers: Answers,
+        commits: ports.Commits,
         over: Callable[[str], "asyncio.Future[None]"],
         now_ms: Callable[[], int],
     ) -> None:
@@ -52,6 +53,7 @@ class Streams:
         self._runtime = runtime
         self._logs = logs
         self._answers = answers
+        self._commits = commits
         self._now_ms = now_ms
 
     async def serve(self, request: dpb.OpenStream, session_id: str) -> None:
@@ -81,6 +83,8 @@ class Streams:
                     await self._serve_exec(link, request.exec)
                 case "network_check":
                     await self._serve_check(link, request.network_check)
+                case "commit":
+                    await self._serve_commit(link, request.commit)
                 case "usage":
                     counters = await self._answers.meter.read(request.usage)
                     await link.send(dpb.StreamFrame(counters=counters))
@@ -144,6 +148,29 @@ class Streams:
         found = await self._answers.doctor.examine()
         await link.send(dpb.StreamFrame(diagnosis=dpb.NodeDiagnosis(findings=found)))
         await link.send(dpb.StreamFrame(end=True))
+
+    async def _serve_commit(self, link: StreamLink, request: dpb.TaskCommitRequest) -> None:
+        """The offer, then the blobs that the other side wishes. When it hangs up, nothing more is read."""
+        wished: asyncio.Future[cpb.CommitWish] = asyncio.get_running_loop().create_future()
+
+        async def send() -> None:
+            async with self._commits.taken(request) as taken:
+                await _send_commit(link, cpb.CommitResponse(offer=taken.offer))
+                for digest in (await wished).digests:
+                    await _send_commit(link, cpb.CommitResponse(blob=digest))
+                    async for chunk in taken.read(digest):
+                        await _send_commit(link, cpb.CommitResponse(chunk=chunk))
+                await _send_commit(link, cpb.CommitResponse(end=True))
+
+        async def listen() -> None:
+            wished.set_result((await link.receive()).wish)
+            await _expect_nothing(link)
+
+        await running.beside(send(), listen(), expected=(LinkLost, AgentError))
+
+
+async def _send_commit(link: StreamLink, part: cpb.CommitResponse) -> None:
+    await link.send(dpb.StreamFrame(commit=part))
 
 
 async def _feed(link: StreamLink, command: ports.Exec) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from agent import executor, ports
-from agent.core import assignments, imageroom
+from agent.core import assignments, commit, imageroom
 from agent.core.assignments import Assignments, Gap
 from agent.core.container import NodeContext
 from agent.core.network import Attachment, published_ports, service_of
@@ -156,6 +156,19 @@ class Worker:
         """Done when the task has ended for good. Raises NoSuchTask."""
         self.task(task_id)
         return self._runners[task_id].over
+
+    def commit_source(self, task_id: str, container: str) -> commit.Source:
+        """What a container stands on that was started, and perhaps has ended. Raises NoSuchTask."""
+        self.task(task_id)
+        runner, name = self._runners[task_id], "" if container == containers.MAIN else container
+        sight, spec = runner.observed.of(name), runner.desired.container(name)
+        if not sight.record.image_digest or not sight.record.started_at:
+            raise NoSuchTask(f"{containers.identity(task_id, name)} has not been started yet")
+        return commit.Source(
+            image=sight.record.image_digest,
+            places=commit.places(spec, self._tools.node.base),
+            runs=sight.life is Life.RUNNING,
+        )
 
     def task_at(self, address: str) -> pb.Task | None:
         """The task that has an address. What is kept for the next time is true or looked up again."""

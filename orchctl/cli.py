@@ -47,6 +47,7 @@ VERBS: Mapping[str, Verb] = {
     "rebalance": Verb(module="rebalance", section="Cluster", summary="Spread services over the nodes again."),
     "network": Verb(module="network", section="Cluster", summary="List networks, and try whether all is reached."),
     "image": Verb(module="images.group", section="Images", summary="Keep images on this machine, and send them."),
+    "commit": Verb(module="commit", section="Images", summary="Make an image of what a task has changed."),
     "cluster": Verb(module="cluster", section="Cluster", summary="Found a cluster or start one here; let others in."),
     "login": Verb(module="login", section="Cluster", summary="Trade a token for a certificate of one's own."),
     "config": Verb(module="config", section="This program", summary="Choose the cluster to talk to."),

@@ -20,6 +20,11 @@ def tasks_and_services(context: click.Context, _parameter: click.Parameter, star
     return [*_names(context, "service", start), *_names(context, "task", start)]
 
 
+def tasks(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
+    """Names of tasks."""
+    return _names(context, "task", start)
+
+
 def nodes(context: click.Context, _parameter: click.Parameter, start: str) -> list[str]:
     """Names of nodes."""
     return _names(context, "node", start)

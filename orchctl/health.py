@@ -2,7 +2,7 @@
 
 from google.protobuf.message import Message
 
-from orchctl import phrases
+from orchctl import amounts
 from protos import probes, schema, units
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -29,8 +29,8 @@ def _probe(probe: pb.Probe) -> str:
         (
             probes.describe(probe),
             f"every {_duration(probe, 'interval')} within {_duration(probe, 'timeout')}",
-            f"until {phrases.count(bad, 'bad answer')}",
-            *([f"after them {phrases.count(good, 'good one')}"] if good > 1 else []),
+            f"until {amounts.count(bad, 'bad answer')}",
+            *([f"after them {amounts.count(good, 'good one')}"] if good > 1 else []),
             *([f"none counts before {units.format_duration(probe.start_period)}"] if probe.start_period else []),
         )
     )

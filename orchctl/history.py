@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from orchctl import pages, phrases, tables, terminal
+from orchctl import amounts, pages, phrases, tables, terminal
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -41,13 +41,13 @@ def table(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) 
 def _row(service: pb.Service, revision: pb.Revision, now_ms: int) -> list[str]:
     present = revision.meta.id == service.status.revision_id
     outcome = revision.outcome
-    ago = f"{phrases.age(now_ms - revision.rolled_out_at)} ago" if revision.rolled_out_at else ""
+    ago = f"{amounts.age(now_ms - revision.rolled_out_at)} ago" if revision.rolled_out_at else ""
     return [
         f"{revision.number}{'*' if present else ''}",
         schema.enum_word(pb.RevisionOutcome.DESCRIPTOR, outcome) if outcome else "",
         ago,
         revision.asked_by,
         revision.written.container.image,
-        phrases.digest(revision.image_digest),
+        amounts.digest(revision.image_digest),
         ", ".join(revision.changes),
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images import collect, differences, image, reference
-from orchctl import pages, phrases, tables, terminal
+from orchctl import amounts, pages, phrases, tables, terminal
 from protos import units
 
 _UNPACKED = "unpacked "
@@ -72,15 +72,15 @@ def table(found: Sequence[Line], now_ms: int, *, wide: bool, limit: int = 0) -> 
 
 def _cells(line: Line, now_ms: int) -> list[str]:
     sizes = (line.size_bytes, line.shared_bytes, line.unique_bytes)
-    return [phrases.digest(line.image.digest), ago(line.created_at_ms, now_ms), *map(phrases.size, sizes)]
+    return [amounts.digest(line.image.digest), ago(line.created_at_ms, now_ms), *map(amounts.size, sizes)]
 
 
 def _wide_cells(line: Line, now_ms: int) -> list[str]:
     return [
-        phrases.digest(line.image.config_digest),
+        amounts.digest(line.image.config_digest),
         str(line.image.platform),
         str(len(line.image.layers)),
-        phrases.size(line.unpacked_bytes) if line.unpacked_bytes else "-",
+        amounts.size(line.unpacked_bytes) if line.unpacked_bytes else "-",
         ago(line.used_at_ms, now_ms),
         line.image.digest,
     ]
@@ -149,7 +149,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 def page(one: image.Image, now_ms: int) -> list[str]:
     """An image in full, for people."""
     config = one.config
-    layers = [[phrases.digest(each.digest), phrases.size(each.size_bytes), _form(each)] for each in one.layers]
+    layers = [[amounts.digest(each.digest), amounts.size(each.size_bytes), _form(each)] for each in one.layers]
     return [
         *pages.facts(
             ("Names", ", ".join(familiar(name) for name in one.names)),
@@ -157,7 +157,7 @@ def page(one: image.Image, now_ms: int) -> list[str]:
             ("Id", one.config_digest),
             ("Created", phrases.timestamp(created_at_ms(config.created), now_ms)),
             ("Platform", str(one.platform)),
-            ("Size", phrases.size(one.size_bytes)),
+            ("Size", amounts.size(one.size_bytes)),
             ("Entrypoint", _words(config.entrypoint)),
             ("Cmd", _words(config.cmd)),
             ("Working dir", config.working_dir),
@@ -178,10 +178,10 @@ def history(one: image.Image, now_ms: int, *, limit: int = 0) -> list[str]:
     layers = iter(one.layers)
     for each in one.history:
         layer = None if each.is_empty else next(layers, None)
-        size = phrases.size(layer.size_bytes) if layer else "-"
+        size = amounts.size(layer.size_bytes) if layer else "-"
         rows.append([ago(created_at_ms(each.created), now_ms), size, each.created_by or "-", each.comment or "-"])
     # An image need not tell everything: layers without a step come on top, as they do in the file system.
-    rows += [["-", phrases.size(layer.size_bytes), phrases.digest(layer.digest), "-"] for layer in layers]
+    rows += [["-", amounts.size(layer.size_bytes), amounts.digest(layer.digest), "-"] for layer in layers]
     return _table(["CREATED", "SIZE", "CREATED BY", "COMMENT"], rows[::-1], limit=limit)
 
 
@@ -200,13 +200,13 @@ def changes(found: Sequence[differences.Change]) -> list[str]:
 def _sizes(one: differences.Change) -> str:
     match one.kind:
         case "added":
-            return phrases.size(one.after_bytes)
+            return amounts.size(one.after_bytes)
         case "removed":
-            return phrases.size(one.before_bytes)
+            return amounts.size(one.before_bytes)
         case _ if one.before_bytes == one.after_bytes:
-            return phrases.size(one.after_bytes)
+            return amounts.size(one.after_bytes)
         case _:
-            return f"{phrases.size(one.before_bytes)} → {phrases.size(one.after_bytes)}"
+            return f"{amounts.size(one.before_bytes)} → {amounts.size(one.after_bytes)}"
 
 
 def change(one: differences.Change) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def familiar(name: str) -> str:
 
 def ago(moment_ms: int, now_ms: int) -> str:
     """How long ago, in short; a dash where nobody said when."""
-    return phrases.age(now_ms - moment_ms) if moment_ms > 0 else "-"
+    return amounts.age(now_ms - moment_ms) if moment_ms > 0 else "-"
 
 
 def created_at_ms(text: str) -> int:

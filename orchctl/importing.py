@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from orchctl import client, errors, phrases, terminal
+from orchctl import amounts, client, errors, terminal
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -73,8 +73,8 @@ class _Progress:
         self._sent_bytes += sent_bytes
         if self._on and time.monotonic() - self._drawn_at_s >= REDRAW_S:
             self._drawn_at_s = time.monotonic()
-            of = f" of {phrases.size(self._total_bytes)}" if self._total_bytes else ""
-            sys.stderr.write(f"\r\x1b[Ksending {phrases.size(self._sent_bytes)}{of}")
+            of = f" of {amounts.size(self._total_bytes)}" if self._total_bytes else ""
+            sys.stderr.write(f"\r\x1b[Ksending {amounts.size(self._sent_bytes)}{of}")
             sys.stderr.flush()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from orchctl import around, health, phrases, safety, tables, terminal, words
+from orchctl import amounts, around, health, phrases, safety, tables, terminal, words
 from orchctl.tables import View
 from protos import containers, families, kinds, schema, taints, units
 from protos.orch.v1 import objects_pb2 as pb
@@ -126,7 +126,7 @@ def image(value: pb.Image, view: View) -> list[str]:
         *head(value, view),
         *facts(
             ("Digest", status.digest),
-            ("Size", phrases.size(status.size)),
+            ("Size", amounts.size(status.size)),
             ("Layers", str(status.layers)),
             ("Platform", status.platform),
         ),
@@ -230,7 +230,7 @@ def _at(moment_ms: int, view: View) -> str:
     """A moment that may be still to come."""
     if moment_ms <= view.now_ms:
         return phrases.timestamp(moment_ms, view.now_ms)
-    return f"{units.format_timestamp(moment_ms)} (in {phrases.age(moment_ms - view.now_ms)})"
+    return f"{units.format_timestamp(moment_ms)} (in {amounts.age(moment_ms - view.now_ms)})"
 
 
 def _words(command: Iterable[str]) -> str:
@@ -251,9 +251,9 @@ def _resources(cpu: int, memory: int, pids: int) -> str:
 def _capacity(capacity: pb.NodeCapacity) -> str:
     tasks = f", {capacity.tasks} tasks" if capacity.tasks else ""
     pids = f", {capacity.pids} processes" if capacity.pids else ""
-    disk = f", {phrases.size(capacity.disk)} disk" if capacity.disk else ""
+    disk = f", {amounts.size(capacity.disk)} disk" if capacity.disk else ""
     generic = "".join(f", {len(one.ids)} {name}" for name, one in sorted(capacity.generic.items()))
-    return f"{units.format_cpu(capacity.cpu)} cpu, {phrases.size(capacity.memory)} memory{tasks}{pids}{disk}{generic}"
+    return f"{units.format_cpu(capacity.cpu)} cpu, {amounts.size(capacity.memory)} memory{tasks}{pids}{disk}{generic}"
 
 
 def _duration(message: pb.NodeLossPolicy, field: str) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import Message
 
+from orchctl import amounts
 from protos import crashes, families, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -12,40 +13,10 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
 
 MAX_ADDRESSES = 3
-_AGE_UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def age(milliseconds: int) -> str:
-    """`45s`, `2m10s`, `3h5m`, `5d`: precise while young. A clock that is a little behind shows `0s`."""
-    seconds = max(milliseconds, 0) // 1000
-    for index, (unit, size_s) in enumerate(_AGE_UNITS):
-        count, rest = divmod(seconds, size_s)
-        if not count and unit != "s":
-            continue
-        if unit == "s" or count >= 10:
-            return f"{count}{unit}"
-        smaller, smaller_s = _AGE_UNITS[index + 1]
-        return f"{count}{unit}{rest // smaller_s}{smaller}" if rest // smaller_s else f"{count}{unit}"
-    raise AssertionError("seconds always match")
-
-
-def size(size_bytes: int) -> str:
-    """`1.4Gi`: near enough to compare."""
-    value = float(size_bytes)
-    for unit in ("", "Ki", "Mi", "Gi", "Ti"):
-        if value < 1024 or unit == "Ti":
-            return f"{value:.0f}{unit}" if value >= 10 or not unit else f"{value:.1f}{unit}"
-        value /= 1024
-    raise AssertionError("Ti takes the rest")
 
 
 def yes_no(*, yes: bool) -> str:
     return "yes" if yes else "no"
-
-
-def digest(text: str) -> str:
-    """`sha256:…` → its first twelve figures."""
-    return text.rpartition(":")[2][:12]
 
 
 def _word(message: Message, field: str, default: int = 0) -> str:
@@ -201,9 +172,4 @@ def timestamp(moment_ms: int, now_ms: int) -> str:
     """`2026-01-31T12:00:00.000Z (5m ago)`; nothing for a moment that has not come."""
     if not moment_ms:
         return ""
-    return f"{units.format_timestamp(moment_ms)} ({age(now_ms - moment_ms)} ago)"
-
-
-def count(number: int, word: str) -> str:
-    """`1 task`, `3 tasks`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+    return f"{units.format_timestamp(moment_ms)} ({amounts.age(now_ms - moment_ms)} ago)"

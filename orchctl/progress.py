@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from orchctl import phrases
+from orchctl import amounts, phrases
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -123,7 +123,7 @@ def going(*, is_there: bool, tasks: Sequence[pb.Task]) -> Progress:
     if not is_there:
         return Progress(phase=Phase.DONE, summary="deleted")
     left = sum(not states.is_terminal(task.status.state) for task in tasks)
-    summary = f"{phrases.count(left, 'task')} to stop" if left else "being deleted"
+    summary = f"{amounts.count(left, 'task')} to stop" if left else "being deleted"
     return Progress(phase=Phase.WAITING, summary=summary, ready=len(tasks) - left, asked=len(tasks))
 
 
@@ -154,9 +154,9 @@ def troubles(tasks: Iterable[pb.Task]) -> tuple[str, ...]:
     Three tasks that no node takes for the same reason are one line: `3 tasks PENDING: no node takes it: …`.
     """
     counted = Counter(trouble for slot in _slots(tasks) if (trouble := _trouble_of_slot(slot)))
-    lines = [f"{phrases.count(number, 'task')} {trouble}" for trouble, number in counted.most_common(MAX_TROUBLES)]
+    lines = [f"{amounts.count(number, 'task')} {trouble}" for trouble, number in counted.most_common(MAX_TROUBLES)]
     hidden = len(counted) - len(lines)
-    return (*lines, f"and {phrases.count(hidden, 'other reason')}") if hidden > 0 else tuple(lines)
+    return (*lines, f"and {amounts.count(hidden, 'other reason')}") if hidden > 0 else tuple(lines)
 
 
 def _slots(tasks: Iterable[pb.Task]) -> list[list[pb.Task]]:

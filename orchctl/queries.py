@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from orchctl import client, phrases, tables, terminal
+from orchctl import amounts, client, tables, terminal
 from protos import kinds, states
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
@@ -17,7 +17,7 @@ def objects(stub: "ControlStub", selection: control.ListRequest) -> list[kinds.S
     """The objects that a selection holds, sorted for people. Says so when the list is an old one."""
     response = stub.List(selection, timeout=client.CALL_TIMEOUT_S)
     if response.stale:
-        terminal.note(f"warning: the store is out of reach; this is as of {phrases.age(response.stale_for)} ago")
+        terminal.note(f"warning: the store is out of reach; this is as of {amounts.age(response.stale_for)} ago")
     return sorted(map(kinds.unwrap, response.objects), key=tables.sort_key)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from orchctl import phrases, terminal
+from orchctl import amounts, phrases, terminal
 from protos import families, kinds, units
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -32,7 +32,7 @@ class View:
 
     def age(self, moment_ms: int) -> str:
         """How long ago, in short."""
-        return phrases.age(self.now_ms - moment_ms) if moment_ms else "-"
+        return amounts.age(self.now_ms - moment_ms) if moment_ms else "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ _NODE: tuple[Column[pb.Node], ...] = (
     ),
     Column(
         title="MEMORY",
-        cell=lambda node, _: phrases.size(node.status.description.capacity.memory),
+        cell=lambda node, _: amounts.size(node.status.description.capacity.memory),
         order=lambda node: node.status.description.capacity.memory,
     ),
     Column(title="TASKS", cell=lambda node, view: str(view.tasks_by_node.get(node.meta.id, 0))),
@@ -115,8 +115,8 @@ _REVISION: tuple[Column[pb.Revision], ...] = (
 )
 _IMAGE: tuple[Column[pb.Image], ...] = (
     Column(title="NAME", cell=lambda image, _: image.meta.name),
-    Column(title="DIGEST", cell=lambda image, _: phrases.digest(image.status.digest)),
-    Column(title="SIZE", cell=lambda image, _: phrases.size(image.status.size), order=lambda image: image.status.size),
+    Column(title="DIGEST", cell=lambda image, _: amounts.digest(image.status.digest)),
+    Column(title="SIZE", cell=lambda image, _: amounts.size(image.status.size), order=lambda image: image.status.size),
     Column(title="LAYERS", cell=lambda image, _: str(image.status.layers)),
     Column(title="PLATFORM", cell=lambda image, _: image.status.platform),
     _AGE,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchctl import client, errors, options, output, phrases, rates, tables, terminal
+from orchctl import amounts, client, errors, options, output, rates, tables, terminal
 from protos.orch.v1 import control_pb2 as control
 
 TIMEOUT_S = 20.0
@@ -57,7 +57,7 @@ def service_rows(namespace: str, before: rates.Nodes, now: rates.Nodes) -> Rows:
             rate(traffic.connections),
             rate(traffic.refused),
             rate(traffic.packets),
-            phrases.size(round(traffic.bytes)),
+            amounts.size(round(traffic.bytes)),
         ]
         for (space, name), traffic in found
         if namespace in {"", space}
@@ -74,7 +74,7 @@ def task_rows(namespace: str, before: rates.Nodes, now: rates.Nodes) -> Rows:
             task.name or task.task_id,
             node.node,
             f"{share.cpu:.2f}",
-            phrases.size(share.memory_bytes),
+            amounts.size(share.memory_bytes),
             str(task.processes),
         ]
         for node, task, share in found
@@ -88,7 +88,7 @@ def node_rows(before: rates.Nodes, now: rates.Nodes) -> Rows:
             node.node,
             f"{share.cpu:.2f}",
             f"{100 * share.cpu / max(1, node.processors):.0f}%",
-            phrases.size(share.memory_bytes),
+            amounts.size(share.memory_bytes),
             f"{100 * share.memory_bytes / max(1, node.memory_total):.0f}%",
         ]
         for node, share in rates.nodes(before, now)

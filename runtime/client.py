@@ -152,6 +152,10 @@ class Monitor(_Connection):
         """Send a signal to the first process, or to every process of the container."""
         self.call("kill", signal=int(number), all=everybody)
 
+    def pause(self) -> None:
+        """Freeze every process of the container until this connection is closed."""
+        self.call("pause")
+
     def wait(self, timeout_s: float | None = None) -> Exit:
         """Wait for the end; raises TimeoutError, and PeerGone when the monitor was killed."""
         with contextlib.suppress(errors.PeerGone):

@@ -8,6 +8,7 @@
     exec-status  exec                      running, exit_code, signal
     resize   rows, columns                 -            (of the container's own terminal)
     lease    until_ns                      -            (killed then, on CLOCK_BOOTTIME; said again, it is put off)
+    pause    -                             -            (it stands still as long as whoever asked stays connected)
     attach   fds: sockets for stdout[, stderr]   -      (closed when the reader is too slow: the log has it all)
 
     events   {"event": "exec-exit", "exec", "exit_code", "signal"}      {"event": "exit", …exit.json}
@@ -78,6 +79,7 @@ class Supervisor:
         self._watch = prepared.watch
         self._signals = prepared.signals
         self._clients: dict[int, socket.socket] = {}
+        self._pausing: set[int] = set()  # those of them that keep it still
         self._output = output.Output(
             (supervised.master,) if supervised.master >= 0 else supervised.pipes, supervised.log
         )
@@ -95,6 +97,7 @@ class Supervisor:
             "exec-status": self._exec_status,
             "resize": self._resize,
             "lease": self._lease,
+            "pause": self._pause,
             "attach": self._attach,
         }
 
@@ -177,9 +180,11 @@ class Supervisor:
         self._watch.add(client.fileno(), lambda: self._serve(client))
 
     def _drop(self, client: socket.socket) -> None:
-        if self._clients.pop(client.fileno(), None) is not None:
-            self._watch.remove(client.fileno())
+        number = client.fileno()
+        if self._clients.pop(number, None) is not None:
+            self._watch.remove(number)
             client.close()
+            self._let_go_on(number)
 
     def _serve(self, client: socket.socket) -> None:
         try:
@@ -298,6 +303,26 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):  # it was put off a moment ago
             os.read(self._alarm, 8)
             self._signal(signal.SIGKILL, [self._state.pid, *self._it.cgroup.pids()])
+
+    def _pause(self, _number: int, client: socket.socket, _message: protocol.Message) -> dict[str, Any]:
+        """Whoever is killed while it reads the files leaves no container behind that stands still for good."""
+        if self._state.status != "running":
+            raise errors.WrongStatus(f"pause: the container is {self._state.status}, not running")
+        self._pausing.add(client.fileno())
+        try:
+            self._it.cgroup.freeze()  # a wait, though of two seconds at most
+        except errors.ContainerError:
+            self._let_go_on(client.fileno())
+            raise
+        return {}
+
+    def _let_go_on(self, number: int) -> None:
+        """One that kept the container still does not any more; with the last of them it goes on."""
+        if number in self._pausing:
+            self._pausing.discard(number)
+            if not self._pausing:
+                with contextlib.suppress(errors.SetupFailed):  # told to go on, it does so later than we wait for
+                    self._it.cgroup.thaw()
 
     def _exec(self, number: int, client: socket.socket, message: protocol.Message) -> None:
         if self._it.cgroup.is_frozen():

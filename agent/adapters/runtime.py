@@ -10,8 +10,9 @@ import json
 import os
 import shutil
 import signal
+import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ class Launched:
     async def start(self, request: ContainerRequest) -> ContainerState:
         container_id = request.container_id
         folder = self._layout.container(container_id)
-        await _fresh_layer(folder)
+        await _fresh_layer(folder, request.layers)
         root_id = _root_id(request.config)
         config = _with_files(request, folder / "files", root_id)
         try:
@@ -157,6 +158,20 @@ class Launched:
         except (errors.UnknownContainer, errors.PeerGone) as error:
             raise NoSuchTask(f"task {container_id} has no running container: {error.message}") from error
         return await MonitorExec.start(connection, start, environment=self._config(container_id)["process"]["env"])
+
+    @contextlib.asynccontextmanager
+    async def paused(self, container_id: str) -> AsyncIterator[None]:
+        """It stands still during the block, and no longer than this agent lives. Raises NoSuchTask or Refused."""
+        try:
+            connection = client.adopt(self._root, container_id).socket
+        except (errors.UnknownContainer, errors.PeerGone) as error:
+            raise NoSuchTask(f"task {container_id} has no running container: {error.message}") from error
+        monitor = Connection(connection, f"the monitor of {container_id}")
+        try:
+            await _pause(monitor, container_id)
+            yield
+        finally:
+            monitor.close()
 
     async def usage(self, container_ids: Collection[str]) -> Mapping[str, Usage]:
         return await asyncio.to_thread(_usage, self._root, self._groups, container_ids)
@@ -255,6 +270,16 @@ class Launched:
             await asyncio.to_thread(process.wait)
 
 
+async def _pause(monitor: Connection, container_id: str) -> None:
+    try:
+        await monitor.call("pause")
+    except errors.PeerGone as error:
+        raise NoSuchTask(f"{container_id} has ended: {error.message}") from error
+    except errors.ContainerError as error:
+        text = f"{container_id} cannot be made to stand still: {error.message}; `--running` reads it as it runs"
+        raise Refused(text, reason="CannotPause") from error
+
+
 def _usage(root: str, groups: cgroups.Layout, container_ids: Iterable[str]) -> dict[str, Usage]:
     found = {}
     for container_id in container_ids:
@@ -312,12 +337,19 @@ def _write_for(path: Path, text: str, root_id: int) -> None:
         os.close(fd)
 
 
-async def _fresh_layer(folder: Path) -> None:
-    """A container starts on its image alone: what the one before it wrote is gone."""
+async def _fresh_layer(folder: Path, layers: Sequence[str]) -> None:
+    """A container starts on its image alone: what the one before it wrote is gone.
+
+    An overlay shows the mode and owner of its highest root, so the new one has those of the one below it.
+    """
     try:
         for name in ("upper", "work"):
             if (folder / name).exists():
                 await asyncio.to_thread(shutil.rmtree, folder / name)
             (folder / name).mkdir(mode=0o755, parents=True)
+        for highest in layers[:1]:
+            found = os.stat(highest)  # noqa: PTH116 - as quick as the others
+            os.chown(folder / "upper", found.st_uid, found.st_gid)
+            (folder / "upper").chmod(stat.S_IMODE(found.st_mode))
     except OSError as error:
         raise Temporary(f"cannot make {folder}: {error.strerror}", reason="DiskFailed") from error

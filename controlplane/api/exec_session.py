@@ -4,23 +4,19 @@ The rule: whichever side ends, the other is told. A caller that goes away ends t
 the call with an error that names the node.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from controlplane.api import ports
+from controlplane.api import ports, task_streams
 from controlplane.core import container_names, lookup
 from controlplane.core import request_errors as errors
 from controlplane.core import tasks as task_rules
-from controlplane.dispatcher.streams import NodeUnreachable
 from controlplane.store import snapshots
 from protos import containers, kinds, states
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2
-
-START_TIMEOUT_S = 10.0
 
 Send = Callable[[pb.ExecResponse], Awaitable[object]]
 
@@ -34,17 +30,9 @@ async def serve(
     container_names.check(state, [task], start.container)
     place = f"{containers.identity(task.meta.id, start.container)} on node {lookup.node_name(state, task.node_id)}"
     ask = wire.OpenStream(exec=wire.TaskExecRequest(task_id=task.meta.id, start=start))
+    link = await task_streams.open_stream(streams, task.node_id, ask, place)
     try:
-        link = await streams.open(task.node_id, ask)
-    except NodeUnreachable as error:
-        raise errors.NotReachable(
-            f"{place} cannot be reached: {error}", hint="`orchctl node ls` shows the nodes"
-        ) from error
-    try:
-        async with asyncio.TaskGroup() as group:
-            feeder = group.create_task(_feed(link, requests))
-            await _pass_output(link, place, send)
-            feeder.cancel()
+        await task_streams.both_ways(link, _feed(link, requests), _pass_output(link, place, send))
     finally:
         await link.close("the command has ended, or its caller has gone")
 
@@ -73,11 +61,7 @@ def _may_run(task: objects_pb2.Task, container: str) -> bool:
 
 
 async def _first(requests: AsyncIterator[pb.ExecRequest]) -> pb.ExecStart:
-    try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            first = await anext(requests, None)
-    except TimeoutError:
-        raise errors.Invalid(f"an exec has to say within {START_TIMEOUT_S:g} s what to run") from None
+    first = await task_streams.first(requests, "an exec", "what to run")
     if first is None or first.WhichOneof("message") != "start":
         raise errors.Invalid("the first message of an exec has to say what to run, and where")
     if not first.start.target or not first.start.command:

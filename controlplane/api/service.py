@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from controlplane import rpc
-from controlplane.api import caller, exec_session, placement, ports
+from controlplane.api import caller, commit_session, exec_session, placement, ports
 from controlplane.api import watch as watching
 from controlplane.api.diagnosis import Around, Diagnosis
 from controlplane.api.log_session import LogSession
@@ -96,6 +96,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> None:
         self._check_leading("exec")
         await exec_session.serve(self._reads.state(), self._parts.streams, request_iterator, context.write)
+
+    async def Commit(  # type: ignore[override]  # it writes
+        self, request_iterator: AsyncIterator[pb.CommitRequest], context: rpc.Context
+    ) -> None:
+        self._check_leading("commit")
+        await commit_session.serve(self._reads.state(), self._parts.streams, request_iterator, context.write)
 
     async def ImportImage(
         self, request_iterator: AsyncIterator[pb.ImportImageRequest], context: rpc.Context

@@ -16,8 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from images import errors, manifest, reference
-from images.build import containers, dockerfile, graph, instructions, scope, stages, watching, workshop
-from images.manifest import Descriptor, Manifest
+from images.build import assembly, containers, dockerfile, graph, instructions, scope, stages, watching, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,16 +26,12 @@ if TYPE_CHECKING:
     from images.build.instructions import Dockerfile
     from images.build.stages import Built
     from images.build.workshop import Options, Workshop
-    from images.image import Image, Layer
+    from images.image import Image
     from images.manifest import Platform
     from images.store import ImageStore
 
 _LAST_SECOND = 253_402_300_799
 _EPOCH_DIGITS = 12
-_OCI_TYPES = {
-    manifest.DOCKER_LAYER: manifest.OCI_LAYER,
-    f"{manifest.DOCKER_LAYER}.gzip": f"{manifest.OCI_LAYER}+gzip",
-}
 
 
 def build(
@@ -150,17 +145,5 @@ def _outcome(jobs: list[futures.Future[Built]]) -> Built:
 
 
 def _add_image(shop: Workshop, built: Built, names: Sequence[str]) -> Image:
-    diff_ids = tuple(layer.diff_id for layer in built.layers)
     created = built.created if shop.options.epoch_s is None else shop.now()
-    document = built.settings.document(built.platform, diff_ids, created)
-    config = Descriptor(media_type=manifest.OCI_CONFIG, digest=shop.store.put_bytes(document), size_bytes=len(document))
-    body = Manifest(media_type=manifest.OCI_MANIFEST, config=config, layers=tuple(map(_descriptor, built.layers)))
-    digest = shop.store.put_bytes(body.as_bytes())
-    for name in names:
-        shop.store.tag(name, digest)
-    return shop.store.resolve(digest)
-
-
-def _descriptor(layer: Layer) -> Descriptor:
-    media_type = _OCI_TYPES.get(layer.media_type, layer.media_type)
-    return Descriptor(media_type=media_type, digest=layer.digest, size_bytes=layer.size_bytes)
+    return assembly.add(shop.store, built.settings, built.layers, platform=built.platform, created=created, names=names)

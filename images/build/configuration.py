@@ -29,9 +29,12 @@ class Event:
     created: str
     created_by: str
     empty: bool
+    author: str = ""
+    comment: str = ""
 
     def as_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"created": self.created, "created_by": self.created_by}
+        value |= {key: text for key, text in (("author", self.author), ("comment", self.comment)) if text}
         return {**value, "empty_layer": True} if self.empty else value
 
 

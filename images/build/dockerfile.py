@@ -19,7 +19,7 @@ _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 _Reader: TypeAlias = Callable[[lines.Line, str], instructions.Instruction]
 
 TRIGGER_ESCAPE = "\\"
-"""What escapes in the triggers of an image, whatever it was in the Dockerfile that it comes from."""
+"""What escapes in the triggers of an image, whatever it was in the Dockerfile that it comes from, and in no file."""
 
 
 def parse(text: bytes, *, name: str = "Dockerfile") -> instructions.Dockerfile:
@@ -43,11 +43,21 @@ def parse(text: bytes, *, name: str = "Dockerfile") -> instructions.Dockerfile:
 
 def trigger(text: str, *, image: str) -> instructions.Instruction:
     """What an ONBUILD of a base image says: its configuration keeps the text. `image` is for messages."""
-    found = lines.read(text.encode(), name=f"ONBUILD of {image}").lines
+    found = _one_line(text, f"ONBUILD of {image}")
+    _check_trigger(found)
+    return _instruction(found, TRIGGER_ESCAPE)
+
+
+def lone(text: str, *, name: str) -> instructions.Instruction:
+    """An instruction that stands in no file. `name` is for messages."""
+    return _instruction(_one_line(text, name), TRIGGER_ESCAPE)
+
+
+def _one_line(text: str, name: str) -> lines.Line:
+    found = lines.read(text.encode(errors="surrogateescape"), name=name).lines
     if len(found) != 1:
-        raise errors.InvalidDockerfile(f"ONBUILD of {image}: {mistakes.shown(text)} is not one instruction")
-    _check_trigger(found[0])
-    return _instruction(found[0], TRIGGER_ESCAPE)
+        raise errors.InvalidDockerfile(f"{name}: {mistakes.shown(text) or 'an empty text'} is not one instruction")
+    return found[0]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,8 @@ Rules. The same folder gives the same bytes: entries are sorted, times are whole
 `epoch_s` nothing is younger than that. The folder is first made to say what the tar will say (`settle`), so that it may
 serve as the unpacked layer from then on. And what our own unpacking would refuse, or would take for something else, is
 refused here, where the step that made it is known: devices that not every container has, names that begin like a
-whiteout, attributes that steer overlayfs, and more than the bounds of layers allow.
+whiteout, attributes that steer overlayfs, and more than the bounds of layers allow. A folder in which something still
+runs is read without `settle`: what goes away meanwhile is not in the tar, and no name that is replaced leads anywhere.
 
 The kernel's forms (filesystems/overlayfs): a character device 0:0 hides a name; the attribute `trusted.overlay.opaque`
 on a folder hides what is below it. The layer's forms (OCI image layer specification): `.wh.NAME`, and `.wh..wh..opq`.
@@ -23,7 +24,7 @@ from images import compression, errors, streams, tarheader, tarstream, tarwrite
 from images.build import descriptors, sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -37,6 +38,7 @@ _SECOND_NS = 1_000_000_000
 _SPARSE_FROM_BYTES = 1 << 20
 _LIMITS = compression.Limits()
 _LESS = "make it smaller, or several steps of it"
+_EMPTY: frozenset[str] = frozenset()
 # The rest of what one extended header may have is for paths, and for what tells attributes apart.
 _MAX_XATTR_BYTES = tarheader.MAX_EXTENDED_BYTES // 2
 # The PAX key under which tars of GNU, Go and libarchive carry extended attributes.
@@ -82,8 +84,16 @@ def _settle(upper_fd: int, path: str, epoch_s: int | None) -> None:
     _set_time(os.fstat(upper_fd), epoch_s, ".", upper_fd)
 
 
-def write(upper_fd: int, sink: streams.Sink, *, limits: compression.Limits = _LIMITS) -> None:
-    """Write the layer's tar. Call `settle` before. `LimitExceeded` for what nobody would unpack again.
+def write(
+    upper_fd: int,
+    sink: streams.Sink,
+    *,
+    limits: compression.Limits = _LIMITS,
+    leave_out: Collection[str] = _EMPTY,
+) -> None:
+    """Write the layer's tar, but for the paths in `leave_out`. Call `settle` before, unless something runs in it.
+
+    `LimitExceeded` for what nobody would unpack again.
 
     The top folder always has its entry: what stacks the layers takes the root's mode and owner from the highest.
     """
@@ -92,7 +102,7 @@ def write(upper_fd: int, sink: streams.Sink, *, limits: compression.Limits = _LI
     _write_item(gathered, _folder_item(upper_fd, "."), None, seen)
     # A folder that hides what is below it takes a second entry.
     left = limits.max_entries - 1
-    for item, content in _walk(upper_fd, ""):
+    for item, content in _walk(upper_fd, "", leave_out):
         left -= 2 if item.opaque else 1
         if left < 0:
             raise errors.LimitExceeded(
@@ -128,26 +138,41 @@ class _Gathered:
 # The walk -------------------------------------------------------------------------------------------------------------
 
 
-def _walk(folder: int, path: str) -> Iterator[tuple[_Item, BinaryIO | None]]:
+def _walk(folder: int, path: str, leave_out: Collection[str]) -> Iterator[tuple[_Item, BinaryIO | None]]:
     """Every entry below, folders before what is in them, names in the order of their bytes; files come opened."""
     prefix = f"{path}/" if path else ""
     for name in descriptors.names(folder):
         inner = prefix + name
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        _check(inner, name, found)
-        if stat.S_ISDIR(found.st_mode):
-            with _opened(folder, name) as fd:
-                yield _folder_item(fd, inner), None
-                yield from _walk(fd, inner)
-        elif stat.S_ISREG(found.st_mode):
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            with os.fdopen(fd, "rb") as file:
-                yield _Item(path=inner, found=found, xattrs=_kept(os.listxattr(fd), fd, inner)), file
-        elif _is_whiteout(found):
-            yield _Item(path=prefix + WHITEOUT + name, found=found), None
-        else:
-            link = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(found.st_mode) else ""
-            yield _Item(path=inner, found=found, link=link), None
+        if inner in leave_out:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # whoever runs in it has removed it since
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            _check(inner, name, found)
+            if stat.S_ISDIR(found.st_mode):
+                with _opened(folder, name) as fd:
+                    yield _folder_item(fd, inner), None
+                    yield from _walk(fd, inner, leave_out)
+            elif stat.S_ISREG(found.st_mode):
+                yield from _file(folder, name, inner)
+            elif not stat.S_ISSOCK(found.st_mode):  # which ends with whoever listens to it
+                yield _special(folder, name, inner, found), None
+
+
+def _file(folder: int, name: str, path: str) -> Iterator[tuple[_Item, BinaryIO]]:
+    # Without waiting: what was a file a moment ago may be a pipe by now.
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise errors.InvalidImage(f"/{path}: became something else while it was read; try again")
+        yield _Item(path=path, found=found, xattrs=_kept(os.listxattr(fd), fd, path)), file
+
+
+def _special(folder: int, name: str, path: str, found: os.stat_result) -> _Item:
+    if _is_whiteout(found):
+        return _Item(path=f"{path[: len(path) - len(name)]}{WHITEOUT}{name}", found=found)
+    link = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(found.st_mode) else ""
+    return _Item(path=path, found=found, link=link)
 
 
 def _folder_item(fd: int, path: str) -> _Item:
@@ -157,6 +182,7 @@ def _folder_item(fd: int, path: str) -> _Item:
 
 
 def _kept(names: list[str], fd: int, path: str) -> dict[str, bytes]:
+    _check_whole(names, path)
     if steering := next((name for name in names if name.startswith("user.overlay.")), None):
         raise errors.InvalidImage(f"/{path}: the attribute {steering:.60} would steer overlayfs; remove it")
     found = {name: os.getxattr(fd, name) for name in sorted(names) if name in KEPT_XATTRS or name.startswith("user.")}
@@ -248,14 +274,19 @@ def _forget_overlay(folder: int, name: str, found: os.stat_result) -> None:
         return
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     with descriptors.closing(fd):
-        for key in os.listxattr(fd):
-            if key in _UNSUPPORTED_XATTRS:
-                raise errors.StorageFailed(
-                    f"the kernel keeps {name!r:.100} as a note on another layer ({key}); load the module overlay with "
-                    "redirect_dir=off metacopy=off"
-                )
+        names = os.listxattr(fd)
+        _check_whole(names, name)
+        for key in names:
             if key.startswith(_OVERLAY_XATTRS) and key != _OPAQUE_XATTR:
                 os.removexattr(fd, key)
+
+
+def _check_whole(names: list[str], path: str) -> None:
+    if note := next((key for key in names if key in _UNSUPPORTED_XATTRS), None):
+        raise errors.StorageFailed(
+            f"the kernel keeps {path!r:.100} as a note on another layer ({note}); load the module overlay with "
+            "redirect_dir=off metacopy=off"
+        )
 
 
 def _set_time(found: os.stat_result, epoch_s: int | None, name: str, folder: int) -> None:

@@ -65,7 +65,7 @@ def put_back(folders: Iterable[str], *, before: int, upper: int) -> None:
     for path in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(upper, path) as mine:
             with _opened(before, path) as below:
-                if descriptors.names(mine) or not _look_alike(mine, below):
+                if descriptors.names(mine) or not look_alike(mine, below):
                     continue
                 os.utime(mine, ns=(os.fstat(below).st_atime_ns, os.fstat(below).st_mtime_ns))
             if path:
@@ -76,7 +76,7 @@ def put_back(folders: Iterable[str], *, before: int, upper: int) -> None:
                     os.utime(above, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _look_alike(one: int, other: int) -> bool:
+def look_alike(one: int, other: int) -> bool:
     first, second = os.fstat(one), os.fstat(other)
     same = (first.st_mode, first.st_uid, first.st_gid) == (second.st_mode, second.st_uid, second.st_gid)
     return same and not any(key == "trusted.overlay.opaque" for key in os.listxattr(one)) and _kept(one) == _kept(other)
@@ -123,13 +123,13 @@ def _remove_in(parent: int, name: str) -> bool:
     if not is_folder and not (stat.S_ISREG(found.st_mode) and found.st_size == 0):
         return False
     with descriptors.closing(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as fd:
-        if not _is_as_made(fd, parent):
+        if not is_as_made(fd, parent):
             return False
     (os.rmdir if is_folder else os.unlink)(name, dir_fd=parent)
     return True
 
 
-def _is_as_made(fd: int, parent: int) -> bool:
+def is_as_made(fd: int, parent: int) -> bool:
     """Whether a file or folder has the owner and mode that the runtime gives, and no attributes."""
     found, above = os.fstat(fd), os.fstat(parent)
     mode, group = _MADE[stat.S_IFMT(found.st_mode)], 0

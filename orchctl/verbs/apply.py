@@ -7,12 +7,12 @@ import click
 
 from manifests import reader
 from orchctl import (
+    amounts,
     client,
     differences,
     errors,
     options,
     output,
-    phrases,
     planned,
     pruning,
     sources,
@@ -114,7 +114,7 @@ def _push(settings: options.Settings, folder: Path, objects: Sequence[kinds.Stor
 
     with stores.told():
         for image in localimages.push(settings.server, folder, objects):
-            terminal.say(f"image/{image.meta.name} pushed ({phrases.digest(image.status.digest)})")
+            terminal.say(f"image/{image.meta.name} pushed ({amounts.digest(image.status.digest)})")
 
 
 def read(

@@ -31,7 +31,7 @@ from tests.sim import stocks, zones
 from tests.sim.net import End, Network
 from tests.sim.storage import RemoteStore
 from tests.support import fake_agent
-from tests.support.fake_checks import FakeChecks, FakeDoctor, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeCommits, FakeDoctor, FakeMeter
 from tests.support.fake_names import FakeNames
 from tests.support.fake_prober import FakeProber
 from tests.support.virtualtime import OWNER, running_loop
@@ -218,6 +218,7 @@ class Agent:
                 runtime=runtime,
                 logs=fake_agent.FakeLogs(),
                 answers=Answers(checks=FakeChecks(), meter=FakeMeter(), doctor=FakeDoctor()),
+                commits=FakeCommits(),
                 over=worker.over,
                 now_ms=self.now_ms,
             ),

@@ -1,5 +1,8 @@
 """The ports of the checks of the network and of what a node uses, for agents without a machine."""
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
@@ -36,3 +39,19 @@ class FakeDoctor:
 
     async def examine(self) -> list[cpb.Finding]:
         return self.findings
+
+
+class FakeCommits:
+    """Every container has changed what a test has put there."""
+
+    def __init__(self) -> None:
+        self.offer = cpb.CommitOffer()
+        self.blobs: dict[str, bytes] = {}
+
+    @contextlib.asynccontextmanager
+    async def taken(self, request: dpb.TaskCommitRequest) -> "AsyncIterator[FakeCommits]":
+        self.offer.task = request.task_id
+        yield self
+
+    async def read(self, digest: str) -> AsyncIterator[bytes]:
+        yield self.blobs[digest]

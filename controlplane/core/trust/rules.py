@@ -124,7 +124,7 @@ def _namespace(request: Any) -> Iterable[str | None]:
     return (request.namespace or DEFAULT_NAMESPACE,)
 
 
-def _exec(request: api.ExecRequest) -> Iterable[str | None]:
+def _started(request: api.ExecRequest | api.CommitRequest) -> Iterable[str | None]:
     """Only the first message says where."""
     return _namespace(request.start) if request.WhichOneof("message") == "start" else ()
 
@@ -160,7 +160,9 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Control/Rollout": _change(_reference),
     "/orch.v1.Control/UpdateNode": _change(_cluster, _ADMIN),
     "/orch.v1.Control/Logs": _read(_namespace),
-    "/orch.v1.Control/Exec": _change(_exec),
+    "/orch.v1.Control/Exec": _change(_started),
+    # It gives away what is in the container, as a command in it could.
+    "/orch.v1.Control/Commit": _change(_started),
     # Images are the whole cluster's: who may put one under a name that others run, runs it there.
     "/orch.v1.Control/ImportImage": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/MissingBlobs": _change(_cluster, cluster_wide=_EDITORS),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import buildview, errors, options, phrases, stores, terminal
+from orchctl import amounts, buildview, errors, options, stores, terminal
 
 if TYPE_CHECKING:
     from images.build.context import Context
@@ -102,9 +102,9 @@ def command(
     if quiet:
         terminal.data(image.digest)
         return
-    size = phrases.size(image.size_bytes)
+    size = amounts.size(image.size_bytes)
     for name in tags or ("",):
-        terminal.say(f"{f'image/{name}' if name else 'image'} built ({phrases.digest(image.digest)}, {size})")
+        terminal.say(f"{f'image/{name}' if name else 'image'} built ({amounts.digest(image.digest)}, {size})")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import imageoptions, infile, options, phrases, progressbars, terminal
+from orchctl import amounts, imageoptions, infile, options, progressbars, terminal
 
 if TYPE_CHECKING:
     from images.image import Config
@@ -42,9 +42,9 @@ def command(store: "ImageStore", file: str, name: str, select: str, platform: st
             platform=stores.platform(platform),
             watcher=watcher,
         )
-    size = phrases.size(found.size_bytes)
+    size = amounts.size(found.size_bytes)
     for each in found.names:
-        terminal.say(f"{imagepages.familiar(each)} imported ({phrases.digest(found.digest)}, {size})")
+        terminal.say(f"{imagepages.familiar(each)} imported ({amounts.digest(found.digest)}, {size})")
     if not found.names:
         terminal.say(f"{found.digest} imported ({size}); it has no name, give it one with `orchctl image tag`")
 

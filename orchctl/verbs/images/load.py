@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import infile, options, phrases, progressbars, terminal
+from orchctl import amounts, infile, options, progressbars, terminal
 
 if TYPE_CHECKING:
     from images.store import ImageStore
@@ -32,4 +32,4 @@ def command(store: "ImageStore", file: str, platform: str) -> None:
         images = archive.import_all(store, source, platform=stores.platform(platform), watcher=watcher)
     for one in images:
         for title in [imagepages.familiar(name) for name in one.names] or [one.digest]:
-            terminal.say(f"{title} loaded ({phrases.digest(one.digest)}, {phrases.size(one.size_bytes)})")
+            terminal.say(f"{title} loaded ({amounts.digest(one.digest)}, {amounts.size(one.size_bytes)})")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import errors, options, output, phrases, terminal
+from orchctl import amounts, errors, options, output, terminal
 
 if TYPE_CHECKING:
     from images.collect import Policy
@@ -64,7 +64,7 @@ def _told(found: "Pruned", *, dry_run: bool) -> list[str]:
     from orchctl import imagepages
 
     done = "would be removed" if dry_run else "removed"
-    blobs = f"{phrases.count(found.blobs, 'blob')} ({phrases.size(found.size_bytes)})"
-    layers = f"{phrases.count(found.layers, 'unpacked layer')} ({phrases.size(found.unpacked_bytes)})"
+    blobs = f"{amounts.count(found.blobs, 'blob')} ({amounts.size(found.size_bytes)})"
+    layers = f"{amounts.count(found.layers, 'unpacked layer')} ({amounts.size(found.unpacked_bytes)})"
     lines = [f"{imagepages.familiar(name)} {done}" for name in found.names]
     return [*lines, f"{blobs} and {layers} {done}"]

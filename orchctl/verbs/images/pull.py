@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import errors, options, phrases, terminal
+from orchctl import amounts, errors, options, terminal
 
 if TYPE_CHECKING:
     from images.reference import Reference
@@ -40,7 +40,7 @@ def command(
         before = _here(store, ref)
         image = registering.pull(store, ref.full, platform=platform, all_platforms=all_platforms, path=registries)
         word = "pulled" if before is None or _here(store, ref) != before else "is up to date"
-        terminal.say(f"{ref} {word} ({phrases.digest(image.digest)}, {phrases.size(image.size_bytes)})")
+        terminal.say(f"{ref} {word} ({amounts.digest(image.digest)}, {amounts.size(image.size_bytes)})")
 
 
 def _here(store: "ImageStore", ref: "Reference") -> str | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import complete, errors, imageoptions, importing, options, phrases, progressbars, stores, terminal
+from orchctl import amounts, complete, errors, imageoptions, importing, options, progressbars, stores, terminal
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -99,5 +99,5 @@ def _part(store: "ImageStore", name: str, digest: str, platform: str) -> str:
 
 
 def _say(image: pb.Image) -> None:
-    size, digest = phrases.size(image.status.size), phrases.digest(image.status.digest)
+    size, digest = amounts.size(image.status.size), amounts.digest(image.status.digest)
     terminal.say(f"image/{image.meta.name} pushed ({digest}, {size})")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchctl import complete, errors, options, phrases, terminal
+from orchctl import amounts, complete, errors, options, terminal
 
 if TYPE_CHECKING:
     from images.image import Image
@@ -38,7 +38,7 @@ def command(store: "ImageStore", images: tuple[str, ...], force: bool) -> None:
     freed = store.forget(names, digests)
     for name in names:
         terminal.say(f"{name} removed")
-    terminal.say(f"freed {phrases.size(freed.size_bytes + freed.unpacked_bytes)}")
+    terminal.say(f"freed {amounts.size(freed.size_bytes + freed.unpacked_bytes)}")
 
 
 def _all_names(text: str, found: "Image", *, force: bool) -> Sequence[str]:

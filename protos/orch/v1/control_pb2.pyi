@@ -1171,6 +1171,160 @@ class ExecResponse(_message.Message):
 Global___ExecResponse: _TypeAlias = ExecResponse  # noqa: Y015
 
 @_typing.final
+class CommitStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    task: _builtins.str
+    """The task's name, or the beginning of it. It may have ended, as long as its node keeps its files."""
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
+    running: _builtins.bool
+    """Read it while it runs. Else it stands still meanwhile, so that all files are of one moment."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        task: _builtins.str = ...,
+        container: _builtins.str = ...,
+        running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "namespace", b"namespace", "running", b"running", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitStart: _TypeAlias = CommitStart  # noqa: Y015
+
+@_typing.final
+class CommitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___CommitStart:
+        """The first message."""
+
+    @_builtins.property
+    def wish(self) -> Global___CommitWish:
+        """The second one, after the offer."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___CommitStart | None = ...,
+        wish: Global___CommitWish | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "start", b"start", "wish", b"wish"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "start", b"start", "wish", b"wish"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "wish"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___CommitRequest: _TypeAlias = CommitRequest  # noqa: Y015
+
+@_typing.final
+class CommitWish(_message.Message):
+    """Which of the offered blobs to send: layers of the image, and the new one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitWish: _TypeAlias = CommitWish  # noqa: Y015
+
+@_typing.final
+class CommitOffer(_message.Message):
+    """What a container's changes are, and what they stand on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """Which task was chosen."""
+    manifest: _builtins.bytes
+    """The image's manifest and configuration, byte by byte."""
+    config: _builtins.bytes
+    @_builtins.property
+    def layer(self) -> Global___BlobSize:
+        """The changes, as an uncompressed layer."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        manifest: _builtins.bytes = ...,
+        config: _builtins.bytes = ...,
+        layer: Global___BlobSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "layer", b"layer", "manifest", b"manifest", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitOffer: _TypeAlias = CommitOffer  # noqa: Y015
+
+@_typing.final
+class CommitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """The chunks that follow are of this blob."""
+    chunk: _builtins.bytes
+    """Up to 1 MiB."""
+    end: _builtins.bool
+    """The last message. A stream that ends without it was cut off."""
+    @_builtins.property
+    def offer(self) -> Global___CommitOffer:
+        """The first message: the changes have been read, and the container goes on."""
+
+    def __init__(
+        self,
+        *,
+        offer: Global___CommitOffer | None = ...,
+        blob: _builtins.str = ...,
+        chunk: _builtins.bytes = ...,
+        end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "chunk", b"chunk", "end", b"end", "message", b"message", "offer", b"offer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "chunk", b"chunk", "end", b"end", "message", b"message", "offer", b"offer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["offer", "blob", "chunk", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___CommitResponse: _TypeAlias = CommitResponse  # noqa: Y015
+
+@_typing.final
 class ImportImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -90,6 +90,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ExecRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.Commit = channel.stream_stream(
+                '/orch.v1.Control/Commit',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CommitRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CommitResponse.FromString,
+                _registered_method=True)
         self.ImportImage = channel.stream_unary(
                 '/orch.v1.Control/ImportImage',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ImportImageRequest.SerializeToString,
@@ -218,6 +223,14 @@ class ControlServicer:
 
     def Exec(self, request_iterator, context):
         """Runs a command in a task's container. Answered by the leader, as Logs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request_iterator, context):
+        """Reads what a task's container has changed, as a layer, together with the image that it runs: the parts of a new image.
+        Answered by the leader, as Logs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -355,6 +368,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ExecRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ExecResponse.SerializeToString,
+            ),
+            'Commit': grpc.stream_stream_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.CommitRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.CommitResponse.SerializeToString,
             ),
             'ImportImage': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportImage,
@@ -704,6 +722,33 @@ class Control:
             '/orch.v1.Control/Exec',
             protos_dot_orch_dot_v1_dot_control__pb2.ExecRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/orch.v1.Control/Commit',
+            protos_dot_orch_dot_v1_dot_control__pb2.CommitRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.CommitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,10 @@ class ControlStub:
     """
     Exec: _grpc.StreamStreamMultiCallable[_control_pb2.ExecRequest, _control_pb2.ExecResponse]
     """Runs a command in a task's container. Answered by the leader, as Logs."""
+    Commit: _grpc.StreamStreamMultiCallable[_control_pb2.CommitRequest, _control_pb2.CommitResponse]
+    """Reads what a task's container has changed, as a layer, together with the image that it runs: the parts of a new image.
+    Answered by the leader, as Logs.
+    """
     ImportImage: _grpc.StreamUnaryMultiCallable[_control_pb2.ImportImageRequest, _control_pb2.ImportImageResponse]
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
@@ -118,6 +122,10 @@ class ControlAsyncStub(ControlStub):
     """
     Exec: _aio.StreamStreamMultiCallable[_control_pb2.ExecRequest, _control_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs a command in a task's container. Answered by the leader, as Logs."""
+    Commit: _aio.StreamStreamMultiCallable[_control_pb2.CommitRequest, _control_pb2.CommitResponse]  # type: ignore[assignment]
+    """Reads what a task's container has changed, as a layer, together with the image that it runs: the parts of a new image.
+    Answered by the leader, as Logs.
+    """
     ImportImage: _aio.StreamUnaryMultiCallable[_control_pb2.ImportImageRequest, _control_pb2.ImportImageResponse]  # type: ignore[assignment]
     """Takes in an image archive. Chunks of up to 1 MiB; the first message carries the options, the last one the end. Answered by the leader,
     as Logs: it is the leader that agents fetch layers from.
@@ -239,6 +247,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.ExecResponse], _abc.AsyncIterator[_control_pb2.ExecResponse]]:
         """Runs a command in a task's container. Answered by the leader, as Logs."""
+
+    @_abc_1.abstractmethod
+    def Commit(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.CommitRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.CommitResponse], _abc.AsyncIterator[_control_pb2.CommitResponse]]:
+        """Reads what a task's container has changed, as a layer, together with the image that it runs: the parts of a new image.
+        Answered by the leader, as Logs.
+        """
 
     @_abc_1.abstractmethod
     def ImportImage(

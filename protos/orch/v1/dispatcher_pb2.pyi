@@ -941,6 +941,7 @@ class OpenStream(_message.Message):
     NETWORK_CHECK_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DIAGNOSIS_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___TaskLogsRequest: ...
@@ -952,6 +953,8 @@ class OpenStream(_message.Message):
     def usage(self) -> Global___NodeUsageRequest: ...
     @_builtins.property
     def diagnosis(self) -> Global___NodeDiagnosisRequest: ...
+    @_builtins.property
+    def commit(self) -> Global___TaskCommitRequest: ...
     def __init__(
         self,
         *,
@@ -961,12 +964,13 @@ class OpenStream(_message.Message):
         network_check: Global___NetworkCheckRequest | None = ...,
         usage: Global___NodeUsageRequest | None = ...,
         diagnosis: Global___NodeDiagnosisRequest | None = ...,
+        commit: Global___TaskCommitRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "diagnosis", b"diagnosis", "exec", b"exec", "logs", b"logs", "network_check", b"network_check", "request", b"request", "stream_id", b"stream_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage", "diagnosis"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["logs", "exec", "network_check", "usage", "diagnosis", "commit"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -1026,6 +1030,35 @@ class TaskExecRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskExecRequest: _TypeAlias = TaskExecRequest  # noqa: Y015
+
+@_typing.final
+class TaskCommitRequest(_message.Message):
+    """Answered with `commit`; the wish comes as `wish`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    container: _builtins.str
+    """The container, by its name. Empty: the main one."""
+    running: _builtins.bool
+    """Read it while it runs."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        container: _builtins.str = ...,
+        running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "running", b"running", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCommitRequest: _TypeAlias = TaskCommitRequest  # noqa: Y015
 
 @_typing.final
 class NetworkCheckRequest(_message.Message):
@@ -1207,7 +1240,7 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class StreamFrame(_message.Message):
-    """Agent to leader: open, logs, output, findings, counters, end. Leader to agent: input."""
+    """Agent to leader: open, logs, output, findings, counters, commit, end. Leader to agent: input, wish."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1220,6 +1253,8 @@ class StreamFrame(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     DIAGNOSIS_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
     end: _builtins.bool
     """The last frame: all that there is has been sent. A stream that breaks off without it was cut."""
     @_builtins.property
@@ -1240,6 +1275,10 @@ class StreamFrame(_message.Message):
     def counters(self) -> Global___NodeCounters: ...
     @_builtins.property
     def diagnosis(self) -> Global___NodeDiagnosis: ...
+    @_builtins.property
+    def commit(self) -> _control_pb2.CommitResponse: ...
+    @_builtins.property
+    def wish(self) -> _control_pb2.CommitWish: ...
     def __init__(
         self,
         *,
@@ -1252,12 +1291,14 @@ class StreamFrame(_message.Message):
         findings: _control_pb2.CheckNetworkResponse | None = ...,
         counters: Global___NodeCounters | None = ...,
         diagnosis: Global___NodeDiagnosis | None = ...,
+        commit: _control_pb2.CommitResponse | None = ...,
+        wish: _control_pb2.CommitWish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output", "wish", b"wish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "counters", b"counters", "diagnosis", b"diagnosis", "end", b"end", "error", b"error", "findings", b"findings", "frame", b"frame", "input", b"input", "logs", b"logs", "open", b"open", "output", b"output", "wish", b"wish"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters", "diagnosis"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "logs", "output", "input", "error", "end", "findings", "counters", "diagnosis", "commit", "wish"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

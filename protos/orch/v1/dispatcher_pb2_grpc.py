@@ -68,7 +68,7 @@ class DispatcherServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """Carries one logs or exec request that the leader asked for with `OpenStream`. The first frame is `open`.
+        """Carries one request, such as for logs, that the leader asked for with `OpenStream`. The first frame is `open`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

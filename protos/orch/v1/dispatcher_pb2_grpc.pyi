@@ -38,7 +38,7 @@ class DispatcherStub:
     one `Redirect` and ends the stream.
     """
     Stream: _grpc.StreamStreamMultiCallable[_dispatcher_pb2.StreamFrame, _dispatcher_pb2.StreamFrame]
-    """Carries one logs or exec request that the leader asked for with `OpenStream`. The first frame is `open`."""
+    """Carries one request, such as for logs, that the leader asked for with `OpenStream`. The first frame is `open`."""
     ResolveImage: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.ResolveImageRequest, _dispatcher_pb2.ResolveImageResponse]
     """The digest that an image's name stands for."""
     FindBlob: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.FindBlobRequest, _dispatcher_pb2.FindBlobResponse]
@@ -54,7 +54,7 @@ class DispatcherAsyncStub(DispatcherStub):
     one `Redirect` and ends the stream.
     """
     Stream: _aio.StreamStreamMultiCallable[_dispatcher_pb2.StreamFrame, _dispatcher_pb2.StreamFrame]  # type: ignore[assignment]
-    """Carries one logs or exec request that the leader asked for with `OpenStream`. The first frame is `open`."""
+    """Carries one request, such as for logs, that the leader asked for with `OpenStream`. The first frame is `open`."""
     ResolveImage: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ResolveImageRequest, _dispatcher_pb2.ResolveImageResponse]  # type: ignore[assignment]
     """The digest that an image's name stands for."""
     FindBlob: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.FindBlobRequest, _dispatcher_pb2.FindBlobResponse]  # type: ignore[assignment]
@@ -79,7 +79,7 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_dispatcher_pb2.StreamFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dispatcher_pb2.StreamFrame], _abc.AsyncIterator[_dispatcher_pb2.StreamFrame]]:
-        """Carries one logs or exec request that the leader asked for with `OpenStream`. The first frame is `open`."""
+        """Carries one request, such as for logs, that the leader asked for with `OpenStream`. The first frame is `open`."""
 
     @_abc_1.abstractmethod
     def ResolveImage(

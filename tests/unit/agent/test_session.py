@@ -17,7 +17,7 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.aio import bounded
 from tests.support.fake_agent import FakeConnector, FakeLogs, FakeMachine, FakeRuntime
-from tests.support.fake_checks import FakeChecks, FakeDoctor, FakeMeter
+from tests.support.fake_checks import FakeChecks, FakeCommits, FakeDoctor, FakeMeter
 from tests.support.fake_leader import task, template
 from tests.support.working import NETWORK, Agent
 
@@ -44,6 +44,7 @@ class Wired:
                 runtime=FakeRuntime(self.machine),
                 logs=self.logs,
                 answers=Answers(checks=self.checks, meter=self.meter, doctor=FakeDoctor()),
+                commits=FakeCommits(),
                 over=self.worker.over,
                 now_ms=lambda: 7_000,
             ),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchctl import health, phrases
+from orchctl import amounts, health, phrases
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import samples
 
@@ -23,7 +23,7 @@ from tests.support import samples
     ],
 )
 def test_an_age_is_precise_while_it_is_young(milliseconds: int, text: str) -> None:
-    assert phrases.age(milliseconds) == text
+    assert amounts.age(milliseconds) == text
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_an_age_is_precise_while_it_is_young(milliseconds: int, text: str) -> No
     [(0, "0"), (1023, "1023"), (1536, "1.5Ki"), (20 << 20, "20Mi"), (4 << 30, "4.0Gi"), (5000 << 40, "5000Ti")],
 )
 def test_a_size_is_near_enough_to_compare(size_bytes: int, text: str) -> None:
-    assert phrases.size(size_bytes) == text
+    assert amounts.size(size_bytes) == text
 
 
 def test_a_service_without_a_number_of_replicas_asks_for_one() -> None:

@@ -28,7 +28,7 @@ CALLS = {
 }
 READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "Renew"}
 CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork", "Diagnose"}
-CHANGES |= {"MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
+CHANGES |= {"Commit", "MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
 NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "MayRead"}
 MAY = {
