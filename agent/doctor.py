@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agent import node, telling
+from agent import node, options
 from agent.adapters import dns, machine
 from agent.adapters.layout import Layout
 from agent.core import diagnosis, overlay, users
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--door", metavar="HOST:PORT", help="the door of a control plane, to compare clocks with")
     parser.add_argument("--ids", default=users.DEFAULT, type=users.Ids.parse, help="as the agent has it")
     parser.add_argument("--blob-port", default=BLOB_PORT, type=int, help="as the agent has it")
-    parser.add_argument("--metrics-port", default=telling.PORT, type=int, help="as the agent has it")
+    parser.add_argument("--metrics-port", default=options.METRICS_PORT, type=int, help="as the agent has it")
     parser.add_argument("--resolv-conf", default="/etc/resolv.conf", help="as the agent has it")
     parser.add_argument("-o", "--output", choices=["json"], help="the same for programs")
     return parser
