@@ -79,10 +79,7 @@ bundle: setup ## Make a folder and a tar file to install from without a network:
 install-runtime: ## Install orchrun, the OCI command line, for podman and Docker: make install-runtime [PREFIX=/usr/local] (root)
 	@deploy/install-runtime.sh $(PREFIX)
 
-unbundle: setup ## Make a folder and a tar file to install from without a network: make bundle [BUNDLE=build/orch]
-	@deploy/bundle.sh $(BUNDLE)
-
-install-runtime: ## Take orchrun away again
+uninstall-runtime: ## Take orchrun away again
 	@deploy/install-runtime.sh --remove $(PREFIX)
 
 clean: ## Remove caches and build products, not the virtual environment
