@@ -22,6 +22,7 @@ import grpc.aio
 import structlog.testing
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from grpc_health.v1 import health_pb2
 
 from controlplane.core import limits
 from controlplane.core.trust import rules
@@ -42,7 +43,7 @@ STREAM_S = 0.1
 """How long a stream is listened to."""
 SERVICES = tuple(
     service
-    for file in (control_pb2, dispatcher_pb2, trust_pb2)
+    for file in (control_pb2, dispatcher_pb2, trust_pb2, health_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 METHODS: Sequence[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
