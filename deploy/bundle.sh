@@ -11,6 +11,7 @@
 #
 # PYTHON is the interpreter with pip and setuptools that builds; .venv/bin/python unless said otherwise.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")/.."
 
 SOURCES=(agent controlplane deploy images manifests orchctl protos runtime trust pyproject.toml constraints.txt README.md LICENSE)
@@ -81,7 +82,7 @@ fetch_packages() {
   mkdir -p "$lists/partial" "$target/packages/partial"
   : >"$lists/status"
   apt-get --quiet=2 --assume-yes --download-only --no-install-recommends --option=Dir::State::Status="$lists/status" \
-    --option=Dir::Cache::Archives="$PWD/$target/packages" --option=Debug::NoLocking=1 --option=APT::Sandbox::User=root \
+    --option=Dir::Cache::Archives="$target/packages" --option=Debug::NoLocking=1 --option=APT::Sandbox::User=root \
     install $(sed 's/ ([^)]*)//g; s/,//g' <<<"$DEPENDS") >"$work/log" 2>&1 || {
     tail -n 20 "$work/log" >&2
     fail "apt-get could not fetch the packages" "run apt-get update once; is there a network?"
@@ -111,7 +112,8 @@ add_the_rest() {
 wheels_only=
 [ "${1-}" != --wheels ] || { wheels_only=yes; shift; }
 [ $# = 1 ] || fail "usage: deploy/bundle.sh [--wheels] FOLDER"
-target=${1%/}
+target=$(realpath --canonicalize-missing "$called_from/$1")
+[[ $1 != /* ]] || target=$(realpath --canonicalize-missing "$1")
 PYTHON=${PYTHON:-.venv/bin/python}
 [ -x "$PYTHON" ] || fail "there is no $PYTHON to build with" "run make setup, or name another with PYTHON="
 work=$(mktemp -d)
