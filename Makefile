@@ -17,8 +17,8 @@ COUNT ?=
 PREFIX ?= /usr/local
 BUNDLE ?= build/orch
 
-.PHONY: help setup setup-test demo test test-vm check static bench protos sim constraints bundle install-runtime \
-	uninstall-runtime clean
+.PHONY: help setup setup-test demo test test-vm test-vmlab vmlab vmlab-ssh vmlab-down check static bench protos sim \
+	constraints bundle install-runtime uninstall-runtime clean
 
 help: ## List the targets
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +43,21 @@ static: setup
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary $(PACKAGES:%=-p %)
 
-test-vm: setup-test ## The runtime's tests on a machine with cgroup v2 alone: make test-vm [ONLY=tests/…]
+test-vm: setup-test ## The runtime's tests on a machine with cgroup v2 alone, then test-vmlab: make test-vm [ONLY=tests/…]
 	@$(BOUNDED) $(PYTHON) -m tests.vm $(ONLY)
+	@[ -n "$(ONLY)" ] || $(MAKE) test-vmlab
+
+test-vmlab: setup-test ## Install, join, lose, upgrade and trust anew: a cluster on three virtual machines (root)
+	@$(BOUNDED) $(PYTHON) -m pytest -x -v --capture=no tests/vm/laboratory.py
+
+vmlab: setup-test ## Boot three virtual machines with a cluster and an example on them, and leave them running (root)
+	@$(PYTHON) -m deploy.vmlab up
+
+vmlab-ssh: ## A shell on one of them, or a command there: make vmlab-ssh N=1 [COMMAND='orchctl node ls']
+	@$(PYTHON) -m deploy.vmlab ssh $(or $(N),1) $(COMMAND)
+
+vmlab-down: ## End them, and remove what they have written
+	@$(PYTHON) -m deploy.vmlab down
 
 bench: setup-test ## Measure against the peers: make bench [ONLY=cluster] [JSON=out.json] (root)
 	@$(PYTHON) -m tests.bench.run $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON))

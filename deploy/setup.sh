@@ -24,12 +24,13 @@ RUN_PACKAGES=(
 TEST_PACKAGES=(
   buildah   # a peer of the builder of images
   crun      # a peer of the runtime
-  debootstrap # machines with systemd, to install on
+  debootstrap # machines with systemd, in the laboratory and in namespaces
   dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
   docker-registry # a registry to pull from and push to
   iptables  # docker's daemon will not start without it
   lighttpd  # the server that the network's benchmark asks
+  openssh-client # a way into the laboratory's machines
   openssl   # certificates and signed tokens for the registries of tests
   podman    # a peer of the image store
   qemu-system-x86 # machines with control groups of version 2 alone, and with systemd

@@ -32,8 +32,10 @@ class Answer:
     error: str = ""
 
 
-async def serve(folder: Path, answer: Callable[[Request], Awaitable[Answer]]) -> None:
-    """Until cancelled."""
+async def serve(
+    folder: Path, answer: Callable[[Request], Awaitable[Answer]], *, listening: Callable[[], None] = lambda: None
+) -> None:
+    """Until cancelled; `listening` is called when it can be asked."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with _closing(writer), asyncio.timeout(_TIMEOUT_S):
@@ -46,6 +48,7 @@ async def serve(folder: Path, answer: Callable[[Request], Awaitable[Answer]]) ->
 
     with _short_path(folder) as path:
         server = await asyncio.start_unix_server(handle, path, limit=_LIMIT_BYTES)
+    listening()
     async with server:
         await server.serve_forever()
 

@@ -1,13 +1,10 @@
-"""The archives that a guest is unpacked from: a tar file, within the cpio archive that the kernel unpacks.
+"""The tar file that a guest's root file system is unpacked from.
 
 One rule: a name is written once, whoever yields it again.
 """
 
 import io
-import subprocess
 import tarfile
-from collections.abc import Mapping
-from pathlib import Path
 
 from tests.vm import files
 
@@ -48,18 +45,3 @@ class Payload:
         known = name in self._names
         self._names.add(name)
         return not known
-
-
-def write_initial(target: Path, programs: Mapping[str, bytes], payload: Path) -> None:
-    """The archive that the kernel unpacks: programs by name, and the payload as `payload.tar`, which is moved."""
-    stage = target.with_suffix(".stage")
-    for folder in ("bin", "new", "dev"):
-        (stage / folder).mkdir(parents=True)
-    for name, content in programs.items():
-        (stage / name).write_bytes(content)
-        (stage / name).chmod(0o755)
-    payload.rename(stage / "payload.tar")
-    names = "".join(f"{path.relative_to(stage)}\n" for path in sorted(stage.rglob("*")))
-    with target.open("wb") as archive:
-        command = [str(files.BUSYBOX), "cpio", "-o", "-H", "newc"]
-        subprocess.run(command, cwd=stage, input=names.encode(), stdout=archive, stderr=subprocess.PIPE, check=True)

@@ -12,9 +12,11 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from deploy.local import errors
+from deploy.vmlab import initial
+
 REPOSITORY = Path(__file__).parents[2]
 PARTS = ("Makefile", "deploy", "pyproject.toml", "runtime", "tests")
-BUSYBOX = Path("/bin/busybox")
 TOOLS = ("bash", "find", "make", "tar")
 """What `make install-runtime` calls and busybox does not have, or not with these options."""
 LIBRARIES = ("libseccomp.so.2", "libgcc_s.so.1")
@@ -27,13 +29,13 @@ Files = Iterator[tuple[Path, str]]
 """Files here, and their names in the guest."""
 
 
-class Unavailable(Exception):  # noqa: N818 - named after what is so
+class Unavailable(errors.LocalError):
     """The machine cannot be started; the text says what to do."""
 
 
 def common() -> Files:
     """What every kind of machine holds."""
-    yield BUSYBOX, "bin/busybox"
+    yield initial.BUSYBOX, "bin/busybox"
     standard = Path(sysconfig.get_path("stdlib"))
     for path in _walk(standard):
         yield path, str(path).lstrip("/")

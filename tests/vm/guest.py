@@ -6,18 +6,10 @@ One rule: whatever was process 1, the tests are started by the same script.
 import tarfile
 from pathlib import Path
 
+from deploy.vmlab import initial
 from tests.vm import archive, files, systemd
 
-MODULES = (
-    "drivers/virtio/virtio_ring.ko",
-    "drivers/virtio/virtio.ko",
-    "drivers/virtio/virtio_pci_legacy_dev.ko",
-    "drivers/virtio/virtio_pci_modern_dev.ko",
-    "drivers/virtio/virtio_pci.ko",
-    "drivers/block/virtio_blk.ko",
-    "fs/overlayfs/overlay.ko",
-)
-"""In the order in which each finds what it needs."""
+MODULES = (*initial.DISK_MODULES, "fs/overlayfs/overlay.ko")
 FOLDERS = ("proc", "sys", "dev", "disk", "tmp", "run", "root", "var/tmp")
 
 _FIRST = """\
@@ -63,13 +55,13 @@ poweroff -f
 """
 
 
-def write(target: Path, *, kernel: Path, with_systemd: bool, arguments: str, marker: str) -> None:
+def write(target: Path, *, with_systemd: bool, arguments: str, marker: str) -> None:
     """Write an initial file system that runs pytest and then prints `marker`, a space and the exit code."""
     tar = target.with_suffix(".tar")
     with tarfile.open(tar, "w") as opened:
         payload = archive.Payload(opened)
         payload.add(files.common())
-        payload.add(_modules(kernel))
+        payload.add(_modules())
         for folder in FOLDERS:
             payload.add_folder(folder)
         payload.add_link("usr/bin/python3", str(files.python()))
@@ -82,10 +74,10 @@ def write(target: Path, *, kernel: Path, with_systemd: bool, arguments: str, mar
             systemd.add(payload)
         else:
             payload.add_text("sbin/init", _INIT, mode=0o755)
-    archive.write_initial(target, {"init": _FIRST.encode(), "bin/busybox": files.BUSYBOX.read_bytes()}, tar)
+    busybox = initial.BUSYBOX.read_bytes()
+    initial.write(target, {"init": _FIRST.encode(), "bin/busybox": busybox, "payload.tar": tar})
 
 
-def _modules(kernel: Path) -> files.Files:
+def _modules() -> files.Files:
     for module in MODULES:
-        (found,) = kernel.glob(f"lib/modules/*/kernel/{module}")
-        yield found, f"modules/{found.name}"
+        yield initial.module(module), f"modules/{Path(module).name}"

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.local import errors
+from deploy.vmlab import initial as first
+from deploy.vmlab import qemu
 from tests.vm import files, guest
 
-KERNEL = files.REPOSITORY / ".cache/vm-kernel"
-QEMU = "qemu-system-x86_64"
 MEMORY_MB = 2048
 DISK_MB = 512
 TIMEOUT_S = 2400
@@ -69,21 +70,19 @@ LEGACY = Kind(parameters=f"{_SYSTEMD} systemd.unified_cgroup_hierarchy=0", tests
 def run(tests: Sequence[str] = (), *, kind: Kind = PLAIN, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
     """Run tests in the machine, or those that it is for; pytest's exit code and what it printed, also as it comes.
 
-    Raises Unavailable, and TimeoutError with what was printed until then.
+    Raises LocalError, and TimeoutError with what was printed until then.
     """
     arguments = (*(tests or kind.tests), *OPTIONS)
-    images = list(KERNEL.glob("boot/vmlinuz-*"))
-    if len(images) != 1:
-        raise files.Unavailable(f"{KERNEL} does not hold a kernel; run deploy/setup.sh test")
+    kernel = first.kernel()
     with tempfile.TemporaryDirectory(prefix="orch-vm-") as folder:
         initial = Path(folder, "initial")
         text = shlex.join(arguments)
-        guest.write(initial, kernel=KERNEL, with_systemd=kind.systemd, arguments=text, marker=MARKER)
+        guest.write(initial, with_systemd=kind.systemd, arguments=text, marker=MARKER)
         disk = _format(Path(folder, "disk"))
         opened = initial.open("rb"), disk.open("r+b")
     # The folder is gone already: whatever ends this process leaves nothing behind.
     with opened[0], opened[1]:
-        command = _command(images[0], kind.parameters, opened[0].fileno(), opened[1].fileno(), timeout_s)
+        command = _command(kernel, kind.parameters, opened[0].fileno(), opened[1].fileno(), timeout_s)
         return _boot(command, [file.fileno() for file in opened], timeout_s)
 
 
@@ -99,12 +98,18 @@ def _format(disk: Path) -> Path:
 
 
 def _command(kernel: Path, parameters: str, archive: int, disk: int, timeout_s: float) -> list[str]:
-    command = ["timeout", "--signal=KILL", str(timeout_s), "setpriv", "--pdeathsig", "KILL", QEMU]
-    command += ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB), "-nodefaults"]
-    command += ["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(kernel)]
+    command = ["timeout", "--signal=KILL", str(timeout_s), "setpriv", "--pdeathsig", "KILL"]
+    command += qemu.machine(
+        qemu.EMULATION,
+        kernel=kernel,
+        initial=Path(f"/proc/self/fd/{archive}"),
+        parameters=parameters,
+        memory_mb=MEMORY_MB,
+        processors=2,
+    )
     # What the disk holds need not survive a crash of the host.
     command += ["-drive", f"file=/proc/self/fd/{disk},format=raw,if=virtio,cache=unsafe"]
-    return [*command, "-initrd", f"/proc/self/fd/{archive}", "-append", f"console=ttyS0 quiet panic=-1 {parameters}"]
+    return [*command, "-serial", "stdio", "-no-reboot"]
 
 
 def _boot(command: Sequence[str], inherited: Sequence[int], timeout_s: float) -> tuple[int, str]:
@@ -144,6 +149,6 @@ def main() -> int:
     kind = LEGACY if chosen.legacy else SYSTEMD if chosen.systemd else PLAIN
     try:
         return run(tests, kind=kind)[0]
-    except (files.Unavailable, TimeoutError) as error:
-        print(f"vm: {error}", file=sys.stderr)
+    except (errors.LocalError, TimeoutError) as error:
+        print("vm:", error, getattr(error, "hint", ""), file=sys.stderr)
         return 2
