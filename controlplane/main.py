@@ -30,8 +30,9 @@ from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
-from controlplane.trust import storeplace
+from controlplane.trust import restoring, storeplace
 from controlplane.trust.door import CannotOpen
+from controlplane.trust.memberkeeper import MemberKeeper
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
@@ -74,10 +75,11 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """etcd's members, and whether they are spoken to over TLS."""
+    """etcd's members, and whether they are spoken to over TLS. `home`: the one beside this instance."""
 
     addresses: tuple[str, ...]
     secure: bool
+    home: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,20 +105,28 @@ async def _run(options: argparse.Namespace) -> None:
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
     etcd = _etcd(options.etcd, folder)
-    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder))
+    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder), home=etcd.home)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        if folder is not None:
+            await restoring.finish(folder, store)
         trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
         edge = _edge(options, trusted)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=etcd.addresses)
-        work = group.create_task(instance.run())
+        work = [group.create_task(instance.run())]
+        if trusted is not None:
+            keeper = MemberKeeper(store, trusted.folder, lambda: instance.leader().here)
+            stack.enter_context(trusted.registry.listening(keeper.wake))
+            trusted.on_store_renewed = keeper.renewed
+            work.append(group.create_task(keeper.run()))
         await stop.wait()
         _log.info("control plane stops", name=options.name)
-        work.cancel()
+        for task in work:
+            task.cancel()
 
 
 def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
@@ -141,7 +151,9 @@ async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStor
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
-        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise) as trusted,
+        standing(
+            folder, store, members=store.members, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise
+        ) as trusted,
         trusted.door.serving(options.door),
     ):
         yield trusted
@@ -155,7 +167,9 @@ def _etcd(said: Endpoints | None, folder: Folder | None) -> Endpoints:
         raise CannotStart(
             "nothing says where etcd is: give --etcd, or a --trust that a cluster was founded or joined in"
         )
-    return Endpoints(addresses=tuple(storeplace.load(folder).endpoints), secure=True)
+    place = storeplace.load(folder)
+    home = place.member.endpoint if place.member is not None else ""
+    return Endpoints(addresses=tuple(place.endpoints), secure=True, home=home)
 
 
 def _store_credentials(etcd: "Endpoints", folder: Folder | None) -> grpc.ChannelCredentials | None:

@@ -42,19 +42,26 @@ def init(wish: Founding) -> None:
     """Founds a cluster on this machine, and makes the context of its first admin."""
     server = config.parse_server(wish.server, "--server")
     folder = config.trust_folder(wish.context)
-    answer = json.loads(
-        door.ask(
-            "controlplane.trust.founding",
-            f"--name={wish.name}",
-            f"--trust={wish.trust}",
-            f"--admin={wish.admin or getpass.getuser()}",
-            f"--admin-trust={folder}",
-            *([f"--host={wish.host}"] if wish.host else []),
-            *wish.etcd,
-        )
-    )
+    answer = json.loads(door.ask("controlplane.trust.founding", *_arguments(wish, folder)))
     _use(wish.context, server, folder)
     terminal.say(f"cluster {answer['cluster']} is founded, and context {wish.context} is used now")
+    _tell_starts(wish, server)
+    terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
+    terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
+
+
+def _arguments(wish: Founding, folder: Path) -> Sequence[str]:
+    return [
+        f"--name={wish.name}",
+        f"--trust={wish.trust}",
+        f"--admin={wish.admin or getpass.getuser()}",
+        f"--admin-trust={folder}",
+        *([f"--host={wish.host}"] if wish.host else []),
+        *wish.etcd,
+    ]
+
+
+def _tell_starts(wish: Founding, server: str) -> None:
     trust = wish.trust.absolute()
     if not wish.etcd:
         terminal.say(f"\nstart its etcd with:\n  orch-etcd --trust {trust} --data {trust.with_name('etcd')}")
@@ -62,8 +69,24 @@ def init(wish: Founding) -> None:
     terminal.say(
         f"  --listen {server} --advertise {server} --door {_host(server)}:7401 --state {trust.with_name('state')}"
     )
-    terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
-    terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
+
+
+def restore(wish: Founding, path: Path) -> None:
+    """Makes a control plane of a backup, on this machine, and the context of an admin."""
+    server = config.parse_server(wish.server, "--server")
+    folder = config.trust_folder(wish.context)
+    said = door.ask("controlplane.trust.restore", str(path), *_arguments(wish, folder))
+    _use(wish.context, server, folder)
+    answer = json.loads(said)
+    terminal.say(
+        f"cluster {answer['cluster']} is restored as of revision {answer['revision']} ({answer['made_at']}), "
+        f"and context {wish.context} is used now"
+    )
+    _tell_starts(wish, server)
+    terminal.say(
+        "\nnodes that know another address of it are to be told this one: start their agents with --server, too"
+    )
+    terminal.say("the other control planes join anew, when this one runs, with empty folders and a token")
 
 
 def login(token: str, at: str, server: str, context: str) -> None:

@@ -188,10 +188,9 @@ class Plan:
         """The member of etcd beside an instance. One that is alone is reached from the inside only."""
         alone = self.control_planes == 1
         hosts = {name: etcd_flags.LOOPBACK if alone else self.instance_address(name) for name in self.instance_names}
-        peers = {self.etcd_of(name): f"https://{host}:{etcd_flags.PEER_PORT}" for name, host in hosts.items()}
-        name = self.etcd_of(instance)
+        peers = {name: f"https://{host}:{etcd_flags.PEER_PORT}" for name, host in hosts.items()}
         client = f"https://{hosts[instance]}:{etcd_flags.CLIENT_PORT}"
-        return etcd_flags.Member(name=name, client=client, peer=peers[name], cluster=peers)
+        return etcd_flags.Member(name=instance, client=client, peer=peers[instance], cluster=peers)
 
     @property
     def door(self) -> str:

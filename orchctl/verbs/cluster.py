@@ -1,12 +1,16 @@
 """`orchctl cluster`: a cluster on this machine (`deploy.local` does the work), and who belongs to one of any size."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from orchctl import door, options
+
+if TYPE_CHECKING:
+    from orchctl import membership
 
 T = TypeVar("T")
 
@@ -16,6 +20,45 @@ def _which(function: Callable[..., T]) -> Callable[..., T]:
     name = click.option("--name", default="local", show_default=True, help="Which one, when there are several.")
     state = click.option("--state", type=click.Path(path_type=Path), help="Its state folder.")
     return name(state(function))
+
+
+_FIRST = (
+    click.option("--name", required=True, help="The control plane's name."),
+    click.option("--trust", required=True, type=click.Path(path_type=Path), help="The folder for its certificates."),
+    click.option("--host", default="", help="Where other machines reach this one.  [default: the host of --server]"),
+    click.option("--admin", default="", help="The first admin's name.  [default: yours]"),
+    click.option("--etcd", metavar="URL", multiple=True, help="A member of an etcd that is there. May be repeated."),
+    click.option("--etcd-ca", metavar="FILE", help="Whom to believe to be one of its members."),
+    click.option("--etcd-cert", metavar="FILE", help="The certificate that it knows control planes by."),
+    click.option("--etcd-key", metavar="FILE", help="The key of that."),
+)
+
+
+def _first(function: Callable[..., T]) -> Callable[..., T]:
+    """Adds the options that say what the first control plane of a cluster is."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_FIRST), function)
+
+
+def _founding(settings: options.Settings, said: Mapping[str, Any]) -> "membership.Founding":
+    """What those options say."""
+    from orchctl import membership
+
+    server = settings.server_option
+    if not server:
+        raise click.UsageError("say where people reach it with --server HOST:PORT")
+    files = {name: said[name.replace("-", "_")] for name in ("etcd-ca", "etcd-cert", "etcd-key")}
+    return membership.Founding(
+        name=said["name"],
+        trust=said["trust"],
+        admin=said["admin"],
+        host=said["host"] or server.rpartition(":")[0].strip("[]") or server,
+        server=server,
+        context=settings.context or "default",
+        etcd=[
+            *(f"--etcd={url}" for url in said["etcd"]),
+            *(f"--{name}={path}" for name, path in files.items() if path),
+        ],
+    )
 
 
 @click.group()
@@ -106,29 +149,9 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 
 
 @command.command()
-@click.option("--name", required=True, help="The first control plane's name.")
-@click.option("--trust", required=True, type=click.Path(path_type=Path), help="The folder for its certificates.")
-@click.option("--host", help="Where other machines reach this one.  [default: the host of --server]")
-@click.option("--admin", default="", help="The first admin's name.  [default: yours]")
-@click.option(
-    "--etcd", metavar="URL", multiple=True, help="A member of an etcd that there is already. May be repeated."
-)
-@click.option("--etcd-ca", metavar="FILE", help="Whom to believe to be one of its members.")
-@click.option("--etcd-cert", metavar="FILE", help="The certificate that it knows control planes by.")
-@click.option("--etcd-key", metavar="FILE", help="The key of that.")
+@_first
 @options.with_settings
-def init(
-    settings: options.Settings,
-    *,
-    name: str,
-    trust: Path,
-    host: str | None,
-    admin: str,
-    etcd: tuple[str, ...],
-    etcd_ca: str | None,
-    etcd_cert: str | None,
-    etcd_key: str | None,
-) -> None:
+def init(settings: options.Settings, /, **said: Any) -> None:
     """Found a cluster: its roots, the first certificates and tokens. On the machine of the first control plane.
 
     --server says where people reach it, --context what the cluster is called here. Nothing has to run yet. A member of
@@ -142,22 +165,37 @@ def init(
     """
     from orchctl import membership
 
-    files = {"etcd-ca": etcd_ca, "etcd-cert": etcd_cert, "etcd-key": etcd_key}
-    if not settings.server_option:
-        raise click.UsageError("say where people reach it with --server HOST:PORT")
-    wish = membership.Founding(
-        name=name,
-        trust=trust,
-        admin=admin,
-        host=host or settings.server_option.rpartition(":")[0].strip("[]") or settings.server_option,
-        server=settings.server_option,
-        context=settings.context or "default",
-        etcd=[
-            *(f"--etcd={url}" for url in etcd),
-            *(f"--{kind}={path}" for kind, path in files.items() if path),
-        ],
-    )
-    membership.init(wish)
+    membership.init(_founding(settings, said))
+
+
+@command.command()
+@click.option("--trust", required=True, type=click.Path(), help="The folder of a control plane.")
+@click.option("--out", required=True, type=click.Path(), help="The file to write; there may be none yet.")
+def backup(trust: str, out: str) -> None:
+    """Write everything that a cluster knows into a file. On the machine of a control plane.
+
+    Whoever has the file is master of the cluster: it holds the key to its roots. Only its owner can read it; keep it
+    where nobody else can. Images are not in it.
+    """
+    door.become("controlplane.trust.backup", f"--trust={trust}", f"--out={out}")
+
+
+@command.command()
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_first
+@options.with_settings
+def restore(settings: options.Settings, /, path: Path, **said: Any) -> None:
+    """Make a control plane of a backup, on a machine with none, for a store with nothing in it.
+
+    Containers run on: agents come to it and tell what they have. What happened after the backup is undone.
+
+    \b
+    Example:
+      orchctl cluster restore home.backup --name cp1 --trust /var/lib/orch/trust --server 10.0.0.9:7400
+    """
+    from orchctl import membership
+
+    membership.restore(_founding(settings, said), path)
 
 
 @command.command()
@@ -165,9 +203,18 @@ def init(
 @click.option("--door", "at", required=True, metavar="HOST:PORT", help="The door of a control plane.")
 @click.option("--name", required=True, help="The new control plane's name.")
 @click.option("--trust", required=True, type=click.Path(), help="The folder for its certificates.")
-def join(token: str, at: str, name: str, trust: str) -> None:
-    """Get another control plane its certificates. On its machine, before it is started."""
-    door.become("controlplane.trust.join", f"--token={token}", f"--door={at}", f"--name={name}", f"--trust={trust}")
+@click.option(
+    "--host", help="Where other machines reach this one.  [default: the address by which it reaches the door]"
+)
+def join(token: str, at: str, name: str, trust: str, host: str | None) -> None:
+    """Get another control plane its certificates. On its machine, before it is started.
+
+    Its member of etcd joins with it. A join that did not come to its end may be repeated with the same token. To take
+    it out again: orchctl cluster member revoke controlplane:NAME
+    """
+    where = [f"--host={host}"] if host else []
+    said = (f"--token={token}", f"--door={at}", f"--name={name}", f"--trust={trust}")
+    door.become("controlplane.trust.join", *said, *where)
 
 
 @command.group()
