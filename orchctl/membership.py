@@ -1,5 +1,6 @@
 """Founding a cluster, logging in, and who may join: what stands behind `orchctl cluster` and `orchctl login`."""
 
+import datetime as dt
 import getpass
 import json
 import shutil
@@ -201,6 +202,24 @@ def revoke_member(settings: options.Settings, name: str) -> None:
     with _trust(settings) as stub:
         stub.RevokeMember(pb.RevokeMemberRequest(name=name), timeout=client.CALL_TIMEOUT_S)
     terminal.say(f"{name} is out: what they had open has ended, and their certificates are worth nothing")
+
+
+def show_audit(settings: options.Settings, since_ms: int) -> None:
+    """Who changed what, or tried to; the newest last."""
+    with _trust(settings) as stub:
+        listed = stub.ListAudit(pb.ListAuditRequest(since=since_ms), timeout=client.CALL_TIMEOUT_S).entries
+    if not listed:
+        terminal.note("nobody has changed anything")
+        return
+    titles = ["WHEN", "WHO", "ROLE", "CALL", "OBJECTS", "BY", "REFUSED"]
+    for line in tables.table(titles, [_audit_row(one) for one in listed]):
+        terminal.say(line)
+
+
+def _audit_row(one: pb.AuditRecord) -> list[str]:
+    when = dt.datetime.fromtimestamp(one.at / 1000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    cells = (when, one.who, one.role, one.call, ", ".join(one.objects) or "-", one.instance, one.refused or "-")
+    return [terminal.one_line(cell) for cell in cells]
 
 
 # The root ---------------------------------------------------------------------------------------------------------

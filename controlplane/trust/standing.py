@@ -24,6 +24,7 @@ from controlplane.core.trust import rotation
 from controlplane.store import api, errors, etcd_members
 from controlplane.trust import storeplace
 from controlplane.trust.audit import Audit
+from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.door import Door
 from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
 from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
@@ -52,6 +53,7 @@ class Standing:
     folder: Folder
     own: Material
     registry: Registry
+    book: AuditBook
     membership: Membership
     gate: Gate
     door: Door
@@ -161,16 +163,24 @@ async def standing(
     own = folder.load(Role.CONTROLPLANE)
     registry = Registry(store)
     membership = Membership(registry, folder, now_ms, members)
-    gate, door = Gate(registry, Audit(audit)), Door(membership, registry, folder, now_ms)
+    book = AuditBook(store, own.identity.name, now_ms)
+    gate, door = Gate(registry, Audit(audit, book.add)), Door(membership, registry, folder, now_ms)
     mine = Standing(
-        folder=folder, own=own, registry=registry, membership=membership, gate=gate, door=door, address=address
+        folder=folder,
+        own=own,
+        registry=registry,
+        book=book,
+        membership=membership,
+        gate=gate,
+        door=door,
+        address=address,
     )
     keeper = Keeper(mine, now_ms, chance)
     with contextlib.ExitStack() as listening:
         for listener in (gate.look_again, mine.look_at_roots, mine.look_at_instances, keeper.wake):
             listening.enter_context(registry.listening(listener))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(registry.run()), group.create_task(keeper.run())]
+            tasks = [group.create_task(one.run()) for one in (registry, keeper, book)]
             yield mine
             for task in tasks:
                 task.cancel()

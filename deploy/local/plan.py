@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final
 
 from controlplane.core.trust import etcd_flags
@@ -267,10 +267,9 @@ def host_link(name: str) -> str:
 
 
 def etcd_command(plan: Plan, instance: str = "cp1") -> list[str]:
-    """The member beside an instance, reachable only inside the LAN."""
-    folder = PurePath(plan.folder)
-    certificates = PurePath(plan.trust(instance), "etcd")
-    return [*etcd_flags.command(plan.member(instance), certificates, folder / plan.etcd_of(instance))]
+    """The member beside an instance, reachable only inside the LAN. It knows from the instance's folder who it is."""
+    data = f"{plan.folder}/{plan.etcd_of(instance)}"
+    return [sys.executable, "-m", "controlplane.member", "--trust", plan.trust(instance), "--data", data]
 
 
 def control_plane_command(plan: Plan, instance: str = "cp1") -> list[str]:
