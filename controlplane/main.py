@@ -18,21 +18,19 @@ from pathlib import Path
 import grpc
 import structlog
 
-from controlplane import logs, rpc, server
-from controlplane import options as command_line
-from controlplane.controllers.nodes import Ranges
+from controlplane import arguments, logs, rpc, server
 from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import errors as store_errors
 from controlplane.store.etcd import EtcdStore
-from controlplane.trust import storeplace
+from controlplane.trust import restoring, storeplace
 from controlplane.trust.door import CannotOpen
+from controlplane.trust.memberkeeper import MemberKeeper
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
 from protos import running, supervision
-from protos.families import V4, V6
 from trust.folder import Folder, NotTrusted
 
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -56,11 +54,11 @@ _EXPECTED = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = command_line.parser()
-    options = parser.parse_args(arguments)
-    command_line.check_ranges(parser, options)
+    parser = arguments.parser()
+    options = parser.parse_args(given)
+    arguments.check_ranges(parser, options)
     logs.configure(options.log_level)
     try:
         with _own_folder(options.state):
@@ -79,17 +77,24 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
     etcd = _etcd(options.etcd, folder)
-    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder))
+    store = EtcdStore(etcd.addresses, credentials=_store_credentials(etcd, folder), home=etcd.home)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        if folder is not None:
+            await restoring.finish(folder, store)
         trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
         edge = _edge(options, trusted)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=etcd.addresses)
-        work = group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))
+        work = [group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))]
+        if trusted is not None:
+            keeper = MemberKeeper(store, trusted.folder, lambda: instance.leader().here)
+            stack.enter_context(trusted.registry.listening(keeper.wake))
+            trusted.on_store_renewed = keeper.renewed
+            work.append(group.create_task(keeper.run()))
         await stop.wait()
         supervisor.stopping()
         _log.info("control plane stops", name=options.name)
@@ -119,13 +124,15 @@ async def _standing(options: argparse.Namespace, folder: Folder, store: EtcdStor
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
-        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise) as trusted,
+        standing(
+            folder, store, members=store.members, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise
+        ) as trusted,
         trusted.door.serving(options.door),
     ):
         yield trusted
 
 
-def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command_line.Endpoints:
+def _etcd(said: arguments.Endpoints | None, folder: Folder | None) -> arguments.Endpoints:
     """Where the store is: what was said, else what the instance's folder knows. Raises CannotStart, NotTrusted."""
     if said is not None:
         return said
@@ -133,10 +140,12 @@ def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command
         raise CannotStart(
             "nothing says where etcd is: give --etcd, or a --trust that a cluster was founded or joined in"
         )
-    return command_line.Endpoints(addresses=tuple(storeplace.load(folder).endpoints), secure=True)
+    place = storeplace.load(folder)
+    home = place.member.endpoint if place.member is not None else ""
+    return arguments.Endpoints(addresses=tuple(place.endpoints), secure=True, home=home)
 
 
-def _store_credentials(etcd: command_line.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
+def _store_credentials(etcd: arguments.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
     if not etcd.secure:
         return None
     if folder is None:
@@ -170,8 +179,8 @@ def _world(options: argparse.Namespace) -> World:
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=_ranges(options),
-        network_mode=command_line.NETWORK_MODES[options.network_mode],
+        ranges=arguments.ranges_of(options),
+        network_mode=arguments.NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
         rebalance_moves_per_minute=options.rebalance_moves_per_minute,
@@ -181,18 +190,6 @@ def _world(options: argparse.Namespace) -> World:
 def _suffixes() -> Iterator[str]:
     while True:
         yield "".join(secrets.choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
-
-
-def _ranges(options: argparse.Namespace) -> Ranges:
-    cluster, services = options.cluster_range, options.service_range
-    return Ranges(
-        cluster=str(cluster.get(V4, "")),
-        subnet_bits=options.subnet_prefix,
-        services=str(services.get(V4, "")),
-        cluster6=str(cluster.get(V6, "")),
-        subnet_bits6=options.subnet_prefix6,
-        services6=str(services.get(V6, "")),
-    )
 
 
 # Folder -----------------------------------------------------------------------------------------------------

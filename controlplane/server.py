@@ -103,7 +103,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     dispatcher_pb2_grpc.add_DispatcherServicer_to_server(AgentService(instance.dispatcher, images), server)
     dispatcher_pb2_grpc.add_BlobsServicer_to_server(BlobService(images), server)
     if edge.trust is not None:
-        service = TrustService(edge.trust.membership, edge.trust.registry)
+        service = TrustService(edge.trust.membership, edge.trust.registry, edge.trust.book)
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
         _announce_news(edge.trust, instance)
     try:

@@ -38,6 +38,8 @@ class Wish:
     name: str = ""
     node_name: str = ""
     host: str = ""
+    member: str = ""
+    """A certificate request for the key of that member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def join(
             name=wish.name,
             node_name=wish.node_name,
             host=wish.host,
+            member_request=wish.member,
         )
         answer = _ask(door, _verifying(pinned), pb.DoorRequest(join=request)).joined
         own = material(key.encode(), answer.certificate.encode(), answer.roots.encode())

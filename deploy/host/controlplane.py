@@ -8,15 +8,14 @@ whole, and a second try goes on behind it.
 
 import os
 import pwd
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controlplane import arguments as instance_options
 from controlplane import member
-from controlplane import options as instance_options
 from controlplane.core.trust.etcd_flags import CLIENT_PORT, PEER_PORT
 from controlplane.trust import storeplace
 from deploy.host import checks, services, settings
@@ -86,19 +85,17 @@ def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
     return Machine(name=name, address=address, server=checks.joined(host, port))
 
 
-def certified(places: Places, make: Callable[[Path], None]) -> bool:
-    """Has certificates made, unless they are there. `make` fills a folder. False: they were there."""
+def certified(places: Places, make: Callable[[Path], None]) -> None:
+    """Has certificates made, unless they are there. `make` fills a folder, which may hold what a try has left."""
     own, fresh = Folder(places.trust), places.trust.with_name("trust.new")
     if own.exists():
         own.load(Role.CONTROLPLANE)
-        return False
-    shutil.rmtree(fresh, ignore_errors=True)
+        return
     make(fresh)
     _give(fresh)
     if places.trust.exists():
         places.trust.rmdir()  # systemd makes it empty
     fresh.rename(places.trust)
-    return True
 
 
 def run(machine: Machine, places: Places) -> bool:

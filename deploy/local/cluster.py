@@ -244,11 +244,14 @@ def kill_node(folder: Path, name: str) -> None:
 
 
 def start_node(folder: Path, name: str) -> None:
-    """Switch a machine on again, and wait until it is ready.
+    """Switch a machine on again, and wait until a node is ready. Of a control plane, nothing is waited for.
 
     That it went off is noticed within three seconds; before that it would still be called ready, by what was.
     """
     the_record = existing(folder)
+    if name in the_record.plan.instance_names:
+        control.ask(folder, control.Request(verb="start", node=name))
+        return
     if the_record.processes.get(name) is None:
         nodes.wait_until_missed(the_record.plan, name, timeout_s=_READY_TIMEOUT_S)
         trust.admit(the_record.plan, name)

@@ -37,18 +37,18 @@ class LocalCluster:
 
     def orchctl(self, *arguments: str, code: int = 0, text: str = "") -> str:
         """What the command prints, after checking how it ended; `text` is its input."""
-        done = self._run(arguments, text)
+        done = self.run(*arguments, text=text)
         said = f"orchctl {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         assert done.returncode == code, f"exit code {done.returncode}, not {code}: {said}"
         return done.stdout
 
     def refusal(self, *arguments: str, text: str = "") -> str:
         """What the command says that is refused."""
-        done = self._run(arguments, text)
+        done = self.run(*arguments, text=text)
         assert done.returncode, f"it was not refused: {done.stdout}{done.stderr}"
         return done.stderr
 
-    def _run(self, arguments: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """The command, once it has ended. TimeoutExpired, after it was ended, when it takes too long."""
         with subprocess.Popen(
             [ORCHCTL, *arguments],
@@ -181,6 +181,7 @@ def folder() -> Iterator[Path]:
 def running(
     *,
     nodes: int = 3,
+    control_planes: int = 1,
     network_mode: str = "auto",
     addresses: str = "ipv4",
     resources: Mapping[str, Sequence[str]] = MappingProxyType({}),
@@ -196,6 +197,7 @@ def running(
                     name=name,
                     folder=state,
                     nodes=nodes,
+                    control_planes=control_planes,
                     owner=os.getpid(),
                     network_mode=network_mode,
                     addresses=addresses,

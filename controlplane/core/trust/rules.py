@@ -182,4 +182,5 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Trust/ListMembers": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RevokeMember": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RotateRoot": _change(_cluster, _ADMIN),
+    "/orch.v1.Trust/ListAudit": _read(_cluster, _ADMIN),
 }

@@ -69,6 +69,11 @@ class TrustStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/orch.v1.Trust/ListAudit',
+                request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
 
 
 class TrustServicer:
@@ -123,6 +128,13 @@ class TrustServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """Who changed what, or tried to, by any instance; the newest last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrustServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +172,11 @@ def add_TrustServicer_to_server(servicer, server):
                     servicer.RotateRoot,
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +368,33 @@ class Trust:
             '/orch.v1.Trust/RotateRoot',
             protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_trust__pb2.RotateRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Trust/ListAudit',
+            protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

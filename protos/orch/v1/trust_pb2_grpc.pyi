@@ -47,6 +47,8 @@ class TrustStub:
     """Makes every certificate of a member worthless, and ends its open calls."""
     RotateRoot: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RotateRootRequest, _trust_pb2.RotateRootResponse]
     """Begins the exchange of the root, or tells how far it is."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListAuditRequest, _trust_pb2.ListAuditResponse]
+    """Who changed what, or tried to, by any instance; the newest last."""
 
 @_typing.type_check_only
 class TrustAsyncStub(TrustStub):
@@ -65,6 +67,8 @@ class TrustAsyncStub(TrustStub):
     """Makes every certificate of a member worthless, and ends its open calls."""
     RotateRoot: _aio.UnaryUnaryMultiCallable[_trust_pb2.RotateRootRequest, _trust_pb2.RotateRootResponse]  # type: ignore[assignment]
     """Begins the exchange of the root, or tells how far it is."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListAuditRequest, _trust_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Who changed what, or tried to, by any instance; the newest last."""
 
 class TrustServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -122,5 +126,13 @@ class TrustServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.RotateRootResponse, _abc.Awaitable[_trust_pb2.RotateRootResponse]]:
         """Begins the exchange of the root, or tells how far it is."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _trust_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_pb2.ListAuditResponse, _abc.Awaitable[_trust_pb2.ListAuditResponse]]:
+        """Who changed what, or tried to, by any instance; the newest last."""
 
 def add_TrustServicer_to_server(servicer: TrustServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,6 +26,7 @@ READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "R
 CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork"}
 CHANGES |= {"MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
+ADMINS |= {"ListAudit"}
 NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew"}
 MAY = {
     Role.ADMIN: READS_OF_PEOPLE | CHANGES | ADMINS,

@@ -1,4 +1,4 @@
-"""What an instance of the control plane is told: on its command line, or in the file that `--config` names."""
+"""The command line of an instance of the control plane. Each argument is checked where it is read."""
 
 import argparse
 import functools
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from controlplane.controllers.nodes import Ranges
 from controlplane.core import ranges, scheduler
 from controlplane.images import room
 from protos import units
@@ -20,6 +21,7 @@ NETWORK_MODES = {
     "routes": wire.NETWORK_MODE_ROUTES,
     "vxlan": wire.NETWORK_MODE_VXLAN,
 }
+
 SMALLEST_MTU, LARGEST_MTU = 576, 65_535
 
 T = TypeVar("T")
@@ -27,14 +29,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """etcd's members, and whether they are spoken to over TLS."""
+    """etcd's members, and whether they are spoken to over TLS. `home`: the one beside this instance."""
 
     addresses: tuple[str, ...]
     secure: bool
+    home: str = ""
 
 
 def parser() -> argparse.ArgumentParser:
-    """All of them."""
+    """Everything that an instance is told."""
     made = argparse.ArgumentParser(
         prog="orch-controlplane", description="One instance of Orch's control plane.", allow_abbrev=False
     )
@@ -207,9 +210,22 @@ def _mtu(text: str) -> int:
     return int(text)
 
 
-def check_ranges(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def check_ranges(given: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """An address has one meaning."""
     prefixes = {V4: options.subnet_prefix, V6: options.subnet_prefix6}
     problem = ranges.problem(options.cluster_range, options.service_range, prefixes)
     if problem is not None:
-        parser.error(problem)
+        given.error(problem)
+
+
+def ranges_of(options: argparse.Namespace) -> Ranges:
+    """Where addresses come from."""
+    cluster, services = options.cluster_range, options.service_range
+    return Ranges(
+        cluster=str(cluster.get(V4, "")),
+        subnet_bits=options.subnet_prefix,
+        services=str(services.get(V4, "")),
+        cluster6=str(cluster.get(V6, "")),
+        subnet_bits6=options.subnet_prefix6,
+        services6=str(services.get(V6, "")),
+    )

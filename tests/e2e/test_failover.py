@@ -1,0 +1,166 @@
+"""Three control planes: whatever befalls the one that leads, another leads soon, and nothing that runs notices."""
+
+import contextlib
+import functools
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local import cluster as local_cluster
+from protos.orch.v1 import control_pb2, objects_pb2
+from tests.support import cluster, failover
+from tests.support.cluster import LocalCluster, get, names_of
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.root
+
+LEADS_S = 5.0
+AGENTS_S = 2.0
+BUSY_S = 5.0
+"""What a machine that runs other tests meanwhile may add."""
+
+
+@pytest.fixture(scope="module")
+def trio() -> Iterator[LocalCluster]:
+    """A cluster with three control planes and two nodes."""
+    with cluster.running(nodes=2, control_planes=3) as up:
+        yield up
+
+
+class Steady:
+    """A service that nothing may happen to."""
+
+    def __init__(self, up: LocalCluster, name: str) -> None:
+        self._up, self._name = up, name
+        self._pids = {task: up.container_pid(task) for task in names_of(up.apply_hello(name, replicas=4))}
+
+    def check(self) -> None:
+        """The same processes, none of them restarted, and they answer."""
+        replicas = self._up.await_whole(self._name, 4)
+        assert {task.meta.name: self._up.container_pid(task.meta.name) for task in replicas} == self._pids
+        assert not any(task.status.restarts for task in replicas)
+        assert all(get(task.status.address) for task in replicas)
+
+    def gone(self) -> None:
+        """It is deleted at the end."""
+        self._up.orchctl("delete", "service", self._name)
+
+
+def check(times: failover.Times) -> None:
+    """The promises of the design."""
+    assert times.leads_s < LEADS_S + BUSY_S, times
+    assert times.agents_s < AGENTS_S + BUSY_S, times
+
+
+def test_a_leader_killed_is_followed_by_another(trio: LocalCluster) -> None:
+    """No task restarts, and who asks for a change right afterwards gets it, whichever control plane it used to ask."""
+    steady = Steady(trio, "killed")
+    for _ in range(2):
+        times = failover.measure(trio, functools.partial(failover.kill, trio), kills=True)
+        check(times)
+        steady.check()
+    trio.orchctl("scale", "killed=5")
+    trio.await_whole("killed", 5)
+    steady.gone()
+
+
+def test_a_frozen_leader_is_followed_by_another_and_writes_nothing_when_it_wakes(trio: LocalCluster) -> None:
+    """It is deposed without knowing it. What it had begun is refused by the store, and it follows from then on."""
+    steady = Steady(trio, "frozen")
+    old = failover.leader_of(trio)
+    with failover.frozen(trio, old):
+        times = failover.measure(trio, functools.partial(failover.freeze, trio))
+        check(times)
+        steady.check()
+        trio.apply_hello("meanwhile", replicas=3)
+        trio.orchctl("scale", "frozen=2")
+        kept = names_of(trio.await_whole("frozen", 2))
+    until(lambda: _leader_by(trio, old) == times.leader, what=f"{old} follows")
+    assert "this instance leads" not in _since_thawed(trio, old)
+    assert names_of(trio.await_whole("frozen", 2)) == kept
+    assert failover.leader_of(trio) == times.leader
+    trio.orchctl("delete", "service", "meanwhile")
+    steady.gone()
+
+
+def _since_thawed(trio: LocalCluster, name: str) -> str:
+    """What it has said since it lost its leadership."""
+    text = trio.plan.log(name).read_text()
+    assert "leadership lost" in text
+    return text.rpartition("leadership lost")[2]
+
+
+def test_a_leader_that_is_cut_off_is_followed_by_another(trio: LocalCluster) -> None:
+    """With its member of etcd. It stops leading by its own clock, serves what it knew, and follows once it is back."""
+    steady = Steady(trio, "cut")
+    old = failover.leader_of(trio)
+    with failover.cut_off(trio, old):
+        times = failover.measure(trio, functools.partial(failover.cut, trio))
+        check(times)
+        steady.check()
+    until(lambda: _leader_by(trio, old) == times.leader, what=f"{old} follows", timeout_s=30)
+    steady.check()
+    steady.gone()
+
+
+def _leader_by(trio: LocalCluster, name: str) -> str:
+    """Who leads, by that instance; empty while it does not answer."""
+    with contextlib.suppress(*failover.NO_ANSWER), failover.dialed(trio, name) as stub:
+        return str(stub.Version(control_pb2.VersionRequest(), timeout=1).leader)
+    return ""
+
+
+def test_a_rollout_goes_on_under_another_leader(trio: LocalCluster) -> None:
+    """All that there is to know about it is in the store."""
+    manifest = (
+        "kind: Service\nmeta: {name: rolled}\nspec:\n  replicas: 6\n  update: {maxUnavailable: 1, monitor: 500ms}\n"
+        "  template:\n    stopGracePeriod: 1s\n    container: {image: hello, env: {COLOUR: %s}}\n"
+    )
+    trio.orchctl("apply", "-f", "-", text=manifest % "red")
+    old = {task.revision_id for task in trio.await_whole("rolled", 6)}
+    trio.orchctl("apply", "--detach", "-f", "-", text=manifest % "green")
+    until(lambda: any(task.revision_id not in old for task in trio.tasks("rolled")), what="the rollout has begun")
+    check(failover.measure(trio, functools.partial(failover.kill, trio), kills=True))
+
+    def done() -> list[objects_pb2.Task] | None:
+        replicas = trio.await_whole("rolled", 6)
+        return None if old & {task.revision_id for task in replicas} else replicas
+
+    until(done, what="all replicas are of the new revision", timeout_s=40)
+    trio.orchctl("delete", "service", "rolled")
+
+
+def test_without_a_quorum_everything_goes_on_and_nothing_changes(trio: LocalCluster) -> None:
+    """Two of three members of etcd are gone: what runs runs on, and restarts; reads are answered, and say how old they
+    are; changes are refused, and nothing is evicted. Once one is back, so is everything else.
+    """
+    steady = Steady(trio, "quorum")
+    victim = trio.apply_hello("victim", replicas=1)[0].meta.name
+    pid = trio.container_pid(victim)
+    for lost in ("cp2", "cp3"):
+        local_cluster.kill_node(trio.folder, lost)
+    refusal = until(lambda: _refusal(trio), what="a change is refused", timeout_s=40)
+    assert "store" in refusal or "etcd" in refusal, refusal
+    assert "running containers are not affected" in refusal, refusal
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: trio.container_pid(victim) != pid, what="its agent starts it again", timeout_s=20)
+    shown = trio.run("get", "services")
+    assert "quorum" in shown.stdout
+    assert "the store is out of reach; this is as of" in shown.stderr
+    assert "has not answered" in trio.orchctl("version")
+    for lost in ("cp2", "cp3"):
+        local_cluster.start_node(trio.folder, lost)
+    until(lambda: not _refusal(trio), what="changes are taken again", timeout_s=60)
+    steady.check()
+    steady.gone()
+    trio.orchctl("delete", "service", "victim")
+
+
+def _refusal(trio: LocalCluster) -> str:
+    """Why a change is refused; empty when it is done."""
+    began = time.monotonic()
+    done = trio.run("annotate", "service", "victim", f"at={began}", "--overwrite")
+    return done.stderr if done.returncode else ""
