@@ -13,6 +13,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.layout import Layout
 from trust import joining
 from trust.core import identity
+from trust.core.identity import Role
 from trust.folder import Folder, NotTrusted
 
 
@@ -22,10 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = Path(options.state).absolute()
     trust = Path(options.trust).absolute() if options.trust else state / "trust"
     try:
+        token = joining.token_of(options.token, Role.NODE)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         node_id = FileDisk(Layout(state, None)).node_id()
         wish = joining.Wish(name=node_id, node_name=options.name)
-        joined = joining.join(options.door, joining.said(options.token), wish, Folder(trust))
+        joined = joining.join(options.door, token, wish, Folder(trust))
     except (joining.NotJoined, NotTrusted, OSError) as error:
         hint = f"\nhint: {error.hint}" if isinstance(error, joining.NotJoined) and error.hint else ""
         sys.stderr.write(f"orchctl: the node {options.name} did not join: {error}{hint}\n")

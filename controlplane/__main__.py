@@ -15,11 +15,11 @@ def main() -> int:
 
 
 def _translated(path: str, text: bytes, others: Sequence[str]) -> Sequence[str]:
-    from controlplane import options
+    from controlplane import arguments
     from manifests import configuration
     from manifests.documents import Source
 
-    return configuration.arguments(options.parser(), Source(name=path, text=text), others)
+    return configuration.arguments(arguments.parser(), Source(name=path, text=text), others)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from pathlib import Path
 import grpc
 import structlog
 
-from controlplane import options as command_line
-from controlplane import rpc, server
+from controlplane import arguments, rpc, server
 from controlplane.core import scheduler
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
@@ -28,8 +27,9 @@ from controlplane.store import errors as store_errors
 from controlplane.store.api import Store
 from controlplane.store.etcd import EtcdStore
 from controlplane.store.measured import Measured
-from controlplane.trust import storeplace
+from controlplane.trust import restoring, storeplace
 from controlplane.trust.door import CannotOpen
+from controlplane.trust.memberkeeper import MemberKeeper
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
@@ -60,9 +60,9 @@ _EXPECTED = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """The exit code."""
-    options = command_line.parse(arguments)
+    options = arguments.parse(given)
     logs.configure(options.log_level, options.log_format, program="orch-controlplane", instance=options.name)
     _allow_descriptors()
     try:
@@ -82,20 +82,29 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
     place = _etcd(options.etcd, folder)
-    etcd = EtcdStore(place.addresses, credentials=_store_credentials(place, folder))
+    etcd = EtcdStore(place.addresses, credentials=_store_credentials(place, folder), home=place.home)
     store = Measured(etcd)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        if folder is not None:
+            await restoring.finish(folder, etcd)
         trusted, door_ports = (
-            await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else (None, ())
+            await stack.enter_async_context(_standing(options, folder, store, etcd))
+            if folder is not None
+            else (None, ())
         )
         edge = _edge(options, trusted, door_ports, etcd)
         await stack.enter_async_context(server.serving(edge, instance, store))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=place.addresses)
-        work = group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))
+        work = [group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))]
+        if trusted is not None:
+            keeper = MemberKeeper(etcd, trusted.folder, lambda: instance.leader().here)
+            stack.enter_context(trusted.registry.listening(keeper.wake))
+            trusted.on_store_renewed = keeper.renewed
+            work.append(group.create_task(keeper.run()))
         await stop.wait()
         supervisor.stopping()
         _log.info("control plane stops", name=options.name)
@@ -126,7 +135,7 @@ def _edge(
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
         condition=etcd.condition,
-        metrics=[command_line.split(address) for address in options.metrics],
+        metrics=[arguments.split(address) for address in options.metrics],
         trust=trusted,
         allowed=options.limits,
         door_ports=door_ports,
@@ -135,19 +144,21 @@ def _edge(
 
 @contextlib.asynccontextmanager
 async def _standing(
-    options: argparse.Namespace, folder: Folder, store: Store
+    options: argparse.Namespace, folder: Folder, store: Store, etcd: EtcdStore
 ) -> AsyncIterator[tuple[Standing, Sequence[int]]]:
     """The instance's standing in its cluster, and the ports of its door, which is open inside the block."""
     chance = random.Random(secrets.randbits(64))  # noqa: S311 - a moment in weeks to come
     audit = options.state / "audit.log"
     async with (
-        standing(folder, store, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise) as trusted,
+        standing(
+            folder, store, members=etcd.members, audit=audit, now_ms=now_ms, chance=chance, address=options.advertise
+        ) as trusted,
         trusted.door.serving(options.door) as ports,
     ):
         yield trusted, ports
 
 
-def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command_line.Endpoints:
+def _etcd(said: arguments.Endpoints | None, folder: Folder | None) -> arguments.Endpoints:
     """Where the store is: what was said, else what the instance's folder knows. Raises CannotStart, NotTrusted."""
     if said is not None:
         return said
@@ -155,10 +166,12 @@ def _etcd(said: command_line.Endpoints | None, folder: Folder | None) -> command
         raise CannotStart(
             "nothing says where etcd is: give --etcd, or a --trust that a cluster was founded or joined in"
         )
-    return command_line.Endpoints(addresses=tuple(storeplace.load(folder).endpoints), secure=True)
+    place = storeplace.load(folder)
+    home = place.member.endpoint if place.member is not None else ""
+    return arguments.Endpoints(addresses=tuple(place.endpoints), secure=True, home=home)
 
 
-def _store_credentials(etcd: command_line.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
+def _store_credentials(etcd: arguments.Endpoints, folder: Folder | None) -> grpc.ChannelCredentials | None:
     if not etcd.secure:
         return None
     if folder is None:
@@ -192,8 +205,8 @@ def _world(options: argparse.Namespace) -> World:
         now_ms=now_ms,
         random=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
         suffixes=_suffixes(),
-        ranges=command_line.of_network(options),
-        network_mode=command_line.NETWORK_MODES[options.network_mode],
+        ranges=arguments.ranges_of(options),
+        network_mode=arguments.NETWORK_MODES[options.network_mode],
         network_mtu=options.network_mtu,
         strategy=scheduler.Strategy(options.placement),
         rebalance_moves_per_minute=options.rebalance_moves_per_minute,

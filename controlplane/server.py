@@ -171,7 +171,9 @@ def _add_services(
     dispatcher_pb2_grpc.add_BlobsServicer_to_server(BlobService(images), server)
     health.add(server, _health(instance))
     if edge.trust is not None:
-        service = TrustService(edge.trust.membership, edge.trust.registry, edge.trust.reader_refusal)
+        service = TrustService(
+            edge.trust.membership, edge.trust.registry, edge.trust.book, may_read=edge.trust.reader_refusal
+        )
         trust_pb2_grpc.add_TrustServicer_to_server(service, server)
         _announce_news(edge.trust, instance)
 

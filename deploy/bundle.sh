@@ -7,10 +7,12 @@
 #
 # FOLDER/release     what it is called       FOLDER/wheels      Python packages, as constraints.txt pins them
 # FOLDER/python      for which Python        FOLDER/packages    a Debian repository of everything that they need
-# FOLDER/system      units and settings      FOLDER/SHA256SUMS  of all of it; install.sh compares
+# FOLDER/system      units and settings      FOLDER/compiled.tar  the Python packages, as Python compiles them
+# FOLDER/SHA256SUMS  of all of it; install.sh compares
 #
 # PYTHON is the interpreter with pip and setuptools that builds; .venv/bin/python unless said otherwise.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")/.."
 
 SOURCES=(agent controlplane deploy images manifests orchctl protos runtime trust pyproject.toml constraints.txt README.md LICENSE)
@@ -56,6 +58,21 @@ import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")')
   # pip itself, which installs the others and does not stay.
   pip wheel --constraint constraints.txt --wheel-dir "$target/wheels" "${dependencies[@]}" pip
+}
+
+# What Python would compile on every machine, which takes longer there than all the rest, and is the same everywhere.
+# Nobody edits an installed release, so Python need not look whether its files are newer than what was compiled.
+compile_wheels() {
+  local site python tree=$work/tree
+  python=$(cat "$target/python")
+  site=/opt/orch/releases/$(cat "$target/release")/lib/python$python/site-packages
+  local wheels
+  mapfile -t wheels < <(find "$target/wheels" -name '*.whl' -not -name 'pip-*')
+  pip install --no-index --no-deps --no-compile --target "$tree" "${wheels[@]}"
+  "$PYTHON" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$tree" -p "$site" "$tree" >"$work/log" 2>&1 ||
+    fail "Python could not compile: $(head -n 1 "$work/log")"
+  (cd "$tree" && find . -name '*.pyc' -print0 | LC_ALL=C sort --zero-terminated) |
+    tar --create --file="$target/compiled.tar" --directory="$tree" --owner=0 --group=0 --mtime=@0 --null --files-from=-
 }
 
 # A package without files: what it depends on is there for Orch, and goes with it when nothing else wants it.
@@ -111,7 +128,8 @@ add_the_rest() {
 wheels_only=
 [ "${1-}" != --wheels ] || { wheels_only=yes; shift; }
 [ $# = 1 ] || fail "usage: deploy/bundle.sh [--wheels] FOLDER"
-target=$(realpath --canonicalize-missing "$1")
+target=$(realpath --canonicalize-missing "$called_from/$1")
+[[ $1 != /* ]] || target=$(realpath --canonicalize-missing "$1")
 PYTHON=${PYTHON:-.venv/bin/python}
 [ -x "$PYTHON" ] || fail "there is no $PYTHON to build with" "run make setup, or name another with PYTHON="
 work=$(mktemp -d)
@@ -124,6 +142,7 @@ name_release
 "$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' >"$target/python"
 dpkg --print-architecture >"$target/architecture"
 make_wheels
+compile_wheels
 make_dependencies
 [ -n "$wheels_only" ] || { fetch_packages; index_packages; }
 add_the_rest

@@ -24,7 +24,7 @@ RUN_PACKAGES=(
 TEST_PACKAGES=(
   buildah   # a peer of the builder of images
   crun      # a peer of the runtime
-  debootstrap # the laboratory's image
+  debootstrap # machines with systemd, in the laboratory and in namespaces
   dnsmasq-base # a peer of the name server
   docker.io # a peer in the benchmarks; its client writes image archives
   docker-registry # a registry to pull from and push to

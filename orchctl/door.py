@@ -22,8 +22,10 @@ def ask(module: str, *arguments: str) -> str:
         command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or [f"{module} failed and said nothing"])[-1]
-        raise OrchctlError(said.partition(": ")[2] or said)
+        *_, before, said = ["", "", *(done.stderr.strip().splitlines() or [f"{module} failed and said nothing"])]
+        hint = said.removeprefix("hint: ") if said.startswith("hint: ") else ""
+        words = before if hint else said
+        raise OrchctlError(words.partition(": ")[2] or words, hint=hint)
     return done.stdout
 
 

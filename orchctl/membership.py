@@ -1,5 +1,6 @@
 """Founding a cluster, logging in, and who may join: what stands behind `orchctl cluster` and `orchctl login`."""
 
+import datetime as dt
 import getpass
 import json
 import shutil
@@ -45,6 +46,29 @@ def init(wish: Founding) -> None:
     answer = found(wish, folder)
     use(wish.context, server, folder)
     terminal.say(f"cluster {answer['cluster']} is founded, and context {wish.context} is used now")
+    _tell_starts(wish, server)
+    terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
+    terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
+
+
+def found(wish: Founding, admins: Path) -> dict[str, str]:
+    """Makes the certificates of the control plane, and the admin's in another folder; the cluster's id and tokens."""
+    answer: dict[str, str] = json.loads(door.ask("controlplane.trust.founding", *_arguments(wish, admins)))
+    return answer
+
+
+def _arguments(wish: Founding, folder: Path) -> Sequence[str]:
+    return [
+        f"--name={wish.name}",
+        f"--trust={wish.trust}",
+        f"--admin={wish.admin or getpass.getuser()}",
+        f"--admin-trust={folder}",
+        *([f"--host={wish.host}"] if wish.host else []),
+        *wish.etcd,
+    ]
+
+
+def _tell_starts(wish: Founding, server: str) -> None:
     trust = wish.trust.absolute()
     if not wish.etcd:
         terminal.say(f"\nstart its etcd with:\n  orch-etcd --trust {trust} --data {trust.with_name('etcd')}")
@@ -52,24 +76,24 @@ def init(wish: Founding) -> None:
     terminal.say(
         f"  --listen {server} --advertise {server} --door {_host(server)}:7401 --state {trust.with_name('state')}"
     )
-    terminal.say(f"\nfor 24 hours, nodes join with the token\n  {answer['node_token']}")
-    terminal.say(f"and further control planes with\n  {answer['controlplane_token']}")
 
 
-def found(wish: Founding, admins: Path) -> dict[str, str]:
-    """Makes the certificates of the control plane, and the admin's in another folder; the cluster's id and tokens."""
-    answer: dict[str, str] = json.loads(
-        door.ask(
-            "controlplane.trust.founding",
-            f"--name={wish.name}",
-            f"--trust={wish.trust}",
-            f"--admin={wish.admin or getpass.getuser()}",
-            f"--admin-trust={admins}",
-            *([f"--host={wish.host}"] if wish.host else []),
-            *wish.etcd,
-        )
+def restore(wish: Founding, path: Path) -> None:
+    """Makes a control plane of a backup, on this machine, and the context of an admin."""
+    server = config.parse_server(wish.server, "--server")
+    folder = config.trust_folder(wish.context)
+    said = door.ask("controlplane.trust.restore", str(path), *_arguments(wish, folder))
+    use(wish.context, server, folder)
+    answer = json.loads(said)
+    terminal.say(
+        f"cluster {answer['cluster']} is restored as of revision {answer['revision']} ({answer['made_at']}), "
+        f"and context {wish.context} is used now"
     )
-    return answer
+    _tell_starts(wish, server)
+    terminal.say(
+        "\nnodes that know another address of it are to be told this one: start their agents with --server, too"
+    )
+    terminal.say("the other control planes join anew, when this one runs, with empty folders and a token")
 
 
 def login(token: str, at: str, server: str, context: str) -> None:
@@ -185,6 +209,24 @@ def revoke_member(settings: options.Settings, name: str) -> None:
     with _trust(settings) as stub:
         stub.RevokeMember(pb.RevokeMemberRequest(name=name), timeout=client.CALL_TIMEOUT_S)
     terminal.say(f"{name} is out: what they had open has ended, and their certificates are worth nothing")
+
+
+def show_audit(settings: options.Settings, since_ms: int) -> None:
+    """Who changed what, or tried to; the newest last."""
+    with _trust(settings) as stub:
+        listed = stub.ListAudit(pb.ListAuditRequest(since=since_ms), timeout=client.CALL_TIMEOUT_S).entries
+    if not listed:
+        terminal.note("nobody has changed anything")
+        return
+    titles = ["WHEN", "WHO", "ROLE", "CALL", "OBJECTS", "BY", "REFUSED"]
+    for line in tables.table(titles, [_audit_row(one) for one in listed]):
+        terminal.say(line)
+
+
+def _audit_row(one: pb.AuditRecord) -> list[str]:
+    when = dt.datetime.fromtimestamp(one.at / 1000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    cells = (when, one.who, one.role, one.call, ", ".join(one.objects) or "-", one.instance, one.refused or "-")
+    return [terminal.one_line(cell) for cell in cells]
 
 
 # The root ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands, framing
 from trust.core import certificate, identity, lifetime, token
-from trust.core.identity import Malformed
+from trust.core.identity import Malformed, Role
 from trust.folder import PENDING, Folder, Material, material
 
 
@@ -38,6 +38,8 @@ class Wish:
     name: str = ""
     node_name: str = ""
     host: str = ""
+    member: str = ""
+    """A certificate request for the key of that member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,19 @@ def said(argument: str) -> str:
         return Path(argument[1:]).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise NotJoined(f"cannot read the token from {argument[1:]}: {_reason(error)}") from error
+
+
+def token_of(argument: str, role: Role) -> str:
+    """The token of an argument, when it is for this role. Raises NotJoined: nobody is asked, and no use is used up."""
+    text = said(argument)
+    try:
+        given = token.parse(text).role
+    except Malformed as error:
+        raise NotJoined(str(error)) from error
+    if given is not role:
+        hint = f"`orchctl cluster token create --role {role}` makes one"
+        raise NotJoined(f"the token is for the role {given}, and one for the role {role} is needed here", hint=hint)
+    return text
 
 
 def join(
@@ -91,6 +106,7 @@ def join(
             name=wish.name,
             node_name=wish.node_name,
             host=wish.host,
+            member_request=wish.member,
         )
         answer = _ask(door, _verifying(pinned), pb.DoorRequest(join=request)).joined
         own = material(key.encode(), answer.certificate.encode(), answer.roots.encode())

@@ -1,8 +1,9 @@
 """The links to the members of an etcd cluster, and who is asked next when one does not answer.
 
-Two rules. Every call tries each endpoint at most once, each try has a deadline, and the endpoint that answered last is
-asked first. And a write goes only down a link that has just been seen to work: a link that is dead from the start is
-then certainly no reason to wonder whether the write happened.
+Three rules. Every call tries each endpoint at most once, each try has a deadline, and the endpoint that answered last
+is asked first. The one that is `home`, on this very machine, comes before it as soon as it is there again: what befalls
+another machine then breaks nothing here. And a write goes only down a link that has just been seen to work: a link that
+is dead from the start is then certainly no reason to wonder whether the write happened.
 """
 
 import asyncio
@@ -16,6 +17,10 @@ from aetcd import rpc
 from controlplane.store import errors
 
 TRY_TIMEOUT_S = 5.0
+HOME_TRIES = 6
+"""Of a watch, with pauses of 0.05 s, 0.1 s, … 1 s: 1.5 s, in which etcd has elected."""
+AWAY_S = 30.0
+"""How long home is not asked first after it has failed: it may be there and without a quorum."""
 END_OF_STREAM: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 # etcd closes links that ping more often than every 5 s. A silent member is noticed after time + timeout.
@@ -70,6 +75,11 @@ class Link:
         self.cluster = rpc.ClusterStub(self._channel)
         self.maintenance = rpc.MaintenanceStub(self._channel)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected; it tries to be."""
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
     async def check(self) -> None:
         """Raise the reason when the member cannot be reached; costs a round trip only when the link is not up."""
         if self._channel.get_state() is not grpc.ChannelConnectivity.READY:
@@ -83,10 +93,14 @@ class Link:
 class Endpoints:
     """All links; `call` and `write` ask one after the other."""
 
-    def __init__(self, addresses: Sequence[str], credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, addresses: Sequence[str], credentials: grpc.ChannelCredentials | None, home: str = "") -> None:
         if not addresses:
             raise errors.Fatal("no etcd endpoint is configured; give at least one host:port")
-        self._links = [Link(address, credentials) for address in addresses]
+        self._credentials = credentials
+        self._home = home
+        self._away_until = 0.0  # on the event loop's clock
+        self._links = [Link(address, credentials) for address in sorted(addresses, key=lambda one: one != home)]
+        self._retired: list[Link] = []
         self.closed = False
 
     async def call(self, what: str, ask: Callable[[Link], Awaitable[Any]]) -> Any:
@@ -127,18 +141,47 @@ class Endpoints:
     def in_order(self) -> Sequence[Link]:
         if self.closed:
             raise errors.Fatal("the store is closed")
+        if self._links[0].address != self._home and asyncio.get_running_loop().time() >= self._away_until:
+            home = self.home
+            if home is not None and home.ready:
+                self.prefer(home)
         return tuple(self._links)
 
     def prefer(self, link: Link) -> None:
         """Ask it first from now on."""
-        if self._links[0] is not link:
-            self._links.remove(link)
-            self._links.insert(0, link)
-
-    def avoid(self, link: Link) -> None:
-        """Ask it last from now on."""
+        if self._links[0] is link or link not in self._links:
+            return
+        if self._links[0].address == self._home:
+            self._away_until = asyncio.get_running_loop().time() + AWAY_S
         self._links.remove(link)
-        self._links.append(link)
+        self._links.insert(0, link)
+
+    def avoid(self, link: Link, failures: int) -> None:
+        """Ask it last from now on. Home gets some tries more: it may be electing, and others be out of reach."""
+        if link.address == self._home and failures < HOME_TRIES:
+            return
+        if link.address == self._home:
+            self._away_until = asyncio.get_running_loop().time() + AWAY_S
+        if link in self._links:
+            self._links.remove(link)
+            self._links.append(link)
+
+    async def move(self, addresses: Sequence[str]) -> None:
+        """Other members. The links to those that stay are kept."""
+        kept = [link for link in self._links if link.address in addresses]
+        known = {link.address for link in kept}
+        gone = [link for link in self._links if link.address not in addresses]
+        self._links = [*kept, *(Link(address, self._credentials) for address in addresses if address not in known)]
+        for link in gone:
+            await link.close()
+
+    async def renew(self, credentials: grpc.ChannelCredentials) -> None:
+        """Other credentials. What was begun goes on over the links that it has, until they are renewed once more."""
+        retired, self._retired = self._retired, self._links
+        self._credentials = credentials
+        self._links = [Link(link.address, credentials) for link in self._links]
+        for link in retired:
+            await link.close()
 
     async def guard(self, awaitable: Awaitable[Any]) -> Any:
         """Tell a call that ended because the channel was closed from a task that was cancelled: grpc does not."""
@@ -146,9 +189,11 @@ class Endpoints:
             return await awaitable
         except (asyncio.CancelledError, grpc.aio.UsageError):
             task = asyncio.current_task()
-            if self.closed and not (task and task.cancelling()):
+            if task and task.cancelling():
+                raise
+            if self.closed:
                 raise errors.Fatal("the store was closed meanwhile") from None
-            raise
+            raise errors.Unavailable("the link was closed: its member is gone", ambiguous=True) from None
 
     def unavailable(self, what: str, failures: Sequence[str], *, ambiguous: bool = False) -> errors.Unavailable:
         doubt = "; it may have happened nevertheless: look before repeating it" if ambiguous else ""
@@ -156,9 +201,14 @@ class Endpoints:
             f"etcd does not answer (to {what}): {'; '.join(failures)}{doubt}", ambiguous=ambiguous
         )
 
+    @property
+    def home(self) -> Link | None:
+        """The link to the member on this machine."""
+        return next((link for link in self._links if link.address == self._home), None)
+
     async def close(self) -> None:
         self.closed = True
-        for link in tuple(self._links):
+        for link in (*self._links, *self._retired):
             await link.close()
 
 

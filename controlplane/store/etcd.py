@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from controlplane.store import api, condition, endpoints, errors, txn, watching
+from controlplane.store import api, condition, endpoints, errors, etcd_members, txn, watching
 
 PAGE_ENTRIES = 1000
 LISTING_TRIES = 5
@@ -21,13 +21,24 @@ KEEP_ALIVE_TIMEOUT_S = 1.0
 
 
 class EtcdStore:
-    """The `Store` protocol over the members at `addresses` (host:port), with TLS when `credentials` are given.
+    """The `Store` protocol over the members at `addresses` (host:port), with TLS when `credentials` are given. `home`:
+    which of them is on this machine.
 
     Make it inside the event loop that uses it.
     """
 
-    def __init__(self, addresses: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self._members = endpoints.Endpoints(addresses, credentials)
+    def __init__(
+        self, addresses: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None, home: str = ""
+    ) -> None:
+        self._members = endpoints.Endpoints(addresses, credentials, home)
+
+    async def move(self, addresses: Sequence[str]) -> None:
+        """Goes on with other members."""
+        await self._members.move(addresses)
+
+    async def renew(self, credentials: grpc.ChannelCredentials) -> None:
+        """Is known by other credentials from now on. Watches stay where they are while they can."""
+        await self._members.renew(credentials)
 
     async def list(self, prefix: str) -> api.Listing:
         for _ in range(LISTING_TRIES):
@@ -96,6 +107,11 @@ class EtcdStore:
     async def condition(self) -> Sequence[condition.Member]:
         """How every member is, as it says itself; one that does not answer is among them, too."""
         return await condition.of(self._members)
+
+    @property
+    def members(self) -> etcd_members.Members:
+        """The members of this very store, to be looked at and changed."""
+        return etcd_members.Members(self._members)
 
     async def close(self) -> None:
         await self._members.close()

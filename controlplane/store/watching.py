@@ -48,7 +48,7 @@ async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncG
             log.info("store.watch_interrupted", prefix=prefix, revision=seen, reason=reason)
             yield api.EventBatch(events=(), revision=seen, connected=False)
         failures, lost = failures + 1, True
-        members.avoid(link)
+        members.avoid(link, failures)
         await asyncio.sleep(_pause_s(failures))
 
 

@@ -1,4 +1,5 @@
-"""The audit log: who changed what, and who was refused. One line of JSON a call, in a file of each instance.
+"""The audit log: who changed what, and who was refused. One line of JSON a call, in a file of each instance, and the
+same for the cluster's book (`auditbook.py`).
 
 Three rules. What a call may do is not held up by it: a disk that is full is told in the log and nothing else. It is
 bounded: four files of 16 MiB. And no values are in it, only which objects: manifests may hold passwords.
@@ -8,7 +9,7 @@ import contextlib
 import datetime as dt
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import structlog
 from controlplane.core import request_errors as errors
 from controlplane.core.trust.rules import Caller
 from protos.orch.v1 import control_pb2 as pb
+from protos.orch.v1 import trust_pb2 as pb_trust
 
 MAX_BYTES = 16 * 1024 * 1024
 FILES = 4
 MAX_OBJECTS = 20
+MAX_REFUSAL = 300
 
 _log = structlog.get_logger()
 
@@ -34,10 +37,14 @@ class Told:
 
 
 class Audit:
-    """Appends to a file. Few calls change something, and a line is written in some 10 µs: it is done at once."""
+    """Appends to a file. Few calls change something, and a line is written in some 10 µs: it is done at once.
 
-    def __init__(self, path: Path) -> None:
+    `also`: who else is told.
+    """
+
+    def __init__(self, path: Path, also: Callable[[pb_trust.AuditRecord], None] = lambda _: None) -> None:
         self._path = path
+        self._also = also
 
     @contextlib.contextmanager
     def told(self, caller: Caller, method: str, request: Any) -> Iterator[Told]:
@@ -56,12 +63,22 @@ class Audit:
             self._write(caller, method, request, "")
 
     def _write(self, caller: Caller, method: str, request: Any, refused: str) -> None:
+        named = _objects(request)
+        self._also(
+            pb_trust.AuditRecord(
+                who=caller.identity.name,
+                role=caller.identity.role,
+                call=method.rpartition("/")[2],
+                objects=named,
+                refused=refused[:MAX_REFUSAL],
+            )
+        )
         line = {
             "at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             "who": caller.identity.name,
             "role": caller.identity.role,
             "call": method.rpartition("/")[2],
-            "objects": _objects(request),
+            "objects": named,
             **({"refused": refused} if refused else {}),
         }
         try:

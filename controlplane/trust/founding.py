@@ -70,13 +70,14 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """What a cluster is from the beginning."""
+class Issuer:
+    """Who makes certificates for a cluster: its roots, and what all of them believe (PEM)."""
 
     cluster: str
     now_ms: int
     root: errands.Root
     store_root: errands.Root
+    believed: str
 
     def order(self, asked: str, role: Role, name: str) -> errands.Order:
         """A certificate for a member."""
@@ -115,15 +116,13 @@ class _Holder:
 
 def found(plan: Plan, now_ms: int) -> dict[str, str]:
     """Makes everything. Raises NotTrusted when there is a cluster already, or a folder cannot be written."""
-    for folder in (*(one.folder for one in plan.instances), plan.admins):
-        if folder.path.exists() and any(folder.path.iterdir()):
-            raise NotTrusted(f"{folder.path} is not empty: a cluster was founded there; remove it to found another")
+    check_empty(plan, "a cluster was founded there; remove it to found another")
     cluster, sealing_key = secrets.token_hex(8), secrets.token_bytes(32)
     root, store_root = errands.roots(cluster, ("cluster", "store"), sealing_key, now_ms)
-    made = _Made(cluster=cluster, now_ms=now_ms, root=root, store_root=store_root)
+    made = Issuer(cluster=cluster, now_ms=now_ms, root=root, store_root=store_root, believed=root.certificate)
     for one in plan.instances:
         one.folder.write(SEALING_KEY, sealing_key)
-    members = _certify(plan, made, sealing_key)
+    members = certify(plan, made, sealing_key)
     founding, tokens = _founding(made, members, managed=plan.outside is None)
     for one in plan.instances:
         # Last: an instance that finds it has everything else. Whichever starts first writes it into the store.
@@ -131,7 +130,14 @@ def found(plan: Plan, now_ms: int) -> dict[str, str]:
     return {"cluster": cluster, **tokens}
 
 
-def _certify(plan: Plan, made: _Made, sealing_key: bytes) -> Sequence[pb.MemberRecord]:
+def check_empty(plan: Plan, why: str) -> None:
+    """That nothing is overwritten. Raises NotTrusted."""
+    for folder in (*(one.folder for one in plan.instances), plan.admins):
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise NotTrusted(f"{folder.path} is not empty: {why}")
+
+
+def certify(plan: Plan, made: Issuer, sealing_key: bytes) -> Sequence[pb.MemberRecord]:
     """The certificates of everybody who is there from the beginning, and of the store; a process makes all of them."""
     holders = [
         *(_Holder(role=Role.CONTROLPLANE, name=one.name, folder=one.folder) for one in plan.instances),
@@ -153,11 +159,11 @@ def _certify(plan: Plan, made: _Made, sealing_key: bytes) -> Sequence[pb.MemberR
     _keep_store(plan, made, [key + chain for (_, (key, _)), chain in zip(own, chains[first:second], strict=True)])
     _keep_members(plan, [(key, chain) for (key, _), chain in zip(member_keys, chains[second:], strict=True)], made)
     for one, (key, _), chain in zip(holders, keys, chains[:first], strict=True):
-        one.folder.save(material(key.encode(), chain.encode(), made.root.certificate.encode()))
+        one.folder.save(material(key.encode(), chain.encode(), made.believed.encode()))
     return [_member(made, one, chain) for one, chain in zip(holders, chains[:first], strict=True)]
 
 
-def _keep_store(plan: Plan, made: _Made, identities: Iterable[str]) -> None:
+def _keep_store(plan: Plan, made: Issuer, identities: Iterable[str]) -> None:
     """What instances are known by to the store, and where it is."""
     outside = plan.outside
     endpoints = (
@@ -172,14 +178,14 @@ def _keep_store(plan: Plan, made: _Made, identities: Iterable[str]) -> None:
         storeplace.save(one.folder, etcd_flags.Place(endpoints=endpoints, member=member))
 
 
-def _keep_members(plan: Plan, made: Sequence[tuple[str, str]], of: _Made) -> None:
+def _keep_members(plan: Plan, made: Sequence[tuple[str, str]], of: Issuer) -> None:
     """The certificates of etcd's members."""
     instances = [one for one in plan.instances if one.member is not None and plan.outside is None]
     for one, (key, chain) in zip(instances, made, strict=True):
         storeplace.save_member(one.folder, key.encode(), chain.encode(), of.store_root.certificate.encode())
 
 
-def _member(made: _Made, holder: _Holder, chain: str) -> pb.MemberRecord:
+def _member(made: Issuer, holder: _Holder, chain: str) -> pb.MemberRecord:
     facts = certificate.read(chain.encode())
     pin = certificate.read(made.root.certificate.encode()).key_digest
     name = identity.member(holder.role, holder.name)
@@ -187,7 +193,7 @@ def _member(made: _Made, holder: _Holder, chain: str) -> pb.MemberRecord:
     return admission.with_key(member, pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=pin))
 
 
-def _founding(made: _Made, members: Sequence[pb.MemberRecord], *, managed: bool) -> tuple[pb.Founding, dict[str, str]]:
+def _founding(made: Issuer, members: Sequence[pb.MemberRecord], *, managed: bool) -> tuple[pb.Founding, dict[str, str]]:
     """What the store has to know, and the text of the first tokens."""
     store_root = _record(made.store_root) if managed else None
     trust = pb.TrustRecord(cluster=made.cluster, roots=[_record(made.root)], store_root=store_root)
@@ -207,21 +213,9 @@ def _record(root: errands.Root) -> pb.RootRecord:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 with a line that says why."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    for name in (options.name, options.admin):
-        if not identity.NAME.fullmatch(name):
-            parser.error(f"{name!r} is no name: a name has {identity.NAME_HINT}")
+    options = _parser().parse_args(arguments)
     try:
-        outside = _outside(options)
-        member = etcd_flags.at_host(options.name, options.host) if outside is None else None
-        plan = Plan(
-            instances=[Instance(name=options.name, folder=Folder(options.trust), member=member)],
-            admin=options.admin,
-            admins=Folder(options.admin_trust),
-            outside=outside,
-        )
-        print(json.dumps(found(plan, time.time_ns() // 1_000_000)))  # noqa: T201 - it is the answer
+        print(json.dumps(found(plan_of(options), time.time_ns() // 1_000_000)))  # noqa: T201 - it is the answer
     except (NotTrusted, errands.NotMade) as error:
         sys.stderr.write(f"orch-found: {error}\n")
         return 1
@@ -230,6 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orch-found", description="Founds a cluster on this machine.")
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says where the first instance is, and who the first admin."""
     parser.add_argument("--name", required=True, help="the first instance's name")
     parser.add_argument("--trust", required=True, type=Path, help="the folder for the instance's certificate")
     parser.add_argument("--admin", required=True, help="who the first admin is")
@@ -239,10 +239,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--etcd-ca", type=Path, help="whom to believe to be one of its members")
     parser.add_argument("--etcd-cert", type=Path, help="what it knows instances by")
     parser.add_argument("--etcd-key", type=Path, help="the key of that")
-    return parser
 
 
-def _outside(options: argparse.Namespace) -> Outside | None:
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What the arguments say. Raises NotTrusted."""
+    for name in (options.name, options.admin):
+        if not identity.NAME.fullmatch(name):
+            raise NotTrusted(f"{name!r} is no name: a name has {identity.NAME_HINT}")
+    outside = outside_of(options)
+    member = etcd_flags.at_host(options.name, options.host) if outside is None else None
+    return Plan(
+        instances=[Instance(name=options.name, folder=Folder(options.trust), member=member)],
+        admin=options.admin,
+        admins=Folder(options.admin_trust),
+        outside=outside,
+    )
+
+
+def outside_of(options: argparse.Namespace) -> Outside | None:
     """The etcd that there is already; None: one is run beside the instance. Raises NotTrusted."""
     files = {"--etcd-ca": options.etcd_ca, "--etcd-cert": options.etcd_cert, "--etcd-key": options.etcd_key}
     if not options.etcd and not any(files.values()):

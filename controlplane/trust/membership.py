@@ -15,7 +15,9 @@ from controlplane.core import plan
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rotation
 from controlplane.store import errors as store_errors
-from controlplane.trust.registry import Registry
+from controlplane.store import etcd_members
+from controlplane.trust import joiners, storeplace
+from controlplane.trust.registry import INSTANCES, Registry
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 from trust.core import certificate, identity, lifetime, token
@@ -35,12 +37,19 @@ _log = structlog.get_logger()
 
 
 class Membership:
-    """`folder` is this instance's own, with the sealing key."""
+    """`folder` is this instance's own, with the sealing key; `members` are those of the store, where it is etcd."""
 
-    def __init__(self, registry: Registry, folder: Folder, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        folder: Folder,
+        now_ms: Callable[[], int],
+        members: etcd_members.Members | None = None,
+    ) -> None:
         self._registry = registry
         self._folder = folder
         self._now_ms = now_ms
+        self._store = joiners.Joiners(members, folder)
         self._at_work = asyncio.Semaphore(WORKSHOPS)
 
     # Certificates -----------------------------------------------------------------------------------------------------
@@ -134,16 +143,37 @@ class Membership:
         trust = self._registry.trust
         answer = pb.JoinResponse(certificate=made, roots=rotation.bundle(trust))
         if who.role is Role.CONTROLPLANE:
-            wanted = errands.Wanted(
-                cluster=trust.cluster,
-                role=who.role,
-                name=who.name,
-                lifetime_ms=lifetime.STORE_MS,
-            )
-            answer.sealing_key = self._folder.read(SEALING_KEY)
-            answer.store_certificate = await self._made(request.certificate_request, wanted, trust.store_root)
-            answer.store_roots = trust.store_root.certificate
+            await self._answer_instance(who, answer, request)
         return answer
+
+    async def _answer_instance(self, who: Identity, answer: pb.JoinResponse, request: pb.JoinRequest) -> None:
+        """What an instance gets beside its certificate: it has what this one has, and a member of etcd of its own."""
+        trust = self._registry.trust
+        answer.sealing_key = self._folder.read(SEALING_KEY)
+        answer.store_roots = self._folder.read(STORE_ROOTS).decode()
+        if not trust.HasField("store_root"):
+            answer.store_identity = self._folder.read(STORE_IDENTITY)
+            answer.store_endpoints.extend(storeplace.load(self._folder).endpoints)
+            return
+        answer.store_certificate = await self.store_certificate(request.certificate_request, who.name)
+        member, endpoints = await self._store.admit(who.name, request.host)
+        answer.member_name = member.name
+        answer.member_cluster.update(member.cluster)
+        answer.store_endpoints.extend(endpoints)
+        answer.member_certificate = await self.store_certificate(request.member_request, member.name, member.hosts)
+
+    async def store_certificate(self, asked: str, name: str, hosts: Sequence[str] = ()) -> str:
+        """One of the store's root: for an instance, or for a member, which is asked for at its hosts."""
+        trust = self._registry.trust
+        wanted = errands.Wanted(
+            cluster=trust.cluster,
+            role=Role.CONTROLPLANE,
+            name=name,
+            server=bool(hosts),
+            alternatives=hosts,
+            lifetime_ms=lifetime.STORE_MS,
+        )
+        return await self._made(asked, wanted, trust.store_root)
 
     def _person(self, said: token.Token) -> str:
         """The member that a person's token is for; nobody when there is no such token."""
@@ -225,6 +255,10 @@ class Membership:
         """Takes a member out: its open calls end, and its certificates are worth nothing. Raises Unknown."""
         if name not in self._registry.members:
             raise errors.Unknown(f"there is no member {name!r:.80}", hint="`orchctl cluster member ls` lists them")
+        if name.startswith(INSTANCES) and self._registry.trust.HasField("store_root"):
+            # First: a member that stays behind would count for the quorum.
+            started = bool(self._registry.members[name].address)
+            await self._store.dismiss(name.removeprefix(INSTANCES), started=started)
         await self._registry.remove(name)
 
 

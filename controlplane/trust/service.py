@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from controlplane import rpc
 from controlplane.api import caller
+from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.membership import Membership
 from controlplane.trust.registry import Registry
 from protos.orch.v1 import trust_pb2 as pb
@@ -15,11 +16,14 @@ from protos.orch.v1 import trust_pb2_grpc
 class TrustService(trust_pb2_grpc.TrustServicer):
     """Add it to a server with `trust_pb2_grpc.add_TrustServicer_to_server`."""
 
-    def __init__(self, membership: Membership, registry: Registry, may_read: Callable[[str], str]) -> None:
+    def __init__(
+        self, membership: Membership, registry: Registry, book: AuditBook, *, may_read: Callable[[str], str]
+    ) -> None:
         """`may_read` tells of the holder of a certificate why they may not read how nodes are; empty: they may."""
         self._membership = membership
         self._registry = registry
         self._may_read = may_read
+        self._book = book
 
     async def Renew(self, request: pb.RenewRequest, context: rpc.Context) -> pb.RenewResponse:
         who = caller.required()
@@ -41,6 +45,9 @@ class TrustService(trust_pb2_grpc.TrustServicer):
     async def RevokeMember(self, request: pb.RevokeMemberRequest, context: rpc.Context) -> pb.RevokeMemberResponse:
         await self._membership.revoke_member(request.name)
         return pb.RevokeMemberResponse()
+
+    async def ListAudit(self, request: pb.ListAuditRequest, context: rpc.Context) -> pb.ListAuditResponse:
+        return pb.ListAuditResponse(entries=await self._book.entries(request))
 
     async def RotateRoot(self, request: pb.RotateRootRequest, context: rpc.Context) -> pb.RotateRootResponse:
         return await self._membership.rotate_root(request)

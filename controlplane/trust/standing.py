@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from controlplane.api.gate import Gate
 from controlplane.core import request_errors
 from controlplane.core.trust import believed, rotation, rules
 from controlplane.core.trust.believed import Believed
-from controlplane.store import api, errors
+from controlplane.store import api, errors, etcd_members
 from controlplane.trust import storeplace
 from controlplane.trust.audit import Audit
+from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.door import Door
 from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
 from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
@@ -33,13 +34,18 @@ from protos.orch.v1 import objects_pb2
 from protos.orch.v1 import trust_pb2 as pb
 from telemetry import page
 from trust import credentials, errands
-from trust.core import identity, lifetime
+from trust.core import certificate, identity, lifetime
 from trust.core.identity import Role
 from trust.folder import Folder, Material, NotTrusted, material
 
 RETRY_S = 5.0
+NEVER_MS = 1 << 62
 
 _log = structlog.get_logger()
+
+
+async def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +55,7 @@ class Standing:
     folder: Folder
     own: Material
     registry: Registry
+    book: AuditBook
     membership: Membership
     gate: Gate
     door: Door
@@ -59,6 +66,8 @@ class Standing:
     """Is told where the instances answer, whenever one comes, goes or moves."""
     address: str = ""
     """Where this one answers."""
+    on_store_renewed: Callable[[], Awaitable[None]] = _nothing
+    """Is told that what the store knows this instance by is another now."""
 
     def credentials(self) -> grpc.ServerCredentials:
         """For the server; they follow when the certificate is renewed."""
@@ -115,6 +124,24 @@ class Standing:
             tell(())
             yield
 
+    async def renew_store(self) -> None:
+        """Other certificates between this instance, the member of etcd beside it, and the store.
+
+        etcd reads its certificate at every handshake, and its key stays, so that the two files fit at any moment.
+        Raises what the store raises, RequestError, NotMade or NotTrusted.
+        """
+        place = storeplace.load(self.folder)
+        key, asked = await errands.request_async()
+        chain = await self.membership.store_certificate(asked, self.own.identity.name)
+        if place.member is not None:
+            beside = storeplace.member_folder(self.folder)
+            _, again = await errands.request_async(beside.read(storeplace.KEY).decode())
+            made = await self.membership.store_certificate(again, place.member.name, place.member.hosts)
+            beside.write(storeplace.CERTIFICATE, made.encode())
+        self.folder.write(STORE_IDENTITY, (key + chain).encode())
+        await self.on_store_renewed()
+        _log.info("the certificates between this instance and the store are renewed")
+
     async def renew(self) -> None:
         """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.
 
@@ -152,21 +179,33 @@ async def standing(
     now_ms: Callable[[], int],
     chance: random.Random,
     address: str = "",
+    members: etcd_members.Members | None = None,
 ) -> AsyncIterator[Standing]:
-    """Follows and renews inside the block. Raises NotTrusted when folder and store do not belong together."""
+    """Follows and renews inside the block. Raises NotTrusted when folder and store do not belong together.
+
+    `members`: those of the store, where it is etcd.
+    """
     own = folder.load(Role.CONTROLPLANE)
     registry = Registry(store)
-    membership = Membership(registry, folder, now_ms)
-    gate, door = Gate(registry, Audit(audit)), Door(membership, registry, folder, now_ms)
+    membership = Membership(registry, folder, now_ms, members)
+    book = AuditBook(store, own.identity.name, now_ms)
+    gate, door = Gate(registry, Audit(audit, book.add)), Door(membership, registry, folder, now_ms)
     mine = Standing(
-        folder=folder, own=own, registry=registry, membership=membership, gate=gate, door=door, address=address
+        folder=folder,
+        own=own,
+        registry=registry,
+        book=book,
+        membership=membership,
+        gate=gate,
+        door=door,
+        address=address,
     )
     keeper = Keeper(mine, now_ms, chance)
     with contextlib.ExitStack() as listening:
         for listener in (gate.look_again, mine.look_at_roots, mine.look_at_instances, keeper.wake):
             listening.enter_context(registry.listening(listener))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(registry.run()), group.create_task(keeper.run())]
+            tasks = [group.create_task(one.run()) for one in (registry, keeper, book)]
             yield mine
             for task in tasks:
                 task.cancel()
@@ -195,19 +234,24 @@ class Keeper:
                 f"{mine.folder.path} is of the cluster {mine.own.identity.cluster}, and the store holds "
                 f"{mine.registry.trust.cluster}; give the right --trust, or the right --etcd"
             )
-        moment = self._moment()
+        moment, store_moment = self._moment(), self._store_moment()
         while True:
             try:
+                if mine.own.identity.member not in mine.registry.members:
+                    raise NotTrusted(f"{mine.own.identity} was taken out of this cluster; join it anew, or stop it")  # noqa: TRY301 - ends it
                 await mine.membership.publish(mine.own.identity, mine.address)
                 if self._now_ms() >= moment or self._is_behind():
                     await mine.renew()
                     moment = self._moment()
+                if self._now_ms() >= store_moment:
+                    await mine.renew_store()
+                    store_moment = self._store_moment()
                 await mine.membership.advance_rotation()
             except (errors.StoreError, request_errors.RequestError, errands.NotMade, NotTrusted) as error:
                 _log.warning("not renewed yet", why=str(error), until_ms=mine.own.facts.not_after_ms)
                 await asyncio.sleep(RETRY_S)
                 continue
-            await self._wait(moment)
+            await self._wait(min(moment, store_moment))
 
     async def _wait(self, moment: int) -> None:
         """Until something changes, or the moment has come; an hour at most, since a machine's clock may be set."""
@@ -218,6 +262,15 @@ class Keeper:
 
     def _moment(self) -> int:
         facts = self._mine.own.facts
+        return lifetime.renewal_moment(facts.not_before_ms, facts.not_after_ms, self._chance.random())
+
+    def _store_moment(self) -> int:
+        """When to renew what is between this instance and the store; never where that is somebody else's."""
+        mine = self._mine
+        if not mine.registry.trust.HasField("store_root"):
+            return NEVER_MS
+        _, chain = storeplace.identity(mine.folder, STORE_IDENTITY)
+        facts = certificate.read(chain)
         return lifetime.renewal_moment(facts.not_before_ms, facts.not_after_ms, self._chance.random())
 
     def _is_behind(self) -> bool:

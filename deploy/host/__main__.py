@@ -1,8 +1,8 @@
-"""`python -m deploy.host init|node`: what `orchctl cluster init` and `orchctl node join` become."""
+"""`python -m deploy.host init|controlplane|node`: what `orchctl cluster init|join` and `orchctl node join` become."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deploy.host import checks
 from deploy.host.errors import HostError
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         checks.root(options.said)
-        print(_first(options) if options.verb == "init" else _node(options))
+        print(_VERBS[options.verb](options))
     except (HostError, joining.NotJoined, OrchctlError, NotTrusted) as error:
         detail = getattr(error, "detail", "") or "\n".join(getattr(error, "details", ()))
         lines = [*(f"  {line}" for line in detail.splitlines()), f"orchctl: {options.said}: {error}"]
@@ -44,6 +44,18 @@ def _node(options: argparse.Namespace) -> str:
     return node.join(wish, Places())
 
 
+def _another(options: argparse.Namespace) -> str:
+    from deploy.host import another
+
+    wish = another.Wish(
+        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
+    )
+    return another.join(wish, Places())
+
+
+_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {"init": _first, "controlplane": _another, "node": _node}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchctl", description="What this machine is in a cluster.")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -56,10 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
     init.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
     init.set_defaults(said="cluster init")
-    joins = verbs.add_parser("node", parents=[common])
-    joins.add_argument("--token", required=True, help="the token, or @FILE")
-    joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
-    joins.set_defaults(said="node join")
+    for verb, said in (("node", "node join"), ("controlplane", "cluster join")):
+        joins = verbs.add_parser(verb, parents=[common])
+        joins.add_argument("--token", required=True, help="the token, or @FILE")
+        joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
+        joins.set_defaults(said=said)
     return parser
 
 

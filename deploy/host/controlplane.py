@@ -8,15 +8,14 @@ whole, and a second try goes on behind it.
 
 import os
 import pwd
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controlplane import arguments as instance_options
 from controlplane import member
-from controlplane import options as instance_options
 from controlplane.core.trust.etcd_flags import CLIENT_PORT, PEER_PORT
 from controlplane.trust import storeplace
 from deploy.host import checks, services, settings
@@ -30,6 +29,7 @@ from trust.folder import Folder
 
 _ANSWER_S: Final = 60.0
 _PAUSE_S: Final = 0.2
+_PARSERS: Final = {"etcd": member.parser, "controlplane": instance_options.parser}
 _OPENINGS: Final = {
     "controlplane": (
         "This instance of the control plane, as `orchctl cluster init` or `join` has written it. Keys without a value "
@@ -80,22 +80,22 @@ def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
         checks.free(
             address, [CLIENT_PORT, PEER_PORT] if managed_store else [], "end that first, or name it with --etcd"
         )
+    for program, parser in _PARSERS.items():
+        settings.there(places.configuration / f"{program}.yaml", parser())  # a mistake is told before anything is done
     return Machine(name=name, address=address, server=checks.joined(host, port))
 
 
-def certified(places: Places, make: Callable[[Path], None]) -> bool:
-    """Has certificates made, unless they are there. `make` fills a folder. False: they were there."""
+def certified(places: Places, make: Callable[[Path], None]) -> None:
+    """Has certificates made, unless they are there. `make` fills a folder, which may hold what a try has left."""
     own, fresh = Folder(places.trust), places.trust.with_name("trust.new")
     if own.exists():
         own.load(Role.CONTROLPLANE)
-        return False
-    shutil.rmtree(fresh, ignore_errors=True)
+        return
     make(fresh)
     _give(fresh)
     if places.trust.exists():
         places.trust.rmdir()  # systemd makes it empty
     fresh.rename(places.trust)
-    return True
 
 
 def run(machine: Machine, places: Places) -> bool:
@@ -103,25 +103,27 @@ def run(machine: Machine, places: Places) -> bool:
     units = [services.INSTANCE]
     if storeplace.load(Folder(places.trust)).member is not None:
         said = {"trust": [str(places.trust)], "data": [str(places.store)]}
-        settings.write(places.configuration / "etcd.yaml", member.parser(), said, _OPENINGS["etcd"])
+        _write("etcd", said, places)
         units.insert(0, services.STORE)
-    settings.write(
-        places.configuration / "controlplane.yaml",
-        instance_options.parser(),
-        {
-            "name": [machine.name],
-            "listen": [machine.listens],
-            "advertise": [machine.server],
-            "door": [machine.door],
-            "state": [str(places.instance)],
-            "trust": [str(places.trust)],
-        },
-        _OPENINGS["controlplane"],
-    )
+    said = {
+        "name": [machine.name],
+        "listen": [machine.listens],
+        "advertise": [machine.server],
+        "door": [machine.door],
+        "state": [str(places.instance)],
+        "trust": [str(places.trust)],
+    }
+    _write("controlplane", said, places)
     for folder in (places.instance, places.store):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _give(folder)
-    return services.start(units)
+    if places.managed:
+        services.start(units)
+    return places.managed
+
+
+def _write(program: str, said: Mapping[str, Sequence[str]], places: Places) -> None:
+    settings.write(places.configuration / f"{program}.yaml", _PARSERS[program](), said, _OPENINGS[program])
 
 
 def _give(folder: Path) -> None:

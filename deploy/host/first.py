@@ -56,7 +56,8 @@ def _founded(wish: Wish, machine: controlplane.Machine, places: Places, admins: 
         )
 
     def make(folder: Path) -> None:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for begun in (folder, fresh):
+            shutil.rmtree(begun, ignore_errors=True)
         asked = membership.Founding(
             name=machine.name,
             trust=folder,

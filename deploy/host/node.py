@@ -17,7 +17,7 @@ from deploy.host.errors import HostError
 from deploy.host.places import API_PORT, BLOB_PORT, DOOR_PORT, Places
 from trust import joining
 from trust.core import certificate, token
-from trust.core.identity import Malformed, Role
+from trust.core.identity import Role
 from trust.folder import PENDING, Folder
 
 _OPENING = (
@@ -39,21 +39,20 @@ class Wish:
 
 def join(wish: Wish, places: Places) -> str:
     """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted."""
+    text = joining.token_of(wish.token, Role.NODE)
     host, port = checks.server(wish.server, API_PORT)
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
     name = checks.name(wish.name or checks.host_name(), "a node")
     address = checks.address(wish.address or checks.own_address(host))
     if not Folder(places.agent_trust).exists():
         checks.free(address, [BLOB_PORT], "or let the agent have another one: `blob-port` in /etc/orch/agent.yaml")
-    cluster = _certified(wish, door, name, places)
-    settings.write(
-        places.configuration / "agent.yaml",
-        agent_options.parser(),
-        _settings(name, checks.joined(host, port), address, places),
-        _OPENING,
-    )
+    path, parser = places.configuration / "agent.yaml", agent_options.parser()
+    settings.there(path, parser)  # a mistake in it is told before anything is done
+    cluster = _certified(text, door, name, places)
+    settings.write(path, parser, _settings(name, checks.joined(host, port), address, places), _OPENING)
     said = f"node {name} has joined the cluster {cluster}"
-    if services.start([services.AGENT]):
+    if places.managed:
+        services.start([services.AGENT])
         return f"{said}, and its agent runs"
     return f"{said}\nthere is no systemd here; start its agent with: {services.COMMANDS[services.AGENT]}"
 
@@ -61,14 +60,13 @@ def join(wish: Wish, places: Places) -> str:
 def _settings(name: str, server: str, address: str, places: Places) -> dict[str, list[str]]:
     found = {"name": name, "server": server, "address": address, "state": str(places.agent)}
     found |= {"trust": str(places.agent_trust), "run-dir": str(places.run)}
-    if services.are_managed():
+    if places.managed:
         found["cgroup-parent"] = services.TASKS_GROUP
     return {key: [text] for key, text in found.items()}
 
 
-def _certified(wish: Wish, door: str, name: str, places: Places) -> str:
+def _certified(text: str, door: str, name: str, places: Places) -> str:
     """The id of the cluster that the node has a certificate of now."""
-    text = joining.said(wish.token)
     own, fresh = Folder(places.agent_trust), Folder(places.agent_trust.with_name("trust.new"))
     try:
         places.agent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,10 +86,7 @@ def _certified(wish: Wish, door: str, name: str, places: Places) -> str:
 
 def _check_cluster(text: str, roots: bytes, cluster: str) -> None:
     """A node of one cluster does not slip into another."""
-    try:
-        pin = token.parse(text).pin
-    except Malformed as error:
-        raise joining.NotJoined(str(error)) from error
+    pin = token.parse(text).pin
     known = [certificate.of_der(root).key_digest for root in certificate.split(roots)]
     if not any(token.fits(pin, digest) for digest in known):
         raise HostError(

@@ -18,6 +18,11 @@ class Places:
     root: Path = Path("/")
 
     @property
+    def managed(self) -> bool:
+        """Whether systemd runs this machine (sd_booted(3)), and these are its own places."""
+        return self.root == Path("/") and Path("/run/systemd/system").is_dir()
+
+    @property
     def configuration(self) -> Path:
         return self.root / "etc/orch"
 

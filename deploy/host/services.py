@@ -1,8 +1,7 @@
-"""Services of this machine, by systemd; without it, nothing is started here, and the person is told what to run."""
+"""Services of this machine, by systemd; without it nothing is started, and the person is told what to run."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from deploy.host.errors import HostError
@@ -20,23 +19,11 @@ TASKS_GROUP: Final = "/system.slice/orch-tasks.service"
 _TIMEOUT_S: Final = 180
 
 
-def are_managed() -> bool:
-    """Whether systemd runs this machine (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def is_active(unit: str) -> bool:
-    """Whether it runs now."""
-    return are_managed() and _systemctl("--quiet", "is-active", unit).returncode == 0
-
-
-def start(units: Sequence[str]) -> bool:
-    """Has them run now, with what is configured now, and at every boot; False where there is no systemd.
+def start(units: Sequence[str]) -> None:
+    """Has them run now, with what is configured now, and at every boot.
 
     Returns when each has said that it is ready. HostError with its last words when it does not come to that.
     """
-    if not are_managed():
-        return False
     for unit in units:
         _enable(unit)
         try:
@@ -45,7 +32,6 @@ def start(units: Sequence[str]) -> bool:
             raise _not_ready(unit, "in time") from None
         if done.returncode != 0:
             raise _not_ready(unit, "")
-    return True
 
 
 def _enable(unit: str) -> None:

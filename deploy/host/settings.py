@@ -14,7 +14,7 @@ from manifests.mistakes import InvalidManifest
 
 def write(path: Path, parser: argparse.ArgumentParser, said: Mapping[str, Sequence[str]], opening: str) -> None:
     """Puts these values into the file, beside those that it has for other keys. HostError when it cannot be."""
-    text = configuration.written(parser, {**_there(path, parser), **said}, opening)
+    text = configuration.written(parser, {**there(path, parser), **said}, opening)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -27,7 +27,8 @@ def write(path: Path, parser: argparse.ArgumentParser, said: Mapping[str, Sequen
         raise HostError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _there(path: Path, parser: argparse.ArgumentParser) -> Mapping[str, Sequence[str]]:
+def there(path: Path, parser: argparse.ArgumentParser) -> Mapping[str, Sequence[str]]:
+    """What stands there by now; nothing where there is no file. HostError when it cannot be read."""
     try:
         return configuration.values(parser, Source(name=str(path), text=path.read_bytes()))
     except FileNotFoundError:

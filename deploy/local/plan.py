@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final
 
 from controlplane.core.trust import etcd_flags
@@ -197,10 +197,9 @@ class Plan:
         """The member of etcd beside an instance. One that is alone is reached from the inside only."""
         alone = self.control_planes == 1
         hosts = {name: etcd_flags.LOOPBACK if alone else self.instance_address(name) for name in self.instance_names}
-        peers = {self.etcd_of(name): f"https://{host}:{etcd_flags.PEER_PORT}" for name, host in hosts.items()}
-        name = self.etcd_of(instance)
+        peers = {name: f"https://{host}:{etcd_flags.PEER_PORT}" for name, host in hosts.items()}
         client = f"https://{hosts[instance]}:{etcd_flags.CLIENT_PORT}"
-        return etcd_flags.Member(name=name, client=client, peer=peers[name], cluster=peers)
+        return etcd_flags.Member(name=instance, client=client, peer=peers[instance], cluster=peers)
 
     @property
     def door(self) -> str:
@@ -277,10 +276,9 @@ def host_link(name: str) -> str:
 
 
 def etcd_command(plan: Plan, instance: str = "cp1") -> list[str]:
-    """The member beside an instance, reachable only inside the LAN."""
-    folder = PurePath(plan.folder)
-    certificates = PurePath(plan.trust(instance), "etcd")
-    return [*etcd_flags.command(plan.member(instance), certificates, folder / plan.etcd_of(instance))]
+    """The member beside an instance, reachable only inside the LAN. It knows from the instance's folder who it is."""
+    data = f"{plan.folder}/{plan.etcd_of(instance)}"
+    return [sys.executable, "-m", "controlplane.member", "--trust", plan.trust(instance), "--data", data]
 
 
 def control_plane_command(plan: Plan, instance: str = "cp1") -> list[str]:

@@ -1,12 +1,16 @@
 """`orchctl cluster`: a cluster on this machine (`deploy.local` does the work), and who belongs to one of any size."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from orchctl import door, options
+
+if TYPE_CHECKING:
+    from orchctl import membership
 
 T = TypeVar("T")
 
@@ -16,6 +20,47 @@ def _which(function: Callable[..., T]) -> Callable[..., T]:
     name = click.option("--name", default="local", show_default=True, help="Which one, when there are several.")
     state = click.option("--state", type=click.Path(path_type=Path), help="Its state folder.")
     return name(state(function))
+
+
+_FIRST = (
+    click.option("--name", default="", help="The control plane's name."),
+    click.option("--trust", type=click.Path(path_type=Path), help="The folder for its certificates."),
+    click.option("--host", default="", help="Where other machines reach this one.  [default: the host of --server]"),
+    click.option("--admin", default="", help="The first admin's name.  [default: yours]"),
+    click.option("--etcd", metavar="URL", multiple=True, help="A member of an etcd that is there. May be repeated."),
+    click.option("--etcd-ca", metavar="FILE", help="Whom to believe to be one of its members."),
+    click.option("--etcd-cert", metavar="FILE", help="The certificate that it knows control planes by."),
+    click.option("--etcd-key", metavar="FILE", help="The key of that."),
+)
+
+
+def _first(function: Callable[..., T]) -> Callable[..., T]:
+    """Adds the options that say what the first control plane of a cluster is."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_FIRST), function)
+
+
+def _founding(settings: options.Settings, said: Mapping[str, Any]) -> "membership.Founding":
+    """What those options say."""
+    from orchctl import membership
+
+    server = settings.server_option
+    if not server or not said["name"]:
+        raise click.UsageError("with --trust, say --name NAME, and where people reach it with --server HOST:PORT")
+    return membership.Founding(
+        name=said["name"],
+        trust=said["trust"],
+        admin=said["admin"],
+        host=said["host"] or server.rpartition(":")[0].strip("[]") or server,
+        server=server,
+        context=settings.context or "default",
+        etcd=_about_etcd(said),
+    )
+
+
+def _about_etcd(said: Mapping[str, Any]) -> Sequence[str]:
+    """Arguments about an etcd that there is already."""
+    files = {name: said[name.replace("-", "_")] for name in ("etcd-ca", "etcd-cert", "etcd-key")}
+    return [*(f"--etcd={url}" for url in said["etcd"]), *(f"--{name}={path}" for name, path in files.items() if path)]
 
 
 @click.group()
@@ -107,41 +152,18 @@ def node(action: str, node: str, name: str, state: Path | None) -> None:
 
 
 @command.command()
-@click.option("--name", default="", help="The first control plane's name.  [default: the host's]")
+@_first
 @click.option("--address", default="", help="This machine's own.  [default: the one on its way to others]")
-@click.option(
-    "--trust",
-    type=click.Path(path_type=Path),
-    help="Only make the certificates, into this folder of a control plane that you start.",
-)
-@click.option("--host", help="With --trust: where other machines reach this one.  [default: the host of --server]")
-@click.option("--admin", default="", help="The first admin's name.  [default: yours]")
-@click.option(
-    "--etcd", metavar="URL", multiple=True, help="A member of an etcd that there is already. May be repeated."
-)
-@click.option("--etcd-ca", metavar="FILE", help="Whom to believe to be one of its members.")
-@click.option("--etcd-cert", metavar="FILE", help="The certificate that it knows control planes by.")
-@click.option("--etcd-key", metavar="FILE", help="The key of that.")
 @options.with_settings
-def init(
-    settings: options.Settings,
-    *,
-    name: str,
-    address: str,
-    trust: Path | None,
-    host: str | None,
-    admin: str,
-    etcd: tuple[str, ...],
-    etcd_ca: str | None,
-    etcd_cert: str | None,
-    etcd_key: str | None,
-) -> None:
+def init(settings: options.Settings, /, address: str, **said: Any) -> None:
     """Found a cluster, with this machine as its first control plane. As root, on the machine itself.
 
     It makes the cluster's root and the first certificates, writes /etc/orch, starts the services, and prints how other
     machines join. --server says where people and nodes reach it, when that is not its address; --context what the
     cluster is called here. A member of etcd runs beside each control plane, unless --etcd names those that there are
     already. A try that did not come to its end may be repeated.
+
+    With --trust only the certificates are made, in that folder, for a control plane that you start.
 
     \b
     Examples:
@@ -150,38 +172,81 @@ def init(
       orchctl cluster init --etcd https://10.0.0.9:2379 --etcd-ca ca.pem --etcd-cert orch.pem --etcd-key orch-key.pem
       orchctl cluster init --name cp1 --trust ~/cp1 --server 10.0.0.1:7400
     """
-    files = {"etcd-ca": etcd_ca, "etcd-cert": etcd_cert, "etcd-key": etcd_key}
-    about = [*(f"--etcd={url}" for url in etcd), *(f"--{kind}={path}" for kind, path in files.items() if path)]
-    server, context = settings.server_option, settings.context or "default"
-    if trust is None:
-        said = {"--name": name, "--address": address, "--server": server, "--admin": admin, "--context": context}
-        words = [f"{key}={text}" for key, text in said.items() if text]
-        door.become("deploy.host", "init", *words, *(f"--about-etcd={one}" for one in about))
-    if not server or not name:
-        raise click.UsageError("with --trust, say --name NAME, and where people reach it with --server HOST:PORT")
+    if said["trust"] is None:
+        words = {"--name": said["name"], "--address": address, "--server": settings.server_option}
+        words |= {"--admin": said["admin"], "--context": settings.context}
+        about = [f"--about-etcd={one}" for one in _about_etcd(said)]
+        door.become("deploy.host", "init", *(f"{key}={text}" for key, text in words.items() if text), *about)
     from orchctl import membership
 
-    membership.init(
-        membership.Founding(
-            name=name,
-            trust=trust,
-            admin=admin,
-            host=host or server.rpartition(":")[0].strip("[]") or server,
-            server=server,
-            context=context,
-            etcd=about,
-        )
-    )
+    membership.init(_founding(settings, said))
+
+
+@command.command()
+@click.option("--trust", required=True, type=click.Path(), help="The folder of a control plane.")
+@click.option("--out", required=True, type=click.Path(), help="The file to write; there may be none yet.")
+def backup(trust: str, out: str) -> None:
+    """Write everything that a cluster knows into a file. On the machine of a control plane.
+
+    Whoever has the file is master of the cluster: it holds the key to its roots. Only its owner can read it; keep it
+    where nobody else can. Images are not in it.
+    """
+    door.become("controlplane.trust.backup", f"--trust={trust}", f"--out={out}")
+
+
+@command.command()
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_first
+@options.with_settings
+def restore(settings: options.Settings, /, path: Path, **said: Any) -> None:
+    """Make a control plane of a backup, on a machine with none, for a store with nothing in it.
+
+    Containers run on: agents come to it and tell what they have. What happened after the backup is undone.
+
+    \b
+    Example:
+      orchctl cluster restore home.backup --name cp1 --trust /var/lib/orch/trust --server 10.0.0.9:7400
+    """
+    if said["trust"] is None:
+        raise click.UsageError("say the folder for the control plane's certificates with --trust DIR")
+    from orchctl import membership
+
+    membership.restore(_founding(settings, said), path)
 
 
 @command.command()
 @click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
-@click.option("--door", "at", required=True, metavar="HOST:PORT", help="The door of a control plane.")
-@click.option("--name", required=True, help="The new control plane's name.")
-@click.option("--trust", required=True, type=click.Path(), help="The folder for its certificates.")
-def join(token: str, at: str, name: str, trust: str) -> None:
-    """Get another control plane its certificates. On its machine, before it is started."""
-    door.become("controlplane.trust.join", f"--token={token}", f"--door={at}", f"--name={name}", f"--trust={trust}")
+@click.option("--server", metavar="HOST[:PORT]", default="", help="Where a control plane is reached.")
+@click.option("--door", "at", metavar="HOST:PORT", default="", help="Its door.  [default: port 7401 of --server]")
+@click.option("--name", default="", help="The new control plane's name.  [default: the host's]")
+@click.option("--address", "--host", default="", help="Where others reach it.  [default: on its way to --server]")
+@click.option(
+    "--trust", type=click.Path(), help="Only get certificates, into this folder of a control plane that you start."
+)
+def join(*, token: str, server: str, at: str, name: str, address: str, trust: str | None) -> None:
+    """Make this machine another control plane, with its member of etcd. As root, on the machine itself.
+
+    A join that did not come to its end may be repeated with the same token. To take it out again:
+    orchctl cluster member revoke controlplane:NAME
+
+    \b
+    Examples:
+      orchctl cluster join --server 10.0.0.1 --token @token
+      orchctl cluster join --door 10.0.0.1:7401 --token @token --name cp2 --trust ~/cp2
+    """
+    if trust is None and server:
+        said = {"--server": server, "--door": at, "--name": name, "--address": address}
+        words = [f"{key}={text}" for key, text in said.items() if text]
+        door.become("deploy.host", "controlplane", f"--token={token}", *words)
+    if trust is None or not at or not name:
+        raise click.UsageError(
+            "say where a control plane is with --server HOST; or, to start yours yourself, its door with --door "
+            "HOST:PORT, and your --name NAME and --trust DIR"
+        )
+    where = [f"--host={address}"] if address else []
+    door.become(
+        "controlplane.trust.join", f"--token={token}", f"--door={at}", f"--name={name}", f"--trust={trust}", *where
+    )
 
 
 @command.group()

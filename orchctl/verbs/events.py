@@ -21,6 +21,7 @@ from protos import kinds
 @click.option(
     "--type", "type_", type=click.Choice(["normal", "warning"]), default=None, help="Only events of this type."
 )
+@click.option("--audit", is_flag=True, help="Instead: who changed what, or was refused. For admins.")
 @options.all_namespaces
 @options.with_settings
 def command(
@@ -30,6 +31,8 @@ def command(
     about: str,
     since_ms: int | None,
     type_: str | None,
+    *,
+    audit: bool,
 ) -> None:
     """Show what has happened in a namespace, and to nodes and the cluster; the newest last.
 
@@ -41,7 +44,13 @@ def command(
       orchctl events
       orchctl events --for service/web -w
       orchctl events -A --type warning --since 1h
+      orchctl events --audit --since 24h
     """
+    if audit:
+        from orchctl import membership
+
+        membership.show_audit(settings, terminal.now_ms() - since_ms if since_ms else 0)
+        return
     wanted = eventlist.Wanted(since_ms=terminal.now_ms() - since_ms if since_ms else 0, type=type_ or "")
     selections = eventlist.selections(settings, _reference(about) if about else None)
     shown = eventlist.follow if watch else eventlist.show

@@ -42,6 +42,7 @@ class Query:
     help="A column, or a field like meta.createdAt; - before it turns the order round.",
     shell_complete=complete.columns,
 )
+@click.option("--audit", is_flag=True, help="With events: who changed what, or was refused. For admins.")
 @click.option("--show-labels", is_flag=True, help="Show the labels in a column of their own.")
 @options.all_namespaces
 @options.with_settings
@@ -55,6 +56,7 @@ def command(
     node: str,
     sort_by: str,
     show_labels: bool,
+    audit: bool,
 ) -> None:
     """List objects: service (svc), task, node, revision, image, network (net), endpoints (ep), event (ev).
 
@@ -69,6 +71,9 @@ def command(
       orchctl get tasks --sort-by -RESTARTS
       orchctl get tasks -w
     """
+    if audit:
+        _show_audit(settings, what)
+        return
     query = Query(
         what=what,
         form=form or "",
@@ -80,6 +85,14 @@ def command(
         show_labels=show_labels,
     )
     show(settings, query)
+
+
+def _show_audit(settings: options.Settings, what: Sequence[str]) -> None:
+    if len(what) != 1 or words.kind(what[0]).name != "event":
+        raise errors.InvalidInput("--audit goes with events", hint="write it like `orchctl get events --audit`")
+    from orchctl import membership
+
+    membership.show_audit(settings, 0)
 
 
 def show(settings: options.Settings, query: Query) -> None:

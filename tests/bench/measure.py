@@ -66,8 +66,8 @@ def run(case: Case) -> Result:
 
 
 def table(results: Sequence[Result]) -> str:
-    """For people: medians, spread (half the range, in per cent of the median), ratio."""
-    header = ("CASE", "OURS", "", "PEER", "", "RATIO", "MARK", "N", "PEER'S NAME")
+    """For people: medians, spread (half the range, in per cent of the median), the worst of ours, ratio."""
+    header = ("CASE", "OURS", "", "WORST", "PEER", "", "RATIO", "MARK", "N", "PEER'S NAME")
     rows = [header, *(_cells(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join(
@@ -84,6 +84,7 @@ def _cells(result: Result) -> tuple[str, ...]:
     return (
         case.name,
         *_summary(result.ours, case.unit),
+        f"{max(result.ours):.3g} {case.unit}",
         *(_summary(result.peer, case.unit) if result.peer else ("absent", "")),
         f"{result.ratio:.2f}" if result.ratio is not None else "-",
         " ".join(filter(None, marks)),

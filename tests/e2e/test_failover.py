@@ -7,11 +7,9 @@ import signal
 import time
 from collections.abc import Iterator
 
-import grpc
 import pytest
 
 from deploy.local import cluster as local_cluster
-from orchctl import errors
 from protos.orch.v1 import control_pb2, objects_pb2
 from tests.support import cluster, failover
 from tests.support.cluster import LocalCluster, get, names_of
@@ -110,7 +108,7 @@ def test_a_leader_that_is_cut_off_is_followed_by_another(trio: LocalCluster) -> 
 
 def _leader_by(trio: LocalCluster, name: str) -> str:
     """Who leads, by that instance; empty while it does not answer."""
-    with contextlib.suppress(grpc.RpcError, errors.OrchctlError), failover.dialed(trio, name) as stub:
+    with contextlib.suppress(*failover.NO_ANSWER), failover.dialed(trio, name) as stub:
         return str(stub.Version(control_pb2.VersionRequest(), timeout=1).leader)
     return ""
 

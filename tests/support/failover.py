@@ -18,6 +18,7 @@ from tests.support.waiting import until
 EVERY_S = 0.01
 CALL_S = 0.5
 LIMIT_S = 60
+NO_ANSWER = (grpc.RpcError, errors.OrchctlError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ def leader_of(up: LocalCluster) -> str:
     """Who leads, as whoever answers says; waits until somebody does."""
 
     def look() -> str:
-        with contextlib.suppress(grpc.RpcError, errors.OrchctlError), trust.reach(up.plan) as control:
+        with contextlib.suppress(*NO_ANSWER), trust.reach(up.plan) as control:
             return str(control.Version(control_pb2.VersionRequest(), timeout=client.CALL_TIMEOUT_S).leader)
         return ""
 
@@ -69,14 +70,14 @@ def dialed(up: LocalCluster, name: str) -> Iterator[control_pb2_grpc.ControlStub
 def _leading(others: dict[str, control_pb2_grpc.ControlStub]) -> str:
     """Who says that they lead; empty while nobody does."""
     for name, stub in others.items():
-        with contextlib.suppress(grpc.RpcError, errors.OrchctlError):
+        with contextlib.suppress(*NO_ANSWER):
             if stub.Version(control_pb2.VersionRequest(), timeout=CALL_S).leader == name:
                 return name
     return ""
 
 
 def _reaches_all(leader: control_pb2_grpc.ControlStub, up: LocalCluster) -> bool:
-    with contextlib.suppress(grpc.RpcError, errors.OrchctlError):
+    with contextlib.suppress(*NO_ANSWER):
         told = [answer.usage for answer in leader.Usage(control_pb2.UsageRequest(), timeout=LIMIT_S)]
         return len(told) == up.plan.nodes and not any(usage.problem for usage in told)
     return False

@@ -94,14 +94,17 @@ async def instances(store: api.Store, folder: Path, *names: str, second: Ranges 
 class Agent:
     """A session that runs whatever it is told to, on paper."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, speak: Callable[[grpc.aio.Channel], grpc.aio.Channel] = lambda channel: channel
+    ) -> None:
         self.name = name
         self.running: set[str] = set()
+        self._speak = speak
 
     async def run(self, address: str) -> None:
         """Until the call ends."""
         async with grpc.aio.insecure_channel(address) as channel:
-            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+            call = dispatcher_pb2_grpc.DispatcherStub(self._speak(channel)).Session()
             await call.write(wire.AgentMessage(register=self._register()))
             sequence = 0
             async for message in call:

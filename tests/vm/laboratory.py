@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from deploy.local import errors
 from deploy.vmlab import bundles, cluster, commands, keeping, laboratory, plan
 from deploy.vmlab.__main__ import Progress
 from deploy.vmlab.laboratory import Laboratory
@@ -60,16 +61,28 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story() -> Iterator[Story]:
+def story(request: pytest.FixtureRequest) -> Iterator[Story]:
     """Machines that have just booted; nothing of them is left afterwards."""
     places, progress = plan.places(), Progress()
     up = laboratory.up(places, owner=os.getpid(), say=progress.say)
     try:
         yield Story(laboratory=up, operator=cluster.Operator(laboratory=up), progress=progress)
+        if request.session.testsfailed:
+            _tell_journals(up, progress)
     finally:
         keeping.end(places)
     assert not up.keeper.alive
     assert not list(places.run.iterdir())
+
+
+def _tell_journals(up: Laboratory, progress: Progress) -> None:
+    """What the machines' services have said last, for whoever has to find out why."""
+    for machine in plan.MACHINES:
+        try:
+            said = commands.run(up, machine, "journalctl --no-pager --lines=40 --unit='orch-*'")
+        except errors.LocalError as error:  # it may be off
+            said = str(error)
+        progress.say(f"{machine.name}:\n{said}")
 
 
 def test_the_machines_are_ordinary_debians(story: Story) -> None:
@@ -88,9 +101,9 @@ def test_install_sh_installs_without_a_network_and_starts_nothing(story: Story) 
     for machine in plan.MACHINES:
         assert "current: " in story.on(machine, "/opt/orch/install.sh status")
         assert "running" not in story.on(machine, "systemctl list-units --no-legend --state=running 'orch-*'")
-    before = story.on(plan.MACHINES[0], "ls -l --time-style=full-iso /opt/orch /opt/orch/releases")
+    before = story.on(plan.MACHINES[0], "ls -lR --time-style=full-iso /opt/orch/releases | sha256sum")
     cluster.install(story.laboratory, bundles.THIS, plan.MACHINES[0], say=story.say)
-    assert story.on(plan.MACHINES[0], "ls -l --time-style=full-iso /opt/orch /opt/orch/releases") == before
+    assert story.on(plan.MACHINES[0], "ls -lR --time-style=full-iso /opt/orch/releases | sha256sum") == before
 
 
 def test_machines_join_with_a_command_each(story: Story) -> None:

@@ -7,9 +7,9 @@ together to renew.
 DAY_MS = 86_400_000
 LEAF_MS = 90 * DAY_MS
 ROOT_MS = 3650 * DAY_MS
-STORE_MS = ROOT_MS
-"""Of the certificates between instances and the store, and between its members: etcd and the links to it take another
-one at a restart only, and one that runs out would be the end of the cluster."""
+STORE_MS = 365 * DAY_MS
+"""Of the certificates between instances and the store, and between its members. They are renewed while instances run; a
+cluster that was switched off as a whole has to find them valid, for months at least."""
 BACKDATED_MS = 300_000
 """A certificate is valid from a little before it is made: clocks differ."""
 MAX_CLOCK_DIFFERENCE_MS = BACKDATED_MS

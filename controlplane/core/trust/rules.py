@@ -193,4 +193,5 @@ RULES: Mapping[str, Rule] = {
     "/grpc.health.v1.Health/List": _read(_nothing, _ALL),
     "/grpc.health.v1.Health/Watch": _read(_nothing, _ALL),
     METRICS: _read(_everywhere),
+    "/orch.v1.Trust/ListAudit": _read(_cluster, _ADMIN),
 }

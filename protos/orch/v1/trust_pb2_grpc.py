@@ -74,6 +74,11 @@ class TrustStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/orch.v1.Trust/ListAudit',
+                request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
 
 
 class TrustServicer:
@@ -135,6 +140,13 @@ class TrustServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """Who changed what, or tried to, by any instance; the newest last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrustServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +189,11 @@ def add_TrustServicer_to_server(servicer, server):
                     servicer.MayRead,
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +412,33 @@ class Trust:
             '/orch.v1.Trust/MayRead',
             protos_dot_orch_dot_v1_dot_trust__pb2.MayReadRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_trust__pb2.MayReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Trust/ListAudit',
+            protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_trust__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

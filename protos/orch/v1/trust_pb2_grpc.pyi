@@ -49,6 +49,8 @@ class TrustStub:
     """Begins the exchange of the root, or tells how far it is."""
     MayRead: _grpc.UnaryUnaryMultiCallable[_trust_pb2.MayReadRequest, _trust_pb2.MayReadResponse]
     """Whether somebody whose certificate was shown to a node may read how that node is."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListAuditRequest, _trust_pb2.ListAuditResponse]
+    """Who changed what, or tried to, by any instance; the newest last."""
 
 @_typing.type_check_only
 class TrustAsyncStub(TrustStub):
@@ -69,6 +71,8 @@ class TrustAsyncStub(TrustStub):
     """Begins the exchange of the root, or tells how far it is."""
     MayRead: _aio.UnaryUnaryMultiCallable[_trust_pb2.MayReadRequest, _trust_pb2.MayReadResponse]  # type: ignore[assignment]
     """Whether somebody whose certificate was shown to a node may read how that node is."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListAuditRequest, _trust_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Who changed what, or tried to, by any instance; the newest last."""
 
 class TrustServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -134,5 +138,13 @@ class TrustServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.MayReadResponse, _abc.Awaitable[_trust_pb2.MayReadResponse]]:
         """Whether somebody whose certificate was shown to a node may read how that node is."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _trust_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_pb2.ListAuditResponse, _abc.Awaitable[_trust_pb2.ListAuditResponse]]:
+        """Who changed what, or tried to, by any instance; the newest last."""
 
 def add_TrustServicer_to_server(servicer: TrustServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -52,7 +52,7 @@ def test_a_second_instance_joins_by_the_first_one_s_door_and_takes_over(members:
     admin = Folder(folder / "admin").load(Role.ADMIN)
     with instance(folder, "cp1", running) as first:
         assert leader(first, admin) == "cp1"
-        assert not (folder / "cp1" / "founding.bin").exists()
+        waiting.until(lambda: not (folder / "cp1" / "founding.bin").exists(), what="it is founded")
         (folder / "token").write_text(tokens["controlplane_token"])
         joined = subprocess.run(
             [

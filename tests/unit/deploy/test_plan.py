@@ -1,10 +1,11 @@
 """Where a local cluster puts itself."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from agent.core import users
+from controlplane.core.trust import etcd_flags
 from deploy.local import claims, errors, plan
 
 
@@ -45,7 +46,7 @@ def test_no_process_of_the_cluster_listens_on_the_host() -> None:
     a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=next(plan.lans([])), config="/c")
     assert a_plan.server == "10.111.0.1:7400"
     assert not [word for word in plan.control_plane_command(a_plan) if "0.0.0.0" in word]
-    assert "--listen-client-urls=https://127.0.0.1:2379" in plan.etcd_command(a_plan)
+    assert "--listen-client-urls=https://127.0.0.1:2379" in etcd(a_plan)
 
 
 def test_every_process_is_told_where_its_certificates_are() -> None:
@@ -53,9 +54,27 @@ def test_every_process_is_told_where_its_certificates_are() -> None:
     a_plan = plan.Plan(name="t", folder="/f", nodes=2, lan=next(plan.lans([])), config="/c")
     assert "--trust /f/cp1/trust --door 10.111.0.1:7401" in " ".join(plan.control_plane_command(a_plan))
     assert "--trust /f/n2/trust" in " ".join(plan.machine_command(a_plan, "n2"))
-    etcd = plan.etcd_command(a_plan)
-    assert {"--client-cert-auth", "--peer-client-cert-auth", "--key-file=/f/cp1/trust/etcd/key.pem"} <= set(etcd)
-    assert not [word for word in (*etcd, *plan.control_plane_command(a_plan)) if "http:" in word]
+    assert plan.etcd_command(a_plan)[3:5] == ["--trust", "/f/cp1/trust"]
+    flags = etcd(a_plan)
+    assert {"--client-cert-auth", "--peer-client-cert-auth", "--key-file=/f/cp1/trust/etcd/key.pem"} <= set(flags)
+    assert not [word for word in (*flags, *plan.control_plane_command(a_plan)) if "http:" in word]
+
+
+def test_several_control_planes_have_addresses_and_members_of_their_own() -> None:
+    """Each knows the others' members, and agents know all."""
+    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=plan.choose_lan([]), config="/c", control_planes=3)
+    assert a_plan.servers == ("10.111.0.1:7400", "10.111.0.2:7400", "10.111.0.3:7400")
+    flags = etcd(a_plan, "cp2")
+    peers = ",".join(f"cp{number}=https://10.111.0.{number}:2380" for number in (1, 2, 3))
+    assert {f"--initial-cluster={peers}", "--name=cp2", "--initial-cluster-state=new"} <= set(flags)
+    assert "--listen-client-urls=https://10.111.0.2:2379,https://127.0.0.1:2379" in flags
+    assert ",".join(a_plan.servers) in plan.machine_command(a_plan, "n1")
+
+
+def etcd(a_plan: plan.Plan, instance: str = "cp1") -> list[str]:
+    """As the program that the plan names starts it."""
+    certificates = PurePath(a_plan.trust(instance), "etcd")
+    return [*etcd_flags.command(a_plan.member(instance), certificates, PurePath("/d"))]
 
 
 @pytest.mark.parametrize("nodes", [1, 3, plan.MAX_NODES])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from agent import options as agent_options
+from controlplane import arguments as instance_options
 from controlplane import member
-from controlplane import options as instance_options
 from manifests import configuration
 from manifests.documents import Source
 from manifests.mistakes import InvalidManifest

@@ -30,6 +30,7 @@ READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "R
 CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork", "Diagnose"}
 CHANGES |= {"Commit", "MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
+ADMINS |= {"ListAudit"}
 NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "MayRead"}
 MAY = {
     Role.ADMIN: READS_OF_PEOPLE | CHANGES | ADMINS,

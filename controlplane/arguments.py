@@ -1,4 +1,4 @@
-"""What an instance of the control plane is told: on its command line, or in the file that `--config` names."""
+"""The command line of an instance of the control plane. Each argument is checked where it is read."""
 
 import argparse
 import functools
@@ -31,10 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """etcd's members, and whether they are spoken to over TLS."""
+    """etcd's members, and whether they are spoken to over TLS. `home`: the one beside this instance."""
 
     addresses: tuple[str, ...]
     secure: bool
+    home: str = ""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All of them."""
+    """Everything that an instance is told."""
     made = argparse.ArgumentParser(
         prog="orch-controlplane", description="One instance of Orch's control plane.", allow_abbrev=False
     )
@@ -282,7 +283,7 @@ def _limits(parser: argparse.ArgumentParser, changes: list[str]) -> limits.Limit
         parser.error(f"argument --limit: {error}")
 
 
-def of_network(options: argparse.Namespace) -> Ranges:
+def ranges_of(options: argparse.Namespace) -> Ranges:
     """The ranges that addresses are given from."""
     cluster, services = options.cluster_range, options.service_range
     return Ranges(

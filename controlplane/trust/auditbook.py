@@ -1,0 +1,88 @@
+"""The cluster's audit log in the store: what every instance has told, the same from any of them, and bounded.
+
+Two rules. A call never waits for it: what is told is written a moment later, together with what else there is. And
+while the store does not answer, the newest thousand wait; the file of each instance (`audit.py`) has the others.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from controlplane.store import api, errors, writer
+from protos.orch.v1 import trust_pb2 as pb
+
+PREFIX = "/orch-audit/"
+MAX_ENTRIES = 5_000
+"""Some 1.5 MB in the store."""
+TRIM_EVERY = 200
+"""So many may be there beyond them, for each instance."""
+MAX_WAITING = 1_000
+GATHER_S = 0.2
+RETRY_S = 1.0
+
+_log = structlog.get_logger()
+
+
+class AuditBook:
+    """Run `run`; `add` may be called at once."""
+
+    def __init__(self, store: api.Store, instance: str, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._instance = instance
+        self._now_ms = now_ms
+        self._numbers = itertools.count(1)
+        self._waiting: deque[api.Put] = deque(maxlen=MAX_WAITING)
+        self._filled = asyncio.Event()
+        self._since_trimmed = TRIM_EVERY
+
+    def add(self, record: pb.AuditRecord) -> None:
+        """Has it written soon. Who tells of it is this instance."""
+        record.instance = self._instance
+        record.at = record.at or self._now_ms()
+        # Its name is its own: written twice, after an answer was lost, it is one entry.
+        self._waiting.append(api.Put(key=self._key(record), value=record.SerializeToString()))
+        self._filled.set()
+
+    async def entries(self, request: pb.ListAuditRequest) -> Sequence[pb.AuditRecord]:
+        """Those that are asked for, the newest last. Raises what the store raises."""
+        listing = await self._store.list(PREFIX)
+        found = [pb.AuditRecord.FromString(one.value) for one in listing.entries]
+        wanted = [one for one in found if one.at >= request.since]
+        return wanted[-request.limit :] if request.limit else wanted
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            await self._filled.wait()
+            await asyncio.sleep(GATHER_S)
+            try:
+                await self._write()
+            except errors.Temporary as error:
+                _log.info("the audit log waits for the store", why=str(error), waiting=len(self._waiting))
+                await asyncio.sleep(RETRY_S)
+
+    async def _write(self) -> None:
+        puts = list(self._waiting)
+        await writer.write(self._store, ([put] for put in puts))
+        for put in puts:
+            if self._waiting and self._waiting[0] is put:  # it may have made room for newer ones meanwhile
+                self._waiting.popleft()
+        if not self._waiting:
+            self._filled.clear()
+        self._since_trimmed += len(puts)
+        if self._since_trimmed >= TRIM_EVERY:
+            await self._trim()
+            self._since_trimmed = 0
+
+    def _key(self, record: pb.AuditRecord) -> str:
+        """In the order of time: thirteen figures of milliseconds last until the year 2286."""
+        return f"{PREFIX}{record.at:013d}-{self._instance}-{next(self._numbers):08d}"
+
+    async def _trim(self) -> None:
+        """Takes the oldest away. Two instances that do it together take the same ones."""
+        listing = await self._store.list(PREFIX)
+        surplus = listing.entries[: max(0, len(listing.entries) - MAX_ENTRIES)]
+        await writer.write(self._store, ([api.Delete(key=one.key)] for one in surplus))

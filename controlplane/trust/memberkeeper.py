@@ -1,0 +1,98 @@
+"""Keeps an instance and the member of etcd beside it in step with the store's other members.
+
+    addresses   those of the store's members are followed, and kept for the next start
+    learner     the member beside this instance is promoted as soon as it has caught up
+    leaders     while this instance leads, the store is led on another machine
+
+Why the last: whoever leads the store next gives every lease another life. Were both leaders on one machine, its loss
+would cost the time of both elections, one after the other.
+
+The rule: everything is looked at anew each time, and what does not work is tried again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from controlplane.core.trust import etcd_flags
+from controlplane.store import errors, etcd_members
+from controlplane.store.etcd import EtcdStore
+from controlplane.trust import storeplace
+from controlplane.trust.registry import INSTANCES
+from controlplane.trust.standing import store_credentials
+from trust.folder import Folder, NotTrusted
+
+LOOK_EVERY_S = 10.0
+LEARNS_EVERY_S = 0.5
+
+_log = structlog.get_logger()
+
+
+class MemberKeeper:
+    """`run` it beside the instance. `leads`: whether the instance leads now."""
+
+    def __init__(self, store: EtcdStore, folder: Folder, leads: Callable[[], bool]) -> None:
+        self._store = store
+        self._folder = folder
+        self._leads = leads
+        self._woken = asyncio.Event()
+
+    def wake(self, changed: Iterable[str]) -> None:
+        """An instance has come or gone. Listens to the registry."""
+        if any(name.startswith(INSTANCES) for name in changed):
+            self._woken.set()
+
+    async def renewed(self) -> None:
+        """What the store knows this instance by was renewed. Raises NotTrusted."""
+        await self._store.renew(store_credentials(self._folder))
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            pause_s = LOOK_EVERY_S
+            try:
+                if await self._look():
+                    pause_s = LEARNS_EVERY_S
+            except (errors.StoreError, NotTrusted) as error:
+                _log.info("the store's members were not looked at; next time", why=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause_s)
+            self._woken.clear()
+
+    async def _look(self) -> bool:
+        """Whether there is reason to look again soon."""
+        place = storeplace.load(self._folder)
+        if place.member is None:
+            return False
+        members = await self._store.members.all()
+        await self._follow(place, members)
+        own = next((one for one in members if one.peer == place.member.peer), None)
+        if own is None:
+            return False
+        if own.learner:
+            await self._promote(own)
+            return True
+        if self._leads():
+            await self._hand_over(own, members)
+        return False
+
+    async def _follow(self, place: etcd_flags.Place, members: Sequence[etcd_members.Member]) -> None:
+        there = [one.endpoint for one in members if one.endpoint and not one.learner]
+        if there and set(there) != set(place.endpoints):
+            _log.info("the store's members", addresses=",".join(there))
+            storeplace.save(self._folder, etcd_flags.Place(endpoints=there, member=place.member))
+            await self._store.move(there)
+
+    async def _promote(self, own: etcd_members.Member) -> None:
+        try:
+            await self._store.members.promote(own)
+            _log.info("the member of etcd beside this instance counts now", name=own.name)
+        except errors.StoreError as error:
+            _log.debug("the member of etcd beside this instance has not caught up", why=str(error))
+
+    async def _hand_over(self, own: etcd_members.Member, members: Sequence[etcd_members.Member]) -> None:
+        others = [one for one in members if one.id != own.id and one.name and not one.learner]
+        if others and await self._store.members.home_leads():
+            await self._store.members.hand_over(others[own.id % len(others)])

@@ -1,0 +1,55 @@
+"""Makes this machine one more control plane of a cluster: `orchctl cluster join --token … --server …`.
+
+The rule: the key that was shown at the door is kept until it is answered, as a node's is, so that a join whose answer
+was lost is the same join the next time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.host import checks, controlplane, services
+from deploy.host.places import DOOR_PORT, Places
+from orchctl import door as programs
+from trust import joining
+from trust.core.identity import Role
+from trust.folder import Folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for. `server`: a control plane that there is; `door`: its door, when that is elsewhere."""
+
+    token: str
+    server: str
+    door: str = ""
+    name: str = ""
+    address: str = ""
+
+
+def join(wish: Wish, places: Places) -> str:
+    """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted, OrchctlError."""
+    joining.token_of(wish.token, Role.CONTROLPLANE)
+    host, _ = checks.server(wish.server, DOOR_PORT)
+    door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
+    own = controlplane.Wish(name=wish.name, address=wish.address or checks.own_address(host))
+    machine = controlplane.checked(own, places, managed_store=True)
+
+    def make(folder: Path) -> None:
+        if Folder(folder).exists():  # the last of what a join writes: only to be moved
+            return
+        programs.ask(
+            "controlplane.trust.join",
+            f"--token={wish.token}",
+            f"--door={door}",
+            f"--trust={folder}",
+            f"--name={machine.name}",
+            f"--host={machine.address}",
+        )
+
+    controlplane.certified(places, make)
+    cluster = Folder(places.trust).load(Role.CONTROLPLANE).identity.cluster
+    said = f"control plane {machine.name} has joined the cluster {cluster}"
+    if controlplane.run(machine, places):
+        return f"{said}, and serves at {machine.server}"
+    runs = [services.COMMANDS[one] for one in (services.STORE, services.INSTANCE)]
+    return "\n".join([said, "there is no systemd here; start, each for itself:", *runs])

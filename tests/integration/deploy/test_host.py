@@ -1,0 +1,198 @@
+"""Joining a machine: what can be wrong with it has one clear error, nothing is half done, and a second try works."""
+
+import asyncio
+import dataclasses
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent import options as agent_options
+from deploy.host import checks, node
+from deploy.host.errors import HostError
+from deploy.host.places import BLOB_PORT, Places
+from manifests import configuration
+from manifests.documents import Source
+from protos.orch.v1 import trust_pb2
+from tests.support import aio, trusted
+from trust import joining
+from trust.core.identity import Role
+from trust.folder import Folder, NotTrusted
+
+HERE = "127.0.0.1"
+
+
+def wish(made: trusted.Cluster, **other: str) -> node.Wish:
+    """A node n1 at this machine's own address."""
+    plain = node.Wish(
+        token=made.tokens["node_token"], server=made.address, door=made.door, name="n1", address="127.0.0.77"
+    )
+    return dataclasses.replace(plain, **other)
+
+
+async def join(asked: node.Wish, places: Places) -> str:
+    return await asyncio.to_thread(node.join, asked, places)
+
+
+async def refused(asked: node.Wish, places: Places) -> str:
+    """Why; nothing was written."""
+    before = files(places)
+    with pytest.raises((HostError, joining.NotJoined, NotTrusted)) as error:
+        await join(asked, places)
+    assert error.value.__class__ is not HostError or error.value.hint  # type: ignore[union-attr]
+    after = files(places)
+    own = {name for name in after - before if "trust.new" not in name and "node.json" not in name}
+    assert own == set(), "nothing is half done"
+    return str(error.value)
+
+
+def files(places: Places) -> set[str]:
+    return {str(path) for path in places.root.rglob("*") if path.is_file()}
+
+
+def configured(places: Places) -> dict[str, list[str]]:
+    path = places.configuration / "agent.yaml"
+    return configuration.values(agent_options.parser(), Source(name=str(path), text=path.read_bytes()))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(root=tmp_path / "root")
+
+
+@aio.bounded(60)
+async def test_a_join_leaves_a_certificate_and_a_configuration_that_the_agent_takes(
+    tmp_path: Path, places: Places
+) -> None:
+    """And says what to start, where systemd does not."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        said = await join(wish(made), places)
+        assert "node n1 has joined the cluster" in said
+        assert "start its agent with: orch-agent --config /etc/orch/agent.yaml" in said
+        own = Folder(places.agent_trust).load(Role.NODE)
+        assert own.identity.name == (places.agent / "node.json").read_text().strip()
+        path = places.configuration / "agent.yaml"
+        source = Source(name=str(path), text=path.read_bytes())
+        told = agent_options.parser().parse_args(configuration.arguments(agent_options.parser(), source, []))
+        assert (told.name, told.server, told.address) == ("n1", made.address, "127.0.0.77")
+        assert (told.state, told.trust, told.run_dir) == tuple(map(str, (places.agent, places.agent_trust, places.run)))
+        async with trusted.session(made, own):
+            assert made.instance.dispatcher.sessions.get(own.identity.name) is not None
+
+
+@aio.bounded(60)
+async def test_said_again_it_is_the_same_node_and_keeps_what_a_person_has_set(tmp_path: Path, places: Places) -> None:
+    """The second try uses nothing of a token up. A node that was put out comes back with its id."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        async with made.trust(made.admin) as admin:
+            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        await join(wish(made, token=once.token), places)
+        first = Folder(places.agent_trust).load().facts
+        path = places.configuration / "agent.yaml"
+        path.write_text(path.read_text().replace("#share-rate: 0", "share-rate: 50Mi"))
+        await join(wish(made, token=once.token), places)
+        again = Folder(places.agent_trust).load().facts
+        assert (again.key_digest, again.identity) == (first.key_digest, first.identity)
+        assert configured(places)["share-rate"] == ["50Mi"]
+        async with made.trust(made.admin) as admin:
+            await admin.RevokeMember(trust_pb2.RevokeMemberRequest(name=first.identity.member))
+        assert "is used up" in await refused(wish(made, token=once.token), places)
+        await join(wish(made), places)
+        assert Folder(places.agent_trust).load().identity == first.identity
+
+
+@aio.bounded(60)
+async def test_a_join_that_broke_off_is_ended_by_the_next(tmp_path: Path, places: Places) -> None:
+    """Behind the certificate, and before it with its key on disk."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        await join(wish(made), places)
+        first = Folder(places.agent_trust).load().facts
+        (places.configuration / "agent.yaml").unlink()
+        await join(wish(made), places)
+        assert configured(places)["name"] == ["n1"]
+        key = Folder(places.agent_trust).load().key
+        for path in places.agent_trust.iterdir():
+            path.unlink()
+        Folder(places.agent_trust.with_name("trust.new")).write("pending.pem", key)
+        await join(wish(made), places)
+        assert Folder(places.agent_trust).load().facts.key_digest == first.key_digest
+
+
+@aio.bounded(60)
+async def test_what_is_wrong_with_a_join_is_told(tmp_path: Path, places: Places) -> None:
+    """One after the other on one machine; the last try works."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        other = trusted.found(tmp_path / "other")
+        away = "127.0.0.1:1"
+        wrongs = {
+            "is not of the cluster at": wish(made, token=other["node_token"]),
+            "the token is for the role controlplane": wish(made, token=made.tokens["controlplane_token"]),
+            "the join token is damaged": wish(made, token=made.tokens["node_token"][:-2]),
+            "cannot read the token from": wish(made, token=f"@{tmp_path}/gone"),
+            f"cannot reach the door of the control plane at {away}": wish(made, door=away),
+            "--server: not the address of a machine": wish(made, server="http://10.0.0.1/"),
+            "--address: 203.0.113.9 is no address of this machine": wish(made, address="203.0.113.9"),
+            "--address: 'home' does not appear to be": wish(made, address="home"),
+            "'N 1' is no name for a node": wish(made, name="N 1"),
+        }
+        for said, asked in wrongs.items():
+            assert said in await refused(asked, places)
+        await join(wish(made), Places(root=tmp_path / "another"))
+        assert "the name n1 belongs to another node" in await refused(wish(made), places)
+        await join(wish(made, name="n2"), places)
+
+
+@aio.bounded(60)
+async def test_a_port_that_is_in_use_is_told_before_a_token_is_used(tmp_path: Path, places: Places) -> None:
+    async with trusted.cluster(tmp_path / "c") as made:
+        async with made.trust(made.admin) as admin:
+            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        asked = wish(made, token=once.token)
+        with socket.create_server(("127.0.0.77", BLOB_PORT)):
+            assert f"port {BLOB_PORT} of 127.0.0.77 is in use" in await refused(asked, places)
+        await join(asked, places)
+
+
+@aio.bounded(60)
+async def test_a_node_of_one_cluster_does_not_slip_into_another(tmp_path: Path, places: Places) -> None:
+    """Its certificate stays as it is. One of another role is no certificate of a node."""
+    async with trusted.cluster(tmp_path / "c") as made, trusted.cluster(tmp_path / "d") as other:
+        await join(wish(made), places)
+        before = Folder(places.agent_trust).load().facts
+        assert "this machine is a node of the cluster" in await refused(wish(other), places)
+        assert Folder(places.agent_trust).load().facts == before
+        Folder(places.agent_trust).save(made.admin)
+        assert "is the certificate of admin root, and one of role node is needed" in await refused(wish(made), places)
+
+
+@aio.bounded(60)
+async def test_a_file_that_is_wrong_is_left_to_the_person(tmp_path: Path, places: Places) -> None:
+    """It is not written over."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        path = places.configuration / "agent.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("adress: 10.0.0.1\n")
+        said = await refused(wish(made), places)
+        assert f'{path}:1:1: adress: unknown key; did you mean "address"?' in said
+        assert path.read_text() == "adress: 10.0.0.1\n"
+        path.unlink()
+        await join(wish(made), places)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10.0.0.1", ("10.0.0.1", 7400)),
+        ("10.0.0.1:7500", ("10.0.0.1", 7500)),
+        ("[fd00::1]", ("fd00::1", 7400)),
+        ("[fd00::1]:7500", ("fd00::1", 7500)),
+        ("cp.example", ("cp.example", 7400)),
+    ],
+)
+def test_a_server_is_a_host_with_or_without_a_port(text: str, found: tuple[str, int]) -> None:
+    assert checks.server(text, 7400) == found
+    assert checks.server(checks.joined(*found), 1) == found
+
+
+def test_the_own_address_is_the_one_on_the_way() -> None:
+    assert checks.own_address(HERE) == HERE

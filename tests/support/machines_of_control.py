@@ -1,0 +1,183 @@
+"""Control planes as an operator has them: each with a folder, its member of etcd and its instance, started by commands.
+
+Each has an address of its own in 127/8, so that all can have the usual ports.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import grpc
+
+from protos.orch.v1 import control_pb2, control_pb2_grpc
+from tests.support.waiting import until
+from trust import credentials
+from trust.core.identity import Role
+from trust.folder import Folder, Material
+
+ROOT = Path(__file__).parents[2]
+START_S = 40.0
+COMMAND_S = 60
+
+
+class Machine:
+    """One of them. Its folder: `trust`, `etcd` and `state` below."""
+
+    def __init__(self, folder: Path, name: str, host: str) -> None:
+        self.folder, self.name, self.host = folder / name, name, host
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def server(self) -> str:
+        return f"{self.host}:7400"
+
+    @property
+    def door(self) -> str:
+        return f"{self.host}:7401"
+
+    @property
+    def trust(self) -> Path:
+        return self.folder / "trust"
+
+    def start_etcd(self) -> None:
+        self._start("etcd", "controlplane.member", f"--trust={self.trust}", f"--data={self.folder / 'etcd'}")
+
+    def start_instance(self) -> None:
+        self._start(
+            *("instance", "controlplane", f"--name={self.name}", f"--listen={self.server}"),
+            *(f"--advertise={self.server}", f"--door={self.door}", f"--trust={self.trust}"),
+            f"--state={self.folder / 'state'}",
+        )
+
+    def start(self) -> None:
+        self.start_etcd()
+        self.start_instance()
+
+    def _start(self, what: str, module: str, *arguments: str) -> None:
+        assert what not in self._running, f"{what} of {self.name} runs"
+        self.folder.mkdir(exist_ok=True)
+        with self._log(what).open("ab") as log:
+            self._running[what] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def _log(self, what: str) -> Path:
+        return self.folder.with_name(f"{self.name}-{what}.log")
+
+    def log(self, what: str) -> str:
+        return self._log(what).read_text(errors="replace")[-3000:]
+
+    def ended(self, what: str) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._running[what].poll()
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Everything of it."""
+        for process in self._running.values():
+            process.send_signal(number)
+            process.wait(START_S)
+        self._running.clear()
+
+    def ask(self, own: Material) -> control_pb2.VersionResponse | None:
+        """What it says of itself; None while it does not answer."""
+        with contextlib.suppress(grpc.RpcError), self.stub(own) as stub:
+            return stub.Version(control_pb2.VersionRequest(), timeout=2)
+        return None
+
+    @contextlib.contextmanager
+    def stub(self, own: Material) -> Iterator["control_pb2_grpc.ControlStub"]:
+        options = (("grpc.use_local_subchannel_pool", 1), *credentials.CHANNEL_OPTIONS)
+        with grpc.secure_channel(self.server, credentials.channel(own), options=options) as channel:
+            yield control_pb2_grpc.ControlStub(channel)
+
+
+class Estate:
+    """The machines of a test, and its person's context file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._net = f"127.{1 + secrets.randbelow(250)}.{secrets.randbelow(250)}"
+        self._machines: list[Machine] = []
+        self.environ = {**os.environ, "ORCH_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(ROOT)}
+
+    def machine(self, name: str) -> Machine:
+        """Another one, on which nothing is yet."""
+        made = Machine(self.folder, name, f"{self._net}.{10 + len(self._machines)}")
+        self._machines.append(made)
+        return made
+
+    def orchctl(self, *arguments: str, code: int = 0) -> str:
+        """What it prints and complains of, after a look at how it ended."""
+        done = self.run(*arguments)
+        said = done.stdout + done.stderr
+        assert done.returncode == code, f"orchctl {' '.join(arguments)}: {done.returncode}\n{said}"
+        return said
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "orchctl", *arguments],
+            cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=COMMAND_S, check=False,
+        )  # fmt: skip
+
+    def found(self, first: Machine, *more: str) -> dict[str, str]:
+        """A cluster on its first machine, which is started; the tokens by their role."""
+        said = self.orchctl(
+            "cluster", "init", f"--name={first.name}", f"--trust={first.trust}", *more, "--server", first.server
+        )
+        tokens = [line.strip() for line in said.splitlines() if line.strip().startswith("orch-1.")]
+        return dict(zip(("node", "controlplane"), tokens, strict=True))
+
+    def join(self, machine: Machine, at: Machine, token: str, code: int = 0) -> str:
+        """By the command that the guide names."""
+        arguments = (f"--token={token}", f"--door={at.door}", f"--name={machine.name}", f"--trust={machine.trust}")
+        return self.orchctl("cluster", "join", *arguments, f"--host={machine.host}", code=code)
+
+    @property
+    def admin(self) -> Material:
+        """Who has founded it."""
+        return Folder(self.folder / "trust" / "default").load(Role.ADMIN)
+
+    def until_leads(self, *machines: Machine, timeout_s: float = START_S) -> str:
+        """Until all of them say that the same one of them leads; its name."""
+        names = {machine.name for machine in machines}
+
+        def look() -> str | None:
+            for machine in machines:
+                assert machine.ended("instance") is None, machine.log("instance")
+            answers = [machine.ask(self.admin) for machine in machines]
+            leaders = {answer.leader if answer and not answer.store_problem else "" for answer in answers}
+            return leaders.pop() if len(leaders) == 1 and leaders <= names else None
+
+        return until(look, what="one leads", timeout_s=timeout_s)
+
+    def stop(self) -> None:
+        for machine in self._machines:
+            machine.stop()
+
+
+@contextlib.contextmanager
+def estate(folder: Path) -> Iterator[Estate]:
+    """Everything that was started in the block has ended at its end."""
+    made = Estate(folder)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def members(of: Machine) -> Sequence[tuple[str, bool]]:
+    """Names of etcd's members and whether they only learn, by etcd's own account."""
+    context = ssl.create_default_context(cafile=of.trust / "store-roots.pem")
+    context.load_cert_chain(of.trust / "store.pem")
+    request = urllib.request.Request(f"https://{of.host}:2379/v3/cluster/member/list", data=b"{}", method="POST")
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        listed = json.load(answer)["members"]
+    return sorted((one.get("name", ""), one.get("isLearner", False)) for one in listed)
