@@ -35,6 +35,7 @@ from trust.folder import Folder, NotTrusted
 
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
+RETRY_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ async def _run(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         if folder is not None:
-            await restoring.finish(folder, store)
+            await _restored(folder, store)
         trusted = await stack.enter_async_context(_standing(options, folder, store)) if folder is not None else None
         edge = _edge(options, trusted)
         await stack.enter_async_context(server.serving(edge, instance, store))
@@ -99,6 +100,18 @@ async def _run(options: argparse.Namespace) -> None:
         _log.info("control plane stops", name=options.name)
         for task in work:
             task.cancel()
+
+
+async def _restored(folder: Folder, store: EtcdStore) -> None:
+    """Nobody is served before everything is there that was left to be restored. Raises NotTrusted."""
+    while True:
+        try:
+            await restoring.finish(folder, store)
+        except store_errors.Temporary as error:
+            _log.warning("the backup is not in the store yet", why=str(error))
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
 
 
 def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:

@@ -17,7 +17,7 @@ from trust.folder import Folder, NotTrusted
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code, when it cannot become etcd."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     folder = Folder(options.trust.absolute())
     try:
         member = _member(folder)
@@ -40,11 +40,12 @@ def _member(folder: Folder) -> etcd_flags.Member:
     return member
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orch-etcd", description="The member of etcd beside a control plane.")
-    parser.add_argument("--trust", required=True, type=Path, metavar="DIR", help="the folder of the control plane's")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder for its data")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Where it finds everything."""
+    made = argparse.ArgumentParser(prog="orch-etcd", description="The member of etcd beside a control plane.")
+    made.add_argument("--trust", required=True, type=Path, metavar="DIR", help="the folder of the control plane's")
+    made.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder for its data")
+    return made
 
 
 if __name__ == "__main__":
