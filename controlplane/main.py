@@ -40,6 +40,7 @@ from trust.folder import Folder, NotTrusted
 MAX_DESCRIPTORS = 65_536
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
+RETRY_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         if folder is not None:
-            await restoring.finish(folder, etcd)
+            await _restored(folder, etcd)
         trusted, door_ports = (
             await stack.enter_async_context(_standing(options, folder, store, etcd))
             if folder is not None
@@ -110,6 +111,18 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
         _log.info("control plane stops", name=options.name)
         for task in work:
             task.cancel()
+
+
+async def _restored(folder: Folder, store: EtcdStore) -> None:
+    """Nobody is served before everything is there that was left to be restored. Raises NotTrusted."""
+    while True:
+        try:
+            await restoring.finish(folder, store)
+        except store_errors.Temporary as error:
+            _log.warning("the backup is not in the store yet", why=str(error))
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
 
 
 def _allow_descriptors() -> None:

@@ -78,6 +78,8 @@ class Issuer:
     root: errands.Root
     store_root: errands.Root
     believed: str
+    across: str = ""
+    """Leads from the root to the one before it, while that is still believed by some (PEM)."""
 
     def order(self, asked: str, role: Role, name: str) -> errands.Order:
         """A certificate for a member."""
@@ -156,9 +158,10 @@ def certify(plan: Plan, made: Issuer, sealing_key: bytes) -> Sequence[pb.MemberR
     ]
     chains = errands.issue_all(orders, sealing_key, made.now_ms)
     first, second = len(holders), len(holders) + len(own)
+    given = [chain + made.across for chain in chains[:first]]
     _keep_store(plan, made, [key + chain for (_, (key, _)), chain in zip(own, chains[first:second], strict=True)])
     _keep_members(plan, [(key, chain) for (key, _), chain in zip(member_keys, chains[second:], strict=True)], made)
-    for one, (key, _), chain in zip(holders, keys, chains[:first], strict=True):
+    for one, (key, _), chain in zip(holders, keys, given, strict=True):
         one.folder.save(material(key.encode(), chain.encode(), made.believed.encode()))
     return [_member(made, one, chain) for one, chain in zip(holders, chains[:first], strict=True)]
 

@@ -27,6 +27,11 @@ class Joiners:
         self._members = members
         self._folder = folder
 
+    @property
+    def manages(self) -> bool:
+        """Whether there are members to take in."""
+        return self._members is not None
+
     async def admit(self, name: str, host: str) -> tuple[etcd_flags.Member, Sequence[str]]:
         """The member of an instance, as it is to be started, and where the store is. Raises NotNow or Invalid."""
         if self._members is None or not host:

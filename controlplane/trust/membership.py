@@ -156,6 +156,8 @@ class Membership:
             answer.store_endpoints.extend(storeplace.load(self._folder).endpoints)
             return
         answer.store_certificate = await self.store_certificate(request.certificate_request, who.name)
+        if not self._store.manages:
+            return
         member, endpoints = await self._store.admit(who.name, request.host)
         answer.member_name = member.name
         answer.member_cluster.update(member.cluster)

@@ -41,6 +41,7 @@ def restore(plan: founding.Plan, made: backup.Backup, now_ms: int) -> None:
         root=root,
         store_root=_root(trust, trust.store_root) if plan.outside is None else root,
         believed=rotation.bundle(trust),
+        across=trust.roots[0].cross_certificate,
     )
     (instance,) = plan.instances
     instance.folder.write(SEALING_KEY, made.sealing_key)

@@ -236,9 +236,8 @@ class Keeper:
             )
         moment, store_moment = self._moment(), self._store_moment()
         while True:
+            _check_belongs(mine)
             try:
-                if mine.own.identity.member not in mine.registry.members:
-                    raise NotTrusted(f"{mine.own.identity} was taken out of this cluster; join it anew, or stop it")  # noqa: TRY301 - ends it
                 await mine.membership.publish(mine.own.identity, mine.address)
                 if self._now_ms() >= moment or self._is_behind():
                     await mine.renew()
@@ -278,6 +277,14 @@ class Keeper:
         trust = self._mine.registry.trust
         member = self._mine.registry.members.get(self._mine.own.identity.member)
         return bool(trust.rotation) and member is not None and rotation.is_behind(trust, member, self._now_ms())
+
+
+def _check_belongs(mine: Standing) -> None:
+    """That the instance was not taken out. It would lead, and nobody would believe it. Raises NotTrusted."""
+    if mine.own.identity.member not in mine.registry.members:
+        raise NotTrusted(
+            f"{mine.own.identity} was taken out of this cluster; join it anew with an empty folder, or stop it"
+        )
 
 
 async def _found(mine: Standing) -> None:

@@ -133,6 +133,25 @@ def test_a_rollout_goes_on_under_another_leader(trio: LocalCluster) -> None:
     trio.orchctl("delete", "service", "rolled")
 
 
+def test_the_audit_log_is_the_same_by_every_control_plane(trio: LocalCluster) -> None:
+    """Whichever was asked for the change."""
+    for number, server in enumerate(trio.plan.servers):
+        trio.orchctl("cluster", "token", "create", "--role=viewer", f"--person=p{number}", "--server", server)
+
+    def told() -> list[str] | None:
+        by_each = {server: trio.orchctl("get", "events", "--audit", "--server", server) for server in trio.plan.servers}
+        (first, *others) = by_each.values()
+        lines = [line for line in first.splitlines() if "CreateToken" in line]
+        return lines if len(lines) == 3 and all(one == first for one in others) else None
+
+    lines = until(told, what="all tell the same", timeout_s=20)
+    assert [name for name in trio.plan.instance_names if any(f" {name} " in line for line in lines)] == [
+        "cp1",
+        "cp2",
+        "cp3",
+    ]
+
+
 def test_without_a_quorum_everything_goes_on_and_nothing_changes(trio: LocalCluster) -> None:
     """Two of three members of etcd are gone: what runs runs on, and restarts; reads are answered, and say how old they
     are; changes are refused, and nothing is evicted. Once one is back, so is everything else.

@@ -8,12 +8,14 @@ import json
 import os
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -175,9 +177,30 @@ def estate(folder: Path) -> Iterator[Estate]:
 
 def members(of: Machine) -> Sequence[tuple[str, bool]]:
     """Names of etcd's members and whether they only learn, by etcd's own account."""
+    listed = _asked(of, "cluster/member/list")["members"]
+    return sorted((one.get("name", ""), one.get("isLearner", False)) for one in listed)
+
+
+def leads_store(of: Machine) -> bool:
+    """Whether the member on that machine leads the others."""
+    status = _asked(of, "maintenance/status")
+    return bool(status["leader"] == status["header"]["member_id"])
+
+
+def _asked(of: Machine, call: str) -> Any:
     context = ssl.create_default_context(cafile=of.trust / "store-roots.pem")
     context.load_cert_chain(of.trust / "store.pem")
-    request = urllib.request.Request(f"https://{of.host}:2379/v3/cluster/member/list", data=b"{}", method="POST")
+    request = urllib.request.Request(f"https://{of.host}:2379/v3/{call}", data=b"{}", method="POST")
     with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        listed = json.load(answer)["members"]
-    return sorted((one.get("name", ""), one.get("isLearner", False)) for one in listed)
+        return json.load(answer)
+
+
+def shown_by_store(of: Machine) -> bytes:
+    """The certificate that the member on that machine shows now, as DER."""
+    context = ssl.create_default_context(cafile=of.trust / "store-roots.pem")
+    context.load_cert_chain(of.trust / "store.pem")
+    with (
+        socket.create_connection((of.host, 2379), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=of.host) as link,
+    ):
+        return link.getpeercert(binary_form=True) or b""

@@ -1,15 +1,24 @@
 """Control planes that join and leave, with their members of etcd: by the commands that people type, as processes."""
 
+import contextlib
+import random
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import machines_of_control
+from controlplane import main
+from controlplane.store import api
+from controlplane.store.etcd import EtcdStore
+from controlplane.trust.memberkeeper import MemberKeeper
+from controlplane.trust.standing import standing, store_credentials
+from tests.support import aio, machines_of_control
+from tests.support.aio import bounded
 from tests.support.machines_of_control import Estate, members
 from tests.support.waiting import until
 from trust.core import certificate
+from trust.folder import Folder
 
 pytestmark = pytest.mark.etcd
 
@@ -37,6 +46,10 @@ def test_three_control_planes_become_one_cluster_and_two_again(estate: Estate) -
     known = (estate.folder / "config.yaml").read_text()
     assert all(machine.server in known for machine in (first, second, third))
     until(lambda: third.host in (first.trust / "store.json").read_text(), what="the first knows where the store is")
+
+    leader = estate.until_leads(first, second, third)
+    (machine,) = (one for one in (first, second, third) if one.name == leader)
+    until(lambda: not machines_of_control.leads_store(machine), what="the store is led elsewhere", timeout_s=30)
 
     first.stop()
     assert estate.until_leads(second, third) in {"cp2", "cp3"}
@@ -92,6 +105,34 @@ def test_the_only_control_plane_is_not_taken_out(estate: Estate) -> None:
     first.stop(signal.SIGTERM)
 
 
+@bounded(60)
+async def test_the_store_s_certificates_are_renewed_while_it_serves(estate: Estate) -> None:
+    """etcd shows the new one at the next handshake, without a restart; what is open goes on, what begins is let in."""
+    machine = estate.machine("cp1")
+    estate.found(machine)
+    machine.start_etcd()
+    folder = Folder(machine.trust)
+    home = f"{machine.host}:2379"
+    store = EtcdStore([home], credentials=store_credentials(folder), home=home)
+    audit, chance = machine.folder / "audit.log", random.Random(1)
+    async with (
+        _closing(store),
+        standing(folder, store, members=store.members, audit=audit, now_ms=main.now_ms, chance=chance) as mine,
+    ):
+        await aio.until(lambda: bool(mine.registry.members), what="it is founded", timeout_s=40)
+        mine.on_store_renewed = MemberKeeper(store, folder, lambda: False).renewed
+        before, own = machines_of_control.shown_by_store(machine), (machine.trust / "store.pem").read_bytes()
+        await mine.renew_store()
+        after = machines_of_control.shown_by_store(machine)
+        assert certificate.of_der(after).serial != certificate.of_der(before).serial
+        assert certificate.of_der(after).key_digest == certificate.of_der(before).key_digest
+        assert (machine.trust / "store.pem").read_bytes() != own
+        await store.commit([api.Put(key="/orch-test/one", value=b"1")])
+        await mine.renew_store()
+        await mine.membership.publish(mine.own.identity, "10.0.0.1:7400")
+        assert list(mine.registry.instances) == ["10.0.0.1:7400"], "the watch goes on when its link is closed"
+
+
 def test_each_member_of_the_store_has_a_certificate_of_its_own(estate: Estate) -> None:
     """With its name and its addresses, for a year."""
     first = estate.machine("cp1")
@@ -100,3 +141,11 @@ def test_each_member_of_the_store_has_a_certificate_of_its_own(estate: Estate) -
     assert facts.identity.name == "cp1"
     assert 364 * 86_400_000 < facts.not_after_ms - facts.not_before_ms < 367 * 86_400_000
     assert (first.trust / "etcd" / "key.pem").stat().st_mode & 0o77 == 0
+
+
+@contextlib.asynccontextmanager
+async def _closing(store: EtcdStore) -> AsyncIterator[EtcdStore]:
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -1,0 +1,80 @@
+"""The pages about several control planes and about backups name commands that exist, with options that they have."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+from controlplane import arguments, member
+from controlplane.trust import backup, restoring
+from orchctl.cli import orchctl
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("high-availability.md", "backup.md")
+BLOCK = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
+
+
+def commands() -> Sequence[Sequence[str]]:
+    """Each as its words; a line that ends in a backslash goes on."""
+    found = []
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        inline = re.findall(r"`(orchctl [^`]+)`", text)
+        blocks = "".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
+        found += [shlex.split(line.partition("…")[0]) for line in (*inline, *blocks)]
+    return [words for words in found if words and words[0].startswith("orch")]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_pages_can_be_typed(words: Sequence[str], tmp_path: Path) -> None:
+    """What is left out there (`…`) is what another line says."""
+    match words[0]:
+        case "orch-controlplane":
+            assert arguments.parser().parse_args(words[1:]).name == "cp1"
+        case "orch-etcd":
+            assert member.parser().parse_args(words[1:]).trust
+        case "orch-agent":
+            assert words[1] == "--server"
+        case _:
+            _parse(list(words[1:]), tmp_path)
+
+
+def _parse(words: list[str], folder: Path) -> None:
+    """Down the groups of commands; an unknown option, or one that is missing, raises."""
+    group: click.Command = orchctl
+    while isinstance(group, click.Group) and words:
+        found = group.get_command(click.Context(group), words[0])
+        assert found is not None, words
+        group, words = found, words[1:]
+    files = [str(_file(folder, word)) if word.endswith(".backup") and "/" not in word else word for word in words]
+    try:
+        group.make_context("orchctl", files)
+    except click.MissingParameter:  # a command that is only named
+        assert not words, "the page leaves something out"
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.touch()
+    return path
+
+
+def test_there_are_some() -> None:
+    """The pattern above finds them."""
+    assert len(commands()) > 15
+
+
+def test_the_refusals_of_the_page_are_those_of_the_program() -> None:
+    """Word for word, as far as they are said there."""
+    page = (DOCS / "backup.md").read_text()
+    said = re.findall(r"^\| [^`|]+ \| [^`|]*`(.+?)`(?: \||$)", page.partition("## What is refused")[2], re.MULTILINE)
+    assert len(said) == 5
+    sources = [Path(module.__file__ or "").read_text() for module in (backup, restoring)]
+    sources += [(Path(backup.__file__).parent / name).read_text() for name in ("founding.py", "restore.py")]
+    text = re.sub(r'"\s*\n\s*f?"', "", "".join(sources))
+    for message in said:
+        for part in filter(None, re.split("…|: ", message)):
+            assert part.strip(" (") in text, part
