@@ -312,12 +312,9 @@ def _range(text: str) -> str:
 
 def _check_ids(ids: users.Ids) -> None:
     """End when somebody has them already, as far as the files of this machine know."""
-    files = {str(path): path.read_text(errors="replace") for path in _ID_FILES if path.exists()}
+    files = {path: Path(path).read_text(errors="replace") for path in users.FILES if Path(path).exists()}
     if taken := users.conflict(ids, files):
         sys.exit(f"orch-agent: --ids {ids}: {taken}; choose others, which nobody has, for the users of containers")
-
-
-_ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
 
 
 def _resource(text: str) -> tuple[str, list[str]]:
