@@ -68,6 +68,7 @@ def test_everything_is_well_until_members_of_etcd_go(founded: Founded) -> None:
     until(leaderless, what="nobody leads", timeout_s=30)
     found = examined(founded, code=1)
     assert found["etcd", "quorum"]["verdict"] == "failed"
+    assert "1 of 3 members answer" in found["etcd", "quorum"]["message"]
     assert "nothing can be changed; what runs goes on" in found["etcd", "quorum"]["message"]
     first.start()
     assert leader(founded.control, admin(founded).load(Role.ADMIN)) == "cp1"
