@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agent import node, options
+from agent import imageoptions, node, options
 from agent.adapters import dns, machine
 from agent.adapters.layout import Layout
 from agent.core import diagnosis, overlay, users
@@ -26,8 +26,6 @@ from trust.core.identity import Malformed, Role
 from trust.folder import Folder, NotTrusted
 
 DEFAULT_STATE = "/var/lib/orch-agent"
-BLOB_PORT = 7402
-ID_FILES = tuple(Path("/etc", name) for name in ("passwd", "group", "subuid", "subgid"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +126,7 @@ def _certificate(folder: Folder, state: Path) -> pb.Finding:
 
 
 def _id_files() -> dict[str, str]:
-    return {str(path): path.read_text(errors="replace") for path in ID_FILES if path.exists()}
+    return {path: Path(path).read_text(errors="replace") for path in users.FILES if Path(path).exists()}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", help="the address at which other nodes reach this one")
     parser.add_argument("--door", metavar="HOST:PORT", help="the door of a control plane, to compare clocks with")
     parser.add_argument("--ids", default=users.DEFAULT, type=users.Ids.parse, help="as the agent has it")
-    parser.add_argument("--blob-port", default=BLOB_PORT, type=int, help="as the agent has it")
+    parser.add_argument("--blob-port", default=imageoptions.BLOB_PORT, type=int, help="as the agent has it")
     parser.add_argument("--metrics-port", default=options.METRICS_PORT, type=int, help="as the agent has it")
     parser.add_argument("--resolv-conf", default="/etc/resolv.conf", help="as the agent has it")
     parser.add_argument("-o", "--output", choices=["json"], help="the same for programs")

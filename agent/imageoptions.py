@@ -8,6 +8,9 @@ from agent.core import imageroom, sharing
 from images import collect
 from protos import units
 
+BLOB_PORT = 7402
+"""The usual one."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds them."""
@@ -49,7 +52,7 @@ def _add_registries(parser: argparse.ArgumentParser) -> None:
 def _add_sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blob-port",
-        default=7402,
+        default=BLOB_PORT,
         type=int,
         metavar="PORT",
         help="where this node gives layers of images to other nodes, at --address; 0: nowhere (default: %(default)s)",

@@ -260,7 +260,7 @@ async def _told_to_end() -> None:
 
 def _check_ids(ids: users.Ids) -> None:
     """End when somebody has them already, as far as the files of this machine know."""
-    files = {str(path): path.read_text(errors="replace") for path in _ID_FILES if path.exists()}
+    files = {path: Path(path).read_text(errors="replace") for path in users.FILES if Path(path).exists()}
     if taken := users.conflict(ids, files):
         sys.exit(f"orch-agent: --ids {ids}: {taken}; choose others, which nobody has, for the users of containers")
 

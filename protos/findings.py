@@ -78,7 +78,7 @@ def summary(found: Sequence[pb.Finding]) -> str:
     bad = f"{counts['failed']} failed, " if counts["failed"] else ""
     warnings = f"{counts['warning']} warning{'' if counts['warning'] == 1 else 's'}"
     told = f"{bad}{warnings}" if counts["failed"] or counts["warning"] else "all is well"
-    return f"{len(found)} things were looked at: {told}"
+    return f"{len(found)} thing{'s were' if len(found) != 1 else ' was'} looked at: {told}"
 
 
 def documents(found: Iterable[pb.Finding]) -> list[dict[str, str]]:

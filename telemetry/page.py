@@ -63,8 +63,10 @@ async def serving(
     page = _Page(render, guard)
     async with contextlib.AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(await page.listen(*address)) for address in addresses]
-        yield tuple(server.sockets[0].getsockname()[1] for server in servers)
-        page.close()
+        try:
+            yield tuple(server.sockets[0].getsockname()[1] for server in servers)
+        finally:
+            page.close()
 
 
 class _Page:

@@ -24,6 +24,8 @@ systemd-nspawn(1) chooses from (up to 0x6fffffff), below what systemd keeps for 
 
 OWN_NAME: Final = "orch"
 """Whose lines in /etc/subuid and /etc/subgid are ours, and keep others away."""
+FILES = ("/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid")
+"""Where a machine says who has which ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

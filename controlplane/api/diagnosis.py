@@ -107,7 +107,8 @@ class Diagnosis:
                 said = await stub.Version(pb.VersionRequest(), timeout=INSTANCE_TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 return core.Instance(name=name, problem=error.details() or error.code().name)
-            ahead_ms, uncertain_ms = self._ahead(said.now, before)
+            # An older instance does not tell its clock.
+            ahead_ms, uncertain_ms = self._ahead(said.now, before) if said.now else (0, 0)
         return core.Instance(
             name=name,
             version=said.version,

@@ -40,15 +40,13 @@ async def of(members: endpoints.Endpoints) -> Sequence[Member]:
 async def _ask(link: endpoints.Link) -> Member:
     try:
         said = await link.maintenance.Status(rpc.StatusRequest(), timeout=TIMEOUT_S)
-        # The request's zero values ask for every alarm of every member.
-        alarms = await link.maintenance.Alarm(rpc.AlarmRequest(), timeout=TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
         return Member(address=link.address, problem=endpoints.plain(error))
     return Member(
         address=link.address,
         version=said.version,
         errors=tuple(said.errors),
-        alarms=tuple(sorted({rpc.AlarmType.Name(one.alarm) for one in alarms.alarms})),
+        alarms=await _alarms(link),
         is_leader=said.leader == said.header.member_id,
         has_leader=said.leader != 0,
         term=said.raftTerm,
@@ -56,3 +54,13 @@ async def _ask(link: endpoints.Link) -> Member:
         size_bytes=said.dbSize,
         used_bytes=said.dbSizeInUse,
     )
+
+
+async def _alarms(link: endpoints.Link) -> Sequence[str]:
+    """Those of the whole cluster. Without a quorum nobody can say, and there is a worse trouble to be told."""
+    try:
+        # The request's zero values ask for every alarm of every member.
+        said = await link.maintenance.Alarm(rpc.AlarmRequest(), timeout=TIMEOUT_S)
+    except grpc.aio.AioRpcError:
+        return ()
+    return tuple(sorted({rpc.AlarmType.Name(one.alarm) for one in said.alarms}))

@@ -130,7 +130,7 @@ async def _served(
 ) -> AsyncIterator[tuple["control_pb2_grpc.ControlAsyncStub", str]]:
     numbers = itertools.count(1)
     parts = Parts(
-        now_ms=lambda: 1_000,
+        now_ms=lambda: NOW_MS,
         cache=cache,
         writes=Writes(store, cache, now_ms=lambda: NOW_MS, new_id=lambda: f"id-{next(numbers)}"),
         images=images,

@@ -24,9 +24,11 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def running(address: str, lives: Callable[[], int | None]) -> AsyncIterator[Way]:
-    """Leads to `address`; `lives` says for each connection how many bytes (both ways) it may carry, None for all."""
-    host, _, port = address.rpartition(":")
+async def running(address: str, lives: Callable[[], int | None], *, host: str = "127.0.0.1") -> AsyncIterator[Way]:
+    """Leads from a port of `host` to `address`; `lives` says for each connection how many bytes (both ways) it may
+    carry, None for all.
+    """
+    there_host, _, port = address.rpartition(":")
     way = Way()
     serving: set[asyncio.Task[None]] = set()
 
@@ -34,7 +36,7 @@ async def running(address: str, lives: Callable[[], int | None]) -> AsyncIterato
         task = asyncio.current_task()
         assert task is not None, "a server calls its handler in a task"
         serving.add(task)
-        there, back = await asyncio.open_connection(host, int(port))
+        there, back = await asyncio.open_connection(there_host, int(port))
         line = _Line(way, lives())
         try:
             await line.carry((there, writer), (reader, back))
@@ -42,7 +44,7 @@ async def running(address: str, lives: Callable[[], int | None]) -> AsyncIterato
             writer.transport.abort()
             back.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, 0)
     way.port = server.sockets[0].getsockname()[1]
     async with server:
         yield way

@@ -84,3 +84,8 @@ def problems(page: str) -> str:
         ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=60, check=False
     )
     return "" if done.returncode == 0 else f"{done.returncode}: {done.stdout}{done.stderr}"
+
+
+def ours(text: str) -> set[str]:
+    """The metrics of ours that a text names."""
+    return set(re.findall(r"\borch_\w+", text))

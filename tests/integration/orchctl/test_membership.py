@@ -4,14 +4,13 @@ import json
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from protos.orch.v1 import trust_pb2
-from tests.support import etcd, orchctl
-from tests.support.trusted_process import Process, instance, leader
+from tests.support import orchctl
+from tests.support.founded import Founded, running
 from trust import errands
 from trust.core.identity import Role
 from trust.folder import Folder, Material, material
@@ -19,47 +18,10 @@ from trust.folder import Folder, Material, material
 pytestmark = pytest.mark.etcd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Founded:
-    """A cluster that runs, and its first admin's environment."""
-
-    folder: Path
-    control: Process
-    environ: dict[str, str]
-    said: str
-
-    def run(self, *arguments: str) -> orchctl.Result:
-        return orchctl.run(self.environ, *arguments)
-
-    def token(self, *arguments: str) -> str:
-        made = self.run("cluster", "token", "create", *arguments)
-        assert made.code == 0, made.err
-        return made.out.strip()
-
-    def somebody(self, name: str) -> dict[str, str]:
-        """The environment of somebody else's machine."""
-        (self.folder / name).mkdir(exist_ok=True)
-        return orchctl.environment(self.folder / name)
-
-
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Founded]:
-    """`orchctl cluster init`, then etcd and one control plane as it says."""
-    folder = tmp_path_factory.mktemp("founded")
-    environ = orchctl.environment(folder)
-    port = etcd.free_port()
-    init = orchctl.run(
-        environ,
-        *("cluster", "init", "--name=cp1", f"--trust={folder / 'cp1'}", f"--server=127.0.0.1:{port}"),
-        *("--admin=root", "--context=home"),
-    )
-    assert init.code == 0, init.err
-    (folder / "founding").write_bytes((folder / "cp1" / "founding.bin").read_bytes())
-    with etcd.cluster(1, folder / "cp1") as members, instance(folder, "cp1", members) as control:
-        admin = Folder(folder / "trust" / "home").load(Role.ADMIN)
-        assert leader(control, admin) == "cp1"
-        environ["ORCH_SERVER"] = control.address
-        yield Founded(folder=folder, control=control, environ=environ, said=init.out)
+    with running(tmp_path_factory.mktemp("founded")) as made:
+        yield made
 
 
 def test_init_tells_what_to_start_and_with_what_to_join(founded: Founded) -> None:

@@ -111,6 +111,6 @@ def test_a_finding_is_a_line_in_columns_without_control_characters() -> None:
         "failed   node-2  disk   full [31m of it — buy one",
     ]
     assert findings.summary(found) == "2 things were looked at: 1 failed, 0 warnings"
-    assert findings.summary(found[:1]) == "1 things were looked at: all is well"
+    assert findings.summary(found[:1]) == "1 thing was looked at: all is well"
     assert findings.of_documents(findings.documents(found)) == found
     assert findings.has_failed(found)

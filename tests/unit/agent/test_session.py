@@ -10,7 +10,7 @@ from agent.holdings import Holdings
 from agent.servers import Servers
 from agent.session import Session
 from agent.streams import Answers, Streams
-from protos import states
+from protos import findings, states
 from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2 as cpb
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -36,6 +36,7 @@ class Wired:
         self.logs = FakeLogs()
         self.checks = FakeChecks()
         self.meter = FakeMeter()
+        self.doctor = FakeDoctor()
         self.session = Session(
             connector=self.connector,
             worker=self.worker,
@@ -43,7 +44,7 @@ class Wired:
                 connector=self.connector,
                 runtime=FakeRuntime(self.machine),
                 logs=self.logs,
-                answers=Answers(checks=self.checks, meter=self.meter, doctor=FakeDoctor()),
+                answers=Answers(checks=self.checks, meter=self.meter, doctor=self.doctor),
                 commits=FakeCommits(),
                 over=self.worker.over,
                 now_ms=lambda: 7_000,
@@ -284,3 +285,17 @@ async def test_a_node_is_measured_when_somebody_asks() -> None:
         assert (await stream.receive()).open.stream_id == "x"
         assert (await stream.receive()).counters == wired.meter.counters
         assert wired.meter.asked == [request]
+
+
+@virtual
+async def test_a_node_looks_at_its_machine_when_somebody_asks_and_tells_its_clock_first() -> None:
+    async with alive() as wired:
+        _, leader = await wired.accept()
+        wired.doctor.findings = [findings.ok("disk", "half of it is free")]
+        asked = dpb.OpenStream(stream_id="x", diagnosis=dpb.NodeDiagnosisRequest())
+        await leader.send(dpb.LeaderMessage(open_stream=asked))
+        stream = await wired.connector.streams.get()
+        assert (await stream.receive()).open.stream_id == "x"
+        assert (await stream.receive()).diagnosis.now == 7_000
+        assert list((await stream.receive()).diagnosis.findings) == wired.doctor.findings
+        assert (await stream.receive()).end
