@@ -2,12 +2,12 @@
 its images is taken.
 
 The rule: it is a small thing. To fetch is slow once, and a bad place lasts, so what has to be fetched weighs as much as
-one or two tasks that the node had more, and nothing else is ever set aside for it: neither what people wish, nor the
-spread, nor how many of its own tasks a node has. Hence replicas do not crowd where their image is, and services that
-share one hardly do: a node that has everything is ahead of the others by two tasks at most.
+half a task that the node had more, or one and a half, and nothing else is ever set aside for it: neither what people
+wish, nor the spread, nor how many of its own tasks a node has. Hence replicas do not crowd where their image is, and
+services that share one hardly do: a node that has everything gets two tasks more than the others at most.
 
-    image 300 MiB: n1 has it, and 3 tasks; n2 lacks 20 MiB of it, and has 1; n3 lacks all, and has 2
-    n1: 3 + 0    n2: 1 + 1    n3: 2 + 2    → n2, then n1
+    image 300 MiB: n1 has it, and 3 tasks; n2 lacks 20 MiB of it, and has 1; n3 lacks all, and has 1
+    n1: 3 + 0    n2: 1 + ½    n3: 1 + 1½    → n2
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ from protos.orch.v1 import objects_pb2 as pb
 SMALL_BYTES = 16 << 20
 """What is less is fetched before anybody notices: some 0.15 s of a gigabit link."""
 LARGE_BYTES = 256 << 20
-"""What is more takes seconds: it weighs as much as two tasks."""
+"""What is more takes seconds."""
 
 Amounts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -79,12 +79,12 @@ class Lacking:
     unknown: Mask
 
     @property
-    def weights(self) -> Amounts:
-        """As how many tasks it counts.
+    def halves(self) -> Amounts:
+        """As how many halves of a task it counts: an odd number, so that one with more tasks never wins by its name.
 
-        Example: 5 MiB → 0, 20 MiB → 1, 300 MiB → 2; an image of unknown size → 1.
+        Example: 5 MiB → 0, 20 MiB → 1, 300 MiB → 3; an image of unknown size → 1.
         """
-        known = (self.size_bytes >= SMALL_BYTES).astype(np.int64) + (self.size_bytes >= LARGE_BYTES)
+        known = (self.size_bytes >= SMALL_BYTES).astype(np.int64) + 2 * (self.size_bytes >= LARGE_BYTES)
         return np.maximum(known, self.unknown)
 
     def words(self, row: int) -> str:
@@ -120,8 +120,8 @@ class Stock:
         for digest in manifests:
             unknown |= ~self.holders.where(digest, numbers)
         found = Lacking(size_bytes=size_bytes, unknown=unknown)
-        weights = found.weights
-        return found if (weights != weights[:1]).any() else None
+        halves = found.halves
+        return found if (halves != halves[:1]).any() else None
 
     def _parts(self, digests: Iterable[str]) -> tuple[dict[str, int], list[str]]:
         """The sizes of all blobs; and the manifests of images of which nobody has told what they consist of. Nodes tell

@@ -48,7 +48,7 @@ class Scoring:
         self._fleet, self._ask, self._strategy = fleet, ask, strategy
         self._failures = failures
         self._lacking = fleet.lacking(ask.revision_id)
-        self._load = _weighed(fleet.load, self._lacking, strategy)
+        self._load, self._step = _weighed(fleet.load, self._lacking, strategy)
         self._taints = {row: _avoided(fleet.nodes[row], ask) for row in fleet.tainted}
         self._wishes = _wishes(fleet, ask)
         self._present, self._wanted = mine.present, mine.wanted
@@ -99,7 +99,7 @@ class Scoring:
     def after(self, score: Score, taken: int) -> Score:
         """The score of the same node after one more task."""
         if self._simple:
-            return (*score[:-3], score[-3] + 1, score[-2] + 1, score[-1])
+            return (*score[:-3], score[-3] + 1, score[-2] + self._step, score[-1])
         return self.of(score[-1], taken)
 
     def words(self, row: int) -> list[str]:
@@ -123,7 +123,7 @@ class Scoring:
         return [self._lacking.words(row)] if self._lacking is not None else []
 
     def _last(self, row: int, present: int, taken: int) -> tuple[int, int]:
-        load = int(self._load[row]) + taken
+        load = int(self._load[row]) + self._step * taken
         if self._strategy is Strategy.SPREAD:
             return present, load
         return -max(int(part[row]) for part in self._parts(taken + 1)), -load
@@ -139,11 +139,15 @@ class Scoring:
         return cpu, memory // np.maximum(fleet.has_memory // 1000, 1)
 
 
-def _weighed(load: fleets.Amounts, lacking: locality.Lacking | None, strategy: Strategy) -> fleets.Amounts:
-    """The tasks on the nodes, made worse by what there is to fetch: more of them to spread, fewer to fill up."""
+def _weighed(load: fleets.Amounts, lacking: locality.Lacking | None, strategy: Strategy) -> tuple[fleets.Amounts, int]:
+    """The tasks on the nodes, made worse by what there is to fetch, and how much one task more adds.
+
+    Example, to spread: 3 tasks, and half a task's worth to fetch → 7, and 2 more for each task. When nobody lacks
+    anything, 3 tasks are 3, and each further one is 1.
+    """
     if lacking is None:
-        return load
-    return load + lacking.weights if strategy is Strategy.SPREAD else load - lacking.weights
+        return load, 1
+    return 2 * load + (lacking.halves if strategy is Strategy.SPREAD else -lacking.halves), 2
 
 
 def alone(ask: Ask) -> bool:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.local import errors, record, sweep
+from deploy.local import claims, errors, record, sweep
 
 ENDED_IN_ORDER: Final = b"remove"
 """What the supervisor writes last when nobody will want to read the logs any more."""
@@ -32,6 +32,7 @@ def main() -> None:
     except errors.LocalError as error:
         print(f"sweeper: {error}", flush=True)
         return
+    claims.forget(the_record.plan.name, the_record.plan.lan)
     if last_word == ENDED_IN_ORDER:
         sweep.remove_folder(folder)
 

@@ -11,7 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from controlplane.core import scheduler
+from controlplane.core import locality, scheduler
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.bench.measure import Case
@@ -39,7 +39,10 @@ WISHES: dict[str, Wish] = {
         placement.spread.add(by="node.name"),
         placement.apart.add(service=name, by="node.labels.zone", weight=2),
     ),
+    "images": lambda _placement, _name: None,
 }
+"""With `images` it is known what every node has of them; nothing is wished for."""
+IMAGE_LAYERS = 10
 
 
 @contextlib.contextmanager
@@ -65,7 +68,7 @@ def _case(nodes: int, tasks: int, wish: str) -> Case:
     return Case(
         name=f"scheduler.{nodes}_nodes.{tasks}_tasks.{wish}",
         unit="µs",
-        ours=lambda: decision_us(nodes, tasks, WISHES[wish]),
+        ours=lambda: decision_us(nodes, tasks, WISHES[wish], stocked=wish == "images"),
         peer=None,
         peer_name="-",
         rounds=3,
@@ -73,18 +76,31 @@ def _case(nodes: int, tasks: int, wish: str) -> Case:
     )
 
 
-def decision_us(nodes: int, tasks: int, wish: Wish) -> float:
-    """Microseconds for each task that is given a node; all of them must be."""
+def decision_us(nodes: int, tasks: int, wish: Wish, *, stocked: bool = False) -> float:
+    """Microseconds for each task that is given a node; all of them must be. `stocked`: nodes have images."""
     machines = [_node(number) for number in range(nodes)]
     templates = {f"s{number}": _template(f"s{number}", wish) for number in range(SERVICES)}
     waiting = [_task(f"s{number}", slot) for slot in range(tasks // SERVICES) for number in range(SERVICES)]
+    rules = scheduler.Rules(stock=_stock(nodes) if stocked else locality.EMPTY)
     gc.collect()
     began = time.process_time()
-    made = scheduler.schedule(machines, [], waiting, templates, NOW_MS)
+    made = scheduler.schedule(machines, [], waiting, templates, NOW_MS, rules)
     took_s = time.process_time() - began
     assert len(made.changes) == tasks
     assert all(isinstance(change.value, pb.Task) and change.value.node_id for change in made.changes)
     return took_s / tasks * 1e6
+
+
+def _stock(nodes: int) -> locality.Stock:
+    """Every service has an image of ten layers, of which one is everybody's; two nodes of three have all of one."""
+    holders, images = locality.Holders(), dict[str, pb.ImageStatus]()
+    for number in range(SERVICES):
+        layers = ["base", *(f"layer{number}.{each}" for each in range(1, IMAGE_LAYERS))]
+        images[f"i{number}"] = pb.ImageStatus(blobs=[pb.ImageBlob(digest=one, size=2**25) for one in layers])
+        for node in range(nodes):
+            for layer in layers if (node + number) % 3 else ():
+                holders.add(layer, f"id{node}")
+    return locality.Stock(images_of={f"s{n}": (f"i{n}",) for n in range(SERVICES)}, images=images, holders=holders)
 
 
 def preemption_ms(nodes: int, each: int, urgent: int) -> float:

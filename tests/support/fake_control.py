@@ -32,7 +32,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
     def __init__(self) -> None:
         self.settles = True
         self.leader = ""
-        """Names another leader: logs and exec are then refused."""
+        """The address of another leader: logs and exec are then refused."""
         self.refuses: dict[str, tuple[grpc.StatusCode, control.Error]] = {}
         """By the call's name: what it answers instead."""
         self.log_batches: list[control.LogsResponse] = []
@@ -269,8 +269,9 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
     def Version(self, request: control.VersionRequest, context: Any) -> control.VersionResponse:
         self._enter("Version", request, context)
+        leader, address = ("cp2", self.leader) if self.leader else ("cp1", "10.0.0.1:7400")
         return control.VersionResponse(
-            version="0.1.0", instance="cp1", leader="cp1", leader_address="10.0.0.1:7400", revision=7
+            version="0.1.0", instance="cp1", leader=leader, leader_address=address, revision=7
         )
 
     # Inside.

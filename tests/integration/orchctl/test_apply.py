@@ -8,7 +8,7 @@ import pytest
 
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import samples
+from tests.support import fake_control, samples
 from tests.support.fake_control import FakeControl
 from tests.support.orchctl import Result
 
@@ -163,3 +163,18 @@ def test_wrong_usage_is_one_line_with_exit_code_2(run: Run, arguments: Sequence[
     assert "Traceback" not in result.err
     assert len(result.err.splitlines()) <= 2
     assert not result.out
+
+
+def test_a_dry_run_is_asked_of_the_leader_and_an_apply_of_whoever_there_is(
+    run: Run, fake: FakeControl, hello: str
+) -> None:
+    """Only the leader knows what nodes have of the images. When it cannot be reached, the others know the rest."""
+    with fake_control.running() as (leader, address):
+        fake.leader = address
+        assert run("apply", "--dry-run", "-f", hello).code == 0
+        assert [len(one.asked(control.ApplyRequest)) for one in (fake, leader)] == [0, 1]
+        assert run("apply", "-f", hello).code == 0
+        assert [len(one.asked(control.ApplyRequest)) for one in (fake, leader)] == [1, 1]
+    fake.leader = "127.0.0.1:1"
+    assert run("apply", "--dry-run", "-f", hello).code == 0
+    assert len(fake.asked(control.ApplyRequest)) == 2

@@ -79,3 +79,17 @@ def test_ranges_that_run_out_are_told(tmp_path: Path) -> None:
             held.callback(os.close, descriptor)
         with pytest.raises(errors.LocalError, match="no free range"):
             claims.lan([], "one too many", tmp_path)
+
+
+def test_what_was_removed_at_the_end_is_claimed_anew(tmp_path: Path) -> None:
+    """The file goes while its lock is still held, and whoever waits at the old one takes the next."""
+    descriptor = claims.name("local", "one", tmp_path)
+    chosen, ranges = claims.lan([], "one", tmp_path)
+    claims.forget("local", chosen, tmp_path)
+    assert not list(tmp_path.iterdir())
+    again = claims.name("local", "two", tmp_path)
+    os.close(descriptor)
+    with pytest.raises(errors.Taken, match="held by: two"):
+        claims.name("local", "three", tmp_path)
+    for each in (ranges, again):
+        os.close(each)

@@ -1,7 +1,8 @@
 """Nodes that have an image are taken before others, a little, and nothing is set aside for it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,13 +12,14 @@ from controlplane.core import foresight, scheduler, why
 from controlplane.core.locality import Holders, Stock
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import build
+from tests.support import build, golden
 from tests.support.build import NOW_MS
 from tests.unit.controlplane.core import test_choosing as worlds
 
 MIB = 1 << 20
 REVISION = "web-1-id-web"
 NODES = ("n1", "n2", "n3")
+STORY = Path(__file__).parent / "locality.txt"
 
 
 def stock(
@@ -69,8 +71,9 @@ IMAGE = {"base": 290 * MIB, "top": 20 * MIB}
         pytest.param((0, 0, 0), {"n2": ("base", "top")}, "n2", id="the one that has it"),
         pytest.param((0, 0, 0), {"n2": ("base",), "n3": ("base", "top")}, "n3", id="all of it rather than most of it"),
         pytest.param((0, 0, 0), {"n3": ("base",)}, "n3", id="most of it rather than nothing"),
-        pytest.param((0, 1, 1), {"n2": ("base", "top")}, "n2", id="two tasks for a large image"),
-        pytest.param((0, 2, 2), {"n2": ("base", "top")}, "n1", id="and no more"),
+        pytest.param((0, 1, 1), {"n2": ("base", "top")}, "n2", id="although it has a task more"),
+        pytest.param((0, 2, 2), {"n2": ("base", "top")}, "n1", id="and no more than one"),
+        pytest.param((1, 2, 1), {"n2": ("base", "top"), "n3": ("base",)}, "n3", id="little to fetch is half a task"),
         pytest.param((1, 0, 1), {"n3": ("top",)}, "n2", id="a base that nobody has is fetched everywhere"),
     ],
 )
@@ -85,10 +88,10 @@ def test_what_is_small_is_fetched_anywhere() -> None:
 
 
 def test_an_image_of_a_registry_is_where_its_manifest_is() -> None:
-    """What it consists of is not known here: one task, whatever its size."""
+    """What it consists of is not known here: half a task, whatever its size."""
     known = stock({"n2": ("manifest",)}, None)
     assert place(known) == {"n2": 1}
-    assert place(known, loads=(0, 1, 0)) == {"n1": 1}, "it is worth one task"
+    assert place(known, loads=(0, 1, 0)) == {"n1": 1}
 
 
 def test_replicas_do_not_crowd_where_their_image_is() -> None:
@@ -151,6 +154,27 @@ def test_where_it_sets_no_nodes_apart_nothing_is_told() -> None:
 
 def test_whoever_answers_without_knowing_says_nothing() -> None:
     assert Stock(images_of={REVISION: ("manifest",)}).lacking(REVISION, Holders().numbers(NODES)) is None
+
+
+def test_the_story_of_an_image_that_spreads() -> None:
+    """Service after service of one large image; who starts a task has the image from then on."""
+    known = stock({}, IMAGE, tuple(f"s{number}" for number in range(1, 9)))
+    golden.check(STORY, "".join(f"{line}\n" for line in _spreading(known)))
+
+
+def _spreading(known: Stock) -> Iterator[str]:
+    machines, placed = [build.node(one) for one in NODES], list[pb.Task]()
+    for service in known.images_of:
+        task = build.task(1, states.NEW, of=service, revision_id=service, ident=f"{service}-1")
+        of = {one: build.template() for one in known.images_of}
+        told = why.explain(task, nodes=machines, placed=placed, templates=of, rules=rules(known))
+        (made,) = scheduler.schedule(machines, placed, [task], of, NOW_MS, rules(known)).changes
+        assert isinstance(made.value, pb.Task)
+        yield f"{task.meta.id} goes to {made.value.node_id}"
+        yield from (f"    {one.node}: {', '.join(one.score)}" for one in told.nodes)
+        placed.append(made.value)
+        for layer in IMAGE:
+            known.holders.add(layer, made.value.node_id)
 
 
 # Whatever there is ------------------------------------------------------------------------------------------------
@@ -242,4 +266,4 @@ def test_services_that_share_an_image_crowd_by_two_tasks_at_most(known: Stock, n
     waiting = worlds.waiting_tasks([(name, 1) for name in of], of)
     found = Counter(worlds.chosen(scheduler.schedule(machines, [], waiting, of, NOW_MS, rules(known))).values())
     counts = [found[node.meta.id] for node in machines]
-    assert max(counts) - min(counts) <= 1 + 2
+    assert max(counts) - min(counts) <= 2
