@@ -28,6 +28,8 @@ CALL_TIMEOUT_S = 15.0
 """The bound of a call that answers at once."""
 APPLY_TIMEOUT_S = 60.0
 """The bound of a call that checks and writes many objects."""
+TRANSFER_TIMEOUT_S = 6 * 3600.0
+"""The bound of a call that sends an archive or a layer; that it goes on is watched by the server."""
 
 _VERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
 """What gRPC's core says when a server's certificate is not believed."""

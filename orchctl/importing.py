@@ -46,7 +46,7 @@ def _send(server: str, archive: BinaryIO, options: control.ImportImageOptions) -
     leader = client.leader_of(server)
     try:
         with client.connect(leader) as stub:
-            return list(stub.ImportImage(requests()).images)
+            return list(stub.ImportImage(requests(), timeout=client.TRANSFER_TIMEOUT_S).images)
     except errors.OrchctlError:
         for error in unreadable:
             raise error from None

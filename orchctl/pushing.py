@@ -111,7 +111,7 @@ class _Push:
     def _send(self, stub: "ControlStub", digest: str, offset: int) -> None:
         unreadable: list[Exception] = []
         try:
-            stub.PushBlob(self._requests(digest, offset, unreadable))
+            stub.PushBlob(self._requests(digest, offset, unreadable), timeout=client.TRANSFER_TIMEOUT_S)
         except grpc.RpcError:
             for error in unreadable:
                 raise image_errors.StorageFailed(f"blob {digest} cannot be read: {error}") from error

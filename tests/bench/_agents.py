@@ -1,0 +1,68 @@
+"""A thousand agents of one process, which open a session each and keep it: `python -m tests.bench._agents`.
+
+    ADDRESS COUNT [FOLDER]
+
+It writes the seconds that all of them took to be registered, and holds them until its input ends. FOLDER has their
+certificates; without it they speak in the clear.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import grpc.aio
+
+from agent import rpc
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import dispatcher_pb2_grpc, objects_pb2
+from trust.core.identity import Role
+from trust.folder import Folder
+
+AT_ONCE = 50
+
+
+async def _main(address: str, count: int, folder: Path | None) -> None:
+    gate = asyncio.Semaphore(AT_ONCE)
+    held: list[object] = []
+
+    async def begin(number: int) -> None:
+        name = f"n{number}"
+        own = Folder(folder / name).load(Role.NODE) if folder is not None else None
+        async with gate:
+            channel = rpc.channel(address, own)
+            held.extend((channel, await _session(channel, _register(name, number))))
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            group.create_task(begin(number))
+    print(time.perf_counter() - began, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    os._exit(0)  # a thousand channels are closed by the kernel, and fast
+
+
+async def _session(channel: grpc.aio.Channel, register: wire.Register) -> object:
+    """A session that has begun. The instance may not be quite ready to lead, and says so."""
+    for _ in range(50):
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        await call.write(wire.AgentMessage(register=register))
+        message = await call.read()
+        if message is not grpc.aio.EOF and message.WhichOneof("message") == "registered":
+            return call
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{register.node_id} was not registered: {message}")
+
+
+def _register(name: str, number: int) -> wire.Register:
+    capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
+    address = f"10.{number >> 8}.{number & 255}.1"
+    description = objects_pb2.NodeDescription(hostname=name, address=address, capacity=capacity)
+    return wire.Register(node_id=name, node_name=name, description=description)
+
+
+if __name__ == "__main__":
+    # Equal channels of one process would share a connection.
+    rpc.OPTIONS = (*rpc.OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None))
