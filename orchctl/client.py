@@ -34,6 +34,9 @@ TRANSFER_TIMEOUT_S = 6 * 3600.0
 _VERIFIED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
 """What gRPC's core says when a server's certificate is not believed."""
 
+_HANDSHAKE = re.compile(r"TSI_|andshake")
+"""What it says when a handshake fails otherwise."""
+
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     pushback.OPTION,
     # A proxy that the environment names is for the web, not for the cluster.
@@ -71,11 +74,7 @@ def connect(server: str, *, impatient: bool = True) -> Iterator["ControlStub"]:
 @contextlib.contextmanager
 def dialed(server: str, *, impatient: bool = True) -> Iterator[grpc.Channel]:
     """The way to any of the server's services, for blocking calls."""
-    own = who.material()
-    options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
-    target = servers.target(server)
-    made = grpc.secure_channel(target, credentials.channel(own), options=options) if own is not None else None
-    with made or grpc.insecure_channel(target, options=_OPTIONS) as channel, translated(server):
+    with _blocking(server) as channel, translated(server):
         watchers = (patience.Impatient(server),) if impatient else ()
         yield grpc.intercept_channel(channel, caller.Introduced(), *watchers)
 
@@ -83,13 +82,32 @@ def dialed(server: str, *, impatient: bool = True) -> Iterator[grpc.Channel]:
 @contextlib.asynccontextmanager
 async def connect_async(server: str) -> AsyncIterator["ControlAsyncStub"]:
     """The server's `Control` service, for streams in both directions and for waiting on several things at once."""
-    own = who.material()
-    options = (*_OPTIONS, *credentials.CHANNEL_OPTIONS)
-    target = servers.target(server)
-    made = grpc.aio.secure_channel(target, credentials.channel(own), options=options) if own is not None else None
-    async with made or grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+    async with _asynchronous(server) as channel:
         with translated(server):
             yield control_pb2_grpc.ControlStub(channel)
+
+
+def _blocking(server: str) -> grpc.Channel:
+    if is_socket(server):
+        return grpc.insecure_channel(server, options=_OPTIONS)
+    return grpc.secure_channel(servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS))
+
+
+def _asynchronous(server: str) -> grpc.aio.Channel:
+    if is_socket(server):
+        return grpc.aio.insecure_channel(server, options=_OPTIONS)
+    return grpc.aio.secure_channel(servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS))
+
+
+def is_socket(server: str) -> bool:
+    """Whether it is a socket of this machine, the one thing that is spoken to in the clear."""
+    return server.startswith("unix:")
+
+
+def _credentials() -> grpc.ChannelCredentials:
+    """Whoever has none speaks TLS all the same, and is told who they are not."""
+    own = who.material()
+    return credentials.channel(own) if own is not None else grpc.ssl_channel_credentials()
 
 
 def at_leader(server: str, run: Callable[[str], T]) -> T:
@@ -125,6 +143,8 @@ def translate(error: grpc.RpcError, server: str) -> errors.OrchctlError:
     code = error.code()
     if said is not None:
         return _refusal(code, said)
+    if code == grpc.StatusCode.UNAVAILABLE and _VERIFIED.search(error.details() or "") and not who.is_known():
+        return errors.Unreachable(f"there is no certificate here for the control plane at {server}", hint=who.LOGIN)
     if code == grpc.StatusCode.UNAVAILABLE and _VERIFIED.search(error.details() or ""):
         return errors.Unreachable(
             f"the control plane at {server} is not of the cluster that this context is logged in to",
@@ -174,5 +194,7 @@ def _cause(details: str) -> str:
     """gRPC's account of a failed connection ends in the system's own words: `connect: Connection refused (111)`."""
     if re.search(r"DNS resolution failed|Domain name not found", details):
         return "the host name is not known"
+    if _HANDSHAKE.search(details):
+        return "what answers there does not speak TLS as control planes do"
     last = details.rpartition(": ")[2].strip()
     return re.sub(r" \(\d+\)$", "", last) or "it does not answer"

@@ -32,7 +32,7 @@ def known_by(folder: Callable[[], Path | None]) -> Iterator[None]:
 
 
 def material() -> "Material | None":
-    """Key and certificate; None: without TLS. OrchctlError when they cannot be used."""
+    """Key and certificate; None: there are none. OrchctlError when they cannot be used."""
     path = _folder.get()()
     if path is None:
         return None
@@ -46,6 +46,11 @@ def material() -> "Material | None":
         raise OrchctlError(f"the certificate of {own.identity} has expired", hint=LOGIN)
     _used.set(own)
     return own
+
+
+def is_known() -> bool:
+    """Whether something was dialed in this run with a certificate."""
+    return _used.get() is not None
 
 
 def is_aging() -> bool:

@@ -9,6 +9,7 @@ sets `settles` to false and puts the objects itself. Logs and exec answer what a
 
 import contextlib
 import itertools
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -344,15 +345,23 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
 
 @contextlib.contextmanager
-def running(fake: FakeControl | None = None, *, port: int = 0) -> Iterator[tuple[FakeControl, str]]:
-    """The fake behind a real gRPC server on the loopback (port 0: a free one); the fake and the address."""
-    fake = fake or FakeControl()
+def running(fake: FakeControl | None = None, *, address: str = "") -> Iterator[tuple[FakeControl, str]]:
+    """The fake behind a real gRPC server at a socket of this machine (empty: another one); the fake and the address."""
+    with (
+        tempfile.TemporaryDirectory(prefix="orch-fake-") as folder,
+        _served(fake or FakeControl(), address or f"unix:{folder}/control") as served,
+    ):
+        yield served
+
+
+@contextlib.contextmanager
+def _served(fake: FakeControl, address: str) -> Iterator[tuple[FakeControl, str]]:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
     control_pb2_grpc.add_ControlServicer_to_server(fake, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(address)
     server.start()
     try:
-        yield fake, f"127.0.0.1:{port}"
+        yield fake, address
     finally:
         server.stop(grace=None).wait(10)
 

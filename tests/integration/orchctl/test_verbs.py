@@ -149,6 +149,24 @@ def test_nobody_there_is_one_line_and_a_hint(tmp_path: Path) -> None:
     assert lines[1].startswith("hint: ")
 
 
+def test_nothing_is_ever_sent_in_the_clear(tmp_path: Path) -> None:
+    """Also by who has no certificate: what reads the port sees the beginning of a handshake, and no call."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            orchctl.command("scale", "hello=2"), env=orchctl.environment(tmp_path, address), stderr=subprocess.PIPE
+        )
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(10)
+            first = connection.recv(1)
+        _, err = process.communicate(timeout=orchctl.TIMEOUT_S)
+    assert first == b"\x16", "a record of a TLS handshake (RFC 8446, 5.1)"
+    assert process.returncode == 1
+    assert f"cannot reach the control plane at {address}" in err.decode()
+
+
 def test_something_else_on_the_port_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(10)
@@ -166,7 +184,8 @@ def test_something_else_on_the_port_is_told(tmp_path: Path) -> None:
             connection.shutdown(socket.SHUT_WR)
             _, err = process.communicate(timeout=orchctl.TIMEOUT_S)
     assert process.returncode == 1
-    assert err.startswith(f"orchctl: cannot reach the control plane at {address}: ")
+    first = f"orchctl: cannot reach the control plane at {address}: what answers there does not speak TLS"
+    assert err.startswith(first)
     assert len(err.splitlines()) == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support import etcd, fake_control, orchctl, samples
+from tests.support import fake_control, orchctl, samples
 from tests.support.fake_control import FakeControl
 
 
@@ -130,14 +130,14 @@ def test_a_control_plane_that_goes_away_and_returns_is_waited_for(tmp_path: Path
     (tmp_path / "hello.yaml").write_text(samples.HELLO_MANIFEST)
     fake = FakeControl()
     fake.settles = False
-    port = etcd.free_port()
-    with fake_control.running(fake, port=port) as (_, address):
+    address = f"unix:{tmp_path}/control"
+    with fake_control.running(fake, address=address):
         process_context = started(orchctl.environment(tmp_path, address), "apply", "-f", str(tmp_path / "hello.yaml"))
         process = process_context.__enter__()
         fake.wait_for_watchers()
     try:
         settle(fake)
-        with fake_control.running(fake, port=port):
+        with fake_control.running(fake, address=address):
             lines_until(process, "3 of 3 ready")
             assert process.wait(orchctl.TIMEOUT_S) == 0
         assert process.stderr is not None
