@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controlplane.core import nodes
+from controlplane.core.trust.believed import Believed
 from controlplane.dispatcher import streams
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.dispatcher.peers import Peers
@@ -283,6 +284,35 @@ async def test_what_others_are_not_told_of_a_node_wakes_nobody_else() -> None:
         before = other.woken
         one.remove(record)
         assert other.woken > before
+
+
+@bounded(20, virtual_time=True)
+async def test_every_node_is_told_at_once_when_somebody_is_no_member_any_more_and_nobody_of_no_news() -> None:
+    """Whether this instance leads already or not."""
+    async with world() as one:
+        one.dispatcher.believe(Believed(nodes={"n1": 5, "n2": 5}))
+        one.lead()
+        listener = Listener("n1")
+        one.dispatcher.sessions.add(listener)
+        one.put(build.node("n1"), build.node("n2"))
+        before = listener.woken
+        one.dispatcher.believe(Believed(nodes={"n2": 5, "n1": 5}))
+        assert listener.woken == before
+        one.dispatcher.believe(Believed(nodes={"n1": 5}))
+        assert listener.woken > before
+
+
+def test_the_peers_tell_since_when_each_of_them_is_a_member() -> None:
+    """0 of one that is none; and the network's settings tell it of instances."""
+    peers = Peers(NETWORK, Believed(nodes={"n1": 7}, instances={"cp1": 3}))
+    known = {name: build.node(name) for name in ("n1", "n2")}
+    for number, node in enumerate(known.values()):
+        node.status.subnet, node.status.description.address = f"10.112.{number}.0/24", f"192.0.2.{number}"
+    assert [(peer.node_id, peer.trusted_since) for peer in peers.of(known)] == [("n1", 7), ("n2", 0)]
+    assert dict(peers.settings.instances) == {"cp1": 3}
+    peers.believe(Believed(nodes={"n2": 9}))
+    assert [(peer.node_id, peer.trusted_since) for peer in peers.of(known)] == [("n1", 0), ("n2", 9)]
+    assert dict(peers.settings.instances) == {}
 
 
 def test_the_peers_are_worked_out_once_and_stay_the_same_value_while_nothing_differs() -> None:
