@@ -13,10 +13,9 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import grpc
@@ -34,7 +33,8 @@ from controlplane.trust.door import CannotOpen
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from images import errors as image_errors
-from protos import running, units
+from images.registry import options as registry_options
+from protos import arguments, running
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from trust.folder import Folder, NotTrusted
@@ -52,8 +52,6 @@ SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 SUFFIX_LENGTH = 8
 
 _log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class CannotStart(Exception):  # noqa: N818 - named after what happened
@@ -126,6 +124,7 @@ def _edge(options: argparse.Namespace, trusted: Standing | None) -> server.Edge:
         advertise=options.advertise,
         images_limit_bytes=options.images_limit,
         registries=options.registries,
+        registry_credentials=options.registry_credentials,
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
@@ -246,17 +245,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where machines and people join with a token; may be given several times",
     )
-    parser.add_argument(
-        "--registries",
-        type=Path,
-        metavar="FILE",
-        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
-        "if it is there)",
-    )
+    registry_options.add(parser, what_for="to ask what their images mean")
     parser.add_argument(
         "--images-limit",
         default=room.DEFAULT_LIMIT_BYTES,
-        type=_bytes,
+        type=arguments.size,
         metavar="BYTES",
         help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
     )
@@ -329,10 +322,6 @@ def _moves(text: str) -> int:
     return int(text)
 
 
-def _bytes(text: str) -> int:
-    return _checked(units.parse_bytes, text)
-
-
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -350,22 +339,15 @@ def _endpoints(text: str) -> Endpoints:
 
 
 def _range(text: str) -> ranges.Parsed:
-    return _checked(ranges.parse, text)
+    return arguments.checked(ranges.parse, text)
 
 
 def _services_range(text: str) -> ranges.Parsed:
-    return _checked(ranges.services, text)
+    return arguments.checked(ranges.services, text)
 
 
 def _subnet_prefix(text: str, family: Family) -> int:
-    return _checked(lambda given: ranges.subnet_prefix(given, family), text)
-
-
-def _checked(read: Callable[[str], T], text: str) -> T:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return arguments.checked(lambda given: ranges.subnet_prefix(given, family), text)
 
 
 def _mtu(text: str) -> int:

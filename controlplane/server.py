@@ -45,6 +45,8 @@ class Edge:
     strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
     registries: Path | None = None
     """The file with registries, mirrors and CAs; None: the usual one."""
+    registry_credentials: Path | None = None
+    """The file with users and passwords for them; None: the usual one."""
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
     trust: Standing | None = None
     """Who belongs to the cluster. Without it there is no TLS, and everybody may do everything."""
@@ -54,14 +56,14 @@ class Edge:
         return rpc.channel(address, role, self.trust.own if self.trust is not None else None)
 
 
-def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
+def _writes(edge: Edge, instance: Instance, store: api.Store, outside: Outside) -> Writes:
     return Writes(
         store,
         instance.cache,
         now_ms=edge.now_ms,
         new_id=edge.new_id,
         strategy=edge.strategy,
-        outside=Outside(edge.registries),
+        outside=outside,
         along_with_removal=standing.removed_with if edge.trust is not None else changing.nothing_else,
     )
 
@@ -70,6 +72,7 @@ def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
 async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[tuple[int, ...]]:
     """Serves inside the block; yields the ports. Raises `rpc.CannotListen`."""
     images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
+    outside = Outside(edge.registries, edge.registry_credentials)
     keeper = Keeper(
         images,
         instance.cache,
@@ -80,7 +83,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     server = rpc.server([errors.Refusals(edge.new_id), *([edge.trust.gate] if edge.trust is not None else [])])
     parts = Parts(
         cache=instance.cache,
-        writes=_writes(edge, instance, store),
+        writes=_writes(edge, instance, store, outside),
         images=images,
         streams=instance.dispatcher.streams,
         network=instance.dispatcher,
@@ -112,3 +115,4 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     finally:
         await server.stop(STOP_GRACE_S)
         await images.close()
+        await outside.close()
