@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 
 GUIDE = orchctl.ROOT / "docs" / "images.md"
 # Typed as they are in the guide; what needs a daemon or a cluster is tried by tests of its own.
-_ELSEWHERE = ("docker ", "| docker", "podman ", "image push")
+_ELSEWHERE = ("docker ", "| docker", "podman ", "image push", "orchctl commit")
 
 
 def commands() -> list[str]:
