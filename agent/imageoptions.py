@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from agent.core import imageroom, sharing
 from images import collect
-from protos import units
+from images.registry import options as registry_options
+from protos import arguments, units
 
 BLOB_PORT = 7402
 """The usual one."""
@@ -14,7 +14,7 @@ BLOB_PORT = 7402
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds them."""
-    _add_registries(parser)
+    registry_options.add(parser, what_for="for images whose name says one and that the cluster does not have")
     _add_sharing(parser)
     _add_room(parser)
 
@@ -31,22 +31,6 @@ def sharing_of(options: argparse.Namespace) -> sharing.Limits:
             f"since nodes give up whoever sends too slowly: {least} at least, or fewer --share-transfers"
         )
     return limits
-
-
-def _add_registries(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--registries",
-        type=Path,
-        metavar="FILE",
-        help="registries, their mirrors and CAs, for images whose name says one and that the cluster does not have "
-        "(default: /etc/orch/registries.yaml, if it is there)",
-    )
-    parser.add_argument(
-        "--registry-credentials",
-        type=Path,
-        metavar="FILE",
-        help="users and passwords for them, as `orchctl image login` keeps them (default: ~/.docker/config.json)",
-    )
 
 
 def _add_sharing(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +51,7 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share-rate",
         default=0,
-        type=_bytes,
+        type=arguments.size,
         metavar="BYTES",
         help="how much of that in a second, such as 50Mi, and 512Ki for each transfer at least (default: as much as "
         "goes through)",
@@ -92,7 +76,7 @@ def _add_room(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images-max-age",
         default="168h",
-        type=_seconds,
+        type=arguments.seconds,
         metavar="DURATION",
         help="images that were not used for so long go in any case; 0s: never (default: %(default)s)",
     )
@@ -110,17 +94,3 @@ def _percent(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return units.parse_duration(text) / 1000
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _bytes(text: str) -> int:
-    try:
-        return units.parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -2,16 +2,16 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from controlplane.controllers.nodes import Ranges
 from controlplane.core import limits, ranges, scheduler
 from controlplane.images import room
-from protos import units
+from images.registry import options as registry_options
+from protos import arguments as reading
 from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from telemetry import formats
@@ -25,8 +25,6 @@ NETWORK_MODES = {
 
 _SOCKET = "unix:"
 SMALLEST_MTU, LARGEST_MTU = 576, 65_535
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +93,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where Prometheus reads metrics, with a certificate of the cluster; may be given several times",
     )
-    made.add_argument(
-        "--registries",
-        type=Path,
-        metavar="FILE",
-        help="registries, their mirrors and CAs, to ask what their images mean (default: /etc/orch/registries.yaml, "
-        "if it is there)",
-    )
+    registry_options.add(made, what_for="to ask what their images mean")
     made.add_argument(
         "--images-limit",
         default=room.DEFAULT_LIMIT_BYTES,
-        type=_bytes,
+        type=reading.size,
         metavar="BYTES",
         help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
     )
@@ -193,10 +185,6 @@ def _moves(text: str) -> int:
     return int(text)
 
 
-def _bytes(text: str) -> int:
-    return _checked(units.parse_bytes, text)
-
-
 def _place(text: str) -> str:
     """An address, or a socket of this machine."""
     return text if text.startswith(_SOCKET + "/") else _address(text)
@@ -225,22 +213,15 @@ def _endpoints(text: str) -> Endpoints:
 
 
 def _range(text: str) -> ranges.Parsed:
-    return _checked(ranges.parse, text)
+    return reading.checked(ranges.parse, text)
 
 
 def _services_range(text: str) -> ranges.Parsed:
-    return _checked(ranges.services, text)
+    return reading.checked(ranges.services, text)
 
 
 def _subnet_prefix(text: str, family: Family) -> int:
-    return _checked(lambda given: ranges.subnet_prefix(given, family), text)
-
-
-def _checked(read: Callable[[str], T], text: str) -> T:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return reading.checked(lambda given: ranges.subnet_prefix(given, family), text)
 
 
 def _mtu(text: str) -> int:

@@ -144,6 +144,7 @@ def _edge(
         advertise=options.advertise,
         images_limit_bytes=options.images_limit,
         registries=options.registries,
+        registry_credentials=options.registry_credentials,
         now_ms=now_ms,
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),

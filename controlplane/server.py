@@ -53,6 +53,8 @@ class Edge:
     strategy: scheduler.Strategy = scheduler.Strategy.SPREAD
     registries: Path | None = None
     """The file with registries, mirrors and CAs; None: the usual one."""
+    registry_credentials: Path | None = None
+    """The file with users and passwords for them; None: the usual one."""
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
     condition: Condition | None = None
     """How etcd's members are, for metrics; None: the store is none."""
@@ -74,14 +76,14 @@ def _outlook(edge: Edge, instance: Instance) -> scheduling.Outlook:
     return scheduling.Outlook(strategy=edge.strategy, holders=instance.dispatcher.holders)
 
 
-def _writes(edge: Edge, instance: Instance, store: api.Store) -> Writes:
+def _writes(edge: Edge, instance: Instance, store: api.Store, outside: Outside) -> Writes:
     return Writes(
         store,
         instance.cache,
         now_ms=edge.now_ms,
         new_id=edge.new_id,
         outlook=_outlook(edge, instance),
-        outside=Outside(edge.registries),
+        outside=outside,
         along_with_removal=standing.removed_with if edge.trust is not None else changing.nothing_else,
     )
 
@@ -151,11 +153,16 @@ def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections)
 
 
 def _add_services(
-    edge: Edge, instance: Instance, store: api.Store, images: ClusterImages, server: grpc.aio.Server
+    edge: Edge,
+    instance: Instance,
+    store: api.Store,
+    images: ClusterImages,
+    outside: Outside,
+    server: grpc.aio.Server,
 ) -> None:
     parts = Parts(
         cache=instance.cache,
-        writes=_writes(edge, instance, store),
+        writes=_writes(edge, instance, store, outside),
         images=images,
         streams=instance.dispatcher.streams,
         network=instance.dispatcher,
@@ -182,6 +189,7 @@ def _add_services(
 async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIterator[Serving]:
     """Serves inside the block. Raises `rpc.CannotListen`."""
     images = ClusterImages(edge.images, instance.cache, limit_bytes=edge.images_limit_bytes)
+    outside = Outside(edge.registries, edge.registry_credentials)
     keeper = Keeper(
         images,
         instance.cache,
@@ -193,7 +201,7 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     connections = Connections(lambda: ports, edge.allowed.connections)
     doorman = limits.Doorman(edge.allowed)
     server = rpc.server(_interceptors(edge, doorman, connections))
-    _add_services(edge, instance, store, images, server)
+    _add_services(edge, instance, store, images, outside, server)
     told = edge.trust.told_members(instance.dispatcher.believe) if edge.trust is not None else contextlib.nullcontext()
     try:
         bound = rpc.listen(server, edge.listen, edge.trust.credentials if edge.trust is not None else None)
@@ -213,3 +221,4 @@ async def serving(edge: Edge, instance: Instance, store: api.Store) -> AsyncIter
     finally:
         await server.stop(STOP_GRACE_S)
         await images.close()
+        await outside.close()

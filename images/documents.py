@@ -7,6 +7,7 @@ refused, because two readers could then see two different images under one diges
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -122,6 +123,12 @@ def parse_any(data: bytes, *, what: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise errors.InvalidImage(f"{what}: not valid JSON: {error}") from error
     return value
+
+
+def looks_like_one(path: Path) -> bool:
+    """Whether a file may be a JSON object, by its size and its first byte."""
+    with path.open("rb") as file:
+        return file.read(1) == b"{" and os.fstat(file.fileno()).st_size <= MAX_DOCUMENT_BYTES
 
 
 def read_bounded(path: Path) -> bytes:

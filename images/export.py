@@ -67,12 +67,15 @@ def export_all(
 def export_folder(
     store: ImageStore, images: Sequence[Image], folder: Path, *, watcher: progress.Progress = _SILENT
 ) -> None:
-    """Write several images as an OCI layout; the folder must not exist, and does so only once it is whole."""
+    """Write several images as an OCI layout; the folder must not exist, and does so only once it is whole.
+
+    Until then it is `.NAME.part` beside it; what a save that was killed has left there goes with the next one.
+    """
     with store.hold(), disk.storage_errors(f"writing {folder}"):
         _check_complete(store, images)
         if folder.exists():
             raise errors.StorageFailed(f"{folder} exists already; name a folder that does not")
-        with scratch.folder(folder.absolute().parent) as work:
+        with scratch.beside(folder) as work:
             target = work.path / "blobs" / "sha256"
             target.mkdir(parents=True)
             for digest, told in _wanted(images, watcher):

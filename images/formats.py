@@ -1,7 +1,8 @@
 """The two forms in which tools write images into an archive: OCI layouts and `docker save`.
 
-Rules. Blobs keep their bytes; what an archive announces is compared with them as they are stored. A Docker archive has
-no manifest of its own, so one is written: it is a function of the config and the layers, and equal for equal images.
+Rules. Blobs keep their bytes, and several come in at a time; what an archive announces is compared with them as they
+are stored. A Docker archive has no manifest of its own, so one is written: it is a function of the config and the
+layers, and equal for equal images.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from images import compression, documents, errors, layout, manifest, members, progress
+from images import compression, documents, errors, layout, manifest, members, parallel, progress
 from images import digest as digests
 from images.image import parse_config
 from images.manifest import Descriptor, Index, Manifest, Platform
@@ -69,12 +70,16 @@ class _DockerArchive:
         paths = item.texts("Layers")
         if len(paths) != len(config.diff_ids):
             item.refuse("Layers", f"{len(paths)} layers, but the config lists {len(config.diff_ids)} diff ids")
-        layers = tuple(self._layer(path, diff_id) for path, diff_id in zip(paths, config.diff_ids, strict=True))
+        wanted = list(zip(paths, config.diff_ids, strict=True))
+        once = list(dict.fromkeys(wanted))  # an image may have one layer twice
+        stored = dict(zip(once, parallel.each(self._layer, once, title="import"), strict=True))
+        layers = tuple(stored[one] for one in wanted)
         entry = Descriptor(media_type=manifest.OCI_CONFIG, digest=self._store.put_bytes(data), size_bytes=len(data))
         body = Manifest(media_type=manifest.OCI_MANIFEST, config=entry, layers=layers)
         return Found(labels=item.texts("RepoTags"), digest=self._store.put_bytes(body.as_bytes()))
 
-    def _layer(self, path: str, diff_id: str) -> Descriptor:
+    def _layer(self, place: tuple[str, str]) -> Descriptor:
+        path, diff_id = place
         with self._archive.open(path) as window:
             what = f"{self._archive.what}: entry {path}"
             kind = compression.detect(window.peek(compression.MAGIC_BYTES), what=what)
@@ -122,8 +127,8 @@ class _Layout:
                     f"{self._archive.what}: index {entry.digest} holds another index; save one image"
                 )
             return self._image(chosen)
-        for layer in found.layers:
-            self._blob(layer, self._watcher)
+        once = list({layer.digest: layer for layer in found.layers}.values())
+        parallel.each(lambda layer: self._blob(layer, self._watcher), once, title="import")
         for document in (found.config, entry):
             self._blob(document, progress.Silent())
         return entry.digest

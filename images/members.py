@@ -11,6 +11,7 @@ import errno
 import os
 import posixpath
 import stat
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -34,21 +35,23 @@ class Members(Protocol):
     def has(self, name: str) -> bool: ...
 
     def open(self, name: str) -> contextlib.AbstractContextManager[Window]:
-        """Open a file of the archive; `InvalidImage` when there is no such file."""
+        """Open a file of the archive; `InvalidImage` when there is no such file. Any thread may do so."""
 
 
 class Window:
-    """Some bytes of a file, read from start to end."""
+    """Some bytes of a file, read from start to end. Several of one file, with one lock, may be read by threads."""
 
-    def __init__(self, file: BinaryIO, *, start: int, size_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, *, start: int, size_bytes: int, lock: threading.Lock | None = None) -> None:
         self._file = file
+        self._lock = lock or threading.Lock()
         self._position = start
         self._end = start + size_bytes
         self.size_bytes = size_bytes
 
     def read(self, size: int, /) -> bytes:
-        self._file.seek(self._position)
-        data = self._file.read(min(size, self._end - self._position))
+        with self._lock:
+            self._file.seek(self._position)
+            data = self._file.read(min(size, self._end - self._position))
         self._position += len(data)
         return data
 
@@ -83,6 +86,7 @@ class TarMembers:
     def __init__(self, file: BinaryIO, *, what: str, listing: dict[str, _Member]) -> None:
         self._file = file
         self._listing = listing
+        self._lock = threading.Lock()
         self.what = what
 
     def has(self, name: str) -> bool:
@@ -91,7 +95,7 @@ class TarMembers:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Window]:
         member = self._file_member(name)
-        yield Window(self._file, start=member.start, size_bytes=member.size_bytes)
+        yield Window(self._file, start=member.start, size_bytes=member.size_bytes, lock=self._lock)
 
     def _file_member(self, name: str) -> _Member:
         member = self._listing.get(name)

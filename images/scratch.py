@@ -60,6 +60,35 @@ def folder(area: Path) -> Iterator[Item]:
             remove(item.path)
 
 
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Item]:
+    """A new empty folder `.NAME.part` beside `target`, to be renamed into its place; else it is gone after the block.
+
+    What a process that died has left of an earlier one is removed first. `Busy` while another one lives.
+    """
+    area = target.absolute().parent
+    path = area / f".{target.name}.part"
+    with disk.storage_errors(f"making {path}"), _area_lock(area, shared=False):
+        _clear(path, target)
+        path.mkdir(mode=0o700)
+        fd = os.open(path, _FOLDER)
+        locks.attempt(fd)
+    try:
+        yield Item(path=path, fd=fd)
+    finally:
+        remove(path)
+        os.close(fd)
+
+
+def _clear(path: Path, target: Path) -> None:
+    dead = _lock_dead(path)
+    if dead is not None:
+        remove(path)
+        os.close(dead)
+    elif path.exists():
+        raise errors.Busy(f"{target} is being written by another process; wait for it, or name another place")
+
+
 def sweep(area: Path, *, first: Callable[[Path], None] = lambda _: None) -> int:
     """Remove what dead processes left, with `first` done to each; returns how many items."""
     removed = 0

@@ -89,6 +89,13 @@ class ImageStore:
         assert figures.isalnum(), "figures of a digest, never a pattern"
         return sorted(digests.PREFIX + path.name for path in self._blobs.glob(f"{figures}*"))
 
+    def documents(self) -> Sequence[str]:
+        """The digests of blobs that look like JSON objects, as manifests do, in order."""
+        with disk.storage_errors(f"looking through {self._blobs}"):
+            return sorted(
+                digests.PREFIX + path.name for path in self._blobs.iterdir() if documents.looks_like_one(path)
+            )
+
     def open(self, digest: str) -> BinaryIO:
         """Open a blob for reading; it stays readable even when it is pruned meanwhile."""
         with self._finding(digest):
@@ -208,14 +215,16 @@ class ImageStore:
         with self._finding(digest):
             os.utime(self._blob_path(digest))
 
-    def stored(self, keep: Collection[str] = ()) -> Sequence[collect.Stored]:
-        """Every named image with what it takes, as `images.collect` wants it.
+    def stored(self, keep: Collection[str] = (), *, also: Iterable[str] = ()) -> Sequence[collect.Stored]:
+        """Every named image with what it takes, as `images.collect` wants it; and those of the digests in `also`.
 
         Those in `keep` are marked so, and an index of which one is.
         """
         names_by_digest: dict[str, list[str]] = {}
         for name, entry in sorted(self._names.read().items()):
             names_by_digest.setdefault(entry.digest, []).append(name)
+        for digest in also:
+            names_by_digest.setdefault(digest, [])
         return [
             collect.Stored(
                 digest=digest,

@@ -11,12 +11,11 @@ import json
 import os
 import subprocess
 import sys
-from concurrent import futures
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import blobs, compression, disk, errors, progress, scratch, sweep, syscalls, unpacker
+from images import blobs, compression, disk, errors, parallel, progress, scratch, sweep, syscalls, unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from images.store import ImageStore
 
 DEFAULT_TIMEOUT_S = 1800.0
-_MAX_WORKERS = 4  # more would only wait for the disk
 _DEFAULT_LIMITS = compression.Limits()
 _SILENT = progress.Silent()
 _ERRORS: dict[str, type[errors.ImageError]] = {
@@ -79,20 +77,14 @@ def _unpack_missing(
     store: ImageStore, image: Image, limits: compression.Limits, timeout_s: float, watcher: progress.Progress
 ) -> None:
     """All layers at once, as far as there are processors: they are independent of each other."""
-    with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_WORKERS), thread_name_prefix="unpack") as pool:
 
-        def unpacked(layer: Layer, chain_id: str) -> None:
-            watcher.step(layer.digest, "unpacking", 0, None)
-            _unpack_layer(store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
-            watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
+    def unpacked(pair: tuple[Layer, str]) -> None:
+        layer, chain_id = pair
+        watcher.step(layer.digest, "unpacking", 0, None)
+        _unpack_layer(store, layer, chain_id, title=image.title, limits=limits, timeout_s=timeout_s)
+        watcher.step(layer.digest, "done", layer.size_bytes, layer.size_bytes)
 
-        jobs = [pool.submit(unpacked, *pair) for pair in zip(image.layers, image.chain_ids, strict=True)]
-        try:
-            for job in jobs:
-                job.result()
-        finally:
-            for job in jobs:
-                job.cancel()
+    parallel.each(unpacked, list(zip(image.layers, image.chain_ids, strict=True)), title="unpack")
 
 
 def _unpack_layer(

@@ -90,13 +90,17 @@ async def connect_async(server: str) -> AsyncIterator["ControlAsyncStub"]:
 def _blocking(server: str) -> grpc.Channel:
     if is_socket(server):
         return grpc.insecure_channel(server, options=_OPTIONS)
-    return grpc.secure_channel(servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS))
+    return grpc.secure_channel(
+        servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS)
+    )
 
 
 def _asynchronous(server: str) -> grpc.aio.Channel:
     if is_socket(server):
         return grpc.aio.insecure_channel(server, options=_OPTIONS)
-    return grpc.aio.secure_channel(servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS))
+    return grpc.aio.secure_channel(
+        servers.target(server), _credentials(), options=(*_OPTIONS, *credentials.CHANNEL_OPTIONS)
+    )
 
 
 def is_socket(server: str) -> bool:

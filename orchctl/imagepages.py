@@ -9,6 +9,7 @@ from images import collect, differences, image, reference
 from orchctl import amounts, pages, phrases, tables, terminal
 from protos import units
 
+NO_NAME = "-"
 _UNPACKED = "unpacked "
 _TITLES = ("NAME", "DIGEST", "CREATED", "SIZE", "SHARED", "UNIQUE")
 _WIDE_TITLES = ("ID", "PLATFORM", "LAYERS", "UNPACKED", "USED", "FULL DIGEST")
@@ -37,11 +38,11 @@ def lines(images: Sequence[image.Image], stored: Sequence[collect.Stored]) -> li
     """The images together with what the store knows of each, in the order of `images`."""
     blobs = [_blobs_only(each) for each in stored]
     unique = collect.unique_bytes(blobs)
-    sizes = {name: (each, unique[each.digest]) for each in blobs for name in each.names}
+    sizes = {key: (each, unique[each.digest]) for each in blobs for key in each.names or (each.digest,)}
     whole = {each.digest: each for each in stored}
     found = []
     for one in images:
-        part, unique_bytes = sizes[one.names[0]]
+        part, unique_bytes = sizes[one.names[0] if one.names else one.digest]
         found.append(
             Line(
                 image=one,
@@ -60,14 +61,14 @@ def _blobs_only(stored: collect.Stored) -> collect.Stored:
 
 
 def table(found: Sequence[Line], now_ms: int, *, wide: bool, limit: int = 0) -> list[str]:
-    """A row for each name."""
+    """A row for each name, and for each image that has none."""
     titles = [*_TITLES, *(_WIDE_TITLES if wide else ())]
     rows = [
-        [familiar(name), *_cells(line, now_ms), *(_wide_cells(line, now_ms) if wide else ())]
+        [name, *_cells(line, now_ms), *(_wide_cells(line, now_ms) if wide else ())]
         for line in found
-        for name in line.image.names
+        for name in [familiar(each) for each in line.image.names] or [NO_NAME]
     ]
-    return _table(titles, sorted(rows), limit=limit)
+    return _table(titles, sorted(rows, key=lambda row: (row[0] == NO_NAME, row)), limit=limit)
 
 
 def _cells(line: Line, now_ms: int) -> list[str]:

@@ -56,6 +56,15 @@ async def node(folder: Path, store: ImageStore) -> AsyncIterator[tuple[StoredIma
         yield here, cluster
 
 
+@contextlib.asynccontextmanager
+async def control_plane(settings: Path | None = None, kept: Path | None = None) -> AsyncIterator[ControlPlane]:
+    outside = ControlPlane(settings, kept)
+    try:
+        yield outside
+    finally:
+        await outside.close()
+
+
 @bounded(60)
 async def test_exactly_the_settled_image_comes_from_its_registry(
     tmp_path: Path, store: ImageStore, peer: registry.Server
@@ -64,8 +73,9 @@ async def test_exactly_the_settled_image_comes_from_its_registry(
     name = f"{peer.address}/team/web:1"
     first = await publish(peer, tmp_path / "builder", "one")
     nowhere = ["127.0.0.1:1/gone:1", "127.0.0.1:99999/gone:1", f"{'a' * 64}.example/gone:1"]
-    settled = await ControlPlane().resolve([name, *nowhere])
-    assert settled == {name: first}, "a registry that is not there keeps nobody from applying"
+    async with control_plane() as outside:
+        settled = await outside.resolve([name, *nowhere])
+        assert settled == {name: first}, "a registry that is not there keeps nobody from applying"
     second = await publish(peer, tmp_path / "builder", "two")
     assert second != first
     async with node(tmp_path / "node", store) as (here, cluster):
@@ -157,6 +167,29 @@ async def test_images_at_once_share_a_token(tmp_path: Path, store: ImageStore) -
             await here.prepare(f"{stub.address}/web:{name}", "")
         assert (await here.prepare(f"{stub.address}/web:1", digest)).digest == digest
         assert len([line for line in stub.lines() if "/token" in line]) == 1
+
+
+@bounded(60)
+async def test_all_applies_share_one_door(tmp_path: Path) -> None:
+    """One connection and one token, until the file that describes the registry is another."""
+    settings = tmp_path / "registries.yaml"
+    settings.write_text("registries: {}")
+    async with stubregistry.running() as stub, control_plane(settings, tmp_path / "none.json") as outside:
+        digest = filled(stub)
+
+        async def guarded(request: web.Request) -> web.Response | None:
+            if request.path == "/token":
+                return web.json_response({"token": "abc"})
+            if "Authorization" not in request.headers:
+                return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{stub.url}/token"'})
+            return None
+
+        stub.fault = guarded
+        for _ in range(3):
+            assert await outside.resolve([f"{stub.address}/web:1"]) == {f"{stub.address}/web:1": digest}
+        assert len([line for line in stub.lines() if "/token" in line]) == 1
+        settings.write_text(f"registries: {{'127.0.0.1:1': {{mirrors: ['{stub.address}']}}}}")
+        assert await outside.resolve(["127.0.0.1:1/web:1"]) == {"127.0.0.1:1/web:1": digest}
 
 
 @bounded(60)

@@ -157,8 +157,18 @@ def test_a_save_may_be_killed_at_every_step(tmp_path: Path) -> None:
             assert copied.digest == made.digest
         if not died:
             break
+        assert {path.name for path in tmp_path.glob(".saved-*")} <= {f".{target.name}.part"}
+        export.export_folder(ImageStore(store.root), [made], _beside(target))
+        assert not list(tmp_path.glob(".saved-*")), "the next save takes away what a killed one has left"
     assert not died
     assert target.exists()
+
+
+def _beside(target: Path) -> Path:
+    """The same target, made free."""
+    if target.exists():
+        shutil.rmtree(target)
+    return target
 
 
 def test_a_removal_may_be_killed_at_every_step(tmp_path: Path) -> None:
