@@ -112,26 +112,15 @@ async def run(
         note=layout.names,
         early=early_names,
     )
-    worker = Worker(
-        runtime=runtime,
-        prober=NodeProber(runtime),
-        images=images,
-        network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
-        names=names,
-        disk=disk,
-        devices=NodeDevices(),
-        users=IdPool(options.ids),
-        node=_context(options, no_users),
-        now_ms=now_ms,
-        chance=chance,
-    )
+    worker = _worker(options, layout, disk, no_users, runtime, images, names, chance)
     meter = NodeMeter(runtime, lambda: worker.running)
+    commits = ContainerCommits(layout, images.store, paused=runtime.paused, source=worker.commit_source)
     streams = Streams(
         connector=server,
         runtime=runtime,
         logs=FileLogs(layout),
         answers=_answers(options, meter),
-        commits=ContainerCommits(layout, images.store, paused=runtime.paused, source=worker.commit_source),
+        commits=commits,
         over=worker.over,
         now_ms=now_ms,
     )
@@ -165,6 +154,32 @@ async def run(
     finally:
         await server.close()
         await runtime.close()
+
+
+def _worker(
+    options: argparse.Namespace,
+    layout: Layout,
+    disk: FileDisk,
+    no_users: str,
+    runtime: Launched,
+    images: StoredImages,
+    names: Naming,
+    chance: random.Random,
+) -> Worker:
+    """Who keeps the tasks, on this machine as it is."""
+    return Worker(
+        runtime=runtime,
+        prober=NodeProber(runtime),
+        images=images,
+        network=RoutedNetwork(layout, runtime, node_address=options.address, trusted=options.trusted),
+        names=names,
+        disk=disk,
+        devices=NodeDevices(),
+        users=IdPool(options.ids),
+        node=_context(options, no_users),
+        now_ms=now_ms,
+        chance=chance,
+    )
 
 
 async def _supervised(supervisor: supervision.Supervisor, worker: Worker, name: str) -> None:

@@ -71,6 +71,14 @@ def parser() -> argparse.ArgumentParser:
         help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
         "all others reach published ports alone",
     )
+    _add_node(made)
+    imageoptions.add(made)
+    _add_telling(made)
+    return made
+
+
+def _add_node(made: argparse.ArgumentParser) -> None:
+    """What the node has."""
     made.add_argument("--label", action="append", default=[], type=_label, help="NAME=VALUE, for a new node")
     made.add_argument(
         "--resource",
@@ -79,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
         type=_resource,
         help="NAME=ID[,ID…], things that the node has a number of and tasks may reserve, such as gpu=0,1",
     )
-    imageoptions.add(made)
+
+
+def _add_telling(made: argparse.ArgumentParser) -> None:
+    """How it tells of itself."""
     made.add_argument(
         "--metrics-port",
         default=METRICS_PORT,
@@ -94,7 +105,6 @@ def parser() -> argparse.ArgumentParser:
         help="from which level on it tells what happens (default: %(default)s)",
     )
     made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
-    return made
 
 
 def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -85,14 +85,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where machines and people join with a token; may be given several times",
     )
-    made.add_argument(
-        "--metrics",
-        action="append",
-        default=[],
-        type=_address,
-        metavar="HOST:PORT",
-        help="where Prometheus reads metrics, with a certificate of the cluster; may be given several times",
-    )
     registry_options.add(made, what_for="to ask what their images mean")
     made.add_argument(
         "--images-limit",
@@ -103,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_network(made)
     _add_placement(made)
+    _add_limits(made)
+    _add_telling(made)
+    return made
+
+
+def _add_limits(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--limit",
         action="append",
@@ -112,6 +110,18 @@ def parser() -> argparse.ArgumentParser:
         "request_bytes), or all together (calls, streams; connections from one address), such as person.streams=200; "
         "may be given several times",
     )
+
+
+def _add_telling(made: argparse.ArgumentParser) -> None:
+    """How it tells of itself."""
+    made.add_argument(
+        "--metrics",
+        action="append",
+        default=[],
+        type=_address,
+        metavar="HOST:PORT",
+        help="where Prometheus reads metrics, with a certificate of the cluster; may be given several times",
+    )
     made.add_argument(
         "--log-level",
         default="info",
@@ -119,7 +129,6 @@ def parser() -> argparse.ArgumentParser:
         help="from which level on it tells what happens (default: %(default)s)",
     )
     made.add_argument("--log-format", default="auto", choices=formats.FORMATS, help=formats.HELP)
-    return made
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:
