@@ -17,7 +17,8 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.root
 
 PAGE = (cluster.ROOT / "docs/first-image.md").read_text()
-COMMANDS = re.findall(r"^    (\S.*)$", PAGE, re.MULTILINE)
+PROSE = re.sub(r"^```\w+\n.+?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^    (\S.*)$", PROSE, re.MULTILINE)
 FILES = dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 ANSWERS = ["first\n", "second\n", "first\n"]
 
