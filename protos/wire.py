@@ -54,7 +54,7 @@ class Release:
     def __init__(self, said: d.FileDescriptorSet) -> None:
         pool = descriptor_pool.DescriptorPool()
         for file in said.file:
-            pool.Add(file)  # type: ignore[no-untyped-call]
+            pool.Add(file)
         self._pool = pool
         self._said = said
 
@@ -69,7 +69,7 @@ class Release:
     def known(self, name: str, text: bytes) -> bytes:
         """What a program of this release understands of a message: the rest is as if it had not been said."""
         understood = self.message(name).FromString(text)
-        understood.DiscardUnknownFields()  # type: ignore[attr-defined]  # the stubs lack it
+        understood.DiscardUnknownFields()
         return understood.SerializeToString()
 
 
