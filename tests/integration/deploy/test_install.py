@@ -130,7 +130,7 @@ def test_a_port_that_is_in_use_is_told_before_anything_is_done(machine: Machine)
     ) as busy:
         assert busy.stdout is not None
         busy.stdout.readline()
-        said = machine.run("orchctl", "cluster", "init", code=1)
+        said = machine.run("orchctl", "cluster", "init", f"--address={ADDRESS}", code=1)
         busy.kill()
     assert f"orchctl: cluster init: port 2379 of {ADDRESS} is in use" in said
     assert "hint: `ss -ltnp sport = :2379` tells by whom" in said
@@ -166,7 +166,7 @@ def test_a_mistake_in_a_file_is_told_and_not_tried_again(machine: Machine) -> No
     machine.sh("systemctl restart orch-agent", code=1)
     assert machine.sh("systemctl is-failed orch-agent").strip() == "failed"
     assert 'adress: unknown key; did you mean "address"?' in machine.sh(
-        "journalctl --quiet --output=cat --unit=orch-agent | tail -3"
+        "journalctl --quiet --output=cat --unit=orch-agent | tail -9"
     )
     machine.sh("sed -i /^adress/d /etc/orch/agent.yaml; systemctl restart orch-agent")
 
