@@ -314,7 +314,10 @@ uninstall() {
   for name in "${SERVICES[@]}"; do rm -f "$UNITS/$name.service"; done
   rmdir $UNITS "$(dirname $UNITS)" "$(dirname $MODULES)" 2>/dev/null || true
   ! has_systemd || { systemctl daemon-reload; systemctl reset-failed 'orch-*' 2>/dev/null || true; }
-  rm -rf $CONFIGURATION $STATE /run/orch
+  rm -rf $CONFIGURATION /run/orch
+  # A file system of its own may be mounted there, which is somebody else's to take away.
+  find $STATE -xdev -mindepth 1 -delete 2>/dev/null || true
+  rmdir $STATE 2>/dev/null || true
   ! getent passwd $OWNER >/dev/null || userdel $OWNER
   remove_packages
   rm -rf $TOP $LOCK

@@ -42,7 +42,8 @@ def _enable(unit: str) -> None:
 
 def _not_ready(unit: str, when: str) -> HostError:
     log = subprocess.run(
-        ["journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=6", f"--unit={unit}"],
+        # What the program itself has said; systemd's own words about it are in the message.
+        ["journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=6", f"_SYSTEMD_UNIT={unit}.service"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
 """A machine with Debian's systemd as process 1 in a few seconds: namespaces and an overlay over a Debian that is kept.
 
-It has its own processes, mounts, names, network and control groups; the kernel is this one, so its parameters are read
-only but for those of the network. Whatever ends its first process takes all of it along.
+It has its own processes, mounts, names, network and control groups; the kernel is this one, and its parameters are
+everybody's but for those of the network. Whatever ends its first process takes all of it along.
 
 The Debian below is made once by debootstrap, from where this machine gets its packages, and kept in /var/cache.
 """
@@ -45,11 +45,9 @@ done
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
-# Kernel parameters are everybody's, but for those of the network.
-mount --bind proc/sys proc/sys
-mount -o remount,bind,ro proc/sys
-mount --bind proc/sys/net proc/sys/net
-mount -o remount,bind,rw proc/sys/net
+# Debian's own kernel parameters are not for a machine that shares its kernel. (/proc/sys cannot be made read-only: a
+# container with users of its own may mount no /proc where another hides something of it.)
+ln -sf /dev/null etc/systemd/system/systemd-sysctl.service
 umount -l sys/fs/cgroup
 shift 3
 for lent in "$@"; do

@@ -78,7 +78,7 @@ def machine(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def processes(machine: Machine, name: str) -> list[str]:
     """The pids of those with this in their command line."""
-    return machine.sh(f"pgrep -f '{name}' || true").split()
+    return machine.run("pgrep", "-f", name, code=None).split()
 
 
 def test_another_system_is_refused_and_left_as_it_is(machine: Machine) -> None:
@@ -130,7 +130,7 @@ def test_a_port_that_is_in_use_is_told_before_anything_is_done(machine: Machine)
     ) as busy:
         assert busy.stdout is not None
         busy.stdout.readline()
-        said = machine.run("orchctl", "cluster", "init", code=1)
+        said = machine.run("orchctl", "cluster", "init", f"--address={ADDRESS}", code=1)
         busy.kill()
     assert f"orchctl: cluster init: port 2379 of {ADDRESS} is in use" in said
     assert "hint: `ss -ltnp sport = :2379` tells by whom" in said
@@ -166,7 +166,7 @@ def test_a_mistake_in_a_file_is_told_and_not_tried_again(machine: Machine) -> No
     machine.sh("systemctl restart orch-agent", code=1)
     assert machine.sh("systemctl is-failed orch-agent").strip() == "failed"
     assert 'adress: unknown key; did you mean "address"?' in machine.sh(
-        "journalctl --quiet --output=cat --unit=orch-agent | tail -3"
+        "journalctl --quiet --output=cat --unit=orch-agent | tail -9"
     )
     machine.sh("sed -i /^adress/d /etc/orch/agent.yaml; systemctl restart orch-agent")
 
@@ -195,9 +195,8 @@ def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: 
 def test_an_agent_that_hangs_is_killed_by_the_watchdog(machine: Machine) -> None:
     """It hears from the agent's loop, not from its process."""
     assert machine.sh("systemctl show --property=WatchdogUSec orch-agent").strip() == "WatchdogUSec=1min"
-    machine.sh("systemctl set-property --runtime orch-agent CPUWeight=100")
     machine.sh(
-        "mkdir -p /run/systemd/system/orch-agent.service.d; printf '[Service]\\nWatchdogSec=2s\\n' "
+        "mkdir -p /run/systemd/system/orch-agent.service.d; printf '[Service]\\nWatchdogSec=5s\\n' "
         ">/run/systemd/system/orch-agent.service.d/test.conf; systemctl daemon-reload; systemctl restart orch-agent"
     )
     first = machine.sh("systemctl show --value --property=MainPID orch-agent").strip()
@@ -206,7 +205,7 @@ def test_an_agent_that_hangs_is_killed_by_the_watchdog(machine: Machine) -> None
     until(
         lambda: machine.sh("systemctl show --value --property=MainPID orch-agent").strip() not in {first, "0"},
         what="another agent runs",
-        timeout_s=30,
+        timeout_s=60,
     )
     assert "watchdog" in machine.sh("journalctl --quiet --output=cat --unit=orch-agent | tail -20")
     assert processes(machine, "while :; do date") == running
