@@ -5,7 +5,8 @@ is the same one; it is a learner, and counts for nothing until it runs.
 """
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import etcd_flags
@@ -17,6 +18,7 @@ from trust.folder import Folder
 PATIENCE_S = 6.0
 """Less than whoever stands at the door waits."""
 RETRY_S = 0.5
+_REFUSALS = (endpoints.Refused, store_errors.Unavailable)
 _STARTED = "the one that joined before has not been started, or has not caught up"
 
 
@@ -60,19 +62,14 @@ class Joiners:
         await self._add_learner(self._members, wanted.peer)
 
     async def _add_learner(self, members: etcd_members.Members, peer: str) -> None:
-        """etcd refuses until its members have known each other for five seconds: then it is asked again."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while True:
-            try:
+        async def add() -> None:
+            if all(one.peer != peer for one in await members.all()):  # else it was done, and the answer was lost
                 await members.add_learner(peer)
-            except (endpoints.Refused, store_errors.Unavailable) as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise errors.NotNow(f"etcd takes no member now: {error}", hint="try again in a moment") from error
-            else:
-                return
-            await asyncio.sleep(RETRY_S)
-            if any(one.peer == peer for one in await members.all()):
-                return  # it was done, and the answer was lost
+
+        try:
+            await _patiently(add)
+        except _REFUSALS as error:
+            raise errors.NotNow(f"etcd takes no member now: {error}", hint="try again in a moment") from error
 
     async def dismiss(self, name: str, *, started: bool) -> None:
         """Takes the member of an instance out. One without a member is no error. Raises NotNow."""
@@ -88,10 +85,24 @@ class Joiners:
             text = f"the member of etcd beside {name} is the only one: the whole cluster is in it"
             raise errors.NotNow(text, hint="join another control plane first")
         try:
-            await self._members.remove(found)
-        except (endpoints.Refused, store_errors.Unavailable) as error:
+            await _patiently(functools.partial(self._members.remove, found))
+        except _REFUSALS as error:
             hint = "start the other members first; where most are lost for good, `orchctl cluster restore` a backup"
             raise errors.NotNow(f"etcd does not let {name} go: {error}", hint=hint) from error
+
+
+async def _patiently(change: Callable[[], Awaitable[None]]) -> None:
+    """etcd refuses until its members have known each other for five seconds: then it is asked again."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while True:
+        try:
+            await change()
+        except _REFUSALS:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
 
 
 def _revoke(member: etcd_members.Member) -> str:

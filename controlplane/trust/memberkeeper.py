@@ -57,8 +57,10 @@ class MemberKeeper:
                     pause_s = LEARNS_EVERY_S
             except (errors.StoreError, NotTrusted) as error:
                 _log.info("the store's members were not looked at; next time", why=str(error))
+            # Not `wait_for`, which forgets a cancellation that comes in the moment of the waking (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def _look(self) -> bool:

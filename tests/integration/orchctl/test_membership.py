@@ -26,7 +26,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Founded]:
 
 def test_init_tells_what_to_start_and_with_what_to_join(founded: Founded) -> None:
     """And a second one on the same folder does nothing."""
-    for word in ("--client-cert-auth", "--peer-client-cert-auth", "orch-1.node.", "orch-1.controlplane."):
+    for word in ("orch-etcd --trust", "orch-controlplane --name cp1", "orch-1.node.", "orch-1.controlplane."):
         assert word in founded.said
     before = sorted((founded.folder / "cp1").iterdir())
     again = founded.run(
