@@ -18,7 +18,8 @@ from trust.core import certificate
 from trust.core.identity import Identity, Malformed, Role
 
 IDENTITY, ROOTS, PENDING = "identity.pem", "roots.pem", "pending.pem"
-MAX_FILE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""The records of a cluster that is founded with thousands of nodes; all else is small."""
 _KEY_END = b"-----END PRIVATE KEY-----\n"
 
 
@@ -101,11 +102,16 @@ class Folder:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                     raise NotTrusted(f"{path} can be read by others than its owner; `chmod 600 {path}`, and join anew")
-                return file.read(MAX_FILE_BYTES)
+                content = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             raise NotTrusted(f"{path} is not there: this machine has not joined a cluster") from None
         except OSError as error:
             raise NotTrusted(f"cannot read {path}: {error.strerror}") from error
+        if len(content) > MAX_FILE_BYTES:  # the beginning of it would be something else
+            raise NotTrusted(
+                f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB: it is none of ours; remove it, and join anew"
+            )
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file there in one step, which a power cut does not undo. Raises NotTrusted."""

@@ -71,3 +71,13 @@ def test_a_file_is_there_completely_or_not_at_all(tmp_path: Path, own: Material)
         blocked.write(ROOTS, b"x")
     assert folder.load() == own
     assert sorted(path.name for path in tmp_path.iterdir()) == [IDENTITY, ROOTS]
+
+
+def test_a_file_is_read_as_a_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster may be founded with hundreds of nodes, whose records are one file."""
+    kept = Folder(tmp_path)
+    kept.write("founding.bin", b"x" * 300_000)
+    assert len(kept.read("founding.bin")) == 300_000
+    monkeypatch.setattr(folder, "MAX_FILE_BYTES", 1024)
+    with pytest.raises(NotTrusted, match=r"founding\.bin has more than"):
+        kept.read("founding.bin")
