@@ -19,7 +19,7 @@ from trust.core.identity import Identity, Malformed, Role
 
 IDENTITY, ROOTS, PENDING = "identity.pem", "roots.pem", "pending.pem"
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""The records of a cluster that is founded with thousands of nodes; all else is small."""
+"""The first records of a cluster that is founded with nodes; all else is small."""
 _KEY_END = b"-----END PRIVATE KEY-----\n"
 
 
@@ -108,9 +108,8 @@ class Folder:
         except OSError as error:
             raise NotTrusted(f"cannot read {path}: {error.strerror}") from error
         if len(content) > MAX_FILE_BYTES:  # the beginning of it would be something else
-            raise NotTrusted(
-                f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB: it is none of ours; remove it, and join anew"
-            )
+            most = f"{MAX_FILE_BYTES // 2**20} MiB"
+            raise NotTrusted(f"{path} has more than {most}: it is none of ours; remove it, and join anew")
         return content
 
     def write(self, name: str, content: bytes) -> None:

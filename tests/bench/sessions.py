@@ -16,12 +16,15 @@ from pathlib import Path
 from controlplane import main, server
 from controlplane.instance import Identity, Instance
 from controlplane.leader import World
-from controlplane.store import memory
+from controlplane.store import api, memory
 from controlplane.trust import founding
+from controlplane.trust.registry import member_key
 from controlplane.trust.standing import Standing, standing
+from protos.orch.v1 import trust_pb2
 from tests.bench.measure import Case
 from tests.support import aio, doorfuzz, etcd
 from tests.support.instances import IPV4
+from trust.core.identity import Role
 from trust.folder import Folder
 
 AGENTS = 1_000
@@ -46,12 +49,21 @@ def cases() -> Iterator[Sequence[Case]]:
             nodes=nodes,
         )
         founding.found(plan, main.now_ms())
+        _part(Folder(Path(folder, "cp")))
         secure, clear = Runs(Path(folder), secure=True), Runs(Path(folder), secure=False)
         yield [
             _case("seconds_to_register", "s", lambda runs: runs.next()[0], secure, clear),
             _case("memory_each", "KiB", lambda runs: runs.again()[1], secure, clear),
             _case("cpu_when_quiet", "% of one", lambda runs: runs.again()[2], secure, clear),
         ]
+
+
+def _part(own: Folder) -> None:
+    """Takes the nodes out of what is founded: a commit of the store has a bound. They are put there afterwards."""
+    whole = trust_pb2.Founding.FromString(own.read("founding.bin"))
+    own.write("nodes.bin", whole.SerializeToString())
+    members = [one for one in whole.members if one.role != Role.NODE]
+    own.write("founding.bin", trust_pb2.Founding(trust=whole.trust, members=members).SerializeToString())
 
 
 def _case(name: str, unit: str, figure: "Callable[[Runs], float]", secure: "Runs", clear: "Runs") -> Case:
@@ -141,6 +153,12 @@ async def _standing(folder: Path, store: memory.MemoryStore) -> AsyncIterator[St
     audit, chance = folder / "audit.log", random.Random(1)
     async with standing(own, store, audit=audit, now_ms=main.now_ms, chance=chance) as made:
         await aio.until(lambda: bool(made.registry.members), what="it is founded", timeout_s=20)
+        nodes = trust_pb2.Founding.FromString(own.read("nodes.bin")).members
+        for start in range(0, len(nodes), 100):
+            await store.commit(
+                [api.Put(key=member_key(one.name), value=one.SerializeToString()) for one in nodes[start : start + 100]]
+            )
+        await aio.until(lambda: len(made.registry.members) > AGENTS, what="the nodes are members", timeout_s=20)
         yield made
     own.write("founding.bin", records)  # for the next run's store, which is empty
 

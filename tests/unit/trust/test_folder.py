@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trust import errands
+from trust import errands, folder
 from trust.core.identity import Role
 from trust.folder import IDENTITY, PENDING, ROOTS, Folder, Material, NotTrusted, material
 
@@ -74,7 +74,7 @@ def test_a_file_is_there_completely_or_not_at_all(tmp_path: Path, own: Material)
 
 
 def test_a_file_is_read_as_a_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster may be founded with hundreds of nodes, whose records are one file."""
+    """The beginning of one would be taken for something else."""
     kept = Folder(tmp_path)
     kept.write("founding.bin", b"x" * 300_000)
     assert len(kept.read("founding.bin")) == 300_000
