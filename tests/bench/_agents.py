@@ -32,7 +32,7 @@ async def _main(address: str, count: int, folder: Path | None) -> None:
         own = Folder(folder / name).load(Role.NODE) if folder is not None else None
         async with gate:
             channel = rpc.channel(address, own)
-            held.extend((channel, await _session(channel, _register(name, number))))
+            held.extend((channel, await _session(channel, _register(name))))
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -45,20 +45,25 @@ async def _main(address: str, count: int, folder: Path | None) -> None:
 
 async def _session(channel: grpc.aio.Channel, register: wire.Register) -> object:
     """A session that has begun. The instance may not be quite ready to lead, and says so."""
+    why: object = None
     for _ in range(50):
         call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
-        await call.write(wire.AgentMessage(register=register))
-        message = await call.read()
-        if message is not grpc.aio.EOF and message.WhichOneof("message") == "registered":
-            return call
+        try:
+            await call.write(wire.AgentMessage(register=register))
+            why = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            why = error
+        else:
+            if why is not grpc.aio.EOF and why.WhichOneof("message") == "registered":
+                return call
         await asyncio.sleep(0.1)
-    raise AssertionError(f"{register.node_id} was not registered: {message}")
+    raise AssertionError(f"{register.node_id} was not registered: {why}")
 
 
-def _register(name: str, number: int) -> wire.Register:
+def _register(name: str) -> wire.Register:
+    """Without an address: that each new node is told to all others is another matter, and more than sessions cost."""
     capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
-    address = f"10.{number >> 8}.{number & 255}.1"
-    description = objects_pb2.NodeDescription(hostname=name, address=address, capacity=capacity)
+    description = objects_pb2.NodeDescription(hostname=name, capacity=capacity)
     return wire.Register(node_id=name, node_name=name, description=description)
 
 
