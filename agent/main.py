@@ -114,15 +114,10 @@ async def run(
     )
     worker = _worker(options, layout, disk, no_users, runtime, images, names, chance)
     meter = NodeMeter(runtime, lambda: worker.running)
+    logs_, answers = FileLogs(layout), _answers(options, meter)
     commits = ContainerCommits(layout, images.store, paused=runtime.paused, source=worker.commit_source)
     streams = Streams(
-        connector=server,
-        runtime=runtime,
-        logs=FileLogs(layout),
-        answers=_answers(options, meter),
-        commits=commits,
-        over=worker.over,
-        now_ms=now_ms,
+        connector=server, runtime=runtime, logs=logs_, answers=answers, commits=commits, over=worker.over, now_ms=now_ms
     )
     members = Members(lambda: worker.network) if options.trust else None
     telling = Telling(server, members, worker.restored, now_ms)

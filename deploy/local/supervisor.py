@@ -136,7 +136,7 @@ class Supervisor:
 
     async def _answer(self, request: control.Request) -> control.Answer:
         if request.node not in self._switches:
-            return control.Answer(error=f"no node is called {request.node}: there are {', '.join(self._switches)}")
+            return control.Answer(error=f"no machine is called {request.node}: there are {', '.join(self._switches)}")
         switch = self._switches[request.node]
         children = [self._children[name] for name in self._processes(request.node) if name in self._children]
         match request.verb:

@@ -126,7 +126,7 @@ def test_a_machine_is_switched_off_and_on(state: Path) -> None:
     run(state, "up", "--nodes", "1")
     run(state, "node", "kill", "n1")
     assert "n1 is off" in run(state, "node", "kill", "n1", code=1)
-    assert "no node is called n7: there are n1" in run(state, "node", "kill", "n7", code=1)
+    assert "no machine is called n7: there are cp1, n1" in run(state, "node", "kill", "n7", code=1)
     run(state, "node", "start", "n1")
     assert "n1 is running" in run(state, "node", "start", "n1", code=1)
     assert run(state, "status").count("running, ready") == 1

@@ -231,7 +231,7 @@ def test_ids_that_are_none(node: Node, ids: str, complaint: str) -> None:
 def test_ids_that_somebody_has(tmp_path: Path) -> None:
     """Likewise, with whose they are: containers must not be among the users of the machine."""
     (tmp_path / "passwd").write_text("root:x:0:0::/:/bin/sh\nsomebody:x:1100000:1::/:/bin/sh\n")
-    agent = f"{sys.executable} -m agent --name n1 --server x:1 --address 192.0.2.1 --state {tmp_path / 'state'}"
+    agent = f"{sys.executable} -m agent --name n1 --server unix:/x --address 192.0.2.1 --state {tmp_path / 'state'}"
     script = f"mount --bind {tmp_path / 'passwd'} /etc/passwd && exec {agent} --ids 1048576:65536"
     argv = ["unshare", "--mount", "sh", "-ec", script]
     ended = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=20)

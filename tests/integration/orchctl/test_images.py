@@ -346,24 +346,6 @@ def test_a_root_file_system_goes_out_and_differences_are_told(run: Run, web: str
         assert content.read() == b"hello\n" * 2000
 
 
-def test_what_an_image_says_of_itself_does_not_steer_the_terminal(run: Run, root: Path) -> None:
-    evil = "\x1b[2Jevil\nfaked:1  row"
-    store = ImageStore(root)
-    config = image.ConfigDocument(
-        platform=manifest.Platform(os="linux", architecture=manifest.host_platform().architecture, variant=evil),
-        diff_ids=(),
-        config=image.Config(labels={evil: evil}, env=(f"A={evil}",), cmd=(evil,)),
-        history=(image.Step(created_by=evil, comment=evil, is_empty=True),),
-    ).as_bytes()
-    store.put_bytes(config)
-    store.tag("evil", store.put_bytes(makers.manifest_document(config)))
-    for arguments in (("ls",), ("ls", "-o", "wide"), ("inspect", "evil"), ("history", "evil"), ("ls", "-o", "yaml")):
-        result = run(*arguments)
-        assert result.code == 0, result.err
-        assert "\x1b" not in result.out
-        assert not any(line.lstrip().startswith("faked") for line in result.out.splitlines()), arguments
-
-
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
 def test_a_compressed_archive_leaves_the_store_as_it_was(
     run: Run, web: str, root: Path, tmp_path: Path, form: str
