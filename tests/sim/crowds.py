@@ -13,6 +13,9 @@ from tests.support.fake_agent import ONCE
 SMALL_BYTES = 2**26
 """Tasks that reserve no more than this have room for others beside them, wherever they are."""
 
+LARGE_CPU = 2_100
+"""More than half of a node."""
+
 
 def add_around(chance: random.Random, template: pb.TaskTemplate) -> None:
     """Containers before and beside the main one, and hooks."""
@@ -37,8 +40,8 @@ def add_around(chance: random.Random, template: pb.TaskTemplate) -> None:
 def add_relations(chance: random.Random, name: str, spec: pb.ServiceSpec) -> None:
     """What the service waits for, for how long it is there, and how much of a node a companion may take."""
     if spec.template.sidecars and spec.mode != pb.SERVICE_MODE_GLOBAL and chance.random() < 0.5:
-        # More than half of a node: there are more nodes than services, but not while some are drained.
-        spec.template.sidecars[0].resources.reservations.cpu = 2_100
+        # There are more nodes than services, but not while some are drained.
+        spec.template.sidecars[0].resources.reservations.cpu = LARGE_CPU
         spec.replicas = min(spec.replicas, 1)
         spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
     conditions = [pb.DEPENDENCY_CONDITION_READY, pb.DEPENDENCY_CONDITION_STARTED]

@@ -318,8 +318,10 @@ class People:
 
 
 def too_greedy(service: pb.Service) -> bool:
-    """It wants more cards than there are for everybody."""
-    return service.spec.replicas > 1 and bool(service.spec.template.container.resources.reservations.generic)
+    """It was scaled to more than there is for everybody: cards, or nodes that a task takes half of (see `crowds`)."""
+    template = service.spec.template
+    large = any(one.resources.reservations.cpu >= crowds.LARGE_CPU for one in template.sidecars)
+    return service.spec.replicas > 1 and (large or bool(template.container.resources.reservations.generic))
 
 
 def _on_the_host(spec: pb.ServiceSpec) -> bool:

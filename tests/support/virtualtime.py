@@ -28,13 +28,15 @@ class Stuck(AssertionError):  # noqa: N818 - named after what happened
 
 
 class _Task(asyncio.Task[Any]):
-    """A task that hashes by its number: sets of tasks, as TaskGroup keeps them, then have one order."""
+    """A task that hashes by its number in its loop: sets of tasks, as TaskGroup keeps them, then have one order.
 
-    _numbers = itertools.count()
+    In its loop, since a set's order depends on its members' hashes and not on their differences alone: where counting
+    began would tell one run of a seed from the next.
+    """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self._number = next(_Task._numbers)
-        super().__init__(*arguments, **keywords)
+    def __init__(self, number: int, work: Any, **keywords: Any) -> None:
+        self._number = number
+        super().__init__(work, **keywords)
 
     def __hash__(self) -> int:
         return self._number
@@ -70,6 +72,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready: deque[asyncio.Handle]
         self._scheduled: list[asyncio.TimerHandle]
         self._frozen: dict[str, list[asyncio.Handle]] = {}
+        self.task_numbers = itertools.count()
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
@@ -122,7 +125,8 @@ def _make_task(
     work: Coroutine[Any, Any, T] | Generator[Any, None, T],
     context: Context | None = None,
 ) -> asyncio.Task[T]:
-    return _Task(work, loop=loop, context=context)
+    assert isinstance(loop, VirtualLoop), "whose tasks they are"
+    return _Task(next(loop.task_numbers), work, loop=loop, context=context)
 
 
 def running_loop() -> VirtualLoop:
