@@ -70,26 +70,6 @@ def test_a_list_says_what_is_shared_and_what_removal_frees(run: Run, web: str, t
     assert before - after == rows["web:1"]["uniqueBytes"]
 
 
-def test_an_image_without_a_name_is_listed_and_found_by_its_digest(run: Run, web: str) -> None:
-    """Of an archive that names none, or when its name has come to mean another; until the next prune."""
-    archive = makers.files(makers.docker_archive(LAYER, Cmd=["sh"], tags=()))
-    assert run("load", stdin=archive).code == 0
-    (row,) = [each for each in json.loads(run("ls", "-o", "json").out) if not each["names"]]
-    assert row["sharedBytes"] == len(LAYER)
-    assert [line.split()[:2] for line in run("ls").out.splitlines()[1:]] == [
-        ["web:1", web[7:19]],
-        ["-", row["digest"][7:19]],
-    ]
-    assert names(run) == ["web:1", row["digest"]]
-    assert run("tag", row["digest"], "web:1").code == 0
-    assert names(run) == ["web:1", web], "the other one has lost its name"
-    assert run("tag", web[7:19], "old").code == 0
-    assert names(run) == ["old:latest", "web:1"]
-    assert run("rm", "old").code == 0
-    assert run("prune").code == 0
-    assert names(run) == ["web:1"]
-
-
 def test_an_empty_store_says_so(run: Run) -> None:
     assert run("ls") == Result(code=0, out="", err="no images\n")
     assert run("ls", "-o", "json").out == "[]\n"
