@@ -94,16 +94,18 @@ class Services:
         if service is None:
             return plan.NOTHING
         namespace, name = key.split("/")
-        draining |= {node.meta.id for node in tainted if eligibility.drives_out(service.spec.template, node)}
+        revisions = snapshot.revisions_of(namespace, name).values()
+        driven = eligibility.driven_out(revisions, tainted)
         needed_by = _needed_by(service, snapshot)
         situation = replicated.Situation(
             service=service,
-            revisions=snapshot.revisions_of(namespace, name).values(),
+            revisions=revisions,
             tasks=snapshot.tasks_of(namespace, name).values(),
             draining=draining,
+            driven=driven,
             now_ms=now_ms,
             nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
-            deadlines=_deadlines(snapshot) if draining else {},
+            deadlines=_deadlines(snapshot) if draining or driven else {},
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",

@@ -5,7 +5,7 @@ decided, about the node or about the service.
 """
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 from controlplane.core import ask
 from controlplane.core.attributes import attribute_of
@@ -54,3 +54,12 @@ def _stands(template: pb.TaskTemplate, node: pb.Node, effects: Collection[int]) 
     """Whether it tolerates the node's taints of these effects."""
     meant = (taint for taint in node.spec.taints if taints.effect_of(taint) in effects)
     return all(ask.stands(template.placement.tolerations, taint) for taint in meant)
+
+
+def driven_out(revisions: Iterable[pb.Revision], tainted: Sequence[pb.Node]) -> frozenset[tuple[str, str]]:
+    """Revisions and nodes, by their ids, whose tasks have to leave them. Each task is judged by its own revision, as
+    the scheduler judges it: by the spec, one of an older revision would be placed and driven out without an end.
+    """
+    return frozenset(
+        (one.meta.id, node.meta.id) for one in revisions for node in tainted if drives_out(one.template, node)
+    )

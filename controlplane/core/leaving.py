@@ -48,10 +48,12 @@ class Case:
     deadlines: Mapping[str, int]
     """When waiting ends, by the ids of those nodes that have such a time."""
     now_ms: int
+    driven: Collection[tuple[str, str]] = ()
+    """Revisions and nodes, by their ids, whose tasks have to leave them."""
 
     def leaves(self, task: pb.Task) -> bool:
         """Whether it is where it cannot stay."""
-        return task.node_id in self.draining
+        return task.node_id in self.draining or (task.revision_id, task.node_id) in self.driven
 
     def is_overdue(self, task: pb.Task) -> bool:
         """Whether nothing is waited for any more."""

@@ -26,8 +26,10 @@ class Situation:
     revisions: Collection[pb.Revision]
     tasks: Collection[pb.Task]
     draining: frozenset[str]
-    """Ids of the nodes whose tasks have to leave: drained, or with a taint that drives them out."""
+    """Ids of the nodes whose tasks have to leave, since they are drained."""
     now_ms: int
+    driven: frozenset[tuple[str, str]] = frozenset()
+    """Revisions and nodes, by their ids, whose tasks a taint drives out."""
     nodes: Collection[pb.Node] = ()
     """All of them, for a global service."""
     deadlines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -127,6 +129,7 @@ def _case(members: Sequence[slots.Slot], situation: Situation) -> leaving.Case:
         members=members,
         tasks=situation.tasks,
         draining=situation.draining,
+        driven=situation.driven,
         deadlines=situation.deadlines,
         now_ms=situation.now_ms,
     )

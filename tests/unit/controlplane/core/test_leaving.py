@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.core import plan, replicated
+from controlplane.core import eligibility, plan, replicated
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
@@ -150,3 +150,13 @@ def test_a_service_of_two_drained_nodes_leaves_both() -> None:
     (left,) = [task for task in (here, second) if task.meta.id not in gone]
     (made,) = written(reconcile(service, [left], draining=both))
     assert made.replaces == left.meta.id
+
+
+def test_a_taint_drives_out_the_revisions_that_do_not_stand_it_and_no_others() -> None:
+    """While a rollout that drops the toleration stands still, tasks of the older revision are placed there and stay."""
+    tainted = build.node("n1")
+    tainted.spec.taints.add(key="spare", effect=pb.TAINT_EFFECT_NO_EXECUTE)
+    service = build.service()
+    old, new = build.revision(service, 1), build.revision(service, 2)
+    old.template.placement.tolerations.add(key="spare")
+    assert eligibility.driven_out([old, new], [tainted]) == {(new.meta.id, "n1")}
