@@ -120,14 +120,8 @@ async def run(
         chance=chance,
     )
     meter = NodeMeter(runtime, lambda: worker.running)
-    streams = Streams(
-        connector=server,
-        runtime=runtime,
-        logs=FileLogs(layout),
-        answers=_answers(options, meter),
-        over=worker.over,
-        now_ms=now_ms,
-    )
+    logs_, answers = FileLogs(layout), _answers(options, meter)
+    streams = Streams(connector=server, runtime=runtime, logs=logs_, answers=answers, over=worker.over, now_ms=now_ms)
     members = Members(lambda: worker.peers) if options.trust else None
     telling = Telling(server, members, worker.restored, now_ms)
     blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
