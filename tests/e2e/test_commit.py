@@ -54,7 +54,7 @@ def test_what_is_here_is_not_sent_again_and_mistakes_change_nothing(local: Local
     (task,) = local.apply_hello("again", replicas=1)
     store, name = ("--store", str(tmp_path / "mine")), task.meta.name
     local.orchctl("commit", name, "first", *store)
-    local.orchctl("commit", f"task/{name}", "second", "--running", *store)
+    local.orchctl("commit", f"task/{name}", "second", "--running", "-m", "another image than the first", *store)
     images = {one["names"][0]: one for one in json.loads(local.orchctl("image", "ls", "-o", "json", *store))}
     assert images["first:latest"]["digest"] != ""
     assert images["second:latest"]["uniqueBytes"] < 10_000, "the image below is there once"

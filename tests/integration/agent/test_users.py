@@ -222,7 +222,7 @@ async def test_a_node_that_cannot(poor: Node, store: ImageStore) -> None:
 def test_ids_that_are_none(node: Node, ids: str, complaint: str) -> None:
     """End the agent with what is wrong."""
     node.options = ["--ids", ids]
-    node.start("127.0.0.1:1")
+    node.start("unix:/nobody")
     assert node.agent is not None
     assert node.agent.wait(10) == 2
     assert complaint in node.log()
