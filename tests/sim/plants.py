@@ -251,7 +251,7 @@ PLANTS = (
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=291,
+        hint=311,
     ),
     Plant(
         name="a refused revision is made all the same",
