@@ -108,23 +108,22 @@ async def test_whoever_is_left_out_comes_back_after_a_while() -> None:
     assert await anext(places.of(DIGEST, len(CONTENT), ())) == "a"
 
 
+@pytest.mark.parametrize(
+    ("failing", "asked"),
+    [
+        pytest.param(FAILED, ["bad", "good", "good"], id="not-reached"),  # each time would cost seconds again
+        pytest.param(LACKING, ["bad", "good", "bad", "good"], id="without-the-blob"),
+    ],
+)
 @bounded(20)
-async def test_a_node_that_cannot_be_reached_is_asked_for_one_blob_only(tmp_path: Path) -> None:
-    """Each would cost seconds again when packets are dropped."""
-    cluster = Cluster(first_of("dead", "good"), {"dead": FAILED})
+async def test_who_could_not_be_reached_is_not_asked_again_and_who_lacked_a_blob_is(
+    tmp_path: Path, failing: str, asked: list[str]
+) -> None:
+    cluster = Cluster(first_of("bad", "good"), {"bad": failing})
     one = downloads(tmp_path, cluster)
     await one.fetch(DIGEST, len(CONTENT))
     await one.fetch(OTHER, len(CONTENT) - 1)
-    assert cluster.asked == ["dead", "good", "good"]
-
-
-@bounded(20)
-async def test_a_node_without_the_blob_may_give_the_next_one(tmp_path: Path) -> None:
-    cluster = Cluster(first_of("a", "good"), {"a": LACKING})
-    one = downloads(tmp_path, cluster)
-    await one.fetch(DIGEST, len(CONTENT))
-    await one.fetch(OTHER, len(CONTENT) - 1)
-    assert cluster.asked == ["a", "good", "a", "good"]
+    assert cluster.asked == asked
 
 
 @bounded(20)
