@@ -26,6 +26,8 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
+ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
+"""What a registry is told that we read."""
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 # The compression that each layer type announces; the bytes themselves are checked again when they are read.
 LAYER_TYPES = {

@@ -4,7 +4,6 @@
 knows no command line, and its errors, which name the remedy, become ours in `stores.told`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -31,16 +30,28 @@ def pull(
     store: "ImageStore", name: str, *, platform: str = "", all_platforms: bool = False, path: Path | None = None
 ) -> "Image":
     """The image, fetched into the store with progress on the screen; `path` is that of registries.yaml."""
-    from images.registry import pull as pulling
-
     chosen = stores.platform(platform)
     with progressbars.shown() as bars:
+        if not all_platforms and (image := _unchanged(store, name, chosen, path)):
+            for layer in image.layers:
+                bars.step(layer.digest, "exists", layer.size_bytes, layer.size_bytes)
+            return image
+        from images.registry import pull as pulling
+
         return _run(
             lambda shared: pulling.pull(
                 store, name, registries=shared, progress=bars, platform=chosen, all_platforms=all_platforms
             ),
             path,
         )
+
+
+def _unchanged(store: "ImageStore", name: str, platform: "Platform | None", path: Path | None) -> "Image | None":
+    """The image, when a glance shows that nothing has come: what speaks to registries need not be imported then."""
+    from images.registry import config, glance
+
+    with stores.told():
+        return glance.unchanged(store, name, settings=config.load(path), platform=platform)
 
 
 def fetch(store: "ImageStore", name: str, platform: "Platform", *, path: Path | None = None) -> None:
@@ -81,6 +92,8 @@ def _run(work: "Callable[[Registries], Awaitable[T]]", path: Path | None, *, con
 
 
 def _open(work: "Callable[[Registries], Awaitable[T]]", path: Path | None, *, configured: bool = True) -> T:
+    import asyncio
+
     from images.registry import config
     from images.registry import registries as doors
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from images.registry import config
 
-ACCEPT = f"{manifest.OCI_MANIFEST}, {manifest.OCI_INDEX}, {manifest.DOCKER_MANIFEST}, {manifest.DOCKER_INDEX}"
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
@@ -57,7 +56,7 @@ class Repository:
         what = self._title(target)
 
         async def attempt() -> str | None:
-            async with self.exchange("HEAD", f"manifests/{target}", headers={"Accept": ACCEPT}) as response:
+            async with self.exchange("HEAD", f"manifests/{target}", headers={"Accept": manifest.ACCEPT}) as response:
                 if response.status in {400, 405}:
                     return None
                 await answers.check(response, {200}, what=what, host=self.host)
@@ -71,7 +70,7 @@ class Repository:
         what = self._title(target)
 
         async def attempt() -> Document:
-            async with self.exchange("GET", f"manifests/{target}", headers={"Accept": ACCEPT}) as response:
+            async with self.exchange("GET", f"manifests/{target}", headers={"Accept": manifest.ACCEPT}) as response:
                 await answers.check(response, {200}, what=what, host=self.host)
                 media_type = _media_type(response, what)
                 data = await transport.read(response, limit=documents.MAX_DOCUMENT_BYTES, what=what)

@@ -6,7 +6,6 @@ sooner than the registry asks for. `Policy` is a value and decides; `Patience` c
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import email.utils
 import random
@@ -62,6 +61,8 @@ class Patience:
         delay_s = self._policy.delay_s(self._failures, asked_s=asked_s, draw=random.random())  # noqa: S311 - jitter
         if delay_s is None:
             raise error
+        import asyncio  # who only looks at a configuration never waits
+
         await asyncio.sleep(delay_s)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,8 @@ def _no_password() -> str:
 
 async def is_spoken(host: str, port: int) -> bool:
     """Whether somebody answers there in TLS, whoever it is. `Unreachable` when nobody answers."""
+    import asyncio  # whoever wants a context alone has no loop
+
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE  # nothing is said over this connection; the one that counts is checked
