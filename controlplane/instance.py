@@ -73,10 +73,13 @@ class Instance:
         return f"the store has not answered for {stale_for_s:.0f} s" if not self.cache.connected else ""
 
     async def _until_led(self, lost: str, timeout_s: float) -> None:
-        """Waits until somebody leads at another address than that, as far as it is known, or the time is over."""
+        """Waits until another instance leads, at another address than that, as far as it is known here.
+
+        Or until the time is over.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not self.leader().name or self.leader().address == lost:
+                while not (known := self.leader()).name or known.here or known.address == lost:
                     await self._learnt.wait()
 
     def _leader_pair(self) -> tuple[str, str]:

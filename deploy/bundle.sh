@@ -15,7 +15,7 @@ set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")/.."
 
-SOURCES=(agent controlplane deploy images manifests orchctl protos runtime trust pyproject.toml constraints.txt README.md LICENSE)
+SOURCES=(pyproject.toml constraints.txt README.md LICENSE)
 # What a machine has to have. Nobody else's version of etcd will do: 3.5.0 to 3.5.2 lose data.
 DEPENDS="python3 (>= 3.11), etcd-server (>= 3.4.20), nftables, libseccomp2, kmod, procps, ca-certificates"
 
@@ -28,10 +28,16 @@ fail() {
 
 say() { printf 'bundle: %s\n' "$*"; }
 
-# A copy of what is built: a build in the checkout would leave its products there, and take along those of the last one.
+# A copy of what is built, with the packages that pyproject.toml names: a build in the checkout would leave its products
+# there, and take along those of the last one.
 copy_sources() {
+  local packages
+  mapfile -t packages < <("$PYTHON" -c '
+import tomllib
+found = tomllib.load(open("pyproject.toml", "rb"))["tool"]["setuptools"]["packages"]["find"]["include"]
+print(*(name.removesuffix("*") for name in found), sep="\n")')
   mkdir -p "$work/source"
-  tar --create --exclude=__pycache__ --exclude='*.pyc' "${SOURCES[@]}" | tar --extract --directory="$work/source"
+  tar --create --exclude=__pycache__ --exclude='*.pyc' "${packages[@]}" "${SOURCES[@]}" | tar --extract --directory="$work/source"
 }
 
 # 0.1.0-3f9a1c22b0: the version, and a digest of what is built. The same sources are the same release.

@@ -31,8 +31,8 @@ LEADER_TIMEOUT_S = 3.0
 
 
 class Dispatcher:
-    """Serves agents. `leader`: the name and address of who leads, empty while nobody does; `until_led` waits for one
-    at another address than that, for so many seconds at most.
+    """Serves agents. `leader`: the name and address of who leads, empty while nobody does; `until_led` waits until
+    another instance leads, at another address than that, for so many seconds at most.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Dispatcher:
         self._new_id = new_id
         self._until_led = until_led
         self._leading: Leading | None = None
+        self._leads = asyncio.Event()
         self._believed = Believed()
 
     def believe(self, believed: Believed) -> None:
@@ -81,6 +82,7 @@ class Dispatcher:
             blobs=BlobBook(self._place_of),
             peers=Peers(network, self._believed),
         )
+        self._leads.set()
         self.notice_everything()
 
     async def work(self) -> None:
@@ -124,6 +126,7 @@ class Dispatcher:
     def follow(self, why: str) -> None:
         """Agents have to go to another leader."""
         self._leading = None
+        self._leads.clear()
         self.sessions.end_all(why)
 
     def notice_everything(self) -> None:
@@ -177,9 +180,11 @@ class Dispatcher:
         await self._serve_registered(link, first.register)
 
     async def _serve_registered(self, link: AgentLink, register: wire.Register) -> None:
+        if self._leading is None:
+            await self._until_somebody_leads(register.lost_leader)
         leading = self._leading
         if leading is None:
-            await self._redirect(link, register.lost_leader)
+            await self._redirect(link)
             return
         refusal = self._refusal(register)
         if refusal:
@@ -213,14 +218,24 @@ class Dispatcher:
                 leading.blobs.forget(session.info.node_id)
             self.sessions.remove(session)
 
-    async def _redirect(self, link: AgentLink, lost: str) -> None:
-        """To the leader. One that is lost to the agent is named only when no other comes for a while."""
-        if self._until_led is not None and (not self._leader()[0] or self._leader()[1] == lost):
-            # A thousand agents that are told to ask again would do nothing else until somebody leads.
-            await self._until_led(lost, LEADER_TIMEOUT_S)
-        if self._leading is not None:
-            await link.close("this instance leads now")
+    async def _until_somebody_leads(self, lost: str) -> None:
+        """This instance, or another than the leader that the agent has lost; for a while at most.
+
+        A thousand agents that are told to ask again would do nothing else until somebody leads.
+        """
+        name, address = self._leader()
+        if self._until_led is None or (name and address != lost):
             return
+        others, here = self._until_led(lost, LEADER_TIMEOUT_S), self._leads.wait()
+        waiting = [asyncio.ensure_future(one) for one in (others, here)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    async def _redirect(self, link: AgentLink) -> None:
+        """To the leader. One that the agent has lost is named only when no other came for a while."""
         name, address = self._leader()
         why = f"{name} leads" if name else "nobody leads at the moment"
         try:

@@ -1,5 +1,6 @@
 """Commit through the whole API; a test plays the agent."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -120,9 +121,16 @@ async def test_what_cannot_be_committed_is_refused(tmp_path: Path) -> None:
 
 @aio.bounded(20)
 async def test_only_the_leader_commits(tmp_path: Path) -> None:
-    """The agents are connected to it."""
+    """The agents are connected to it. Nothing is sent: an asynchronous client that is refused as it sends hears less."""
+
+    async def nothing() -> AsyncIterator[pb.CommitRequest]:
+        await asyncio.Event().wait()
+        yield start()
+
     async with api_world.opened(tmp_path) as world:
         await with_web(world)
         world.election.now = api_world.ports.Leader(name="cp2", address="127.0.0.1:7401", here=False)
-        code, error = await refused(world, start())
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await anext(aiter(world.stub.Commit(nothing())))
+        code, error = refusal(raised.value)
         assert (code, error.leader) == (grpc.StatusCode.FAILED_PRECONDITION, "127.0.0.1:7401")

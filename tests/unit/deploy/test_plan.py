@@ -62,7 +62,7 @@ def test_every_process_is_told_where_its_certificates_are() -> None:
 
 def test_several_control_planes_have_addresses_and_members_of_their_own() -> None:
     """Each knows the others' members, and agents know all."""
-    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=plan.choose_lan([]), config="/c", control_planes=3)
+    a_plan = plan.Plan(name="t", folder="/f", nodes=1, lan=next(plan.lans([])), config="/c", control_planes=3)
     assert a_plan.servers == ("10.111.0.1:7400", "10.111.0.2:7400", "10.111.0.3:7400")
     flags = etcd(a_plan, "cp2")
     peers = ",".join(f"cp{number}=https://10.111.0.{number}:2380" for number in (1, 2, 3))

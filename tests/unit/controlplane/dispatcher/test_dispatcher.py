@@ -38,7 +38,10 @@ class World:
         self.reports: list[tuple[str, int]] = []
         self.holds = True
         self.dispatcher = Dispatcher(
-            self._editor.snapshot, lambda: ("cp2", "192.0.2.2:7400"), lambda: f"id{next(numbers)}"
+            self._editor.snapshot,
+            lambda: ("cp2", "192.0.2.2:7400"),
+            lambda: f"id{next(numbers)}",
+            lambda _lost, timeout_s: asyncio.sleep(timeout_s),
         )
         self.serving: list[asyncio.Task[None]] = []
 
@@ -98,6 +101,23 @@ async def test_who_does_not_lead_names_the_leader() -> None:
         assert (await said(link)).redirect.leader_address == "192.0.2.2:7400"
         with pytest.raises(LinkLost):
             await said(link)
+
+
+@bounded(60, virtual_time=True)
+@pytest.mark.parametrize(("leads_after_s", "hears"), [(2, "registered"), (4, "redirect")])
+async def test_an_agent_that_has_lost_the_leader_is_served_by_whoever_leads_soon(
+    leads_after_s: float, hears: str
+) -> None:
+    """Also where the leader was, whose process may be a new one. After a while it is told what is known."""
+    async with world() as made:
+        link = made.call()
+        register = wire.Register(node_id="n1", node_name="n1", lost_leader="192.0.2.2:7400")
+        await link.send(wire.AgentMessage(register=register))
+        await asyncio.sleep(leads_after_s)
+        made.lead()
+        led_at = asyncio.get_running_loop().time()
+        assert (await said(link)).WhichOneof("message") == hears
+        assert asyncio.get_running_loop().time() == led_at
 
 
 @bounded(60, virtual_time=True)
