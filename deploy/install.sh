@@ -354,12 +354,12 @@ agents_groups() {
 
 put_back_parameters() { [ ! -e $TOP/parameters ] || sysctl --quiet --load=$TOP/parameters 2>/dev/null || true; }
 
-# Those that came with us, and that nothing else needs now.
+# Those that came with us, and that nothing else needs now. What is only suggested was not there before.
 remove_packages() {
   missing orch-dependencies || { forbid_services; apt purge orch-dependencies || stop_at_log "apt-get could not remove packages"; allow_services; }
   local unneeded
   if [ -s $TOP/packages ]; then
-    unneeded=$(apt-get --simulate autoremove 2>/dev/null | sed -n 's/^Remv \([^ ]*\) .*/\1/p' | sort | comm -12 - <(sort $TOP/packages))
+    unneeded=$(apt-get --simulate --option=APT::AutoRemove::SuggestsImportant=false autoremove 2>/dev/null | sed -n 's/^Remv \([^ ]*\) .*/\1/p' | sort | comm -12 - <(sort $TOP/packages))
     [ -z "$unneeded" ] || apt purge $unneeded || stop_at_log "apt-get could not remove packages"
   fi
   [ "$(readlink $MASKED 2>/dev/null)" != /dev/null ] || ! missing etcd-server || rm -f $MASKED
