@@ -121,7 +121,7 @@ async def test_what_cannot_be_committed_is_refused(tmp_path: Path) -> None:
 
 @aio.bounded(20)
 async def test_only_the_leader_commits(tmp_path: Path) -> None:
-    """The agents are connected to it. Nothing is sent: an asynchronous client that is refused as it sends hears less."""
+    """The agents are connected to it. Nothing is sent: a client of asyncio that is refused as it sends hears less."""
 
     async def nothing() -> AsyncIterator[pb.CommitRequest]:
         await asyncio.Event().wait()
