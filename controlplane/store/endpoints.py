@@ -206,6 +206,19 @@ class Endpoints:
         """The link to the member on this machine."""
         return next((link for link in self._links if link.address == self._home), None)
 
+    async def is_home_again(self) -> bool:
+        """Whether the member on this machine is there and knows a leader; it is asked first then."""
+        home = self.home
+        if home is None or not home.ready:
+            return False
+        try:
+            answer = await self.guard(home.maintenance.Status(rpc.StatusRequest(), timeout=TRY_TIMEOUT_S))
+        except (grpc.aio.AioRpcError, errors.Unavailable):
+            return False
+        if answer.leader:
+            self.prefer(home)
+        return bool(answer.leader)
+
     async def close(self) -> None:
         self.closed = True
         for link in (*self._links, *self._retired):

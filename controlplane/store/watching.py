@@ -3,6 +3,9 @@
 Two rules. A watch is asked for from the last revision seen, not the one behind it, and the repetition is dropped: etcd
 accepts a start at the very revision of a compaction although removals of that revision are lost there. And only what
 is certain counts as seen: while a watch catches up, the revision in a response's header runs ahead of its events.
+
+A watch that had to leave the member on its own machine goes back to it: on another one it hears nothing for eight
+seconds when that machine is lost, and takes who led there for the leader.
 """
 
 import asyncio
@@ -19,11 +22,17 @@ from controlplane.store import api, endpoints, errors
 
 BACKOFF_S = 0.05
 BACKOFF_MAX_S = 1.0
+LOOK_HOME_EVERY_S = 2.0
+"""How soon a watch on another machine's member goes back to the one on its own."""
 
 # etcd ends such a stream when its member has lost the quorum: better to know than to wait in silence.
 _REQUIRE_LEADER = (("hasleader", "true"),)
 
 log = structlog.get_logger(__name__)
+
+
+class _HomeIsBackError(Exception):
+    """The member on this machine can be watched again."""
 
 
 async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncGenerator[api.EventBatch, None]:
@@ -42,6 +51,9 @@ async def watch(members: endpoints.Endpoints, prefix: str, after: int) -> AsyncG
             reason = endpoints.why_not(f"watch {prefix}", link, error)
         except (TimeoutError, errors.Unavailable) as error:
             reason = str(error) or f"{link.address}: no answer in time"
+        except _HomeIsBackError:
+            log.info("store.watch_comes_home", prefix=prefix, revision=seen, left=link.address)
+            continue
         else:
             reason = f"{link.address}: the stream ended"
         if not lost:
@@ -67,7 +79,8 @@ async def _stream(
             await _check_history(members, created, after)
         yield api.EventBatch(events=(), revision=after)
         seen = after
-        while (response := await members.guard(call.read())) is not endpoints.END_OF_STREAM:
+        reader = _Reader(members, link, call)
+        while (response := await reader.next()) is not endpoints.END_OF_STREAM:
             _check_goes_on(link, response, seen)
             batch = decode(response, seen)
             if batch is not None:
@@ -75,6 +88,34 @@ async def _stream(
                 yield batch
     finally:
         call.cancel()
+
+
+class _Reader:
+    """Reads a stream, and looks from time to time whether it still has to come from another machine."""
+
+    def __init__(self, members: endpoints.Endpoints, link: endpoints.Link, call: Any) -> None:
+        self._members = members
+        self._link = link
+        self._call = call
+        self._clock = asyncio.get_running_loop().time
+        self._look_at = self._clock() + LOOK_HOME_EVERY_S
+
+    async def next(self) -> Any:
+        """The next response. Raises _HomeIsBackError when the member on this machine can be watched instead."""
+        if self._members.home in {None, self._link}:
+            return await self._members.guard(self._call.read())
+        reading = asyncio.ensure_future(self._members.guard(self._call.read()))
+        try:
+            # As a task, since a read that is cancelled ends the stream.
+            while not reading.done():
+                if self._clock() >= self._look_at:
+                    if await self._members.is_home_again():
+                        raise _HomeIsBackError
+                    self._look_at = self._clock() + LOOK_HOME_EVERY_S
+                await asyncio.wait((reading,), timeout=self._look_at - self._clock())
+            return reading.result()
+        finally:
+            reading.cancel()
 
 
 def _request(prefix: str, after: int) -> Any:
