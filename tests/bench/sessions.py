@@ -41,10 +41,8 @@ def cases() -> Iterator[Sequence[Case]]:
             for number in range(AGENTS)
         ]
         plan = founding.Plan(
-            instance="cp1",
+            instances=[founding.Instance(name="cp1", folder=Folder(Path(folder, "cp")))],
             admin="root",
-            hosts=[],
-            own=Folder(Path(folder, "cp")),
             admins=Folder(Path(folder, "admin")),
             nodes=nodes,
         )
