@@ -142,7 +142,8 @@ class StoredImages:
 
     async def _once(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of work that is done once for everybody who waits for it at the same time."""
-        assert self._group is not None, "`run` comes first"
+        await self.started.wait()  # tasks that are restored ask while the store is still being looked at
+        assert self._group is not None, "started"
         flight: asyncio.Future[T] | None = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.blobserver import BlobServer, serving
+from agent.adapters.images import StoredImages
 from agent.core import sharing
 from agent.errors import Refused, Temporary
 from agent.holdings import Holdings
@@ -44,6 +45,19 @@ async def test_many_wait_for_one_download(tmp_path: Path, store: ImageStore) -> 
         assert found == {store.resolve("hello:1").digest}
         assert len(cluster.fetched) == len(set(cluster.fetched)) == 3
         assert cluster.resolved == 1
+
+
+@bounded(30)
+async def test_who_asks_before_the_store_was_looked_at_waits(tmp_path: Path, store: ImageStore) -> None:
+    """As tasks do that an agent finds when it starts, with a store of many blobs on a slow disk."""
+    here = StoredImages(tmp_path, Cluster(store))
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(here.prepare("hello:1", ""))
+        done, _ = await asyncio.wait([asking], timeout=0.1)
+        assert not done
+        life = group.create_task(here.run())
+        assert (await asking).digest == store.resolve("hello:1").digest
+        life.cancel()
 
 
 @bounded(30)
