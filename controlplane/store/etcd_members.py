@@ -92,16 +92,14 @@ class Members:
             return False  # it is not there, and leads nothing
         return bool(answer.leader == answer.header.member_id)
 
-    async def hand_over(self, to: Member) -> bool:
-        """Has another member lead the store, when the one on this machine does. False: it does not, or not yet."""
+    async def hand_over(self, to: Member) -> None:
+        """Has another member lead the store, when the one on this machine does. Raises nothing: it may try again."""
         home = self._links.home
         assert home is not None, "there is a member on this machine"
         try:
             await home.maintenance.MoveLeader(rpc.MoveLeaderRequest(targetID=to.id), timeout=endpoints.TRY_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             log.info("store.not_handed_over", to=to.name, reason=error.details())
-            return False
-        return True
 
 
 def _member(said: Any) -> Member:

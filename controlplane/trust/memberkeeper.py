@@ -25,8 +25,6 @@ from controlplane.trust.standing import store_credentials
 from trust.folder import Folder, NotTrusted
 
 LOOK_EVERY_S = 10.0
-LEADS_EVERY_S = 1.0
-"""While this instance leads and there are other members: the leaders should not be on one machine for long."""
 LEARNS_EVERY_S = 0.5
 
 _log = structlog.get_logger()
@@ -40,7 +38,6 @@ class MemberKeeper:
         self._folder = folder
         self._leads = leads
         self._woken = asyncio.Event()
-        self._tries = 0
 
     def wake(self, changed: Iterable[str]) -> None:
         """An instance has come or gone. Listens to the registry."""
@@ -56,39 +53,32 @@ class MemberKeeper:
         while True:
             pause_s = LOOK_EVERY_S
             try:
-                pause_s = await self._look()
+                if await self._look():
+                    pause_s = LEARNS_EVERY_S
             except (errors.StoreError, NotTrusted) as error:
                 _log.info("the store's members were not looked at; next time", why=str(error))
-            await self._pause(pause_s)
-
-    async def _pause(self, pause_s: float) -> None:
-        """Or until it is woken, or this instance begins to lead."""
-        led, clock = self._leads(), asyncio.get_running_loop().time
-        end = clock() + pause_s
-        while not self._woken.is_set() and clock() < end and self._leads() == led:
             # Not `wait_for`, which forgets a cancellation that comes in the moment of the waking (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(end, clock() + LEADS_EVERY_S)):
+                async with asyncio.timeout(pause_s):
                     await self._woken.wait()
-        self._woken.clear()
+            self._woken.clear()
 
-    async def _look(self) -> float:
-        """In how many seconds to look again."""
+    async def _look(self) -> bool:
+        """Whether there is reason to look again soon."""
         place = storeplace.load(self._folder)
         if place.member is None:
-            return LOOK_EVERY_S
+            return False
         members = await self._store.members.all()
         await self._follow(place, members)
         own = next((one for one in members if one.peer == place.member.peer), None)
         if own is None:
-            return LOOK_EVERY_S
+            return False
         if own.learner:
             await self._promote(own)
-            return LEARNS_EVERY_S
-        others = [one for one in members if one.id != own.id and one.name and not one.learner]
-        if not others or not self._leads():
-            return LOOK_EVERY_S
-        return LEADS_EVERY_S if await self._is_led_elsewhere(others) else LOOK_EVERY_S
+            return True
+        if self._leads():
+            await self._hand_over(own, members)
+        return False
 
     async def _follow(self, place: etcd_flags.Place, members: Sequence[etcd_members.Member]) -> None:
         there = [one.endpoint for one in members if one.endpoint and not one.learner]
@@ -104,11 +94,7 @@ class MemberKeeper:
         except errors.StoreError as error:
             _log.debug("the member of etcd beside this instance has not caught up", why=str(error))
 
-    async def _is_led_elsewhere(self, others: Sequence[etcd_members.Member]) -> bool:
-        """Whether the store is led by one of the other members, by now. One that is tried in vain halts all writes for
-        the time of an election, since it may be off: another is tried next, and not at once.
-        """
-        if not await self._store.members.home_leads():
-            return True
-        self._tries += 1
-        return await self._store.members.hand_over(others[self._tries % len(others)])
+    async def _hand_over(self, own: etcd_members.Member, members: Sequence[etcd_members.Member]) -> None:
+        others = [one for one in members if one.id != own.id and one.name and not one.learner]
+        if others and await self._store.members.home_leads():
+            await self._store.members.hand_over(others[own.id % len(others)])
