@@ -83,7 +83,7 @@ class Layout:
     def task(self, task_id: str) -> Path:
         assert "/" not in task_id, task_id
         assert task_id not in {"", ".", ".."}, task_id
-        return self.tasks / task_id
+        return Path(f"{self.state}/tasks/{task_id}")
 
     def container(self, container_id: str) -> Path:
         """The folder of what is one container's own."""

@@ -121,10 +121,11 @@ class RoutedNetwork:
 
     async def _remove(self, task_id: str) -> None:
         path, owner = self._layout.netns(task_id), self._layout.userns(task_id)
-        try:
-            await asyncio.to_thread(_delete_link, link_name(task_id))
-        except OSError as error:
-            raise Temporary(f"task {task_id}: {error}", reason="NetworkFailed") from error
+        if _is_link(link_name(task_id)):
+            try:
+                await asyncio.to_thread(_delete_link, link_name(task_id))
+            except OSError as error:
+                raise Temporary(f"task {task_id}: {error}", reason="NetworkFailed") from error
         if path.exists() or owner.exists():
             await self._namespaces.remove_network_namespace(path, owner=owner)
 
@@ -202,6 +203,15 @@ def link_name(task_id: str) -> str:
 def _is_pinned(path: Path) -> bool:
     """After a reboot the pin is a plain file."""
     return os.path.ismount(path)
+
+
+def _is_link(name: str) -> bool:
+    """Mostly it is not there, and nobody need wait for a thread to learn that."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _delete_link(name: str) -> None:

@@ -4,7 +4,6 @@ Docker's rules for commands hold, because the images were written for them: `com
 point and its arguments, `args` replaces the arguments.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -96,7 +95,7 @@ def request(
     def expanded(text: str) -> str:
         return placeholders.expand(text, known, node.labels)
 
-    config = copy.deepcopy(dict(node.base))
+    config = dict(node.base)  # what differs is made anew: what is within is everybody's
     config["hostname"] = hostname(task, template.container)
     config["root"] = {**config.get("root", {}), "readonly": spec.read_only_rootfs}
     args = arguments(spec, image, expanded)

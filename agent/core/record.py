@@ -93,11 +93,26 @@ class Record(ContainerRecord):
     """Of its other containers, by their names, as far as there is anything to know of them."""
 
 
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(one.name for one in dataclasses.fields(kind))
+
+
+_OF_AN_EXIT, _OF_A_CONTAINER, _OF_A_TASK = _names(Exit), _names(ContainerRecord), _names(Record)
+
+
 def to_json(record: Record) -> str:
     """The record as it is kept on disk."""
-    fields = dataclasses.asdict(dataclasses.replace(record, others={}))
-    fields["others"] = {name: dataclasses.asdict(one) for name, one in record.others.items()}
+    fields = _plain(record, _OF_A_TASK)
+    fields["others"] = {name: _plain(one, _OF_A_CONTAINER) for name, one in record.others.items()}
     return json.dumps(fields, separators=(",", ":"))
+
+
+def _plain(record: ContainerRecord, names: tuple[str, ...]) -> dict[str, Any]:
+    """What `dataclasses.asdict` would make of it, without its deep copies: this is written at every step of a task."""
+    fields = {name: getattr(record, name) for name in names}
+    if record.exit is not None:
+        fields["exit"] = {name: getattr(record.exit, name) for name in _OF_AN_EXIT}
+    return fields
 
 
 def from_json(text: str) -> Record:

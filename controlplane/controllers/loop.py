@@ -1,4 +1,4 @@
-"""The loop that every controller is: wait for keys, look at the state, ask the planner, commit, and again.
+"""The loop that every controller is: wait for keys, look at the state, ask the planner, commit, rest, and again.
 
 Two rules. Keys only say what to look at: a planner decides from the snapshot, so a loop that missed every event but
 the last does the same. And no key is twice in the queue: what changes ten times while the loop is busy is looked at
@@ -22,6 +22,14 @@ log = structlog.get_logger()
 
 FIRST_BACKOFF_S = 0.02
 LONGEST_BACKOFF_S = 1.0
+
+REST = 2
+"""A planner rests so many times as long as its last turn took, from waiting for the pen until its plan was seen to be
+stored. The busier the instance and the slower the store, the more of what happens is looked at, and written, together.
+"""
+SHORTEST_REST_S = 0.002
+"""Less is not worth a timer: a turn without a write takes less than half of it."""
+LONGEST_REST_S = 0.05
 
 
 class Planner(Protocol):
@@ -74,8 +82,10 @@ class Loop:
     async def run(self) -> None:
         """Runs until cancelled, or until the store says that this instance leads no more (`Deposed`)."""
         backoff_s = FIRST_BACKOFF_S
+        clock = asyncio.get_running_loop().time
         while True:
             keys = await self._next_keys()
+            began = clock()
             try:
                 made = await self._pen.write(lambda snapshot: self._decide(snapshot, keys))  # noqa: B023 - awaited at once
             except (errors.Conflict, errors.Temporary) as error:
@@ -89,6 +99,8 @@ class Loop:
             metrics.stored(self._planner.name, made, self._now_ms())
             self._planner.done(keys)
             self._set_timers(keys, made.wake_at)
+            if (rest_s := REST * (clock() - began)) >= SHORTEST_REST_S:
+                await asyncio.sleep(min(rest_s, LONGEST_REST_S))
 
     def _decide(self, snapshot: Snapshot, keys: frozenset[str]) -> plan.Plan:
         with metrics.deciding(self._planner.name):

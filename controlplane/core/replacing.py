@@ -89,7 +89,7 @@ class Course:
         if slot.new is None:
             return self._pair(slot.old)
         works = bool(first) and tasks.is_ready(first[0])
-        if tasks.is_ready(slot.new):
+        if slot.new_works:
             return first if works and self._waits_for_all() else ()
         return first if works and (self.policy.surge or first[0].meta.id in self.moving) else ()
 

@@ -140,7 +140,7 @@ def is_good(slot: slots.Slot, goal: pb.Revision) -> bool:
     """There is nothing more to do for this place."""
     if slot.place.held:
         return True
-    return (slot.new is not None and tasks.is_ready(slot.new)) or slots.is_done(slot, goal)
+    return slot.new_works or slots.is_done(slot, goal)
 
 
 def _finish(
@@ -216,7 +216,7 @@ def _canary_is_there(
         return False
     if control.promoted_revision_id == status.revision_id or not any(slot.old for slot in members):
         return False
-    return sum(slot.new is not None and tasks.is_ready(slot.new) for slot in members) >= policy.canary
+    return sum(slot.new_works for slot in members) >= policy.canary
 
 
 # In words -------------------------------------------------------------------------------------------------------------

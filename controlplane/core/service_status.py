@@ -15,7 +15,7 @@ def of(
     wanted, goal = course.members, course.goal
     filling = [slot.task for slot in wanted if slot.task is not None]
     ready = sum(map(tasks.is_ready, filling))
-    updated = sum(slot.new is not None and tasks.is_ready(slot.new) for slot in wanted)
+    updated = sum(slot.new_works for slot in wanted)
     kept = {task.meta.id for slot in wanted for task in slot.live}
     leaving = sum(task.meta.id not in kept and not states.is_terminal(task.status.state) for task in members)
     whole = all(rollout.is_good(slot, goal) for slot in wanted) and not any(len(slot.live) > 1 for slot in wanted)

@@ -31,20 +31,14 @@ class Slot:
     ended: tuple[pb.Task, ...]
     """Newest first."""
 
-    @property
-    def task(self) -> pb.Task | None:
-        """The task that fills the slot: one that works, else the best."""
-        return next(filter(tasks.is_ready, self.live), self.live[0] if self.live else None)
-
-    @property
-    def new(self) -> pb.Task | None:
-        """The best live task of the goal."""
-        return next((task for task in self.live if task.revision_id == self.goal_id), None)
-
-    @property
-    def old(self) -> tuple[pb.Task, ...]:
-        """The live tasks of other revisions, best first."""
-        return tuple(task for task in self.live if task.revision_id != self.goal_id)
+    task: pb.Task | None
+    """The task that fills the slot: one that works, else the best live one."""
+    new: pb.Task | None
+    """The best live task of the goal."""
+    new_works: bool
+    """It is there, and does its work."""
+    old: tuple[pb.Task, ...]
+    """The live tasks of other revisions, best first."""
 
     @property
     def last(self) -> pb.Task | None:
@@ -58,7 +52,10 @@ class Slot:
 
 
 def sort_out(place: places.Place, members: Sequence[pb.Task], revision_id: str) -> Slot:
-    """Tells the tasks of a slot apart. Best is: of the wanted revision, ready, far along, and last the smaller id."""
+    """Tells the tasks of a slot apart. Best is: of the wanted revision, ready, far along, and last the smaller id.
+
+    A planner asks hundreds of slots the same questions many times over, so the answers are worked out here, once.
+    """
 
     def goodness(task: pb.Task) -> tuple[bool, bool, int, str]:
         return (task.revision_id != revision_id, not tasks.is_ready(task), -task.status.state, task.meta.id)
@@ -66,12 +63,19 @@ def sort_out(place: places.Place, members: Sequence[pb.Task], revision_id: str) 
     def age(task: pb.Task) -> tuple[int, str]:
         return (-task.meta.created_at, task.meta.id)
 
+    live = tuple(sorted(filter(tasks.is_live, members), key=goodness))
+    old = tuple(task for task in live if task.revision_id != revision_id)
+    new = live[0] if len(old) < len(live) else None
     return Slot(
         place=place,
         goal_id=revision_id,
-        live=tuple(sorted(filter(tasks.is_live, members), key=goodness)),
+        live=live,
         stopping=tuple(filter(tasks.holds_its_slot, members)),
         ended=tuple(sorted((task for task in members if states.is_terminal(task.status.state)), key=age)),
+        task=next(filter(tasks.is_ready, live), live[0] if live else None),
+        new=new,
+        new_works=new is not None and tasks.is_ready(new),
+        old=old,
     )
 
 

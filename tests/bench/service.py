@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.local import cluster as local
 from deploy.local import processes, tasks, trust
@@ -22,6 +22,9 @@ from protos.orch.v1 import control_pb2, objects_pb2
 from tests.bench.measure import Case
 from tests.support import cluster, swarm
 from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from protos.orch.v1.control_pb2_grpc import ControlStub
 
 FEW, MANY, ON_A_NODE = 10, 100, 30
 REPLACE_AFTER_MS = 3_000
@@ -33,7 +36,8 @@ _numbers = itertools.count(1)
 def cases() -> Iterator[Sequence[Case]]:
     """Both clusters are up inside the block."""
     with contextlib.ExitStack() as stack:
-        ours = Ours(stack.enter_context(cluster.running()))
+        up = stack.enter_context(cluster.running())
+        ours = Ours(up, stack.enter_context(trust.reach(up.plan)))
         peer = Peer(stack.enter_context(swarm.running())) if swarm.available() else None
         if peer is None:
             print("bench: no dockerd on PATH: ours alone (apt-get install docker.io)", file=sys.stderr)
@@ -55,8 +59,8 @@ def _cases(ours: "Ours", peer: "Peer | None") -> list[Case]:
     return [
         timed("update_10", "update_few", rounds=2, mark=2.0),
         timed("update_100", "update_many", rounds=1),
-        timed("scale_0_to_100", "scale_up", rounds=1, mark=2.0),
-        timed("scale_100_to_0", "scale_down", rounds=1),
+        timed("scale_0_to_100", "scale_up", rounds=3, mark=2.0),
+        timed("scale_100_to_0", "scale_down", rounds=3),
         timed("crash_to_running", "crash", rounds=3, mark=0.3),
         timed("drain_of_30", "drain", rounds=2),
         timed("node_loss_to_whole", "node_loss", rounds=2, mark=6.0),
@@ -64,11 +68,12 @@ def _cases(ours: "Ours", peer: "Peer | None") -> list[Case]:
 
 
 class Ours:
-    """The product, asked over gRPC."""
+    """The product, asked over gRPC, on one connection: who asks fifty times a second is part of the load."""
 
-    def __init__(self, up: cluster.LocalCluster) -> None:
+    def __init__(self, up: cluster.LocalCluster, control: "ControlStub") -> None:
         self._up = up
         self._plan = up.plan
+        self._control = control
 
     def update_few(self) -> float:
         """From the call until ten tasks are of the new revision, and no other is left."""
@@ -80,10 +85,10 @@ class Ours:
 
     def _update(self, replicas: int, *, at_a_time: int) -> float:
         with self._service(replicas, at_a_time) as name:
-            (before,) = {task.revision_id for task in tasks.running(self._plan, name)}
+            (before,) = {task.revision_id for task in tasks.working(self._tasks(name))}
 
             def is_done() -> bool:
-                left = [one for one in tasks.ask(self._plan, name) if not states.is_terminal(one.status.state)]
+                left = [one for one in self._tasks(name) if not states.is_terminal(one.status.state)]
                 fresh = [one for one in left if one.revision_id != before and one.status.ready]
                 return len(fresh) == len(left) == replicas
 
@@ -96,7 +101,7 @@ class Ours:
         """From the call until a hundred run and are ready."""
         with self._service(0) as name, _timer() as took:
             self._scale(name, MANY)
-            _await(lambda: tasks.whole(self._plan, name, MANY), f"{name} is whole")
+            _await(lambda: tasks.each_once(self._tasks(name), MANY), f"{name} is whole")
             took.stop()
         return took[0]
 
@@ -111,7 +116,7 @@ class Ours:
     def crash(self) -> float:
         """From `kill -9` of process 1 until there is another."""
         with self._service(1) as name:
-            task = tasks.running(self._plan, name)[0].meta.name
+            task = tasks.working(self._tasks(name))[0].meta.name
             before = self._up.container_pid(task)
             with _timer() as took:
                 os.kill(before, signal.SIGKILL)
@@ -125,7 +130,7 @@ class Ours:
             with _timer() as took:
                 self._set("n2", objects_pb2.AVAILABILITY_DRAIN)
                 _await(lambda: not self._left(name, node.id), "the node is empty")
-                _await(lambda: tasks.whole(self._plan, name, 3 * ON_A_NODE), f"{name} is whole")
+                _await(lambda: tasks.each_once(self._tasks(name), 3 * ON_A_NODE), f"{name} is whole")
             self._set("n2", objects_pb2.AVAILABILITY_ACTIVE)
         return took[0]
 
@@ -135,7 +140,7 @@ class Ours:
             lost = self._up.nodes()["n2"].id
             with _timer() as took:
                 local.kill_node(self._up.folder, "n2")
-                _await(lambda: tasks.whole(self._plan, name, FEW, but_not_on=lost), f"{name} is whole")
+                _await(lambda: tasks.each_once(self._tasks(name, but_not_on=lost), FEW), f"{name} is whole")
             local.start_node(self._up.folder, "n2")
             until(lambda: self._up.nodes()["n2"].state == "ready", what="n2 is back", timeout_s=TIMEOUT_S)
         return took[0]
@@ -145,29 +150,31 @@ class Ours:
         """One that is whole; gone afterwards."""
         name = f"bench{next(_numbers)}"
         self._apply(_service(name, replicas, at_a_time))
-        until(lambda: tasks.whole(self._plan, name, replicas) is not None, what=f"{name} runs", timeout_s=TIMEOUT_S)
+        until(
+            lambda: tasks.each_once(self._tasks(name), replicas) is not None, what=f"{name} runs", timeout_s=TIMEOUT_S
+        )
         try:
             yield name
         finally:
-            with trust.reach(self._plan) as control:
-                control.Delete(control_pb2.DeleteRequest(reference=_reference(name)))
-            until(lambda: not tasks.ask(self._plan, name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
+            self._control.Delete(control_pb2.DeleteRequest(reference=_reference(name)))
+            until(lambda: not self._tasks(name), what=f"{name} is gone", timeout_s=TIMEOUT_S)
+
+    def _tasks(self, name: str, *, but_not_on: str = "") -> list[objects_pb2.Task]:
+        return [task for task in tasks.listed(self._control, name) if task.node_id != but_not_on]
 
     def _left(self, name: str, node_id: str = "") -> list[objects_pb2.Task]:
         """Tasks that have not ended: of a node, or of all."""
-        there = (one for one in tasks.ask(self._plan, name) if node_id in {"", one.node_id})
+        there = (one for one in self._tasks(name) if node_id in {"", one.node_id})
         return [one for one in there if not states.is_terminal(one.status.state)]
 
     def _apply(self, wanted: objects_pb2.Object) -> None:
-        with trust.reach(self._plan) as control:
-            control.Apply(control_pb2.ApplyRequest(objects=[wanted]))
+        self._control.Apply(control_pb2.ApplyRequest(objects=[wanted]))
 
     def _scale(self, name: str, replicas: int) -> None:
-        self._up.scale(name, replicas)
+        self._control.Scale(control_pb2.ScaleRequest(reference=_reference(name), replicas=replicas))
 
     def _set(self, node: str, availability: objects_pb2.Availability.ValueType) -> None:
-        with trust.reach(self._plan) as control:
-            control.UpdateNode(control_pb2.UpdateNodeRequest(node=node, availability=availability))
+        self._control.UpdateNode(control_pb2.UpdateNodeRequest(node=node, availability=availability))
 
 
 class Peer:

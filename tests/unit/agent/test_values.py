@@ -1,5 +1,6 @@
 """The small decisions: assignments, configuration, retries, reports."""
 
+import asyncio
 import dataclasses
 import json
 
@@ -13,7 +14,7 @@ from agent.core.record import Exit, Record, from_json, to_json
 from agent.core.status import status_of
 from agent.errors import Refused
 from agent.node import memory_total
-from agent.outbox import Outbox
+from agent.outbox import PATIENCE_S, Outbox
 from protos import states
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import objects_pb2 as pb
@@ -302,6 +303,34 @@ async def test_only_the_newest_status_of_a_task_is_sent() -> None:
     ]
     outbox.acknowledge(batch.sequence)
     assert outbox.idle
+
+
+@bounded(3600, virtual_time=True)
+async def test_steps_on_the_way_up_wait_for_what_matters() -> None:
+    """Most starts are one report; a slow one is told of while it lasts, and trouble at once."""
+    loop, outbox = asyncio.get_running_loop(), Outbox()
+    outbox.begin([])
+    began = loop.time()
+    outbox.put(report("a", states.ACCEPTED))
+    loop.call_later(0.03, lambda: outbox.put(report("a", states.RUNNING)))
+    batch = await outbox.next_batch()
+    assert [each.status.state for each in batch.tasks] == [states.RUNNING]
+    assert loop.time() - began == pytest.approx(0.03)
+    outbox.acknowledge(batch.sequence)
+
+    began = loop.time()
+    outbox.put(report("b", states.PREPARING))
+    outbox.acknowledge((await outbox.next_batch()).sequence)
+    assert loop.time() - began == pytest.approx(PATIENCE_S)
+
+    began = loop.time()
+    held_up = report("c", states.PREPARING)
+    held_up.status.reason = "ImageNotFound"
+    outbox.put(held_up)
+    outbox.acknowledge((await outbox.next_batch()).sequence)
+    outbox.begin([report("b", states.PREPARING)])  # a new leader knows nothing
+    await outbox.next_batch()
+    assert loop.time() == began
 
 
 @bounded(3600, virtual_time=True)

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from controlplane.controllers.loop import Loop
 from controlplane.controllers.pen import Pen
@@ -66,6 +68,37 @@ async def running(
         yield loop, store, cache
         for task in work:
             task.cancel()
+
+
+class SlowStore(MemoryStore):
+    """One whose answers take ten milliseconds."""
+
+    async def commit(self, *args: Any, **kwargs: Any) -> int | None:
+        await asyncio.sleep(0.01)
+        return await super().commit(*args, **kwargs)
+
+
+@bounded(60, virtual_time=True)
+async def test_a_planner_rests_after_a_write_and_looks_at_what_came_meanwhile_together() -> None:
+    """The first is looked at at once."""
+    names = itertools.count()
+    planner = Counting(
+        lambda _s, _k: plan.Plan(changes=(plan.Write(value=build.service(f"s{next(names)}", version=0), why="x"),))
+    )
+    async with running(planner, SlowStore()) as (loop, _, _):
+        planner.asked.clear()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        loop.wake(["a"])
+        await until(lambda: len(planner.stored) == 1, what="the first plan")
+        assert clock() - began <= 0.02
+        for key in ("b", "c", "d"):
+            loop.wake([key])
+            await asyncio.sleep(0.002)
+        assert len(planner.asked) == 1, "it rests twice as long as its turn took"
+        await until(lambda: len(planner.asked) == 2, what="the second plan")
+        assert planner.asked[1] == frozenset("bcd")
+        assert 0.03 <= clock() - began < 0.05
 
 
 @bounded(60, virtual_time=True)
