@@ -209,23 +209,24 @@ def survey(
 
 def _empty(ordered: Sequence[pb.Node], everywhere: Mapping[HostPort, str], stock: locality.Stock) -> Fleet:
     capacities = [node.status.description.capacity for node in ordered]
-
-    def amounts(values: Iterable[int]) -> Amounts:
-        return np.array(list(values), dtype=np.int64)
-
+    told = [
+        (one.cpu, one.memory, one.pids or UNLIMITED, one.disk or UNLIMITED, one.tasks or DEFAULT_TASKS)
+        for one in capacities
+    ]
+    cpu, memory, pids, disk, most_tasks = np.array(told, dtype=np.int64).reshape(-1, 5).T.copy()
     return Fleet(
         nodes=ordered,
         row_of={node.meta.id: row for row, node in enumerate(ordered)},
         tainted=[row for row, node in enumerate(ordered) if node.spec.taints],
         ready=np.array([node.status.state == pb.NODE_STATE_READY for node in ordered], dtype=np.bool_),
         active=np.array([node.spec.availability in _ACTIVE for node in ordered], dtype=np.bool_),
-        has_cpu=amounts(capacity.cpu for capacity in capacities),
-        has_memory=amounts(capacity.memory for capacity in capacities),
-        free_cpu=amounts(capacity.cpu for capacity in capacities),
-        free_memory=amounts(capacity.memory for capacity in capacities),
-        free_pids=amounts(capacity.pids or UNLIMITED for capacity in capacities),
-        free_disk=amounts(capacity.disk or UNLIMITED for capacity in capacities),
-        free_tasks=amounts(capacity.tasks or DEFAULT_TASKS for capacity in capacities),
+        has_cpu=cpu.copy(),
+        has_memory=memory.copy(),
+        free_cpu=cpu,
+        free_memory=memory,
+        free_pids=pids,
+        free_disk=disk,
+        free_tasks=most_tasks,
         load=np.zeros(len(ordered), dtype=np.int64),
         generic=[{name: list(one.ids) for name, one in capacity.generic.items()} for capacity in capacities],
         ports=[{} for _ in ordered],
