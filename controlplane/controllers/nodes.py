@@ -71,17 +71,18 @@ class NodeLoss:
         self._sessions, self._clock_ms = sessions, clock_ms
         self._seen_lost: dict[str, tuple[int, int]] = {}
         """By node: since when its record says that it is lost, and when that was seen."""
+        self._lost_of: tuple[object, frozenset[str]] = (None, frozenset())
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
             case pb.Node() as node:
                 # The brake looks at all of them, so one that returns may free the others.
-                return {node.meta.id, *_lost(snapshot)}
+                return {node.meta.id, *self._lost(snapshot)}
             case pb.Task() as task if task.node_id:
                 home = snapshot.get(pb.Node, task.node_id)
                 return [task.node_id] if home is None or nodes.is_lost(home) else []
             case pb.Service():
-                return _lost(snapshot)  # its `replaceAfter` may have changed
+                return self._lost(snapshot)  # its `replaceAfter` may have changed
             case _:
                 return []
 
@@ -90,9 +91,10 @@ class NodeLoss:
         return used | {node.meta.id for node in snapshot.all(pb.Node).values()}
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        return plan.join(self._plan_one(snapshot, key, now_ms) for key in sorted(keys))
+        losses = nodes.Losses.of(snapshot.all(pb.Node).values())
+        return plan.join(self._plan_one(snapshot, losses, key, now_ms) for key in sorted(keys))
 
-    def _plan_one(self, snapshot: Snapshot, node_id: str, now_ms: int) -> plan.Plan:
+    def _plan_one(self, snapshot: Snapshot, losses: nodes.Losses, node_id: str, now_ms: int) -> plan.Plan:
         on_node = snapshot.tasks_on(node_id).values()
         node = snapshot.get(pb.Node, node_id)
         if node is None and not on_node:
@@ -109,8 +111,16 @@ class NodeLoss:
             for namespace, name in services
             if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
         }
-        known = snapshot.all(pb.Node).values()
-        return nodes.give_up(node, known, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        return nodes.give_up(node, losses, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+
+    def _lost(self, snapshot: Snapshot) -> frozenset[str]:
+        """Ids, looked up once for all the changes that led to a snapshot."""
+        of, found = self._lost_of
+        known = snapshot.all(pb.Node)
+        if of is not known:
+            found = frozenset(node.meta.id for node in known.values() if nodes.is_lost(node))
+            self._lost_of = known, found
+        return found
 
     def _watch(self, node: pb.Node) -> int:
         """For how long the node was seen to be lost; 0 when it has a session that its record does not tell of yet."""
@@ -132,7 +142,3 @@ class NodeLoss:
 
     def done(self, keys: frozenset[str]) -> None:
         """The services see their tasks ended."""
-
-
-def _lost(snapshot: Snapshot) -> set[str]:
-    return {node.meta.id for node in snapshot.all(pb.Node).values() if nodes.is_lost(node)}

@@ -1,6 +1,7 @@
 """Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from controlplane.controllers.dependencies import waits_for
 from controlplane.core import (
@@ -27,12 +28,20 @@ class Services:
     def __init__(self, suffixes: Iterator[str], address_range: str, address_range6: str = "") -> None:
         self._suffixes = suffixes
         self._ranges = {family: text for family, text in ((V4, address_range), (V6, address_range6)) if text}
+        self._left = _Left()
+
+    def _left_in(self, snapshot: Snapshot) -> "_Left":
+        nodes = snapshot.all(pb.Node)
+        if self._left.nodes is not nodes:
+            self._left = _Left.of(nodes)
+        return self._left
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         node = change.after or change.before
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
-            concerned = {node.meta.id, *_draining(snapshot), *(one.meta.id for one in _tainted(snapshot))}
+            left = self._left_in(snapshot)
+            concerned = {node.meta.id, *left.draining, *(one.meta.id for one in left.tainted)}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
             return {kinds.service_of(task) for task in tasks} | _global_keys(snapshot)
         if _is_own_status(change):
@@ -48,14 +57,13 @@ class Services:
         return [kinds.qualified(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        draining, tainted = _draining(snapshot), _tainted(snapshot)
+        left = self._left_in(snapshot)
         given = self._give_addresses(snapshot, keys)
         made = plan.join(
             self._plan_one(
                 snapshot,
                 key,
-                draining,
-                tainted,
+                left,
                 {family: got[key] for family, got in given.items() if key in got},
                 now_ms,
             )
@@ -85,8 +93,7 @@ class Services:
         self,
         snapshot: Snapshot,
         key: str,
-        draining: frozenset[str],
-        tainted: Sequence[pb.Node],
+        left: "_Left",
         given: Mapping[Family, str],
         now_ms: int,
     ) -> plan.Plan:
@@ -95,17 +102,17 @@ class Services:
             return plan.NOTHING
         namespace, name = key.split("/")
         revisions = snapshot.revisions_of(namespace, name).values()
-        driven = eligibility.driven_out(revisions, tainted)
+        driven = eligibility.driven_out(revisions, left.tainted)
         needed_by = _needed_by(service, snapshot)
         situation = replicated.Situation(
             service=service,
             revisions=revisions,
             tasks=snapshot.tasks_of(namespace, name).values(),
-            draining=draining,
+            draining=left.draining,
             driven=driven,
             now_ms=now_ms,
             nodes=snapshot.all(pb.Node).values() if service.spec.mode == pb.SERVICE_MODE_GLOBAL else (),
-            deadlines=_deadlines(snapshot) if draining or driven else {},
+            deadlines=left.deadlines if left.draining or driven else {},
             address=given.get(V4, ""),
             address6=given.get(V6, ""),
             waits_for=waits_for(service, snapshot) if service.spec.depends_on else "",
@@ -184,27 +191,34 @@ def service_keys(change: Change) -> Iterable[str]:
             return []
 
 
-def _draining(snapshot: Snapshot) -> frozenset[str]:
-    nodes = snapshot.all(pb.Node).values()
-    return frozenset(node.meta.id for node in nodes if node.spec.availability == pb.AVAILABILITY_DRAIN)
-
-
 def _global_keys(snapshot: Snapshot) -> set[str]:
     """The services that any node may get a task of."""
     services = snapshot.all(pb.Service).values()
     return {kinds.qualified(one) for one in services if one.spec.mode == pb.SERVICE_MODE_GLOBAL}
 
 
-def _tainted(snapshot: Snapshot) -> list[pb.Node]:
-    """The nodes that some tasks have to leave."""
-    nothing = pb.TaskTemplate()
-    return [node for node in snapshot.all(pb.Node).values() if eligibility.drives_out(nothing, node)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """The nodes that tasks have to leave. Looked up once for each state of the nodes: many changes may lead to it."""
 
-
-def _deadlines(snapshot: Snapshot) -> dict[str, int]:
+    nodes: object = None
+    """What it was looked up in."""
+    draining: frozenset[str] = frozenset()
+    tainted: Sequence[pb.Node] = ()
+    deadlines: Mapping[str, int] = field(default_factory=dict)
     """When drains end to wait for anything."""
-    nodes = (snapshot.get(pb.Node, node_id) for node_id in _draining(snapshot))
-    return {node.meta.id: node.spec.drain_deadline for node in nodes if node is not None and node.spec.drain_deadline}
+
+    @classmethod
+    def of(cls, nodes: Mapping[str, pb.Node]) -> "_Left":
+        """`nodes`: all of a snapshot."""
+        nothing = pb.TaskTemplate()
+        draining = [node for node in nodes.values() if node.spec.availability == pb.AVAILABILITY_DRAIN]
+        return cls(
+            nodes=nodes,
+            draining=frozenset(node.meta.id for node in draining),
+            tainted=[node for node in nodes.values() if node.spec.taints and eligibility.drives_out(nothing, node)],
+            deadlines={node.meta.id: node.spec.drain_deadline for node in draining if node.spec.drain_deadline},
+        )
 
 
 def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str]:

@@ -14,7 +14,8 @@ that nobody sets. A new leader begins to count again: it cannot know what the on
     leader       answers ─ session lost, seen ──────────── fence ─── margin ─ given up
 """
 
-from collections.abc import Collection, Mapping
+import bisect
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.core import addresses, garbage, plan
@@ -153,15 +154,39 @@ def is_lost(node: pb.Node) -> bool:
     return node.status.state in {pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN}
 
 
-def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """What the brake has to know of all nodes, so that a thousand lost ones are not each compared with all others."""
+
+    moments: Sequence[int]
+    """When each of the lost ones was lost, in order."""
+    here: int
+    """How many are not lost."""
+
+    @classmethod
+    def of(cls, known: Iterable[pb.Node]) -> "Losses":
+        """`known`: all nodes of the cluster."""
+        moments, here = [], 0
+        for node in known:
+            if is_lost(node):
+                moments.append(node.status.since)
+            else:
+                here += 1
+        return cls(moments=sorted(moments), here=here)
+
+    def together_with(self, moment: int) -> int:
+        """How many were lost at about that moment."""
+        first = bisect.bisect_left(self.moments, moment - TOGETHER_MS)
+        return bisect.bisect_right(self.moments, moment + TOGETHER_MS) - first
+
+
+def braked(node: pb.Node, losses: Losses) -> bool:
     """Whether so many nodes vanished together with this one that none of them is given up.
 
     Example: of 5 nodes 3 are lost within ten seconds → 3 > 5 / 2, braked. A fourth that died yesterday counts neither
     among the lost nor among the 5.
     """
-    together = sum(is_lost(other) and abs(other.status.since - node.status.since) <= TOGETHER_MS for other in known)
-    ready = sum(not is_lost(other) for other in known)
-    return together * 2 > together + ready
+    return losses.together_with(node.status.since) > losses.here
 
 
 def fenced_for_ms(task: pb.Task) -> int:
@@ -174,7 +199,7 @@ def fenced_for_ms(task: pb.Task) -> int:
 
 def give_up(
     node: pb.Node,
-    known: Collection[pb.Node],
+    losses: Losses,
     on_node: Collection[pb.Task],
     replace_after_ms: Mapping[tuple[str, str], int],
     now_ms: int,
@@ -186,7 +211,7 @@ def give_up(
     `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
     long this leader has seen the node without a session, which is what counts for fenced tasks.
     """
-    if not is_lost(node) or braked(node, known):
+    if not is_lost(node) or braked(node, losses):
         return plan.NOTHING
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms

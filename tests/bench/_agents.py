@@ -8,9 +8,11 @@ certificates; without it they speak in the clear.
 
 import asyncio
 import os
+import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 
@@ -25,16 +27,16 @@ AT_ONCE = 50
 
 async def _main(address: str, count: int, folder: Path | None) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
-    held: list[object] = []
+    held: list[_Held] = []
 
     async def begin(number: int) -> None:
         name = f"n{number}"
         own = Folder(folder / name).load(Role.NODE) if folder is not None else None
         async with gate:
             channel = rpc.channel(address, own)
-            held.extend((channel, await _session(channel, _register(name))))
+            held.append(_Held(channel, *await _session(channel, _register(name)), chance.uniform(0, 1)))
 
-    began = time.perf_counter()
+    began, chance = time.perf_counter(), random.Random(1)
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(begin(number))
@@ -43,8 +45,28 @@ async def _main(address: str, count: int, folder: Path | None) -> None:
     os._exit(0)  # a thousand channels are closed by the kernel, and fast
 
 
-async def _session(channel: grpc.aio.Channel, register: wire.Register) -> object:
-    """A session that has begun. The instance may not be quite ready to lead, and says so."""
+class _Held:
+    """A session that stays: what is said is heard, and heartbeats are sent, from a moment of its own on."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: Any, interval_s: float, phase: float) -> None:
+        self._channel, self._call, self._interval_s = channel, call, interval_s
+        self._sequence = 0
+        self._work = asyncio.gather(self._hear(), self._beat(phase))
+
+    async def _hear(self) -> None:
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            if message.WhichOneof("message") == "assignment":
+                self._sequence = message.assignment.results_in
+
+    async def _beat(self, phase: float) -> None:
+        await asyncio.sleep(self._interval_s * phase)
+        while True:
+            await self._call.write(wire.AgentMessage(heartbeat=wire.Heartbeat(sequence=self._sequence)))
+            await asyncio.sleep(self._interval_s)
+
+
+async def _session(channel: grpc.aio.Channel, register: wire.Register) -> tuple[Any, float]:
+    """A session that has begun, and the seconds from heartbeat to heartbeat that were asked for. The instance may not be quite ready to lead, and says so."""
     why: object = None
     for _ in range(50):
         call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
@@ -55,7 +77,7 @@ async def _session(channel: grpc.aio.Channel, register: wire.Register) -> object
             why = error
         else:
             if why is not grpc.aio.EOF and why.WhichOneof("message") == "registered":
-                return call
+                return call, why.registered.heartbeat_interval / 1000
         await asyncio.sleep(0.1)
     raise AssertionError(f"{register.node_id} was not registered: {why}")
 

@@ -91,7 +91,7 @@ def test_a_new_leader_waits_before_it_calls_a_node_lost() -> None:
 def give_up(
     lost: pb.Node, others: list[pb.Node], members: list[pb.Task], now_ms: int, wait_ms: int = 3_000
 ) -> plan.Plan:
-    return nodes.give_up(lost, [lost, *others], members, {("default", "web"): wait_ms}, now_ms)
+    return nodes.give_up(lost, nodes.Losses.of([lost, *others]), members, {("default", "web"): wait_ms}, now_ms)
 
 
 def test_tasks_of_a_lost_node_are_given_up_when_their_service_has_waited_long_enough() -> None:
@@ -133,7 +133,7 @@ def test_a_fenced_task_is_given_up_when_it_must_be_dead(seen_ms: int, given_up: 
     fenced = build.task(1)
     fenced.fence = 10_000
     for now_ms in (NOW_MS - 10**9, NOW_MS + 10**9):
-        made = nodes.give_up(lost, [lost, *others], [fenced], {}, now_ms, seen_lost_ms=seen_ms)
+        made = nodes.give_up(lost, nodes.Losses.of([lost, *others]), [fenced], {}, now_ms, seen_lost_ms=seen_ms)
         assert [change.value.meta.id for change in made.changes] == ([fenced.meta.id] if given_up else [])
         assert made.wake_at == (None if given_up else now_ms + 12_010 - seen_ms)
 
