@@ -66,7 +66,10 @@ class _Held:
 
 
 async def _session(channel: grpc.aio.Channel, register: wire.Register) -> tuple[Any, float]:
-    """A session that has begun, and the seconds from heartbeat to heartbeat that were asked for. The instance may not be quite ready to lead, and says so."""
+    """A session that has begun, and the seconds from heartbeat to heartbeat that were asked for.
+
+    The instance may not be quite ready to lead, and says so.
+    """
     why: object = None
     for _ in range(50):
         call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
