@@ -17,7 +17,7 @@ from orchctl.progress import Target
     default="settled",
     show_default=True,
     metavar="CONDITION",
-    help="ready, settled, rollout, deleted, or a field=value.",
+    help="ready, settled, rollout, drained, deleted, or a field=value.",
     shell_complete=lambda _context, _parameter, start: [word for word in conditions.WORDS if word.startswith(start)],
 )
 @options.timeout
@@ -31,6 +31,7 @@ def command(settings: options.Settings, what: tuple[str, ...], condition: str, t
     Examples:
       orchctl wait service web --for=ready --timeout 1m
       orchctl wait service/web service/api --for=rollout
+      orchctl wait node n2 --for=drained
       orchctl wait node n2 --for=spec.availability=drain
       orchctl wait service web --for=deleted
     """

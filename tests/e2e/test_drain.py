@@ -75,6 +75,14 @@ def test_services_are_spread_when_somebody_says_so(local: cluster.LocalCluster) 
     local.orchctl("node", "uncordon", "n3")
     assert local.orchctl("rebalance", "--dry-run") == "nothing to move: no service would be spread better\n"
     apply(local, "asked", 6, "  rebalance: on\n")
+    before = homes(local, "asked")
+    head, *rows = local.orchctl("rebalance", "--dry-run").splitlines()
+    assert head.split() == ["NAMESPACE", "SERVICE", "TASK", "FROM", "TO"]
+    assert sorted((row.split()[1], row.split()[3], row.split()[4]) for row in rows) == [
+        ("asked", "n1", "n3"),
+        ("asked", "n2", "n3"),
+    ]
+    assert homes(local, "asked") == before == ["n1", "n1", "n1", "n2", "n2", "n2"]
     local.orchctl("rebalance")
     until(lambda: homes(local, "asked").count("n3") == 2, what="it is spread over all three", timeout_s=30)
     local.orchctl("delete", "service", "asked")

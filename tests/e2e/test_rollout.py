@@ -44,6 +44,11 @@ def test_history_and_undo(local: LocalCluster) -> None:
     assert "goes back to revision 1" in local.orchctl("rollout", "undo", "past")
     assert {task.revision_id for task in local.await_whole("past", 3)} == first
     assert "revision 1 is rolled out" in local.orchctl("rollout", "status", "past")
+    local.orchctl("rollout", "undo", "past", "--to-revision", "2")
+    assert not first & {task.revision_id for task in local.await_whole("past", 3)}
+    local.orchctl("rollout", "undo", "past", "--to-revision", "1")
+    assert "revision 9" in local.orchctl("rollout", "undo", "past", "--to-revision", "9", code=1)
+    assert {task.revision_id for task in local.await_whole("past", 3)} == first
     assert "unchanged" in local.orchctl("apply", "-f", "-", text=manifest("past"))
     local.orchctl("delete", "service", "past")
 
@@ -62,6 +67,26 @@ def test_what_fails_is_rolled_back_and_nothing_is_lost(local: LocalCluster) -> N
     local.orchctl("rollout", "undo", "safe")
     assert names_of(local.await_whole("safe", 3)) == before
     local.orchctl("delete", "service", "safe")
+
+
+def test_one_that_is_paused_goes_on_or_is_given_up(local: LocalCluster) -> None:
+    """A canary stays alone while the rollout is paused; then everything has the new revision, or the old one again."""
+    update = "{monitor: 1s, canary: 1}"
+    local.orchctl("apply", "-f", "-", text=manifest("held", update=update))
+    old = {task.revision_id for task in local.await_whole("held", 3)}
+    local.orchctl("apply", "-f", "-", text=manifest("held", update=update, container="env: {COLOUR: green}"))
+    local.orchctl("rollout", "pause", "held")
+    local.orchctl("rollout", "promote", "held")
+    assert len({task.revision_id for task in local.await_whole("held", 3)}) == 2
+    assert "paused" in local.orchctl("describe", "service", "held")
+    local.orchctl("rollout", "resume", "held")
+    (green,) = {task.revision_id for task in local.await_whole("held", 3)}
+    assert {green} != old
+    local.orchctl("apply", "-f", "-", text=manifest("held", update=update, container="env: {COLOUR: blue}"))
+    assert len({task.revision_id for task in local.await_whole("held", 3)}) == 2
+    local.orchctl("rollout", "abort", "held")
+    assert {task.revision_id for task in local.await_whole("held", 3)} == {green}
+    local.orchctl("delete", "service", "held")
 
 
 def test_a_canary_waits_to_be_promoted(local: LocalCluster) -> None:

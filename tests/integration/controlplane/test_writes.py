@@ -96,9 +96,12 @@ async def test_a_service_that_goes_meanwhile_keeps_no_other_from_being_spread() 
             values += [uneven, revision, *tasks]
         revision_number = await store.commit([typed.overwrite(value) for value in values])
         await cache.wait_for(revision_number, 5)
+        shown = await made.rebalance(pb.RebalanceRequest(dry_run=True))
+        assert len(shown.moves) == 4
+        assert (await store.list("/orch/")).revision == revision_number, "what is only shown writes nothing"
         store.hidden = kinds.key(build.service("a"))
         answer = await made.rebalance(pb.RebalanceRequest())
-        assert len(answer.moves) == 4
+        assert answer.moves == shown.moves
         other = (await store.list(kinds.key(build.service("b")))).entries[0]
         stored = typed.decode(other.key, other.value, other.version)
         assert isinstance(stored, objects_pb2.Service)

@@ -36,6 +36,14 @@ def deleted() -> pb.Service:
     return made
 
 
+def draining(left: int, *, observed: bool = True) -> pb.Node:
+    made = samples.node()
+    made.spec.availability = pb.AVAILABILITY_DRAIN
+    made.meta.generation = 4
+    made.status.drain.CopyFrom(pb.DrainStatus(observed_generation=4 if observed else 3, left=left))
+    return made
+
+
 DOWN = samples.node()
 DOWN.status.state = pb.NODE_STATE_DOWN
 FAILED = samples.task(1, state=pb.TASK_STATE_FAILED)
@@ -76,6 +84,10 @@ D, W, I = Phase.DONE, Phase.WAITING, Phase.IMPOSSIBLE  # noqa: E741 - a table's 
         ("spec.mode=replicated", service(), D),
         ("spec.availability=drain", samples.node(), W),
         ("meta.labels.app=", service(), D),
+        ("drained", draining(0), D),
+        ("drained", draining(2), W),
+        ("drained", draining(0, observed=False), W),
+        ("drained", samples.node(), I),
     ],
 )
 def test_where_an_object_stands(condition: str, value: kinds.StoredObject, expected: Phase) -> None:
@@ -95,6 +107,7 @@ def test_what_is_gone_is_deleted_and_never_anything_else(condition: str, expecte
         ("red", "service", "no condition 'red'"),
         ("ready", "network", "a network is never ready"),
         ("rollout", "node", "a node is never rollout"),
+        ("drained", "service", "a service is never drained"),
         ("spec.replicass=1", "service", "a service has no field spec.replicass"),
         ("spec=1", "service", "not one value"),
     ],

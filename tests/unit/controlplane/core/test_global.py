@@ -25,6 +25,12 @@ def homes(world: World) -> list[str]:
     return sorted(task.node_id for task in world.tasks if tasks.is_ready(task))
 
 
+def label(world: World, name: str, disk: str) -> None:
+    node = plan.copy(next(one for one in world.shelf.all(pb.Node) if one.meta.name == name))
+    node.meta.labels["disk"] = disk
+    world.shelf.put(node)
+
+
 def change_node(world: World, name: str, **fields: int) -> None:
     node = plan.copy(next(one for one in world.shelf.all(pb.Node) if one.meta.name == name))
     node.spec.availability = fields.get("availability", node.spec.availability)  # type: ignore[assignment]
@@ -54,6 +60,35 @@ def test_a_drained_node_loses_its_task_and_a_paused_one_keeps_it() -> None:
     change_node(world, "n2", availability=pb.AVAILABILITY_ACTIVE)
     world.steps(6)
     assert world.images() == ["good:2", "good:2"]
+
+
+def test_it_follows_its_constraints_and_the_labels_of_nodes() -> None:
+    """A node that comes to fit gets a task; one that fits no more loses its own."""
+    world = everywhere()
+    changed = plan.copy(world.service)
+    changed.spec.template.placement.constraints.append("node.labels.disk == ssd")
+    world.shelf.put(changed)
+    world.steps(6)
+    assert homes(world) == []
+    label(world, "n2", "ssd")
+    label(world, "n3", "ssd")
+    world.steps(4)
+    assert homes(world) == ["n2", "n3"]
+    label(world, "n2", "hdd")
+    world.steps(4)
+    assert homes(world) == ["n3"]
+
+
+def test_of_half_of_them_may_be_missing_in_an_update_half_are() -> None:
+    """Of four, two; a new task is never beside an old one of its node, which has the port."""
+    world = everywhere(4, order=pb.UPDATE_ORDER_STOP_FIRST, max_unavailable="50%")
+    world.apply("good:2")
+    fewest = 4
+    for _ in range(12):
+        world.step()
+        fewest = min(fewest, len(homes(world)))
+    assert world.images() == ["good:2"] * 4
+    assert fewest == 2
 
 
 def test_what_a_lost_node_had_is_not_made_anywhere_else() -> None:

@@ -157,6 +157,14 @@ def test_what_cannot_become_ready_ends_at_the_deadline() -> None:
     assert world.images() == ["good:1"] * 3
 
 
+def test_a_rest_between_tasks_is_no_delay_to_the_deadline() -> None:
+    """A rollout that was asked to rest for longer than the deadline goes on after it."""
+    world = whole(progress_deadline=10_000, delay=40_000, parallelism=1)
+    world.apply("good:2")
+    world.until(pb.ROLLOUT_STATE_COMPLETED, within=200)
+    assert world.images() == ["good:2"] * 3
+
+
 def test_resume_tries_again_and_forgets_what_had_failed() -> None:
     world = whole()
     world.apply("broken:2")

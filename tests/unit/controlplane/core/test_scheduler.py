@@ -70,6 +70,36 @@ def test_what_does_not_fit_waits_and_says_why_most_frequent_reason_first() -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("what", "needed", "has", "words"),
+    [
+        ("pids", 300, 800, "not enough processes: needs 300, 200 are free"),
+        ("disk", 3 * 2**30, 8 * 2**30, "not enough disk: needs 3Gi, 2Gi is free"),
+    ],
+)
+def test_processes_and_disk_are_given_out_once(what: str, needed: int, has: int, words: str) -> None:
+    """Two fit on the node, as tasks that are there count; the third is told how much is missing."""
+    node = build.node("n1")
+    setattr(node.status.description.capacity, what, has)
+    asking = template()
+    setattr(asking.container.resources.reservations, what, needed)
+    placed = place([node], 2, asking, [build.task(7, node="n1")])
+    assert counts(placed) == {"n1": 1, "": 1}
+    assert placed["web-2-x"].status.message == f"no node takes it: 1 node (n1): {words}"
+    assert counts(place([node], 3, asking)) == {"n1": 2, "": 1}
+
+
+def test_a_platform_is_a_constraint_like_a_label() -> None:
+    """One that a node does not tell is none."""
+    nodes = [build.node(name) for name in ("n1", "n2", "n3")]
+    nodes[0].status.description.platform, nodes[1].status.description.platform = "linux/amd64", "linux/arm64"
+    asking = template()
+    asking.placement.constraints.append("node.platform == linux/arm64")
+    assert counts(place(nodes, 2, asking)) == {"n2": 2}
+    asking.placement.constraints[0] = "node.platform in (linux/amd64, linux/arm64)"
+    assert counts(place(nodes, 4, asking)) == {"n1": 2, "n2": 2}
+
+
 def test_users_of_its_own_are_found_where_they_are_insisted_on() -> None:
     """Written out, a node that cannot give them is none for the task, and says why; left open, any node will do."""
     poor, rich = build.node("n1"), build.node("n2")
