@@ -22,6 +22,7 @@ from controlplane.controllers import loop
 from controlplane.core import (
     addresses,
     choosing,
+    demand,
     events,
     filters,
     fleet,
@@ -162,6 +163,11 @@ def _desired_by_name(task: pb.Task, assigned: held.Assignments) -> observed.Desi
     return dataclasses.replace(_right_desired(task, assigned), images={})
 
 
+def _endless(template: pb.TaskTemplate) -> demand.Demand:
+    return dataclasses.replace(_right_demand(template), pids=0, disk=0)
+
+
+_right_demand = demand.of
 _right_desired = worker._desired
 _right_next_batch = outbox.Outbox.next_batch
 
@@ -270,6 +276,12 @@ PLANTS = (
         bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
         hint=4,
+    ),
+    Plant(
+        name="processes and disk are given out as often as somebody asks",
+        bug=instead(demand, "of", _endless),
+        caught_by=frozenset({"capacity"}),
+        hint=16,
     ),
     Plant(
         name="garbage collection does not wait for the end",
