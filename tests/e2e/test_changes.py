@@ -126,8 +126,8 @@ def test_a_cluster_at_rest_writes_nothing(local: LocalCluster) -> None:
     """Neither events nor anything else, while services run; and an apply without a change is no change."""
     local.orchctl("apply", "-f", "manifests/examples/stack.yaml")
     local.orchctl("wait", "service", "desk", "archive")
-    for service in ("desk", "archive"):
-        local.orchctl("rollout", "status", service)  # which ends some seconds after all work: they are watched
+    for service in ("desk", "archive"):  # which are watched for some seconds after all work
+        until(lambda service=service: "completed" in local.orchctl("rollout", "history", service), what="it counts")
 
     def revision() -> int:
         with trust.reach(local.plan) as stub:
