@@ -20,6 +20,8 @@ from controlplane.store import errors, tries
 
 TRY_TIMEOUT_S = 5.0
 """The longest that one try may last, and for how long members that are between two leaders are asked again."""
+STATUS_TIMEOUT_S = 2.0
+"""A member says it without asking others."""
 HOME_TRIES = 6
 """Of a watch, with pauses of 0.05 s, 0.1 s, … 1 s: 1.5 s, in which etcd has elected."""
 AWAY_S = 30.0
@@ -228,18 +230,27 @@ class Endpoints:
         """The link to the member on this machine."""
         return next((link for link in self._links if link.address == self._home), None)
 
+    async def home_status(self) -> Any:
+        """What the member on this machine says of itself, etcd's StatusResponse; None: it is not there."""
+        return await self.status(self._home)
+
+    async def status(self, address: str) -> Any:
+        """What the member at an address says of itself, etcd's StatusResponse; None: it is not there."""
+        link = next((link for link in self._links if link.address == address), None)
+        if link is None or not link.ready:
+            return None
+        try:
+            return await self.guard(link.maintenance.Status(rpc.StatusRequest(), timeout=STATUS_TIMEOUT_S))
+        except (grpc.aio.AioRpcError, errors.Unavailable):
+            return None
+
     async def is_home_again(self) -> bool:
         """Whether the member on this machine is there and knows a leader; it is asked first then."""
-        home = self.home
-        if home is None or not home.ready:
+        home, status = self.home, await self.home_status()
+        if home is None or status is None or not status.leader:
             return False
-        try:
-            answer = await self.guard(home.maintenance.Status(rpc.StatusRequest(), timeout=TRY_TIMEOUT_S))
-        except (grpc.aio.AioRpcError, errors.Unavailable):
-            return False
-        if answer.leader:
-            self.prefer(home)
-        return bool(answer.leader)
+        self.prefer(home)
+        return True
 
     async def close(self) -> None:
         self.closed = True

@@ -91,24 +91,25 @@ class Members:
                 raise
 
     async def home_leads(self) -> bool:
-        """Whether the member on this machine leads the store."""
-        home = self._links.home
-        if home is None:
-            return False
-        try:
-            answer = await home.maintenance.Status(rpc.StatusRequest(), timeout=endpoints.TRY_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
-            return False  # it is not there, and leads nothing
-        return bool(answer.leader == answer.header.member_id)
+        """Whether the member on this machine leads the store. One that is not there leads nothing."""
+        status = await self._links.home_status()
+        return status is not None and status.leader == status.header.member_id
 
-    async def hand_over(self, to: Member) -> None:
-        """Has another member lead the store, when the one on this machine does. Raises nothing: it may try again."""
+    async def follows_home(self, member: Member) -> bool:
+        """Whether another member is there, and knows the one on this machine as the leader of the store."""
+        home, there = await self._links.home_status(), await self._links.status(member.endpoint)
+        return home is not None and there is not None and there.leader == home.header.member_id
+
+    async def hand_over(self, to: Member) -> bool:
+        """Has another member lead the store, when the one on this machine does. False: it does not, or not yet."""
         home = self._links.home
         assert home is not None, "there is a member on this machine"
         try:
             await home.maintenance.MoveLeader(rpc.MoveLeaderRequest(targetID=to.id), timeout=endpoints.TRY_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             log.info("store.not_handed_over", to=to.name, reason=error.details())
+            return False
+        return True
 
 
 def _member(said: Any) -> Member:

@@ -23,6 +23,8 @@ ELECTIONS = (
     # election: where ours goes with it, 0.75 s + 3 s + 0.5 s pass, and with etcd's own second 5.5 s.
     "--heartbeat-interval=50",
     "--election-timeout=500",
+    # Or a member that was cut off makes the others elect anew when it is back.
+    "--pre-vote",
 )
 """How the members of a cluster elect."""
 
