@@ -83,7 +83,9 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     stop = _stop_signal()
     folder = Folder(options.trust) if options.trust is not None else None
     place = _etcd(options.etcd, folder)
-    etcd = EtcdStore(place.addresses, credentials=_store_credentials(place, folder), home=place.home)
+    etcd = EtcdStore(
+        place.addresses, credentials=_store_credentials(place, folder), home=place.home, writer=options.name
+    )
     store = Measured(etcd)
     identity = Identity(name=options.name, address=options.advertise)
     instance = Instance(store, identity, _world(options), new_id=new_id)

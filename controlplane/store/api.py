@@ -12,8 +12,9 @@ from typing import Protocol
 
 from controlplane.store import errors
 
-MAX_OPERATIONS = 128
-"""Operations of one commit, etcd's default `--max-txn-ops`. A fence is one more comparison and counts as one."""
+MAX_OPERATIONS = 127
+"""Operations of one commit: etcd's default `--max-txn-ops`, less the receipt (`committing`). A fence is one more
+comparison and counts as one."""
 
 MAX_COMMIT_BYTES = 1_400_000
 """Keys and values of one commit; etcd's default `--max-request-bytes` is 1.5 MiB with everything around them."""
@@ -103,7 +104,7 @@ class Store(Protocol):
         ...
 
     async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
-        """Write all of `changes` or none; returns the revision after it.
+        """Write all of `changes` or none, and once; returns the revision after it.
 
         Raises `Conflict` (an expected version does not hold), `Deposed` (the fence does not stand), `LeaseExpired`,
         and `Fatal` for more than `MAX_OPERATIONS` or `MAX_COMMIT_BYTES`, or for one key named twice.

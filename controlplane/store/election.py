@@ -172,7 +172,7 @@ class Elector:
         try:
             version = await self._store.commit([put])
         except errors.Conflict:
-            await self._store.revoke(lease)  # and the key with it, if the first of two tries had won unheard
+            await self._store.revoke(lease)
             return None
         except errors.LeaseExpired as error:
             raise errors.Unavailable(

@@ -1,9 +1,11 @@
 """The links to the members of an etcd cluster, and who is asked next when one does not answer.
 
-Three rules. Every call tries each endpoint at most once, each try has a deadline, and the endpoint that answered last
-is asked first. The one that is `home`, on this very machine, comes before it as soon as it is there again: what befalls
-another machine then breaks nothing here. And a write goes only down a link that has just been seen to work: a link that
-is dead from the start is then certainly no reason to wonder whether the write happened.
+Three rules. Every call asks each endpoint, each try has a deadline, and the endpoint that answered last is asked first.
+The one that is `home`, on this very machine, comes before it as soon as it is there again: what befalls another machine
+then breaks nothing here. And a write goes only down a link that has just been seen to work: a link that is dead from
+the start is then certainly no reason to wonder whether the write happened.
+
+Who is asked again, and when, is told in `tries`.
 """
 
 import asyncio
@@ -14,9 +16,12 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from controlplane.store import errors
+from controlplane.store import errors, tries
 
 TRY_TIMEOUT_S = 5.0
+"""The longest that one try may last, and for how long members that are between two leaders are asked again."""
+STATUS_TIMEOUT_S = 2.0
+"""A member says it without asking others."""
 HOME_TRIES = 6
 """Of a watch, with pauses of 0.05 s, 0.1 s, … 1 s: 1.5 s, in which etcd has elected."""
 AWAY_S = 30.0
@@ -49,6 +54,10 @@ _FINAL = frozenset({
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 })  # fmt: skip
+
+
+Ask = Callable[["Link", float], Awaitable[Any]]
+"""One try at a member; the number says how long it may last, in seconds."""
 
 
 class Refused(errors.Fatal):
@@ -91,7 +100,7 @@ class Link:
 
 
 class Endpoints:
-    """All links; `call` and `write` ask one after the other."""
+    """All links; `call` and `write` ask them in turn."""
 
     def __init__(self, addresses: Sequence[str], credentials: grpc.ChannelCredentials | None, home: str = "") -> None:
         if not addresses:
@@ -103,40 +112,55 @@ class Endpoints:
         self._retired: list[Link] = []
         self.closed = False
 
-    async def call(self, what: str, ask: Callable[[Link], Awaitable[Any]]) -> Any:
-        """For reads, and for writes that may happen twice. `what` is a verb and its object, for error messages."""
-        failures: list[str] = []
-        for link in self.in_order():
+    async def call(self, what: str, ask: Ask, *, hasty: bool = False) -> Any:
+        """For reads. `what` is a verb and its object, for error messages. `hasty`: it is tried as a write is.
+
+        Raises `Unavailable` with the reason of each endpoint, and `Refused` when one says that the call is wrong.
+        """
+        asked = tries.Tries(self.in_order(), longest_s=TRY_TIMEOUT_S)
+        while (link := await asked.next()) is not None:
             try:
-                response = await self.guard(ask(link))
-            except grpc.aio.AioRpcError as error:
-                failures.append(why_not(what, link, error))
+                response = await self.guard(ask(link, asked.write_timeout_s if hasty else TRY_TIMEOUT_S))
+            except (grpc.aio.AioRpcError, errors.Unavailable) as error:
+                late = hasty and tries.is_late(error)
+                asked.failed(why_not(what, link, error), again=late or tries.is_between_leaders(error), late=late)
             else:
                 self.prefer(link)
                 return response
-        raise self.unavailable(what, failures)
+        raise self.unavailable(what, asked.failures)
 
-    async def write(self, what: str, ask: Callable[[Link], Awaitable[Any]], *, repeatable: bool) -> tuple[Any, bool]:
-        """The answer, and whether an earlier try may have been carried out already (only when `repeatable`)."""
-        failures: list[str] = []
+    async def range(self, what: str, request: Any, *, hasty: bool = False) -> Any:
+        """What etcd answers to a RangeRequest. As `call`."""
+        return await self.call(what, lambda link, timeout_s: link.kv.Range(request, timeout=timeout_s), hasty=hasty)
+
+    async def revision(self) -> int:
+        """The store's, as the quorum has it now. Raises as `call` does."""
+        response = await self.range("read the revision", rpc.RangeRequest(key=b"\0", count_only=True))
+        return int(response.header.revision)
+
+    async def write(self, what: str, ask: Ask) -> tuple[Any, bool]:
+        """The answer, and whether an earlier try may have been carried out, too. Raises as `call` does.
+
+        It is asked for several times: it has to be one that cannot happen twice, or does no harm when it does.
+        """
+        asked = tries.Tries(self.in_order(), longest_s=TRY_TIMEOUT_S)
         in_doubt = False
-        for link in self.in_order():
+        while (link := await asked.next()) is not None:
             try:
                 await self.guard(link.check())
-            except grpc.aio.AioRpcError as error:
-                failures.append(why_not(what, link, error))
+            except (grpc.aio.AioRpcError, errors.Unavailable) as error:
+                asked.failed(why_not(what, link, error), again=False)
                 continue
             try:
-                response = await self.guard(ask(link))
-            except grpc.aio.AioRpcError as error:
-                failures.append(why_not(what, link, error))
-                in_doubt = True
-                if not repeatable:
-                    break
+                response = await self.guard(ask(link, asked.write_timeout_s))
+            except (grpc.aio.AioRpcError, errors.Unavailable) as error:
+                late = tries.is_late(error)
+                asked.failed(why_not(what, link, error), again=late or tries.is_between_leaders(error), late=late)
+                in_doubt = in_doubt or not tries.is_dropped(error)
             else:
                 self.prefer(link)
                 return response, in_doubt
-        raise self.unavailable(what, failures, ambiguous=in_doubt)
+        raise self.unavailable(what, asked.failures, ambiguous=in_doubt)
 
     def in_order(self) -> Sequence[Link]:
         if self.closed:
@@ -206,18 +230,27 @@ class Endpoints:
         """The link to the member on this machine."""
         return next((link for link in self._links if link.address == self._home), None)
 
+    async def home_status(self) -> Any:
+        """What the member on this machine says of itself, etcd's StatusResponse; None: it is not there."""
+        return await self.status(self._home)
+
+    async def status(self, address: str) -> Any:
+        """What the member at an address says of itself, etcd's StatusResponse; None: it is not there."""
+        link = next((link for link in self._links if link.address == address), None)
+        if link is None or not link.ready:
+            return None
+        try:
+            return await self.guard(link.maintenance.Status(rpc.StatusRequest(), timeout=STATUS_TIMEOUT_S))
+        except (grpc.aio.AioRpcError, errors.Unavailable):
+            return None
+
     async def is_home_again(self) -> bool:
         """Whether the member on this machine is there and knows a leader; it is asked first then."""
-        home = self.home
-        if home is None or not home.ready:
+        home, status = self.home, await self.home_status()
+        if home is None or status is None or not status.leader:
             return False
-        try:
-            answer = await self.guard(home.maintenance.Status(rpc.StatusRequest(), timeout=TRY_TIMEOUT_S))
-        except (grpc.aio.AioRpcError, errors.Unavailable):
-            return False
-        if answer.leader:
-            self.prefer(home)
-        return bool(answer.leader)
+        self.prefer(home)
+        return True
 
     async def close(self) -> None:
         self.closed = True
@@ -225,8 +258,10 @@ class Endpoints:
             await link.close()
 
 
-def why_not(what: str, link: Link, error: grpc.aio.AioRpcError) -> str:
+def why_not(what: str, link: Link, error: grpc.aio.AioRpcError | errors.Unavailable) -> str:
     """Why this endpoint did not answer; raises `Refused` when another one would not know better."""
+    if isinstance(error, errors.Unavailable):
+        return f"{link.address}: {error}"
     if error.code() in _FINAL:
         raise Refused(what, link, error) from error
     return f"{link.address}: {plain(error)}"

@@ -20,15 +20,10 @@ class StoreError(Exception):
 
 
 class Conflict(StoreError):
-    """At least one expected version did not hold; nothing was written.
+    """At least one expected version did not hold; nothing was written."""
 
-    `maybe_own` is set when the commit was repeated after its first answer had been lost: the version in the way may be
-    the one that the first attempt wrote.
-    """
-
-    def __init__(self, keys: Sequence[str], *, maybe_own: bool = False) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        self.maybe_own = maybe_own
         super().__init__(f"changed by somebody else meanwhile: {', '.join(self.keys)}; read again and retry")
 
 

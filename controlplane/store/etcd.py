@@ -1,10 +1,13 @@
 """The store on etcd (≥ 3.4.20): etcd's own protocol under an adapter that knows several endpoints.
 
 Every call has a deadline; what no endpoint answers raises `Unavailable` with the reason of each.
+
+A write may be sent several times (`tries` tells when). A commit happens once all the same (`committing`); other writes
+do no harm when they happen twice.
 """
 
-import functools
 import math
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -12,7 +15,7 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from controlplane.store import api, condition, endpoints, errors, etcd_members, txn, watching
+from controlplane.store import api, committing, condition, endpoints, errors, etcd_members, watching
 
 PAGE_ENTRIES = 1000
 LISTING_TRIES = 5
@@ -22,15 +25,21 @@ KEEP_ALIVE_TIMEOUT_S = 1.0
 
 class EtcdStore:
     """The `Store` protocol over the members at `addresses` (host:port), with TLS when `credentials` are given. `home`:
-    which of them is on this machine.
+    which of them is on this machine. `writer`: the name under which it writes, as of a `Committer`.
 
     Make it inside the event loop that uses it.
     """
 
     def __init__(
-        self, addresses: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None, home: str = ""
+        self,
+        addresses: Sequence[str],
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        home: str = "",
+        writer: str = "",
     ) -> None:
         self._members = endpoints.Endpoints(addresses, credentials, home)
+        self._committer = committing.Committer(self._members, writer or secrets.token_hex(8))
 
     async def move(self, addresses: Sequence[str]) -> None:
         """Goes on with other members."""
@@ -54,32 +63,20 @@ class EtcdStore:
 
     async def commit(self, changes: Sequence[api.Change], *, fence: api.Fence | None = None) -> int:
         api.check_commit(changes, fence)
-        request = txn.build(changes, fence)
-        what = f"commit {len(changes)} changes" + (f" from {changes[0].key} on" if changes else "")
-        try:
-            response, in_doubt = await self._members.write(
-                what,
-                lambda link: link.kv.Txn(request, timeout=endpoints.TRY_TIMEOUT_S),
-                repeatable=txn.is_repeatable(changes),
-            )
-        except endpoints.Refused as error:
-            leases = [change.lease for change in changes if isinstance(change, api.Put) and change.lease is not None]
-            if error.code is grpc.StatusCode.NOT_FOUND and leases:
-                raise errors.LeaseExpired(leases[0]) from error
-            raise
-        if not response.succeeded:
-            raise txn.refusal(response, changes, fence, maybe_own=in_doubt)
-        return int(response.header.revision)
+        return await self._committer.commit(changes, fence)
 
     async def grant_lease(self, ttl_s: float) -> int:
         request = rpc.LeaseGrantRequest(TTL=max(1, math.ceil(ttl_s)))  # repeated, it leaves one that lapses by itself
-        response = await self._members.call(
-            "grant a lease", lambda link: link.lease.LeaseGrant(request, timeout=endpoints.TRY_TIMEOUT_S)
+        response, _ = await self._members.write(
+            "grant a lease", lambda link, timeout_s: link.lease.LeaseGrant(request, timeout=timeout_s)
         )
         return int(response.ID)
 
     async def keep_alive(self, lease: int) -> float:
-        response = await self._members.call(f"keep lease {lease:x} alive", lambda link: _keep_alive(link, lease))
+        response = await self._members.call(
+            f"keep lease {lease:x} alive",
+            lambda link, timeout_s: _keep_alive(link, lease, min(timeout_s, KEEP_ALIVE_TIMEOUT_S)),
+        )
         if response.TTL <= 0:
             raise errors.LeaseExpired(lease)
         return float(response.TTL)
@@ -87,8 +84,8 @@ class EtcdStore:
     async def revoke(self, lease: int) -> None:
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            await self._members.call(
-                f"revoke lease {lease:x}", lambda link: link.lease.LeaseRevoke(request, timeout=endpoints.TRY_TIMEOUT_S)
+            await self._members.write(
+                f"revoke lease {lease:x}", lambda link, timeout_s: link.lease.LeaseRevoke(request, timeout=timeout_s)
             )
         except endpoints.Refused as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
@@ -97,8 +94,8 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         request = rpc.CompactionRequest(revision=revision)
         try:
-            await self._members.call(
-                f"compact at {revision}", lambda link: link.kv.Compact(request, timeout=endpoints.TRY_TIMEOUT_S)
+            await self._members.write(
+                f"compact at {revision}", lambda link, timeout_s: link.kv.Compact(request, timeout=timeout_s)
             )
         except endpoints.Refused as error:
             if "has been compacted" not in error.details:
@@ -124,7 +121,7 @@ class EtcdStore:
             request = rpc.RangeRequest(
                 key=start, range_end=api.prefix_end(prefix), limit=PAGE_ENTRIES, revision=revision
             )
-            page = await self._members.call(f"list {prefix}", functools.partial(_range, request))
+            page = await self._members.range(f"list {prefix}", request)
             revision = revision or page.header.revision
             entries.extend(_entry(kv) for kv in page.kvs)
             more = page.more
@@ -136,13 +133,9 @@ def _entry(kv: Any) -> api.Entry:
     return api.Entry(key=kv.key.decode(), value=kv.value, version=kv.mod_revision)
 
 
-async def _range(request: Any, link: endpoints.Link) -> Any:
-    return await link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S)
-
-
-async def _keep_alive(link: endpoints.Link, lease: int) -> Any:
+async def _keep_alive(link: endpoints.Link, lease: int, timeout_s: float) -> Any:
     """One request and one answer on the stream that etcd wants for this."""
-    call = link.lease.LeaseKeepAlive(timeout=KEEP_ALIVE_TIMEOUT_S)
+    call = link.lease.LeaseKeepAlive(timeout=timeout_s)
     try:
         await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
         response = await call.read()

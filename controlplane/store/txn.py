@@ -5,6 +5,7 @@ refusal can name the keys that stood in the way.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aetcd import rpc
@@ -12,40 +13,54 @@ from aetcd import rpc
 from controlplane.store import api, errors
 
 
-def build(changes: Sequence[api.Change], fence: api.Fence | None) -> Any:
-    """The request: as many compares and reads as guarded changes (and the fence), as many writes as changes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A key that is written along with the changes, over the version `before`, so that this can happen once only."""
+
+    key: str
+    before: int
+    value: bytes
+
+
+def build(changes: Sequence[api.Change], fence: api.Fence | None, receipt: Receipt | None = None) -> Any:
+    """The request: compares and reads of the guarded changes, the fence and the receipt, in that order; as many writes
+    as changes, and the receipt's.
+    """
     guarded = [change for change in changes if change.expect is not None]
     compares = [_expects(change) for change in guarded]
     reads = [change.key.encode() for change in guarded]
     if fence is not None:
         compares.append(_stands(fence))
         reads.append(fence.key.encode())
-    return rpc.TxnRequest(
+    request = rpc.TxnRequest(
         compare=compares,
         success=[_write(change) for change in changes],
         failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=key, keys_only=True)) for key in reads],
     )
+    if receipt is not None:
+        put = api.Put(key=receipt.key, value=receipt.value, expect=receipt.before)
+        request.compare.append(_expects(put))
+        request.success.append(_write(put))
+        request.failure.append(rpc.RequestOp(request_range=rpc.RangeRequest(key=receipt.key.encode())))
+    return request
 
 
-def is_repeatable(changes: Sequence[api.Change]) -> bool:
-    """Whether sending it twice writes at most once: every change names the version that it replaces."""
-    return all(change.expect is not None for change in changes)
+def receipt_in(response: Any) -> Any:
+    """What a refused transaction has found in the place of its receipt: etcd's KeyValue, at revision 0 when nothing."""
+    found = response.responses[-1].response_range.kvs
+    return found[0] if found else rpc.KeyValue()
 
 
-def refusal(
-    response: Any, changes: Sequence[api.Change], fence: api.Fence | None, *, maybe_own: bool
-) -> errors.StoreError:
-    """Why the compares did not hold, from the reads that came back in their order."""
-    found = [answer.response_range.kvs for answer in response.responses]
+def refusal(response: Any, changes: Sequence[api.Change], fence: api.Fence | None) -> errors.StoreError:
+    """Why the compares of the changes and the fence did not hold, from the reads that came back in their order."""
+    guarded = [change for change in changes if change.expect is not None]
+    found = [answer.response_range.kvs for answer in response.responses][: len(guarded) + (fence is not None)]
     if fence is not None:
         leader = found.pop()
         if not leader or leader[0].create_revision != fence.version:
             return errors.Deposed(fence.key, fence.version)
-    guarded = (change for change in changes if change.expect is not None)
     versions = ((change, kvs[0].mod_revision if kvs else 0) for change, kvs in zip(guarded, found, strict=True))
-    return errors.Conflict(
-        [change.key for change, version in versions if version != change.expect], maybe_own=maybe_own
-    )
+    return errors.Conflict([change.key for change, version in versions if version != change.expect])
 
 
 def _expects(change: api.Change) -> Any:

@@ -133,12 +133,9 @@ async def _check_history(members: endpoints.Endpoints, created: Any, after: int)
     """A member behind `after` lags a little, or etcd was restored from a backup: the quorum's revision tells which."""
     if created.header.revision >= after:
         return
-    request = rpc.RangeRequest(key=b"\0", count_only=True)
-    response = await members.call(
-        "read the revision", lambda link: link.kv.Range(request, timeout=endpoints.TRY_TIMEOUT_S)
-    )
-    if response.header.revision < after:
-        raise errors.Compacted(after, response.header.revision)
+    revision = await members.revision()
+    if revision < after:
+        raise errors.Compacted(after, revision)
 
 
 def _check_goes_on(link: endpoints.Link, response: Any, seen: int) -> None:

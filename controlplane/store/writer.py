@@ -20,7 +20,7 @@ async def write(
 
 
 def pack(groups: Iterable[Sequence[api.Change]], *, fenced: bool) -> Iterator[list[api.Change]]:
-    """Fill each commit with as many whole groups as fit: 300 single changes, fenced, make 127 + 127 + 46.
+    """Fill each commit with as many whole groups as fit: 300 single changes, fenced, make 126 + 126 + 48.
 
     A group that cannot fit alone is passed on as it is, for the store to refuse with its reason.
     """

@@ -33,7 +33,7 @@ from trust.folder import Folder, NotTrusted
 
 MAGIC = b"orch-backup 1 "
 ROOT = "/orch"
-PASSING = ("/orch-election/", "/orch-instances/", "/orch-restored")
+PASSING = ("/orch-election/", "/orch-instances/", "/orch-receipts/", "/orch-restored")
 """What belongs to those who run now."""
 DIGEST_BYTES, KEY_BYTES, LENGTH_BYTES = 32, 32, 4
 MAX_HEAD_BYTES = 4096

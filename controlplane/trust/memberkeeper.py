@@ -25,6 +25,8 @@ from controlplane.trust.standing import store_credentials
 from trust.folder import Folder, NotTrusted
 
 LOOK_EVERY_S = 10.0
+LEADS_EVERY_S = 1.0
+"""While this instance leads and there are other members: the leaders should not be on one machine for long."""
 LEARNS_EVERY_S = 0.5
 
 _log = structlog.get_logger()
@@ -38,6 +40,7 @@ class MemberKeeper:
         self._folder = folder
         self._leads = leads
         self._woken = asyncio.Event()
+        self._tries = 0
 
     def wake(self, changed: Iterable[str]) -> None:
         """An instance has come or gone. Listens to the registry."""
@@ -53,32 +56,39 @@ class MemberKeeper:
         while True:
             pause_s = LOOK_EVERY_S
             try:
-                if await self._look():
-                    pause_s = LEARNS_EVERY_S
+                pause_s = await self._look()
             except (errors.StoreError, NotTrusted) as error:
                 _log.info("the store's members were not looked at; next time", why=str(error))
+            await self._pause(pause_s)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Or until it is woken, or this instance begins to lead."""
+        led, clock = self._leads(), asyncio.get_running_loop().time
+        end = clock() + pause_s
+        while not self._woken.is_set() and clock() < end and self._leads() == led:
             # Not `wait_for`, which forgets a cancellation that comes in the moment of the waking (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout_at(min(end, clock() + LEADS_EVERY_S)):
                     await self._woken.wait()
-            self._woken.clear()
+        self._woken.clear()
 
-    async def _look(self) -> bool:
-        """Whether there is reason to look again soon."""
+    async def _look(self) -> float:
+        """In how many seconds to look again."""
         place = storeplace.load(self._folder)
         if place.member is None:
-            return False
+            return LOOK_EVERY_S
         members = await self._store.members.all()
         await self._follow(place, members)
         own = next((one for one in members if one.peer == place.member.peer), None)
         if own is None:
-            return False
+            return LOOK_EVERY_S
         if own.learner:
             await self._promote(own)
-            return True
-        if self._leads():
-            await self._hand_over(own, members)
-        return False
+            return LEARNS_EVERY_S
+        others = [one for one in members if one.id != own.id and one.name and not one.learner]
+        if not others or not self._leads():
+            return LOOK_EVERY_S
+        return await self._hand_over(others)
 
     async def _follow(self, place: etcd_flags.Place, members: Sequence[etcd_members.Member]) -> None:
         there = [one.endpoint for one in members if one.endpoint and not one.learner]
@@ -94,7 +104,15 @@ class MemberKeeper:
         except errors.StoreError as error:
             _log.debug("the member of etcd beside this instance has not caught up", why=str(error))
 
-    async def _hand_over(self, own: etcd_members.Member, members: Sequence[etcd_members.Member]) -> None:
-        others = [one for one in members if one.id != own.id and one.name and not one.learner]
-        if others and await self._store.members.home_leads():
-            await self._store.members.hand_over(others[own.id % len(others)])
+    async def _hand_over(self, others: Sequence[etcd_members.Member]) -> float:
+        """Has one of the other members lead the store, if none does; in how many seconds to look again.
+
+        One that does not take it halts all writes for the time of an election: only one that is there is asked, and
+        after a failure another one, and not at once.
+        """
+        members = self._store.members
+        there = [one for one in others if await members.follows_home(one)] if await members.home_leads() else []
+        if not there:
+            return LEADS_EVERY_S
+        self._tries += 1
+        return LEADS_EVERY_S if await members.hand_over(there[self._tries % len(there)]) else LOOK_EVERY_S

@@ -17,7 +17,7 @@ from trust.folder import Folder, NotTrusted
 FILE = "restoring.bin"
 MARK = "/orch-restored"
 ROOT = "/orch"
-PASSING = ("/orch-election/", "/orch-instances/")
+PASSING = ("/orch-election/", "/orch-instances/", "/orch-receipts/")
 BEGUN, DONE = "begun ", "done "
 
 _log = structlog.get_logger()

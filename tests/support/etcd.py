@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.core.trust import etcd_flags
@@ -30,11 +30,18 @@ class EtcdProcess:
     """Start, kill and restart one etcd member; its data and its ports survive a restart."""
 
     def __init__(
-        self, folder: Path, *, name: str, client_port: int, peers: Mapping[str, str], trust: Path | None = None
+        self,
+        folder: Path,
+        *,
+        name: str,
+        client_port: int,
+        peers: Mapping[str, str],
+        trust: Path | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         """`peers`: the peer URL of every member of the cluster by its name, this one included.
 
-        `trust`: the folder of an instance's certificates, with which it speaks TLS.
+        `trust`: the folder of an instance's certificates, with which it speaks TLS. `flags`: what it is told beside.
         """
         binary = shutil.which("etcd")
         assert binary, "etcd is not on PATH: apt-get install etcd-server"
@@ -54,6 +61,7 @@ class EtcdProcess:
             f"--initial-cluster={','.join(f'{peer}={url}' for peer, url in peers.items())}",
             "--logger=zap",
             *(etcd_flags.flags(trust / "etcd") if trust is not None else ()),
+            *flags,
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,15 +118,16 @@ class EtcdProcess:
 
 
 @contextlib.contextmanager
-def cluster(count: int, trust: Path | None = None) -> Iterator[list[EtcdProcess]]:
-    """Members for the length of a block. `trust`: as of each member."""
+def cluster(count: int, trust: Path | None = None, flags: Sequence[str] = ()) -> Iterator[list[EtcdProcess]]:
+    """Members for the length of a block. `trust`, `flags`: as of each member."""
     scheme = "https" if trust is not None else "http"
     # Memory is durable enough: a test crashes etcd, not the machine, and an fsync on a busy disk takes seconds.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="orch-etcd-", dir=memory) as folder:
         peers = {f"member{i}": f"{scheme}://127.0.0.1:{free_port()}" for i in range(count)}
         members = [
-            EtcdProcess(Path(folder), name=name, client_port=free_port(), peers=peers, trust=trust) for name in peers
+            EtcdProcess(Path(folder), name=name, client_port=free_port(), peers=peers, trust=trust, flags=flags)
+            for name in peers
         ]
         try:
             for member in members:

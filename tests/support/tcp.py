@@ -15,6 +15,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._own_port = 0
         self._swallowing = False
+        self._swallowed = asyncio.Event()
 
     @property
     def endpoint(self) -> str:
@@ -29,6 +30,10 @@ class Relay:
     def swallow_answers(self) -> None:
         """Requests arrive, answers do not."""
         self._swallowing = True
+
+    async def until_swallowed(self) -> None:
+        """Something was answered, and nobody heard it."""
+        await self._swallowed.wait()
 
     def cut(self) -> None:
         """Close what is open; new connections are served faithfully."""
@@ -60,6 +65,7 @@ class Relay:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         while data := await reader.read(65536):
             if answers and self._swallowing:
+                self._swallowed.set()
                 continue
             writer.write(data)
             await writer.drain()

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controlplane.store import api, endpoints, errors
+from controlplane.store import api, committing, endpoints, errors, txn
+from controlplane.store.etcd import EtcdStore
 from tests.contract.store.conftest import connected
 from tests.support import aio, tcp
 from tests.support import etcd as etcd_process
@@ -123,51 +124,117 @@ async def test_a_watch_that_missed_a_compaction_while_cut_off_says_so(
                 await next_events(batches, 1)
 
 
+class Unheard:
+    """A store whose first link lets requests through and swallows what is answered; the second one is whole."""
+
+    def __init__(self, store: api.Store, other: api.Store, link: tcp.Relay) -> None:
+        self.store, self.other, self.link = store, other, link
+
+    @contextlib.asynccontextmanager
+    async def committing(self, prefix: str, *changes: api.Change) -> AsyncIterator[tuple["asyncio.Future[int]", int]]:
+        """A commit that was carried out, and by which revision. After the block its first answer is lost for good."""
+        before = await self.store.commit([put("/orch-test/before")])
+        self.link.swallow_answers()
+        commit = asyncio.ensure_future(self.store.commit(changes))
+        yield commit, await written(self.other, prefix, before)
+        self.link.cut()
+
+
+@contextlib.asynccontextmanager
+async def unheard(server: etcd_process.EtcdProcess) -> AsyncIterator[Unheard]:
+    """For the length of a block."""
+    async with (
+        tcp.relay(server.endpoint) as link,
+        connected(link.endpoint, server.endpoint) as store,
+        connected(server.endpoint) as other,
+    ):
+        yield Unheard(store, other, link)
+
+
 @aio.bounded(20)
-async def test_a_guarded_commit_is_repeated_and_says_that_the_winner_may_be_itself(
+@pytest.mark.parametrize("expect", [0, None], ids=["creates", "expects nothing"])
+async def test_a_commit_whose_answer_was_lost_is_repeated_and_happens_once(
+    etcd_server: etcd_process.EtcdProcess, prefix: str, expect: int | None
+) -> None:
+    """It returns the revision of the try that was carried out; to the caller nothing has happened."""
+    async with unheard(etcd_server) as its:
+        async with its.committing(prefix, put(f"{prefix}a", expect=expect)) as (commit, version):
+            pass
+        assert await commit == version
+        assert [entry.version for entry in (await its.other.list(prefix)).entries] == [version]
+
+
+@aio.bounded(20)
+async def test_what_others_have_written_since_is_no_conflict_and_stays(
     etcd_server: etcd_process.EtcdProcess, prefix: str
 ) -> None:
-    async with (
-        tcp.relay(etcd_server.endpoint) as link,
-        connected(link.endpoint, etcd_server.endpoint) as store,
-        connected(etcd_server.endpoint) as other,
-    ):
-        await store.list(prefix)
-        link.swallow_answers()
-        commit = asyncio.ensure_future(store.commit([put(f"{prefix}a", expect=0)]))
-        await written(other, prefix)
-        link.cut()
+    """As the leader does, which writes a status to what was applied while the person still waits for the answer."""
+    async with unheard(etcd_server) as its:
+        async with its.committing(prefix, put(f"{prefix}a", expect=0), put(f"{prefix}b")) as (commit, version):
+            await its.other.commit([put(f"{prefix}a", b"a's status", expect=version), put(f"{prefix}b", b"b's")])
+        assert await commit == version
+        assert [entry.value for entry in (await its.other.list(prefix)).entries] == [b"a's status", b"b's"]
+
+
+@aio.bounded(20)
+async def test_what_was_removed_since_does_not_come_back(etcd_server: etcd_process.EtcdProcess, prefix: str) -> None:
+    """Though what a repeat would expect, that there is nothing, is true again."""
+    async with unheard(etcd_server) as its:
+        async with its.committing(prefix, put(f"{prefix}a", expect=0)) as (commit, version):
+            await its.other.commit([api.Delete(key=f"{prefix}a", expect=version)])
+        assert await commit == version
+        assert not (await its.other.list(prefix)).entries
+
+
+@aio.bounded(20)
+async def test_a_conflict_whose_answer_was_lost_is_one(etcd_server: etcd_process.EtcdProcess, prefix: str) -> None:
+    """Somebody else was first. It is told, and no try of it is carried out after that."""
+    async with unheard(etcd_server) as its:
+        taken = await its.other.commit([put(f"{prefix}a", b"theirs")])
+        await its.store.commit([put("/orch-test/before")])
+        its.link.swallow_answers()
+        refused = asyncio.ensure_future(its.store.commit([put(f"{prefix}a", b"ours", expect=0)]))
+        await its.link.until_swallowed()
+        its.link.cut()
         with pytest.raises(errors.Conflict) as raised:
-            await commit
-        assert raised.value.maybe_own
+            await refused
         assert raised.value.keys == (f"{prefix}a",)
+        assert (await its.other.list(f"{prefix}a")).entries == (
+            api.Entry(key=f"{prefix}a", value=b"theirs", version=taken),
+        )
 
 
 @aio.bounded(20)
-async def test_an_unguarded_commit_whose_answer_was_lost_is_in_doubt_and_not_repeated(
-    etcd_server: etcd_process.EtcdProcess, prefix: str
-) -> None:
-    async with (
-        tcp.relay(etcd_server.endpoint) as link,
-        connected(link.endpoint, etcd_server.endpoint) as store,
-        connected(etcd_server.endpoint) as other,
-    ):
-        await store.list(prefix)
-        link.swallow_answers()
-        commit = asyncio.ensure_future(store.commit([put(f"{prefix}a")]))
-        version = await written(other, prefix)
-        link.cut()
-        with pytest.raises(errors.Unavailable, match="may have happened") as raised:
-            await commit
-        assert raised.value.ambiguous
-        assert (await other.list(prefix)).entries[0].version == version, "it was written twice"
+async def test_a_try_that_arrives_late_is_not_carried_out(etcd_server: etcd_process.EtcdProcess, prefix: str) -> None:
+    """Neither when what it expects is true again."""
+    receipt = txn.Receipt(key=f"{prefix}receipt", before=0, value=b"one")
+    request = txn.build([put(f"{prefix}a", expect=0), put(f"{prefix}b")], None, receipt)
+    link = endpoints.Link(etcd_server.endpoint, None)
+    async with connected(etcd_server.endpoint) as other:
+        assert (await link.kv.Txn(request)).succeeded
+        await other.commit([api.Delete(key=f"{prefix}a"), api.Delete(key=f"{prefix}b")])
+        assert not (await link.kv.Txn(request)).succeeded
+        assert [entry.key for entry in (await other.list(prefix)).entries] == [receipt.key]
+    await link.close()
 
 
-async def written(store: api.Store, prefix: str) -> int:
-    """The version of the first entry below the prefix, as soon as there is one."""
-    async with contextlib.aclosing(store.watch(prefix, (await store.list(prefix)).revision)) as batches:
-        listed = (await store.list(prefix)).entries
-        return listed[0].version if listed else (await next_events(batches, 1))[0].version
+@aio.bounded(20)
+async def test_a_process_goes_on_with_the_receipts_of_the_one_before(etcd_server: etcd_process.EtcdProcess) -> None:
+    """They do not become more with every start. Two processes of one name keep each other from nothing."""
+    stores = [EtcdStore([etcd_server.endpoint], writer="cp1") for _ in range(2)]
+    for number in range(6):
+        await stores[number % 2].commit([put("/orch-test/counted", b"%d" % number)])
+    receipts, counted = await stores[0].list(f"{committing.PREFIX}cp1/"), await stores[0].list("/orch-test/counted")
+    assert [entry.key for entry in receipts.entries] == [f"{committing.PREFIX}cp1/1"]
+    assert [(entry.value, entry.version) for entry in counted.entries] == [(b"5", receipts.entries[0].version)]
+    for store in stores:
+        await store.close()
+
+
+async def written(store: api.Store, prefix: str, after: int) -> int:
+    """The version of what is written below the prefix after a revision, as soon as something is."""
+    async with contextlib.aclosing(store.watch(prefix, after)) as batches:
+        return (await next_events(batches, 1))[0].version
 
 
 @aio.bounded(20)
@@ -176,7 +243,7 @@ async def test_a_frozen_member_does_not_hold_calls_forever(
 ) -> None:
     monkeypatch.setattr(endpoints, "TRY_TIMEOUT_S", 0.3)
     async with connected(private_etcd.endpoint) as store:
-        await store.list("/orch/")
+        await store.commit([put("/orch/a")])
         private_etcd.freeze()
         with pytest.raises(errors.Unavailable, match="no answer in time"):
             await store.list("/orch/")

@@ -63,12 +63,12 @@ async def test_a_dry_run_tells_the_changes_and_writes_nothing(tmp_path: Path) ->
 @aio.bounded(20)
 async def test_more_than_one_commit_holds_is_refused_and_nothing_of_it_is_done(tmp_path: Path) -> None:
     """A dry run says so, too."""
-    many = [service(f"s{number}") for number in range(129)]
+    many = [service(f"s{number}") for number in range(128)]
     async with api_world.opened(tmp_path) as world:
         for dry_run in (True, False):
             code, error = await refused(world.stub.Apply(apply_request(*many, dry_run=dry_run)))
             assert code is grpc.StatusCode.INVALID_ARGUMENT
-            assert "this apply changes 129 objects; 128 is the most" in error.message
+            assert "this apply changes 128 objects; 127 is the most" in error.message
         assert not (await world.stub.List(pb.ListRequest(kind="service"))).objects
 
 

@@ -179,7 +179,7 @@ def test_refusals_of_several_objects_are_told_together() -> None:
 
 def test_more_changes_than_one_commit_holds_are_refused() -> None:
     many = [service(f"s{number}") for number in range(apply.MAX_CHANGES + 1)]
-    with pytest.raises(errors.Invalid, match="changes 129 objects; 128 is the most"):
+    with pytest.raises(errors.Invalid, match="changes 128 objects; 127 is the most"):
         apply.check_size(decide(many).changes)
     unchanged = [stored(value) for value in many[1:]]
     one = decide(many, *unchanged).changes
