@@ -135,7 +135,7 @@ def _end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        signal.pidfd_send_signal(process, signal.SIGINT)  # it does not come back (`agent.goodbye`)
         if not select.select([process], [], [], STOP_TIMEOUT_S)[0]:
             raise InTheWay(f"the agent (process {pid}) has not ended within {STOP_TIMEOUT_S:g} s")
     finally:
