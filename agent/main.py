@@ -33,7 +33,7 @@ from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
-from agent.adapters.layout import Layout
+from agent.adapters.layout import MONITORS, Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
@@ -105,7 +105,7 @@ async def run(
     server = Server(disk.node_id(), _own(options.trust, disk.node_id()))
     folder = Folder(Path(options.trust or ""))
     renewed = Renewal(server, folder, now_ms, chance)
-    runtime = Launched(layout, now_ms=now_ms)
+    runtime = Launched(layout, now_ms=now_ms, group=_monitors_group(options, supervisor))
     images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
@@ -183,6 +183,12 @@ async def _supervised(supervisor: supervision.Supervisor, worker: Worker, name: 
     """Ready is an agent that knows what runs here; whether the control plane can be reached is another matter."""
     await worker.restored.wait()
     await supervisor.run(f"node {name}")
+
+
+def _monitors_group(options: argparse.Namespace, supervisor: supervision.Supervisor) -> str:
+    """Beside the tasks where these have a unit of systemd's, so that the agent's own has nothing but the agent."""
+    with_unit = supervisor.present and options.cgroup_parent.endswith(".service")
+    return f"{options.cgroup_parent}/{MONITORS}" if with_unit else ""
 
 
 def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
