@@ -2,7 +2,8 @@
 
     python -m agent --name n1 --server 10.0.0.1:7000[,…] --address 10.0.0.11 --state DIR --cgroup-parent /orch/n1
 
-One rule: SIGTERM and SIGINT end the agent and nothing else. Containers live on; the next agent adopts them.
+One rule: SIGTERM and SIGINT end the agent and nothing else. Containers live on; the next agent adopts them. When that
+means that it comes back, `agent.goodbye` tells.
 """
 
 import argparse
@@ -16,13 +17,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from agent import imageoptions, node, servers, state_metrics
+from agent import goodbye, imageoptions, node, servers, state_metrics
 from agent import options as command_line
 from agent.adapters import blobserver
 from agent.adapters.blobserver import BlobServer
@@ -32,7 +33,7 @@ from agent.adapters.devices import NodeDevices, machine
 from agent.adapters.disk import FileDisk, replace
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
-from agent.adapters.layout import Layout
+from agent.adapters.layout import MONITORS, Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.meter import NodeMeter
 from agent.adapters.network import RoutedNetwork
@@ -104,7 +105,7 @@ async def run(
     server = Server(disk.node_id(), _own(options.trust, disk.node_id()))
     folder = Folder(Path(options.trust or ""))
     renewed = Renewal(server, folder, now_ms, chance)
-    runtime = Launched(layout, now_ms=now_ms)
+    runtime = Launched(layout, now_ms=now_ms, group=_monitors_group(options, supervisor))
     images = StoredImages(layout.images, server, Outside(options.registries, options.registry_credentials))
     names = Naming(
         lambda address: worker.task_at(address),  # noqa: PLW0108 - it is made next
@@ -144,7 +145,8 @@ async def run(
             lives = [images.run(), names.run(), worker.run(), session.run(), room.run()]
             lives.append(_supervised(supervisor, worker, options.name))
             async with telling.serving(seen, folder, options.address, options.metrics_port):
-                await _live(*lives, *([renewed.run()] if options.trust else []))
+                lives += [renewed.run()] if options.trust else []
+                await _live(*lives, last=goodbye.Goodbye(session, supervisor, int(options.back_within * 1000)).say)
             supervisor.stopping()
     finally:
         await server.close()
@@ -183,6 +185,12 @@ async def _supervised(supervisor: supervision.Supervisor, worker: Worker, name: 
     await supervisor.run(f"node {name}")
 
 
+def _monitors_group(options: argparse.Namespace, supervisor: supervision.Supervisor) -> str:
+    """Beside the tasks where these have a unit of systemd's, so that the agent's own has nothing but the agent."""
+    with_unit = supervisor.present and options.cgroup_parent.endswith(".service")
+    return f"{options.cgroup_parent}/{MONITORS}" if with_unit else ""
+
+
 def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
     """Without certificates whoever answers could send the agent anywhere: then nothing is learnt."""
     configured = options.server.split(",")
@@ -212,11 +220,11 @@ def _answers(options: argparse.Namespace, meter: NodeMeter) -> Answers:
     return Answers(checks=NetworkChecks(options.address), meter=meter, doctor=doctor)
 
 
-async def _live(*lives: Coroutine[Any, Any, None]) -> None:
-    """Run what never ends by itself, until a signal comes."""
+async def _live(*lives: Coroutine[Any, Any, None], last: Callable[[signal.Signals], Awaitable[None]]) -> None:
+    """Run what never ends by itself, until a signal comes; with that `last`, and then the end."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each) for each in lives]
-        await _told_to_end()
+        await last(await _told_to_end())
         for task in tasks:
             task.cancel()
 
@@ -260,12 +268,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def _told_to_end() -> None:
-    told = asyncio.Event()
+async def _told_to_end() -> signal.Signals:
+    """The first signal that says so."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
-    log.info("told to end; containers live on")
+        loop.add_signal_handler(number, told.put_nowait, number)
+    first = await told.get()
+    log.info("told to end; containers live on", signal=first.name)
+    return first
 
 
 def _check_ids(ids: users.Ids) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 from agent import imageoptions
 from agent.core import users
+from protos import arguments as reading
 from telemetry import formats
 
 METRICS_PORT = 7403
 """Where Prometheus reads metrics, usually."""
+LONGEST_ABSENCE_S = 600
+"""As `protos.absence`, which takes time to import."""
 RESOURCE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 """The name of a generic resource, as manifests write it."""
 RESOURCE_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
@@ -70,6 +73,14 @@ def parser() -> argparse.ArgumentParser:
         type=_range,
         help="a range outside the cluster, such as 10.0.0.5/32, that reaches tasks by their own addresses; "
         "all others reach published ports alone",
+    )
+    made.add_argument(
+        "--back-within",
+        default="30s",
+        type=_absence,
+        metavar="DURATION",
+        help="when it ends to be started again, it tells the leader that it is back within this time, up to 10m, and "
+        "no task of this node is replaced before that; 0s: it says nothing (default: %(default)s)",
     )
     _add_node(made)
     imageoptions.add(made)
@@ -129,6 +140,13 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _absence(text: str) -> float:
+    wanted_s = reading.seconds(text)
+    if wanted_s > LONGEST_ABSENCE_S:
+        raise argparse.ArgumentTypeError(f"{text} is too long: the leader waits for 10m at most")
+    return wanted_s
 
 
 def _range(text: str) -> str:

@@ -35,6 +35,8 @@ LONGEST_CONNECT_S = 5.0
 DEFAULT_HEARTBEAT_S = 5.0
 REPORT_INTERVAL_S = 0.02
 MAX_STREAMS = 128
+LEAVE_TIMEOUT_S = 2.0
+"""How long a leader may take to hear that the agent goes. What it has not heard by then costs tasks, not time."""
 
 
 class _Redirected(Exception):  # noqa: N818 - not an error: the way to the leader
@@ -44,7 +46,7 @@ class _Redirected(Exception):  # noqa: N818 - not an error: the way to the leade
 
 
 class Session:
-    """`run` it beside the worker; it ends only by being cancelled.
+    """`run` it beside the worker; it ends by being cancelled, and after `leave`.
 
     `told_roots` hears the digest of the roots that the cluster believes.
     """
@@ -70,12 +72,31 @@ class Session:
         self._chance = chance
         self._told_roots = told_roots
         self.connected = asyncio.Event()
+        self._link: Link[dpb.AgentMessage, dpb.LeaderMessage] | None = None
+        self._over = asyncio.Event()
+        self._leaving = False
+
+    async def leave(self, back_within_ms: int) -> None:
+        """Tell the leader that the agent ends in order and that one is back within so many milliseconds.
+
+        Returns when the leader has ended the session, which says that it has heard, or when it has taken too long; at
+        once when there is none. `run` begins no other, since with that the agent would be back.
+        """
+        self._leaving = True
+        if self._link is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await self._link.send(dpb.AgentMessage(leaving=dpb.Leaving(back_within=back_within_ms)))
+                await self._over.wait()
+        except (LinkLost, TimeoutError) as error:
+            log.warning("the leader may not know that this agent comes back", why=str(error) or "no answer in time")
 
     async def run(self) -> None:
-        """Hold a session, again and again."""
+        """Hold a session, again and again, until the agent leaves."""
         await self._worker.restored.wait()
         failures, leader, lost = 0, "", ""
-        while True:
+        while not self._leaving:
             address, is_leader, redirected = leader or self._servers.next, bool(leader), False
             leader = ""
             try:
@@ -121,6 +142,8 @@ class Session:
                 await link.send(dpb.AgentMessage(register=register))
                 registered = _registered(await link.receive())
             self._worker.begin_session()
+            self._link = link
+            self._over.clear()
             self.connected.set()
             metrics.SESSIONS.inc()
             log.info("session", server=address, session=registered.session_id)
@@ -133,6 +156,8 @@ class Session:
                 expected=(_Redirected, LinkLost, TimeoutError),
             )
         finally:
+            self._link = None
+            self._over.set()
             await link.close("the session has ended")
 
     async def _obey(self, link: Link[dpb.AgentMessage, dpb.LeaderMessage], session_id: str) -> None:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from orchctl import amounts, around, health, phrases, safety, tables, terminal, words
 from orchctl.tables import View
-from protos import containers, families, kinds, schema, taints, units
+from protos import absence, containers, families, kinds, schema, taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
@@ -91,7 +91,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
     return [
         *head(value, view),
         *facts(
-            ("State", _since(phrases.node_state(value), status.since, view)),
+            ("State", _node_state(value, view)),
             ("Message", status.message),
             ("Availability", phrases.availability(value)),
             ("Drain", status.drain.message),
@@ -220,6 +220,13 @@ def facts(*facts: tuple[str, str]) -> list[str]:
 def section(title: str, lines: Sequence[str]) -> list[str]:
     """Lines under a title; nothing when there are none."""
     return ["", f"{title}:", *(f"  {terminal.clean(line)}" for line in lines)] if lines else []
+
+
+def _node_state(value: pb.Node, view: View) -> str:
+    """What is being restarted says by itself since when."""
+    if absence.is_expected(value):
+        return phrases.node_state_now(value, view.now_ms)
+    return _since(phrases.node_state(value), value.status.since, view)
 
 
 def _since(state: str, moment_ms: int, view: View) -> str:

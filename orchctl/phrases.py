@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from google.protobuf.message import Message
 
 from orchctl import amounts
-from protos import crashes, families, schema, states, units
+from protos import absence, crashes, families, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
@@ -139,7 +139,18 @@ def task_message(task: pb.Task) -> str:
 
 
 def node_state(node: pb.Node) -> str:
-    return _word(node.status, "state").upper()
+    return "RESTARTING" if absence.is_expected(node) else _word(node.status, "state").upper()
+
+
+def node_state_now(node: pb.Node, now_ms: int) -> str:
+    """`READY`; of one whose agent is being restarted also since when and for how long:
+    `RESTARTING (its agent went in order 4s ago, expected within 30s)`.
+    """
+    if not absence.is_expected(node):
+        return node_state(node)
+    went = amounts.age(now_ms - node.status.since)
+    within = units.format_duration(node.status.expected_by - node.status.since)
+    return f"{node_state(node)} (its agent went in order {went} ago, expected within {within})"
 
 
 def availability(node: pb.Node) -> str:

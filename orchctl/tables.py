@@ -83,7 +83,7 @@ _TASK: tuple[Column[pb.Task], ...] = (
 )
 _NODE: tuple[Column[pb.Node], ...] = (
     Column(title="NAME", cell=lambda node, _: node.meta.name),
-    Column(title="STATE", cell=lambda node, _: phrases.node_state(node)),
+    Column(title="STATE", cell=lambda node, view: phrases.node_state_now(node, view.now_ms)),
     Column(title="AVAILABILITY", cell=lambda node, _: phrases.availability(node)),
     Column(title="ADDRESS", cell=lambda node, _: node.status.description.address),
     Column(

@@ -25,6 +25,11 @@ class Supervisor:
         self.watchdog_s = int(period) / _US_PER_S if meant and period.isdigit() else 0.0
         """It wants to hear at least this often that the program is alive; 0: it does not."""
 
+    @property
+    def present(self) -> bool:
+        """Whether this program is a service of a service manager's."""
+        return bool(self._address)
+
     def tell(self, *lines: str) -> None:
         """Says something, such as `READY=1`. A manager that cannot be reached now is no reason to end."""
         if not self._address:

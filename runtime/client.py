@@ -87,9 +87,9 @@ class Launcher(_Connection):
         self.process = process
 
     @classmethod
-    def spawn(cls, root: str) -> Self:
-        """Start a launcher for this state folder."""
-        process, connection = spawn(root)
+    def spawn(cls, root: str, group: str = "") -> Self:
+        """Start a launcher for this state folder, in a control group of its own or in the caller's."""
+        process, connection = spawn(root, group)
         return cls(connection, process)
 
     def create(
@@ -190,14 +190,16 @@ class Monitor(_Connection):
         self.call("attach", fds=sockets)
 
 
-def spawn(root: str) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+def spawn(root: str, group: str = "") -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """Start a launcher; returns its process, and the socket that it serves and lives by.
 
-    It runs from a sealed copy of the interpreter in memory (see `sealed`).
+    `group`: the control group that it lives in with its monitors (`residence`); empty: that of the caller. It runs from
+    a sealed copy of the interpreter in memory (see `sealed`).
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     interpreter = sealed.copy(os.path.realpath(sys.executable))
     command = [sys.executable, "-S", "-m", "runtime.launcher", "--socket-fd", str(theirs.fileno()), "--root", root]
+    command += ["--cgroup", group] if group else []
     try:
         process = subprocess.Popen(
             command,

@@ -26,7 +26,19 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from runtime import descriptors, errors, maker, monitor, netns, protocol, rehearsal, signals, syscalls, zygote
+from runtime import (
+    descriptors,
+    errors,
+    maker,
+    monitor,
+    netns,
+    protocol,
+    rehearsal,
+    residence,
+    signals,
+    syscalls,
+    zygote,
+)
 from runtime.script import machine
 from runtime.values import frozen
 
@@ -227,24 +239,30 @@ def _settle(client: socket.socket) -> None:
         os.close(null)
 
 
-_USAGE: Final = "usage: python -m runtime.launcher --socket-fd N --root DIR"
+_USAGE: Final = "usage: python -m runtime.launcher --socket-fd N --root DIR [--cgroup PATH]"
 
 
-def _options(arguments: list[str]) -> tuple[int, str]:
-    """The two options. Without argparse, whose modules every fork would carry along."""
+def _options(arguments: list[str]) -> tuple[int, str, str]:
+    """The options. Without argparse, whose modules every fork would carry along."""
     given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    if len(arguments) != 4 or set(given) != {"--socket-fd", "--root"} or not given["--socket-fd"].isdecimal():
+    group = given.pop("--cgroup", "")
+    if len(arguments) % 2 or set(given) != {"--socket-fd", "--root"} or not given["--socket-fd"].isdecimal():
         raise SystemExit(_USAGE)
-    return int(given["--socket-fd"]), given["--root"]
+    return int(given["--socket-fd"]), given["--root"], group
 
 
 def main() -> None:
     """Run the launcher."""
-    socket_fd, root = _options(sys.argv[1:])
+    socket_fd, root, group = _options(sys.argv[1:])
     root = os.path.abspath(root)
     os.makedirs(root, 0o700, exist_ok=True)
     client = socket.socket(fileno=socket_fd)
     client.set_inheritable(False)
+    if group:
+        try:
+            residence.enter(group)
+        except errors.ContainerError as error:  # containers are more than where their monitors are
+            sys.stderr.write(f"launcher: stays where it was started: {error.message}\n")
     _settle(client)
     Launcher(client, root).run()
 

@@ -120,6 +120,9 @@ def serve(
     tell: Callable[[dict[str, Any]], None] = report.tell
     try:
         supervised = make()
+        # Who ends all processes of a group (systemd, when the machine goes off) means the container's; its monitor ends
+        # with it, having recorded how. The first process is born by now, and further ones unblock everything.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         known, how = supervised.state, supervised.scripted
         reply = protocol.ok(number, pid=known.pid, monitor_pid=known.monitor_pid, id=known.id, scripted=how)
         if not supervised.poststart:

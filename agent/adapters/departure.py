@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.adapters.layout import Layout
 from protos import containers
-from runtime import cgroups, client, state, syscalls
+from runtime import cgroups, client, residence, state, syscalls
 
 STOP_TIMEOUT_S = 20.0
 """An agent that is told to end does so within a second or two."""
@@ -85,6 +85,7 @@ def remove_groups(path: str) -> None:
     Raises runtime.errors.ContainerError when somebody is in them.
     """
     cgroups.existing(cgroups.current_layout(), path).delete()
+    residence.remove(path, 1)  # of the monitors, where no controller is
     for parent in Path(path).parents:
         if parent == Path("/"):
             return
@@ -135,7 +136,7 @@ def _end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        signal.pidfd_send_signal(process, signal.SIGINT)  # it does not come back (`agent.goodbye`)
         if not select.select([process], [], [], STOP_TIMEOUT_S)[0]:
             raise InTheWay(f"the agent (process {pid}) has not ended within {STOP_TIMEOUT_S:g} s")
     finally:

@@ -25,6 +25,9 @@ from pathlib import Path
 from agent import early
 from protos import containers
 
+MONITORS = "@monitors"
+"""The control group of the launcher and the monitors, beside those of the containers, none of which is called so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -49,8 +49,10 @@ class _Held:
 class Launched:
     """A Runtime over `runtime.launcher` and its monitors."""
 
-    def __init__(self, layout: Layout, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, layout: Layout, *, now_ms: Callable[[], int], group: str = "") -> None:
+        """`group`: the control group of the launcher and the monitors; empty: the agent's own."""
         self._layout = layout
+        self._group = group
         self._root = str(layout.run)
         self._groups = cgroups.current_layout()  # looked at once: the list of mounts grows with the tasks
         self._now_ms = now_ms
@@ -256,7 +258,7 @@ class Launched:
         if self._launcher is None or self._launcher.closed:
             await self._bury()
             try:
-                self._process, connection = client.spawn(self._root)
+                self._process, connection = client.spawn(self._root, self._group)
             except OSError as error:
                 raise Temporary(f"the launcher could not be started: {error.strerror}") from error
             self._launcher = Connection(connection, "the launcher")

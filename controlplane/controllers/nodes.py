@@ -46,6 +46,7 @@ class NodeRecords:
             self._sessions.descriptions(),
             keys,
             snapshot.get(pb.Cluster, addresses.CLUSTER),
+            announced_ms=self._sessions.announced(),
             cluster_range=self._ranges.cluster,
             subnet_bits=self._ranges.subnet_bits,
             cluster_range6=self._ranges.cluster6,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.store.condition import Member
-from protos import findings, units
+from protos import absence, findings, units
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 from protos.orch.v1 import trust_pb2
@@ -161,6 +161,9 @@ def clock(whose: str, ahead_ms: int, uncertain_ms: int) -> api.Finding:
 def node(one: pb.Node, own_version: str) -> list[api.Finding]:
     """What is known of a node without asking it."""
     name = one.meta.name
+    if absence.is_expected(one):
+        text = "its agent has gone in order, and is expected back"
+        return findings.at(name, [findings.warning("node", text, "wait until it is back")])
     if one.status.state != pb.NODE_STATE_READY:
         remedy = f"see whether the machine and its agent run, and the agent's log; else `orchctl delete node/{name}`"
         down = one.status.state == pb.NODE_STATE_DOWN

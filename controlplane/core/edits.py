@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 from controlplane.core import apply, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import kinds, taints
+from protos import absence, kinds, taints
 from protos.orch.v1 import objects_pb2 as pb
 
 ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
@@ -141,6 +141,11 @@ def check_removable(value: kinds.StoredObject, services: Iterable[pb.Service]) -
         raise errors.Invalid("events go by themselves, the oldest first")
     if isinstance(value, pb.Task | pb.Revision):
         _refuse_owned(value)
+    if isinstance(value, pb.Node) and absence.is_expected(value):
+        raise errors.NotNow(
+            f"{kinds.label(value)} is not down: its agent has gone in order, and is expected back",
+            hint="delete it when it is down; an agent that is stopped for good (`systemctl stop`) is not expected",
+        )
     if isinstance(value, pb.Node) and value.status.state in {pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED}:
         raise errors.NotNow(
             f"{kinds.label(value)} is not down: its agent is connected, or was a moment ago",

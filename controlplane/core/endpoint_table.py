@@ -15,7 +15,7 @@ from typing import Final
 from controlplane.core import endpoints, published, revisions
 from controlplane.store import snapshots
 from manifests import networking
-from protos import kinds, states
+from protos import absence, kinds, states
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -122,7 +122,9 @@ class Table:
                 pass
 
     def _concerned_by_node(self, node: pb.Node, snapshot: snapshots.Snapshot, *, gone: bool) -> Iterator[str]:
-        state = pb.NODE_STATE_UNSPECIFIED if gone else node.status.state
+        # Whose agent has said that it is back soon is there: its machine is well, and its tasks answer.
+        state = pb.NODE_STATE_READY if absence.is_expected(node) else node.status.state
+        state = pb.NODE_STATE_UNSPECIFIED if gone else state
         if self._nodes.get(node.meta.id, pb.NODE_STATE_UNSPECIFIED) == state:
             return
         self._nodes[node.meta.id] = state

@@ -6,12 +6,18 @@ answers, is not to stop, and its node can be expected to be there:
 | its node is   | is its task ready? |
 |---|---|
 | READY         | yes |
+| DISCONNECTED, and its agent is expected back | yes |
 | DISCONNECTED  | only while no task of the service is ready on a node that is READY |
 | DOWN, or gone | no |
 
-DISCONNECTED says that the leader has lost an agent a moment ago. Mostly the agent is being restarted and the task works
-on; sometimes the machine is dead, and whatever is sent there is lost. Passing such a task over while there is another
-costs nothing in the first case and saves connections in the second; a service that has nothing else keeps what it has.
+An agent that has said that it comes back leaves a machine that is well. Its tasks go on, and nothing is gained by
+moving their connections for the seconds of a restart. A container that ends meanwhile is started again only when the
+agent is back, and refuses its share until then: the time is short, and who is late is DOWN at once.
+
+DISCONNECTED without that says that the leader has lost an agent a moment ago. Mostly the agent has died and is being
+started again, and the task works on; sometimes the machine is dead, and whatever is sent there is lost. Passing such a
+task over while there is another costs nothing in the first case and saves connections in the second; a service that has
+nothing else keeps what it has.
 After a change of leaders no node is called DISCONNECTED before it had the time to come.
 """
 
@@ -39,8 +45,8 @@ def network_service(
 ) -> wire.NetworkService | None:
     """The service as nodes are told of it; None before it has a revision.
 
-    `node_states`: of every node, by id. `internal_networks`: as `namespace/name`. `lost`: ports that it would
-    publish and another service has.
+    `node_states`: of every node, by id; READY of one whose agent is expected back. `internal_networks`: as
+    `namespace/name`. `lost`: ports that it would publish and another service has.
     """
     newest = revisions.present(service, known)
     if newest is None:

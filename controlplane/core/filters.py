@@ -18,7 +18,7 @@ from controlplane.core import ask as asking
 from controlplane.core import attributes, neighbourhood
 from controlplane.core import fleet as fleets
 from controlplane.core.ask import Ask
-from protos import taints, units
+from protos import absence, taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 NODE_STATE_WORDS: Mapping[int, str] = {
@@ -52,7 +52,10 @@ def _by_row(detail: Callable[[fleets.Fleet, Ask, int], str]) -> Callable[[fleets
 
 
 def _state_detail(fleet: fleets.Fleet, _ask: Ask, row: int) -> str:
-    return f"the node is {NODE_STATE_WORDS.get(fleet.nodes[row].status.state, 'not ready')}"
+    node = fleet.nodes[row]
+    if absence.is_expected(node):
+        return "the node's agent is being restarted"
+    return f"the node is {NODE_STATE_WORDS.get(node.status.state, 'not ready')}"
 
 
 def _availability_detail(fleet: fleets.Fleet, _ask: Ask, row: int) -> str:

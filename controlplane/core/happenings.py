@@ -7,7 +7,7 @@ Each sentence holds as little as possible of what differs from time to time, so 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from protos import kinds, states
+from protos import absence, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
 MAX_MESSAGE = 400
@@ -172,6 +172,8 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
     match after.status.state:
         case pb.NODE_STATE_READY:
             yield _normal(after, "Returned", "its agent holds a session again")
+        case pb.NODE_STATE_DISCONNECTED if absence.is_expected(after):
+            yield _normal(after, "Restarting", after.status.message)
         case pb.NODE_STATE_DISCONNECTED:
             yield _warning(after, "Disconnected", after.status.message)
         case pb.NODE_STATE_DOWN:

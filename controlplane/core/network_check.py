@@ -6,6 +6,7 @@ The rule: the leader says what should be reached, from what is stored. What an a
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from controlplane.core import assignments
+from protos import absence
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
@@ -37,11 +38,17 @@ def absent(known: Iterable[pb.Node]) -> list[api.NetworkFinding]:
             source=node.meta.name,
             target=node.meta.name,
             what="its agent",
-            problem=_STATES.get(node.status.state, "it is not ready"),
+            problem=_problem(node),
         )
         for node in known
         if node.status.state != pb.NODE_STATE_READY
     ]
+
+
+def _problem(node: pb.Node) -> str:
+    if absence.is_expected(node):
+        return "it is being restarted"
+    return _STATES.get(node.status.state, "it is not ready")
 
 
 def with_names(

@@ -6,9 +6,19 @@ A task of a lost node becomes ORPHANED `replaceAfter` after the session was lost
 brake: when more than half of the nodes vanish together, it is more likely that the leader has lost the network than
 that they all died; then nothing is given up until they return.
 
-A fenced task waits for what its own node does (`agent.lease`): it is killed there `fence` after the node last asked
-what a leader answered. The leader counts from when it first saw the node without a session, which is later, on a clock
-that nobody sets. A new leader begins to count again: it cannot know what the one before it has answered last.
+An agent that ends in order and comes back (`systemctl restart`, an upgrade) says so before it goes, and within which
+time. Until then its node is DISCONNECTED and *expected*: it does not become DOWN, and no task of it is given up. The
+time stands in the node's record, so that a new leader keeps to it; one that is lost before it was stored costs what an
+agent that says nothing costs. Then the node is lost since its agent went: who has waited `replaceAfter` by then is
+replaced at once.
+
+    Leaving ──► DISCONNECTED, expected ──`expected_by`──► DOWN, and given up          (READY as soon as it is back)
+
+A fenced task waits for nothing but what its own node does (`agent.lease`): it is killed there `fence` after the node
+last asked what a leader answered. The leader counts from when it first saw the node without a session, which is later,
+on a clock that nobody sets. A new leader begins to count again: it cannot know what the one before it has answered
+last. An agent that is expected back changes nothing: the task is killed all the same, and its slot would only be empty
+for longer.
 
     agent    asks at t ─────────────────── killed at t + fence
     leader       answers ─ session lost, seen ──────────── fence ─── margin ─ given up
@@ -20,7 +30,7 @@ from dataclasses import dataclass
 
 from controlplane.core import addresses, garbage, plan
 from manifests import defaults
-from protos import states
+from protos import absence, states
 from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -50,6 +60,7 @@ def observe(
     node_ids: Collection[str],
     record: pb.Cluster | None,
     *,
+    announced_ms: Mapping[str, int],
     cluster_range: str,
     subnet_bits: int,
     cluster_range6: str = "",
@@ -61,6 +72,7 @@ def observe(
 
     `record`: the cluster's, which says what was given last. Every node of the cluster is in `known`. A range that is
     empty is one of a family that the cluster does not have.
+    `announced_ms`: of nodes whose agent has gone in order and has not come back since: within which time it will.
     `grace_until`: until then a new leader calls no node lost, since they are still on their way to it.
     """
     ranges = {V4: (cluster_range, subnet_bits), V6: (cluster_range6, subnet_bits6)}
@@ -77,7 +89,7 @@ def observe(
         if session is not None:
             change = _present(node, session, pools, now_ms)
         elif node is not None:
-            change, wake_at = _absent(node, grace_until, now_ms)
+            change, wake_at = _absent(node, announced_ms.get(node_id, 0), grace_until, now_ms)
         changes += [change] if change is not None else []
         wakes += [wake_at] if wake_at is not None else []
     given = addresses.remember(record, now_ms=now_ms, subnets=[pool.given for pool in pools.values()])
@@ -97,6 +109,7 @@ def _present(
     if changed.status.state != pb.NODE_STATE_READY:
         changed.status.state = pb.NODE_STATE_READY
         changed.status.since = now_ms
+    changed.status.expected_by = 0
     changed.status.message = "; ".join(map(_none_left, without))
     if changed == node:
         return None
@@ -119,25 +132,33 @@ def _new(session: Session, now_ms: int) -> pb.Node:
     return pb.Node(meta=meta, spec=pb.NodeSpec(availability=pb.AVAILABILITY_ACTIVE))
 
 
-def _absent(node: pb.Node, grace_until: int, now_ms: int) -> tuple[plan.Change | None, int | None]:
-    match node.status.state:
-        case pb.NODE_STATE_DOWN:
-            return None, None
-        case pb.NODE_STATE_DISCONNECTED:
-            down_at = node.status.since + DOWN_AFTER_MS
-            if now_ms < down_at:
-                return None, down_at
-            return _move(node, pb.NODE_STATE_DOWN, "its agent has been out of reach for too long", now_ms), None
-        case _:
-            if now_ms < grace_until:
-                return None, grace_until
-            return _move(node, pb.NODE_STATE_DISCONNECTED, "its agent's session was lost", now_ms), None
+def _absent(node: pb.Node, announced_ms: int, grace_until: int, now_ms: int) -> tuple[plan.Change | None, int | None]:
+    status = node.status
+    if status.state == pb.NODE_STATE_DOWN:
+        return None, None
+    if announced_ms > 0 and not absence.is_expected(node):
+        text = "its agent has gone in order, and is expected back"
+        back_by = now_ms + min(announced_ms, absence.LONGEST_MS)
+        return _move(node, pb.NODE_STATE_DISCONNECTED, text, now_ms, expected_by=back_by), None
+    if status.state == pb.NODE_STATE_DISCONNECTED:
+        down_at = max(status.since + DOWN_AFTER_MS, status.expected_by)
+        if now_ms < down_at:
+            return None, down_at
+        late = "its agent has gone in order, and is not back in the time that it said"
+        text = late if absence.is_expected(node) else "its agent has been out of reach for too long"
+        return _move(node, pb.NODE_STATE_DOWN, text, now_ms), None
+    if now_ms < grace_until:
+        return None, grace_until
+    return _move(node, pb.NODE_STATE_DISCONNECTED, "its agent's session was lost", now_ms), None
 
 
-def _move(node: pb.Node, state: pb.NodeState.ValueType, message: str, now_ms: int) -> plan.Write:
+def _move(
+    node: pb.Node, state: pb.NodeState.ValueType, message: str, now_ms: int, *, expected_by: int = 0
+) -> plan.Write:
     changed = plan.copy(node)
     changed.status.state = state
     changed.status.message = message
+    changed.status.expected_by = expected_by
     if state == pb.NODE_STATE_DISCONNECTED:
         # `since` of DOWN stays the moment of the loss: `replaceAfter` counts from there.
         changed.status.since = now_ms
@@ -208,6 +229,9 @@ def give_up(
 ) -> plan.Plan:
     """Ends the tasks of a lost node whose service has waited long enough.
 
+    Example: an agent goes in order at 0 s and says 30 s. Who waits for 5 s is replaced at 30 s, who waits for 40 s at
+    40 s, and who is fenced for 10 s at 12 s.
+
     `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
     long this leader has seen the node without a session, which is what counts for fenced tasks.
     """
@@ -216,7 +240,9 @@ def give_up(
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
         if task.fence
-        else node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0)
+        else max(
+            node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0), node.status.expected_by
+        )
         for task in on_node
     }
     return _end(on_node, due, f"node {node.meta.name} was lost", now_ms)

@@ -82,6 +82,7 @@ class Dispatcher:
             blobs=BlobBook(self._place_of),
             peers=Peers(network, self._believed),
         )
+        self.sessions.begin()
         self._leads.set()
         self.notice_everything()
 

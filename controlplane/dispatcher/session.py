@@ -58,6 +58,7 @@ class Session:
     ) -> None:
         self.info = info
         self.applied = 0
+        self.back_within_ms = 0
         self._link = link
         self._snapshot = snapshot
         self._leading = leading
@@ -138,6 +139,9 @@ class Session:
                 self._confirm(message.network_applied.sequence)
             case "blobs_held":
                 self._leading.blobs.note(self.info.node_id, message.blobs_held)
+            case "leaving":
+                self.back_within_ms = message.leaving.back_within
+                self.end("the agent has gone in order")
             case "register":
                 pass  # a second registration changes nothing
             case None:

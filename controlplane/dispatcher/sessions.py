@@ -1,7 +1,8 @@
 """Who is connected to the leader, and the way to wake or end each of them.
 
 The sessions write here, the node controller reads. It is the leader's only state that is not in the store: a new
-leader starts with nobody, and fills it as agents come.
+leader starts with nobody, and fills it as agents come. What agents have said when they went is kept until they are
+back, since the node's record is written only after the session is gone.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ class LiveSession(Protocol):
     info: nodes.Session
     applied: int
     """The list of services that the node has applied; 0 = none yet."""
+    back_within_ms: int
+    """The agent goes in order, and is back within this time; 0 = it has said nothing of the kind."""
 
     def wake(self) -> None:
         """Something in the node's assignment may have changed."""
@@ -39,6 +42,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._live: dict[str, LiveSession] = {}
+        self._announced: dict[str, int] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._news: dict[str, wire.LeaderMessage] = {}
 
@@ -50,8 +54,13 @@ class Sessions:
         """The leadership that listened is over."""
         self._listeners.clear()
 
+    def begin(self) -> None:
+        """A leadership begins: what was announced to an earlier one is in the store, or too long ago."""
+        self._announced.clear()
+
     def add(self, session: LiveSession) -> None:
         """Takes in a session."""
+        self._announced.pop(session.info.node_id, None)
         older = self._live.get(session.info.node_id)
         self._live[session.info.node_id] = session
         if older is not None:
@@ -64,6 +73,8 @@ class Sessions:
         """Forgets a session, unless a newer one has taken its place."""
         if self._live.get(session.info.node_id) is session:
             del self._live[session.info.node_id]
+            if session.back_within_ms > 0:
+                self._announced[session.info.node_id] = session.back_within_ms
             self._tell(session.info.node_id)
 
     def get(self, node_id: str) -> LiveSession | None:
@@ -73,6 +84,10 @@ class Sessions:
     def descriptions(self) -> Mapping[str, nodes.Session]:
         """What the connected agents said of themselves, by node id."""
         return {node_id: live.info for node_id, live in self._live.items()}
+
+    def announced(self) -> Mapping[str, int]:
+        """Within which time agents that have gone in order are back, in milliseconds from then on, by node id."""
+        return dict(self._announced)
 
     def announce(self, news: wire.LeaderMessage) -> None:
         """Tells every agent, and each that comes from now on, until there is other news of this kind."""

@@ -185,7 +185,7 @@ class Init:
     def _stop(self) -> NoReturn:
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         if self._agent:
-            os.kill(self._agent, signal.SIGTERM)
+            os.kill(self._agent, signal.SIGINT)  # the machine goes off: the agent does not come back (`agent.goodbye`)
         while self._agent and (left := deadline - time.monotonic()) > 0:
             _next_signal(left)
             self._reap()

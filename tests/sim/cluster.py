@@ -28,10 +28,12 @@ class Cluster:
         planes: int,
         nodes: int,
         stocked: bool = False,
+        orderly: bool = False,
     ) -> None:
         self.chance = chance
         self.group = group
         self.stocked = stocked
+        self.orderly = orderly
         self.store = store
         self.network = Network(chance, observer)
         self.ids = itertools.count(1)

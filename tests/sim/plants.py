@@ -45,6 +45,7 @@ from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
+from tests.sim.absence_plants import ABSENCE_PLANTS
 from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.fence_plants import FENCE_PLANTS
@@ -388,5 +389,6 @@ PLANTS = (
     *CROWD_PLANTS,
     *DISRUPTION_PLANTS,
     *FENCE_PLANTS,
+    *ABSENCE_PLANTS,
     *STOCK_PLANTS,
 )

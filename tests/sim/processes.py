@@ -168,6 +168,7 @@ class Agent:
         for image in IMAGES:
             self.machine.add_image(image)
         self.process: Process | None = None
+        self._session: Session | None = None
         self.start()
 
     @property
@@ -181,6 +182,13 @@ class Agent:
     def start(self) -> None:
         """Starts the agent; what is on the machine already is adopted."""
         self.process = Process(self.name, self._world.group, self._run)
+
+    async def end_in_order(self, back_within_ms: int) -> None:
+        """SIGTERM: it says that it is back within this time, if anybody hears it, and ends. Containers run on."""
+        if self.process is not None and self._session is not None:
+            saying = self._session.leave(back_within_ms)
+            await self._world.group.create_task(saying, context=self.process.context.copy())
+        await self.kill(machine_too=False)
 
     async def kill(self, *, machine_too: bool) -> None:
         """`kill -9` of the agent, or of the whole machine with its containers (the disk stays)."""
@@ -210,7 +218,7 @@ class Agent:
             now_ms=self.now_ms,
             chance=chance,
         )
-        session = Session(
+        self._session = session = Session(
             connector=connector,
             worker=worker,
             streams=Streams(

@@ -14,6 +14,7 @@ from protos import containers, kinds, states
 from protos.families import FAMILIES
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import placement_rules, rollout_rules, told
+from tests.sim.absence_rules import AbsenceRules
 from tests.sim.crowd_rules import CrowdRules
 from tests.sim.disruption_rules import DisruptionRules
 from tests.sim.fence_rules import FenceRules
@@ -26,9 +27,10 @@ Slot = tuple[str, str]
 TOGETHER_MS = 30_000
 PACE, PACE_S = 12, 10.0
 """So many tasks, and no more, may be made for one slot within so many seconds."""
-DOUBLE_S = 25.0
+DOUBLE_S = 45.0
 """How long two containers of one slot and revision may run side by side while everybody can reach everybody: stopping
-takes up to ten seconds, a lost assignment is noticed after two heartbeats."""
+takes up to ten seconds for the main one and for each of two sidecars, a lost assignment is noticed after two
+heartbeats."""
 
 
 class Rules:
@@ -42,6 +44,7 @@ class Rules:
         self.crowds = CrowdRules()
         self.disruption = DisruptionRules()
         self.fences = FenceRules()
+        self.absences = AbsenceRules()
         self._story = story
         self._templates: dict[str, pb.TaskTemplate] = {}  # by the revision's id
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
@@ -67,6 +70,7 @@ class Rules:
             self.disruption.check(self.objects, before, after)
             self.network.note(before, after)
             self.fences.note(after)
+            self.absences.check(before, after)
             self.placement.note(before, after)
             self.crowds.note(before, after)
             self._replace(event.key, after)

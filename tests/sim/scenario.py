@@ -15,7 +15,7 @@ import structlog
 
 from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import stocks
+from tests.sim import absence_rules, stocks
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.disruption_rules import drain_troubles
@@ -40,6 +40,10 @@ FENCED_FROM = 10_000
 """Seeds from here on have fenced services; those before tell the stories that they have always told."""
 STOCKED_FROM = 20_000
 """In those from here on nodes keep images, too, and the leader is told."""
+ORDERLY_FROM = 30_000
+"""In those from here on agents also end in order, and say when they are back."""
+ABSENCE_MS, LATE_MS, LATE_S = 30_000, 10_000, 18.0
+"""What the two that end in order in calm announce, and after which time the second one has to be lost."""
 ATTEMPTS = 20
 
 
@@ -63,7 +67,7 @@ def simulate(seed: int) -> Result:
     rule, failure, virtual_s = "", "", 0.0
     try:
         with _log_of_errors() as logged:
-            run = _Run(chance, story, rules, logged, fences=seed >= FENCED_FROM, stocked=seed >= STOCKED_FROM)
+            run = _Run(chance, story, rules, logged, seed)
             virtual_s = virtualtime.run(run.go(), chance)
     except* Violation as broken:
         first = _first(broken)
@@ -97,15 +101,14 @@ def _log_of_errors() -> Iterator[list[str]]:
 
 
 class _Run:
-    def __init__(
-        self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], *, fences: bool, stocked: bool
-    ) -> None:
+    def __init__(self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], seed: int) -> None:
         self._chance = chance
         self._story = story
         self._rules = rules
         self._logged = logged
-        self._fences = fences
-        self._stocked = stocked
+        self._fences = seed >= FENCED_FROM
+        self._stocked = seed >= STOCKED_FROM
+        self._orderly = seed >= ORDERLY_FROM
         self._store = memory.MemoryStore(on_commit=self._on_commit, history_limit=400)
         self._broken: asyncio.Future[None] | None = None
         self._cluster: Cluster
@@ -119,7 +122,14 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             planes = self._chance.choice([1, 3])
             self._cluster = Cluster(
-                self._chance, group, self._store, self, planes=planes, nodes=4, stocked=self._stocked
+                self._chance,
+                group,
+                self._store,
+                self,
+                planes=planes,
+                nodes=4,
+                stocked=self._stocked,
+                orderly=self._orderly,
             )
             await self._store.commit([typed.put(one) for one in images()])
             self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
@@ -144,6 +154,7 @@ class _Run:
         """A broken rule ends the run, not the commit's caller, which might survive the exception."""
         for plane in self._cluster.control_planes.values():
             self._rules.disruption.note_clock(plane.skew_ms)
+            self._rules.absences.note_clock(plane.skew_ms)
         self._hold(lambda: self._rules.check(revision, events, fence))
 
     def _hold(self, check: Callable[[], None]) -> None:
@@ -173,6 +184,11 @@ class _Run:
         await self._put_right()
         self._trouble.end_weather()
         await self._come_to_rest()
+        if self._orderly:
+            await self._restart_an_agent()
+            await self._come_to_rest()
+            await self._wait_for_a_late_one()
+            await self._come_to_rest()
         await self._maintain_a_node()
         await self._come_to_rest()
         await self._stay_idle()
@@ -251,6 +267,31 @@ class _Run:
         if problems:
             raise Violation("drains end", "; ".join(problems))
         await self._insist(lambda: self._people.activate(name))
+
+    async def _restart_an_agent(self) -> None:
+        """It is back in its time, long after it would have been lost, and nobody has taken its tasks."""
+        agent = self._cluster.agents[self._chance.choice(sorted(self._cluster.agents))]
+        before = absence_rules.alive(self._rules.tasks(), agent.node_id)
+        await agent.end_in_order(ABSENCE_MS)
+        await asyncio.sleep(self._chance.uniform(6.0, ABSENCE_MS / 1000 - 4))
+        if given_up := absence_rules.taken(self._rules.tasks(), before):
+            text = f"{', '.join(given_up)} were given up while the agent of {agent.name} was restarted"
+            raise Violation(absence_rules.WAITED, text)
+        agent.start()
+
+    async def _wait_for_a_late_one(self) -> None:
+        """It does not come back in its time, and its tasks are given up like those of any lost node."""
+        agent = self._cluster.agents[self._chance.choice(sorted(self._cluster.agents))]
+        await agent.end_in_order(LATE_MS)
+        await asyncio.sleep(LATE_S)
+        left = absence_rules.alive(self._rules.tasks(), agent.node_id)
+        is_down = any(
+            node.meta.id == agent.node_id and node.status.state == pb.NODE_STATE_DOWN for node in self._rules.nodes()
+        )
+        if left or not is_down:
+            what = f"{', '.join(sorted(left))} are not given up" if left else f"{agent.name} is not down"
+            raise Violation(absence_rules.LATE, f"{what} {LATE_S:g} s after {agent.name} went for {LATE_MS} ms")
+        agent.start()
 
     async def _stay_idle(self) -> None:
         await asyncio.sleep(10)

@@ -1,6 +1,7 @@
 """The rules of the simulation on histories that they once took for faults, and on those that are."""
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -15,7 +16,7 @@ from tests.sim.network_rules import BOUND_S, NetworkRules
 from tests.sim.rules import Rules
 from tests.sim.story import Story
 from tests.sim.violation import Violation
-from tests.support import build
+from tests.support import build, fake_agent
 from tests.support.aio import bounded
 
 virtual = bounded(600, virtual_time=True)
@@ -148,3 +149,32 @@ async def test_zones_are_what_the_nodes_say() -> None:
     with pytest.raises(Violation, match="makes 2 in zone a; the emptiest has 0"):
         history.write(build.task(2, states.ASSIGNED, ident="web-2-a", node="n3"))
     history.write(build.task(2, states.ASSIGNED, ident="web-2-a", node="n2"))
+
+
+@virtual
+async def test_a_task_that_is_given_up_before_its_agent_is_late_is_found() -> None:
+    """By the clock that was furthest ahead. A fenced one, and one whose agent was back in between, are no faults."""
+    for ahead_ms, fence, is_back, wrong in (
+        (0, 0, False, True),
+        (3_000, 0, False, False),
+        (0, 10_000, False, False),
+        (0, 0, True, False),
+    ):
+        history = begun()
+        history.rules.absences.note_clock(ahead_ms)
+        for other in ("n2", "n3"):
+            history.write(build.node(other))
+        now_ms = fake_agent.loop_ms()
+        away = build.node("n1", state=pb.NODE_STATE_DISCONNECTED, since=now_ms)
+        away.status.expected_by = now_ms + 30_000
+        task = served(states.RUNNING, pb.DESIRED_STATE_RUNNING)
+        task.fence = fence
+        history.write(task)
+        history.write(away)
+        await asyncio.sleep(28)
+        if is_back:
+            history.write(build.node("n1"))
+            history.write(build.node("n1", state=pb.NODE_STATE_DISCONNECTED, since=now_ms + 28_000))
+        task.status.state = states.ORPHANED
+        with pytest.raises(Violation, match="2000 ms before") if wrong else contextlib.nullcontext():
+            history.write(task)

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.scenario import FENCED_FROM, STOCKED_FROM, simulate, story_of_trouble
+from tests.sim.scenario import FENCED_FROM, ORDERLY_FROM, STOCKED_FROM, simulate, story_of_trouble
 
 SEEDS = 100
 BLOCK = 5
 """Seeds a test: enough tests to spread over workers."""
 
 ROOT = Path(__file__).parent.parent.parent
-REPLAYED = (3, 11, STOCKED_FROM)
+REPLAYED = (3, 11, STOCKED_FROM, ORDERLY_FROM)
 
 
 FIRST = (
     *range(1, SEEDS + 1, BLOCK),
     *range(FENCED_FROM, FENCED_FROM + SEEDS, BLOCK),
-    *range(STOCKED_FROM, STOCKED_FROM + SEEDS, BLOCK),
+    *range(STOCKED_FROM, STOCKED_FROM + SEEDS // 2, BLOCK),
+    *range(ORDERLY_FROM, ORDERLY_FROM + SEEDS // 2, BLOCK),
 )
 
 

@@ -36,10 +36,12 @@ class Trouble:
         machines: list[Fault] = [self._crash_container, self._kill_agent, self._kill_machine]
         processes: list[Fault] = [self._kill_plane, self._freeze, self._freeze_leader]
         room = [self._make_room] if self._cluster.stocked else []
+        restarts = [self._restart_in_order] * 2 if self._cluster.orderly else []
         return [
             *machines,
             *machines,
             *room,
+            *restarts,
             *processes,
             self._crash_loop,
             self._make_unwell,
@@ -149,6 +151,22 @@ class Trouble:
         self._story.say(f"fault: {'machine' if machine_too else 'agent'} {agent.name} is killed")
         self._cluster.thaw(agent.name)
         await agent.kill(machine_too=machine_too)
+
+    async def _restart_in_order(self) -> None:
+        """It announces how long it is away, and is late now and then."""
+        agent, within_ms = self._any_agent(), self._chance.choice([2_000, 10_000, 30_000])
+        if agent.process is None:
+            return
+        away_s = within_ms / 1000 * self._chance.uniform(0.1, 1.4)
+        self._story.say(f"agent {agent.name} ends in order for {within_ms} ms, and is away for {away_s:.1f} s")
+        self._cluster.thaw(agent.name)
+        await agent.end_in_order(within_ms)
+
+        def start() -> None:
+            if agent.process is None:
+                agent.start()
+
+        self._group.create_task(self._later(away_s, f"agent {agent.name} is back", start))
 
     async def _make_room(self) -> None:
         agent = self._any_agent()

@@ -107,7 +107,7 @@ def running(folder: Path, *lent: Path) -> Iterator[Machine]:
     base = debian()
     script = folder / "boot.sh"
     script.write_text(_BOOT)
-    with _own_groups(folder.name) as groups:
+    with _own_groups(f"{folder.name}-{os.getpid()}") as groups:  # other checkouts may have theirs
         unified = "1" if (_GROUPS / "cgroup.controllers").exists() else "0"
         join = "; ".join(f"echo $$ >{group}/cgroup.procs" for group in groups)
         unshare = "exec unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child --propagation private"

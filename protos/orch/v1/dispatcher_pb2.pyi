@@ -58,6 +58,7 @@ class AgentMessage(_message.Message):
     RESYNC_FIELD_NUMBER: _builtins.int
     NETWORK_APPLIED_FIELD_NUMBER: _builtins.int
     BLOBS_HELD_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register:
         """The first message."""
@@ -80,6 +81,12 @@ class AgentMessage(_message.Message):
     def blobs_held(self) -> Global___BlobsHeld:
         """Blobs that the node serves to others."""
 
+    @_builtins.property
+    def leaving(self) -> Global___Leaving:
+        """The last message: the agent ends in order, and another one is expected in its place. Answered with the end of the
+        session.
+        """
+
     def __init__(
         self,
         *,
@@ -89,16 +96,39 @@ class AgentMessage(_message.Message):
         resync: Global___Resync | None = ...,
         network_applied: Global___NetworkApplied | None = ...,
         blobs_held: Global___BlobsHeld | None = ...,
+        leaving: Global___Leaving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs_held", b"blobs_held", "heartbeat", b"heartbeat", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs_held", b"blobs_held", "heartbeat", b"heartbeat", "leaving", b"leaving", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs_held", b"blobs_held", "heartbeat", b"heartbeat", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs_held", b"blobs_held", "heartbeat", b"heartbeat", "leaving", b"leaving", "message", b"message", "network_applied", b"network_applied", "register", b"register", "resync", b"resync", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "statuses", "heartbeat", "resync", "network_applied", "blobs_held"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "statuses", "heartbeat", "resync", "network_applied", "blobs_held", "leaving"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
+
+@_typing.final
+class Leaving(_message.Message):
+    """The agent goes, its containers stay, and an agent is back soon: it is restarted or upgraded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACK_WITHIN_FIELD_NUMBER: _builtins.int
+    back_within: _builtins.int
+    """Within this time. The leader gives no more than ten minutes."""
+    def __init__(
+        self,
+        *,
+        back_within: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_within", b"back_within"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leaving: _TypeAlias = Leaving  # noqa: Y015
 
 @_typing.final
 class BlobsHeld(_message.Message):

@@ -539,7 +539,7 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     NODE_STATE_READY: _NodeState.ValueType  # 1
     """Its agent holds a session."""
     NODE_STATE_DISCONNECTED: _NodeState.ValueType  # 2
-    """Its session was lost a moment ago."""
+    """Its session was lost a moment ago, or its agent has gone in order and is expected back."""
     NODE_STATE_DOWN: _NodeState.ValueType  # 3
     """It has been out of reach for long enough that its tasks may be replaced."""
 
@@ -549,7 +549,7 @@ NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
 NODE_STATE_READY: NodeState.ValueType  # 1
 """Its agent holds a session."""
 NODE_STATE_DISCONNECTED: NodeState.ValueType  # 2
-"""Its session was lost a moment ago."""
+"""Its session was lost a moment ago, or its agent has gone in order and is expected back."""
 NODE_STATE_DOWN: NodeState.ValueType  # 3
 """It has been out of reach for long enough that its tasks may be replaced."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
@@ -2884,6 +2884,7 @@ class NodeStatus(_message.Message):
     SUBNET_FIELD_NUMBER: _builtins.int
     SUBNET6_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    EXPECTED_BY_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
@@ -2892,6 +2893,10 @@ class NodeStatus(_message.Message):
     """The range of addresses that its tasks get, such as `10.200.3.0/24`."""
     subnet6: _builtins.str
     """The same for IPv6, such as `fd00:112:0:3::/64`. In a cluster of IPv6 alone it is the only one."""
+    expected_by: _builtins.int
+    """DISCONNECTED, and its agent has gone in order: until when it is expected back. No task is replaced before that, and
+    those that are ready stay so. 0: it is not known to come back.
+    """
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
     @_builtins.property
@@ -2908,10 +2913,11 @@ class NodeStatus(_message.Message):
         subnet: _builtins.str = ...,
         subnet6: _builtins.str = ...,
         drain: Global___DrainStatus | None = ...,
+        expected_by: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "expected_by", b"expected_by", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from controlplane.store import memory
 from protos import wire
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc
+from protos.orch.v1 import dispatcher_pb2 as dpb
 from tests.support import aio, api_world, instances
 
 NOW = wire.Release(wire.spoken())
@@ -201,3 +202,15 @@ async def test_an_old_agent_and_an_old_client_work_with_a_new_control_plane(vers
             listed = await stub.List(pb.ListRequest(kind="node"))
             assert [each.node.meta.name for each in listed.objects] == ["n1"]
         running.cancel()
+
+
+# What a release before makes of what this one says first --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", RELEASED)
+def test_a_leader_of_a_release_before_takes_an_agent_that_leaves_for_one_that_says_nothing(version: str) -> None:
+    """It ends the session of an agent that sends an empty message, which is all that the agent waits for."""
+    leaving = dpb.AgentMessage(leaving=dpb.Leaving(back_within=30_000))
+    heard = wire.Release(RELEASED[version]).message("orch.v1.AgentMessage").FromString(leaving.SerializeToString())
+    is_known = "leaving" in heard.DESCRIPTOR.fields_by_name
+    assert heard.WhichOneof("message") == ("leaving" if is_known else None)

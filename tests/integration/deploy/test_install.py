@@ -3,6 +3,7 @@
 Each test finds the machine as the one before has left it, so they are run together, by one worker.
 """
 
+import json
 import os
 import re
 import shutil
@@ -196,11 +197,57 @@ def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: 
     for end in (
         "systemctl restart orch-agent",
         "systemctl stop orch-agent; systemctl start orch-agent",
-        "systemctl kill --kill-whom=main --signal=KILL orch-agent",
+        "systemctl kill orch-agent",
+        "systemctl kill --signal=KILL orch-agent",
     ):
+        first = main_pid(machine)
         machine.sh(end)
+        until(lambda: main_pid(machine) not in {first, "0"}, what="another one runs")  # noqa: B023 - called at once
         until(lambda: machine.sh("systemctl is-active orch-agent", code=None).strip() == "active", what="it is back")
         assert processes(machine, "while :; do date") == running, end
+
+
+def main_pid(machine: Machine) -> str:
+    return machine.sh("systemctl show --value --property=MainPID orch-agent").strip()
+
+
+def test_the_agents_unit_has_the_agent_and_nothing_else(machine: Machine) -> None:
+    """What watches over containers is beside them, so that systemd never takes it for what an agent has left."""
+    group = "/system.slice/orch-agent.service"
+    found = machine.sh(f"cat $(find /sys/fs/cgroup -path '*{group}/cgroup.procs') | sort -u").split()
+    assert found == [main_pid(machine)]
+    watching = processes(machine, "runtime.launcher")
+    assert watching, "a launcher, or monitors that look like it"
+    for pid in watching:
+        groups = machine.sh(f"cat /proc/{pid}/cgroup")
+        assert "/system.slice/orch-tasks.service/@monitors" in groups, groups
+        assert group not in groups, groups
+    shown = machine.sh("systemctl status --no-pager --lines=0 orch-agent")
+    assert re.findall(r"[├└]─ *(\d+)", shown) == [main_pid(machine)], shown
+    said = machine.sh("journalctl --quiet --output=cat --unit=orch-agent")
+    assert "told to end; containers live on" in said
+    assert "eft-over process" not in said
+    assert "remains running after unit stopped" not in said
+
+
+def test_an_agent_that_is_restarted_is_expected_back_and_one_that_is_stopped_is_not(machine: Machine) -> None:
+    """As one whose machine goes off: for systemd both are a stop."""
+
+    def restarts() -> int:
+        told = [one["status"] for one in json.loads(machine.sh("orchctl get events -A -o json"))]
+        about_nodes = [one for one in told if one["about"]["kind"] == "node" and one["reason"] == "Restarting"]
+        return sum(one.get("count", 1) for one in about_nodes)
+
+    until(lambda: "READY" in machine.run("orchctl", "get", "nodes"), what="the node is ready", timeout_s=30)
+    before = restarts()
+    machine.sh("systemctl restart orch-agent")
+    until(lambda: restarts() == before + 1, what="its restart was announced")
+    until(lambda: "READY" in machine.run("orchctl", "get", "nodes"), what="it is back", timeout_s=30)
+    machine.sh("systemctl stop orch-agent")
+    until(lambda: "DOWN" in machine.run("orchctl", "get", "nodes"), what="it is down", timeout_s=15)
+    assert restarts() == before + 1
+    machine.sh("systemctl start orch-agent")
+    until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="its tasks are there", timeout_s=60)
 
 
 def test_an_agent_that_hangs_is_killed_by_the_watchdog(machine: Machine) -> None:
@@ -210,11 +257,11 @@ def test_an_agent_that_hangs_is_killed_by_the_watchdog(machine: Machine) -> None
         "mkdir -p /run/systemd/system/orch-agent.service.d; printf '[Service]\\nWatchdogSec=5s\\n' "
         ">/run/systemd/system/orch-agent.service.d/test.conf; systemctl daemon-reload; systemctl restart orch-agent"
     )
-    first = machine.sh("systemctl show --value --property=MainPID orch-agent").strip()
+    first = main_pid(machine)
     running = processes(machine, "while :; do date")
     machine.sh(f"kill -STOP {first}")
     until(
-        lambda: machine.sh("systemctl show --value --property=MainPID orch-agent").strip() not in {first, "0"},
+        lambda: main_pid(machine) not in {first, "0"},
         what="another agent runs",
         timeout_s=60,
     )

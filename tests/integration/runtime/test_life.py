@@ -3,16 +3,20 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from runtime import client, control, errors, state
+from runtime import cgroupfiles, client, control, errors, residence, state
 from tests.integration.runtime.conftest import Box, wait_gone, wait_until
 from tests.support import groups, processes
 
 pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_output_and_exit_code_are_kept(box: Box) -> None:
@@ -106,6 +110,60 @@ def test_killed_launcher_and_client_stop_nothing(box: Box) -> None:
     assert ended.exit_code == 5
     assert box.output("a") == "gone"
     assert [entry.status for entry in client.list_containers(box.root)] == ["stopped"]
+
+
+def test_a_monitor_does_not_heed_sigterm_and_neither_gives_it_away(box: Box) -> None:
+    """systemd sends it to all that is in a unit: the container ends by it, and its monitor tells how. A process that is
+    run inside later, and the first one of the next start, can be told to end as ever.
+    """
+    script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
+    made = box.create("a", box.config("a", "sh", "-c", script))
+    with box.monitor("a") as monitor:
+        number, pid, _ = monitor.execute({"args": ["sleep", "100"]})
+        os.kill(made["monitor_pid"], signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+        assert monitor.wait_exec(number, 10) == 128 + signal.SIGTERM
+        os.kill(made["pid"], signal.SIGTERM)
+    assert box.ended("a").exit_code == 7
+
+
+def test_a_launcher_lives_in_the_group_that_it_is_given_with_all_that_it_forks(box: Box) -> None:
+    """Wherever somebody has put it."""
+    outside, beside = f"{box.parent}-service", f"{box.parent}-tasks"
+    tops = sorted(set(residence.mounts(Path("/proc/self/mountinfo").read_text()).values()))
+    started = [str(Path(top + outside) / "cgroup.procs") for top in tops if "cpuset" not in top]
+    for top in tops:
+        Path(top + outside).mkdir()
+    join = "; ".join(f"echo $$ >{file}" for file in started)
+    command = ["bash", "-c", f'{join}; exec "$@"', "-", sys.executable, "-c", _SPAWN, box.root, f"{beside}/@monitors"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        for line in done.stdout.splitlines():
+            placed = [one.split(":", 2) for one in line.split()]
+            apart = {path for _, names, path in placed if names != "cpuset"}
+            assert apart == {f"{beside}/@monitors"}, line
+        assert len(done.stdout.splitlines()) >= 3, "launcher, zygote, and the monitor that stands by"
+    finally:
+        for top in tops:
+            cgroupfiles.remove_tree(top + beside, 1)
+            cgroupfiles.remove_tree(top + outside, 0)
+
+
+_SPAWN = """
+import sys, time
+from pathlib import Path
+from runtime import client
+from tests.support import processes
+with client.Launcher.spawn(sys.argv[1] + "-2", sys.argv[2]) as launcher:
+    pid = launcher.ping()
+    deadline = time.monotonic() + 20
+    while not (monitors := processes.monitors(pid)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for each in (pid, *processes.zygotes(pid), *monitors):
+        print(" ".join(Path(f"/proc/{each}/cgroup").read_text().split()))
+"""
+"""A client of a launcher that tells where it and its forks are."""
 
 
 def test_killed_monitor_takes_its_container_along(box: Box) -> None:

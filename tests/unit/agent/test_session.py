@@ -299,3 +299,38 @@ async def test_a_node_looks_at_its_machine_when_somebody_asks_and_tells_its_cloc
         assert (await stream.receive()).diagnosis.now == 7_000
         assert list((await stream.receive()).diagnosis.findings) == wired.doctor.findings
         assert (await stream.receive()).end
+
+
+@virtual
+async def test_an_agent_that_leaves_says_so_last_and_holds_no_session_any_more() -> None:
+    """It waits until the leader has ended the session: only then it is sure to have heard."""
+    async with alive() as wired:
+        _, leader = await wired.accept()
+        loop = asyncio.get_running_loop()
+        leaving = loop.create_task(wired.session.leave(30_000))
+        while not (message := await leader.receive()).HasField("leaving"):
+            continue
+        assert message.leaving.back_within == 30_000
+        await asyncio.sleep(0.5)
+        assert not leaving.done()
+        await leader.close("the agent has gone in order")
+        await leaving
+        await asyncio.sleep(10)
+        assert wired.connector.sessions.empty(), "with another session it would be back"
+
+
+@virtual
+async def test_an_agent_does_not_wait_for_a_leader_that_is_away() -> None:
+    """Not for long when it does not answer, not at all without a session."""
+    loop = asyncio.get_running_loop()
+    async with alive() as wired:
+        await wired.accept()
+        began = loop.time()
+        await wired.session.leave(30_000)
+        assert loop.time() - began < 3
+    async with alive() as wired:
+        wired.connector.unreachable |= {"cp1", "cp2"}
+        await asyncio.sleep(5)
+        began = loop.time()
+        await wired.session.leave(30_000)
+        assert loop.time() == began

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchctl import amounts, health, phrases
+from orchctl import amounts, health, pages, phrases, tables
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import samples
 
@@ -75,6 +75,18 @@ def test_probes_are_told_with_what_was_left_out() -> None:
         ("Drains for", "1m30s"),
     ]
     assert health.facts(pb.TaskTemplate()) == [("Drains for", "")]
+
+
+def test_a_node_whose_agent_is_restarted_says_since_when_and_for_how_long() -> None:
+    node = samples.node()
+    assert phrases.node_state_now(node, samples.NOW_MS) == "READY"
+    node.status.state, node.status.since = pb.NODE_STATE_DISCONNECTED, samples.NOW_MS - 4_000
+    assert phrases.node_state_now(node, samples.NOW_MS) == "DISCONNECTED"
+    node.status.expected_by = samples.NOW_MS + 26_000
+    said = "RESTARTING (its agent went in order 4s ago, expected within 30s)"
+    assert phrases.node_state_now(node, samples.NOW_MS) == said
+    view = tables.View(now_ms=samples.NOW_MS)
+    assert any(line.split(maxsplit=1) == ["State:", said] for line in pages.node(node, [], view))
 
 
 def test_rules_show_who_is_let_in_where() -> None:

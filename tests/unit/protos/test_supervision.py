@@ -25,6 +25,8 @@ async def test_it_says_that_it_is_ready_and_then_again_and_again_that_it_lives(t
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000", "OTHER": "1"}
         supervisor = Supervisor(environment)
         assert environment == {"OTHER": "1"}, "what is started from here would speak for the service"
+        assert supervisor.present
+        assert not Supervisor(environment).present
         async with asyncio.TaskGroup() as group:
             task = group.create_task(supervisor.run("serves"))
             heard = [(await asyncio.to_thread(manager.recv, 100)).decode() for _ in range(4)]

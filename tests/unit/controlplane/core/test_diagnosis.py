@@ -97,6 +97,8 @@ def test_a_node_without_a_session_has_failed() -> None:
     for state in (pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN):
         node.status.state = state
         assert words(diagnosis.node(node, "1.0")) == {"n1 node": "failed"}
+    node.status.state, node.status.expected_by = pb.NODE_STATE_DISCONNECTED, 1
+    assert words(diagnosis.node(node, "1.0")) == {"n1 node": "warning"}, "it is being restarted"
 
 
 def test_broken_ways_are_told_once_for_all_targets_and_work_that_is_well_is_counted() -> None:

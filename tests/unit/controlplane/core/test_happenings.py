@@ -27,9 +27,9 @@ def service(*, settled: bool, generation: int = 1, observed: int = 1, message: s
     return made
 
 
-def node(state: pb.NodeState.ValueType, message: str = "") -> pb.Node:
+def node(state: pb.NodeState.ValueType, message: str = "", *, expected_by: int = 0) -> pb.Node:
     made = pb.Node(meta=pb.Meta(id="id1", name="n1"))
-    made.status.state, made.status.message = state, message
+    made.status.state, made.status.message, made.status.expected_by = state, message, expected_by
     return made
 
 
@@ -101,6 +101,7 @@ READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STA
         (service(settled=True), None, ["Gone: it and its tasks are gone"]),
         (None, node(READY), ["Joined: it has joined the cluster"]),
         (node(READY), node(LOST, "its agent's session was lost"), ["!Disconnected: its agent's session was lost"]),
+        (node(READY), node(LOST, "it is expected back", expected_by=1), ["Restarting: it is expected back"]),
         (node(LOST), node(DOWN, "too long"), ["!Down: too long"]),
         (node(DOWN), node(READY), ["Returned: its agent holds a session again"]),
         (node(READY), node(READY, "other"), []),

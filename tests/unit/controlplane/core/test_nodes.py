@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.core import nodes, plan
-from protos import states
+from protos import absence, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 from tests.support.build import NOW_MS
@@ -27,12 +27,14 @@ def observe(
     bits: int = 24,
     record: pb.Cluster | None = None,
     range6: str = "",
+    announced_ms: dict[str, int] | None = None,
 ) -> plan.Plan:
     return nodes.observe(
         {node.meta.id: node for node in known},
         {name: session(name) for name in connected},
         {node.meta.id for node in known} | set(connected),
         record,
+        announced_ms=announced_ms or {},
         cluster_range="10.112.0.0/16",
         subnet_bits=bits,
         cluster_range6=range6,
@@ -86,6 +88,72 @@ def test_a_lost_session_leads_over_disconnected_to_down_and_back() -> None:
 
 def test_a_new_leader_waits_before_it_calls_a_node_lost() -> None:
     assert observe([build.node("n1")], [], grace_until=NOW_MS + 5) == plan.Plan(wake_at=NOW_MS + 5)
+
+
+def gone(within_ms: int = 30_000, **more: int) -> pb.Node:
+    """A node whose agent has just gone in order."""
+    (node,) = written(observe([build.node("n1")], [], announced_ms={"n1": within_ms}, **more))
+    return node
+
+
+def test_a_node_whose_agent_goes_in_order_is_down_at_once_when_that_is_late() -> None:
+    """Not before; and it is lost since its agent went, which is what `replaceAfter` counts from."""
+    node, said = gone(), {"n1": 30_000}
+    assert (node.status.state, node.status.since, node.status.expected_by) == (LOST, NOW_MS, NOW_MS + 30_000)
+    for announced_ms in (said, {}):  # a new leader has only the record
+        waits = observe([node], [], now_ms=NOW_MS + 29_999, announced_ms=announced_ms)
+        assert waits == plan.Plan(wake_at=NOW_MS + 30_000)
+        (down,) = written(observe([node], [], now_ms=NOW_MS + 30_000, announced_ms=announced_ms))
+        assert (down.status.state, down.status.since, down.status.expected_by) == (DOWN, NOW_MS, 0)
+        assert observe([down], [], now_ms=NOW_MS + 31_000, announced_ms=announced_ms) == plan.NOTHING
+
+
+def test_an_agent_that_is_back_is_expected_no_more() -> None:
+    """When its session is lost after that, nothing is waited for but the usual."""
+    (back,) = written(observe([gone()], ["n1"], now_ms=NOW_MS + 8_000))
+    assert (back.status.state, back.status.expected_by) == (READY, 0)
+    (lost,) = written(observe([back], [], now_ms=NOW_MS + 9_000))
+    assert observe([lost], [], now_ms=NOW_MS + 10_000) == plan.Plan(wake_at=NOW_MS + 9_000 + nodes.DOWN_AFTER_MS)
+
+
+def test_what_an_agent_says_counts_with_a_new_leader_too() -> None:
+    """It waits for those that it has not seen, and this one has just been there."""
+    assert gone(grace_until=NOW_MS + 5_000).status.expected_by == NOW_MS + 30_000
+
+
+def test_an_agent_is_believed_up_to_a_bound_and_never_less_than_one_that_says_nothing() -> None:
+    assert gone(10**12).status.expected_by == NOW_MS + absence.LONGEST_MS
+    assert observe([gone(1)], [], now_ms=NOW_MS + 100) == plan.Plan(wake_at=NOW_MS + nodes.DOWN_AFTER_MS)
+    (silent,) = written(observe([build.node("n1")], [], announced_ms={"n1": -1}))
+    assert not absence.is_expected(silent)
+
+
+def test_what_a_leader_of_an_older_release_has_left_standing_is_not_believed() -> None:
+    """It keeps the time of an earlier absence when it calls the node lost: the field is nothing to it."""
+    stale = build.node("n1", state=LOST)
+    stale.status.expected_by = NOW_MS - 60_000
+    assert not absence.is_expected(stale)
+    assert observe([stale], [], now_ms=NOW_MS + 10) == plan.Plan(wake_at=NOW_MS + nodes.DOWN_AFTER_MS)
+
+
+@pytest.mark.parametrize(("wait_ms", "given_up_ms"), [(5_000, 30_000), (40_000, 40_000)])
+def test_tasks_are_given_up_when_their_agent_is_late_and_their_service_has_waited(
+    wait_ms: int, given_up_ms: int
+) -> None:
+    node, others, member = gone(), [build.node("n2"), build.node("n3")], build.task(1)
+    early = give_up(node, others, [member], NOW_MS + given_up_ms - 1, wait_ms)
+    assert early == plan.Plan(wake_at=NOW_MS + given_up_ms)
+    made = give_up(node, others, [member], NOW_MS + given_up_ms, wait_ms)
+    assert [change.value.meta.id for change in made.changes] == [member.meta.id]
+
+
+def test_a_fenced_task_is_dead_whether_its_agent_is_expected_back_or_not() -> None:
+    """Its monitor has killed it: its slot would only be empty for longer."""
+    fenced = build.task(1)
+    fenced.fence = 10_000
+    known = [gone(), build.node("n2"), build.node("n3")]
+    made = nodes.give_up(known[0], known, [fenced], {}, NOW_MS + 12_010, seen_lost_ms=12_010)
+    assert [change.value.meta.id for change in made.changes] == [fenced.meta.id]
 
 
 def give_up(

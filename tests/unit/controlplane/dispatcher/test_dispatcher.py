@@ -121,6 +121,41 @@ async def test_an_agent_that_has_lost_the_leader_is_served_by_whoever_leads_soon
 
 
 @bounded(60, virtual_time=True)
+async def test_an_agent_that_leaves_has_its_session_ended_and_is_remembered_until_it_is_back() -> None:
+    async with world() as made:
+        made.lead()
+        link = await made.join()
+        await link.send(wire.AgentMessage(leaving=wire.Leaving(back_within=30_000)))
+        with pytest.raises(LinkLost):
+            await said(link)
+        await asyncio.sleep(1)
+        assert made.dispatcher.sessions.announced() == {"n1": 30_000}
+        again = await made.join()
+        assert made.dispatcher.sessions.announced() == {}
+        await again.close("its machine has died")
+        await asyncio.sleep(1)
+        assert made.dispatcher.sessions.announced() == {}, "the second one has said nothing"
+
+
+@bounded(60, virtual_time=True)
+async def test_what_an_older_session_says_last_does_not_concern_a_newer_one() -> None:
+    """The agent is there: somebody has started it again at once."""
+    async with world() as made:
+        made.lead()
+        older = await made.join()
+        newer = await made.join()
+        await older.send(wire.AgentMessage(leaving=wire.Leaving(back_within=30_000)))
+        await asyncio.sleep(1)
+        assert made.dispatcher.sessions.announced() == {}
+        await newer.send(wire.AgentMessage(leaving=wire.Leaving(back_within=2_000)))
+        await asyncio.sleep(1)
+        assert made.dispatcher.sessions.announced() == {"n1": 2_000}
+        made.dispatcher.follow("another leads")
+        made.lead()
+        assert made.dispatcher.sessions.announced() == {}, "it is long ago for another leadership"
+
+
+@bounded(60, virtual_time=True)
 async def test_nothing_is_assigned_before_the_nodes_record_is_there() -> None:
     async with world() as made:
         made.lead()

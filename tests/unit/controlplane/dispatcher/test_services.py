@@ -141,6 +141,20 @@ async def test_a_node_is_waited_for_until_it_is_down() -> None:
 
 
 @bounded(60, virtual_time=True)
+async def test_a_node_whose_agent_is_expected_back_keeps_its_connections_until_that_is_late() -> None:
+    async with world() as made:
+        first, second = await two_nodes(made)
+        await second.send(wire.AgentMessage(leaving=wire.Leaving(back_within=30_000)))
+        away = build.node("n2", state=pb.NODE_STATE_DISCONNECTED)
+        away.status.expected_by = away.status.since + 30_000
+        made.put(away)
+        made.put(running(3))
+        assert ready_ones(await assigned(first)) == ["web-1", "web-2", "web-3"]
+        made.put(build.node("n2", state=pb.NODE_STATE_DOWN))
+        assert ready_ones(await assigned(first)) == ["web-1", "web-3"]
+
+
+@bounded(60, virtual_time=True)
 async def test_a_node_that_was_lost_is_waited_for_once_and_not_for_each_task() -> None:
     """Three seconds after its loss its agent is not being started again: it holds nobody up until it counts as down."""
     async with world() as made:
