@@ -27,6 +27,7 @@ from controlplane.trust import storeplace
 from controlplane.trust.audit import Audit
 from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.door import Door
+from controlplane.trust.doorbook import DoorBook
 from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
 from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
 from protos import kinds
@@ -189,7 +190,9 @@ async def standing(
     registry = Registry(store)
     membership = Membership(registry, folder, now_ms, members)
     book = AuditBook(store, own.identity.name, now_ms)
-    gate, door = Gate(registry, Audit(audit, book.add)), Door(membership, registry, folder, now_ms)
+    log = Audit(audit, book.add)
+    gate = Gate(registry, log)
+    door = Door(membership, registry, folder, DoorBook(log, now_ms), now_ms)
     mine = Standing(
         folder=folder,
         own=own,
