@@ -20,10 +20,11 @@ import structlog
 
 from controlplane.api.gate import Gate
 from controlplane.core import request_errors
+from controlplane.core.machine import StoreCertificate
 from controlplane.core.trust import believed, rotation, rules
 from controlplane.core.trust.believed import Believed
 from controlplane.store import api, errors, etcd_members
-from controlplane.trust import storeplace
+from controlplane.trust import storecertificates, storeplace
 from controlplane.trust.audit import Audit
 from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.door import Door
@@ -90,6 +91,10 @@ class Standing:
     def reader_refusal(self, pem: str) -> str:
         """Why the holder of a certificate may not read metrics, of this instance or of a node; empty: they may."""
         return self.gate.refusal(pem, rules.METRICS)
+
+    def store_certificates(self) -> Sequence[StoreCertificate]:
+        """Those between this instance and the store, as they are on the disk now."""
+        return storecertificates.of(self.folder, renewed=self.registry.trust.HasField("store_root"))
 
     def page_guard(self) -> page.Guard:
         """Who reads the metrics of this instance."""
