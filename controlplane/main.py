@@ -151,6 +151,7 @@ def _edge(
         new_id=new_id,
         strategy=scheduler.Strategy(options.placement),
         condition=etcd.condition,
+        store_members=etcd.members,
         metrics=[arguments.split(address) for address in options.metrics],
         trust=trusted,
         allowed=options.limits,

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import grpc.aio
 
@@ -13,6 +14,7 @@ from controlplane.api import bounds, changing, errors
 from controlplane.api.agent_service import AgentService, BlobService
 from controlplane.api.diagnosis import Around
 from controlplane.api.measuring import Measuring
+from controlplane.api.own_machine import OwnMachine
 from controlplane.api.service import ControlService, Parts
 from controlplane.api.writes import Writes
 from controlplane.controllers import scheduling
@@ -23,7 +25,7 @@ from controlplane.images.keeper import Keeper
 from controlplane.images.outside import Outside
 from controlplane.instance import Instance
 from controlplane.state_metrics import Condition
-from controlplane.store import api, members
+from controlplane.store import api, etcd_members, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
@@ -58,6 +60,8 @@ class Edge:
     images_limit_bytes: int = room.DEFAULT_LIMIT_BYTES
     condition: Condition | None = None
     """How etcd's members are, for metrics; None: the store is none."""
+    store_members: etcd_members.Members | None = None
+    """Who they are; None: the store is none."""
     metrics: Sequence[tuple[str, int]] = ()
     """Where Prometheus reads: hosts and ports; port 0 takes any free one."""
     trust: Standing | None = None
@@ -110,6 +114,23 @@ def _around(edge: Edge, store: api.Store) -> Around:
         dial=edge.dial,
         trust=(lambda: trust.registry.trust) if trust is not None else None,
         members=(lambda: list(trust.registry.members.values())) if trust is not None else None,
+        machine=_own_machine(edge, store).look,
+    )
+
+
+def _own_machine(edge: Edge, store: api.Store) -> OwnMachine:
+    async def others() -> Iterable[str]:
+        beside = await edge.store_members.all() if edge.store_members is not None else ()
+        theirs = [(one.endpoint, urlsplit(one.peer).netloc) for one in beside if one.name != edge.name]
+        instances = (await members.others(store, edge.name)).values()
+        return [*instances, *(address for pair in theirs for address in pair if address)]
+
+    trust = edge.trust
+    return OwnMachine(
+        folder=edge.images.parent,
+        now_ms=edge.now_ms,
+        others=others,
+        certificates=trust.store_certificates if trust is not None else tuple,
     )
 
 

@@ -16,6 +16,7 @@ from controlplane.instance import Instance
 from controlplane.store.cache import Cache
 from controlplane.store.condition import Member
 from controlplane.store.snapshots import Change
+from controlplane.trust import storecertificates
 from controlplane.trust.standing import Standing
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
@@ -38,6 +39,11 @@ IMAGES: Final = Look(name="orch_image_store_bytes", text="What images take on th
 IMAGES_LIMIT: Final = Look(name="orch_image_store_limit_bytes", text="What they may take")
 CERTIFICATE: Final = Look(
     name="orch_certificate_expiry_timestamp_seconds", text="When the certificate of this instance expires"
+)
+STORE_CERTIFICATE: Final = Look(
+    name="orch_store_certificate_expiry_timestamp_seconds",
+    text="When the certificates between this instance and the store expire: the instance's, and the member's beside it",
+    labels=("of",),
 )
 
 ETCD_UP: Final = Look(name="orch_etcd_up", text="1: the member answers", labels=("member",))
@@ -75,12 +81,18 @@ def add(reading: Reading, instance: Instance, images: ClusterImages, condition: 
 
 
 def add_certificate(reading: Reading, trust: Standing) -> None:
-    """Has it looked up until when the others believe this instance."""
+    """Has it looked up until when the others believe this instance, and the store."""
 
     async def certificate() -> Iterable[Metric]:
         return [CERTIFICATE.of(trust.own.facts.not_after_ms / 1000)]
 
+    async def store() -> Iterable[Metric]:
+        words = {storecertificates.INSTANCE: "instance", storecertificates.MEMBER: "member"}
+        found = trust.store_certificates()
+        return [STORE_CERTIFICATE.of({(words[one.whose],): one.not_after_ms / 1000 for one in found})]
+
     reading.look_up("certificate", certificate)
+    reading.look_up("store certificates", store)
 
 
 def _state(instance: Instance) -> Iterable[Metric]:

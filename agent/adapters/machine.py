@@ -5,7 +5,6 @@ an overlay. And whatever cannot be read is a sentence, never an exception.
 """
 
 import asyncio
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,11 +23,11 @@ from agent.core.diagnosis import Port
 from agent.core.dns import resolvers, wire
 from runtime import cgrouplayout, errors, userprobe
 from runtime.seccomp import library
+from telemetry import clock
 
 COMMAND_S = 15.0
 NAME_SERVER_S = 2.0
 _LISTENS = "0A"
-_CLOCK_ERROR = 5
 _TABLE = """
 table inet orch-doctor {
   set counted { type ipv4_addr; counter; elements = { 192.0.2.3 counter } }
@@ -97,9 +96,10 @@ def control_groups() -> tuple[str, frozenset[str]]:
 
 def is_clock_kept() -> bool:
     """Whether the kernel was told lately that its clock is right (adjtimex(2))."""
-    buffer = ctypes.create_string_buffer(512)  # struct timex, all 0: only a question
-    said: int = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
-    return said != _CLOCK_ERROR and said >= 0
+    try:
+        return clock.is_kept()
+    except OSError:
+        return False
 
 
 def nearest(folder: Path) -> Path:

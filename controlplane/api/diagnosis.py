@@ -26,6 +26,7 @@ from trust.core.identity import Role
 
 NODE_TIMEOUT_S = 60.0
 INSTANCE_TIMEOUT_S = 3.0
+MACHINE_TIMEOUT_S = 10.0
 
 _LEADERLESS = findings.failed(
     "leader",
@@ -46,6 +47,8 @@ class Around:
     dial: Callable[[str, Role], grpc.aio.Channel] | None = None
     trust: Callable[[], trust_pb2.TrustRecord] | None = None
     members: Callable[[], Sequence[trust_pb2.MemberRecord]] | None = None
+    machine: Callable[[], Awaitable[Sequence[pb.Finding]]] | None = None
+    """What the instance finds on its own machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class Diagnosis:
         """Sends findings as they are made."""
         own = core.Instance(name=self.name, version=self.version, store_problem=self.store_problem)
         await self._tell(core.instance(own, self.version))
+        if self.around.machine is not None:
+            await self._tell(findings.at(self.name, await self.around.machine()))
         if self.around.condition is not None:
             await self._tell(core.etcd(await self.around.condition()))
         await self._certificates()
@@ -96,19 +101,25 @@ class Diagnosis:
             await self._tell([findings.failed("instances", text, "see what is said of etcd above")])
             return
         for name, address in others.items():
-            await self._tell(core.instance(await self._asked(name, address), self.version))
+            await self._instance(name, address)
 
-    async def _asked(self, name: str, address: str) -> core.Instance:
+    async def _instance(self, name: str, address: str) -> None:
         assert self.around.dial is not None, "who knows of others can dial them"
         async with self.around.dial(address, Role.CONTROLPLANE) as channel:
             stub = control_pb2_grpc.ControlStub(channel)
-            before = self._sent()
-            try:
-                said = await stub.Version(pb.VersionRequest(), timeout=INSTANCE_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
-                return core.Instance(name=name, problem=error.details() or error.code().name)
-            # An older instance does not tell its clock.
-            ahead_ms, uncertain_ms = self._ahead(said.now, before) if said.now else (0, 0)
+            asked = await self._asked(name, stub)
+            await self._tell(core.instance(asked, self.version))
+            if not asked.problem:
+                await self._tell(findings.at(name, await _machine(stub)))
+
+    async def _asked(self, name: str, stub: "control_pb2_grpc.ControlAsyncStub") -> core.Instance:
+        before = self._sent()
+        try:
+            said = await stub.Version(pb.VersionRequest(), timeout=INSTANCE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            return core.Instance(name=name, problem=error.details() or error.code().name)
+        # An older instance does not tell its clock.
+        ahead_ms, uncertain_ms = self._ahead(said.now, before) if said.now else (0, 0)
         return core.Instance(
             name=name,
             version=said.version,
@@ -178,3 +189,13 @@ class Diagnosis:
         """
         took_ms = int((time.monotonic() - sent[1]) * 1000)
         return theirs_ms - (sent[0] + took_ms // 2), took_ms // 2 + 1
+
+
+async def _machine(stub: "control_pb2_grpc.ControlAsyncStub") -> Sequence[pb.Finding]:
+    """What an instance finds on its own machine. An older one cannot tell; that it is older has a line of its own."""
+    try:
+        return (await stub.Examine(pb.ExamineRequest(), timeout=MACHINE_TIMEOUT_S)).findings
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return ()
+        return [findings.warning("machine", f"it does not tell of itself: {error.details()}", "see its log")]

@@ -21,7 +21,7 @@ from controlplane.api import caller as callers
 from controlplane.api import errors as answering
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rules
-from controlplane.trust.audit import Audit
+from controlplane.trust.audit import Audit, Told
 from controlplane.trust.registry import Registry
 from protos import headers
 from protos.orch.v1 import trust_pb2 as pb
@@ -105,7 +105,7 @@ class Gate(rpc.Interceptor):
                 told.quiet = rule.reads
                 check = functools.partial(rules.check_request, method, rule, caller)
                 if takes_stream:
-                    request = _checked(request, check)
+                    request = _checked(request, told, check)
                 else:
                     check(request)
                 await self._tell_instances(context)
@@ -162,9 +162,10 @@ async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: r
     return None
 
 
-async def _checked(requests: AsyncIterator[Any], check: Callable[[Any], None]) -> AsyncIterator[Any]:
+async def _checked(requests: AsyncIterator[Any], told: Told, check: Callable[[Any], None]) -> AsyncIterator[Any]:
     """The messages of a stream, each looked at before the handler sees it."""
     async for request in requests:
+        told.goes_on(request)  # before the check: what is refused is told with what it was about
         check(request)
         yield request
 

@@ -170,6 +170,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         )
         await call.run(request)
 
+    async def Examine(self, request: pb.ExamineRequest, context: rpc.Context) -> pb.ExamineResponse:
+        look = self._parts.around.machine
+        return pb.ExamineResponse(findings=await look() if look is not None else ())
+
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
         return placement.answer(self._reads.state(), request, self._parts.outlook)
 

@@ -1,7 +1,8 @@
 """The door: the one port that asks for no certificate, and that offers nothing but joining.
 
 Its bounds are its rule: one request a connection, of 64 KiB at most, within ten seconds; 32 connections at a time;
-and 20 requests at once, then 10 a second, over all who knock. What is refused is told in one line and logged.
+and 20 requests at once, then 10 a second, over all who knock. What is refused is told in one line and logged,
+and who joins or may not is in the audit log.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core.trust import rotation
 from controlplane.core.trust.pace import Pace
 from controlplane.store import errors as store_errors
+from controlplane.trust.doorbook import DoorBook
 from controlplane.trust.membership import Membership
 from controlplane.trust.registry import Registry
 from protos.orch.v1 import trust_pb2 as pb
@@ -36,7 +38,10 @@ class CannotOpen(Exception):  # noqa: N818 - named after what happened
 class Door:
     """Serves joins. `folder` has the certificate of this instance."""
 
-    def __init__(self, membership: Membership, registry: Registry, folder: Folder, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, membership: Membership, registry: Registry, folder: Folder, book: DoorBook, now_ms: Callable[[], int]
+    ) -> None:
+        self._book = book
         self._membership = membership
         self._registry = registry
         self._folder = folder
@@ -92,7 +97,7 @@ class Door:
         try:
             self._check_pace()
             if request.WhichOneof("request") == "join":
-                return pb.DoorResponse(joined=await self._membership.join(request.join))
+                return pb.DoorResponse(joined=await self._join(request.join, peer))
             roots = rotation.bundle(self._registry.trust)
             return pb.DoorResponse(roots=pb.RootsResponse(roots=roots, now=self._now_ms()))
         except errors.RequestError as error:
@@ -102,6 +107,16 @@ class Door:
             _log.warning("not let in", peer=peer, why=str(error))
             hint = "try again once the store answers; nothing was used up"
             return pb.DoorResponse(refusal=pb.DoorRefusal(message="the store does not answer", hint=hint))
+
+    async def _join(self, request: pb.JoinRequest, peer: object) -> pb.JoinResponse:
+        """Raises as `Membership.join`."""
+        try:
+            joined = await self._membership.join(request)
+        except errors.RequestError as error:
+            self._book.refused(request, str(peer[0]) if isinstance(peer, tuple) else "", error.message)
+            raise
+        self._book.joined(request, joined)
+        return joined
 
     def _check_pace(self) -> None:
         if self._connections > MAX_CONNECTIONS or not self._pace.take(self._now_ms()):

@@ -20,13 +20,15 @@ import structlog
 
 from controlplane.api.gate import Gate
 from controlplane.core import request_errors
+from controlplane.core.machine import StoreCertificate
 from controlplane.core.trust import believed, rotation, rules
 from controlplane.core.trust.believed import Believed
 from controlplane.store import api, errors, etcd_members
-from controlplane.trust import storeplace
+from controlplane.trust import storecertificates, storeplace
 from controlplane.trust.audit import Audit
 from controlplane.trust.auditbook import AuditBook
 from controlplane.trust.door import Door
+from controlplane.trust.doorbook import DoorBook
 from controlplane.trust.membership import FOUNDING, STORE_IDENTITY, STORE_ROOTS, Membership
 from controlplane.trust.registry import CLUSTER, INSTANCES, Registry, member_key
 from protos import kinds
@@ -89,6 +91,10 @@ class Standing:
     def reader_refusal(self, pem: str) -> str:
         """Why the holder of a certificate may not read metrics, of this instance or of a node; empty: they may."""
         return self.gate.refusal(pem, rules.METRICS)
+
+    def store_certificates(self) -> Sequence[StoreCertificate]:
+        """Those between this instance and the store, as they are on the disk now."""
+        return storecertificates.of(self.folder, renewed=self.registry.trust.HasField("store_root"))
 
     def page_guard(self) -> page.Guard:
         """Who reads the metrics of this instance."""
@@ -189,7 +195,9 @@ async def standing(
     registry = Registry(store)
     membership = Membership(registry, folder, now_ms, members)
     book = AuditBook(store, own.identity.name, now_ms)
-    gate, door = Gate(registry, Audit(audit, book.add)), Door(membership, registry, folder, now_ms)
+    log = Audit(audit, book.add)
+    gate = Gate(registry, log)
+    door = Door(membership, registry, folder, DoorBook(log, now_ms), now_ms)
     mine = Standing(
         folder=folder,
         own=own,

@@ -7,10 +7,12 @@ was lost is the same join the next time.
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.host import checks, controlplane, services
+from deploy.host import checks, controlplane
+from deploy.host.errors import HostError
 from deploy.host.places import DOOR_PORT, Places
 from orchctl import door as programs
 from trust import joining
+from trust.core import certificate, token
 from trust.core.identity import Role
 from trust.folder import Folder
 
@@ -28,11 +30,12 @@ class Wish:
 
 def join(wish: Wish, places: Places) -> str:
     """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted, OrchctlError."""
-    joining.token_of(wish.token, Role.CONTROLPLANE)
+    text = joining.token_of(wish.token, Role.CONTROLPLANE)
     host, _ = checks.server(wish.server, DOOR_PORT)
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
     own = controlplane.Wish(name=wish.name, address=wish.address or checks.own_address(host))
     machine = controlplane.checked(own, places, managed_store=True)
+    _check_cluster(text, Folder(places.trust))
 
     def make(folder: Path) -> None:
         if Folder(folder).exists():  # the last of what a join writes: only to be moved
@@ -51,5 +54,19 @@ def join(wish: Wish, places: Places) -> str:
     said = f"control plane {machine.name} has joined the cluster {cluster}"
     if controlplane.run(machine, places):
         return f"{said}, and serves at {machine.server}"
-    runs = [services.COMMANDS[one] for one in (services.STORE, services.INSTANCE)]
-    return "\n".join([said, "there is no systemd here; start, each for itself:", *runs])
+    return "\n".join([said, *controlplane.left_to_start(places)])
+
+
+def _check_cluster(text: str, folder: Folder) -> None:
+    """A control plane of one cluster does not slip into another, and does not go on as if it had."""
+    if not folder.exists():
+        return
+    there = folder.load(Role.CONTROLPLANE)
+    pin = token.parse(text).pin
+    known = [certificate.of_der(root).key_digest for root in certificate.split(there.roots)]
+    if not any(token.fits(pin, digest) for digest in known):
+        raise HostError(
+            f"this machine is the control plane {there.identity.name} of the cluster {there.identity.cluster}, and the "
+            "token is of another, or of a root that was exchanged since",
+            hint="`/opt/orch/install.sh uninstall --with-data` takes that one off this machine",
+        )

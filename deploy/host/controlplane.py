@@ -77,9 +77,8 @@ def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
     host, port = checks.server(wish.server or checks.joined(address, API_PORT), API_PORT)
     if not Folder(places.trust).exists():
         checks.free(address, [API_PORT, DOOR_PORT], "end that first")
-        checks.free(
-            address, [CLIENT_PORT, PEER_PORT] if managed_store else [], "end that first, or name it with --etcd"
-        )
+        remedy = "end that first; an etcd that is to hold the cluster is named to `cluster init` with --etcd"
+        checks.free(address, [CLIENT_PORT, PEER_PORT] if managed_store else [], remedy)
     for program, parser in _PARSERS.items():
         settings.there(places.configuration / f"{program}.yaml", parser())  # a mistake is told before anything is done
     return Machine(name=name, address=address, server=checks.joined(host, port))
@@ -120,6 +119,13 @@ def run(machine: Machine, places: Places) -> bool:
     if places.managed:
         services.start(units)
     return places.managed
+
+
+def left_to_start(places: Places) -> Sequence[str]:
+    """The commands for a machine without systemd. Raises NotTrusted."""
+    member = storeplace.load(Folder(places.trust)).member
+    units = [services.STORE, services.INSTANCE] if member is not None else [services.INSTANCE]
+    return ["there is no systemd here; start, each for itself:", *(services.COMMANDS[one] for one in units)]
 
 
 def _write(program: str, said: Mapping[str, Sequence[str]], places: Places) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.host import controlplane, services
+from deploy.host import controlplane, outside
 from deploy.host.errors import HostError
 from deploy.host.places import Places
 from orchctl import config, membership
@@ -29,6 +29,8 @@ class Wish:
 def init(wish: Wish, places: Places) -> str:
     """Does it, and returns what to tell the person. Raises HostError, NotTrusted, OrchctlError."""
     machine = controlplane.checked(wish.machine, places, managed_store=not wish.etcd)
+    if not Folder(places.trust).exists():
+        outside.check(wish.etcd)
     admins = config.trust_folder(wish.context)
     fresh = admins.with_name(f"{admins.name}.new")
     answer = _founded(wish, machine, places, admins, fresh)
@@ -37,8 +39,7 @@ def init(wish: Wish, places: Places) -> str:
         fresh.rename(admins)
     membership.use(wish.context, machine.server, admins)
     if not controlplane.run(machine, places):
-        runs = [services.COMMANDS[one] for one in (services.STORE, services.INSTANCE)]
-        return "\n".join([_told(answer, machine), "there is no systemd here; start, each for itself:", *runs])
+        return "\n".join([_told(answer, machine), *controlplane.left_to_start(places)])
     controlplane.wait_until_it_answers(machine.server, admins)
     return _told(answer, machine)
 

@@ -63,6 +63,10 @@ class Machine:
         self.start_etcd()
         self.start_instance()
 
+    def start_configured(self, what: str, module: str, path: Path) -> None:
+        """`etcd` or `instance`, as its unit starts it: by the file that a command has written."""
+        self._start(what, module, f"--config={path}")
+
     def _start(self, what: str, module: str, *arguments: str) -> None:
         assert what not in self._running, f"{what} of {self.name} runs"
         self.folder.mkdir(exist_ok=True)
@@ -177,20 +181,33 @@ def estate(folder: Path) -> Iterator[Estate]:
 
 def members(of: Machine) -> Sequence[tuple[str, bool]]:
     """Names of etcd's members and whether they only learn, by etcd's own account."""
-    listed = _asked(of, "cluster/member/list")["members"]
+    return members_at(of.host, of.trust)
+
+
+def members_at(host: str, trust: Path) -> Sequence[tuple[str, bool]]:
+    """The same of the member at an address, with the certificates of an instance."""
+    listed = _asked(host, trust, "cluster/member/list")["members"]
     return sorted((one.get("name", ""), one.get("isLearner", False)) for one in listed)
 
 
 def leads_store(of: Machine) -> bool:
     """Whether the member on that machine leads the others."""
-    status = _asked(of, "maintenance/status")
+    status = _asked(of.host, of.trust, "maintenance/status")
     return bool(status["leader"] == status["header"]["member_id"])
 
 
-def _asked(of: Machine, call: str) -> Any:
-    context = ssl.create_default_context(cafile=of.trust / "store-roots.pem")
-    context.load_cert_chain(of.trust / "store.pem")
-    request = urllib.request.Request(f"https://{of.host}:2379/v3/{call}", data=b"{}", method="POST")
+def split(both: Path, folder: Path) -> tuple[Path, Path]:
+    """A certificate and its key, which are in one file, in files of their own in a folder."""
+    key, end, chain = both.read_text().partition("-----END PRIVATE KEY-----\n")
+    (folder / "client-key.pem").write_text(key + end)
+    (folder / "client.pem").write_text(chain)
+    return folder / "client.pem", folder / "client-key.pem"
+
+
+def _asked(host: str, trust: Path, call: str) -> Any:
+    context = ssl.create_default_context(cafile=trust / "store-roots.pem")
+    context.load_cert_chain(trust / "store.pem")
+    request = urllib.request.Request(f"https://{host}:2379/v3/{call}", data=b"{}", method="POST")
     with urllib.request.urlopen(request, timeout=10, context=context) as answer:
         return json.load(answer)
 

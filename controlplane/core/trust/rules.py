@@ -172,6 +172,7 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Control/Usage": _read(_everywhere),
     # It sends packets from every node, as CheckNetwork does.
     "/orch.v1.Control/Diagnose": _change(_cluster, cluster_wide=_EDITORS),
+    "/orch.v1.Control/Examine": _read(_nothing, frozenset({Role.CONTROLPLANE})),
     "/orch.v1.Control/Why": _read(_namespace),
     # Moves tasks of every namespace.
     "/orch.v1.Control/Rebalance": _change(_cluster, cluster_wide=_EDITORS),

@@ -130,6 +130,11 @@ class ControlStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.FromString,
                 _registered_method=True)
+        self.Examine = channel.unary_unary(
+                '/orch.v1.Control/Examine',
+                request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ExamineRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ExamineResponse.FromString,
+                _registered_method=True)
         self.Why = channel.unary_unary(
                 '/orch.v1.Control/Why',
                 request_serializer=protos_dot_orch_dot_v1_dot_control__pb2.WhyRequest.SerializeToString,
@@ -290,6 +295,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Examine(self, request, context):
+        """What an instance finds on its own machine, for the diagnosis that another one makes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Why(self, request, context):
         """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find.
         """
@@ -408,6 +420,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Diagnose,
                     request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.SerializeToString,
+            ),
+            'Examine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Examine,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_control__pb2.ExamineRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_control__pb2.ExamineResponse.SerializeToString,
             ),
             'Why': grpc.unary_unary_rpc_method_handler(
                     servicer.Why,
@@ -938,6 +955,33 @@ class Control:
             '/orch.v1.Control/Diagnose',
             protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_control__pb2.DiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Examine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Control/Examine',
+            protos_dot_orch_dot_v1_dot_control__pb2.ExamineRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_control__pb2.ExamineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,8 @@ class ControlStub:
     """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
     nodes. Findings come as they are made, one for everything that was looked at.
     """
+    Examine: _grpc.UnaryUnaryMultiCallable[_control_pb2.ExamineRequest, _control_pb2.ExamineResponse]
+    """What an instance finds on its own machine, for the diagnosis that another one makes."""
     Why: _grpc.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Rebalance: _grpc.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]
@@ -150,6 +152,8 @@ class ControlAsyncStub(ControlStub):
     """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
     nodes. Findings come as they are made, one for everything that was looked at.
     """
+    Examine: _aio.UnaryUnaryMultiCallable[_control_pb2.ExamineRequest, _control_pb2.ExamineResponse]  # type: ignore[assignment]
+    """What an instance finds on its own machine, for the diagnosis that another one makes."""
     Why: _aio.UnaryUnaryMultiCallable[_control_pb2.WhyRequest, _control_pb2.WhyResponse]  # type: ignore[assignment]
     """Why a task is on its node, or on none: node by node, as it is seen now. Of a service: what one more task would find."""
     Rebalance: _aio.UnaryUnaryMultiCallable[_control_pb2.RebalanceRequest, _control_pb2.RebalanceResponse]  # type: ignore[assignment]
@@ -323,6 +327,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         """Looks at everything that the cluster stands on: etcd, instances, nodes, certificates, clocks, the network between
         nodes. Findings come as they are made, one for everything that was looked at.
         """
+
+    @_abc_1.abstractmethod
+    def Examine(
+        self,
+        request: _control_pb2.ExamineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ExamineResponse, _abc.Awaitable[_control_pb2.ExamineResponse]]:
+        """What an instance finds on its own machine, for the diagnosis that another one makes."""
 
     @_abc_1.abstractmethod
     def Why(

@@ -883,12 +883,12 @@ class AuditRecord(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     at: _builtins.int
     who: _builtins.str
-    """Who called, by their certificate."""
+    """Who called, by their certificate; who has joined; and of a join that was refused, the address it came from."""
     role: _builtins.str
     call: _builtins.str
-    """Such as `Apply`."""
+    """Such as `Apply`; `Join` at the door."""
     refused: _builtins.str
-    """Why it was refused. Empty: it was done."""
+    """Why it was refused, or that it was broken off. Empty: it was done."""
     instance: _builtins.str
     """The instance that was asked."""
     @_builtins.property

@@ -1,6 +1,7 @@
 """Control planes that join and leave, with their members of etcd: by the commands that people type, as processes."""
 
 import contextlib
+import json
 import random
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -50,6 +51,12 @@ def test_three_control_planes_become_one_cluster_and_two_again(estate: Estate) -
     leader = estate.until_leads(first, second, third)
     (machine,) = (one for one in (first, second, third) if one.name == leader)
     until(lambda: not machines_of_control.leads_store(machine), what="the store is led elsewhere", timeout_s=30)
+
+    doctor = json.loads(estate.orchctl("cluster", "doctor", "-o", "json"))
+    looked_at = {(one["place"], one["check"], one["verdict"]) for one in doctor}
+    for name in ("cp1", "cp2", "cp3"):
+        assert {(name, "ports", "ok"), (name, "store certificate", "ok")} <= looked_at
+        assert {check for place, check, _ in looked_at if place == name} >= {"disk", "timekeeping"}
 
     first.stop()
     assert estate.until_leads(second, third) in {"cp2", "cp3"}

@@ -87,9 +87,9 @@ def test_a_cluster_in_an_etcd_that_is_there_already(estate: Estate) -> None:
     owner.start_etcd()
     files = {"ca": owner.trust / "store-roots.pem", "cert": owner.trust / "store.pem", "key": owner.trust / "store.pem"}
     url = f"https://{owner.host}:2379"
-    _split(files["cert"], estate.folder)
+    cert, key = machines_of_control.split(files["cert"], estate.folder)
     given = [f"--etcd={url}", f"--etcd-ca={files['ca']}"]
-    given += [f"--etcd-cert={estate.folder / 'client.pem'}", f"--etcd-key={estate.folder / 'client-key.pem'}"]
+    given += [f"--etcd-cert={cert}", f"--etcd-key={key}"]
     missing = estate.orchctl(
         *("cluster", "init", "--name=cp1", f"--trust={first.trust}", "--server", first.server, given[0]), code=1
     )
@@ -107,10 +107,3 @@ def test_a_cluster_in_an_etcd_that_is_there_already(estate: Estate) -> None:
     assert path.stat().st_size > 1000
     estate.orchctl("cluster", "member", "revoke", "controlplane:cp2")
     until(lambda: second.ended("instance") == 1, what="the one that is out ends", timeout_s=30)
-
-
-def _split(both: Path, folder: Path) -> None:
-    """A key and its certificates into files of their own."""
-    key, end, chain = both.read_text().partition("-----END PRIVATE KEY-----\n")
-    (folder / "client-key.pem").write_text(key + end)
-    (folder / "client.pem").write_text(chain)

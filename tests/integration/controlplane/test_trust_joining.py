@@ -40,6 +40,21 @@ async def test_a_join_that_cannot_be_says_why_and_a_second_try_works(tmp_path: P
         assert "a node n1 already, with another key" in again.message
 
 
+@pytest.mark.parametrize("off_ms", [3_600_000, -3_600_000])
+@aio.bounded(60)
+async def test_after_a_wrong_clock_the_same_machine_joins_with_the_same_token(off_ms: int, tmp_path: Path) -> None:
+    """The one use of the token was not used up, and the next try is with a clock that was set."""
+    async with trusted.cluster(tmp_path) as made:
+        async with made.trust(made.admin) as admin:
+            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        wrong = await not_joined(made, "n1", once.token, clock=lambda: made.now_ms() + off_ms)
+        assert f"1 h 0 min {'ahead of' if off_ms > 0 else 'behind'} the control plane's" in wrong.message
+        assert "timedatectl set-ntp true" in wrong.message
+        own = await made.join("n1", once.token)
+        async with trusted.session(made, own):
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+
+
 async def _as_another_machine(made: trusted.Cluster, name: str) -> joining.NotJoined:
     """Somebody with a good token who takes another's id."""
     wish = joining.Wish(name=name, node_name="thief")

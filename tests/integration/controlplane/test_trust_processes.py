@@ -18,6 +18,7 @@ import pytest
 from agent import renewal
 from agent.adapters.layout import Layout
 from agent.rpc import Server
+from controlplane.trust import founding
 from protos.orch.v1 import control_pb2, control_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import aio, etcd, trusted, waiting
@@ -135,19 +136,24 @@ def test_an_instance_with_another_cluster_s_folder_ends_with_the_reason(members:
         assert "and the store holds" in stranger.log()
 
 
-def test_a_node_s_folder_is_no_instance_s(members: Founded, tmp_path: Path) -> None:
-    """A certificate for another role is told as what it is."""
+@pytest.mark.parametrize("role", ["node", "admin"])
+def test_a_folder_of_another_role_is_no_instance_s(role: str, members: Founded, tmp_path: Path) -> None:
+    """It is told as what it is, before the store is asked for anything."""
     folder, running, _ = members
+    founded = founding.Node(id="n1", name="web", folder=Folder(tmp_path / "node"))
+    plan = founding.Plan(instances=[], admin="root", admins=Folder(tmp_path / "admin"), nodes=[founded])
+    founding.found(plan, time.time_ns() // 1_000_000)
     (tmp_path / "cp1").mkdir(mode=0o700)
     for name in ("identity.pem", "roots.pem"):
-        (tmp_path / "cp1" / name).write_bytes((folder / "admin" / name).read_bytes())
+        (tmp_path / "cp1" / name).write_bytes((tmp_path / role / name).read_bytes())
         (tmp_path / "cp1" / name).chmod(0o600)
     for name in ("store.pem", "store-roots.pem"):
         (tmp_path / "cp1" / name).write_bytes((folder / "cp1" / name).read_bytes())
         (tmp_path / "cp1" / name).chmod(0o600)
     with instance(tmp_path, "cp1", running) as process:
         assert process.wait() == 1
-        assert "is the certificate of admin root, and one of role controlplane is needed" in process.log()
+        whose = {"node": "node n1", "admin": "admin root"}[role]
+        assert f"is the certificate of {whose}, and one of role controlplane is needed" in process.log()
 
 
 @aio.bounded(90)

@@ -37,7 +37,7 @@ MAY = {
     Role.EDITOR: READS_OF_PEOPLE | CHANGES,
     Role.VIEWER: READS_OF_PEOPLE,
     Role.NODE: NODES,
-    Role.CONTROLPLANE: {"Fetch", "Version", "Renew"},
+    Role.CONTROLPLANE: {"Fetch", "Version", "Renew", "Examine"},
 }
 
 
