@@ -1,4 +1,8 @@
-"""`python -m deploy.host init|controlplane|node`: what `orchctl cluster init|join` and `orchctl node join` become."""
+"""What the verbs of `orchctl` become that change what this machine is.
+
+    init, controlplane    orchctl cluster init, join
+    node, leave           orchctl node join, leave
+"""
 
 import argparse
 import sys
@@ -53,7 +57,18 @@ def _another(options: argparse.Namespace) -> str:
     return another.join(wish, Places())
 
 
-_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {"init": _first, "controlplane": _another, "node": _node}
+def _leave(options: argparse.Namespace) -> str:
+    from deploy.host import leaving
+
+    return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
+
+
+_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {
+    "init": _first,
+    "controlplane": _another,
+    "node": _node,
+    "leave": _leave,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         joins.add_argument("--token", required=True, help="the token, or @FILE")
         joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
         joins.set_defaults(said=said)
+    leaves = verbs.add_parser("leave")
+    leaves.add_argument("--kill-tasks", action="store_true", help="kill the tasks that run here")
+    leaves.add_argument("--stop-agent", action="store_true", help="end the agent, where there is no systemd")
+    leaves.set_defaults(said="node leave")
     return parser
 
 
