@@ -1,12 +1,15 @@
 """What the verbs of `orchctl` become that change what this machine is.
 
-    init, controlplane    orchctl cluster init, join
-    node, leave           orchctl node join, leave
+init, restore, controlplane    orchctl cluster init, restore, join
+node, leave                    orchctl node join, leave
+forget                         install.sh uninstall
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.host import checks
 from deploy.host.errors import HostError
@@ -14,6 +17,9 @@ from deploy.host.places import Places
 from orchctl.errors import OrchctlError
 from trust import joining
 from trust.folder import NotTrusted
+
+if TYPE_CHECKING:
+    from deploy.host import first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,11 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first(options: argparse.Namespace) -> str:
+    from deploy.host import first
+
+    return first.init(_founding(options), Places())
+
+
+def _restore(options: argparse.Namespace) -> str:
+    from deploy.host import restore
+
+    return restore.restore(_founding(options), options.path, Places())
+
+
+def _founding(options: argparse.Namespace) -> "first.Wish":
     from deploy.host import controlplane, first  # a node has no use for a control plane's half second of imports
 
     machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
-    wish = first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
-    return first.init(wish, Places())
+    return first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
 
 
 def _node(options: argparse.Namespace) -> str:
@@ -63,8 +80,68 @@ def _leave(options: argparse.Namespace) -> str:
     return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
 
 
+_VERBS[options.verb](options))
+    except (HostError, joining.NotJoined, OrchctlError, NotTrusted) as error:
+        detail = getattr(error, "detail", "") or "\n".join(getattr(error, "details", ()))
+        lines = [*(f"  {line}" for line in detail.splitlines()), f"orchctl: {options.said}: {error}"]
+        hint = getattr(error, "hint", "")
+        sys.stderr.write("\n".join([*lines, *([f"hint: {hint}"] if hint else [])]) + "\n")
+        return 1
+    return 0
+
+
+def _first(options: argparse.Namespace) -> str:
+    from deploy.host import first
+
+    return first.init(_founding(options), Places())
+
+
+def _restore(options: argparse.Namespace) -> str:
+    from deploy.host import restore
+
+    return restore.restore(_founding(options), options.path, Places())
+
+
+def _founding(options: argparse.Namespace) -> "first.Wish":
+    from deploy.host import controlplane, first  # a node has no use for a control plane's half second of imports
+
+    machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
+    return first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
+
+
+def _node(options: argparse.Namespace) -> str:
+    from deploy.host import node
+
+    wish = node.Wish(
+        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
+    )
+    return node.join(wish, Places())
+
+
+def _another(options: argparse.Namespace) -> str:
+    from deploy.host import another
+
+    wish = another.Wish(
+        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
+    )
+    return another.join(wish, Places())
+
+
+def _leave(options: argparse.Namespace) -> str:
+    from deploy.host import leaving
+
+    return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
+
+
+def _forget(_options: argparse.Namespace) -> str:
+    from deploy.host import forgetting
+
+    return forgetting.forget(Places())
+
+
 _VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {
     "init": _first,
+    "restore": _restore,
     "controlplane": _another,
     "node": _node,
     "leave": _leave,
@@ -78,11 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--name", default="", help="what it is called (default: the host's name)")
     common.add_argument("--address", default="", help="its own (default: the one on the way to the others)")
     common.add_argument("--server", default="", help="where the control plane is reached")
-    init = verbs.add_parser("init", parents=[common])
-    init.add_argument("--context", default="default", help="what the cluster is called here")
-    init.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
-    init.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
-    init.set_defaults(said="cluster init")
+    for verb, said in (("init", "cluster init"), ("restore", "cluster restore")):
+        founds = verbs.add_parser(verb, parents=[common])
+        if verb == "restore":
+            founds.add_argument("path", type=Path, help="the backup")
+        founds.add_argument("--context", default="default", help="what the cluster is called here")
+        founds.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
+        founds.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
+        founds.set_defaults(said=said)
     for verb, said in (("node", "node join"), ("controlplane", "cluster join")):
         joins = verbs.add_parser(verb, parents=[common])
         joins.add_argument("--token", required=True, help="the token, or @FILE")
