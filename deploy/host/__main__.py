@@ -80,59 +80,6 @@ def _leave(options: argparse.Namespace) -> str:
     return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
 
 
-_VERBS[options.verb](options))
-    except (HostError, joining.NotJoined, OrchctlError, NotTrusted) as error:
-        detail = getattr(error, "detail", "") or "\n".join(getattr(error, "details", ()))
-        lines = [*(f"  {line}" for line in detail.splitlines()), f"orchctl: {options.said}: {error}"]
-        hint = getattr(error, "hint", "")
-        sys.stderr.write("\n".join([*lines, *([f"hint: {hint}"] if hint else [])]) + "\n")
-        return 1
-    return 0
-
-
-def _first(options: argparse.Namespace) -> str:
-    from deploy.host import first
-
-    return first.init(_founding(options), Places())
-
-
-def _restore(options: argparse.Namespace) -> str:
-    from deploy.host import restore
-
-    return restore.restore(_founding(options), options.path, Places())
-
-
-def _founding(options: argparse.Namespace) -> "first.Wish":
-    from deploy.host import controlplane, first  # a node has no use for a control plane's half second of imports
-
-    machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
-    return first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
-
-
-def _node(options: argparse.Namespace) -> str:
-    from deploy.host import node
-
-    wish = node.Wish(
-        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
-    )
-    return node.join(wish, Places())
-
-
-def _another(options: argparse.Namespace) -> str:
-    from deploy.host import another
-
-    wish = another.Wish(
-        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
-    )
-    return another.join(wish, Places())
-
-
-def _leave(options: argparse.Namespace) -> str:
-    from deploy.host import leaving
-
-    return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
-
-
 def _forget(_options: argparse.Namespace) -> str:
     from deploy.host import forgetting
 
@@ -145,6 +92,7 @@ _VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {
     "controlplane": _another,
     "node": _node,
     "leave": _leave,
+    "forget": _forget,
 }
 
 
@@ -172,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     leaves.add_argument("--kill-tasks", action="store_true", help="kill the tasks that run here")
     leaves.add_argument("--stop-agent", action="store_true", help="end the agent, where there is no systemd")
     leaves.set_defaults(said="node leave")
+    verbs.add_parser("forget").set_defaults(said="uninstall")
     return parser
 
 

@@ -1,9 +1,10 @@
-"""A machine becomes the first control plane of a cluster, a new one or one that is restored.
+"""A machine becomes the first control plane of a cluster, a new one or one that is restored; what its end takes along.
 
 Without systemd: what is written and made, and what the person is told to start.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 
 from controlplane import arguments, main
 from controlplane.store import memory
-from controlplane.trust import backup, restoring
-from deploy.host import controlplane, first, restore
+from controlplane.trust import backup, restoring, storeplace
+from deploy.host import controlplane, first, forgetting, restore
 from deploy.host.errors import HostError
 from deploy.host.places import Places
 from manifests import configuration
@@ -147,3 +148,44 @@ async def test_where_anything_of_a_control_plane_is_nothing_is_restored(tmp_path
     with pytest.raises(HostError, match="the context default is of admin ann"):
         await restored(other, Places(root=tmp_path / "another"))
     assert files(tmp_path) == before
+
+
+# Its end ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_to_a_cluster_that_ends_with_the_machine_goes_along(places: Places) -> None:
+    """And nothing else of the person: a context of another cluster, and one that was made by hand, stay."""
+    first.init(wish("home"), places)
+    path = config.default_path()
+    assert files(path.parent) > {"config.yaml", "trust/home/identity.pem"}
+    mine = config.load(path)
+    config.save(path, mine.with_context("other", "10.0.0.9:7400", path.parent / "trust" / "other"))
+    assert forgetting.forget(places) == f"removed from {path.parent}: home"
+    assert files(path.parent) == {"config.yaml"}
+    assert list(config.load(path).contexts) == ["other"]
+    config.save(path, config.Config())
+    config.save(path, mine.with_context("home", f"{ADDRESS}:7400"))
+    assert forgetting.forget(places) == "", "its folder is gone"
+
+
+def test_without_another_context_no_file_stays(places: Places) -> None:
+    first.init(wish(), places)
+    forgetting.forget(places)
+    assert not config.default_path().parent.exists()
+
+
+def test_the_key_to_a_cluster_that_goes_on_stays(places: Places) -> None:
+    """It may be the only one."""
+    first.init(wish(), places)
+    own = Folder(places.trust)
+    place = storeplace.load(own)
+    storeplace.save(own, type(place)(endpoints=[*place.endpoints, "10.0.0.2:2379"], member=place.member))
+    before = files(config.default_path().parent)
+    assert "goes on elsewhere: the key to it stays in" in forgetting.forget(places)
+    assert files(config.default_path().parent) == before
+
+
+def test_a_machine_without_a_control_plane_has_nothing_to_forget(places: Places) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        config.default_path().unlink()
+    assert forgetting.forget(places) == ""
