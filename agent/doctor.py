@@ -2,6 +2,9 @@
 
 Two rules. Nothing is changed, and what is tried is taken away again. And every check has its line, so that what is well
 is seen to have been looked at; the exit code is 1 when something has failed.
+
+The agent that is looked at is the one that is installed here, by the file that tells it what it is told; another one is
+named by its state folder.
 """
 
 import argparse
@@ -13,11 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agent import imageoptions, node, options
+from agent import imageoptions, node
+from agent import options as agent_options
 from agent.adapters import dns, machine
 from agent.adapters.layout import Layout
 from agent.core import diagnosis, overlay, users
 from agent.core.diagnosis import Port
+from manifests import configuration
+from manifests.documents import Source
+from manifests.mistakes import InvalidManifest
 from protos import findings
 from protos.orch.v1 import control_pb2 as pb
 from runtime import syscalls
@@ -25,19 +32,51 @@ from trust import joining
 from trust.core.identity import Malformed, Role
 from trust.folder import Folder, NotTrusted
 
-DEFAULT_STATE = "/var/lib/orch-agent"
+DEFAULT_STATE = "/var/lib/orch/agent"
+CONFIGURATION = Path("/etc/orch/agent.yaml")
+"""Of the agent that is installed here, once it has joined."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    options = _parser().parse_args(arguments)
-    found = list(examine(options))
+    options, found = told(arguments)
+    found.extend(examine(options))
     if options.output == "json":
         sys.stdout.write(json.dumps(findings.documents(found), ensure_ascii=False, indent=2) + "\n")
     else:
         sys.stdout.write("".join(f"{line}\n" for line in findings.lines(found)))
         sys.stderr.write(f"{findings.summary(found)}\n")
     return 1 if findings.has_failed(found) else 0
+
+
+def told(
+    arguments: Sequence[str] | None, installed: Path = CONFIGURATION
+) -> tuple[argparse.Namespace, list[pb.Finding]]:
+    """What was said, and where nothing was, what stands in the agent's file; and how that file was found.
+
+    Without `--config` it is that of the `installed` agent, if there is one and `--state` names no other.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    path = Path(options.config) if options.config else None if options.state else installed
+    found = []
+    if path is not None and (options.config or path.exists()):
+        found.append(_read(path, parser))
+        options = parser.parse_args(arguments)
+    options.state = options.state or DEFAULT_STATE
+    return options, found
+
+
+def _read(path: Path, parser: argparse.ArgumentParser) -> pb.Finding:
+    """Makes what the file says the parser's defaults."""
+    try:
+        said = configuration.values(agent_options.parser(), Source(name=str(path), text=path.read_bytes()))
+    except (OSError, InvalidManifest) as error:
+        text = f"cannot read {path}: {error.strerror}" if isinstance(error, OSError) else str(error).partition("\n")[0]
+        return findings.failed("configuration", f"the agent does not start: {text}", f"mend {path}")
+    known = configuration.options(parser)
+    parser.set_defaults(**{known[key].dest: texts[-1] for key, texts in said.items() if key in known and texts})
+    return findings.ok("configuration", f"{path} is what the agent is told")
 
 
 def examine(options: argparse.Namespace) -> Iterator[pb.Finding]:
@@ -113,7 +152,7 @@ def _clock_at(door: str) -> pb.Finding:
 def _certificate(folder: Folder, state: Path) -> pb.Finding:
     if not folder.exists():
         return findings.ok("certificate", "this machine has joined no cluster yet")
-    anew = f"orchctl node join --state {state}"
+    anew = "orchctl node join" if str(state) == DEFAULT_STATE else f"orchctl node join --state {state}"
     try:
         own = folder.load(Role.NODE)
         named = machine.node_id_of(Layout(state, None))
@@ -131,13 +170,16 @@ def _id_files() -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchctl node doctor", description="Looks at this machine as a node.")
-    parser.add_argument("--state", default=DEFAULT_STATE, help="the agent's state folder (default: %(default)s)")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"what the agent is told (default: {CONFIGURATION}, unless --state is said)"
+    )
+    parser.add_argument("--state", help=f"the agent's state folder (default: as the file says, or {DEFAULT_STATE})")
     parser.add_argument("--trust", help="the folder with its certificate (default: STATE/trust)")
     parser.add_argument("--address", help="the address at which other nodes reach this one")
     parser.add_argument("--door", metavar="HOST:PORT", help="the door of a control plane, to compare clocks with")
     parser.add_argument("--ids", default=users.DEFAULT, type=users.Ids.parse, help="as the agent has it")
     parser.add_argument("--blob-port", default=imageoptions.BLOB_PORT, type=int, help="as the agent has it")
-    parser.add_argument("--metrics-port", default=options.METRICS_PORT, type=int, help="as the agent has it")
+    parser.add_argument("--metrics-port", default=agent_options.METRICS_PORT, type=int, help="as the agent has it")
     parser.add_argument("--resolv-conf", default="/etc/resolv.conf", help="as the agent has it")
     parser.add_argument("-o", "--output", choices=["json"], help="the same for programs")
     return parser

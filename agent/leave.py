@@ -20,6 +20,8 @@ from agent.adapters.layout import Layout
 from agent.adapters.sysctls import Parameters
 from runtime.errors import ContainerError
 
+FAILURES = (InTheWay, ContainerError, OSError, subprocess.SubprocessError)
+"""What may come of it; the text says what is in the way."""
 NAMED = 5
 """So many tasks are named when they are in the way."""
 
@@ -29,36 +31,51 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     if os.geteuid() != 0:
         sys.exit("orch-agent: only root can take a node off a machine")
-    state = Path(options.state).absolute()
-    layout = Layout(state, Path(options.run_dir).absolute() if options.run_dir else None)
+    layout = Layout(Path(options.state).absolute(), Path(options.run_dir).absolute() if options.run_dir else None)
     try:
-        if state.is_dir():
-            _check(layout)
-            with departure.locked(layout, stop_agent=options.stop_agent):
-                _leave(layout, options)
-        else:  # it was all removed, or never was
-            _leave(layout, options)
-    except (InTheWay, ContainerError, OSError, subprocess.SubprocessError) as error:
+        leave(
+            layout,
+            cgroup_parent=options.cgroup_parent,
+            stop_agent=options.stop_agent,
+            kill_tasks=options.kill_tasks,
+        )
+    except FAILURES as error:
         sys.exit(f"orch-agent: {error}")
 
 
-def _leave(layout: Layout, options: argparse.Namespace) -> None:
+def leave(layout: Layout, *, cgroup_parent: str, stop_agent: bool = False, kill_tasks: bool = False) -> None:
+    """Takes everything away, and says what. Raises one of FAILURES; what is left then is taken away by the next try."""
+    if not layout.state.is_dir():  # it was all removed, or never was
+        _take_away(layout, cgroup_parent, kill_tasks=kill_tasks)
+        return
+    _check(layout)
+    with departure.locked(layout, stop_agent=stop_agent):
+        _take_away(layout, cgroup_parent, kill_tasks=kill_tasks)
+
+
+def check_tasks(layout: Layout) -> None:
+    """Raises InTheWay when a task runs here."""
     running = departure.tasks(layout)
-    if running and not options.kill_tasks:
+    if running:
         named = ", ".join(running[:NAMED]) + (", …" if len(running) > NAMED else "")
         raise InTheWay(
             f"{len(running)} task{'s run' if len(running) > 1 else ' runs'} here ({named}); "
             "have the node drained first, or say --kill-tasks"
         )
+
+
+def _take_away(layout: Layout, cgroup_parent: str, *, kill_tasks: bool) -> None:
+    if not kill_tasks:
+        check_tasks(layout)
     _say_number("containers", departure.remove_containers(layout))
     _say_number("mounts", departure.unmount(layout))
     network.leave()
     _say("removed: rules, links and routes")
     for name in Parameters(layout.kernel).put_back():
         _say(f"put back: {name}")
-    departure.remove_groups(options.cgroup_parent)
+    departure.remove_groups(cgroup_parent)
     departure.remove_files(layout)
-    _say(f"removed: control groups below {options.cgroup_parent}, files in {layout.state}")
+    _say(f"removed: control groups below {cgroup_parent}, files in {layout.state}")
 
 
 def _check(layout: Layout) -> None:

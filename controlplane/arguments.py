@@ -16,6 +16,8 @@ from protos.families import FAMILIES, V4, V6, Family
 from protos.orch.v1 import dispatcher_pb2 as wire
 from telemetry import formats
 
+METRICS_PORT = 7404
+"""Where Prometheus reads metrics, usually. A node on the same machine has the one before."""
 MOST_MOVES = 10_000
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
@@ -207,7 +209,7 @@ def _address(text: str) -> str:
 
 
 def split(address: str) -> tuple[str, int]:
-    """`[fd00::1]:7403` → `fd00::1` and 7403."""
+    """`[fd00::1]:7404` → `fd00::1` and 7404."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 

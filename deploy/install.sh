@@ -307,6 +307,7 @@ uninstall() {
   stop_services
   check_nothing_runs
   leave_node
+  forget_cluster
   put_back_parameters
   rm -f $SYSCTL $MODULES
   local name
@@ -346,6 +347,15 @@ leave_node() {
   [ -n "$(ls -A $STATE/agent)" ] || return 0
   $TOP/current/bin/python3 -m agent.leave --state $STATE/agent --run-dir /run/orch --stop-agent --kill-tasks \
     --cgroup-parent "$(agents_groups)" || fail "the node could not be taken off this machine" "the line above says why"
+}
+
+# What whoever calls is known by to a cluster that ends with this machine.
+forget_cluster() {
+  local said
+  [ -e $STATE/trust/identity.pem ] && [ -x $TOP/current/bin/python3 ] || return 0
+  said=$($TOP/current/bin/python3 -m deploy.host forget 2>&1) ||
+    { say "what you are known by to the cluster stays: $said"; return 0; }
+  [ -z "$said" ] || say "$said"
 }
 
 agents_groups() {

@@ -82,18 +82,20 @@ def restore(wish: Founding, path: Path) -> None:
     """Makes a control plane of a backup, on this machine, and the context of an admin."""
     server = config.parse_server(wish.server, "--server")
     folder = config.trust_folder(wish.context)
-    said = door.ask("controlplane.trust.restore", str(path), *_arguments(wish, folder))
+    said = restored(wish, path, folder)
     use(wish.context, server, folder)
-    answer = json.loads(said)
-    terminal.say(
-        f"cluster {answer['cluster']} is restored as of revision {answer['revision']} ({answer['made_at']}), "
-        f"and context {wish.context} is used now"
-    )
+    terminal.say(f"{said}, and context {wish.context} is used now")
     _tell_starts(wish, server)
     terminal.say(
         "\nnodes that know another address of it are to be told this one: start their agents with --server, too"
     )
     terminal.say("the other control planes join anew, when this one runs, with empty folders and a token")
+
+
+def restored(wish: Founding, path: Path, admins: Path) -> str:
+    """Makes certificates of a backup: a control plane's, and the admin's in another folder. What that has made."""
+    answer = json.loads(door.ask("controlplane.trust.restore", str(path), *_arguments(wish, admins)))
+    return f"cluster {answer['cluster']} is restored as of revision {answer['revision']} ({answer['made_at']})"
 
 
 def login(token: str, at: str, server: str, context: str) -> None:

@@ -68,7 +68,7 @@ class Layout:
     @property
     def own(self) -> tuple[Path, ...]:
         """All that an agent has on its disk."""
-        files = (self.node, self.assignment, self.last_address, self.names, self.kernel, self.lock)
+        files = (self.node, self.assignment, self.servers, self.last_address, self.names, self.kernel, self.lock)
         return (*files, self.tasks, self.images, self.run)
 
     @property

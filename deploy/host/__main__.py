@@ -1,8 +1,15 @@
-"""`python -m deploy.host init|controlplane|node`: what `orchctl cluster init|join` and `orchctl node join` become."""
+"""What the verbs of `orchctl` become that change what this machine is.
+
+init, restore, controlplane    orchctl cluster init, restore, join
+node, leave                    orchctl node join, leave
+forget                         install.sh uninstall
+"""
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.host import checks
 from deploy.host.errors import HostError
@@ -10,6 +17,9 @@ from deploy.host.places import Places
 from orchctl.errors import OrchctlError
 from trust import joining
 from trust.folder import NotTrusted
+
+if TYPE_CHECKING:
+    from deploy.host import first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first(options: argparse.Namespace) -> str:
+    from deploy.host import first
+
+    return first.init(_founding(options), Places())
+
+
+def _restore(options: argparse.Namespace) -> str:
+    from deploy.host import restore
+
+    return restore.restore(_founding(options), options.path, Places())
+
+
+def _founding(options: argparse.Namespace) -> "first.Wish":
     from deploy.host import controlplane, first  # a node has no use for a control plane's half second of imports
 
     machine = controlplane.Wish(name=options.name, address=options.address, server=options.server)
-    wish = first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
-    return first.init(wish, Places())
+    return first.Wish(machine=machine, context=options.context, admin=options.admin, etcd=options.about_etcd)
 
 
 def _node(options: argparse.Namespace) -> str:
@@ -53,7 +74,26 @@ def _another(options: argparse.Namespace) -> str:
     return another.join(wish, Places())
 
 
-_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {"init": _first, "controlplane": _another, "node": _node}
+def _leave(options: argparse.Namespace) -> str:
+    from deploy.host import leaving
+
+    return leaving.leave(leaving.Wish(kill_tasks=options.kill_tasks, stop_agent=options.stop_agent), Places())
+
+
+def _forget(_options: argparse.Namespace) -> str:
+    from deploy.host import forgetting
+
+    return forgetting.forget(Places())
+
+
+_VERBS: Mapping[str, Callable[[argparse.Namespace], str]] = {
+    "init": _first,
+    "restore": _restore,
+    "controlplane": _another,
+    "node": _node,
+    "leave": _leave,
+    "forget": _forget,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,16 +103,24 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--name", default="", help="what it is called (default: the host's name)")
     common.add_argument("--address", default="", help="its own (default: the one on the way to the others)")
     common.add_argument("--server", default="", help="where the control plane is reached")
-    init = verbs.add_parser("init", parents=[common])
-    init.add_argument("--context", default="default", help="what the cluster is called here")
-    init.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
-    init.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
-    init.set_defaults(said="cluster init")
+    for verb, said in (("init", "cluster init"), ("restore", "cluster restore")):
+        founds = verbs.add_parser(verb, parents=[common])
+        if verb == "restore":
+            founds.add_argument("path", type=Path, help="the backup")
+        founds.add_argument("--context", default="default", help="what the cluster is called here")
+        founds.add_argument("--admin", default="", help="the first admin (default: whoever says it)")
+        founds.add_argument("--about-etcd", action="append", default=[], help="an argument about an etcd that there is")
+        founds.set_defaults(said=said)
     for verb, said in (("node", "node join"), ("controlplane", "cluster join")):
         joins = verbs.add_parser(verb, parents=[common])
         joins.add_argument("--token", required=True, help="the token, or @FILE")
         joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
         joins.set_defaults(said=said)
+    leaves = verbs.add_parser("leave")
+    leaves.add_argument("--kill-tasks", action="store_true", help="kill the tasks that run here")
+    leaves.add_argument("--stop-agent", action="store_true", help="end the agent, where there is no systemd")
+    leaves.set_defaults(said="node leave")
+    verbs.add_parser("forget").set_defaults(said="uninstall")
     return parser
 
 

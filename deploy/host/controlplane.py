@@ -60,6 +60,8 @@ class Machine:
     name: str
     address: str
     server: str
+    metrics: Sequence[str]
+    """Where Prometheus reads: what the file has, else the usual port of the address."""
 
     @property
     def listens(self) -> str:
@@ -75,13 +77,18 @@ def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
     name = checks.name(wish.name or checks.host_name(), "a control plane")
     address = checks.address(wish.address or checks.own_address())
     host, port = checks.server(wish.server or checks.joined(address, API_PORT), API_PORT)
+    # A mistake in a file is told before anything is done.
+    there = {program: settings.there(_path(program, places), parser()) for program, parser in _PARSERS.items()}
+    metrics = there["controlplane"].get("metrics", [checks.joined(address, instance_options.METRICS_PORT)])
     if not Folder(places.trust).exists():
         checks.free(address, [API_PORT, DOOR_PORT], "end that first")
         remedy = "end that first; an etcd that is to hold the cluster is named to `cluster init` with --etcd"
         checks.free(address, [CLIENT_PORT, PEER_PORT] if managed_store else [], remedy)
-    for program, parser in _PARSERS.items():
-        settings.there(places.configuration / f"{program}.yaml", parser())  # a mistake is told before anything is done
-    return Machine(name=name, address=address, server=checks.joined(host, port))
+    if not Folder(places.trust).exists() or "metrics" not in there["controlplane"]:
+        for at in metrics:
+            where, number = instance_options.split(at)
+            checks.free(where, [number], f"or say another as `metrics` in {_path('controlplane', places)}")
+    return Machine(name=name, address=address, server=checks.joined(host, port), metrics=metrics)
 
 
 def certified(places: Places, make: Callable[[Path], None]) -> None:
@@ -109,6 +116,7 @@ def run(machine: Machine, places: Places) -> bool:
         "listen": [machine.listens],
         "advertise": [machine.server],
         "door": [machine.door],
+        "metrics": list(machine.metrics),
         "state": [str(places.instance)],
         "trust": [str(places.trust)],
     }
@@ -129,7 +137,11 @@ def left_to_start(places: Places) -> Sequence[str]:
 
 
 def _write(program: str, said: Mapping[str, Sequence[str]], places: Places) -> None:
-    settings.write(places.configuration / f"{program}.yaml", _PARSERS[program](), said, _OPENINGS[program])
+    settings.write(_path(program, places), _PARSERS[program](), said, _OPENINGS[program])
+
+
+def _path(program: str, places: Places) -> Path:
+    return places.configuration / f"{program}.yaml"
 
 
 def _give(folder: Path) -> None:

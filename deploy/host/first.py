@@ -5,7 +5,7 @@ A try that ends between the two is ended by the next.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,49 +29,60 @@ class Wish:
 def init(wish: Wish, places: Places) -> str:
     """Does it, and returns what to tell the person. Raises HostError, NotTrusted, OrchctlError."""
     machine = controlplane.checked(wish.machine, places, managed_store=not wish.etcd)
-    if not Folder(places.trust).exists():
-        outside.check(wish.etcd)
+    answer: dict[str, str] = {}
+
+    def make(asked: membership.Founding, admins: Path) -> None:
+        answer.update(membership.found(asked, admins))
+
+    starts = set_up(wish, machine, places, make)
+    return "\n".join([_told(answer, machine), *starts])
+
+
+def set_up(
+    wish: Wish, machine: controlplane.Machine, places: Places, make: Callable[[membership.Founding, Path], None]
+) -> Sequence[str]:
+    """Has certificates made, where an earlier try has not, and the instance run; lines about what is left to start.
+
+    `make` is given what was asked for, and the folder of the admin. Raises HostError, NotTrusted, OrchctlError.
+    """
     admins = config.trust_folder(wish.context)
     fresh = admins.with_name(f"{admins.name}.new")
-    answer = _founded(wish, machine, places, admins, fresh)
+    if not Folder(places.trust).exists():
+        outside.check(wish.etcd)
+        _check_context(wish.context, admins)
+    controlplane.certified(places, lambda folder: make(_emptied(wish, machine, folder, fresh), fresh))
     if fresh.exists():
         shutil.rmtree(admins, ignore_errors=True)
         fresh.rename(admins)
     membership.use(wish.context, machine.server, admins)
     if not controlplane.run(machine, places):
-        return "\n".join([_told(answer, machine), *controlplane.left_to_start(places)])
+        return controlplane.left_to_start(places)
     controlplane.wait_until_it_answers(machine.server, admins)
-    return _told(answer, machine)
+    return []
 
 
-def _founded(wish: Wish, machine: controlplane.Machine, places: Places, admins: Path, fresh: Path) -> dict[str, str]:
-    """The tokens; none when an earlier try has founded it."""
-    answer: dict[str, str] = {}
-    if Folder(places.trust).exists():
-        return answer
+def _check_context(context: str, admins: Path) -> None:
     if Folder(admins).exists():
         of = Folder(admins).load().identity
         raise HostError(
-            f"the context {wish.context} is of {of} in the cluster {of.cluster}",
+            f"the context {context} is of {of} in the cluster {of.cluster}",
             hint="call the one of this cluster by another name: --context NAME",
         )
 
-    def make(folder: Path) -> None:
-        for begun in (folder, fresh):
-            shutil.rmtree(begun, ignore_errors=True)
-        asked = membership.Founding(
-            name=machine.name,
-            trust=folder,
-            admin=wish.admin,
-            host=machine.address,
-            server=machine.server,
-            context=wish.context,
-            etcd=wish.etcd,
-        )
-        answer.update(membership.found(asked, fresh))
 
-    controlplane.certified(places, make)
-    return answer
+def _emptied(wish: Wish, machine: controlplane.Machine, folder: Path, fresh: Path) -> membership.Founding:
+    """What was asked for; what a try that broke off has left in the two folders goes."""
+    for begun in (folder, fresh):
+        shutil.rmtree(begun, ignore_errors=True)
+    return membership.Founding(
+        name=machine.name,
+        trust=folder,
+        admin=wish.admin,
+        host=machine.address,
+        server=machine.server,
+        context=wish.context,
+        etcd=wish.etcd,
+    )
 
 
 def _told(answer: dict[str, str], machine: controlplane.Machine) -> str:

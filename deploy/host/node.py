@@ -7,7 +7,9 @@ that was broken off, wherever, is the same join the next time; one after the nod
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent import options as agent_options
 from agent.adapters.disk import FileDisk
@@ -44,10 +46,10 @@ def join(wish: Wish, places: Places) -> str:
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
     name = checks.name(wish.name or checks.host_name(), "a node")
     address = checks.address(wish.address or checks.own_address(host))
-    if not Folder(places.agent_trust).exists():
-        checks.free(address, [BLOB_PORT], "or let the agent have another one: `blob-port` in /etc/orch/agent.yaml")
     path, parser = places.configuration / "agent.yaml", agent_options.parser()
-    settings.there(path, parser)  # a mistake in it is told before anything is done
+    there = settings.there(path, parser)  # a mistake in it is told before anything is done
+    if not Folder(places.agent_trust).exists():
+        _check_ports(address, there, path)
     cluster = _certified(text, door, name, places)
     settings.write(path, parser, _settings(name, checks.joined(host, port), address, places), _OPENING)
     said = f"node {name} has joined the cluster {cluster}"
@@ -55,6 +57,14 @@ def join(wish: Wish, places: Places) -> str:
         services.start([services.AGENT])
         return f"{said}, and its agent runs"
     return f"{said}\nthere is no systemd here; start its agent with: {services.COMMANDS[services.AGENT]}"
+
+
+def _check_ports(address: str, there: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Those that the file has, else the usual ones; 0 is none."""
+    for key, usual in (("blob-port", BLOB_PORT), ("metrics-port", agent_options.METRICS_PORT)):
+        port = int(there[key][0]) if there.get(key) else usual
+        if port:
+            checks.free(address, [port], f"or let the agent have another one: `{key}` in {path}")
 
 
 def _settings(name: str, server: str, address: str, places: Places) -> dict[str, list[str]]:

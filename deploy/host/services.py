@@ -14,6 +14,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     INSTANCE: "orch-controlplane --config /etc/orch/controlplane.yaml",
     STORE: "orch-etcd --config /etc/orch/etcd.yaml",
 }
+TASKS: Final = "orch-tasks"
+"""Has no program, and what is below its group."""
 TASKS_GROUP: Final = "/system.slice/orch-tasks.service"
 """What systemd gives away for the groups of tasks."""
 _TIMEOUT_S: Final = 180
@@ -32,6 +34,18 @@ def start(units: Sequence[str]) -> None:
             raise _not_ready(unit, "in time") from None
         if done.returncode != 0:
             raise _not_ready(unit, "")
+
+
+def end(units: Sequence[str]) -> None:
+    """Ends them, and they come no more at a boot. HostError with what systemd says when one does not."""
+    for unit in units:
+        hint = f"mend that, and try again; journalctl -u {unit} tells more"
+        try:
+            done = _systemctl("disable", "--now", unit)
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{unit} does not end within {_TIMEOUT_S} s", hint=hint) from None
+        if done.returncode != 0:
+            raise HostError(f"{unit} does not end", hint=hint, detail=done.stderr.strip())
 
 
 def _enable(unit: str) -> None:

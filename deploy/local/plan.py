@@ -21,8 +21,8 @@ MAX_CONTROL_PLANES: Final = 5
 API_PORT: Final = 7400
 DOOR_PORT: Final = 7401
 """Where machines and people may join, as any cluster."""
-METRICS_PORT: Final = 7403
-"""Where Prometheus reads, of the control plane and of each node."""
+METRICS_PORT: Final = 7404
+"""Where Prometheus reads of an instance of the control plane, as on any machine."""
 NETWORK_MODES: Final = ("auto", "routes", "vxlan")
 ADDRESSES: Final = ("ipv4", "dual", "ipv6")
 _FIRST_NODE: Final = 11

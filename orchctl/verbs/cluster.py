@@ -63,6 +63,14 @@ def _about_etcd(said: Mapping[str, Any]) -> Sequence[str]:
     return [*(f"--etcd={url}" for url in said["etcd"]), *(f"--{name}={path}" for name, path in files.items() if path)]
 
 
+def _about_machine(settings: options.Settings, address: str, said: Mapping[str, Any]) -> Sequence[str]:
+    """The same for whoever sets this machine up."""
+    words = {"--name": said["name"], "--address": address, "--server": settings.server_option}
+    words |= {"--admin": said["admin"], "--context": settings.context}
+    about = [f"--about-etcd={one}" for one in _about_etcd(said)]
+    return [*(f"{key}={text}" for key, text in words.items() if text), *about]
+
+
 @click.group()
 def command() -> None:
     """Found a cluster and let others join it; or start a whole one on this machine, with nodes in namespaces.
@@ -173,17 +181,20 @@ def init(settings: options.Settings, /, address: str, **said: Any) -> None:
       orchctl cluster init --name cp1 --trust ~/cp1 --server 10.0.0.1:7400
     """
     if said["trust"] is None:
-        words = {"--name": said["name"], "--address": address, "--server": settings.server_option}
-        words |= {"--admin": said["admin"], "--context": settings.context}
-        about = [f"--about-etcd={one}" for one in _about_etcd(said)]
-        door.become("deploy.host", "init", *(f"{key}={text}" for key, text in words.items() if text), *about)
+        door.become("deploy.host", "init", *_about_machine(settings, address, said))
     from orchctl import membership
 
     membership.init(_founding(settings, said))
 
 
 @command.command()
-@click.option("--trust", required=True, type=click.Path(), help="The folder of a control plane.")
+@click.option(
+    "--trust",
+    default="/var/lib/orch/trust",
+    show_default=True,
+    type=click.Path(),
+    help="The folder of certificates of a control plane.",
+)
 @click.option("--out", required=True, type=click.Path(), help="The file to write; there may be none yet.")
 def backup(trust: str, out: str) -> None:
     """Write everything that a cluster knows into a file. On the machine of a control plane.
@@ -197,18 +208,25 @@ def backup(trust: str, out: str) -> None:
 @command.command()
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_first
+@click.option("--address", default="", help="This machine's own.  [default: the one on its way to others]")
 @options.with_settings
-def restore(settings: options.Settings, /, path: Path, **said: Any) -> None:
-    """Make a control plane of a backup, on a machine with none, for a store with nothing in it.
+def restore(settings: options.Settings, /, path: Path, address: str, **said: Any) -> None:
+    """Make a control plane of a backup, on a machine with none. As root, on the machine itself.
 
-    Containers run on: agents come to it and tell what they have. What happened after the backup is undone.
+    It makes certificates, writes /etc/orch, starts the services, and waits until the control plane answers. Containers
+    run on: agents come to it and tell what they have. What happened after the backup is undone. A try that did not
+    come to its end may be repeated.
+
+    With --trust only the certificates are made, in that folder, for a control plane that you start.
 
     \b
-    Example:
-      orchctl cluster restore home.backup --name cp1 --trust /var/lib/orch/trust --server 10.0.0.9:7400
+    Examples:
+      orchctl cluster restore home.backup
+      orchctl cluster restore home.backup --name cp1 --address 10.0.0.9
+      orchctl cluster restore home.backup --name cp1 --trust ~/cp1 --server 10.0.0.9:7400
     """
     if said["trust"] is None:
-        raise click.UsageError("say the folder for the control plane's certificates with --trust DIR")
+        door.become("deploy.host", "restore", str(path.absolute()), *_about_machine(settings, address, said))
     from orchctl import membership
 
     membership.restore(_founding(settings, said), path)

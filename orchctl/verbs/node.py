@@ -37,7 +37,7 @@ def command() -> None:
       orchctl node uncordon n2
       orchctl node label n1 disk=ssd zone-
       orchctl node doctor --door 10.0.0.1:7401
-      orchctl node leave --state /var/lib/orch
+      orchctl node leave
       orchctl node taint n1 gpu=a100:no-schedule
     """
 
@@ -151,7 +151,8 @@ def join(*, token: str, server: str, at: str, name: str, address: str, state: st
 
 
 @command.command()
-@click.option("--state", type=click.Path(), help="The agent's state folder.  [default: /var/lib/orch-agent]")
+@click.option("--config", type=click.Path(), help="What the agent is told.  [default: /etc/orch/agent.yaml]")
+@click.option("--state", type=click.Path(), help="The state folder of an agent that you started yourself.")
 @click.option("--trust", type=click.Path(), help="The folder with its certificate.  [default: STATE/trust]")
 @click.option("--address", help="The address at which other nodes reach this one.")
 @click.option("--door", "at", metavar="HOST:PORT", help="The door of a control plane, to compare clocks with.")
@@ -164,7 +165,8 @@ def doctor(at: str | None, **said: str | None) -> None:
     """Look at this machine as a node, before it joins and after. As root, on the machine itself.
 
     A line for everything that was looked at: `ok`, `warning` or `failed`, what that means, and what to do. Nothing is
-    changed. The exit code is 1 when something has failed.
+    changed. The exit code is 1 when something has failed. What is not said here is as /etc/orch/agent.yaml has it,
+    when there is one and no --state is said.
 
     \b
     Examples:
@@ -176,19 +178,34 @@ def doctor(at: str | None, **said: str | None) -> None:
 
 
 @command.command()
-@click.option("--state", required=True, type=click.Path(), help="The agent's state folder.")
-@click.option("--run-dir", type=click.Path(), help="The runtime's folder, if the agent was given one.")
-@click.option("--cgroup-parent", default="/orch", show_default=True, help="The cgroup that the agent was given.")
-@click.option("--stop-agent", is_flag=True, help="End the agent if it runs.")
+@click.option("--state", type=click.Path(), help="The state folder of an agent that you started yourself.")
+@click.option("--run-dir", type=click.Path(), help="The runtime's folder, if that agent was given one.")
+@click.option("--cgroup-parent", help="The cgroup that it was given.  [default: /orch]")
+@click.option("--stop-agent", is_flag=True, help="End the agent if it runs; systemd's is ended in any case.")
 @click.option("--kill-tasks", is_flag=True, help="Kill the tasks that run here.")
-def leave(state: str, run_dir: str | None, cgroup_parent: str, stop_agent: bool, kill_tasks: bool) -> None:
+def leave(
+    *, state: str | None, run_dir: str | None, cgroup_parent: str | None, stop_agent: bool, kill_tasks: bool
+) -> None:
     """Take the node off this machine: containers, network, control groups and files. As root, on the machine itself.
 
-    Refuses while the agent or a task runs, unless told what to do. May be run again. Have the node drained first.
+    Without --state it is the node that `orchctl node join` has made: its service ends, and its certificate and
+    /etc/orch/agent.yaml go, too. It refuses while a task runs, unless told to kill it. Have the node drained first;
+    it may be said again.
+
+    \b
+    Examples:
+      orchctl node leave
+      orchctl node leave --kill-tasks
+      orchctl node leave --state ~/n1 --stop-agent
     """
     said = {"--stop-agent": stop_agent, "--kill-tasks": kill_tasks}
-    where = [f"--state={state}", f"--cgroup-parent={cgroup_parent}", *([f"--run-dir={run_dir}"] if run_dir else [])]
-    door.become("agent.leave", *where, *(option for option, is_said in said.items() if is_said))
+    told = [option for option, is_said in said.items() if is_said]
+    if state is None:
+        if run_dir or cgroup_parent:
+            raise click.UsageError("--run-dir and --cgroup-parent are of an agent that is named by --state DIR")
+        door.become("deploy.host", "leave", *told)
+    where = {"--state": state, "--run-dir": run_dir, "--cgroup-parent": cgroup_parent}
+    door.become("agent.leave", *(f"{key}={text}" for key, text in where.items() if text), *told)
 
 
 @command.command()

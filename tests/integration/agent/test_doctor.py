@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import doctor
 from protos.orch.v1 import trust_pb2
 from tests.integration.agent.conftest import REPOSITORY
 from tests.support import aio, nameserver, trusted
@@ -50,9 +51,16 @@ def command(net: Path, *options: str, inside: Sequence[str] = ()) -> list[str]:
 def examined(
     net: Path, folder: Path, *options: str, inside: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> dict[str, tuple[str, str, str]]:
+    """The same of the agent with this state folder."""
+    return look(net, f"--state={folder}", *options, inside=inside, environ=environ)
+
+
+def look(
+    net: Path, *options: str, inside: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> dict[str, tuple[str, str, str]]:
     """Verdict, message and remedy of each check."""
     done = subprocess.run(
-        command(net, f"--state={folder}", "--output=json", *options, inside=inside),
+        command(net, "--output=json", *options, inside=inside),
         cwd=REPOSITORY,
         env=environ,
         capture_output=True,
@@ -84,6 +92,34 @@ def test_a_machine_that_is_well_has_a_line_for_everything_and_keeps_nothing_of_i
     assert {line.split(maxsplit=1)[0] for line in said.stdout.splitlines()} <= {"ok", "warning", "failed"}
     assert len(said.stdout.splitlines()) == len(CHECKS)
     assert f"{len(CHECKS)} things were looked at" in said.stderr
+
+
+def test_what_the_agent_is_told_the_doctor_knows(tmp_path: Path, net: Path) -> None:
+    """From the agent's file; what is said wins, and a file with a mistake is a finding like any other."""
+    path = tmp_path / "agent.yaml"
+    path.write_text(f"state: {tmp_path}/state\naddress: {ADDRESS}\nblob-port: 7502\nlabel: [disk=ssd]\nname: n1\n")
+    found = look(net, f"--config={path}")
+    assert found.keys() == {*CHECKS, "mtu", "configuration", "port 7502/tcp"} - {"port 7402/tcp"}
+    assert found["configuration"] == ("ok", f"{path} is what the agent is told", "")
+    assert f"at {tmp_path}" in found["disk"][1]
+    assert found["mtu"][1].startswith("e0 with")
+    assert "port 7503/tcp" in look(net, f"--config={path}", "--metrics-port=7503")
+    path.write_text("adress: 10.0.0.1\n")
+    verdict, message, remedy = look(net, f"--config={path}")["configuration"]
+    assert (verdict, remedy) == ("failed", f"mend {path}")
+    assert f'{path}:1:1: adress: unknown key; did you mean "address"?' in message
+    assert "No such file" in look(net, f"--config={tmp_path}/gone")["configuration"][1]
+
+
+def test_another_agent_than_the_installed_one_is_named_by_its_folder(tmp_path: Path) -> None:
+    """Then nothing of what the installed one is told holds; without a word it is the installed one, if there is one."""
+    installed = tmp_path / "agent.yaml"
+    assert doctor.told([], installed)[0].state == "/var/lib/orch/agent"
+    installed.write_text(f"state: {tmp_path}/state\nblob-port: 7502\n")
+    other, found = doctor.told([f"--state={tmp_path}/other"], installed)
+    assert (other.state, other.blob_port, found) == (f"{tmp_path}/other", 7402, [])
+    own, found = doctor.told([], installed)
+    assert (own.state, own.blob_port, [one.check for one in found]) == (f"{tmp_path}/state", 7502, ["configuration"])
 
 
 def test_a_small_disk_without_inodes_is_told(tmp_path: Path, net: Path) -> None:

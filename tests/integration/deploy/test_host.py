@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,27 @@ async def test_a_port_that_is_in_use_is_told_before_a_token_is_used(tmp_path: Pa
         await join(asked, places)
 
 
+@pytest.mark.parametrize(("key", "usual"), [("blob-port", BLOB_PORT), ("metrics-port", agent_options.METRICS_PORT)])
+@aio.bounded(60)
+async def test_a_port_that_the_file_names_is_the_one_that_has_to_be_free(
+    key: str, usual: int, tmp_path: Path, places: Places
+) -> None:
+    """So that the remedy which is told is one; 0 wants none."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        with socket.create_server(("127.0.0.77", usual)), socket.create_server(("127.0.0.77", 0)) as other:
+            with pytest.raises(HostError) as error:
+                await join(wish(made), places)
+            path = places.configuration / "agent.yaml"
+            assert f"`{key}` in {path}" in error.value.hint
+            path.parent.mkdir(parents=True)
+            taken = other.getsockname()[1]
+            path.write_text(f"{key}: {taken}\n")
+            assert f"port {taken} of 127.0.0.77 is in use" in await refused(wish(made), places)
+            path.write_text(f"{key}: 0\n")
+            await join(wish(made), places)
+        assert configured(places)[key] == ["0"]
+
+
 @aio.bounded(60)
 async def test_a_node_of_one_cluster_does_not_slip_into_another(tmp_path: Path, places: Places) -> None:
     """Its certificate stays as it is. One of another role is no certificate of a node."""
@@ -163,6 +186,37 @@ async def test_a_node_of_one_cluster_does_not_slip_into_another(tmp_path: Path, 
         assert Folder(places.agent_trust).load().facts == before
         Folder(places.agent_trust).save(made.admin)
         assert "is the certificate of admin root, and one of role node is needed" in await refused(wish(made), places)
+
+
+def left(places: Places, **wish_: bool) -> str:
+    """What leaving says, in a network of its own: it takes the agent's rules and links away."""
+    said = f"leaving.leave(leaving.Wish(**{wish_}), places.Places(root=pathlib.Path({str(places.root)!r})))"
+    script = f"import pathlib; from deploy.host import leaving, places; print({said})"
+    command = ["unshare", "--net", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("broke_off", [False, True])
+@aio.bounded(60)
+async def test_a_node_that_has_left_may_join_another_cluster(broke_off: bool, tmp_path: Path, places: Places) -> None:
+    """Nothing of it stays, not even its key. One that broke off behind the agent's files is ended by the next."""
+    async with trusted.cluster(tmp_path / "c") as made, trusted.cluster(tmp_path / "d") as other:
+        await join(wish(made), places)
+        path = places.configuration / "agent.yaml"
+        path.write_text(path.read_text() + "cgroup-parent: /orch-is-not-there\n")
+        if broke_off:
+            (places.agent / "node.json").unlink()
+        assert "orchctl delete node n1" in await asyncio.to_thread(left, places)
+        assert files(places) == set()
+        assert not places.agent.exists()
+        await join(wish(other), places)
+
+
+@pytest.mark.root
+def test_a_machine_that_is_no_node_cannot_leave(places: Places) -> None:
+    assert "HostError: this machine is no node: neither" in left(places)
 
 
 @aio.bounded(60)

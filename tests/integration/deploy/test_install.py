@@ -38,6 +38,20 @@ LIST_PROCESSES = (
     "echo ${each#/proc/} $parent $(tr '\\0' ' ' <$each/cmdline); } 2>/dev/null; done; true"
 )
 """As `ps`, which is not there before the installation and after it."""
+ELSEWHERE = "10.99.0.2"
+"""Where the control plane is restored."""
+READ = """\
+import http.client, socket, ssl, sys
+folder, address, port, name = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{folder}/roots.pem")
+context.load_cert_chain(f"{folder}/identity.pem")
+with context.wrap_socket(socket.create_connection((address, int(port)), timeout=20), server_hostname=name) as link:
+    link.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: orch\\r\\n\\r\\n")
+    answer = http.client.HTTPResponse(link)
+    answer.begin()
+    print(answer.status, answer.read().decode())
+"""
+"""A page of metrics, as Prometheus reads it."""
 BACKUPS = ("/etc/gshadow- ", "/etc/shadow- ", "/etc/passwd- ", "/etc/group- ", "/etc/.pwd.lock ")
 """What useradd and its like leave of the day before."""
 
@@ -160,6 +174,30 @@ def test_a_cluster_is_founded_and_the_machine_is_its_node_by_one_command_each(ma
     assert owners.split() == ["orch", "700", "root", "700", "orch"]
 
 
+def test_the_doctor_knows_the_node_that_is_installed(machine: Machine) -> None:
+    """Without a word: its folder, its certificate, its ports."""
+    # Whatever else it thinks of a machine that is no real one.
+    found = {
+        one["check"]: one for one in json.loads(machine.run("orchctl", "node", "doctor", "--output=json", code=None))
+    }
+    told = {check: one["message"] for check, one in found.items()}
+    assert told["configuration"] == "/etc/orch/agent.yaml is what the agent is told"
+    assert "at /var/lib/orch/agent" in told["disk"]
+    assert f"with {ADDRESS}" in told["mtu"]
+    assert "is good for" in told["certificate"]
+    for check in ("configuration", "certificate", "port 7402/tcp", "port 7403/tcp", "port 4789/udp"):
+        assert found[check]["verdict"] == "ok", found[check]
+
+
+def test_both_tell_of_themselves_on_one_machine(machine: Machine) -> None:
+    """Prometheus reads the control plane and the node at different ports, as a person with a certificate."""
+    for role, port, metric in (("controlplane", 7404, "orch_leader 1"), ("node", 7403, "orch_node_session 1")):
+        page = machine.run(
+            "python3", "-c", READ, "/root/.config/orch/trust/default", ADDRESS, str(port), f"{role}.orch"
+        )
+        assert metric in page, role
+
+
 def test_said_again_both_go_on_from_where_they_are(machine: Machine) -> None:
     """So that what broke off is mended by the same command."""
     assert "was founded before" in machine.run("orchctl", "cluster", "init", "--name=cp1", f"--address={ADDRESS}")
@@ -183,11 +221,16 @@ def test_a_mistake_in_a_file_is_told_and_not_tried_again(machine: Machine) -> No
     machine.sh("sed -i /^adress/d /etc/orch/agent.yaml; systemctl restart orch-agent")
 
 
-def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: Path) -> None:
-    """In the group that systemd gives away, beside the agent's."""
+def push(machine: Machine) -> None:
+    """The image of the service."""
     machine.run(
         "orchctl", "image", "push", "--archive", "/bundles/busybox.tar", "--name", "busybox", "--cmd", "/bin/sh"
     )
+
+
+def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: Path) -> None:
+    """In the group that systemd gives away, beside the agent's."""
+    push(machine)
     machine.put("/root/clock.yaml", SERVICE)
     machine.run("orchctl", "apply", "-f", "/root/clock.yaml", "--timeout=60s")
     running = processes(machine, "while :; do date")
@@ -207,8 +250,8 @@ def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: 
         assert processes(machine, "while :; do date") == running, end
 
 
-def main_pid(machine: Machine) -> str:
-    return machine.sh("systemctl show --value --property=MainPID orch-agent").strip()
+def main_pid(machine: Machine, unit: str = "orch-agent") -> str:
+    return machine.sh(f"systemctl show --value --property=MainPID {unit}").strip()
 
 
 def test_the_agents_unit_has_the_agent_and_nothing_else(machine: Machine) -> None:
@@ -250,25 +293,28 @@ def test_an_agent_that_is_restarted_is_expected_back_and_one_that_is_stopped_is_
     until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="its tasks are there", timeout_s=60)
 
 
-def test_an_agent_that_hangs_is_killed_by_the_watchdog(machine: Machine) -> None:
-    """It hears from the agent's loop, not from its process."""
-    assert machine.sh("systemctl show --property=WatchdogUSec orch-agent").strip() == "WatchdogUSec=1min"
+@pytest.mark.parametrize(("unit", "period"), [("orch-agent", "1min"), ("orch-controlplane", "30s")])
+def test_a_program_that_hangs_is_killed_by_the_watchdog(machine: Machine, unit: str, period: str) -> None:
+    """It hears from the program's loop, not from its process. Another one is started, and works."""
+    assert machine.sh(f"systemctl show --property=WatchdogUSec {unit}").strip() == f"WatchdogUSec={period}"
+    dropped = f"/run/systemd/system/{unit}.service.d"
     machine.sh(
-        "mkdir -p /run/systemd/system/orch-agent.service.d; printf '[Service]\\nWatchdogSec=5s\\n' "
-        ">/run/systemd/system/orch-agent.service.d/test.conf; systemctl daemon-reload; systemctl restart orch-agent"
+        f"mkdir -p {dropped}; printf '[Service]\\nWatchdogSec=5s\\n' >{dropped}/test.conf; systemctl daemon-reload; "
+        f"systemctl restart {unit}"
     )
-    first = main_pid(machine)
+    first = main_pid(machine, unit)
     running = processes(machine, "while :; do date")
     machine.sh(f"kill -STOP {first}")
     until(
-        lambda: main_pid(machine) not in {first, "0"},
-        what="another agent runs",
+        lambda: main_pid(machine, unit) not in {first, "0"},
+        what=f"another {unit} runs",
         timeout_s=60,
     )
-    said = machine.sh("journalctl --quiet --output=cat --unit=orch-agent --grep=watchdog", code=None)
+    said = machine.sh(f"journalctl --quiet --output=cat --unit={unit} --grep=watchdog", code=None)
     assert "Watchdog timeout" in said
+    until(lambda: "READY" in machine.run("orchctl", "get", "nodes", code=None), what="both work", timeout_s=60)
     assert processes(machine, "while :; do date") == running
-    machine.sh("rm -r /run/systemd/system/orch-agent.service.d; systemctl daemon-reload; systemctl restart orch-agent")
+    machine.sh(f"rm -r {dropped}; systemctl daemon-reload; systemctl restart {unit}")
 
 
 def test_an_upgrade_and_its_rollback_leave_containers_alone(machine: Machine) -> None:
@@ -286,6 +332,65 @@ def test_an_upgrade_and_its_rollback_leave_containers_alone(machine: Machine) ->
             machine.sh("/opt/orch/install.sh rollback")
 
 
+def test_a_lost_control_plane_is_restored_by_one_command(machine: Machine) -> None:
+    """At another address. Containers do not notice; its node is told once where it is now."""
+    running = processes(machine, "while :; do date")
+    machine.run("orchctl", "cluster", "backup", "--out=/root/home.backup")
+    said = machine.run("orchctl", "cluster", "restore", "/root/home.backup", code=1)
+    assert "/var/lib/orch/trust is of a control plane: a cluster is restored where there is none" in said
+    machine.sh(
+        "systemctl disable --now orch-controlplane orch-etcd; rm -r /var/lib/orch/{trust,etcd,controlplane} "
+        f"/etc/orch/{{controlplane,etcd}}.yaml; ip address add {ELSEWHERE}/24 dev uplink"
+    )
+    command = ("orchctl", "cluster", "restore", "/root/home.backup", "--name=cp1", f"--address={ELSEWHERE}")
+    assert "hint: call the one of this cluster by another name" in machine.run(*command, code=1)
+    said = machine.run(*command, "--context=restored")
+    assert "is restored as of revision" in said
+    tell = next(line.strip() for line in said.splitlines() if line.strip().startswith("sed "))
+    machine.sh(tell)
+    until(lambda: "READY" in machine.run("orchctl", "get", "nodes"), what="the node is back", timeout_s=60)
+    until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="both are ready", timeout_s=60)
+    assert processes(machine, "while :; do date") == running
+    owners = machine.sh("stat --format='%U %a' /var/lib/orch/{trust,etcd,controlplane}; ls /var/lib/orch/trust")
+    assert owners.split()[:6] == ["orch", "700"] * 3
+    assert "restoring.bin" not in owners, "it is in the store"
+    assert machine.sh("systemctl is-enabled orch-etcd orch-controlplane").split() == ["enabled"] * 2
+    assert "was restored from /root/home.backup before" in machine.run(*command)
+
+
+def test_a_node_leaves_by_one_command_and_may_come_again(machine: Machine) -> None:
+    """Not while it has tasks; then nothing of it stays, and the control plane beside it does not notice."""
+    refused = machine.run("orchctl", "node", "leave", code=1)
+    assert "2 tasks run here" in refused
+    assert "have the node drained first, or say --kill-tasks" in refused
+    assert machine.sh("systemctl is-active orch-agent").strip() == "active"
+    serves = machine.sh("systemctl show --value --property=MainPID orch-controlplane")
+    said = machine.run("orchctl", "node", "leave", "--kill-tasks")
+    assert "`orchctl delete node n1` makes the cluster forget it" in said
+    until(lambda: not processes(machine, "while :; do date|bin/orch-agent"), what="all of it has ended")
+    assert machine.sh(
+        "systemctl is-active orch-agent orch-tasks; systemctl is-enabled orch-agent", code=None
+    ).split() == [
+        *("inactive", "inactive"),
+        "disabled",
+    ]
+    assert machine.sh("ls /etc/orch /var/lib/orch").split() == [
+        *("/etc/orch:", "controlplane.yaml", "etcd.yaml"),
+        *("/var/lib/orch:", "controlplane", "etcd", "trust"),
+    ]
+    assert "orch" not in machine.sh("ip -brief link; nft list tables")
+    assert "No such file" in machine.sh("ls /run/orch", code=2)
+    assert machine.sh("systemctl show --value --property=MainPID orch-controlplane") == serves
+    assert "this machine is no node" in machine.run("orchctl", "node", "leave", code=1)
+    machine.run("orchctl", "delete", "node", "n1")
+    push(machine)  # the control plane that was lost had it, and the node
+    token = machine.sh("orchctl cluster token create --role node 2>/dev/null").strip()
+    machine.run(
+        "orchctl", "node", "join", f"--server={ELSEWHERE}", f"--token={token}", "--name=n1", f"--address={ADDRESS}"
+    )
+    until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="both run again", timeout_s=60)
+
+
 def test_a_member_is_not_uninstalled_by_mistake(machine: Machine) -> None:
     said = machine.sh("/opt/orch/install.sh uninstall", code=1)
     assert "this machine belongs to a cluster" in said
@@ -295,7 +400,9 @@ def test_a_member_is_not_uninstalled_by_mistake(machine: Machine) -> None:
 
 def test_uninstalling_leaves_nothing(machine: Machine) -> None:
     """No file, package, user, process, link, rule, mount or control group."""
-    machine.sh("/opt/orch/install.sh uninstall --with-data")
+    said = machine.sh("/opt/orch/install.sh uninstall --with-data")
+    assert "removed from /root/.config/orch: default, restored" in said
+    assert machine.sh("ls -A /root/.config") == ""
     machine.sh(f"{LISTING} >/tmp/after")
     left = machine.sh("diff /tmp/before /tmp/after", code=None).splitlines()
     assert [
