@@ -204,11 +204,13 @@ def register(own: Material, node_id: str = "", address: str = "10.0.0.1") -> wir
 async def session(
     made: Cluster, own: Material, address: str = "10.0.0.1"
 ) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
-    """A node's session that has begun."""
+    """A node's session that has begun, and that the instance counts."""
     async with made.dispatcher(own) as stub:
         call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
         await call.write(register(own, address=address))
         first = await call.read()
         assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
+        known = lambda: made.instance.dispatcher.sessions.get(own.identity.name) is not None  # noqa: E731
+        await aio.until(known, what="the session is counted", timeout_s=A_MOMENT_S)  # which comes after the answer
         yield call  # type: ignore[misc]
         call.cancel()
