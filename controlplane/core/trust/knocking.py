@@ -51,6 +51,11 @@ class Knocking:
         self._pace = _bucket(self.all)
 
     @property
+    def open(self) -> int:
+        """So many are let in now."""
+        return self._open
+
+    @property
     def known(self) -> int:
         """So many addresses are remembered."""
         return len(self._known)
