@@ -49,12 +49,12 @@ class Door:
         self._folder = folder
         self._now_ms = now_ms
         self._knocking = knocking or Knocking()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
 
     @contextlib.asynccontextmanager
     async def serving(self, addresses: Sequence[str]) -> AsyncIterator[tuple[int, ...]]:
         """Open inside the block; yields the ports. Raises CannotOpen."""
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.renew()
         async with contextlib.AsyncExitStack() as stack:
             servers = [await stack.enter_async_context(await self._listen(address)) for address in addresses]

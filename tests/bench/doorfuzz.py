@@ -1,6 +1,8 @@
-"""A hundred thousand hostile messages, knocks at the door and manifests, on all processors. What is measured is the time
-of each; what counts is that none trips an instance, or the reader of manifests, or makes it keep anything, which would
-end the benchmark with what makes it again."""
+"""Over a hundred thousand hostile messages, knocks at the door and manifests, on all processors.
+
+What is measured is the time of each; what counts is that none trips an instance, or the reader of manifests, or makes
+it keep anything, which would end the benchmark with what makes it again.
+"""
 
 import asyncio
 import contextlib
