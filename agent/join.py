@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.adapters.disk import FileDisk
+from agent.adapters import whole
 from agent.adapters.layout import Layout
 from trust import joining
 from trust.core import identity
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         token = joining.token_of(options.token, Role.NODE)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        node_id = FileDisk(Layout(state, None)).node_id()
+        node_id = whole.node_id(Layout(state, None))
         wish = joining.Wish(name=node_id, node_name=options.name)
         joined = joining.join(options.door, token, wish, Folder(trust))
     except (joining.NotJoined, NotTrusted, OSError) as error:

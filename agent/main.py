@@ -25,12 +25,12 @@ import structlog
 
 from agent import goodbye, imageoptions, node, servers, state_metrics
 from agent import options as command_line
-from agent.adapters import blobserver
+from agent.adapters import blobserver, whole
 from agent.adapters.blobserver import BlobServer
 from agent.adapters.checks import NetworkChecks
 from agent.adapters.commits import ContainerCommits
 from agent.adapters.devices import NodeDevices, machine
-from agent.adapters.disk import FileDisk, replace
+from agent.adapters.disk import FileDisk
 from agent.adapters.imageroom import ImageRoom
 from agent.adapters.images import StoredImages
 from agent.adapters.layout import MONITORS, Layout
@@ -196,7 +196,9 @@ def _servers(options: argparse.Namespace, layout: Layout) -> Servers:
     configured = options.server.split(",")
     if not options.trust:
         return Servers(configured)
-    return Servers(configured, servers.load(layout.servers), lambda told: replace(layout.servers, servers.text(told)))
+    return Servers(
+        configured, servers.load(layout.servers), lambda told: whole.replace(layout.servers, servers.text(told))
+    )
 
 
 def _context(options: argparse.Namespace, no_users: str) -> NodeContext:

@@ -80,8 +80,8 @@ class Connections:
 
 def origin(host: str) -> str:
     """What counts as one address: of IPv6, the /64 that one machine or household has."""
-    found = ipaddress.ip_address(host)
-    return host if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+    found = ipaddress.ip_address(_plain(host))
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def _peers(ports: Sequence[int]) -> Iterator[Name]:

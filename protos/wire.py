@@ -112,9 +112,9 @@ def _of_enum(name: str, before: d.EnumDescriptorProto, after: d.EnumDescriptorPr
 
 
 def _of_calls(before: d.FileDescriptorSet, after: d.FileDescriptorSet) -> Iterator[str]:
-    calls = dict(_calls(after))
-    for name, call in _calls(before):
-        if calls.get(name) != call:
+    now = dict(calls(after))
+    for name, call in calls(before):
+        if now.get(name) != call:
             yield f"{name} is gone or takes other messages; add another call, and keep this one for a release"
 
 
@@ -135,7 +135,8 @@ def _enums(said: d.FileDescriptorSet) -> Iterator[tuple[str, d.EnumDescriptorPro
         yield from ((f"{above}.{one.name}", one) for one in message_.enum_type)
 
 
-def _calls(said: d.FileDescriptorSet) -> Iterator[tuple[str, tuple[object, ...]]]:
+def calls(said: d.FileDescriptorSet) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """`orch.v1.Control/Apply` → what it takes and gives (`.orch.v1.ApplyRequest`), and whether each is a stream."""
     for file in said.file:
         for service in file.service:
             for call in service.method:

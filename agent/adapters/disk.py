@@ -9,15 +9,14 @@ import asyncio
 import errno
 import ipaddress
 import os
-import secrets
 import shutil
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
 
+from agent.adapters import whole
 from agent.adapters.layout import Layout
 from agent.core import record
 from agent.core.record import Record
@@ -42,12 +41,7 @@ class FileDisk:
 
     def node_id(self) -> str:
         """The id that this node was given when its agent first started here."""
-        try:
-            return self._layout.node.read_text().strip()
-        except FileNotFoundError:
-            node_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(16))
-            replace(self._layout.node, f"{node_id}\n".encode())
-            return node_id
+        return whole.node_id(self._layout)
 
     async def load(self) -> Memory:
         """A file that cannot be read is as good as none: what it told is told again by the leader."""
@@ -62,12 +56,12 @@ class FileDisk:
         return Memory(assignment=assignment, records=self._records(), last_addresses=self._last_addresses())
 
     async def save_assignment(self, assignment: dpb.SavedAssignment) -> None:
-        await asyncio.to_thread(replace, self._layout.assignment, assignment.SerializeToString())
+        await asyncio.to_thread(whole.replace, self._layout.assignment, assignment.SerializeToString())
 
     async def save_record(self, task_id: str, value: Record) -> None:
         path, data = self._layout.record(task_id), record.to_json(value).encode()
         if max(len(data), _size(path)) > PAGE_BYTES:
-            await asyncio.to_thread(replace, path, data)
+            await asyncio.to_thread(whole.replace, path, data)
         else:
             _overwrite(path, data)
 
@@ -115,33 +109,7 @@ def _overwrite(path: Path, data: bytes) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise _failed(path, error) from error
-
-
-def replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise _failed(path, error) from error
-
-
-def _failed(path: Path, error: OSError) -> Temporary:
-    return Temporary(f"cannot write {path}: {error.strerror}; make room on the disk", reason="DiskFailed")
-
-
-def _flush_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        raise whole.failed(path, error) from error
 
 
 def _remove(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The door: the one port that asks for no certificate, and that offers nothing but joining.
 
-Its bounds are its rule: one request a connection, of 64 KiB at most, within ten seconds; 32 connections at a time;
-and 20 requests at once, then 10 a second, over all who knock. What is refused is told in one line and logged,
-and who joins or may not is in the audit log.
+Its bounds are its rule: one request a connection, of 64 KiB at most, within ten seconds; so many connections at a time
+and requests a second from one address and from all (`core/trust/knocking.py`). What is refused is told in one line and
+logged, and who joins or may not is in the audit log.
 """
 
 import asyncio
@@ -14,19 +14,18 @@ import structlog
 
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import rotation
-from controlplane.core.trust.pace import Pace
+from controlplane.core.trust.knocking import Knocking
 from controlplane.store import errors as store_errors
 from controlplane.trust.doorbook import DoorBook
 from controlplane.trust.membership import Membership
 from controlplane.trust.registry import Registry
+from protos import connections
 from protos.orch.v1 import trust_pb2 as pb
 from trust import framing
 from trust.folder import Folder
 
-MAX_CONNECTIONS = 32
 HURRIED_S = 1.0
-"""What a connection beyond them has, to be told so."""
-BURST, PER_SECOND = 20, 10.0
+"""What a connection beyond the bounds has, to be told so."""
 
 _log = structlog.get_logger()
 
@@ -39,21 +38,26 @@ class Door:
     """Serves joins. `folder` has the certificate of this instance."""
 
     def __init__(
-        self, membership: Membership, registry: Registry, folder: Folder, book: DoorBook, now_ms: Callable[[], int]
+        self,
+        membership: Membership,
+        registry: Registry,
+        folder: Folder,
+        book: DoorBook,
+        now_ms: Callable[[], int],
+        knocking: Knocking | None = None,
     ) -> None:
         self._book = book
         self._membership = membership
         self._registry = registry
         self._folder = folder
         self._now_ms = now_ms
-        self._connections = 0
-        self._pace = Pace(burst=BURST, per_second=PER_SECOND)
+        self._knocking = knocking or Knocking()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
 
     @contextlib.asynccontextmanager
     async def serving(self, addresses: Sequence[str]) -> AsyncIterator[tuple[int, ...]]:
         """Open inside the block; yields the ports. Raises CannotOpen."""
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.renew()
         async with contextlib.AsyncExitStack() as stack:
             servers = [await stack.enter_async_context(await self._listen(address)) for address in addresses]
@@ -80,22 +84,29 @@ class Door:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request and its answer."""
-        self._connections += 1
+        peer = writer.get_extra_info("peername")
+        if peer is None:  # it went while the handshake ended
+            writer.close()
+            return
+        address = connections.origin(peer[0])
+        too_many = self._knocking.enter(address, self._now_ms())
         try:
-            async with asyncio.timeout(framing.TIMEOUT_S if self._connections <= MAX_CONNECTIONS else HURRIED_S):
+            async with asyncio.timeout(HURRIED_S if too_many else framing.TIMEOUT_S):
                 size = framing.length(await reader.readexactly(framing.HEAD_BYTES))
                 request = framing.unpack(pb.DoorRequest, await reader.readexactly(size))
-                writer.write(framing.pack(await self._answer(request, writer.get_extra_info("peername"))))
+                writer.write(framing.pack(await self._answer(request, peer, too_many)))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, framing.Broken) as error:
             _log.debug("somebody knocked and said nothing of sense", why=str(error))
         finally:
-            self._connections -= 1
+            if not too_many:
+                self._knocking.leave(address)
             writer.close()
 
-    async def _answer(self, request: pb.DoorRequest, peer: object) -> pb.DoorResponse:
+    async def _answer(self, request: pb.DoorRequest, peer: object, too_many: str) -> pb.DoorResponse:
         try:
-            self._check_pace()
+            if too_many:
+                raise errors.Overloaded(too_many, hint="try again in a few seconds")
             if request.WhichOneof("request") == "join":
                 return pb.DoorResponse(joined=await self._join(request.join, peer))
             roots = rotation.bundle(self._registry.trust)
@@ -117,7 +128,3 @@ class Door:
             raise
         self._book.joined(request, joined)
         return joined
-
-    def _check_pace(self) -> None:
-        if self._connections > MAX_CONNECTIONS or not self._pace.take(self._now_ms()):
-            raise errors.Overloaded("too many are joining at once", hint="try again in a few seconds")

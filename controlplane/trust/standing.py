@@ -281,10 +281,17 @@ class Keeper:
         return lifetime.renewal_moment(facts.not_before_ms, facts.not_after_ms, self._chance.random())
 
     def _is_behind(self) -> bool:
-        """Whether the root is being exchanged, and our certificate is still of the old one."""
-        trust = self._mine.registry.trust
-        member = self._mine.registry.members.get(self._mine.own.identity.member)
-        return bool(trust.rotation) and member is not None and rotation.is_behind(trust, member, self._now_ms())
+        """Whether our certificate is of another root than the one that issues now.
+
+        The root is being exchanged; or it was while we were off; or we ended between the record of our renewal and its
+        file, and the exchange ended meanwhile, since by the record we had what we needed.
+        """
+        trust, own = self._mine.registry.trust, self._mine.own
+        member = self._mine.registry.members.get(own.identity.member)
+        if member is None:
+            return False
+        roots = [key.root for key in member.keys if key.digest == own.facts.key_digest]
+        return roots != [rotation.pin(trust.roots[0])]
 
 
 def _check_belongs(mine: Standing) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent import options as agent_options
-from agent.adapters.disk import FileDisk
+from agent.adapters import whole
 from agent.adapters.layout import Layout
 from deploy.host import checks, services, settings
 from deploy.host.errors import HostError
@@ -80,7 +80,7 @@ def _certified(text: str, door: str, name: str, places: Places) -> str:
     own, fresh = Folder(places.agent_trust), Folder(places.agent_trust.with_name("trust.new"))
     try:
         places.agent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        node_id = FileDisk(Layout(places.agent, places.run)).node_id()
+        node_id = whole.node_id(Layout(places.agent, places.run))
     except OSError as error:
         raise HostError(f"cannot use {places.agent}: {error.strerror}") from error
     if own.exists():

@@ -1,27 +1,34 @@
-"""A hundred thousand hostile messages and manifests, on all processors. What is measured is the time of each; what
-counts is that none trips an instance, or the reader of manifests, or makes it keep anything, which would end the
-benchmark with what makes it again."""
+"""Over a hundred thousand hostile messages, knocks at the door and manifests, on all processors.
+
+What is measured is the time of each; what counts is that none trips an instance, or the reader of manifests, or makes
+it keep anything, which would end the benchmark with what makes it again.
+"""
 
 import asyncio
 import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 
 from tests.bench.measure import Case
-from tests.support import doorfuzz, manifestfuzz
+from tests.support import doorfuzz, knockfuzz, manifestfuzz
 
 MESSAGES = 60_000
+KNOCKS = 20_000
 MANIFESTS = 40_000
 HUGE = 400
 PARTS = 4
 KEPT_MB = 60
-"""What the second half of a part's messages may add to the process: less than a kilobyte each."""
+"""What the second half of a part's messages or knocks may add to the process: less than a kilobyte each."""
+
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -29,6 +36,7 @@ def cases() -> Iterator[Sequence[Case]]:
     """Other seeds each time."""
     yield [
         _case(f"door.fuzz_{MESSAGES}_messages_each", _messages, MESSAGES, mark=10),
+        _case(f"door.fuzz_{KNOCKS}_knocks_each", _knocks, KNOCKS, mark=20),
         _case(f"door.fuzz_{MANIFESTS}_manifests_each", _manifests, MANIFESTS, mark=20),
     ]
 
@@ -45,20 +53,29 @@ def _case(name: str, part: Callable[[tuple[int, int]], None], count: int, *, mar
 
 
 def _messages(work: tuple[int, int]) -> None:
+    asyncio.run(_sent(doorfuzz.target, doorfuzz.send, MESSAGES // PARTS, work))
+
+
+def _knocks(work: tuple[int, int]) -> None:
+    asyncio.run(_sent(knockfuzz.target, knockfuzz.send, KNOCKS // PARTS, work))
+
+
+async def _sent(
+    opened: Callable[[Path], contextlib.AbstractAsyncContextManager[T]],
+    send: Callable[[int, range, T], Awaitable[None]],
+    count: int,
+    work: tuple[int, int],
+) -> None:
+    """A part's share, and a look at the memory halfway."""
     seed, number = work
-    count = MESSAGES // PARTS
     middle, end = count * number + count // 2, count * (number + 1)
-
-    async def send() -> None:
-        with tempfile.TemporaryDirectory(prefix="orch-fuzz-") as folder:
-            async with doorfuzz.target(Path(folder)) as target:
-                await doorfuzz.send(seed, range(count * number, middle), target)
-                before_mb = doorfuzz.memory_mb()
-                await doorfuzz.send(seed, range(middle, end), target)
-                kept_mb = doorfuzz.memory_mb() - before_mb
-                assert kept_mb < KEPT_MB, f"doorfuzz.send({seed}, range({middle}, {end})) has left {kept_mb} MiB"
-
-    asyncio.run(send())
+    with tempfile.TemporaryDirectory(prefix="orch-fuzz-") as folder:
+        async with opened(Path(folder)) as target:
+            await send(seed, range(count * number, middle), target)
+            before_mb = doorfuzz.memory_mb()
+            await send(seed, range(middle, end), target)
+            kept_mb = doorfuzz.memory_mb() - before_mb
+            assert kept_mb < KEPT_MB, f"{send.__module__}.send({seed}, range({middle}, {end})) has left {kept_mb} MiB"
 
 
 def _manifests(work: tuple[int, int]) -> None:

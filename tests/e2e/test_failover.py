@@ -5,12 +5,12 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from deploy.local import cluster as local_cluster
-from protos.orch.v1 import control_pb2, objects_pb2
+from protos.orch.v1 import control_pb2
 from tests.support import cluster, failover
 from tests.support.cluster import LocalCluster, get, names_of
 from tests.support.waiting import until
@@ -113,24 +113,56 @@ def _leader_by(trio: LocalCluster, name: str) -> str:
     return ""
 
 
-def test_a_rollout_goes_on_under_another_leader(trio: LocalCluster) -> None:
-    """All that there is to know about it is in the store."""
+@contextlib.contextmanager
+def _killed(trio: LocalCluster, old: str) -> Iterator[failover.Times]:
+    """The leader's process; it is started again."""
+    del old
+    yield failover.measure(trio, functools.partial(failover.kill, trio), kills=True)
+
+
+@contextlib.contextmanager
+def _frozen(trio: LocalCluster, old: str) -> Iterator[failover.Times]:
+    """The leader's process, until the block ends."""
+    with failover.frozen(trio, old):
+        yield failover.measure(trio, functools.partial(failover.freeze, trio))
+
+
+@contextlib.contextmanager
+def _cut_off(trio: LocalCluster, old: str) -> Iterator[failover.Times]:
+    """The leader's machine, with its member of etcd, until the block ends."""
+    with failover.cut_off(trio, old):
+        yield failover.measure(trio, functools.partial(failover.cut, trio))
+
+
+@pytest.mark.parametrize("blow", [_killed, _frozen, _cut_off])
+def test_a_rollout_goes_on_under_another_leader(
+    trio: LocalCluster, blow: Callable[[LocalCluster, str], contextlib.AbstractContextManager[failover.Times]]
+) -> None:
+    """All that there is to know about it is in the store. It ends while the old leader is away, and stays as it is when
+    that one is back.
+    """
+    name = f"rolled-{blow.__name__.strip('_').replace('_', '-')}"
     manifest = (
-        "kind: Service\nmeta: {name: rolled}\nspec:\n  replicas: 6\n  update: {maxUnavailable: 1, monitor: 500ms}\n"
+        f"kind: Service\nmeta: {{name: {name}}}\nspec:\n  replicas: 6\n"
+        "  update: {maxUnavailable: 1, monitor: 500ms}\n"
         "  template:\n    stopGracePeriod: 1s\n    container: {image: hello, env: {COLOUR: %s}}\n"
     )
     trio.orchctl("apply", "-f", "-", text=manifest % "red")
-    old = {task.revision_id for task in trio.await_whole("rolled", 6)}
+    old = {task.revision_id for task in trio.await_whole(name, 6)}
+    leader = failover.leader_of(trio)
     trio.orchctl("apply", "--detach", "-f", "-", text=manifest % "green")
-    until(lambda: any(task.revision_id not in old for task in trio.tasks("rolled")), what="the rollout has begun")
-    check(failover.measure(trio, functools.partial(failover.kill, trio), kills=True))
+    until(lambda: any(task.revision_id not in old for task in trio.tasks(name)), what="the rollout has begun")
 
-    def done() -> list[objects_pb2.Task] | None:
-        replicas = trio.await_whole("rolled", 6)
-        return None if old & {task.revision_id for task in replicas} else replicas
+    def done() -> list[str] | None:
+        replicas = trio.await_whole(name, 6)
+        return None if old & {task.revision_id for task in replicas} else names_of(replicas)
 
-    until(done, what="all replicas are of the new revision", timeout_s=40)
-    trio.orchctl("delete", "service", "rolled")
+    with blow(trio, leader) as times:
+        check(times)
+        whole = until(done, what="all replicas are of the new revision", timeout_s=40)
+    until(lambda: _leader_by(trio, leader) == failover.leader_of(trio), what=f"{leader} is back", timeout_s=30)
+    assert done() == whole
+    trio.orchctl("delete", "service", name)
 
 
 def test_the_audit_log_is_the_same_by_every_control_plane(trio: LocalCluster) -> None:

@@ -95,7 +95,7 @@ def case(seed: int, number: int) -> Case:
     if (method.server_streaming or method.client_streaming) and dice.random() < 0.9:
         method = dice.choice([one for one in METHODS if not (one.server_streaming or one.client_streaming)])
     count = dice.choice((0, 1, 1, 2, 3)) if method.client_streaming else 1
-    messages = tuple(_payload(dice, method.input_type) for _ in range(count))
+    messages = tuple(payload(dice, method.input_type) for _ in range(count))
     made = Case(method=method, caller=dice.randrange(3), messages=messages)
     allowed = [index for index, role in enumerate(CALLERS) if role in rules.RULES[made.path].roles]
     return replace(made, caller=dice.choice(allowed)) if allowed and dice.random() < 0.9 else made
@@ -104,14 +104,14 @@ def case(seed: int, number: int) -> Case:
 # Messages -------------------------------------------------------------------------------------------------------------
 
 
-def _payload(dice: random.Random, kind: Descriptor) -> bytes:
+def payload(dice: random.Random, kind: Descriptor) -> bytes:
     match dice.randrange(10):
         case 0:
             return dice.randbytes(dice.choice((1, 2, 5, 50, 1000)))
         case 1:
             return _wire(dice, kind)
         case 2 | 3:
-            return _damaged(dice, message(dice, kind).SerializeToString())
+            return damaged(dice, message(dice, kind).SerializeToString())
         case _:
             return bytes(message(dice, kind).SerializeToString())
 
@@ -166,23 +166,23 @@ def _scalar(dice: random.Random, field: FieldDescriptor) -> Any:
             return dice.choice((0.0, -1.0, 1e300, float("inf"), float("-inf"), float("nan")))
 
 
-def _damaged(dice: random.Random, data: bytes) -> bytes:
+def damaged(dice: random.Random, data: bytes) -> bytes:
     """A few bytes are others: lengths that lie, text that is no UTF-8, fields that nobody knows."""
-    damaged = bytearray(data)
+    changed = bytearray(data)
     for _ in range(dice.randint(1, 4)):
-        place = dice.randrange(len(damaged) + 1)
+        place = dice.randrange(len(changed) + 1)
         match dice.randrange(4):
             case 0:
-                damaged[place : place + 1] = bytes([dice.randrange(256)])
+                changed[place : place + 1] = bytes([dice.randrange(256)])
             case 1:
-                del damaged[place : place + dice.randint(1, 20)]
+                del changed[place : place + dice.randint(1, 20)]
             case 2:
-                damaged[place:place] = dice.choice(
+                changed[place:place] = dice.choice(
                     (b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\x80" * 12, b"\xf8\x7f\x01")
                 )
             case _:
-                damaged[place:place] = damaged[: dice.randint(0, 200)]
-    return bytes(damaged)
+                changed[place:place] = changed[: dice.randint(0, 200)]
+    return bytes(changed)
 
 
 def _wire(dice: random.Random, kind: Descriptor) -> bytes:
@@ -277,14 +277,14 @@ async def target(folder: Path) -> AsyncIterator[Target]:
     """A cluster of one instance over a store in memory."""
     store = memory.MemoryStore(history_limit=2_000)
     tripped: list[str] = []
-    with structlog.testing.capture_logs(processors=[_Errors(tripped)]):
+    with structlog.testing.capture_logs(processors=[Errors(tripped)]):
         async with trusted.cluster(folder, store, limits=WITHOUT_BOUNDS) as made, contextlib.AsyncExitStack() as stack:
             callers: list[Material] = [made.admin, await made.person("eve", "editor", "shop"), await made.join("n1")]
             channels = [await stack.enter_async_context(made.channel(own)) for own in callers]
             yield Target(cluster=made, channels=tuple(channels), tripped=tripped)
 
 
-class _Errors:
+class Errors:
     """Keeps what is logged as an error, and drops all else."""
 
     def __init__(self, into: list[str]) -> None:

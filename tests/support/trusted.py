@@ -105,12 +105,12 @@ class Cluster:
             yield dispatcher_pb2_grpc.BlobsStub(channel)
 
 
-def found(folder: Path, *, instance: str = "cp1") -> dict[str, str]:
-    """A cluster in a folder: `cp` and `admin` below it; the tokens."""
+def found(folder: Path, *, instance: str = "cp1", now_ms: int | None = None) -> dict[str, str]:
+    """A cluster in a folder: `cp` and `admin` below it; the tokens. `now_ms`: when, if it is not now."""
     member = etcd_flags.at_host(instance, etcd_flags.LOOPBACK)
     own = founding.Instance(name=instance, folder=Folder(folder / "cp"), member=member)
     plan = founding.Plan(instances=[own], admin="root", admins=Folder(folder / "admin"))
-    return founding.found(plan, main.now_ms())
+    return founding.found(plan, main.now_ms() if now_ms is None else now_ms)
 
 
 @contextlib.asynccontextmanager
@@ -121,10 +121,15 @@ async def cluster(
     also: str = "",
     limits: Limits = DEFAULTS,
     times: Times = Times(),  # noqa: B008 - a frozen value
+    founded_ms: int | None = None,
+    ahead_ms: int = 0,
 ) -> AsyncIterator[Cluster]:
-    """A cluster of one instance, which leads. `also`: another address that it answers at, such as `unix:/…`."""
+    """A cluster of one instance, which leads. `also`: another address that it answers at, such as `unix:/…`.
+
+    `founded_ms`: when, if it is not now; `ahead_ms`: of the real time, what the instance takes for it at first.
+    """
     store = store or memory.MemoryStore()
-    made = Cluster(folder=folder, tokens=found(folder))
+    made = Cluster(folder=folder, tokens=found(folder, now_ms=founded_ms), ahead_ms=ahead_ms)
     bounded = functools.partial(server.Edge, allowed=limits, times=times)
     try:
         async with _standing(made, store, also, bounded), asyncio.TaskGroup() as group:
@@ -204,11 +209,13 @@ def register(own: Material, node_id: str = "", address: str = "10.0.0.1") -> wir
 async def session(
     made: Cluster, own: Material, address: str = "10.0.0.1"
 ) -> AsyncIterator["grpc.aio.StreamStreamCall[object, object]"]:
-    """A node's session that has begun."""
+    """A node's session that has begun, and that the instance counts."""
     async with made.dispatcher(own) as stub:
         call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
         await call.write(register(own, address=address))
         first = await call.read()
         assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
+        known = lambda: made.instance.dispatcher.sessions.get(own.identity.name) is not None  # noqa: E731
+        await aio.until(known, what="the session is counted", timeout_s=A_MOMENT_S)  # which comes after the answer
         yield call  # type: ignore[misc]
         call.cancel()

@@ -44,6 +44,9 @@ class Process:
     def wait(self) -> int:
         return self._process.wait(START_TIMEOUT_S)
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -19,11 +19,12 @@ from agent import renewal
 from agent.adapters.layout import Layout
 from agent.rpc import Server
 from controlplane.trust import founding
-from protos.orch.v1 import control_pb2, control_pb2_grpc
+from protos.orch.v1 import control_pb2, control_pb2_grpc, trust_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import aio, etcd, trusted, waiting
 from tests.support.trusted_process import Process, instance, leader
 from trust import credentials
+from trust.core import lifetime
 from trust.core.identity import Role
 from trust.folder import Folder, Material
 
@@ -224,6 +225,45 @@ async def test_an_instance_renews_its_own_certificate_while_it_serves(tmp_path: 
                 assert pem.strip().encode() == made.standing.own.chain.strip()
             assert not watching.done()
             watching.cancel()
+
+
+@aio.bounded(90)
+async def test_an_instance_renews_by_itself_between_half_and_four_fifths_and_ends_no_session(tmp_path: Path) -> None:
+    """At 49.9 % of its certificate's life nothing happens, at 80.1 % it is renewed, whatever moment was drawn. What is
+    open goes on, and who comes next is shown the new one.
+    """
+    day_ms, whole_ms = lifetime.DAY_MS, lifetime.LEAF_MS + lifetime.BACKDATED_MS
+    real_ms = time.time_ns() // 1_000_000
+    founded_ms = real_ms + lifetime.BACKDATED_MS - int(whole_ms * 0.801)
+    async with trusted.cluster(tmp_path, founded_ms=founded_ms, ahead_ms=founded_ms + day_ms - real_ms) as made:
+        before = made.standing.own
+        async with made.trust(made.admin) as admin:
+            token = (await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node"))).token
+        own = await made.join("n1", token, clock=made.now_ms)
+        async with trusted.session(made, own) as session, made.control(made.admin) as stub:
+            watching = stub.Watch(control_pb2.WatchRequest(selections=[control_pb2.ListRequest(kind="node")]))
+            assert (await watching.read()).synced or (await watching.read()).synced  # type: ignore[union-attr]
+            made.ahead_ms = -int(whole_ms * (0.801 - 0.499))
+            await _looked(made, "10.0.0.1:1")
+            assert made.standing.own is before
+            made.ahead_ms = 0
+            await _looked(made, "10.0.0.1:2")
+            assert made.standing.own.facts.serial != before.facts.serial
+            assert (await asyncio.to_thread(_shown, made.address)).strip().encode() == made.standing.own.chain.strip()
+            assert not watching.done()
+            assert not session.done()
+            assert made.instance.dispatcher.sessions.get("n1") is not None
+            watching.cancel()
+        await made.join("n2", token)
+
+
+async def _looked(made: trusted.Cluster, address: str) -> None:
+    """The instance's keeper has been woken and gone through all of its work: it begins with publishing an address."""
+    mine = made.standing
+    for last in (f"{address}0", address):  # once the second is there, the work that began with the first has ended
+        mine.address = last
+        await mine.membership.create_token(trust_pb2.CreateTokenRequest(role="node"), "test")  # news, which wake it
+        await aio.until(lambda: last in mine.registry.instances, what="the keeper looks", timeout_s=20)  # noqa: B023
 
 
 def _shown(address: str) -> str:

@@ -1,7 +1,9 @@
 """The exchange of the cluster's root, with sessions open all the while."""
 
 import asyncio
+import functools
 import random
+import shutil
 from pathlib import Path
 
 import grpc
@@ -10,6 +12,9 @@ import pytest
 
 from agent.renewal import Renewal
 from agent.rpc import Server
+from controlplane import main
+from controlplane.store import memory
+from controlplane.trust.standing import standing
 from protos.link import Link
 from protos.orch.v1 import control_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -133,3 +138,30 @@ async def test_who_does_not_come_any_more_is_left_behind(tmp_path: Path) -> None
         done = await status(made, admin, left_behind=["node:n1"])
         assert not done.rotating
         assert Folder(tmp_path / "n1").load(Role.NODE).identity.name == "n1"
+
+
+@aio.bounded(120)
+async def test_an_instance_that_has_missed_an_exchange_gets_a_certificate_of_the_new_root(tmp_path: Path) -> None:
+    """It was killed between the record of its renewal and the file, or was left behind: nobody would believe what it
+    has. It is a member, and has the key that the root is sealed with.
+    """
+    trusted.found(tmp_path)
+    folder, store = Folder(tmp_path / "cp"), memory.MemoryStore()
+    alone = functools.partial(
+        standing, store=store, audit=tmp_path / "audit.log", now_ms=main.now_ms, chance=random.Random(1)
+    )
+    async with alone(folder) as mine:
+        await aio.until(lambda: bool(mine.registry.members), what="it is founded", timeout_s=30)
+        shutil.copytree(folder.path, tmp_path / "before")
+        await mine.membership.rotate_root(pb.RotateRootRequest(begin=True, left_behind=["person:root"]))
+        exchanged = lambda: mine.own.facts.issuer != Folder(tmp_path / "before").load().facts.issuer  # noqa: E731
+        await aio.until(exchanged, what="the instance has renewed", timeout_s=30)
+        done = await mine.membership.rotate_root(pb.RotateRootRequest(left_behind=["person:root"]))
+        assert not done.rotating
+        issuer = mine.own.facts.issuer
+    async with alone(Folder(tmp_path / "before")) as late:
+        await aio.until(lambda: late.own.facts.issuer == issuer, what="the instance has renewed", timeout_s=30)
+        assert Folder(tmp_path / "before").load().facts == late.own.facts
+        keys = late.registry.members["controlplane:cp1"].keys
+        assert keys[0].digest == late.own.facts.key_digest
+    await store.close()

@@ -7,7 +7,7 @@ import pytest
 
 from orchctl import arguments, metadata, words
 from orchctl.errors import InvalidInput
-from orchctl.verbs import node, scale
+from orchctl.verbs import nodes, scale
 from protos.orch.v1 import objects_pb2
 
 
@@ -52,8 +52,8 @@ def test_a_scale_is_typed_in_two_ways(typed: Sequence[str], wanted: dict[str, in
 
 def test_taints_are_set_and_removed() -> None:
     taint = objects_pb2.Taint(key="gpu", value="a100", effect=objects_pb2.TAINT_EFFECT_NO_EXECUTE)
-    assert node.parse_taints(["gpu=a100:no-execute", "old-", "x:no-schedule-"]) == ([taint], ["old", "x:no-schedule"])
-    assert node.parse_taints(["gpu=a100:no-execute", "gpu:no-schedule-"]) == ([taint], ["gpu:no-schedule"])
+    assert nodes.parse_taints(["gpu=a100:no-execute", "old-", "x:no-schedule-"]) == ([taint], ["old", "x:no-schedule"])
+    assert nodes.parse_taints(["gpu=a100:no-execute", "gpu:no-schedule-"]) == ([taint], ["gpu:no-schedule"])
 
 
 def parse_labels(changes: Sequence[str]) -> object:
@@ -86,11 +86,11 @@ def test_a_command_is_words_or_a_list() -> None:
         (scale.parse, ["a=1", "svc/a=2"], "service 'a' is named twice"),
         (scale.parse, ["node/n1=1"], "not a service: 'node/n1'"),
         (scale.parse, ["service/=1"], "not a service: 'service/'"),
-        (node.parse_taints, ["gpu"], "not a change of a taint: 'gpu'"),
-        (node.parse_taints, ["gpu=a:never"], "not a change of a taint"),
-        (node.parse_taints, [":no-schedule"], "not a change of a taint"),
-        (node.parse_taints, ["gpu=a:no-schedule", "gpu-"], "taint 'gpu' is set and removed at once"),
-        (node.parse_taints, ["gpu:no-schedule-", "gpu:no-schedule"], "taint 'gpu:no-schedule' is set and removed"),
+        (nodes.parse_taints, ["gpu"], "not a change of a taint: 'gpu'"),
+        (nodes.parse_taints, ["gpu=a:never"], "not a change of a taint"),
+        (nodes.parse_taints, [":no-schedule"], "not a change of a taint"),
+        (nodes.parse_taints, ["gpu=a:no-schedule", "gpu-"], "taint 'gpu' is set and removed at once"),
+        (nodes.parse_taints, ["gpu:no-schedule-", "gpu:no-schedule"], "taint 'gpu:no-schedule' is set and removed"),
         (parse_labels, ["app"], "not a change of labels: 'app'"),
         (parse_labels, ["-"], "not a change of labels"),
         (parse_labels, [], "nothing to change"),
