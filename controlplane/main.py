@@ -32,6 +32,7 @@ from controlplane.trust.door import CannotOpen
 from controlplane.trust.memberkeeper import MemberKeeper
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
+from controlplane.trust.storeexchange import StoreExchange
 from images import errors as image_errors
 from protos import running, supervision
 from telemetry import logs, page
@@ -107,7 +108,9 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
             keeper = MemberKeeper(etcd, trusted.folder, lambda: instance.leader().here)
             stack.enter_context(trusted.registry.listening(keeper.wake))
             trusted.on_store_renewed = keeper.renewed
-            work.append(group.create_task(keeper.run()))
+            exchange = StoreExchange(trusted, etcd)
+            stack.enter_context(trusted.registry.listening(exchange.wake))
+            work += [group.create_task(keeper.run()), group.create_task(exchange.run())]
         await stop.wait()
         supervisor.stopping()
         _log.info("control plane stops", name=options.name)

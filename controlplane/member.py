@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.core.trust import etcd_flags
-from controlplane.trust import storeplace
+from controlplane.trust import beside, storeplace
 from protos import starting
 from trust.folder import Folder, NotTrusted
 
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_version()
         options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = etcd_flags.command(member, storeplace.member_folder(folder).path, options.data.absolute())
+        _note(folder, restarted=options.restarted)
         os.execvp(command[0], list(command))
     except NotTrusted as error:
         sys.stderr.write(f"orch-etcd: {error}\n")
@@ -48,6 +49,14 @@ def _member(folder: Folder) -> etcd_flags.Member:
     if member is None:
         raise NotTrusted(f"{folder.path}: the store of this cluster is run by others; there is no member to start here")
     return member
+
+
+def _note(folder: Folder, *, restarted: bool) -> None:
+    """A member that cannot be noted runs all the same; an exchange of the store's root then asks for a person."""
+    try:
+        beside.note(folder, restarted=restarted)
+    except NotTrusted as error:
+        sys.stderr.write(f"orch-etcd: the instance beside it will not know what it was started with: {error}\n")
 
 
 def _check_version() -> None:
@@ -80,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
         "--trust", required=True, type=Path, metavar="DIR", help="the control plane's folder of certificates"
     )
     made.add_argument("--data", required=True, type=Path, metavar="DIR", help="the folder for its data")
+    made.add_argument(
+        "--restarted",
+        action="store_true",
+        help="whoever starts it starts it again when it ends: the control plane ends it to exchange the store's root",
+    )
     return made
 
 

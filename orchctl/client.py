@@ -178,7 +178,11 @@ def _refusal(code: grpc.StatusCode, said: control.Error) -> errors.OrchctlError:
     details = tuple(line for line in lines if line != said.message)  # a single mistake is the message already
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return errors.InvalidInput(said.message, hint=said.hint, details=details)
-    kinds = {grpc.StatusCode.NOT_FOUND: errors.NotFound, grpc.StatusCode.ABORTED: errors.Outdated}
+    kinds = {
+        grpc.StatusCode.NOT_FOUND: errors.NotFound,
+        grpc.StatusCode.ABORTED: errors.Outdated,
+        grpc.StatusCode.UNAVAILABLE: errors.StoreSilent,
+    }
     return kinds.get(code, errors.Refused)(said.message, hint=said.hint, details=details, leader=said.leader)
 
 

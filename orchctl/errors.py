@@ -47,6 +47,10 @@ class Refused(OrchctlError):
         self.leader = leader
 
 
+class StoreSilent(Refused):
+    """A control plane answers, and its store does not. Waiting and trying again may help."""
+
+
 class NotFound(Refused):
     """There is no such object."""
 

@@ -5,11 +5,11 @@ import getpass
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchctl import client, config, door, errors, options, tables, terminal, who
 from protos import units
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 POLL_S = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,18 +256,14 @@ def renew_in_passing(settings: options.Settings) -> None:
 
 
 def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequence[str], timeout_ms: int) -> None:
-    """Has the root exchanged, and waits until the old one is dropped."""
+    """Has the roots exchanged, the cluster's and the store's, and waits until the old ones are dropped."""
+    deadline_ms = terminal.now_ms() + timeout_ms
     request = pb.RotateRootRequest(begin=begin, left_behind=left_behind)
-    with _trust(settings) as stub:
-        answer = stub.RotateRoot(request, timeout=client.CALL_TIMEOUT_S)
+    answer = _rotating(settings, request) if begin else _patiently(lambda: _rotating(settings, request), deadline_ms)
     if begin:
         terminal.note("the new root issues; everybody gets a certificate of it")
-        renew(settings)
-    deadline_ms = terminal.now_ms() + timeout_ms
-    while answer.rotating and terminal.now_ms() < deadline_ms:
-        time.sleep(POLL_S)
-        with _trust(settings) as stub:
-            answer = stub.RotateRoot(pb.RotateRootRequest(left_behind=left_behind), timeout=client.CALL_TIMEOUT_S)
+        _patiently(lambda: renew(settings), deadline_ms)
+    answer = _followed(settings, answer, left_behind, deadline_ms)
     if answer.rotating:
         raise errors.NotDone(
             f"the exchange of the root waits for {len(answer.waiting_for)} members",
@@ -273,5 +271,54 @@ def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequenc
             hint="people run `orchctl login --renew`; who does not come any more is left with --leave-behind MEMBER",
         )
     if begin:
-        renew(settings)  # the old root is believed no more here, either
+        _patiently(lambda: renew(settings), deadline_ms)  # the old root is believed no more here, either
+    if answer.store:
+        raise errors.NotDone(
+            f"the exchange of the store's root is not at its end: {_store_progress(answer)}",
+            details=list(answer.store_waiting_for),
+            hint="look again with --status; `orchctl cluster member revoke` takes out an instance that is gone",
+        )
     terminal.say("there is one root; every token is worthless: make others with `orchctl cluster token create`")
+
+
+def _followed(
+    settings: options.Settings, answer: pb.RotateRootResponse, left_behind: Sequence[str], deadline_ms: int
+) -> pb.RotateRootResponse:
+    """How far it is when both are done, or the time is over."""
+    request, told = pb.RotateRootRequest(left_behind=left_behind), ""
+    while (answer.rotating or answer.store) and terminal.now_ms() < deadline_ms:
+        if (progress := _store_progress(answer)) != told:
+            terminal.note(progress)
+            told = progress
+        time.sleep(POLL_S)
+        answer = _patiently(lambda: _rotating(settings, request), deadline_ms)
+    return answer
+
+
+def _rotating(settings: options.Settings, request: pb.RotateRootRequest) -> pb.RotateRootResponse:
+    with _trust(settings) as stub:
+        return stub.RotateRoot(request, timeout=client.CALL_TIMEOUT_S)
+
+
+def _patiently(do: Callable[[], T], deadline_ms: int) -> T:
+    """Again while nobody can answer, as when the only member of etcd is started anew."""
+    while True:
+        try:
+            return do()
+        except (errors.Unreachable, errors.StoreSilent) as error:
+            if terminal.now_ms() >= deadline_ms:
+                raise
+            terminal.note(f"not answered now: {error}")
+            time.sleep(POLL_S)
+
+
+def _store_progress(answer: pb.RotateRootResponse) -> str:
+    """Such as `members of etcd are started anew with the store's new root alone, one at a time; left: 2`."""
+    match answer.store:
+        case pb.ROTATION_PHASE_REISSUING:
+            text = "instances get certificates of the store's new root"
+        case pb.ROTATION_PHASE_DROPPING:
+            text = "members of etcd are started anew with the store's new root alone, one at a time"
+        case _:
+            return "the store has one root"
+    return f"{text}; left: {len(answer.store_waiting_for)}"

@@ -87,9 +87,12 @@ class Diagnosis:
     async def _certificates(self) -> None:
         if self.around.trust is None or self.around.members is None:
             return
-        roots = [certificate.read(one.certificate.encode()) for one in self.around.trust().roots]
+        trust = self.around.trust()
+        believed = [*trust.roots, *([trust.store_root] if trust.HasField("store_root") else [])]
+        roots = [certificate.read(one.certificate.encode()) for one in believed]
         until = {one.key_digest[:8]: one.not_after_ms for one in roots}
         await self._tell(core.certificates(self.around.members(), until, self.now_ms()))
+        await self._tell(core.exchange(trust, self.around.members(), self.now_ms()))
 
     async def _instances(self) -> None:
         if self.around.instances is None:

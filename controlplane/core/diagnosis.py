@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controlplane.core.trust import rotation, store_rotation
 from controlplane.store.condition import Member
 from protos import absence, findings, units
 from protos.orch.v1 import control_pb2 as api
@@ -232,6 +233,23 @@ def certificates(
     if not lines:
         lines.append(findings.ok("certificates", f"those of {len(machines)} machines are renewed in time"))
     return [*lines, *(_root(name, until_ms, now_ms) for name, until_ms in root_expires_ms.items())]
+
+
+def exchange(
+    trust: trust_pb2.TrustRecord, members: Collection[trust_pb2.MemberRecord], now_ms: int
+) -> list[api.Finding]:
+    """Of the cluster's root and the store's, while one is under way: whom it waits for."""
+    found = []
+    for what, phase, step in (
+        ("cluster", trust.rotation, rotation.advance(trust, members, now_ms)),
+        ("store", trust.store_rotation, store_rotation.advance(trust, members)),
+    ):
+        if phase:
+            named = step.waiting_for
+            more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+            text = f"that of the {what} is being exchanged, and waits for {', '.join(named[:SHOWN]) or 'nobody'}{more}"
+            found.append(findings.warning("root", text, "`orchctl cluster rotate-ca --status` waits for the end"))
+    return found
 
 
 def _until(member: trust_pb2.MemberRecord) -> int:

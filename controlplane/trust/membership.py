@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.core import plan
 from controlplane.core import request_errors as errors
-from controlplane.core.trust import admission, rotation
+from controlplane.core.trust import admission, rotation, store_rotation
 from controlplane.store import errors as store_errors
 from controlplane.store import etcd_members
 from controlplane.trust import joiners, storeplace
@@ -96,12 +96,21 @@ class Membership:
 
     async def publish(self, who: Identity, address: str) -> None:
         """Has everybody know where an instance answers. One that was taken out meanwhile is not told of."""
+        await self._publish(who, lambda record: setattr(record, "address", address))
+
+    async def publish_store(self, who: Identity, standing: pb.StoreStanding) -> None:
+        """Has everybody know how far an instance is with an exchange of the store's root."""
+        await self._publish(who, lambda record: record.store.CopyFrom(standing))
+
+    async def _publish(self, who: Identity, change: Callable[[pb.MemberRecord], None]) -> None:
         for _ in range(ATTEMPTS):
             member = self._registry.members.get(who.member)
-            if member is None or member.address == address:
+            if member is None:
                 return
             changed = plan.copy(member)
-            changed.address = address
+            change(changed)
+            if changed == member:
+                return
             with contextlib.suppress(store_errors.Conflict):
                 await self._registry.commit(members=[changed])
                 return
@@ -150,11 +159,12 @@ class Membership:
         """What an instance gets beside its certificate: it has what this one has, and a member of etcd of its own."""
         trust = self._registry.trust
         answer.sealing_key = self._folder.read(SEALING_KEY)
-        answer.store_roots = self._folder.read(STORE_ROOTS).decode()
         if not trust.HasField("store_root"):
+            answer.store_roots = self._folder.read(STORE_ROOTS).decode()
             answer.store_identity = self._folder.read(STORE_IDENTITY)
             answer.store_endpoints.extend(storeplace.load(self._folder).endpoints)
             return
+        answer.store_roots = store_rotation.bundle(trust)
         answer.store_certificate = await self.store_certificate(request.certificate_request, who.name)
         if not self._store.manages:
             return
@@ -175,7 +185,8 @@ class Membership:
             alternatives=hosts,
             lifetime_ms=lifetime.STORE_MS,
         )
-        return await self._made(asked, wanted, trust.store_root)
+        made = await self._made(asked, wanted, trust.store_root)
+        return made + trust.store_root.cross_certificate
 
     def _person(self, said: token.Token) -> str:
         """The member that a person's token is for; nobody when there is no such token."""
@@ -188,36 +199,60 @@ class Membership:
         """Begins an exchange, goes on with one, or tells how far it is. Raises NotNow while another is under way."""
         if request.begin:
             await self._begin_rotation()
-        waiting = await self.advance_rotation(request.left_behind)
-        return pb.RotateRootResponse(rotating=bool(self._registry.trust.rotation), waiting_for=waiting)
+        waiting, store_waiting = await self.advance_rotation(request.left_behind)
+        trust = self._registry.trust
+        return pb.RotateRootResponse(
+            rotating=bool(trust.rotation),
+            waiting_for=waiting,
+            store=trust.store_rotation,
+            store_waiting_for=store_waiting,
+        )
 
     async def _begin_rotation(self) -> None:
-        trust, sealing_key, now_ms = self._registry.trust, self._folder.read(SEALING_KEY), self._now_ms()
+        """Of both roots in one commit; of the cluster's alone where the store is somebody else's."""
+        trust = self._registry.trust
         rotation.check_beginning(trust)
-        old = _root(trust, trust.roots[0])
+        store_rotation.check_beginning(trust)
+        record = await self._successor(trust, trust.roots[0], "cluster")
+        changed = rotation.begin(trust, record)
+        if trust.HasField("store_root") and self._store.manages:
+            changed = store_rotation.begin(changed, await self._successor(trust, trust.store_root, "store"))
         try:
-            new = await asyncio.to_thread(errands.root, trust.cluster, f"cluster {now_ms}", sealing_key, now_ms)
-            cross = await asyncio.to_thread(errands.cross, new, old, sealing_key, now_ms)
-        except errands.NotMade as error:
-            raise errors.NotNow(f"no new root was made: {error}") from error
-        record = pb.RootRecord(certificate=new.certificate, sealed_key=new.sealed_key, cross_certificate=cross)
-        try:
-            await self._registry.commit(trust=rotation.begin(trust, record))
+            await self._registry.commit(trust=changed)
         except store_errors.Conflict as error:
             raise errors.Outdated("the cluster's record has changed meanwhile", hint="try again") from error
-        _log.warning("the root is being exchanged", new=rotation.pin(record)[:32])
+        _log.warning("the root is being exchanged", new=rotation.pin(record)[:32], store=bool(changed.store_rotation))
 
-    async def advance_rotation(self, left_behind: Collection[str] = ()) -> Sequence[str]:
-        """Drops the old root once nobody needs it; whom that waits for. Any instance may do it, at any time."""
-        trust = self._registry.trust
-        step = rotation.advance(trust, self._registry.members.values(), self._now_ms(), left_behind=left_behind)
-        if step.next is not None:
-            try:
-                await self._registry.commit(trust=step.next)
-                _log.warning("the old root is dropped, and every token with it")
-            except store_errors.Conflict:
-                await self._registry.catch_up()  # another instance did it, or something else: look again then
-        return step.waiting_for
+    async def _successor(self, trust: pb.TrustRecord, old: pb.RootRecord, what: str) -> pb.RootRecord:
+        """A new root, which the old one has signed across."""
+        sealing_key, now_ms = self._folder.read(SEALING_KEY), self._now_ms()
+        try:
+            new = await asyncio.to_thread(errands.root, trust.cluster, f"{what} {now_ms}", sealing_key, now_ms)
+            cross = await asyncio.to_thread(errands.cross, new, _root(trust, old), sealing_key, now_ms)
+        except errands.NotMade as error:
+            raise errors.NotNow(f"no new root was made: {error}") from error
+        return pb.RootRecord(certificate=new.certificate, sealed_key=new.sealed_key, cross_certificate=cross)
+
+    async def advance_rotation(self, left_behind: Collection[str] = ()) -> tuple[Sequence[str], Sequence[str]]:
+        """Goes on with the exchange of each root once nobody needs the old one. Any instance may do it, at any time.
+
+        Whom that of the cluster's root waits for, and whom that of the store's.
+        """
+        members = self._registry.members
+        step = rotation.advance(self._registry.trust, members.values(), self._now_ms(), left_behind=left_behind)
+        await self._go_on(step, "the old root is dropped, and every token with it")
+        store = store_rotation.advance(self._registry.trust, members.values())
+        await self._go_on(store, "the exchange of the store's root goes on")
+        return step.waiting_for, store.waiting_for
+
+    async def _go_on(self, step: rotation.Step, what: str) -> None:
+        if step.next is None:
+            return
+        try:
+            await self._registry.commit(trust=step.next)
+            _log.warning(what)
+        except store_errors.Conflict:
+            await self._registry.catch_up()  # another instance did it, or something else: look again then
 
     # Tokens -----------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.core import plan as plans
-from controlplane.core.trust import admission, rotation
+from controlplane.core.trust import admission, rotation, store_rotation
 from controlplane.trust import backup, founding, restoring
 from controlplane.trust.membership import SEALING_KEY
 from controlplane.trust.registry import CLUSTER, INSTANCES, MEMBERS, member_key
@@ -28,7 +28,7 @@ from trust.folder import NotTrusted
 def restore(plan: founding.Plan, made: backup.Backup, now_ms: int) -> None:
     """Fills the folders of the plan's one instance and admin. Raises NotTrusted, NotMade."""
     founding.check_empty(plan, "a cluster is restored where there is none; remove it, or move it away")
-    trust = pb.TrustRecord.FromString(made.entries[CLUSTER])
+    trust = store_rotation.ended(pb.TrustRecord.FromString(made.entries[CLUSTER]))
     root = _root(trust, trust.roots[0])
     if plan.outside is not None:
         trust.ClearField("store_root")

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -70,6 +70,8 @@ class Standing:
     """Where this one answers."""
     on_store_renewed: Callable[[], Awaitable[None]] = _nothing
     """Is told that what the store knows this instance by is another now."""
+    renewing_store: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One renewal at a time: one that began before the root was another would be written last."""
 
     def credentials(self) -> grpc.ServerCredentials:
         """For the server; they follow when the certificate is renewed."""
@@ -136,6 +138,12 @@ class Standing:
         etcd reads its certificate at every handshake, and its key stays, so that the two files fit at any moment.
         Raises what the store raises, RequestError, NotMade or NotTrusted.
         """
+        async with self.renewing_store:
+            await self._renew_store()
+        await self.on_store_renewed()
+        _log.info("the certificates between this instance and the store are renewed")
+
+    async def _renew_store(self) -> None:
         place = storeplace.load(self.folder)
         key, asked = await errands.request_async()
         chain = await self.membership.store_certificate(asked, self.own.identity.name)
@@ -145,8 +153,6 @@ class Standing:
             made = await self.membership.store_certificate(again, place.member.name, place.member.hosts)
             beside.write(storeplace.CERTIFICATE, made.encode())
         self.folder.write(STORE_IDENTITY, (key + chain).encode())
-        await self.on_store_renewed()
-        _log.info("the certificates between this instance and the store are renewed")
 
     async def renew(self) -> None:
         """Another certificate, from ourselves, for a new key. What is open goes on; who comes next is shown it.

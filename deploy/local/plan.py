@@ -278,7 +278,7 @@ def host_link(name: str) -> str:
 def etcd_command(plan: Plan, instance: str = "cp1") -> list[str]:
     """The member beside an instance, reachable only inside the LAN. It knows from the instance's folder who it is."""
     data = f"{plan.folder}/{plan.etcd_of(instance)}"
-    return [sys.executable, "-m", "controlplane.member", "--trust", plan.trust(instance), "--data", data]
+    return [sys.executable, "-m", "controlplane.member", "--trust", plan.trust(instance), "--data", data, "--restarted"]
 
 
 def control_plane_command(plan: Plan, instance: str = "cp1") -> list[str]:

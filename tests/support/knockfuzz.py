@@ -22,7 +22,9 @@ import structlog.testing
 
 from controlplane.core.trust.knocking import Bound, Knocking
 from controlplane.store import memory
+from controlplane.trust.audit import Audit
 from controlplane.trust.door import Door
+from controlplane.trust.doorbook import DoorBook
 from protos.orch.v1 import trust_pb2 as pb
 from tests.support import doorfuzz, trusted
 from trust import errands, framing, joining
@@ -204,7 +206,8 @@ async def target(folder: Path) -> AsyncIterator[Target]:
         with structlog.testing.capture_logs(processors=[doorfuzz.Errors(tripped)]):
             async with trusted.cluster(folder, memory.MemoryStore(history_limit=2_000)) as made:
                 mine = made.standing
-                door = Door(mine.membership, mine.registry, mine.folder, made.now_ms, knocking)
+                book = DoorBook(Audit(folder / "knocks.log", mine.book.add), made.now_ms)
+                door = Door(mine.membership, mine.registry, mine.folder, book, made.now_ms, knocking)
                 _, request = await errands.request_async()
                 known = Known(token=made.tokens["node_token"], request=request)
                 async with door.serving(["127.0.0.1:0"]) as (port,):

@@ -12,6 +12,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from trust.folder import Folder, Material
 
 ROOT = Path(__file__).parents[2]
 START_S = 40.0
+RESTART_S = 0.2
 COMMAND_S = 60
 
 
@@ -36,6 +39,8 @@ class Machine:
     def __init__(self, folder: Path, name: str, host: str) -> None:
         self.folder, self.name, self.host = folder / name, name, host
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._changing = threading.Lock()
+        self.restarts = 0
 
     @property
     def server(self) -> str:
@@ -49,8 +54,22 @@ class Machine:
     def trust(self) -> Path:
         return self.folder / "trust"
 
-    def start_etcd(self) -> None:
-        self._start("etcd", "controlplane.member", f"--trust={self.trust}", f"--data={self.folder / 'etcd'}")
+    def start_etcd(self, *, restarted: bool = True) -> None:
+        """When it is asked to end by anybody else, it is started again, as systemd does; `restarts` counts that."""
+        options = (f"--trust={self.trust}", f"--data={self.folder / 'etcd'}", *(["--restarted"] if restarted else []))
+        process = self._start("etcd", "controlplane.member", *options)
+        if restarted:
+            threading.Thread(target=self._restart, args=(process,), daemon=True).start()
+
+    def _restart(self, process: subprocess.Popen[bytes]) -> None:
+        if process.wait() != -signal.SIGTERM:
+            return
+        time.sleep(RESTART_S)
+        with self._changing:
+            if self._running.get("etcd") is process:
+                del self._running["etcd"]
+                self.restarts += 1
+                self.start_etcd()
 
     def start_instance(self) -> None:
         self._start(
@@ -67,19 +86,23 @@ class Machine:
         """`etcd` or `instance`, as its unit starts it: by the file that a command has written."""
         self._start(what, module, f"--config={path}")
 
-    def _start(self, what: str, module: str, *arguments: str) -> None:
+    def _start(self, what: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         assert what not in self._running, f"{what} of {self.name} runs"
         self.folder.mkdir(exist_ok=True)
         with self._log(what).open("ab") as log:
             self._running[what] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=log, stderr=log
             )
+        return self._running[what]
 
     def _log(self, what: str) -> Path:
         return self.folder.with_name(f"{self.name}-{what}.log")
 
     def log(self, what: str) -> str:
-        return self._log(what).read_text(errors="replace")[-3000:]
+        return self.whole_log(what)[-3000:]
+
+    def whole_log(self, what: str) -> str:
+        return self._log(what).read_text(errors="replace")
 
     def ended(self, what: str) -> int | None:
         """Its exit code; None while it runs."""
@@ -87,10 +110,18 @@ class Machine:
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Everything of it."""
-        for process in self._running.values():
+        with self._changing:
+            running, self._running = self._running, {}
+        for process in running.values():
             process.send_signal(number)
             process.wait(START_S)
-        self._running.clear()
+
+    def kill(self, what: str) -> None:
+        """Its `instance` or its `etcd` alone, as a crash would."""
+        with self._changing:
+            process = self._running.pop(what)
+        process.kill()
+        process.wait(START_S)
 
     def ask(self, own: Material) -> control_pb2.VersionResponse | None:
         """What it says of itself; None while it does not answer."""

@@ -31,6 +31,10 @@ class _RotationPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rotatio
     """There is one root, and nothing to do."""
     ROTATION_PHASE_REISSUING: _RotationPhase.ValueType  # 1
     """The new root issues, signed across by the old one; everybody gets a new certificate. Both are trusted."""
+    ROTATION_PHASE_DROPPING: _RotationPhase.ValueType  # 2
+    """Of the store's root alone: nobody has a certificate of the old one any more, and each member of etcd believes it
+    until it is started anew, one after the other.
+    """
 
 class RotationPhase(_RotationPhase, metaclass=_RotationPhaseEnumTypeWrapper): ...
 
@@ -38,6 +42,10 @@ ROTATION_PHASE_UNSPECIFIED: RotationPhase.ValueType  # 0
 """There is one root, and nothing to do."""
 ROTATION_PHASE_REISSUING: RotationPhase.ValueType  # 1
 """The new root issues, signed across by the old one; everybody gets a new certificate. Both are trusted."""
+ROTATION_PHASE_DROPPING: RotationPhase.ValueType  # 2
+"""Of the store's root alone: nobody has a certificate of the old one any more, and each member of etcd believes it
+until it is started anew, one after the other.
+"""
 Global___RotationPhase: _TypeAlias = RotationPhase  # noqa: Y015
 
 @_typing.final
@@ -559,21 +567,31 @@ class RotateRootResponse(_message.Message):
 
     ROTATING_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    STORE_WAITING_FOR_FIELD_NUMBER: _builtins.int
     rotating: _builtins.bool
     """One is under way."""
+    store: Global___RotationPhase.ValueType
+    """How far the exchange of the store's root has come."""
     @_builtins.property
     def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The members that have no certificate of the new root yet."""
+
+    @_builtins.property
+    def store_waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances that it waits for, each with why when it does not go on."""
 
     def __init__(
         self,
         *,
         rotating: _builtins.bool = ...,
         waiting_for: _abc.Iterable[_builtins.str] | None = ...,
+        store: Global___RotationPhase.ValueType = ...,
+        store_waiting_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotating", b"rotating", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotating", b"rotating", "store", b"store", "store_waiting_for", b"store_waiting_for", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,10 +695,14 @@ class TrustRecord(_message.Message):
     STORE_ROOT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     ROTATION_FIELD_NUMBER: _builtins.int
+    OLD_STORE_ROOT_FIELD_NUMBER: _builtins.int
+    STORE_ROTATION_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """The cluster's id: O in the subject of every certificate."""
     rotation: Global___RotationPhase.ValueType
     """How far an exchange of the root has come."""
+    store_rotation: Global___RotationPhase.ValueType
+    """How far an exchange of the store's root has come."""
     @_builtins.property
     def roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___RootRecord]:
         """The first one issues. There are two while the root is being exchanged."""
@@ -691,6 +713,10 @@ class TrustRecord(_message.Message):
 
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenRecord]: ...
+    @_builtins.property
+    def old_store_root(self) -> Global___RootRecord:
+        """The one before `store_root`, while somebody may still have a certificate of it."""
+
     def __init__(
         self,
         *,
@@ -699,10 +725,12 @@ class TrustRecord(_message.Message):
         store_root: Global___RootRecord | None = ...,
         tokens: _abc.Iterable[Global___TokenRecord] | None = ...,
         rotation: Global___RotationPhase.ValueType = ...,
+        old_store_root: Global___RootRecord | None = ...,
+        store_rotation: Global___RotationPhase.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["store_root", b"store_root"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["old_store_root", b"old_store_root", "store_root", b"store_root"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "roots", b"roots", "rotation", b"rotation", "store_root", b"store_root", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "old_store_root", b"old_store_root", "roots", b"roots", "rotation", b"rotation", "store_root", b"store_root", "store_rotation", b"store_rotation", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -803,6 +831,7 @@ class MemberRecord(_message.Message):
     JOINED_AT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Such as `node:k3f0…`."""
     role: _builtins.str
@@ -821,6 +850,10 @@ class MemberRecord(_message.Message):
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberKey]:
         """The newest first."""
 
+    @_builtins.property
+    def store(self) -> Global___StoreStanding:
+        """How far an instance is with an exchange of the store's root. It writes this itself."""
+
     def __init__(
         self,
         *,
@@ -832,14 +865,45 @@ class MemberRecord(_message.Message):
         joined_at: _builtins.int = ...,
         token: _builtins.str = ...,
         address: _builtins.str = ...,
+        store: Global___StoreStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "joined_at", b"joined_at", "keys", b"keys", "name", b"name", "namespaces", b"namespaces", "node_name", b"node_name", "role", b"role", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "joined_at", b"joined_at", "keys", b"keys", "name", b"name", "namespaces", b"namespaces", "node_name", b"node_name", "role", b"role", "store", b"store", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberRecord: _TypeAlias = MemberRecord  # noqa: Y015
+
+@_typing.final
+class StoreStanding(_message.Message):
+    """What an instance has done in an exchange of the store's root, with the member of etcd beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_BY_FIELD_NUMBER: _builtins.int
+    BELIEVES_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    issued_by: _builtins.str
+    """The SHA-256 of the public key of the root that issued the certificates of both. Empty: they are of two."""
+    believes: _builtins.str
+    """The SHA-256 of the public key of the only root that both believe. Empty: there are two."""
+    problem: _builtins.str
+    """Why it does not go on. Empty: it does, or waits for its turn."""
+    def __init__(
+        self,
+        *,
+        issued_by: _builtins.str = ...,
+        believes: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["believes", b"believes", "issued_by", b"issued_by", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreStanding: _TypeAlias = StoreStanding  # noqa: Y015
 
 @_typing.final
 class MemberKey(_message.Message):

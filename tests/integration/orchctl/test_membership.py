@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from protos.orch.v1 import trust_pb2
-from tests.support import orchctl
+from tests.support import machines_of_control, orchctl
 from tests.support.founded import Founded, running
+from tests.support.machines_of_control import Estate
+from tests.support.waiting import until
 from trust import errands
 from trust.core.identity import Role
 from trust.folder import Folder, Material, material
@@ -159,23 +161,35 @@ def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:
     assert "is not of the cluster that this context is logged in to" in refused.err
 
 
-def test_the_root_is_exchanged_with_one_command(founded: Founded) -> None:
+def test_the_root_is_exchanged_with_one_command(tmp_path: Path) -> None:
     """It tells whom it waits for; who is left behind has to log in anew, and the admin goes on as before."""
-    environ = founded.somebody("carl")
-    token = founded.token("--role=viewer", "--person=carl")
-    where = (f"--door={founded.control.door}", f"--server={founded.control.address}", "--context=work")
-    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
-    waiting = founded.run("cluster", "rotate-ca", "--timeout=3s")
-    assert waiting.code == 1
-    assert "person:carl" in waiting.err
-    assert "--leave-behind" in waiting.err
-    others = [line.strip() for line in waiting.err.splitlines() if line.strip().startswith(("person:", "node:"))]
-    done = founded.run("cluster", "rotate-ca", *(f"--leave-behind={name}" for name in others))
-    assert (done.code, "there is one root" in done.out) == (0, True), done.err
-    assert founded.run("get", "nodes").code == 0
-    assert founded.run("cluster", "token", "ls").out == ""
-    late = orchctl.run(environ, "get", "nodes")
-    assert late.code == 1
-    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 1
-    assert orchctl.run(environ, "login", f"--token={founded.token('--role=viewer', '--person=carl')}", *where).code == 0
-    assert orchctl.run(environ, "get", "nodes").code == 0
+    with machines_of_control.estate(tmp_path) as estate:
+        machine = estate.machine("cp1")
+        estate.found(machine)
+        machine.start()
+        estate.until_leads(machine)
+        (tmp_path / "carl").mkdir()
+        environ = orchctl.environment(tmp_path / "carl")
+        token = estate.orchctl("cluster", "token", "create", "--role=viewer", "--person=carl").splitlines()[0]
+        where = (f"--door={machine.door}", f"--server={machine.server}", "--context=work")
+        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+        waiting = estate.orchctl("cluster", "rotate-ca", "--timeout=3s", code=1)
+        assert "person:carl" in waiting
+        assert "--leave-behind" in waiting
+        until(lambda: _waits_for(estate, "person:carl"), what="everybody else has renewed", timeout_s=40)
+        done = estate.orchctl("cluster", "rotate-ca", "--leave-behind=person:carl")
+        assert "there is one root" in done
+        estate.orchctl("get", "nodes")
+        assert "no tokens" in estate.orchctl("cluster", "token", "ls")
+        late = orchctl.run(environ, "get", "nodes")
+        assert late.code == 1
+        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 1
+        token = estate.orchctl("cluster", "token", "create", "--role=viewer", "--person=carl").splitlines()[0]
+        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+        assert orchctl.run(environ, "get", "nodes").code == 0
+
+
+def _waits_for(estate: Estate, *names: str) -> bool:
+    """Whether the exchange waits for these members alone."""
+    said = estate.run("cluster", "rotate-ca", "--status", "--timeout=0s").stderr
+    return {line.strip() for line in said.splitlines() if line.strip().startswith(("person:", "node:"))} == {*names}

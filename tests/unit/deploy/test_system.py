@@ -52,6 +52,13 @@ def test_what_needs_no_root_has_none_of_its_powers(name: str) -> None:
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"]) == ("yes", "strict")
 
 
+def test_a_member_of_etcd_is_told_that_it_is_started_again_where_it_is() -> None:
+    """The control plane ends it then to exchange the store's root; what it notes for that is in the folder of trust."""
+    unit = settings(SYSTEM / "orch-etcd.service")
+    assert (unit["Restart"], "--restarted" in unit["ExecStart"].split()) == ("always", True)
+    assert "orch/trust" in unit["StateDirectory"].split()
+
+
 def test_wrong_options_are_not_tried_again() -> None:
     """2 is what the programs end with then."""
     for unit in UNITS:

@@ -11,6 +11,7 @@ from protos import findings
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 from protos.orch.v1 import trust_pb2
+from trust import errands
 from trust.core import lifetime
 
 GIB = 1 << 30
@@ -132,3 +133,22 @@ def test_certificates_that_run_out_are_named_and_people_s_are_their_own() -> Non
     assert "expired: node n2;" in found[0].message
     assert "controlplane cp1" in found[1].message
     assert "rotate-ca" in found[2].remedy
+
+
+def test_an_exchange_of_the_store_s_root_is_told_with_whom_it_waits_for() -> None:
+    """And nothing is, while there is none."""
+    assert diagnosis.exchange(trust_pb2.TrustRecord(cluster="c"), [], 0) == []
+    root = errands.root("c", "store", b"s" * 32, 0)
+    trust = trust_pb2.TrustRecord(
+        store_root=trust_pb2.RootRecord(certificate=root.certificate),
+        store_rotation=trust_pb2.ROTATION_PHASE_DROPPING,
+    )
+    late = trust_pb2.MemberRecord(
+        name="controlplane:cp1", role="controlplane", store=trust_pb2.StoreStanding(problem="restart orch-etcd there")
+    )
+    (found,) = diagnosis.exchange(trust, [late], 0)
+    assert findings.word(found) == "warning"
+    assert found.message.endswith(
+        "that of the store is being exchanged, and waits for controlplane:cp1: restart orch-etcd there"
+    )
+    assert "--status" in found.remedy
