@@ -167,7 +167,7 @@ def _own_groups(name: str) -> Iterator[Sequence[Path]]:
     """A control group for the machine in every hierarchy: it sees nothing above."""
     tops = [_GROUPS] if (_GROUPS / "cgroup.controllers").exists() else [path.parent for path in _GROUPS.glob("*/tasks")]
     tops += [path.parent for path in _GROUPS.glob("unified/cgroup.procs")]
-    groups = [top / f"orch-test-{name}" for top in tops]
+    groups = [top / f"orch-test-{os.getpid()}-{name}" for top in tops]  # whoever else tests here has others
     try:
         for group in groups:
             group.mkdir()

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.xdist_group("install"),
 ]
 
-BUNDLE_S = 400
+BUNDLE_S = 800
 MAKE_BUNDLE = """\
 apt-get --quiet=2 update
 apt-get --quiet=2 --assume-yes --no-install-recommends install python3-venv
