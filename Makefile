@@ -17,7 +17,7 @@ COUNT ?=
 PREFIX ?= /usr/local
 BUNDLE ?= build/orch
 
-.PHONY: help setup setup-test demo test test-vm test-vmlab vmlab vmlab-ssh vmlab-down check static bench protos sim \
+.PHONY: help setup setup-test demo test test-systems test-vm test-vmlab vmlab vmlab-ssh vmlab-down check static bench protos sim \
 	constraints bundle install-runtime uninstall-runtime clean
 
 help: ## List the targets
@@ -42,6 +42,9 @@ static: setup
 	@.venv/bin/ruff format --quiet --check . || { echo 'static: run .venv/bin/ruff format on these files' >&2; .venv/bin/ruff format --check .; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary $(PACKAGES:%=-p %)
+
+test-systems: setup-test ## Install on each supported release of Debian, and run there what `make check` runs (root)
+	@ORCH_TEST_SYSTEMS=1 $(BOUNDED) $(PYTHON) -m pytest -v -rsP tests/integration/deploy/test_install.py tests/systems/suite.py
 
 test-vm: setup-test ## The runtime's tests on a machine with cgroup v2 alone, then test-vmlab: make test-vm [ONLY=tests/…]
 	@$(BOUNDED) $(PYTHON) -m tests.vm $(ONLY)

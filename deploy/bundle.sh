@@ -8,6 +8,7 @@
 # FOLDER/release     what it is called       FOLDER/wheels      Python packages, as constraints.txt pins them
 # FOLDER/python      for which Python        FOLDER/packages    a Debian repository of everything that they need
 # FOLDER/system      units and settings      FOLDER/compiled.tar  the Python packages, as Python compiles them
+# FOLDER/architecture, FOLDER/distribution   for which machines, such as amd64 and "debian 12"
 # FOLDER/SHA256SUMS  of all of it; install.sh compares
 #
 # PYTHON is the interpreter with pip and setuptools that builds; .venv/bin/python unless said otherwise.
@@ -147,6 +148,7 @@ copy_sources
 name_release
 "$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' >"$target/python"
 dpkg --print-architecture >"$target/architecture"
+(. /etc/os-release && printf '%s %s\n' "${ID-unknown}" "${VERSION_ID-}") >"$target/distribution"
 make_wheels
 compile_wheels
 make_dependencies

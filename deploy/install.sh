@@ -48,11 +48,10 @@ has_systemd() { [ -d /run/systemd/system ]; }
 
 check_machine() {
   [ "$(id -u)" = 0 ] || fail "only root can install" "run it with sudo"
-  local name
-  name=$(. /etc/os-release 2>/dev/null && printf '%s %s' "${ID-unknown}" "${VERSION_ID-}") || name=unknown
-  case $name in
+  system=$(. /etc/os-release 2>/dev/null && printf '%s %s' "${ID-unknown}" "${VERSION_ID-}") || system=unknown
+  case $system in
   "debian 12" | "debian 13" | "ubuntu 24.04") ;;
-  *) fail "this system is $name, and Orch installs on $SUPPORTED" \
+  *) fail "this system is $system, and Orch installs on $SUPPORTED" \
     "elsewhere docs/operations.md tells what a machine needs; nothing was changed" ;;
   esac
 }
@@ -62,6 +61,10 @@ check_bundle() {
     fail "$from is damaged: $(head -n 1 "$work/log")" "copy it again; nothing was changed"
   [ "$(cat "$from/architecture")" = "$(dpkg --print-architecture)" ] ||
     fail "this bundle is for $(cat "$from/architecture"), and the machine is $(dpkg --print-architecture)" \
+      "make one on a machine like this: make bundle; nothing was changed"
+  # Packages of another release may install, and take the place of this one's.
+  [ "$(cat "$from/distribution")" = "$system" ] ||
+    fail "this bundle is for $(cat "$from/distribution"), and the machine is $system" \
       "make one on a machine like this: make bundle; nothing was changed"
 }
 

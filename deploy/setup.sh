@@ -41,6 +41,8 @@ TEST_PACKAGES=(
   wrk       # asks it
   zstd      # a peer of the image store
 )
+# From Debian 13 on, Docker's client is a package of its own.
+[ "$(. /etc/os-release 2>/dev/null && printf '%s' "${ID-}${VERSION_ID-}")" != debian13 ] || TEST_PACKAGES+=(docker-cli)
 VENV=.venv
 STAMP=$VENV/.made-from
 KERNEL=.cache/vm-kernel

@@ -33,10 +33,12 @@ def idle_in(namespaces: int) -> int:
 
 def fork_sibling() -> int:
     """fork(2) whose child is our parent's: its pid, and 0 in the child."""
-    nothing = [ctypes.c_long(0)] * 4
-    pid = int(_libc.syscall(ctypes.c_long(_CLONE), ctypes.c_long(_CLONE_PARENT | signal.SIGCHLD), *nothing))
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+    arguments = [ctypes.c_long(value) for value in (_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)]
+    # The child lets go of locks of the interpreter, which are taken before; Python 3.13 ends it when it holds none.
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid = int(_libc.syscall(*arguments))
+    (python.PyOS_AfterFork_Parent if pid else python.PyOS_AfterFork_Child)()
     return _checked(pid)
 
 
@@ -74,7 +76,7 @@ def _fork_and_tell() -> int:
 
 
 _CLONE_PARENT_SETTID: Final = 0x100000
-_SET_TID_ADDRESS: Final = 218
+_SET_TID_ADDRESS: Final = 218  # of x86-64, as the instructions are
 _SUCCEED: Final = bytes.fromhex(
     "4889f2"  # mov rdx, rsi      where the child's pid goes
     "31f6"  # xor esi, esi        on the same stack

@@ -162,7 +162,8 @@ def _dialed(door: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
             yield link
     except ssl.SSLCertVerificationError as error:
         raise NotJoined(f"{where} has no certificate of its own cluster: {error.verify_message}") from error
-    except (ssl.SSLError, framing.Broken) as error:
+    # In TLS 1.3 our handshake is over before the other side turns away whoever shows no certificate: it just hangs up.
+    except (ssl.SSLError, framing.Broken, BrokenPipeError, ConnectionResetError) as error:
         raise NotJoined(f"{where} does not answer as one: {_reason(error)}", hint=_HINT) from error
     except OSError as error:
         raise NotJoined(f"cannot reach {where}: {_reason(error)}", hint=_HINT) from error

@@ -2,10 +2,10 @@
 
 import base64
 import contextlib
+import ctypes
 import secrets
 import socket
 import subprocess
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +81,12 @@ def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:
 def htpasswd(folder: Path) -> dict[str, Any]:
     """The section `auth` for USER and PASSWORD; docker-registry takes bcrypt only."""
     salt = base64.b64encode(secrets.token_bytes(16), altchars=b"./").decode()[:22].replace("=", ".")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import crypt  # deprecated, but the only bcrypt that Debian's Python brings
-
-        # The last sign of the salt carries two bits; libxcrypt refuses others.
-        hashed = crypt.crypt(PASSWORD, f"$2y$05${salt[:21]}O")
-    assert hashed, "this libxcrypt has no bcrypt"
+    # The only bcrypt that every Debian has: crypt(3). Python 3.13 has no module for it any more.
+    library = ctypes.CDLL("libcrypt.so.1")
+    library.crypt.restype = ctypes.c_char_p
+    # The last sign of the salt carries two bits; libxcrypt refuses others.
+    hashed = library.crypt(PASSWORD.encode(), f"$2y$05${salt[:21]}O".encode()).decode()
+    assert hashed.startswith("$2y$"), "this libxcrypt has no bcrypt"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
     return {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}

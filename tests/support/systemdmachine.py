@@ -2,13 +2,9 @@
 
 It has its own processes, mounts, names, network and control groups; the kernel is this one, and its parameters are
 everybody's but for those of the network. Whatever ends its first process takes all of it along.
-
-The Debian below is made once by debootstrap, from where this machine gets its packages, and kept in /var/cache.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import signal
 import subprocess
@@ -16,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import debians
 from tests.support.waiting import until
 
-CACHE = Path(os.environ.get("ORCH_TEST_CACHE", "/var/cache/orch-tests"))
-PACKAGES = ("ca-certificates", "dbus", "iproute2", "systemd-sysv")
-DEBOOTSTRAP_S, BOOT_S, COMMAND_S = 900, 60, 280
+BOOT_S, COMMAND_S = 60, 280
 _GROUPS = Path("/sys/fs/cgroup")
 _ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
 
@@ -31,6 +26,8 @@ mkdir -p $here/upper $here/work $here/root
 mount -t overlay overlay -o lowerdir=$base,upperdir=$here/upper,workdir=$here/work $here/root
 cd $here/root
 hostname machine
+# As every installer of Debian leaves it; a package would make it, and not take it away again.
+[ -e etc/hosts ] || echo '127.0.0.1 localhost' >etc/hosts
 mount -t proc proc proc
 mount --rbind /sys sys
 mount -t tmpfs tmpfs run
@@ -102,9 +99,9 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *lent: Path) -> Iterator[Machine]:
-    """A machine whose files are in a folder, with other folders below its /mnt, to be read only."""
-    base = debian()
+def running(folder: Path, *lent: Path, release: str) -> Iterator[Machine]:
+    """A machine with a release of Debian whose files are in a folder, with others below its /mnt, to be read only."""
+    base = debians.base(release)
     script = folder / "boot.sh"
     script.write_text(_BOOT)
     with _own_groups(f"{folder.name}-{os.getpid()}") as groups:  # other checkouts may have theirs
@@ -170,7 +167,7 @@ def _own_groups(name: str) -> Iterator[Sequence[Path]]:
     """A control group for the machine in every hierarchy: it sees nothing above."""
     tops = [_GROUPS] if (_GROUPS / "cgroup.controllers").exists() else [path.parent for path in _GROUPS.glob("*/tasks")]
     tops += [path.parent for path in _GROUPS.glob("unified/cgroup.procs")]
-    groups = [top / f"orch-test-{name}" for top in tops]
+    groups = [top / f"orch-test-{os.getpid()}-{name}" for top in tops]  # whoever else tests here has others
     try:
         for group in groups:
             group.mkdir()
@@ -192,40 +189,3 @@ def _remove(group: Path) -> bool:
             below.rmdir()
         group.rmdir()
     return not group.exists()
-
-
-# The Debian below ---------------------------------------------------------------------------------------------------
-
-
-def debian() -> Path:
-    """A small Debian with systemd, of this machine's release."""
-    release, mirror = _source()
-    digest = hashlib.sha256(" ".join([release, *PACKAGES]).encode()).hexdigest()[:12]
-    base = CACHE / f"debian-{digest}"
-    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not base.exists():
-            fresh = base.with_suffix(".new")
-            subprocess.run(["rm", "-rf", fresh], check=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, fresh, mirror]
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=DEBOOTSTRAP_S, check=False, stdin=subprocess.DEVNULL
-            )
-            assert done.returncode == 0, f"no Debian could be made: {done.stdout[-2000:]}{done.stderr}"
-            fresh.rename(base)
-    return base
-
-
-def _source() -> tuple[str, str]:
-    """Release and mirror that this machine's own packages come from."""
-    wanted = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI) $(ORIGIN)", "Created-By: Packages"]
-    listed = subprocess.run(wanted, capture_output=True, text=True, timeout=60, check=True).stdout
-    codename = next(
-        line.split("=")[1]
-        for line in Path("/etc/os-release").read_text().splitlines()
-        if line.startswith("VERSION_CODENAME")
-    )
-    found = [words for line in listed.splitlines() if (words := line.split())[0] == codename]
-    assert found, f"apt has no source for {codename}: run apt-get update"
-    return codename, found[0][1]

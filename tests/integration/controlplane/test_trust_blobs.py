@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import random
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -241,7 +242,7 @@ async def test_a_node_whose_certificate_was_renewed_shows_the_new_one(tmp_path: 
             node.server.own = await made.join("n1-again")
             assert node.server.own.facts.key_digest != first.facts.key_digest
             _, said = await handshake(node.address, "-tls1_3", "-showcerts")
-            assert "CN = n1-again" in said
+            assert re.search("CN ?= ?n1-again", said), said
             await fetched(other, node.address, node.layer)
 
 

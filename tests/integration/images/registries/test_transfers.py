@@ -223,6 +223,8 @@ async def test_a_pull_that_is_killed_is_no_burden(tmp_path: Path, other: ImageSt
         process = await asyncio.create_subprocess_exec(*command, env=environment)
         await halfway.wait()
         await until(lambda: any(item.stat().st_size for item in other.tmp.iterdir()), what="some bytes are written")
+        locks = other.root / "locks"  # the next pull takes no lock of a blob that is here
+        await until(lambda: len(list(locks.glob("blob-*"))) == 1, what="only the layer is on its way")
         process.kill()
         await process.wait()
         stub.fault = None
