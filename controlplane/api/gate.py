@@ -21,7 +21,7 @@ from controlplane.api import caller as callers
 from controlplane.api import errors as answering
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rules
-from controlplane.trust.audit import Audit, Told
+from controlplane.trust.audit import Audit, Told, changed_nothing
 from controlplane.trust.registry import Registry
 from protos import headers
 from protos.orch.v1 import trust_pb2 as pb
@@ -110,7 +110,9 @@ class Gate(rpc.Interceptor):
                     check(request)
                 await self._tell_instances(context)
                 with callers.known(caller), self._kept_open(facts, member):
-                    return await _answer(behaviour, request, context)
+                    answer = await _answer(behaviour, request, context)
+                told.quiet = told.quiet or changed_nothing(request, answer)
+                return answer
 
         return guarded
 

@@ -126,6 +126,18 @@ class Audit:
                     newer.replace(older)
 
 
+def changed_nothing(request: Any, answer: Any) -> bool:
+    """It only showed what would change, or found everything as it was asked for.
+
+    So a cluster at rest stays at rest, however often somebody applies the same files.
+    """
+    if getattr(request, "dry_run", False):
+        return True
+    if not isinstance(answer, pb.ApplyResponse):
+        return False
+    return all(one.action == pb.APPLY_ACTION_UNCHANGED for one in answer.results)
+
+
 def objects(request: Any) -> list[str]:
     """Which objects a request names, as far as it does: 20 names of 300 characters at most."""
     return [name[:MAX_NAME] for name in itertools.islice(_named(request), MAX_OBJECTS)]

@@ -9,7 +9,7 @@ import pytest
 
 from controlplane.trust import audit
 from protos.orch.v1 import control_pb2 as pb
-from protos.orch.v1 import trust_pb2
+from protos.orch.v1 import objects_pb2, trust_pb2
 from tests.support import aio, trusted
 from trust import joining
 
@@ -43,6 +43,24 @@ async def test_calls_with_a_stream_of_requests_name_their_object(tmp_path: Path)
         assert "may not call Exec in namespace bank" in str(bound["refused"])
         assert (unknown["who"], unknown["objects"]) == ("ann", ["target shop/web"])
         assert "password" not in (tmp_path / "audit.log").read_text()
+
+
+@aio.bounded(60)
+async def test_what_changes_nothing_is_not_told(tmp_path: Path) -> None:
+    """A dry run, and the same files again: who changed what would be lost among them, and no cluster ever at rest."""
+    container = objects_pb2.Container(image="hello", command=["/serve"])
+    spec = objects_pb2.ServiceSpec(replicas=0, template=objects_pb2.TaskTemplate(container=container))
+    service = objects_pb2.Service(meta=objects_pb2.Meta(name="web", namespace="shop"), spec=spec)
+    wanted = [objects_pb2.Object(service=service)]
+    async with trusted.cluster(tmp_path) as made, made.control(made.admin) as stub:
+        await stub.ImportImage(iter(trusted.archive_of_one_file("hello")))
+        await stub.Apply(pb.ApplyRequest(objects=wanted, dry_run=True))
+        assert told(made, "Apply") == []
+        await stub.Apply(pb.ApplyRequest(objects=wanted))
+        answer = await stub.Apply(pb.ApplyRequest(objects=wanted))
+        assert [one.action for one in answer.results] == [pb.APPLY_ACTION_UNCHANGED]
+        (line,) = told(made, "Apply")
+        assert line["objects"] == ["service shop/web"]
 
 
 async def _first(call: "grpc.aio.StreamStreamCall[object, object]") -> object:
