@@ -93,6 +93,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
         *facts(
             ("State", _since(phrases.node_state(value), status.since, view)),
             ("Message", status.message),
+            ("Held", _held(value)),
             ("Availability", phrases.availability(value)),
             ("Drain", status.drain.message),
             ("Drain deadline", _at(value.spec.drain_deadline, view)),
@@ -108,6 +109,16 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]
+
+
+def _held(node: pb.Node) -> str:
+    """Why nothing is replaced, and what a person can do about it."""
+    if not node.status.held:
+        return ""
+    return (
+        "more than half of the nodes vanished together, as when the network fails: none of its tasks is replaced until "
+        f"it returns, or `orchctl node lost {node.meta.name}` says that it does not"
+    )
 
 
 def revision(value: pb.Revision, view: View) -> list[str]:

@@ -267,6 +267,7 @@ class Writes:
                 set_taints=request.set_taints,
                 remove_taints=request.remove_taints,
                 deadline_ms=request.deadline_ms if request.HasField("deadline_ms") else None,
+                lost=request.lost,
                 now_ms=self._now_ms(),
             )
 

@@ -59,7 +59,8 @@ class NodeRecords:
 
 
 class NodeLoss:
-    """Ends the tasks of nodes that have been out of reach for longer than their services wait. Keys are node ids.
+    """Ends the tasks of nodes that have been out of reach for longer than their services wait, and has nodes tell where
+    the brake keeps it from doing so. Keys are node ids.
 
     `clock_ms`: one that is never set. What it says of nodes is the only thing that a leader keeps to itself: another
     leader has to count again.
@@ -101,16 +102,18 @@ class NodeLoss:
         if node is None:
             return nodes.give_up_removed(on_node, now_ms, seen_lost_ms=self._watch_removed(node_id))
         seen_lost_ms = self._watch(node)
+        known = snapshot.all(pb.Node).values()
+        told = nodes.tell_brake(node, known)
         if not nodes.is_lost(node):
-            return plan.NOTHING
+            return told
         services = {(task.meta.namespace, task.service) for task in on_node}
         replace_after_ms = {
             (namespace, name): nodes.replace_after_ms(service)
             for namespace, name in services
             if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
         }
-        known = snapshot.all(pb.Node).values()
-        return nodes.give_up(node, known, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        given_up = nodes.give_up(node, known, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        return plan.join([told, given_up])
 
     def _watch(self, node: pb.Node) -> int:
         """For how long the node was seen to be lost; 0 when it has a session that its record does not tell of yet."""

@@ -4,7 +4,8 @@ Session ──lost──► DISCONNECTED ──`DOWN_AFTER_MS`──► DOWN    
 
 A task of a lost node becomes ORPHANED `replaceAfter` after the session was lost, counted for its own service. The
 brake: when more than half of the nodes vanish together, it is more likely that the leader has lost the network than
-that they all died; then nothing is given up until they return.
+that they all died; then nothing is given up until they return, or a person says of a node that it does not
+(`orchctl node lost`). That frees this one node, and says nothing of the others. A node that the brake holds says so.
 
 A fenced task waits for what its own node does (`agent.lease`): it is killed there `fence` after the node last asked
 what a leader answered. The leader counts from when it first saw the node without a session, which is later, on a clock
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from controlplane.core import addresses, garbage, plan
 from manifests import defaults
-from protos import states
+from protos import losses, states
 from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -149,8 +150,7 @@ def replace_after_ms(service: pb.Service) -> int:
     return policy.replace_after
 
 
-def is_lost(node: pb.Node) -> bool:
-    return node.status.state in {pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN}
+is_lost = losses.is_lost
 
 
 def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
@@ -162,6 +162,19 @@ def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
     together = sum(is_lost(other) and abs(other.status.since - node.status.since) <= TOGETHER_MS for other in known)
     ready = sum(not is_lost(other) for other in known)
     return together * 2 > together + ready
+
+
+def tell_brake(node: pb.Node, known: Collection[pb.Node]) -> plan.Plan:
+    """Has the node say whether the brake holds it. One that was lost a moment ago says nothing yet: no service has its
+    tasks replaced before long, and most come back.
+    """
+    held = node.status.state == pb.NODE_STATE_DOWN and not losses.is_final(node) and braked(node, known)
+    if held == node.status.held:
+        return plan.NOTHING
+    changed = plan.copy(node)
+    changed.status.held = held
+    why = "too many nodes vanished together" if held else "it is not held any more"
+    return plan.Plan(changes=(plan.Write(value=changed, why=why),))
 
 
 def fenced_for_ms(task: pb.Task) -> int:
@@ -184,10 +197,14 @@ def give_up(
     """Ends the tasks of a lost node whose service has waited long enough.
 
     `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
-    long this leader has seen the node without a session, which is what counts for fenced tasks.
+    long this leader has seen the node without a session, which is what counts for fenced tasks, also when a person says
+    that the node is lost: they may be wrong.
     """
-    if not is_lost(node) or braked(node, known):
+    final = losses.is_final(node)
+    if not is_lost(node) or (braked(node, known) and not final):
         return plan.NOTHING
+    if final:
+        replace_after_ms = {}
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
         if task.fence

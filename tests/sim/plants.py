@@ -27,7 +27,6 @@ from controlplane.core import (
     fleet,
     garbage,
     happenings,
-    nodes,
     plan,
     preemption,
     prune,
@@ -44,6 +43,7 @@ from controlplane.store import api, errors, snapshots, writer
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
+from tests.sim.brake_plants import BRAKE_PLANTS
 from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.fence_plants import FENCE_PLANTS
@@ -266,12 +266,6 @@ PLANTS = (
         hint=1,
     ),
     Plant(
-        name="tasks are given up although most nodes vanished together",
-        bug=instead(nodes, "braked", lambda *_: False),
-        caught_by=frozenset({"brake"}),
-        hint=4,
-    ),
-    Plant(
         name="garbage collection does not wait for the end",
         bug=instead(garbage, "_doomed", _doomed_when_unwanted),
         caught_by=frozenset({"the living stay"}),
@@ -374,6 +368,7 @@ PLANTS = (
         hint=1,
     ),
     *CROWD_PLANTS,
+    *BRAKE_PLANTS,
     *DISRUPTION_PLANTS,
     *FENCE_PLANTS,
     *STOCK_PLANTS,

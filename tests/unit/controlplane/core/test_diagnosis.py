@@ -97,6 +97,10 @@ def test_a_node_without_a_session_has_failed() -> None:
     for state in (pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN):
         node.status.state = state
         assert words(diagnosis.node(node, "1.0")) == {"n1 node": "failed"}
+    node.status.held = True
+    (found,) = diagnosis.node(node, "1.0")
+    assert "none of its tasks is replaced" in found.message
+    assert "`orchctl node lost n1`" in found.remedy
 
 
 def test_broken_ways_are_told_once_for_all_targets_and_work_that_is_well_is_counted() -> None:
