@@ -158,9 +158,9 @@ def _disruption(service: pb.Service) -> Iterator[str]:
     said = policy.min_available or policy.max_unavailable
     if said and not disruption.spare(policy, spec.replicas):
         yield (
-            f"spec.disruption.{field}: {said} of {spec.replicas} replicas leaves none that may be missing, and its tasks "
-            "stop before others start: a drain of their nodes waits until its --deadline, and without one for ever; let "
-            "one be missing"
+            f"spec.disruption.{field}: {said} of {spec.replicas} replicas leaves none that may be missing, and its "
+            "tasks stop before others start: a drain of their nodes waits until its --deadline, and without one for "
+            "ever; let one be missing"
         )
 
 
