@@ -3,9 +3,8 @@
 The rule: in the words of the manifest, so that whoever reads it knows what to write to have it otherwise.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from protos import containers, schema, units
@@ -78,11 +77,11 @@ def _toleration(one: pb.Toleration) -> str:
 
 def _written(message: Message, always: Collection[str] = ()) -> str:
     """The fields that say something, and with their defaults those of `always`."""
-    return ", ".join(_fields(message, message.DESCRIPTOR.fields, always))
+    return ", ".join(_fields(message, always))
 
 
-def _fields(message: Message, fields: Iterable[FieldDescriptor], always: Collection[str]) -> Iterator[str]:
-    for field in fields:
+def _fields(message: Message, always: Collection[str]) -> Iterator[str]:
+    for name, field in schema.fields_by_yaml_name(message.DESCRIPTOR).items():
         rules = schema.rules(field)
         if not schema.has_value(message, field):
             said = rules.default if field.name in always else ""
@@ -92,4 +91,4 @@ def _fields(message: Message, fields: Iterable[FieldDescriptor], always: Collect
             value = getattr(message, field.name)
             said = value if isinstance(value, str) else units.format(rules.unit, value)
         if said:
-            yield f"{schema.yaml_name(field)} {said}"
+            yield f"{name} {said}"

@@ -117,7 +117,7 @@ def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator
                 yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
 
 
-def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+def _missing_dependencies(service: pb.Service, services: Mapping[str, pb.Service]) -> Iterator[str]:
     for name in sorted(service.spec.depends_on):
         wanted = f"{service.meta.namespace}/{name}"
         if wanted in services:

@@ -24,18 +24,18 @@ BRAKE_PLANTS = (
         name="tasks are given up although most nodes vanished together",
         bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=4,
+        hint=1,
     ),
     Plant(
         name="a node that was lost for good once is so for ever",
         bug=instead(losses, "is_final", _once_and_for_ever),
         caught_by=frozenset({"brake"}),
-        hint=4,
+        hint=13,
     ),
     Plant(
         name="a node that the brake held says so for ever",
         bug=instead(nodes, "tell_brake", _tell_and_never_take_back),
         caught_by=frozenset({"whole at rest"}),
-        hint=4,
+        hint=1,
     ),
 )
