@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from controlplane.core import addresses, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.store.snapshots import Change, Snapshot
+from protos import losses
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -103,9 +104,10 @@ class NodeLoss:
             return nodes.give_up_removed(on_node, now_ms, seen_lost_ms=self._watch_removed(node_id))
         seen_lost_ms = self._watch(node)
         known = snapshot.all(pb.Node).values()
-        told = nodes.tell_brake(node, known)
-        if not nodes.is_lost(node):
-            return told
+        is_braked = nodes.is_lost(node) and nodes.braked(node, known)
+        told = nodes.tell_brake(node, is_braked=is_braked)
+        if not nodes.is_lost(node) or (is_braked and not losses.is_final(node)):
+            return told  # the brake looks at all nodes: with thousands that are lost, once for each is enough
         services = {(task.meta.namespace, task.service) for task in on_node}
         replace_after_ms = {
             (namespace, name): nodes.replace_after_ms(service)

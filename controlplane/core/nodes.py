@@ -164,11 +164,11 @@ def braked(node: pb.Node, known: Collection[pb.Node]) -> bool:
     return together * 2 > together + ready
 
 
-def tell_brake(node: pb.Node, known: Collection[pb.Node]) -> plan.Plan:
-    """Has the node say whether the brake holds it. One that was lost a moment ago says nothing yet: no service has its
-    tasks replaced before long, and most come back.
+def tell_brake(node: pb.Node, *, is_braked: bool) -> plan.Plan:
+    """Has the node say whether the brake (`braked`) holds it. One that was lost a moment ago says nothing yet: no
+    service has its tasks replaced before long, and most come back.
     """
-    held = node.status.state == pb.NODE_STATE_DOWN and not losses.is_final(node) and braked(node, known)
+    held = node.status.state == pb.NODE_STATE_DOWN and not losses.is_final(node) and is_braked
     if held == node.status.held:
         return plan.NOTHING
     changed = plan.copy(node)

@@ -1,7 +1,5 @@
 """Bugs in giving up the tasks of lost nodes that somebody might really make, to be planted as those in `plants`."""
 
-from collections.abc import Collection
-
 from controlplane.core import nodes, plan
 from protos import losses
 from protos.orch.v1 import objects_pb2 as pb
@@ -10,8 +8,8 @@ from tests.sim.planting import Plant, instead
 _right_telling = nodes.tell_brake
 
 
-def _tell_and_never_take_back(node: pb.Node, known: Collection[pb.Node]) -> plan.Plan:
-    return plan.NOTHING if node.status.held else _right_telling(node, known)
+def _tell_and_never_take_back(node: pb.Node, *, is_braked: bool) -> plan.Plan:
+    return plan.NOTHING if node.status.held else _right_telling(node, is_braked=is_braked)
 
 
 def _once_and_for_ever(node: pb.Node) -> bool:

@@ -166,7 +166,8 @@ def test_a_node_says_whether_its_tasks_are_held(
     node = build.node("n1", state=state)
     node.status.held = was_held
     node.spec.lost_since = NOW_MS if said_lost else 0
-    made = nodes.tell_brake(node, [node, *(build.node(f"n{2 + i}", state=one) for i, one in enumerate(others))])
+    known = [node, *(build.node(f"n{2 + i}", state=one) for i, one in enumerate(others))]
+    made = nodes.tell_brake(node, is_braked=nodes.braked(node, known))
     assert [one.status.held for one in written(made)] == ([] if held == was_held else [held])
 
 
