@@ -102,7 +102,9 @@ def contradictions(constraints: Sequence[Constraint]) -> Iterator[tuple[int, str
     """Constraints that no node can fulfil together with those before them: which, and why."""
     for index, constraint in enumerate(constraints):
         before = [one for one in constraints[:index] if one.attribute == constraint.attribute]
-        if not _possible([constraint]):
+        if constraint.attribute in FIXED and constraint.operator is Operator.NOT_EXISTS:
+            yield index, f"every node has {constraint.attribute}, so that none can fulfil it"
+        elif not _possible([constraint]):
             yield index, f"no value is in {constraint.text}"
         elif _possible(before) and not _possible([*before, constraint]):
             yield index, f"no node can fulfil it together with {' and '.join(one.text for one in before)}"

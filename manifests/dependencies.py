@@ -21,13 +21,15 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", re.ASCII)
 def service_problems(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
     """Names that no service can have."""
     for name in sorted(spec.depends_on):
-        if not _NAME.fullmatch(name):
-            yield Problem(
-                keys=(*path, "dependsOn", name),
-                message=f"{quoting.shown(name)} is not the name of a service",
-                hint="write the name of one of this namespace, in small letters, digits and '-'",
-                at_key=True,
-            )
+        yield from name_problems(name, (*path, "dependsOn", name), at_key=True)
+
+
+def name_problems(name: str, path: Path, *, at_key: bool = False) -> Iterator[Problem]:
+    """Of what should be the name of another service."""
+    if not _NAME.fullmatch(name):
+        hint = "write the name of one of this namespace, in small letters, digits and '-'"
+        message = f"{quoting.shown(name)} is not the name of a service"
+        yield Problem(keys=path, message=message, hint=hint, at_key=at_key)
 
 
 def graph_of(services: Iterable[pb.Service]) -> dict[str, tuple[str, ...]]:

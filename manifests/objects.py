@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import checks, fields, files, nodes, paths, quoting, rules, scalars, suggest
+from manifests import checks, fields, files, nodes, paths, quoting, rules, scalars, suggest, words
 from manifests.mistakes import Collector, Mistake, Place
 from manifests.nodes import Entry, Items, Mapping, Node, Scalar
 from manifests.paths import Path
@@ -18,6 +18,7 @@ from protos import kinds, schema
 
 _NO_SPACE = re.compile(r"[A-Za-z]\w*:\S")
 """`image:hello`, which YAML takes for one text."""
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)
 
 
 class ObjectReader:
@@ -62,7 +63,8 @@ class ObjectReader:
             return
         meant = suggest.nearest(key, known)
         hint = f'did you mean "{meant}"?' if meant else self._elsewhere(key) or f"known are {', '.join(known)}"
-        if meant and meant not in node.entries:
+        hint = words.NOT_YET.get(key, hint)
+        if meant and key not in words.NOT_YET and meant not in node.entries:
             # Very likely the field was meant: that it is missing is no second mistake.
             self._wrong.add((*path, meant))
         self._note(node.entries[key].place, (*path, key), "unknown field", hint)
@@ -98,7 +100,7 @@ class ObjectReader:
 
     def _map(self, message: Message, field: FieldDescriptor, node: Node, path: Path) -> None:
         if not isinstance(node, Mapping):
-            self._wrong_type(node, path, "a mapping")
+            self._wrong_type(node, path, "a mapping", _as_mapping(field, node))
             return
         values = fields.map_value(field)
         target = getattr(message, field.name)
@@ -155,3 +157,14 @@ class ObjectReader:
     def _note(self, place: Place, path: Path, message: str, hint: str = "") -> None:
         self._wrong.add(path)
         self._mistakes.add(Mistake(place=place, path=paths.show(path), message=message, hint=hint))
+
+
+def _as_mapping(field: FieldDescriptor, node: Node) -> str:
+    """How a list of words, or of `A=b`, is written as the mapping that the field is. Values may be passwords."""
+    values = fields.map_value(field)
+    first = node.values[0] if isinstance(node, Items) and node.values else None
+    if not isinstance(first, Scalar) or values.message_type is not None:
+        return ""
+    example = next(iter(schema.enum_words(values.enum_type)), "") if values.enum_type is not None else "value"
+    name = first.text.partition("=")[0]
+    return f"write it as {{{name if _WORD.fullmatch(name) else 'NAME'}: {example}}}"

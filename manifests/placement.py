@@ -7,7 +7,7 @@ for the control plane to say.
 import re
 from collections.abc import Iterator
 
-from manifests import constraints, defaults, quoting
+from manifests import constraints, defaults, dependencies, quoting
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import taints, units
@@ -36,6 +36,8 @@ def problems(placement: pb.Placement, path: Path) -> Iterator[Problem]:
     for field, listed in (("near", placement.near), ("apart", placement.apart)):
         for index, affinity in enumerate(listed):
             yield from _attribute(affinity.by, (*path, field, index, "by"))
+            if affinity.service:
+                yield from dependencies.name_problems(affinity.service, (*path, field, index, "service"))
     yield from _near_and_apart(placement, path)
 
 
@@ -94,7 +96,8 @@ def _constraints(placement: pb.Placement, path: Path) -> Iterator[Problem]:
             yield Problem(keys=(*path, "constraints", index), message=str(error), hint=error.hint)
     indexes = list(parsed)
     for position, why in constraints.contradictions(list(parsed.values())):
-        yield Problem(keys=(*path, "constraints", indexes[position]), message=why, hint="remove one of them")
+        hint = "remove one of them" if "together" in why else "remove it"
+        yield Problem(keys=(*path, "constraints", indexes[position]), message=why, hint=hint)
 
 
 def _readable(text: str, path: Path) -> Iterator[Problem]:

@@ -182,6 +182,7 @@ _RULES: Mapping[str, Callable[[Any, Path], Iterator[Problem]]] = {
         (pb.Network, networking.network_problems),
         (pb.ServiceSpec, _service),
         (pb.UpdatePolicy, updating.problems),
+        (pb.DisruptionPolicy, updating.disruption_problems),
         (pb.TaskTemplate, _template),
         (pb.Container, _container),
         (pb.Port, _port),

@@ -29,7 +29,7 @@ _INTEGERS: Mapping[int, tuple[int, int]] = {
 MAX_NUMBER = 64
 """Characters. Nobody writes a longer number, and converting one costs the square of its length."""
 
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _OTHER_NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"-?[0-9]{1,3}(_[0-9]{1,3}){1,6}", re.ASCII), lambda text: text.replace("_", "")),
     (re.compile(r"0x[0-9a-fA-F]{1,16}", re.ASCII), lambda text: str(int(text, 16))),
@@ -106,20 +106,39 @@ def _enum(enum: EnumDescriptor, scalar: Scalar) -> int:
 def _number(field: FieldDescriptor, scalar: Scalar) -> int:
     unit = schema.rules(field).unit
     if len(scalar.text) > MAX_NUMBER:
-        raise Unreadable(f"{quoting.shown(scalar.text)} is not {fields.UNIT_NAMES[unit]}")
-    value = _quantity(unit, scalar) if unit else _plain_number(scalar)
+        shown = quoting.shown(scalar.text)
+        if scalar.plain and not unit and _WHOLE.fullmatch(scalar.text):
+            raise _too_small(field, shown) if scalar.text[0] == "-" else _too_big(field, shown)
+        raise Unreadable(f"{shown} is not {fields.UNIT_NAMES[unit]}")
+    try:
+        value = _quantity(unit, scalar) if unit else _plain_number(scalar)
+    except units.TooBig as error:
+        raise _too_big(field, scalar.text) from error
     least, most = _INTEGERS[field.cpp_type]
     if value < least:
-        raise Unreadable(f"{scalar.text} is too small", f"the least is {units.format(unit, least)}")
+        raise _too_small(field, scalar.text)
     if value > most:
-        raise Unreadable(f"{scalar.text} is too big", f"the most is {units.format(unit, most)}")
+        raise _too_big(field, scalar.text)
     return value
+
+
+def _too_small(field: FieldDescriptor, text: str) -> Unreadable:
+    """Of what the type does not hold, too, the field's own bound is told: else the next mistake would be that one."""
+    rules, (least, _) = schema.rules(field), _INTEGERS[field.cpp_type]
+    return Unreadable(f"{text} is too small", f"the least is {rules.min or units.format(rules.unit, least)}")
+
+
+def _too_big(field: FieldDescriptor, text: str) -> Unreadable:
+    rules, (_, most) = schema.rules(field), _INTEGERS[field.cpp_type]
+    return Unreadable(f"{text} is too big", f"the most is {rules.max or units.format(rules.unit, most)}")
 
 
 def _quantity(unit: units.Unit, scalar: Scalar) -> int:
     _refuse_leading_zero(scalar)
     try:
         return units.parse(unit, scalar.text)
+    except units.TooBig:
+        raise
     except ValueError as error:
         message, _, hint = str(error).partition("; ")
         raise Unreadable(message, hint) from error

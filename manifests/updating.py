@@ -1,4 +1,6 @@
-"""What can be wrong with how a service is updated: figures that contradict each other."""
+"""What can be wrong with how a service is updated, and with how much of it may be missing: figures that contradict each
+other.
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +8,8 @@ from manifests.paths import Path
 from manifests.problems import Problem
 from protos.orch.v1 import objects_pb2 as pb
 
+WHOLE = 100
+"""Per cent."""
 DEFAULT = 1
 """Of `parallelism`: resolved policies have it, whatever else they say."""
 
@@ -15,6 +19,7 @@ def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
     other_way = [
         word for word, said in (("maxSurge", update.max_surge), ("maxUnavailable", update.max_unavailable)) if said
     ]
+    yield from _part(update.max_unavailable, (*path, "maxUnavailable"))
     if not other_way:
         return
     for word, said in (
@@ -29,6 +34,24 @@ def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
     if all(_is_nothing(said) for said in (update.max_surge, update.max_unavailable)):
         message = "with neither a task more nor one less, nothing can be replaced"
         yield Problem(keys=(*path, other_way[0]), message=message, hint="write maxSurge: 1 or maxUnavailable: 1")
+
+
+def disruption_problems(policy: pb.DisruptionPolicy, path: Path) -> Iterator[Problem]:
+    """One of the two, and no more than there are."""
+    yield from _part(policy.max_unavailable, (*path, "maxUnavailable"))
+    yield from _part(policy.min_available, (*path, "minAvailable"))
+    if policy.max_unavailable and policy.min_available:
+        message = "minAvailable says it already, and only one of the two can hold"
+        yield Problem(keys=(*path, "maxUnavailable"), message=message, hint="remove maxUnavailable or minAvailable")
+
+
+def _part(said: str, path: Path) -> Iterator[Problem]:
+    """A part of the tasks. What is no percentage, or cannot be read, is not judged here."""
+    number = said.removesuffix("%")
+    if number != said and number.isdecimal() and int(number) > WHOLE:
+        yield Problem(
+            keys=path, message=f"{said} is more than all of them", hint=f"write {WHOLE}% or less, or a number"
+        )
 
 
 def _is_all(update: pb.UpdatePolicy) -> bool:

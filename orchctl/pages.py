@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from orchctl import amounts, around, health, phrases, safety, tables, terminal, words
+from orchctl import amounts, around, health, phrases, policies, safety, tables, terminal, words
 from orchctl.tables import View
-from protos import absence, containers, families, kinds, schema, taints, units
+from protos import absence, families, kinds, schema, taints, units
 from protos.orch.v1 import objects_pb2 as pb
 
 WIDTH = 16
+MAX_SHOWN = 100
+"""Columns of the text of an annotation: some programs keep whole files there."""
 _EVENT_TITLES = ("LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "BY", "MESSAGE")
 _TASK_TITLES = ("NAME", "NODE", "STATE", "READY", "RESTARTS", "AGE", "MESSAGE")
 
@@ -41,6 +43,10 @@ def service(
             ("Waits for", around.dependencies(value.spec)),
             ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
             ("Node loss", _node_loss(value.spec.on_node_loss)),
+            ("Update", policies.update(value.spec.update)),
+            ("Disruption", policies.disruption(value.spec.disruption)),
+            ("Rebalance", policies.rebalance(value.spec.rebalance)),
+            ("Priority", str(value.spec.priority or "")),
             ("Users", safety.users_of_tasks(value.spec.template.container, present, view.node)),
         ),
         *_template(value.spec.template),
@@ -93,6 +99,7 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
         *facts(
             ("State", _node_state(value, view)),
             ("Message", status.message),
+            ("Held", _held(value)),
             ("Availability", phrases.availability(value)),
             ("Drain", status.drain.message),
             ("Drain deadline", _at(value.spec.drain_deadline, view)),
@@ -108,6 +115,16 @@ def node(value: pb.Node, tasks: Sequence[pb.Task], view: View) -> list[str]:
         ),
         *section("Tasks", _tasks(tasks, view)),
     ]
+
+
+def _held(node: pb.Node) -> str:
+    """Why nothing is replaced, and what a person can do about it."""
+    if not node.status.held:
+        return ""
+    return (
+        "more than half of the nodes vanished together, as when the network fails: none of its tasks is replaced until "
+        f"it returns, or `orchctl node lost {node.meta.name}` says that it does not"
+    )
 
 
 def revision(value: pb.Revision, view: View) -> list[str]:
@@ -165,6 +182,7 @@ def head(value: kinds.StoredObject, view: View) -> list[str]:
         ("Id", meta.id if meta.id != meta.name else ""),
         ("Stack", meta.stack),
         ("Labels", phrases.labels(meta.labels)),
+        ("Annotations", phrases.labels({key: terminal.cut(text, MAX_SHOWN) for key, text in meta.annotations.items()})),
         ("Created", phrases.timestamp(meta.created_at, view.now_ms)),
         ("Changed", phrases.timestamp(meta.updated_at, view.now_ms) if meta.updated_at != meta.created_at else ""),
         ("Deleted", phrases.timestamp(meta.deleted_at, view.now_ms)),
@@ -174,7 +192,7 @@ def head(value: kinds.StoredObject, view: View) -> list[str]:
 def _template(template: pb.TaskTemplate) -> list[str]:
     """What is run, without what was left out."""
     container = template.container
-    limits, reservations = container.resources.limits, containers.reserved(template)
+    limits = container.resources.limits
     runs = facts(
         ("Image", container.image),
         ("Command", _words(container.command)),
@@ -182,14 +200,15 @@ def _template(template: pb.TaskTemplate) -> list[str]:
         ("User", container.user),
         ("Working folder", container.working_dir),
         ("Ports", phrases.ports(container.ports)),
-        ("Limits", _resources(limits.cpu, limits.memory, limits.pids)),
-        ("Reserved", _resources(reservations.cpu, reservations.memory, 0)),
+        ("Limits", ", ".join(policies.amounts(limits.cpu, limits.memory, limits.pids))),
+        ("Reserved", policies.reserved(template)),
         *health.facts(template),
         ("Stop within", units.format_duration(template.stop_grace_period) if template.stop_grace_period else ""),
     )
     variables = [f"{key}={value}" for key, value in sorted(container.env.items())]
     return [
         *section("Runs", [*runs, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]),
+        *section("Placement", facts(*policies.placement(template.placement))),
         *section("Not as every container", safety.differences(container)),
     ]
 
@@ -244,15 +263,6 @@ def _words(command: Iterable[str]) -> str:
     """As a list: the borders between words matter."""
     listed = list(command)
     return json.dumps(listed, ensure_ascii=False) if listed else ""
-
-
-def _resources(cpu: int, memory: int, pids: int) -> str:
-    parts = (
-        f"{units.format_cpu(cpu)} cpu" if cpu else "",
-        f"{units.format_bytes(memory)} memory" if memory else "",
-        f"{pids} processes" if pids else "",
-    )
-    return ", ".join(filter(None, parts))
 
 
 def _capacity(capacity: pb.NodeCapacity) -> str:

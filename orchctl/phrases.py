@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 from google.protobuf.message import Message
 
 from orchctl import amounts
-from protos import absence, crashes, families, schema, states, units
+from protos import absence, crashes, families, losses, schema, states, units
 from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
@@ -139,7 +139,15 @@ def task_message(task: pb.Task) -> str:
 
 
 def node_state(node: pb.Node) -> str:
-    return "RESTARTING" if absence.is_expected(node) else _word(node.status, "state").upper()
+    """`READY`; of one that is lost also what becomes of its tasks: `DOWN (tasks held)`, `DOWN (given up)`; RESTARTING
+    when its agent has gone in order and is expected back.
+    """
+    if absence.is_expected(node):
+        return "RESTARTING"
+    word = _word(node.status, "state").upper()
+    if losses.is_final(node):
+        return f"{word} (given up)"
+    return f"{word} (tasks held)" if node.status.held else word
 
 
 def node_state_now(node: pb.Node, now_ms: int) -> str:

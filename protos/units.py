@@ -1,7 +1,8 @@
 """Quantities as people write them, and the integers that they stand for.
 
 Bytes (`64Mi`), thousandths of a processor (`500m`, `0.5`), milliseconds (`1m30s`) and moments (RFC 3339). Every
-`parse` raises ValueError with a sentence that shows a right example; every `format` is read back to the same number.
+`parse` raises ValueError with a sentence that shows a right example (TooBig of what is merely too much); every `format`
+is read back to the same number.
 """
 
 import re
@@ -18,6 +19,11 @@ else:
 
 INT64_MAX = 2**63 - 1
 
+
+class TooBig(ValueError):  # noqa: N818 - what the number is
+    """It can be read, and is more than can be stored."""
+
+
 _BYTE_UNITS = {
     "": 1,
     "k": 10**3,
@@ -26,13 +32,15 @@ _BYTE_UNITS = {
     "G": 10**9,
     "T": 10**12,
     "P": 10**15,
+    "E": 10**18,
     "Ki": 2**10,
     "Mi": 2**20,
     "Gi": 2**30,
     "Ti": 2**40,
     "Pi": 2**50,
+    "Ei": 2**60,
 }
-_BINARY = ("Pi", "Ti", "Gi", "Mi", "Ki")
+_BINARY = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki")
 _QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)([a-zA-Z]{0,2})", re.ASCII)
 
 _DURATION_UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -71,7 +79,7 @@ def about_bytes(value: int) -> str:
 def parse_cpu(text: str) -> int:
     """`500m` → 500, `0.5` → 500, `2` → 2000."""
     number, factor = (text[:-1], 1) if text.endswith("m") else (text, 1000)
-    if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", number, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,6})?", number, re.ASCII):
         raise ValueError(f"not a number of processors: {text!r}; write it like 0.5, 2 or 500m")
     return _whole(Decimal(number) * factor, text, "thousandths of a processor")
 
@@ -123,12 +131,15 @@ def format_timestamp(value: int) -> str:
 
 
 def _whole(value: Decimal, text: str, what: str) -> int:
+    refusal = f"{text!r} is not a whole number of {what} that fits in 63 bits"
+    if value > INT64_MAX:
+        raise TooBig(refusal)
     try:
         whole = int(value.to_integral_exact())
     except InvalidOperation:
         whole = -1
-    if whole < 0 or whole > INT64_MAX or whole != value:
-        raise ValueError(f"{text!r} is not a whole number of {what} that fits in 63 bits")
+    if whole < 0 or whole != value:
+        raise ValueError(refusal)
     return whole
 
 

@@ -164,15 +164,16 @@ class Writes:
         state = self._cache.snapshot()
         images = tuple(state.all(objects_pb2.Image).values())
         empty = warnings.emptied(state.all(objects_pb2.Node).values())
-        names = {kinds.qualified(one) for one in state.all(objects_pb2.Service).values()}
-        names |= {kinds.qualified(one.after) for one in results}
+        services = {kinds.qualified(one): one for one in state.all(objects_pb2.Service).values()}
+        applied = [one.after for one in results if isinstance(one.after, objects_pb2.Service)]
+        services |= {kinds.qualified(one): one for one in applied}
         return pb.ApplyResponse(
             results=[
                 pb.ApplyResult(
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=names),
+                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=services),
                     before=kinds.wrap(result.before) if result.before is not None else None,
                 )
                 for result in results
@@ -267,6 +268,7 @@ class Writes:
                 set_taints=request.set_taints,
                 remove_taints=request.remove_taints,
                 deadline_ms=request.deadline_ms if request.HasField("deadline_ms") else None,
+                lost=request.lost,
                 now_ms=self._now_ms(),
             )
 

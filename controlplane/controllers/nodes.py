@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from controlplane.core import addresses, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.store.snapshots import Change, Snapshot
+from protos import losses
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -60,7 +61,8 @@ class NodeRecords:
 
 
 class NodeLoss:
-    """Ends the tasks of nodes that have been out of reach for longer than their services wait. Keys are node ids.
+    """Ends the tasks of nodes that have been out of reach for longer than their services wait, and has nodes tell where
+    the brake keeps it from doing so. Keys are node ids.
 
     `clock_ms`: one that is never set. What it says of nodes is the only thing that a leader keeps to itself: another
     leader has to count again.
@@ -92,10 +94,10 @@ class NodeLoss:
         return used | {node.meta.id for node in snapshot.all(pb.Node).values()}
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        losses = nodes.Losses.of(snapshot.all(pb.Node).values())
-        return plan.join(self._plan_one(snapshot, losses, key, now_ms) for key in sorted(keys))
+        vanished = nodes.Vanished.of(snapshot.all(pb.Node).values())
+        return plan.join(self._plan_one(snapshot, vanished, key, now_ms) for key in sorted(keys))
 
-    def _plan_one(self, snapshot: Snapshot, losses: nodes.Losses, node_id: str, now_ms: int) -> plan.Plan:
+    def _plan_one(self, snapshot: Snapshot, vanished: nodes.Vanished, node_id: str, now_ms: int) -> plan.Plan:
         on_node = snapshot.tasks_on(node_id).values()
         node = snapshot.get(pb.Node, node_id)
         if node is None and not on_node:
@@ -104,15 +106,18 @@ class NodeLoss:
         if node is None:
             return nodes.give_up_removed(on_node, now_ms, seen_lost_ms=self._watch_removed(node_id))
         seen_lost_ms = self._watch(node)
-        if not nodes.is_lost(node):
-            return plan.NOTHING
+        is_braked = nodes.is_lost(node) and nodes.braked(node, vanished)
+        told = nodes.tell_brake(node, is_braked=is_braked)
+        if not nodes.is_lost(node) or (is_braked and not losses.is_final(node)):
+            return told
         services = {(task.meta.namespace, task.service) for task in on_node}
         replace_after_ms = {
             (namespace, name): nodes.replace_after_ms(service)
             for namespace, name in services
             if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
         }
-        return nodes.give_up(node, losses, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        given_up = nodes.give_up(node, vanished, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        return plan.join([told, given_up])
 
     def _lost(self, snapshot: Snapshot) -> frozenset[str]:
         """Ids, looked up once for all the changes that led to a snapshot."""

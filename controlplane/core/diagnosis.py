@@ -169,6 +169,9 @@ def node(one: pb.Node, own_version: str) -> list[api.Finding]:
         remedy = f"see whether the machine and its agent run, and the agent's log; else `orchctl delete node/{name}`"
         down = one.status.state == pb.NODE_STATE_DOWN
         text = "it is out of reach, and its tasks are replaced elsewhere" if down else "its agent has no session"
+        if one.status.held:
+            text = "it is out of reach with more than half of the nodes, and none of its tasks is replaced"
+            remedy = f"see whether the network or the machines failed; `orchctl node lost {name}` if it does not return"
         return findings.at(name, [findings.failed("node", text, remedy)])
     said = one.status.description
     return findings.at(

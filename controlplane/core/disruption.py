@@ -24,10 +24,14 @@ def allowed(service: pb.Service | None, members: Collection[pb.Task]) -> int:
     policy = service.spec.disruption
     if policy.min_available:
         return max(0, ready - amounts.of(policy.min_available, wanted, up=True))
-    unavailable = (
-        amounts.of(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
-    )
-    return max(0, unavailable - max(0, wanted - ready))
+    return max(0, spare(policy, wanted) - max(0, wanted - ready))
+
+
+def spare(policy: pb.DisruptionPolicy, wanted: int) -> int:
+    """How many of so many tasks may be missing when all others are ready."""
+    if policy.min_available:
+        return max(0, wanted - amounts.of(policy.min_available, wanted, up=True))
+    return amounts.of(policy.max_unavailable, wanted, up=False) if policy.max_unavailable else DEFAULT_UNAVAILABLE
 
 
 def _wanted(service: pb.Service, members: Collection[pb.Task]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, plan, relations
+from controlplane.core import apply, nodes, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
 from protos import absence, kinds, taints
@@ -60,17 +60,22 @@ def update_node(
     set_taints: Iterable[pb.Taint] = (),
     remove_taints: Iterable[str] = (),
     deadline_ms: int | None = None,
+    lost: bool = False,
     now_ms: int,
 ) -> pb.Node:
     """The node with other labels or taints, or another availability; UNSPECIFIED leaves it as it is.
 
-    `deadline_ms`: how long a drain heeds what services allow; None = for ever.
+    `deadline_ms`: how long a drain heeds what services allow; None = for ever. `lost`: it does not come back, which is
+    refused of one that is there.
     """
     updated = plan.copy(node)
     _check_deadline(availability, deadline_ms)
     if availability != pb.AVAILABILITY_UNSPECIFIED:
         updated.spec.availability = availability
         updated.spec.drain_deadline = now_ms + deadline_ms if deadline_ms is not None else 0
+    if lost:
+        _check_lost(node)
+        updated.spec.lost_since = node.status.since
     Words(add=set_labels, remove=remove_labels).apply(updated.meta.labels)
     after = taints_after(updated.spec.taints, set_taints, remove_taints)
     if after != list(updated.spec.taints):
@@ -86,6 +91,14 @@ def _check_deadline(availability: pb.Availability.ValueType, deadline_ms: int | 
         raise errors.Invalid("a deadline without a drain", hint="only a node that is drained has one")
     if not 0 <= deadline_ms <= LONGEST_DEADLINE_MS:
         raise errors.Invalid("the deadline of a drain is too far away", hint="it is between 0s and 720h")
+
+
+def _check_lost(node: pb.Node) -> None:
+    if not nodes.is_lost(node):
+        raise errors.NotNow(
+            f"{kinds.label(node)} is not lost: its agent holds a session",
+            hint=f"`orchctl node drain {node.meta.name}` has its tasks replaced on others",
+        )
 
 
 def update_meta(

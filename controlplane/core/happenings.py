@@ -7,6 +7,7 @@ Each sentence holds as little as possible of what differs from time to time, so 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from controlplane.core import preemption, rollout
 from protos import absence, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -15,6 +16,9 @@ MAX_MESSAGE = 400
 
 RESTARTING = "Restarting"
 """The reason of a task whose container has ended: that is told once it is started again."""
+
+HELD = "more than half of the nodes vanished together: none of its tasks is replaced until it returns"
+"""What is told of a node that the brake holds, before the remedy."""
 
 _NOBODY = pb.Task()
 NodeName = Callable[[str], str]
@@ -76,6 +80,8 @@ def _of_task(before: pb.Task, after: pb.Task, node_name: NodeName) -> Iterator[H
         yield _normal(after, "Placed", f"placed on node {node_name(after.node_id)}")
     if _filters(after) - _filters(before):
         yield _warning(after, "NotPlaced", f"no node takes it: {_refusals(after.status)}")
+    if after.status.reason == preemption.REASON != before.status.reason:
+        yield _warning(after, preemption.REASON, after.status.message)
     if before.status.state < states.RUNNING == after.status.state:
         yield _normal(after, "Started", f"started on node {node_name(after.node_id)}")
     if after.status.restarts > before.status.restarts:
@@ -149,8 +155,32 @@ def _with_exit(status: pb.TaskStatus) -> str:
 def _of_service(before: pb.Service | None, after: pb.Service, *, gone: bool) -> Iterator[Happening]:
     if gone:
         yield _normal(after, "Gone", "it and its tasks are gone")
-    elif _is_settled(after) and not (before is not None and _is_settled(before)):
+        return
+    yield from _of_rollout(before.status.rollout if before is not None else pb.RolloutStatus(), after)
+    if _is_settled(after) and not (before is not None and _is_settled(before)):
         yield _normal(after, "Settled", after.status.message or "everything is as asked")
+
+
+def _of_rollout(before: pb.RolloutStatus, service: pb.Service) -> Iterator[Happening]:
+    """What became of it by itself: what people ask of it is told with their request. A service that is new has nothing
+    to replace; of it, that it is settled is enough.
+    """
+    after = service.status.rollout
+    if (before.state, before.revision_id) == (after.state, after.revision_id):
+        return
+    match after.state:
+        case rollout.PAUSED if after.reason:
+            yield _warning(service, "RolloutFailed", after.message)
+        case rollout.WAITING:
+            yield _normal(service, "CanaryWaits", f"{after.message}; see `orchctl rollout promote` and `abort`")
+        case rollout.ROLLING_BACK:
+            yield _warning(service, "RollingBack", after.message)
+        case rollout.ROLLED_BACK:
+            yield _warning(service, "RolledBack", after.message)
+        case rollout.COMPLETED if before.stable_revision_id not in {"", after.revision_id}:
+            yield _normal(service, "RolledOut", after.message)
+        case _:
+            pass
 
 
 def _is_settled(service: pb.Service) -> bool:
@@ -167,6 +197,8 @@ def _of_node(before: pb.Node | None, after: pb.Node, *, gone: bool) -> Iterator[
         return
     if after.status.HasField("drain") and not after.status.drain.left and _was_full(before):
         yield _normal(after, "Emptied", "it is drained: it has no tasks any more")
+    if after.status.held and not before.status.held:
+        yield _warning(after, "Held", f"{HELD}, or `orchctl node lost {after.meta.name}` says that it does not")
     if before.status.state == after.status.state:
         return
     match after.status.state:

@@ -4,7 +4,8 @@ Session ──lost──► DISCONNECTED ──`DOWN_AFTER_MS`──► DOWN    
 
 A task of a lost node becomes ORPHANED `replaceAfter` after the session was lost, counted for its own service. The
 brake: when more than half of the nodes vanish together, it is more likely that the leader has lost the network than
-that they all died; then nothing is given up until they return.
+that they all died; then nothing is given up until they return, or a person says of a node that it does not
+(`orchctl node lost`). That frees this one node, and says nothing of the others. A node that the brake holds says so.
 
 An agent that ends in order and comes back (`systemctl restart`, an upgrade) says so before it goes, and within which
 time. Until then its node is DISCONNECTED and *expected*: it does not become DOWN, and no task of it is given up. The
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 
 from controlplane.core import addresses, garbage, plan
 from manifests import defaults
-from protos import absence, states
+from protos import absence, losses, states
 from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -171,12 +172,11 @@ def replace_after_ms(service: pb.Service) -> int:
     return policy.replace_after
 
 
-def is_lost(node: pb.Node) -> bool:
-    return node.status.state in {pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN}
+is_lost = losses.is_lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Losses:
+class Vanished:
     """What the brake has to know of all nodes, so that a thousand lost ones are not each compared with all others."""
 
     moments: Sequence[int]
@@ -185,7 +185,7 @@ class Losses:
     """How many are not lost."""
 
     @classmethod
-    def of(cls, known: Iterable[pb.Node]) -> "Losses":
+    def of(cls, known: Iterable[pb.Node]) -> "Vanished":
         """`known`: all nodes of the cluster."""
         moments, here = [], 0
         for node in known:
@@ -201,13 +201,26 @@ class Losses:
         return bisect.bisect_right(self.moments, moment + TOGETHER_MS) - first
 
 
-def braked(node: pb.Node, losses: Losses) -> bool:
+def braked(node: pb.Node, vanished: Vanished) -> bool:
     """Whether so many nodes vanished together with this one that none of them is given up.
 
     Example: of 5 nodes 3 are lost within ten seconds → 3 > 5 / 2, braked. A fourth that died yesterday counts neither
     among the lost nor among the 5.
     """
-    return losses.together_with(node.status.since) > losses.here
+    return vanished.together_with(node.status.since) > vanished.here
+
+
+def tell_brake(node: pb.Node, *, is_braked: bool) -> plan.Plan:
+    """Has the node say whether the brake (`braked`) holds it. One that was lost a moment ago says nothing yet: no
+    service has its tasks replaced before long, and most come back.
+    """
+    held = node.status.state == pb.NODE_STATE_DOWN and not losses.is_final(node) and is_braked
+    if held == node.status.held:
+        return plan.NOTHING
+    changed = plan.copy(node)
+    changed.status.held = held
+    why = "too many nodes vanished together" if held else "it is not held any more"
+    return plan.Plan(changes=(plan.Write(value=changed, why=why),))
 
 
 def fenced_for_ms(task: pb.Task) -> int:
@@ -220,7 +233,7 @@ def fenced_for_ms(task: pb.Task) -> int:
 
 def give_up(
     node: pb.Node,
-    losses: Losses,
+    vanished: Vanished,
     on_node: Collection[pb.Task],
     replace_after_ms: Mapping[tuple[str, str], int],
     now_ms: int,
@@ -233,10 +246,14 @@ def give_up(
     40 s, and who is fenced for 10 s at 12 s.
 
     `replace_after_ms` by (namespace, service); a task whose service is gone waits for nothing. `seen_lost_ms`: for how
-    long this leader has seen the node without a session, which is what counts for fenced tasks.
+    long this leader has seen the node without a session, which is what counts for fenced tasks, also when a person says
+    that the node is lost: they may be wrong.
     """
-    if not is_lost(node) or braked(node, losses):
+    final = losses.is_final(node)
+    if not is_lost(node) or (braked(node, vanished) and not final):
         return plan.NOTHING
+    if final:
+        replace_after_ms = {}
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
         if task.fence

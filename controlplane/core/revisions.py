@@ -96,6 +96,7 @@ def annotated(
     if told != target:
         yield told
     for other in revisions:
+        # One that failed stays so: that another was asked for afterwards is what is to be expected.
         if other.meta.id != target.meta.id and other.outcome == pb.REVISION_OUTCOME_ROLLING:
             superseded = plan.copy(other)
             good = other.meta.id == status.stable_revision_id
@@ -109,7 +110,8 @@ def _outcome(status: pb.RolloutStatus, control: pb.RolloutControl) -> pb.Revisio
     if status.state in rollout.BACKWARDS:
         aborted = control.aborted_revision_id == status.revision_id
         return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
-    return pb.REVISION_OUTCOME_ROLLING
+    failed = status.state == rollout.PAUSED and status.reason
+    return pb.REVISION_OUTCOME_FAILED if failed else pb.REVISION_OUTCOME_ROLLING
 
 
 def outdated(service: pb.Service, revisions: Collection[pb.Revision], in_use: Collection[str]) -> list[plan.Remove]:

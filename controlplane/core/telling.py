@@ -77,6 +77,8 @@ def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
         return _AVAILABILITY.get(after.spec.availability, ("Changed", "its availability was changed"))
     if before.spec.drain_deadline != after.spec.drain_deadline:
         return "Drained", "the deadline of its drain was changed"
+    if before.spec.lost_since != after.spec.lost_since:
+        return "GivenUp", "it does not come back, somebody says: its tasks are replaced on other nodes"
     if list(before.spec.taints) != list(after.spec.taints):
         return "Tainted", "its taints were changed"
     return "Labelled", "its labels were changed"

@@ -1,11 +1,10 @@
 """What is allowed but probably not meant: told with an apply's result, and never a reason to refuse it."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 
-from controlplane.core import ask, filters, fleet, image_names, refusals
+from controlplane.core import disruption, fleet, image_names, leaving, placement_warnings
 from images import reference
-from manifests import defaults, networking, suggest
+from manifests import networking, suggest
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -15,10 +14,10 @@ def warnings(
     *,
     images: Collection[pb.Image],
     empty: fleet.Fleet,
-    services: Collection[str],
+    services: Mapping[str, pb.Service],
 ) -> tuple[str, ...]:
-    """For one applied object, given the cluster's images, its nodes as if they were `emptied`, and its services as
-    `namespace/name`.
+    """For one applied object, given the cluster's images, its nodes as if they were `emptied`, and its services by
+    `namespace/name`, those that were applied with it included.
     """
     if not isinstance(value, pb.Service):
         return ()
@@ -34,7 +33,9 @@ def warnings(
         *_missing_sources(value, services),
         *_missing_company(value, services),
         *_missing_dependencies(value, services),
-        *_fits_nowhere(value, empty),
+        *placement_warnings.of(value, empty, services),
+        *_update(value),
+        *_disruption(value),
         *(warning for one in members for warning in _privileged(one)),
         *_not_rolled_out(value),
     )
@@ -116,22 +117,51 @@ def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator
                 yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
 
 
-def _fits_nowhere(service: pb.Service, empty: fleet.Fleet) -> Iterator[str]:
-    """What no node could take if it were empty."""
-    template: pb.TaskTemplate = defaults.resolve(service.spec.template)
-    task = pb.Task(meta=pb.Meta(namespace=service.meta.namespace), service=service.meta.name)
-    asked = replace(ask.read(task, template), near=(), apart=(), spread=())
-    if empty.nodes and not filters.passing(empty, asked).any():
-        told = refusals.sentence(refusals.Look(empty, asked).refusals())
-        yield f"its tasks stay pending, even if every node were empty: {told}"
-
-
-def _missing_dependencies(service: pb.Service, services: Collection[str]) -> Iterator[str]:
+def _missing_dependencies(service: pb.Service, services: Mapping[str, pb.Service]) -> Iterator[str]:
     for name in sorted(service.spec.depends_on):
         wanted = f"{service.meta.namespace}/{name}"
-        if wanted not in services:
+        if wanted in services:
+            yield from _never_ready(name, services[wanted])
+        else:
             meant = suggest.did_you_mean(wanted, [one for one in services if one != kinds.qualified(service)])
             yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
+
+
+def _never_ready(name: str, other: pb.Service) -> Iterator[str]:
+    """It is there, and is asked to run nothing."""
+    if other.spec.stopped:
+        yield f"spec.dependsOn.{name}: {name} is stopped; its tasks wait until `orchctl start {name}`"
+    elif other.spec.mode != pb.SERVICE_MODE_GLOBAL and other.spec.HasField("replicas") and not other.spec.replicas:
+        yield f"spec.dependsOn.{name}: {name} has no replicas; its tasks wait until `orchctl scale {name}=1` or more"
+
+
+def _update(service: pb.Service) -> Iterator[str]:
+    """What of `update` counts for nothing."""
+    update, replicas = service.spec.update, service.spec.replicas
+    replicated = service.spec.mode != pb.SERVICE_MODE_GLOBAL and service.spec.HasField("replicas")
+    if replicated and 0 < replicas <= update.canary:
+        yield (
+            f"spec.update.canary: {update.canary} of {replicas} replicas leaves none that could wait for `orchctl "
+            "rollout promote`: every rollout goes through at once; write fewer than there are"
+        )
+    other = "maxSurge" if update.max_surge else "maxUnavailable" if update.max_unavailable else ""
+    if other and update.HasField("parallelism"):
+        yield f"spec.update.parallelism: {other} takes its place, and it counts for nothing; remove it"
+
+
+def _disruption(service: pb.Service) -> Iterator[str]:
+    """What may never be missing can leave no node where it stops first, but by a deadline."""
+    spec, policy = service.spec, service.spec.disruption
+    if spec.mode == pb.SERVICE_MODE_GLOBAL or not spec.replicas or leaving.starts_first(service):
+        return
+    field = "minAvailable" if policy.min_available else "maxUnavailable"
+    said = policy.min_available or policy.max_unavailable
+    if said and not disruption.spare(policy, spec.replicas):
+        yield (
+            f"spec.disruption.{field}: {said} of {spec.replicas} replicas leaves none that may be missing, and its "
+            "tasks stop before others start: a drain of their nodes waits until its --deadline, and without one for "
+            "ever; let one be missing"
+        )
 
 
 def _privileged(container: pb.Container) -> Iterator[str]:

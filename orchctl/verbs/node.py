@@ -32,6 +32,7 @@ def command() -> None:
       orchctl node ls
       orchctl node drain n2 --deadline 10m
       orchctl node uncordon n2
+      orchctl node lost n2
       orchctl node label n1 disk=ssd zone-
       orchctl node doctor --door 10.0.0.1:7401
       orchctl node leave

@@ -18,7 +18,7 @@ from orchctl import (
 )
 from orchctl.progress import Target
 from orchctl.verbs import describe, get
-from protos import schema
+from protos import losses, schema
 from protos.orch.v1 import control_pb2 as control
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -94,6 +94,30 @@ def drain(
         terminal.say(f"node/{name} draining: its tasks are replaced on other nodes")
     if not detach:
         waiting.until(settings.server, dict.fromkeys(targets, conditions.drained), timeout_ms, "drained")
+
+
+@commands.command()
+@_names
+@options.with_settings
+def lost(settings: options.Settings, names: tuple[str, ...]) -> None:
+    """Say of nodes that are out of reach that they do not come back: their tasks are replaced on others now.
+
+    Needed when more than half of the nodes vanished together: then nothing is replaced by itself, since it is rather
+    the network. Make sure that the machines are off: on one that is only cut off, containers go on. Fenced tasks wait
+    for their time all the same. A node that returns nevertheless is taken back.
+
+    \b
+    Examples:
+      orchctl node lost n2 n3
+    """
+    for name in names:
+        node = _update(settings, control.UpdateNodeRequest(node=name, lost=True))
+        if not losses.is_final(node):
+            raise errors.NotDone(
+                f"node/{name}: the control plane is of a release that does not know this",
+                hint=f"upgrade it, or `orchctl delete node {name}` once it is DOWN",
+            )
+        terminal.say(f"node/{name} given up: its tasks are replaced on other nodes")
 
 
 @commands.command()

@@ -285,6 +285,11 @@ class People:
         request = api.UpdateNodeRequest(node=node, availability=pb.AVAILABILITY_DRAIN, deadline_ms=deadline_ms)
         return await self._ask(f"drain {node} within {deadline_ms}", lambda plane: plane.writes.update_node(request))
 
+    async def give_up(self, node: str) -> bool:
+        """Whether the cluster took it. They may be wrong: the machine may only be cut off."""
+        request = api.UpdateNodeRequest(node=node, lost=True)
+        return await self._ask(f"{node} is lost for good", lambda plane: plane.writes.update_node(request))
+
     async def _taint(self) -> None:
         effect = self._chance.choice([1, 2, 3])
         taint = pb.Taint(key="spare", effect=effect)  # type: ignore[arg-type]  # its number

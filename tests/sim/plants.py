@@ -28,7 +28,6 @@ from controlplane.core import (
     fleet,
     garbage,
     happenings,
-    nodes,
     plan,
     preemption,
     prune,
@@ -46,6 +45,7 @@ from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import objects_pb2 as pb
 from tests.sim import rollout_plants
 from tests.sim.absence_plants import ABSENCE_PLANTS
+from tests.sim.brake_plants import BRAKE_PLANTS
 from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.fence_plants import FENCE_PLANTS
@@ -273,12 +273,6 @@ PLANTS = (
         hint=1,
     ),
     Plant(
-        name="tasks are given up although most nodes vanished together",
-        bug=instead(nodes, "braked", lambda *_: False),
-        caught_by=frozenset({"brake"}),
-        hint=4,
-    ),
-    Plant(
         name="processes and disk are given out as often as somebody asks",
         bug=instead(demand, "of", _endless),
         caught_by=frozenset({"capacity"}),
@@ -387,6 +381,7 @@ PLANTS = (
         hint=1,
     ),
     *CROWD_PLANTS,
+    *BRAKE_PLANTS,
     *DISRUPTION_PLANTS,
     *FENCE_PLANTS,
     *ABSENCE_PLANTS,

@@ -16,7 +16,7 @@ def unrest(rules: Rules, running: Mapping[str, frozenset[str]], records: Mapping
     tasks.
     """
     wrong = [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
-    return [*wrong, *_other_images(rules, records), *_too_many_events(rules)]
+    return [*wrong, *_held(rules), *_other_images(rules, records), *_too_many_events(rules)]
 
 
 def _unsettled(rules: Rules) -> Iterator[str]:
@@ -27,6 +27,13 @@ def _unsettled(rules: Rules) -> Iterator[str]:
             yield f"{kinds.label(service)} is there for a while only, and still there"
         elif not service.status.settled or service.status.observed_generation != service.meta.generation:
             yield f"{kinds.label(service)} is not settled: {service.status.message}"
+
+
+def _held(rules: Rules) -> Iterator[str]:
+    """All of them are there."""
+    for node in rules.nodes():
+        if node.status.held:
+            yield f"{kinds.label(node)} says that its tasks are held"
 
 
 def _not_whole(rules: Rules) -> Iterator[str]:

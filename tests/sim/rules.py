@@ -66,6 +66,7 @@ class Rules:
             _check_writer(event.key, before, after, fence)
             spoken.note(before, after)
             self._check_task(before, after)
+            self._check_brake(before, after)
             rollout_rules.check(self.objects, before, after)
             self.disruption.check(self.objects, before, after)
             self.network.note(before, after)
@@ -183,11 +184,27 @@ class Rules:
             return
         if node.status.state == pb.NODE_STATE_READY:
             raise Violation("brake", f"task {task.meta.id} was given up; its node {node.meta.name} is ready")
-        ready = sum(one.status.state == pb.NODE_STATE_READY for one in self.nodes())
+        together, ready = self._vanished_with(node)
+        if together > ready and node.spec.lost_since != node.status.since:
+            raise Violation("brake", f"task {task.meta.id} was given up when {together} nodes vanished, {ready} stayed")
+
+    def _check_brake(self, before: kinds.StoredObject | None, after: kinds.StoredObject | None) -> None:
+        """A node says that its tasks are held only when it is down, and most nodes vanished together with it."""
+        if (
+            not isinstance(after, pb.Node)
+            or not after.status.held
+            or (isinstance(before, pb.Node) and before.status.held)
+        ):
+            return
+        together, ready = self._vanished_with(after)
+        if after.status.state != pb.NODE_STATE_DOWN or together <= ready or after.spec.lost_since == after.status.since:
+            raise Violation("brake", f"{after.meta.name} is held; {together} nodes vanished, {ready} stayed")
+
+    def _vanished_with(self, node: pb.Node) -> tuple[int, int]:
+        """How many were lost together with it, itself included, and how many are there."""
         lost = [one for one in self.nodes() if one.status.state != pb.NODE_STATE_READY]
         together = sum(abs(one.status.since - node.status.since) <= TOGETHER_MS for one in lost)
-        if together > ready:
-            raise Violation("brake", f"task {task.meta.id} was given up when {together} nodes vanished, {ready} stayed")
+        return together, len(self.nodes()) - len(lost)
 
     def _check_tasks(self) -> None:
         alive = [task for task in self.tasks() if not states.is_terminal(task.status.state)]

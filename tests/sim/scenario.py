@@ -29,6 +29,8 @@ from tests.sim.trouble import Trouble
 from tests.sim.violation import Violation
 from tests.support import virtualtime
 
+GIVEN_UP = 0.2
+"""How often a person gives up a node that the brake holds, each time that they look."""
 STORM_S = 40.0
 REST_S = 240.0
 IDLE_S = 20.0
@@ -180,6 +182,7 @@ class _Run:
             await asyncio.sleep(self._chance.uniform(0.02, 1.5))
             acts = self._people.wishes() if self._chance.random() < 0.5 else self._trouble.faults()
             await self._chance.choice(acts)()
+            await self._give_up_what_is_held()
         self._trouble.mend_everything()
         await self._put_right()
         self._trouble.end_weather()
@@ -192,6 +195,12 @@ class _Run:
         await self._maintain_a_node()
         await self._come_to_rest()
         await self._stay_idle()
+
+    async def _give_up_what_is_held(self) -> None:
+        """Somebody sees that the brake holds nodes, and may not wait for them."""
+        held = sorted(node.meta.name for node in self._rules.nodes() if node.status.held)
+        if held and self._chance.random() < GIVEN_UP:
+            await self._people.give_up(self._chance.choice(held))
 
     async def _watch(self) -> None:
         """Looks at the machines and the processes all the time."""

@@ -183,6 +183,7 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         for key in request.remove_labels:
             node.meta.labels.pop(key, None)
         node.meta.generation += 1
+        node.spec.lost_since = node.status.since if request.lost else node.spec.lost_since
         if node.spec.availability == pb.AVAILABILITY_DRAIN:
             said = "it has no tasks any more"
             node.status.drain.CopyFrom(pb.DrainStatus(observed_generation=node.meta.generation, message=said))

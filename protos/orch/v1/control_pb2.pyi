@@ -836,12 +836,17 @@ class UpdateNodeRequest(_message.Message):
     SET_TAINTS_FIELD_NUMBER: _builtins.int
     REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name or id."""
     availability: _objects_pb2.Availability.ValueType
     """UNSPECIFIED leaves it as it is."""
     deadline_ms: _builtins.int
     """With DRAIN: milliseconds after which its tasks are stopped, whatever their services allow. Left out: never."""
+    lost: _builtins.bool
+    """It does not come back: its tasks are given up now, whatever has become of the other nodes. Refused while its agent
+    holds a session.
+    """
     @_builtins.property
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -864,10 +869,11 @@ class UpdateNodeRequest(_message.Message):
         set_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
         remove_taints: _abc.Iterable[_builtins.str] | None = ...,
         deadline_ms: _builtins.int | None = ...,
+        lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "availability", b"availability", "deadline_ms", b"deadline_ms", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "availability", b"availability", "deadline_ms", b"deadline_ms", "lost", b"lost", "node", b"node", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
     _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015

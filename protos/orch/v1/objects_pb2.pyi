@@ -253,6 +253,8 @@ class _RevisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revis
     """It was aborted, and the one before took its place again."""
     REVISION_OUTCOME_SUPERSEDED: _RevisionOutcome.ValueType  # 5
     """Another one was asked for before it was completed."""
+    REVISION_OUTCOME_FAILED: _RevisionOutcome.ValueType  # 6
+    """It failed, and nothing took its place: as it was left, new and old tasks run side by side. `resume` tries it again."""
 
 class RevisionOutcome(_RevisionOutcome, metaclass=_RevisionOutcomeEnumTypeWrapper): ...
 
@@ -267,6 +269,8 @@ REVISION_OUTCOME_ABORTED: RevisionOutcome.ValueType  # 4
 """It was aborted, and the one before took its place again."""
 REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another one was asked for before it was completed."""
+REVISION_OUTCOME_FAILED: RevisionOutcome.ValueType  # 6
+"""It failed, and nothing took its place: as it was left, new and old tasks run side by side. `resume` tries it again."""
 Global___RevisionOutcome: _TypeAlias = RevisionOutcome  # noqa: Y015
 
 class _ImagePullPolicy:
@@ -2822,10 +2826,15 @@ class NodeSpec(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
+    LOST_SINCE_FIELD_NUMBER: _builtins.int
     availability: Global___Availability.ValueType
     """Whether it takes tasks, and keeps those that it has."""
     drain_deadline: _builtins.int
     """Set by `orchctl node drain --deadline`: from then on its tasks are stopped, whatever their services allow."""
+    lost_since: _builtins.int
+    """Set by `orchctl node lost`: the `status.since` of the loss that is for good. Its tasks are given up, however many other
+    nodes vanished with it. It says nothing of a later loss.
+    """
     @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
         """What keeps tasks away that do not tolerate it."""
@@ -2836,10 +2845,11 @@ class NodeSpec(_message.Message):
         availability: Global___Availability.ValueType = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
         drain_deadline: _builtins.int = ...,
+        lost_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline", b"drain_deadline", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline", b"drain_deadline", "lost_since", b"lost_since", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2885,6 +2895,7 @@ class NodeStatus(_message.Message):
     SUBNET6_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     EXPECTED_BY_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     state: Global___NodeState.ValueType
     since: _builtins.int
     """READY: since when its agent holds a session. DISCONNECTED and DOWN: when the session was lost."""
@@ -2896,6 +2907,10 @@ class NodeStatus(_message.Message):
     expected_by: _builtins.int
     """DISCONNECTED, and its agent has gone in order: until when it is expected back. No task is replaced before that, and
     those that are ready stay so. 0: it is not known to come back.
+    """
+    held: _builtins.bool
+    """It is DOWN, and none of its tasks is given up, since more than half of the nodes vanished together with it: until they
+    return, or `orchctl node lost` says that this one does not.
     """
     @_builtins.property
     def description(self) -> Global___NodeDescription: ...
@@ -2914,10 +2929,11 @@ class NodeStatus(_message.Message):
         subnet6: _builtins.str = ...,
         drain: Global___DrainStatus | None = ...,
         expected_by: _builtins.int = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "expected_by", b"expected_by", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "drain", b"drain", "expected_by", b"expected_by", "held", b"held", "message", b"message", "since", b"since", "state", b"state", "subnet", b"subnet", "subnet6", b"subnet6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

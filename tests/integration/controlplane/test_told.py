@@ -75,6 +75,25 @@ async def test_each_verb_is_told_in_its_words(tmp_path: Path) -> None:
 
 
 @aio.bounded(20)
+async def test_that_a_node_does_not_come_back_is_said_once_and_only_of_one_that_is_away(tmp_path: Path) -> None:
+    async with api_world.opened(tmp_path) as world:
+        away = node("n1")
+        away.status.state, away.status.since = objects_pb2.NODE_STATE_DOWN, 1_234
+        await world.put(away)
+        await world.put(node("n2"))
+        for _ in range(2):
+            answer = await world.stub.UpdateNode(pb.UpdateNodeRequest(node="n1", lost=True), metadata=ANN)
+            assert answer.node.spec.lost_since == 1_234
+        (event,) = await events(world)
+        assert (event.status.reason, event.status.actor) == ("GivenUp", "ann@laptop")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await world.stub.UpdateNode(pb.UpdateNodeRequest(node="n2", lost=True))
+        code, error = refusal(caught.value)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.message == "Node n2 is not lost: its agent holds a session"
+
+
+@aio.bounded(20)
 async def test_an_actor_is_one_short_word(tmp_path: Path) -> None:
     async with api_world.opened(tmp_path) as world:
         await world.stub.Apply(apply_request(service()), metadata=((headers.ACTOR, "a b c" * 100),))

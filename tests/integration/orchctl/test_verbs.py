@@ -36,6 +36,25 @@ def test_nodes_are_drained_and_labelled(run: Run, fake: FakeControl) -> None:
     assert dict(node.meta.labels) == {"disk": "ssd"}
 
 
+def test_a_node_that_does_not_come_back_is_given_up(run: Run, fake: FakeControl) -> None:
+    gone = samples.node()
+    gone.status.state, gone.status.held = pb.NODE_STATE_DOWN, True
+    fake.put(gone)
+    assert "DOWN (tasks held)" in run("node", "ls").out
+    assert "`orchctl node lost n1` says that it does not" in run("describe", "node", "n1").out
+    assert run("node", "lost", "n1").out == "node/n1 given up: its tasks are replaced on other nodes\n"
+    assert "DOWN (given up)" in run("node", "ls").out
+
+
+def test_a_control_plane_that_cannot_give_up_a_node_is_told_of(run: Run, fake: FakeControl) -> None:
+    """As an older one answers, which takes no notice of what it does not know."""
+    fake.put(samples.node())
+    result = run("node", "lost", "n1")
+    assert result.code == 1
+    assert "of a release that does not know this" in result.err
+    assert "orchctl delete node n1" in result.err
+
+
 @pytest.mark.parametrize("piped", [False, True])
 def test_an_image_arrives_as_it_is(run: Run, server: str, fake: FakeControl, tmp_path: Path, piped: bool) -> None:
     archive = os.urandom((2 << 20) + 17)

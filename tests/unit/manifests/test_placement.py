@@ -71,6 +71,9 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
         (["node.labels.x not in (a, b)", "node.labels.x != c"], []),
         (["node.labels.x not exists", "node.labels.x != a"], []),
         (["node.labels.x not exists", "node.labels.x == a"], [1]),
+        (["node.labels.x == a", "node.name not exists"], [1]),
+        (["node.platform not exists"], [0]),
+        (["node.hostname exists"], []),
     ],
 )
 def test_contradictions_are_found_where_they_begin(lines: list[str], at: list[int]) -> None:
@@ -114,6 +117,12 @@ def problems(placement: pb.Placement) -> list[str]:
             'near[0]: no node is near to "db" and apart from it',
         ),
         (pb.Placement(tolerations=[pb.Toleration(value="x")]), "tolerations[0].value: belongs to a key"),
+        (pb.Placement(constraints=["node.id not exists"]), "constraints[0]: every node has node.id"),
+        (
+            pb.Placement(near=[pb.Affinity(service="Bad_Name")]),
+            'near[0].service: "Bad_Name" is not the name of a service',
+        ),
+        (pb.Placement(apart=[pb.Affinity(service="a/b")]), 'apart[0].service: "a/b" is not the name of a service'),
         (
             pb.Placement(constraints=["node.name == a", "node.name == b"]),
             "constraints[1]: no node can fulfil it together with node.name == a; remove one of them",

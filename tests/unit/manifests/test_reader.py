@@ -129,7 +129,13 @@ def test_documents_that_are_no_objects(text: str, complaint: str) -> None:
         ("memory: 64Mi", "7:7: spec.template.container.memory: unknown field; "),
         ("replaceAfter: 5s", "7:7: spec.template.container.replaceAfter: unknown field; it belongs to spec.onNodeLoss"),
         ("command: ls -l", "7:16: spec.template.container.command: a single value instead of a list; "),
-        ("env: [A=b]", "7:12: spec.template.container.env: a list instead of a mapping"),
+        (
+            "env: [PASSWORD=hunter2]",
+            "7:12: spec.template.container.env: a list instead of a mapping; write it as {PASSWORD: value}",
+        ),
+        ("env: ['a b']", "7:12: spec.template.container.env: a list instead of a mapping; write it as {NAME: value}"),
+        ("secrets: [a]", "7:7: spec.template.container.secrets: unknown field; there are no secrets yet"),
+        ("volumes: [a]", "7:7: spec.template.container.volumes: unknown field; there are no volumes yet; tmpfs"),
         ("env: {A: [b]}", "7:16: spec.template.container.env.A: a list instead of a text"),
         ("ports: [80]", "7:15: spec.template.container.ports[0]: a single value instead of a mapping"),
         ("workingDir: tmp", '7:19: spec.template.container.workingDir: "tmp" is not allowed; write an absolute path'),
@@ -141,6 +147,13 @@ def test_documents_that_are_no_objects(text: str, complaint: str) -> None:
 def test_fields_that_are_wrong(lines: str, complaint: str) -> None:
     (found,) = texts.mistakes(texts.container(lines))
     assert found.startswith(complaint)
+
+
+def test_what_it_depends_on_is_no_list() -> None:
+    text = texts.container("").replace("spec:", "spec:\n  dependsOn: [db, cache]")
+    assert texts.mistakes(text) == [
+        "4:14: spec.dependsOn: a list instead of a mapping; write it as {db: ready}",
+    ]
 
 
 def test_a_field_that_could_not_be_read_is_not_also_called_missing() -> None:

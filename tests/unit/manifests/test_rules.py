@@ -199,6 +199,7 @@ def test_signals_are_those_of_linux(text: str, known: bool) -> None:
         ({"max_failure_ratio": "1.5"}, "maxFailureRatio"),
         ({"max_failure_ratio": "-1"}, "maxFailureRatio"),
         ({"max_surge": "half"}, "maxSurge"),
+        ({"max_unavailable": "101%"}, "maxUnavailable"),
         ({"progress_deadline": 0}, "progressDeadline"),
         ({"canary": 200_000}, "canary"),
     ],
@@ -217,6 +218,37 @@ def test_an_update_that_contradicts_itself_is_refused(update: dict[str, object],
 def test_an_update_that_says_one_thing_is_taken(update: dict[str, object]) -> None:
     """A parallelism of 1 is what a resolved policy has, whatever else it says."""
     assert manifests.validate(pb.UpdatePolicy(**update)) == ()  # type: ignore[arg-type]  # fields by name
+
+
+@pytest.mark.parametrize("update", [{"max_unavailable": "100%"}, {"max_surge": "200%"}])
+def test_an_update_may_replace_all_of_them_and_have_any_number_more(update: dict[str, str]) -> None:
+    assert manifests.validate(pb.UpdatePolicy(**update)) == ()
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [
+        ("{maxUnavailable: 1}", ""),
+        ("{minAvailable: 100%}", ""),
+        (
+            "{maxUnavailable: 1, minAvailable: 2}",
+            (
+                "8:32: spec.disruption.maxUnavailable: minAvailable says it already, and only one of the two can hold; "
+                "remove maxUnavailable or minAvailable"
+            ),
+        ),
+        (
+            "{minAvailable: 150%}",
+            "8:30: spec.disruption.minAvailable: 150% is more than all of them; write 100% or less, or a number",
+        ),
+        (
+            "{maxUnavailable: 101%}",
+            "8:32: spec.disruption.maxUnavailable: 101% is more than all of them; write 100% or less, or a number",
+        ),
+    ],
+)
+def test_what_may_be_missing_is_said_once_and_is_part_of_them(policy: str, complaint: str) -> None:
+    assert texts.mistakes(texts.container("") + f"  disruption: {policy}\n") == ([complaint] if complaint else [])
 
 
 FENCED = """

@@ -32,6 +32,26 @@ def test_a_node_that_is_removed_while_it_is_lost_has_its_fenced_tasks_waited_for
     assert ([task.meta.id for task in ended], wake_at) == ([fenced.meta.id], None)
 
 
+def test_the_brake_is_told_of_when_a_node_is_down_and_taken_back_when_others_return() -> None:
+    loss = NodeLoss(Sessions(), lambda: 1_000_000)
+    down = [build.node(f"n{i}", state=pb.NODE_STATE_DOWN) for i in (1, 2)]
+    task = build.task(1, node="n1")
+    known = snapshot(*down, build.node("n3"), task)
+    made = loss.decide(known, frozenset({"n1", "n2", "n3"}), NOW_MS + 60_000)
+    assert [(one.value.meta.id, one.value.status.held) for one in made.changes if isinstance(one.value, pb.Node)] == [
+        ("n1", True),
+        ("n2", True),
+    ]
+    assert len(made.changes) == 2
+    for node in down:
+        node.status.held = True
+    back = build.node("n2")
+    back.status.held = True
+    made = loss.decide(snapshot(down[0], back, build.node("n3"), task), frozenset({"n1", "n2"}), NOW_MS + 60_000)
+    assert [one.value.meta.id for one in made.changes] == ["n1", task.meta.id, "n2"]
+    assert not any(one.value.status.held for one in made.changes if isinstance(one.value, pb.Node))
+
+
 def snapshot(*values: kinds.StoredObject) -> Snapshot:
     editor = Editor()
     for value in values:

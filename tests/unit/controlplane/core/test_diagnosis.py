@@ -98,6 +98,11 @@ def test_a_node_without_a_session_has_failed() -> None:
     for state in (pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN):
         node.status.state = state
         assert words(diagnosis.node(node, "1.0")) == {"n1 node": "failed"}
+    node.status.held = True
+    (found,) = diagnosis.node(node, "1.0")
+    assert "none of its tasks is replaced" in found.message
+    assert "`orchctl node lost n1`" in found.remedy
+    node.status.held = False
     node.status.state, node.status.expected_by = pb.NODE_STATE_DISCONNECTED, 1
     assert words(diagnosis.node(node, "1.0")) == {"n1 node": "warning"}, "it is being restarted"
 

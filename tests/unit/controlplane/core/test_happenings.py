@@ -2,15 +2,23 @@
 
 import pytest
 
-from controlplane.core import happenings, plan
+from controlplane.core import happenings, plan, preemption
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+
+READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN
 
 
 def task(state: states.State, *, node: str = "id1", **status: object) -> pb.Task:
     made = pb.Task(meta=pb.Meta(id="web-1-x", name="web-1-x", namespace="default"), service="web", node_id=node)
     made.desired_state = pb.DESIRED_STATE_RUNNING
     made.status.CopyFrom(pb.TaskStatus(state=state, **status))  # type: ignore[arg-type]  # fields by name
+    return made
+
+
+def makes_way(state: states.State) -> pb.Task:
+    made = task(state, reason=preemption.REASON, message=ROOM)
+    made.desired_state = pb.DESIRED_STATE_SHUTDOWN
     return made
 
 
@@ -27,9 +35,25 @@ def service(*, settled: bool, generation: int = 1, observed: int = 1, message: s
     return made
 
 
+def rolls(
+    state: pb.RolloutState.ValueType, *, revision: str = "web-2", stable: str = "web-1", why: str = ""
+) -> pb.Service:
+    made = service(settled=False)
+    rollout = pb.RolloutStatus(state=state, revision_id=revision, stable_revision_id=stable, reason=why)
+    made.status.rollout.CopyFrom(rollout)
+    made.status.rollout.message = "the sentence"
+    return made
+
+
 def node(state: pb.NodeState.ValueType, message: str = "", *, expected_by: int = 0) -> pb.Node:
     made = pb.Node(meta=pb.Meta(id="id1", name="n1"))
     made.status.state, made.status.message, made.status.expected_by = state, message, expected_by
+    return made
+
+
+def held() -> pb.Node:
+    made = node(DOWN)
+    made.status.held = True
     return made
 
 
@@ -42,7 +66,10 @@ def told(before: kinds.StoredObject | None, after: kinds.StoredObject | None) ->
 NEW = task(states.PENDING, node="")
 RUNS = task(states.RUNNING, ready=True)
 AGAIN = "it is started again in place"
-READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STATE_DOWN
+ROLLING, PAUSED, DONE = pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_COMPLETED
+BACK, WENT_BACK = pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_ROLLED_BACK
+WAITS = "the sentence; see `orchctl rollout promote` and `abort`"
+ROOM = "makes way for task big-1-x, which has a higher priority"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +116,12 @@ READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STA
         (RUNS, task(states.COMPLETE), ["Completed: it has ended well"]),
         (RUNS, task(states.SHUTDOWN), ["Stopped: it was told to stop, and has stopped"]),
         (NEW, task(states.SHUTDOWN, node=""), []),
+        (RUNS, makes_way(states.RUNNING), [f"!Preempted: {ROOM}"]),
+        (
+            makes_way(states.RUNNING),
+            makes_way(states.SHUTDOWN),
+            ["Stopped: it was told to stop, and has stopped"],
+        ),
         (RUNS, None, []),
         (None, service(settled=False), []),
         (service(settled=False), service(settled=True), ["Settled: 3 of 3 ready"]),
@@ -99,12 +132,29 @@ READY, LOST, DOWN = pb.NODE_STATE_READY, pb.NODE_STATE_DISCONNECTED, pb.NODE_STA
             ["Settled: 3 of 3 ready"],
         ),
         (service(settled=True), None, ["Gone: it and its tasks are gone"]),
+        (None, rolls(ROLLING, stable=""), []),
+        (rolls(ROLLING), rolls(PAUSED, why="2 of 3 tasks failed"), ["!RolloutFailed: the sentence"]),
+        (rolls(ROLLING), rolls(PAUSED), []),
+        (rolls(PAUSED, why="2 of 3 tasks failed"), rolls(PAUSED, why="2 of 3 tasks failed"), []),
+        (rolls(PAUSED, why="it failed"), rolls(ROLLING, revision="web-3"), []),
+        (rolls(ROLLING), rolls(pb.ROLLOUT_STATE_WAITING), [f"CanaryWaits: {WAITS}"]),
+        (rolls(ROLLING), rolls(BACK, why="1 of 3 tasks failed"), ["!RollingBack: the sentence"]),
+        (
+            rolls(BACK, why="1 of 3 tasks failed"),
+            rolls(WENT_BACK, why="1 of 3 tasks failed"),
+            ["!RolledBack: the sentence"],
+        ),
+        (rolls(ROLLING), rolls(DONE, stable="web-2"), ["RolledOut: the sentence"]),
+        (rolls(ROLLING, stable=""), rolls(DONE, stable="web-2"), []),
         (None, node(READY), ["Joined: it has joined the cluster"]),
         (node(READY), node(LOST, "its agent's session was lost"), ["!Disconnected: its agent's session was lost"]),
         (node(READY), node(LOST, "it is expected back", expected_by=1), ["Restarting: it is expected back"]),
         (node(LOST), node(DOWN, "too long"), ["!Down: too long"]),
         (node(DOWN), node(READY), ["Returned: its agent holds a session again"]),
         (node(READY), node(READY, "other"), []),
+        (node(DOWN), held(), [f"!Held: {happenings.HELD}, or `orchctl node lost n1` says that it does not"]),
+        (held(), held(), []),
+        (held(), node(DOWN), []),
         (node(DOWN), None, ["Removed: its record was removed"]),
         (None, pb.Event(meta=pb.Meta(id="e", name="e", namespace="default")), []),
     ],

@@ -2,7 +2,8 @@
 
 import pytest
 
-from controlplane.core import nodes, plan
+from controlplane.core import edits, nodes, plan
+from controlplane.core import request_errors as errors
 from protos import absence, states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
@@ -152,14 +153,14 @@ def test_a_fenced_task_is_dead_whether_its_agent_is_expected_back_or_not() -> No
     fenced = build.task(1)
     fenced.fence = 10_000
     known = [gone(), build.node("n2"), build.node("n3")]
-    made = nodes.give_up(known[0], known, [fenced], {}, NOW_MS + 12_010, seen_lost_ms=12_010)
+    made = nodes.give_up(known[0], nodes.Vanished.of(known), [fenced], {}, NOW_MS + 12_010, seen_lost_ms=12_010)
     assert [change.value.meta.id for change in made.changes] == [fenced.meta.id]
 
 
 def give_up(
     lost: pb.Node, others: list[pb.Node], members: list[pb.Task], now_ms: int, wait_ms: int = 3_000
 ) -> plan.Plan:
-    return nodes.give_up(lost, nodes.Losses.of([lost, *others]), members, {("default", "web"): wait_ms}, now_ms)
+    return nodes.give_up(lost, nodes.Vanished.of([lost, *others]), members, {("default", "web"): wait_ms}, now_ms)
 
 
 def test_tasks_of_a_lost_node_are_given_up_when_their_service_has_waited_long_enough() -> None:
@@ -192,6 +193,70 @@ def test_when_more_than_half_vanish_together_nothing_is_given_up(
     assert (made == plan.NOTHING) == braked
 
 
+def test_a_node_that_a_person_says_is_lost_is_given_up_and_no_other() -> None:
+    """Whatever its services wait for; a fenced task is waited for all the same."""
+    away = [build.node(f"n{i}", state=DOWN) for i in (1, 2)]
+    stays = build.node("n3")
+    fenced = build.task(2, node="n1")
+    fenced.fence = 10_000
+    away[0].spec.lost_since = NOW_MS
+    made = give_up(away[0], [away[1], stays], [build.task(1, node="n1"), fenced], NOW_MS, wait_ms=60_000)
+    assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]
+    assert made.wake_at == NOW_MS + 12_010
+    assert give_up(away[1], [away[0], stays], [build.task(1, node="n2")], NOW_MS + 10**6) == plan.NOTHING
+
+
+def test_that_a_node_was_lost_once_says_nothing_of_later() -> None:
+    away = [build.node(f"n{i}", state=DOWN, since=NOW_MS + 60_000) for i in (1, 2)]
+    away[0].spec.lost_since = NOW_MS
+    assert give_up(away[0], [away[1], build.node("n3")], [build.task(1)], NOW_MS + 10**6) == plan.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("state", "others", "said_lost", "was_held", "held"),
+    [
+        (DOWN, [DOWN, READY], False, False, True),
+        (DOWN, [DOWN, READY], False, True, True),
+        (DOWN, [DOWN, READY], True, True, False),
+        (DOWN, [READY, READY], False, True, False),
+        (LOST, [DOWN, READY], False, False, False),
+        (READY, [DOWN, DOWN], False, True, False),
+        (READY, [READY, READY], False, False, False),
+    ],
+)
+def test_a_node_says_whether_its_tasks_are_held(
+    state: pb.NodeState.ValueType,
+    others: list[pb.NodeState.ValueType],
+    said_lost: bool,
+    was_held: bool,
+    held: bool,
+) -> None:
+    node = build.node("n1", state=state)
+    node.status.held = was_held
+    node.spec.lost_since = NOW_MS if said_lost else 0
+    known = [node, *(build.node(f"n{2 + i}", state=one) for i, one in enumerate(others))]
+    made = nodes.tell_brake(node, is_braked=nodes.braked(node, known))
+    assert [one.status.held for one in written(made)] == ([] if held == was_held else [held])
+
+
+def test_only_a_node_that_is_lost_is_given_up() -> None:
+    def asked(node: pb.Node) -> pb.Node:
+        return edits.update_node(
+            node,
+            availability=pb.AVAILABILITY_UNSPECIFIED,
+            set_labels={},
+            remove_labels=(),
+            lost=True,
+            now_ms=NOW_MS + 9_000,
+        )
+
+    lost = asked(build.node("n1", state=DOWN))
+    assert lost.spec.lost_since == NOW_MS
+    assert asked(lost) is lost, "said again, nothing is written"
+    with pytest.raises(errors.NotNow, match="n1 is not lost: its agent holds a session"):
+        asked(build.node("n1"))
+
+
 @pytest.mark.parametrize(
     ("seen_ms", "given_up"), [(0, False), (10_000, False), (12_009, False), (12_010, True)], ids=str
 )
@@ -201,7 +266,7 @@ def test_a_fenced_task_is_given_up_when_it_must_be_dead(seen_ms: int, given_up: 
     fenced = build.task(1)
     fenced.fence = 10_000
     for now_ms in (NOW_MS - 10**9, NOW_MS + 10**9):
-        made = nodes.give_up(lost, nodes.Losses.of([lost, *others]), [fenced], {}, now_ms, seen_lost_ms=seen_ms)
+        made = nodes.give_up(lost, nodes.Vanished.of([lost, *others]), [fenced], {}, now_ms, seen_lost_ms=seen_ms)
         assert [change.value.meta.id for change in made.changes] == ([fenced.meta.id] if given_up else [])
         assert made.wake_at == (None if given_up else now_ms + 12_010 - seen_ms)
 

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent / "rollouts"
 COMPLETED, PAUSED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_PAUSED
 ROLLED_BACK, WAITING = pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_WAITING
 ROLLBACK = pb.UPDATE_FAILURE_ACTION_ROLLBACK
+FAILED = pb.REVISION_OUTCOME_FAILED
 STOP_FIRST = pb.UPDATE_ORDER_STOP_FIRST
 
 
@@ -75,6 +76,20 @@ def test_a_failure_pauses_and_the_others_are_left_alone(image: str, order: pb.Up
     assert world.rollout.failed == 1
     assert "has failed and is paused" in world.service.status.message
     assert not world.service.status.settled
+    assert world.revision(2).outcome == FAILED
+
+
+def test_a_revision_that_failed_stays_failed_in_the_history_and_may_be_tried_again() -> None:
+    world = whole()
+    world.apply("broken:2")
+    world.until(PAUSED)
+    world.ask(api.ROLLOUT_ACTION_RESUME)
+    world.look()
+    assert world.revision(2).outcome == pb.REVISION_OUTCOME_ROLLING
+    world.until(PAUSED)
+    world.apply("good:3")
+    world.until(COMPLETED)
+    assert [world.revision(number).outcome for number in (2, 3)] == [FAILED, pb.REVISION_OUTCOME_COMPLETED]
 
 
 def test_start_first_loses_nothing_to_a_broken_revision() -> None:

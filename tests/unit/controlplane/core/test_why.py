@@ -133,7 +133,9 @@ def test_what_no_node_could_take_is_warned_of_at_apply() -> None:
     service.spec.template.container.resources.reservations.memory = 2**40
     service.spec.template.placement.near.add(service="dbb")
     nodes = [build.node("n1", state=pb.NODE_STATE_DISCONNECTED)]
-    told = warnings.warnings(service, images=(), empty=warnings.emptied(nodes), services={"default/db"})
+    told = warnings.warnings(
+        service, images=(), empty=warnings.emptied(nodes), services={"default/db": build.service("db")}
+    )
     assert 'there is no service default/dbb that `near` could mean; did you mean "default/db"?' in told
     assert any(
         "even if every node were empty: no node takes it: 1 node (n1): not enough memory: needs 1Ti" in one
