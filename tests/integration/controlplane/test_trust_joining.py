@@ -49,7 +49,7 @@ async def test_after_a_wrong_clock_the_same_machine_joins_with_the_same_token(of
         async with made.trust(made.admin) as admin:
             once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
         wrong = await not_joined(made, "n1", once.token, clock=lambda: made.now_ms() + off_ms)
-        assert f"1 h 0 min {'ahead of' if off_ms > 0 else 'behind'} the control plane's" in wrong.message
+        assert f"min {'ahead of' if off_ms > 0 else 'behind'} the control plane's" in wrong.message
         assert "timedatectl set-ntp true" in wrong.message
         own = await made.join("n1", once.token)
         async with trusted.session(made, own):
