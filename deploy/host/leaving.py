@@ -51,7 +51,10 @@ def leave(wish: Wish, places: Places) -> str:
     except departure.FAILURES as error:
         raise HostError(str(error), hint="mend that, and try again: what is left is taken away then") from error
     called = node.name or "NAME"
-    return f"the node is off this machine; `orchctl delete node {called}` makes the cluster forget it"
+    return (
+        "the node is off this machine; the cluster forgets it, once it has noticed, by\n"
+        f"  orchctl wait node {called} --for=status.state=down && orchctl delete node {called}"
+    )
 
 
 def _found(path: Path, places: Places) -> _Node:

@@ -167,7 +167,8 @@ def _own_groups(name: str) -> Iterator[Sequence[Path]]:
     """A control group for the machine in every hierarchy: it sees nothing above."""
     tops = [_GROUPS] if (_GROUPS / "cgroup.controllers").exists() else [path.parent for path in _GROUPS.glob("*/tasks")]
     tops += [path.parent for path in _GROUPS.glob("unified/cgroup.procs")]
-    groups = [top / f"orch-test-{os.getpid()}-{name}" for top in tops]  # whoever else tests here has others
+    # Another run on this computer may have a machine of this name.
+    groups = [top / f"orch-test-{name}-{os.getpid()}" for top in tops]
     try:
         for group in groups:
             group.mkdir()

@@ -235,7 +235,7 @@ def test_a_node_says_whether_its_tasks_are_held(
     node.status.held = was_held
     node.spec.lost_since = NOW_MS if said_lost else 0
     known = [node, *(build.node(f"n{2 + i}", state=one) for i, one in enumerate(others))]
-    made = nodes.tell_brake(node, is_braked=nodes.braked(node, known))
+    made = nodes.tell_brake(node, is_braked=nodes.braked(node, nodes.Vanished.of(known)))
     assert [one.status.held for one in written(made)] == ([] if held == was_held else [held])
 
 
