@@ -18,7 +18,7 @@ class _Nodes(click.Group):
 
 
 def _asking() -> click.Group:
-    from orchctl.verbs import nodes
+    from orchctl import nodes
 
     return nodes.commands
 

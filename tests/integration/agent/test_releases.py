@@ -13,6 +13,7 @@ import pytest
 from controlplane.store import memory
 from protos import wire
 from protos.orch.v1 import control_pb2 as pb
+from protos.orch.v1 import objects_pb2
 from tests.integration.agent.conftest import BUSYBOX, Node
 from tests.support import aio, api_world, instances, oldrelease
 
@@ -64,12 +65,16 @@ async def _running(node: Node, count: int) -> dict[str, int]:
 
 
 async def _said_inside(stub: "instances.control_pb2_grpc.ControlAsyncStub") -> bytes:
-    """What a command in one of the tasks prints."""
-    tasks = (await stub.List(pb.ListRequest(kind="task"))).objects
+    """What a command in one of the tasks prints, once the control plane knows that all run."""
+    listed = await instances.eventually(lambda: stub.List(pb.ListRequest(kind="task")), _all_run)
     command = ["/bin/busybox", "echo", "inside"]
-    start = pb.ExecStart(namespace="default", target=tasks[0].task.meta.name, command=command)
+    start = pb.ExecStart(namespace="default", target=listed.objects[0].task.meta.name, command=command)
     answers = [answer async for answer in stub.Exec(iter([pb.ExecRequest(start=start)]))]
     return b"".join(answer.stdout for answer in answers)
+
+
+def _all_run(listed: pb.ListResponse) -> bool:
+    return all(one.task.status.state == objects_pb2.TASK_STATE_RUNNING for one in listed.objects)
 
 
 def _image() -> list[pb.ImportImageRequest]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from orchctl import arguments, metadata, words
+from orchctl import arguments, metadata, nodes, words
 from orchctl.errors import InvalidInput
-from orchctl.verbs import nodes, scale
+from orchctl.verbs import scale
 from protos.orch.v1 import objects_pb2
 
 

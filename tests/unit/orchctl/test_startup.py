@@ -29,6 +29,8 @@ sys.exit(code)
         (["aply"], {}, 2),
         (["image", "--help"], {}, 0),
         (["image", "puhs"], {}, 2),
+        (["node", "join", "--help"], {}, 0),  # what it becomes loads what it needs
+        (["node", "leave", "--help"], {}, 0),
         ([], {"_ORCHCTL_COMPLETE": "bash_complete", "COMP_WORDS": "orchctl ", "COMP_CWORD": "1"}, 0),
     ],
 )
