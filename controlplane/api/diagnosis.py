@@ -88,10 +88,12 @@ class Diagnosis:
         if self.around.trust is None or self.around.members is None:
             return
         trust = self.around.trust()
-        believed = [*trust.roots, *([trust.store_root] if trust.HasField("store_root") else [])]
-        roots = [certificate.read(one.certificate.encode()) for one in believed]
+        roots = [certificate.read(one.certificate.encode()) for one in trust.roots]
         until = {one.key_digest[:8]: one.not_after_ms for one in roots}
         await self._tell(core.certificates(self.around.members(), until, self.now_ms()))
+        if trust.HasField("store_root"):
+            of_store = certificate.read(trust.store_root.certificate.encode())
+            await self._tell([core.store_root(of_store.not_after_ms, self.now_ms())])
         await self._tell(core.exchange(trust, self.around.members(), self.now_ms()))
 
     async def _instances(self) -> None:

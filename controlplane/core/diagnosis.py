@@ -29,6 +29,7 @@ SOON_MS = 9 * lifetime.DAY_MS
 """A machine renews by 72 of its certificate's 90 days; half of the rest is left."""
 ROOT_SOON_MS = 365 * lifetime.DAY_MS
 SHOWN = 5
+STORE_ROOT = "store's root"
 _NOT_BELIEVED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification")
 """What gRPC's core says of a server's certificate."""
 _NTP = "`timedatectl set-ntp true` on both machines, or install chrony"
@@ -238,20 +239,25 @@ def certificates(
     return [*lines, *(_root(name, until_ms, now_ms) for name, until_ms in root_expires_ms.items())]
 
 
+def store_root(until_ms: int, now_ms: int) -> api.Finding:
+    """Of the root that etcd and instances know each other by."""
+    return _root("of the store", until_ms, now_ms, check=STORE_ROOT)
+
+
 def exchange(
     trust: trust_pb2.TrustRecord, members: Collection[trust_pb2.MemberRecord], now_ms: int
 ) -> list[api.Finding]:
     """Of the cluster's root and the store's, while one is under way: whom it waits for."""
     found = []
-    for what, phase, step in (
-        ("cluster", trust.rotation, rotation.advance(trust, members, now_ms)),
-        ("store", trust.store_rotation, store_rotation.advance(trust, members)),
+    for check, phase, step in (
+        ("root", trust.rotation, rotation.advance(trust, members, now_ms)),
+        (STORE_ROOT, trust.store_rotation, store_rotation.advance(trust, members)),
     ):
         if phase:
             named = step.waiting_for
             more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-            text = f"that of the {what} is being exchanged, and waits for {', '.join(named[:SHOWN]) or 'nobody'}{more}"
-            found.append(findings.warning("root", text, "`orchctl cluster rotate-ca --status` waits for the end"))
+            text = f"it is being exchanged, and waits for {', '.join(named[:SHOWN]) or 'nobody'}{more}"
+            found.append(findings.warning(check, text, "`orchctl cluster rotate-ca --status` waits for the end"))
     return found
 
 
@@ -265,8 +271,8 @@ def _names(members: Sequence[trust_pb2.MemberRecord]) -> str:
     return ", ".join(named[:SHOWN]) + more
 
 
-def _root(name: str, until_ms: int, now_ms: int) -> api.Finding:
+def _root(name: str, until_ms: int, now_ms: int, check: str = "root") -> api.Finding:
     days = (until_ms - now_ms) // lifetime.DAY_MS
     if until_ms - now_ms <= ROOT_SOON_MS:
-        return findings.warning("root", f"the root {name} is good for {days} days more", "`orchctl cluster rotate-ca`")
-    return findings.ok("root", f"the root {name} is good for {days} days")
+        return findings.warning(check, f"the root {name} is good for {days} days more", "`orchctl cluster rotate-ca`")
+    return findings.ok(check, f"the root {name} is good for {days} days")

@@ -153,7 +153,5 @@ def test_an_exchange_of_the_store_s_root_is_told_with_whom_it_waits_for() -> Non
     )
     (found,) = diagnosis.exchange(trust, [late], 0)
     assert findings.word(found) == "warning"
-    assert found.message.endswith(
-        "that of the store is being exchanged, and waits for controlplane:cp1: restart orch-etcd there"
-    )
+    assert found.message == "it is being exchanged, and waits for controlplane:cp1: restart orch-etcd there"
     assert "--status" in found.remedy
