@@ -35,6 +35,7 @@ _REFERENCES = st.sampled_from(["web", "back-end", "other/web", "a/b"])
 _PORTS = st.integers(1, 65_535).map(str)
 _ATTRIBUTES = st.sampled_from(["node.name", "node.labels.zone"])
 _CONSTRAINTS = st.sampled_from(["node.labels.zone == a", "node.name != n1", "node.labels.disk in (ssd, nvme)"])
+_PARTS = st.one_of(st.integers(0, 999_999).map(str), st.integers(0, 100).map("{}%".format))
 
 # Fields with rules that their options do not tell.
 _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
@@ -78,6 +79,9 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     "orch.v1.Placement.tolerations": st.lists(
         st.sampled_from([pb.Toleration(), pb.Toleration(key="gpu", value="a100"), pb.Toleration(effect=1)]), max_size=2
     ),
+    "orch.v1.UpdatePolicy.max_unavailable": _PARTS,
+    "orch.v1.DisruptionPolicy.max_unavailable": _PARTS,
+    "orch.v1.DisruptionPolicy.min_available": _PARTS,
     "orch.v1.ResourceReservations.pids": st.integers(0, 1),
     "orch.v1.NodeSpec.taints": st.lists(
         st.builds(pb.Taint, key=_LABEL_NAMES, value=st.sampled_from(["", "a100"]), effect=st.integers(1, 3)),
@@ -126,6 +130,8 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
         _ask_one_question(draw, value)
     if isinstance(value, pb.Hook):
         _do_one_thing(draw, value)
+    if isinstance(value, pb.DisruptionPolicy) and value.min_available:
+        value.max_unavailable = ""
     if isinstance(value, pb.TaskTemplate):
         _tell_containers_apart(value)
     return value
