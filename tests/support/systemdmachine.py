@@ -6,6 +6,7 @@ everybody's but for those of the network. Whatever ends its first process takes 
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -190,3 +191,38 @@ def _remove(group: Path) -> bool:
             below.rmdir()
         group.rmdir()
     return not group.exists()
+
+
+LIST_PROCESSES = (
+    "for each in /proc/[0-9]*; do { parent=$(sed -n 's/^PPid:[[:space:]]*//p' $each/status) && "
+    "echo ${each#/proc/} $parent $(tr '\\0' ' ' <$each/cmdline); } 2>/dev/null; done; true"
+)
+"""As `ps`, which is not there before the installation and after it."""
+
+
+def processes(machine: Machine, name: str) -> list[str]:
+    """The pids of those with this in their command line; but for a shell's children that have not executed theirs."""
+    found = {}
+    for line in machine.sh(LIST_PROCESSES).splitlines():
+        pid, parent, *command = line.split(" ", 2)  # one that has ended has no command line any more
+        if command and re.search(name, command[0]):
+            found[pid] = parent
+    return [pid for pid, parent in found.items() if parent not in found]
+
+
+def main_pid(machine: Machine, unit: str = "orch-agent") -> str:
+    return machine.sh(f"systemctl show --value --property=MainPID {unit}").strip()
+
+
+READ_METRICS = """\
+import http.client, socket, ssl, sys
+folder, address, port, name = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{folder}/roots.pem")
+context.load_cert_chain(f"{folder}/identity.pem")
+with context.wrap_socket(socket.create_connection((address, int(port)), timeout=20), server_hostname=name) as link:
+    link.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: orch\\r\\n\\r\\n")
+    answer = http.client.HTTPResponse(link)
+    answer.begin()
+    print(answer.status, answer.read().decode())
+"""
+"""A page of metrics, as Prometheus reads it."""

@@ -8,16 +8,14 @@ twice as long where its Debian has to be fetched.
 import json
 import os
 import re
-import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import debians, rootfs, systemdmachine
-from tests.support.systemdmachine import ADDRESS, Machine
+from tests.support import bundles, debians, systemdmachine
+from tests.support.systemdmachine import ADDRESS, READ_METRICS, Machine, main_pid, processes
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
@@ -29,39 +27,14 @@ pytestmark = [
     pytest.mark.xdist_group("install"),
 ]
 
-BUNDLE_S = 800
-MAKE_BUNDLE = """\
-apt-get --quiet=2 update
-apt-get --quiet=2 --assume-yes --no-install-recommends install python3-venv
-python3 -m venv /tmp/venv
-PYTHON=/tmp/venv/bin/python /mnt/source/deploy/bundle.sh /mnt/out/orch
-"""
-"""Where nothing is but a small Debian."""
 LISTING = (
     "find / -xdev \\( -path /proc -o -path /tmp -o -path /mnt -o -path /dev -o -path /run -o -path /sys -o -path /root "
     "-o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd "
     "-o -path /var/lib/orch \\) -prune -o -printf '%p %y %m %u %l\\n' | sort"
 )
 """Files of the machine, but for logs, caches and the package manager's own."""
-LIST_PROCESSES = (
-    "for each in /proc/[0-9]*; do { parent=$(sed -n 's/^PPid:[[:space:]]*//p' $each/status) && "
-    "echo ${each#/proc/} $parent $(tr '\\0' ' ' <$each/cmdline); } 2>/dev/null; done; true"
-)
-"""As `ps`, which is not there before the installation and after it."""
 ELSEWHERE = "10.99.0.2"
 """Where the control plane is restored."""
-READ = """\
-import http.client, socket, ssl, sys
-folder, address, port, name = sys.argv[1:]
-context = ssl.create_default_context(cafile=f"{folder}/roots.pem")
-context.load_cert_chain(f"{folder}/identity.pem")
-with context.wrap_socket(socket.create_connection((address, int(port)), timeout=20), server_hostname=name) as link:
-    link.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: orch\\r\\n\\r\\n")
-    answer = http.client.HTTPResponse(link)
-    answer.begin()
-    print(answer.status, answer.read().decode())
-"""
-"""A page of metrics, as Prometheus reads it."""
 BACKUPS = ("/etc/gshadow- ", "/etc/shadow- ", "/etc/passwd- ", "/etc/group- ", "/etc/.pwd.lock ")
 """What useradd and its like leave of the day before."""
 
@@ -90,29 +63,8 @@ def release(request: pytest.FixtureRequest) -> str:
 def bundle(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make bundle` makes on such a machine, and beside it the next release: the same, under another name."""
     folder = tmp_path_factory.mktemp("bundles")
-    made = folder / "orch"
-    if release == debians.own():
-        command = [ROOT / "deploy/bundle.sh", made]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUNDLE_S, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    else:
-        debians.inside(release, MAKE_BUNDLE, source=ROOT, out=folder, timeout_s=BUNDLE_S)
-    following = folder / "next"
-    shutil.copytree(made, following, copy_function=os.link)
-    _rewrite(following, "release", (made / "release").read_text().strip() + "-next\n")
-    _rewrite(following, "SHA256SUMS", "")
-    sums = "find . -type f -not -name SHA256SUMS -printf '%P\\0' | sort -z | xargs -0 sha256sum >SHA256SUMS"
-    subprocess.run(sums, shell=True, cwd=following, check=True)
-    root = rootfs.busybox(folder / "root")
-    with tarfile.open(folder / "busybox.tar", "w") as archive:
-        archive.add(root, ".")
+    bundles.make(folder, release)
     return folder
-
-
-def _rewrite(folder: Path, name: str, text: str) -> None:
-    """Without touching the file that shares its content."""
-    (folder / name).unlink()
-    (folder / name).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +72,6 @@ def machine(release: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory
     with systemdmachine.running(tmp_path_factory.mktemp("machine"), bundle, release=release) as up:
         up.sh(f"ln -s /mnt/{bundle.name} /bundles; {LISTING} >/tmp/before")
         yield up
-
-
-def processes(machine: Machine, name: str) -> list[str]:
-    """The pids of those with this in their command line; but for a shell's children that have not executed theirs."""
-    found = {}
-    for line in machine.sh(LIST_PROCESSES).splitlines():
-        pid, parent, *command = line.split(" ", 2)  # one that has ended has no command line any more
-        if command and re.search(name, command[0]):
-            found[pid] = parent
-    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def test_another_system_is_refused_and_left_as_it_is(machine: Machine) -> None:
@@ -226,7 +168,7 @@ def test_both_tell_of_themselves_on_one_machine(machine: Machine) -> None:
     """Prometheus reads the control plane and the node at different ports, as a person with a certificate."""
     for role, port, metric in (("controlplane", 7404, "orch_leader 1"), ("node", 7403, "orch_node_session 1")):
         page = machine.run(
-            "python3", "-c", READ, "/root/.config/orch/trust/default", ADDRESS, str(port), f"{role}.orch"
+            "python3", "-c", READ_METRICS, "/root/.config/orch/trust/default", ADDRESS, str(port), f"{role}.orch"
         )
         assert metric in page, role
 
@@ -281,10 +223,6 @@ def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: 
         until(lambda: main_pid(machine) not in {first, "0"}, what="another one runs")  # noqa: B023 - called at once
         until(lambda: machine.sh("systemctl is-active orch-agent", code=None).strip() == "active", what="it is back")
         assert processes(machine, "while :; do date") == running, end
-
-
-def main_pid(machine: Machine, unit: str = "orch-agent") -> str:
-    return machine.sh(f"systemctl show --value --property=MainPID {unit}").strip()
 
 
 def test_the_agents_unit_has_the_agent_and_nothing_else(machine: Machine) -> None:
