@@ -22,6 +22,7 @@ from pathlib import Path
 import grpc
 
 from protos.orch.v1 import control_pb2, control_pb2_grpc, objects_pb2
+from runtime import cgroups
 from tests.support import founded
 from tests.support.waiting import until
 from trust import credentials, joining
@@ -31,6 +32,7 @@ from trust.folder import Folder
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 HERE = "127.0.0.1"
 OURS = tuple(Path(path) for path in ("/etc/orch", "/var/lib/orch", "/run/orch"))
+PARENT = f"/orch/bench-join-{time.monotonic_ns()}"
 TIMEOUT_S = 60
 
 
@@ -86,14 +88,14 @@ def _node(cluster: founded.Founded, stub: "control_pb2_grpc.ControlStub", name: 
 @contextmanager
 def _agent() -> Iterator["_Agent"]:
     """As the unit starts it; with control groups of its own, since those are this kernel's."""
-    parent = f"--cgroup-parent=/orch/bench-join-{os.getpid()}"
-    command = [sys.executable, "-m", "agent", "--config", "/etc/orch/agent.yaml", parent]
+    command = [sys.executable, "-m", "agent", "--config", "/etc/orch/agent.yaml", f"--cgroup-parent={PARENT}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield _Agent(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(TIMEOUT_S)
+        cgroups.existing(cgroups.current_layout(), PARENT).delete()
 
 
 class _Agent:
