@@ -252,14 +252,13 @@ def give_up(
     final = losses.is_final(node)
     if not is_lost(node) or (braked(node, vanished) and not final):
         return plan.NOTHING
-    if final:
-        replace_after_ms = {}
+    expected_by = node.status.expected_by
+    if final:  # somebody knows better than the services, and than an agent that has announced itself
+        replace_after_ms, expected_by = {}, 0
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms
         if task.fence
-        else max(
-            node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0), node.status.expected_by
-        )
+        else max(node.status.since + replace_after_ms.get((task.meta.namespace, task.service), 0), expected_by)
         for task in on_node
     }
     return _end(on_node, due, f"node {node.meta.name} was lost", now_ms)

@@ -157,6 +157,15 @@ def test_a_fenced_task_is_dead_whether_its_agent_is_expected_back_or_not() -> No
     assert [change.value.meta.id for change in made.changes] == [fenced.meta.id]
 
 
+def test_what_somebody_says_of_a_node_counts_more_than_what_its_agent_said() -> None:
+    """It was to be back in half a minute; who knows that it burns need not wait."""
+    node, member, others = gone(), build.task(1), [build.node("n2"), build.node("n3")]
+    assert give_up(node, others, [member], NOW_MS + 1_000) == plan.Plan(wake_at=NOW_MS + 30_000)
+    node.spec.lost_since = node.status.since
+    made = give_up(node, others, [member], NOW_MS + 1_000)
+    assert [change.value.meta.id for change in made.changes] == [member.meta.id]
+
+
 def give_up(
     lost: pb.Node, others: list[pb.Node], members: list[pb.Task], now_ms: int, wait_ms: int = 3_000
 ) -> plan.Plan:
