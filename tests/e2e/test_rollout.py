@@ -47,7 +47,7 @@ def test_history_and_undo(local: LocalCluster) -> None:
     local.orchctl("rollout", "undo", "past", "--to-revision", "2")
     assert not first & {task.revision_id for task in local.await_whole("past", 3)}
     local.orchctl("rollout", "undo", "past", "--to-revision", "1")
-    assert "revision 9" in local.orchctl("rollout", "undo", "past", "--to-revision", "9", code=1)
+    local.orchctl("rollout", "undo", "past", "--to-revision", "9", code=1)
     assert {task.revision_id for task in local.await_whole("past", 3)} == first
     assert "unchanged" in local.orchctl("apply", "-f", "-", text=manifest("past"))
     local.orchctl("delete", "service", "past")
@@ -76,10 +76,12 @@ def test_one_that_is_paused_goes_on_or_is_given_up(local: LocalCluster) -> None:
     old = {task.revision_id for task in local.await_whole("held", 3)}
     local.orchctl("apply", "-f", "-", text=manifest("held", update=update, container="env: {COLOUR: green}"))
     local.orchctl("rollout", "pause", "held")
-    local.orchctl("rollout", "promote", "held")
+    local.orchctl("rollout", "promote", "held", code=1)
     assert len({task.revision_id for task in local.await_whole("held", 3)}) == 2
     assert "paused" in local.orchctl("describe", "service", "held")
     local.orchctl("rollout", "resume", "held")
+    assert "waits to be promoted" in local.orchctl("rollout", "status", "held")
+    local.orchctl("rollout", "promote", "held")
     (green,) = {task.revision_id for task in local.await_whole("held", 3)}
     assert {green} != old
     local.orchctl("apply", "-f", "-", text=manifest("held", update=update, container="env: {COLOUR: blue}"))

@@ -182,9 +182,9 @@ class People:
                 spec.replicas = min(spec.replicas, 3)
             case 1:
                 wishes.spread.add(by=zones.BY, max_skew=self._chance.choice([0, 1, 2]))
-                # Three of them fit on a node: enough on four nodes for the nine that three services may have.
-                reserved.pids, reserved.disk = 600, 300 * 2**20
-                spec.replicas = min(spec.replicas, 3)
+                # Two of them fit on a node: enough on four nodes for the six that three services may have.
+                reserved.pids, reserved.disk = 900, 500 * 2**20
+                spec.replicas = min(spec.replicas, 2)
             case 2:
                 spec.template.placement.apart.add(service=self._chance.choice(SERVICES), weight=5)
                 wishes.near.add(service=self._chance.choice(SERVICES), by=zones.BY, weight=2)

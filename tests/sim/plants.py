@@ -192,7 +192,7 @@ PLANTS = (
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=7,
+        hint=1,
     ),
     Plant(
         name="what was granted before is free again",
@@ -276,7 +276,7 @@ PLANTS = (
         name="processes and disk are given out as often as somebody asks",
         bug=instead(demand, "of", _endless),
         caught_by=frozenset({"capacity"}),
-        hint=16,
+        hint=10121,
     ),
     Plant(
         name="garbage collection does not wait for the end",

@@ -17,7 +17,7 @@ from runtime import client
 from tests.integration.agent.conftest import REPOSITORY, Node, led
 from tests.support import committed
 from tests.support.aio import bounded, until
-from tests.support.fake_leader import task, template
+from tests.support.fake_leader import FakeLeader, task, template
 from tests.support.waiting import until as until_now
 
 pytestmark = pytest.mark.root
@@ -111,6 +111,17 @@ def _names(taken: committed.Committed) -> list[str]:
         return [member.name for member in layer]
 
 
+async def until_taken(leader: FakeLeader) -> None:
+    """While the container runs. A file that is written anew at the very moment is told, to be asked for again."""
+    for _ in range(100):
+        frames, _ = await committed.opened(leader, "web-1-a", running=True)
+        first = await anext(frames)
+        if first.commit.HasField("offer"):
+            return
+        assert first.error.message.endswith("try again"), first
+    raise AssertionError("a hundred times in a row the file was just being written")
+
+
 COUNTING = "n=0; while :; do n=$((n+1)); echo $n > /a; echo $n > /b; done"
 """Two files that are equal or nearly so at every moment."""
 
@@ -131,7 +142,7 @@ async def test_files_are_of_one_moment_and_the_container_goes_on(node: Node, sto
             assert -1 in {one, other} or 0 <= one - other <= 1
             before = counter.read_text()
             await until(lambda before=before: counter.read_text() not in {"", before}, what="it goes on")  # type: ignore[misc]
-        await committed.take(leader, "web-1-a", running=True)
+        await until_taken(leader)
         assert leader.statuses["web-1-a"].restarts == 0
 
 

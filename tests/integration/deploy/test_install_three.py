@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import systemdmachine
+from tests.support import debians, systemdmachine
 from tests.support.systemdmachine import ADDRESS, Machine
 from tests.support.waiting import until
 
@@ -43,7 +43,9 @@ def machines(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Installed, and nothing in a cluster yet. They are called cp1, cp2 and cp3."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(3) as pool:
         folders = [tmp_path_factory.mktemp("machine") for _ in range(3)]
-        made = [stack.enter_context(systemdmachine.running(folder, bundle)) for folder in folders]
+        made = [
+            stack.enter_context(systemdmachine.running(folder, bundle, release=debians.own())) for folder in folders
+        ]
         stack.enter_context(segment(made))
         list(pool.map(lambda machine: machine.sh(f"/mnt/{bundle.name}/install.sh"), made))
         yield made
