@@ -68,13 +68,6 @@ def test_a_node_that_takes_tasks_again_gets_its_share(local: cluster.LocalCluste
     local.orchctl("delete", "service", "even", "still")
 
 
-def _moves(local: cluster.LocalCluster) -> list[tuple[str, str, str]]:
-    """What `rebalance --dry-run` shows: services, and the nodes that tasks would leave and go to."""
-    head, *rows = local.orchctl("rebalance", "--dry-run").splitlines()
-    assert head.split()[:4] in (["NAMESPACE", "SERVICE", "TASK", "FROM"], ["nothing", "to", "move:", "no"])
-    return [(service, source, target) for _, service, _, source, target in map(str.split, rows)]
-
-
 def test_services_are_spread_when_somebody_says_so(local: cluster.LocalCluster) -> None:
     """First it is shown what would move; nothing does. A node that has just come back would be watched first."""
     local.orchctl("node", "drain", "n3")
@@ -82,9 +75,6 @@ def test_services_are_spread_when_somebody_says_so(local: cluster.LocalCluster) 
     local.orchctl("node", "uncordon", "n3")
     assert local.orchctl("rebalance", "--dry-run") == "nothing to move: no service would be spread better\n"
     apply(local, "asked", 6, "  rebalance: on\n")
-    shown = until(lambda: _moves(local), what="its new spec is known, and would move some")
-    assert {(service, target) for service, _, target in shown} == {("asked", "n3")}
-    assert {source for _, source, _ in shown} <= {"n1", "n2"}
     local.orchctl("rebalance")
     until(lambda: homes(local, "asked").count("n3") == 2, what="it is spread over all three", timeout_s=30)
     local.orchctl("delete", "service", "asked")
