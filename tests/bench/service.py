@@ -101,7 +101,7 @@ class Ours:
         """From the call until a hundred run and are ready."""
         with self._service(0) as name, _timer() as took:
             self._scale(name, MANY)
-            _await(lambda: tasks.each_once(self._tasks(name), MANY), f"{name} is whole")
+            _await(lambda: tasks.each_once(self._tasks(name), MANY), f"{name} is whole", every_s=0.05)
             took.stop()
         return took[0]
 
