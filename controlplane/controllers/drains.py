@@ -1,9 +1,9 @@
 """Tells how far nodes are drained: one key a node, its id."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from controlplane.core import drains, plan
-from controlplane.store.snapshots import Change, Snapshot
+from controlplane.store.snapshots import Change, Derived, Snapshot
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -13,15 +13,14 @@ class Drains:
     name = "drains"
 
     def __init__(self) -> None:
-        self._nodes: object = None
-        self._draining: frozenset[str] = frozenset()
+        self._drained = Derived(pb.Node, _ids_of_drained)
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
             case pb.Node() as node if change.after is not None:
                 return [node.meta.id] if _is_drained(node) or node.status.HasField("drain") else []
             case pb.Task() | pb.Service():
-                return self._those_of(snapshot)
+                return self._drained.of(snapshot)
             case _:
                 return []
 
@@ -36,13 +35,6 @@ class Drains:
     def done(self, keys: frozenset[str]) -> None:
         """Nobody waits for it."""
 
-    def _those_of(self, snapshot: Snapshot) -> frozenset[str]:
-        """Asked with every change of a task; looked for only when a node has changed."""
-        nodes = snapshot.all(pb.Node)
-        if nodes is not self._nodes:
-            self._nodes, self._draining = nodes, frozenset(one.meta.id for one in nodes.values() if _is_drained(one))
-        return self._draining
-
 
 def _observe(node: pb.Node, snapshot: Snapshot) -> plan.Write | None:
     if not _is_drained(node):
@@ -56,6 +48,10 @@ def _observe(node: pb.Node, snapshot: Snapshot) -> plan.Write | None:
         for namespace, name in {(task.meta.namespace, task.service) for task in on_node}
     }
     return drains.observe(node, on_node, homes)
+
+
+def _ids_of_drained(nodes: Mapping[str, pb.Node]) -> frozenset[str]:
+    return frozenset(node.meta.id for node in nodes.values() if _is_drained(node))
 
 
 def _is_drained(node: pb.Node) -> bool:

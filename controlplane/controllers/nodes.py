@@ -1,11 +1,11 @@
 """Keeps the records of nodes true to their sessions, and gives up the tasks of nodes that are lost."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from controlplane.core import addresses, nodes, plan
 from controlplane.dispatcher.sessions import Sessions
-from controlplane.store.snapshots import Change, Snapshot
+from controlplane.store.snapshots import Change, Derived, Snapshot
 from protos import losses
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -74,18 +74,18 @@ class NodeLoss:
         self._sessions, self._clock_ms = sessions, clock_ms
         self._seen_lost: dict[str, tuple[int, int]] = {}
         """By node: since when its record says that it is lost, and when that was seen."""
-        self._lost_of: tuple[object, frozenset[str]] = (None, frozenset())
+        self._lost = Derived(pb.Node, _ids_of_lost)
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         match change.after or change.before:
             case pb.Node() as node:
                 # The brake looks at all of them, so one that returns may free the others.
-                return {node.meta.id, *self._lost(snapshot)}
+                return {node.meta.id, *self._lost.of(snapshot)}
             case pb.Task() as task if task.node_id:
                 home = snapshot.get(pb.Node, task.node_id)
-                return [task.node_id] if home is None or nodes.is_lost(home) else []
+                return [task.node_id] if home is None or losses.is_lost(home) else []
             case pb.Service():
-                return self._lost(snapshot)  # its `replaceAfter` may have changed
+                return self._lost.of(snapshot)  # its `replaceAfter` may have changed
             case _:
                 return []
 
@@ -106,9 +106,9 @@ class NodeLoss:
         if node is None:
             return nodes.give_up_removed(on_node, now_ms, seen_lost_ms=self._watch_removed(node_id))
         seen_lost_ms = self._watch(node)
-        is_braked = nodes.is_lost(node) and nodes.braked(node, vanished)
+        is_braked = nodes.braked(node, vanished)
         told = nodes.tell_brake(node, is_braked=is_braked)
-        if not nodes.is_lost(node) or (is_braked and not losses.is_final(node)):
+        if is_braked or not losses.is_lost(node):
             return told
         services = {(task.meta.namespace, task.service) for task in on_node}
         replace_after_ms = {
@@ -116,21 +116,12 @@ class NodeLoss:
             for namespace, name in services
             if (service := snapshot.get(pb.Service, name, namespace=namespace)) is not None
         }
-        given_up = nodes.give_up(node, vanished, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
+        given_up = nodes.give_up(node, on_node, replace_after_ms, now_ms, seen_lost_ms=seen_lost_ms)
         return plan.join([told, given_up])
-
-    def _lost(self, snapshot: Snapshot) -> frozenset[str]:
-        """Ids, looked up once for all the changes that led to a snapshot."""
-        of, found = self._lost_of
-        known = snapshot.all(pb.Node)
-        if of is not known:
-            found = frozenset(node.meta.id for node in known.values() if nodes.is_lost(node))
-            self._lost_of = known, found
-        return found
 
     def _watch(self, node: pb.Node) -> int:
         """For how long the node was seen to be lost; 0 when it has a session that its record does not tell of yet."""
-        if not nodes.is_lost(node) or self._sessions.get(node.meta.id) is not None:
+        if not losses.is_lost(node) or self._sessions.get(node.meta.id) is not None:
             self._seen_lost.pop(node.meta.id, None)
             return 0
         since, seen_at = self._seen_lost.get(node.meta.id, (0, 0))
@@ -148,3 +139,7 @@ class NodeLoss:
 
     def done(self, keys: frozenset[str]) -> None:
         """The services see their tasks ended."""
+
+
+def _ids_of_lost(known: Mapping[str, pb.Node]) -> frozenset[str]:
+    return frozenset(node.meta.id for node in known.values() if losses.is_lost(node))

@@ -1,7 +1,7 @@
 """Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controlplane.controllers.dependencies import waits_for
 from controlplane.core import (
@@ -14,7 +14,7 @@ from controlplane.core import (
     published,
     replicated,
 )
-from controlplane.store.snapshots import Change, Snapshot
+from controlplane.store.snapshots import Change, Derived, Snapshot
 from protos import families, kinds, schema, states
 from protos.families import V4, V6, Family
 from protos.orch.v1 import objects_pb2 as pb
@@ -28,19 +28,13 @@ class Services:
     def __init__(self, suffixes: Iterator[str], address_range: str, address_range6: str = "") -> None:
         self._suffixes = suffixes
         self._ranges = {family: text for family, text in ((V4, address_range), (V6, address_range6)) if text}
-        self._left = _Left()
-
-    def _left_in(self, snapshot: Snapshot) -> "_Left":
-        nodes = snapshot.all(pb.Node)
-        if self._left.nodes is not nodes:
-            self._left = _Left.of(nodes)
-        return self._left
+        self._left = Derived(pb.Node, _Left.of)
 
     def keys_of(self, change: Change, snapshot: Snapshot) -> Iterable[str]:
         node = change.after or change.before
         if isinstance(node, pb.Node):
             # Draining asks its tasks to leave; and whether those of others can leave may depend on it.
-            left = self._left_in(snapshot)
+            left = self._left.of(snapshot)
             concerned = {node.meta.id, *left.draining, *(one.meta.id for one in left.tainted)}
             tasks = (task for one in concerned for task in snapshot.tasks_on(one).values())
             return {kinds.service_of(task) for task in tasks} | _global_keys(snapshot)
@@ -57,7 +51,7 @@ class Services:
         return [kinds.qualified(service) for service in snapshot.all(pb.Service).values()]
 
     def decide(self, snapshot: Snapshot, keys: frozenset[str], now_ms: int) -> plan.Plan:
-        left = self._left_in(snapshot)
+        left = self._left.of(snapshot)
         given = self._give_addresses(snapshot, keys)
         made = plan.join(
             self._plan_one(
@@ -199,13 +193,11 @@ def _global_keys(snapshot: Snapshot) -> set[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Left:
-    """The nodes that tasks have to leave. Looked up once for each state of the nodes: many changes may lead to it."""
+    """The nodes that tasks have to leave."""
 
-    nodes: object = None
-    """What it was looked up in."""
-    draining: frozenset[str] = frozenset()
-    tainted: Sequence[pb.Node] = ()
-    deadlines: Mapping[str, int] = field(default_factory=dict)
+    draining: frozenset[str]
+    tainted: Sequence[pb.Node]
+    deadlines: Mapping[str, int]
     """When drains end to wait for anything."""
 
     @classmethod
@@ -214,7 +206,6 @@ class _Left:
         nothing = pb.TaskTemplate()
         draining = [node for node in nodes.values() if node.spec.availability == pb.AVAILABILITY_DRAIN]
         return cls(
-            nodes=nodes,
             draining=frozenset(node.meta.id for node in draining),
             tainted=[node for node in nodes.values() if node.spec.taints and eligibility.drives_out(nothing, node)],
             deadlines={node.meta.id: node.spec.drain_deadline for node in draining if node.spec.drain_deadline},

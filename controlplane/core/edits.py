@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from controlplane.core import apply, nodes, plan, relations
+from controlplane.core import apply, plan, relations
 from controlplane.core import request_errors as errors
 from manifests import rules
-from protos import absence, kinds, taints
+from protos import absence, kinds, losses, taints
 from protos.orch.v1 import objects_pb2 as pb
 
 ObjectT = TypeVar("ObjectT", bound=pb.Service | pb.Node | pb.Network)
@@ -94,7 +94,7 @@ def _check_deadline(availability: pb.Availability.ValueType, deadline_ms: int | 
 
 
 def _check_lost(node: pb.Node) -> None:
-    if not nodes.is_lost(node):
+    if not losses.is_lost(node):
         raise errors.NotNow(
             f"{kinds.label(node)} is not lost: its agent holds a session",
             hint=f"`orchctl node drain {node.meta.name}` has its tasks replaced on others",

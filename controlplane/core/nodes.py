@@ -172,9 +172,6 @@ def replace_after_ms(service: pb.Service) -> int:
     return policy.replace_after
 
 
-is_lost = losses.is_lost
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vanished:
     """What the brake has to know of all nodes, so that a thousand lost ones are not each compared with all others."""
@@ -189,7 +186,7 @@ class Vanished:
         """`known`: all nodes of the cluster."""
         moments, here = [], 0
         for node in known:
-            if is_lost(node):
+            if losses.is_lost(node):
                 moments.append(node.status.since)
             else:
                 here += 1
@@ -202,11 +199,14 @@ class Vanished:
 
 
 def braked(node: pb.Node, vanished: Vanished) -> bool:
-    """Whether so many nodes vanished together with this one that none of them is given up.
+    """Whether the node is lost, and so many vanished together with it that none of them is given up, but those of
+    which a person says that they do not come back.
 
     Example: of 5 nodes 3 are lost within ten seconds → 3 > 5 / 2, braked. A fourth that died yesterday counts neither
     among the lost nor among the 5.
     """
+    if not losses.is_lost(node) or losses.is_final(node):
+        return False
     return vanished.together_with(node.status.since) > vanished.here
 
 
@@ -214,7 +214,7 @@ def tell_brake(node: pb.Node, *, is_braked: bool) -> plan.Plan:
     """Has the node say whether the brake (`braked`) holds it. One that was lost a moment ago says nothing yet: no
     service has its tasks replaced before long, and most come back.
     """
-    held = node.status.state == pb.NODE_STATE_DOWN and not losses.is_final(node) and is_braked
+    held = is_braked and node.status.state == pb.NODE_STATE_DOWN
     if held == node.status.held:
         return plan.NOTHING
     changed = plan.copy(node)
@@ -233,14 +233,13 @@ def fenced_for_ms(task: pb.Task) -> int:
 
 def give_up(
     node: pb.Node,
-    vanished: Vanished,
     on_node: Collection[pb.Task],
     replace_after_ms: Mapping[tuple[str, str], int],
     now_ms: int,
     *,
     seen_lost_ms: int = 0,
 ) -> plan.Plan:
-    """Ends the tasks of a lost node whose service has waited long enough.
+    """Ends the tasks of a lost node that is not `braked` whose service has waited long enough.
 
     Example: an agent goes in order at 0 s and says 30 s. Who waits for 5 s is replaced at 30 s, who waits for 40 s at
     40 s, and who is fenced for 10 s at 12 s.
@@ -249,11 +248,8 @@ def give_up(
     long this leader has seen the node without a session, which is what counts for fenced tasks, also when a person says
     that the node is lost: they may be wrong.
     """
-    final = losses.is_final(node)
-    if not is_lost(node) or (braked(node, vanished) and not final):
-        return plan.NOTHING
     expected_by = node.status.expected_by
-    if final:  # somebody knows better than the services, and than an agent that has announced itself
+    if losses.is_final(node):  # somebody knows better than the services, and than an agent that has announced itself
         replace_after_ms, expected_by = {}, 0
     due = {
         task.meta.id: now_ms + fenced_for_ms(task) - seen_lost_ms

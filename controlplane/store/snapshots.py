@@ -7,7 +7,7 @@ them, and unchanged objects are identical (`is`). Objects in a snapshot are read
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from controlplane.store import persistent
 from protos import kinds
@@ -25,6 +25,7 @@ ObjectT = TypeVar(
     pb.Endpoints,
     pb.Cluster,
 )
+FoundT = TypeVar("FoundT")
 Objects = persistent.Map[kinds.StoredObject]
 
 _NONE: Objects = persistent.Map()
@@ -111,6 +112,25 @@ class Snapshot:
 
     def _group(self, index: _Index, name: str) -> Objects:
         return self._groups[index].get(name, _NONE)
+
+
+class Derived(Generic[ObjectT, FoundT]):
+    """What is worked out from all objects of one kind, once for each state of theirs: a planner asks with every change
+    that leads to a snapshot, and most changes are of other kinds.
+
+    `work_out` gets what `Snapshot.all` gives.
+    """
+
+    def __init__(self, message: type[ObjectT], work_out: Callable[[Mapping[str, ObjectT]], FoundT]) -> None:
+        self._message: type[ObjectT] = message
+        self._work_out: Callable[[Mapping[str, ObjectT]], FoundT] = work_out
+        self._last: tuple[Mapping[str, ObjectT], FoundT] | None = None
+
+    def of(self, snapshot: Snapshot) -> FoundT:
+        objects = snapshot.all(self._message)
+        if self._last is None or self._last[0] is not objects:
+            self._last = objects, self._work_out(objects)
+        return self._last[1]
 
 
 class _Groups:

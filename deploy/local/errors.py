@@ -12,6 +12,8 @@ class LocalError(Exception):
         super().__init__(message)
         self.hint = hint
         self.detail = detail
+        if detail:
+            self.add_note(detail)  # for who gets a traceback, as tests do
 
 
 class Taken(LocalError):  # noqa: N818 - the name says what happened

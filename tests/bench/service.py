@@ -54,6 +54,7 @@ def _cases(ours: "Ours", peer: "Peer | None") -> list[Case]:
             peer_name="swarm",
             rounds=rounds,
             mark=mark,
+            rested=True,
         )
 
     return [

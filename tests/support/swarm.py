@@ -73,9 +73,9 @@ class Swarm:
         self.ask("POST", f"/services/{name}/update?version={version}", service(name, replicas, image))
 
     def delete(self, name: str) -> None:
-        """Returns when its containers have gone."""
+        """Returns when its containers have gone, those that have only ended included: removing them is work."""
         self.ask("DELETE", f"/services/{name}")
-        until(lambda: not self.ask("GET", "/containers/json"), what="the containers are gone", timeout_s=120)
+        until(lambda: not self.ask("GET", "/containers/json?all=1"), what="the containers are gone", timeout_s=120)
 
     def running(self, name: str) -> Sequence[str]:
         """The containers of the service's running tasks."""

@@ -295,8 +295,7 @@ def test_an_upgrade_and_its_rollback_leave_containers_alone(machine: Machine) ->
     for release, other in ((f"{before}-next", before), (before, f"{before}-next")):
         assert machine.sh("readlink /opt/orch/current /opt/orch/previous").split() == [release, other]
         for unit in ("orch-agent", "orch-controlplane"):
-            pid = machine.sh(f"systemctl show --value --property=MainPID {unit}").strip()
-            assert f"/opt/orch/{release}/" in machine.sh(f"tr '\\0' ' ' </proc/{pid}/cmdline"), unit
+            assert f"/opt/orch/{release}/" in machine.sh(f"tr '\\0' ' ' </proc/{main_pid(machine, unit)}/cmdline"), unit
         assert processes(machine, "while :; do date") == running
         until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="both are ready", timeout_s=30)
         if release != before:
@@ -337,7 +336,7 @@ def test_a_node_leaves_by_one_command_and_may_come_again(machine: Machine) -> No
     assert "2 tasks run here" in refused
     assert "have the node drained first, or say --kill-tasks" in refused
     assert machine.sh("systemctl is-active orch-agent").strip() == "active"
-    serves = machine.sh("systemctl show --value --property=MainPID orch-controlplane")
+    serves = main_pid(machine, "orch-controlplane")
     said = machine.run("orchctl", "node", "leave", "--kill-tasks")
     forget = said.strip().splitlines()[-1]
     assert forget.endswith("orchctl delete node n1"), "what is to be typed next"
@@ -354,7 +353,7 @@ def test_a_node_leaves_by_one_command_and_may_come_again(machine: Machine) -> No
     ]
     assert "orch" not in machine.sh("ip -brief link; nft list tables")
     assert "No such file" in machine.sh("ls /run/orch", code=2)
-    assert machine.sh("systemctl show --value --property=MainPID orch-controlplane") == serves
+    assert main_pid(machine, "orch-controlplane") == serves
     assert "this machine is no node" in machine.run("orchctl", "node", "leave", code=1)
     machine.sh(forget)
     push(machine)  # the control plane that was lost had it, and the node

@@ -1,6 +1,7 @@
 """The tasks of nodes that are lost, or that somebody has removed while they were."""
 
 from controlplane.controllers.nodes import NodeLoss
+from controlplane.core import plan
 from controlplane.dispatcher.sessions import Sessions
 from controlplane.store.snapshots import Editor, Snapshot
 from protos import kinds
@@ -50,6 +51,11 @@ def test_the_brake_is_told_of_when_a_node_is_down_and_taken_back_when_others_ret
     made = loss.decide(snapshot(down[0], back, build.node("n3"), task), frozenset({"n1", "n2"}), NOW_MS + 60_000)
     assert [one.value.meta.id for one in made.changes] == ["n1", task.meta.id, "n2"]
     assert not any(one.value.status.held for one in made.changes if isinstance(one.value, pb.Node))
+
+
+def test_a_node_with_a_session_keeps_its_tasks() -> None:
+    known = snapshot(build.node("n1"), build.task(1, node="n1"))
+    assert NodeLoss(Sessions(), lambda: 0).decide(known, frozenset({"n1"}), NOW_MS + 10**9) == plan.NOTHING
 
 
 def snapshot(*values: kinds.StoredObject) -> Snapshot:

@@ -141,10 +141,10 @@ def test_what_a_leader_of_an_older_release_has_left_standing_is_not_believed() -
 def test_tasks_are_given_up_when_their_agent_is_late_and_their_service_has_waited(
     wait_ms: int, given_up_ms: int
 ) -> None:
-    node, others, member = gone(), [build.node("n2"), build.node("n3")], build.task(1)
-    early = give_up(node, others, [member], NOW_MS + given_up_ms - 1, wait_ms)
+    node, member = gone(), build.task(1)
+    early = give_up(node, [member], NOW_MS + given_up_ms - 1, wait_ms)
     assert early == plan.Plan(wake_at=NOW_MS + given_up_ms)
-    made = give_up(node, others, [member], NOW_MS + given_up_ms, wait_ms)
+    made = give_up(node, [member], NOW_MS + given_up_ms, wait_ms)
     assert [change.value.meta.id for change in made.changes] == [member.meta.id]
 
 
@@ -152,40 +152,37 @@ def test_a_fenced_task_is_dead_whether_its_agent_is_expected_back_or_not() -> No
     """Its monitor has killed it: its slot would only be empty for longer."""
     fenced = build.task(1)
     fenced.fence = 10_000
-    known = [gone(), build.node("n2"), build.node("n3")]
-    made = nodes.give_up(known[0], nodes.Vanished.of(known), [fenced], {}, NOW_MS + 12_010, seen_lost_ms=12_010)
+    made = nodes.give_up(gone(), [fenced], {}, NOW_MS + 12_010, seen_lost_ms=12_010)
     assert [change.value.meta.id for change in made.changes] == [fenced.meta.id]
 
 
 def test_what_somebody_says_of_a_node_counts_more_than_what_its_agent_said() -> None:
     """It was to be back in half a minute; who knows that it burns need not wait."""
-    node, member, others = gone(), build.task(1), [build.node("n2"), build.node("n3")]
-    assert give_up(node, others, [member], NOW_MS + 1_000) == plan.Plan(wake_at=NOW_MS + 30_000)
+    node, member = gone(), build.task(1)
+    assert give_up(node, [member], NOW_MS + 1_000) == plan.Plan(wake_at=NOW_MS + 30_000)
     node.spec.lost_since = node.status.since
-    made = give_up(node, others, [member], NOW_MS + 1_000)
+    made = give_up(node, [member], NOW_MS + 1_000)
     assert [change.value.meta.id for change in made.changes] == [member.meta.id]
 
 
-def give_up(
-    lost: pb.Node, others: list[pb.Node], members: list[pb.Task], now_ms: int, wait_ms: int = 3_000
-) -> plan.Plan:
-    return nodes.give_up(lost, nodes.Vanished.of([lost, *others]), members, {("default", "web"): wait_ms}, now_ms)
+def give_up(lost: pb.Node, members: list[pb.Task], now_ms: int, wait_ms: int = 3_000) -> plan.Plan:
+    return nodes.give_up(lost, members, {("default", "web"): wait_ms}, now_ms)
+
+
+def is_braked(lost: pb.Node, *others: pb.Node) -> bool:
+    return nodes.braked(lost, nodes.Vanished.of([lost, *others]))
 
 
 def test_tasks_of_a_lost_node_are_given_up_when_their_service_has_waited_long_enough() -> None:
-    lost, others = build.node("n1", state=LOST), [build.node("n2"), build.node("n3")]
+    lost = build.node("n1", state=LOST)
     members = [build.task(1), build.task(2, states.COMPLETE)]
-    early = give_up(lost, others, members, NOW_MS + 2_999)
+    early = give_up(lost, members, NOW_MS + 2_999)
     assert early == plan.Plan(wake_at=NOW_MS + 3_000)
-    made = give_up(lost, others, members, NOW_MS + 3_000)
+    made = give_up(lost, members, NOW_MS + 3_000)
     assert [change.value.meta.id for change in made.changes] == [members[0].meta.id]
     orphan = made.changes[0].value
     assert isinstance(orphan, pb.Task)
     assert (orphan.status.state, orphan.status.ready) == (states.ORPHANED, False)
-
-
-def test_a_ready_node_keeps_its_tasks() -> None:
-    assert give_up(build.node("n1"), [], [build.task(1)], NOW_MS + 10**9) == plan.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -198,8 +195,7 @@ def test_when_more_than_half_vanish_together_nothing_is_given_up(
     lost = [build.node(f"n{i}", state=LOST) for i in range(lost_now)]
     old = [build.node(f"n{50 + i}", state=DOWN, since=NOW_MS - 86_400_000) for i in range(lost_long_ago)]
     others = [build.node(f"n{100 + i}") for i in range(ready)]
-    made = give_up(lost[0], [*lost[1:], *old, *others], [build.task(1, node="n0")], NOW_MS + 10_000)
-    assert (made == plan.NOTHING) == braked
+    assert is_braked(*lost, *old, *others) == braked
 
 
 def test_a_node_that_a_person_says_is_lost_is_given_up_and_no_other() -> None:
@@ -209,16 +205,16 @@ def test_a_node_that_a_person_says_is_lost_is_given_up_and_no_other() -> None:
     fenced = build.task(2, node="n1")
     fenced.fence = 10_000
     away[0].spec.lost_since = NOW_MS
-    made = give_up(away[0], [away[1], stays], [build.task(1, node="n1"), fenced], NOW_MS, wait_ms=60_000)
+    assert [is_braked(away[0], away[1], stays), is_braked(away[1], away[0], stays)] == [False, True]
+    made = give_up(away[0], [build.task(1, node="n1"), fenced], NOW_MS, wait_ms=60_000)
     assert [change.value.slot for change in made.changes if isinstance(change.value, pb.Task)] == [1]
     assert made.wake_at == NOW_MS + 12_010
-    assert give_up(away[1], [away[0], stays], [build.task(1, node="n2")], NOW_MS + 10**6) == plan.NOTHING
 
 
 def test_that_a_node_was_lost_once_says_nothing_of_later() -> None:
     away = [build.node(f"n{i}", state=DOWN, since=NOW_MS + 60_000) for i in (1, 2)]
     away[0].spec.lost_since = NOW_MS
-    assert give_up(away[0], [away[1], build.node("n3")], [build.task(1)], NOW_MS + 10**6) == plan.NOTHING
+    assert is_braked(away[0], away[1], build.node("n3"))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +240,7 @@ def test_a_node_says_whether_its_tasks_are_held(
     node.status.held = was_held
     node.spec.lost_since = NOW_MS if said_lost else 0
     known = [node, *(build.node(f"n{2 + i}", state=one) for i, one in enumerate(others))]
-    made = nodes.tell_brake(node, is_braked=nodes.braked(node, nodes.Vanished.of(known)))
+    made = nodes.tell_brake(node, is_braked=is_braked(*known))
     assert [one.status.held for one in written(made)] == ([] if held == was_held else [held])
 
 
@@ -271,11 +267,11 @@ def test_only_a_node_that_is_lost_is_given_up() -> None:
 )
 def test_a_fenced_task_is_given_up_when_it_must_be_dead(seen_ms: int, given_up: bool) -> None:
     """Ten seconds until it is killed, two for that, ten milliseconds for the clocks; whatever the wall clock says."""
-    lost, others = build.node("n1", state=LOST), [build.node("n2"), build.node("n3")]
+    lost = build.node("n1", state=LOST)
     fenced = build.task(1)
     fenced.fence = 10_000
     for now_ms in (NOW_MS - 10**9, NOW_MS + 10**9):
-        made = nodes.give_up(lost, nodes.Vanished.of([lost, *others]), [fenced], {}, now_ms, seen_lost_ms=seen_ms)
+        made = nodes.give_up(lost, [fenced], {}, now_ms, seen_lost_ms=seen_ms)
         assert [change.value.meta.id for change in made.changes] == ([fenced.meta.id] if given_up else [])
         assert made.wake_at == (None if given_up else now_ms + 12_010 - seen_ms)
 
