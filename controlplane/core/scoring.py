@@ -63,13 +63,14 @@ class Scoring:
 
     def of(self, row: int, taken: int) -> Score:
         """A node's score once `taken` tasks of the group were given to it, without the shares of its cell."""
-        present, wanted = self._present[row] + taken, self._wanted[row] + taken
-        wishes = sum(weight for weight, near in self._own if (wanted if near else present))
+        # `get`, since what a Counter does not have costs it three times as much; and most groups wish for nothing.
+        present, wanted = self._present.get(row, 0) + taken, self._wanted.get(row, 0) + taken
+        wishes = sum(weight for weight, near in self._own if (wanted if near else present)) if self._own else 0
         return (
             self._failures.get(row, 0),
             self._taints.get(row, 0),
             wishes - int(self._wishes[row]),
-            *(wanted if single else 0 for single in self._single),
+            *[wanted if single else 0 for single in self._single],
             *self._last(row, present, taken),
             row,
         )
