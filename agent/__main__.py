@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from agent import early
 from protos import starting
+from telemetry import lean
 
 
 def main() -> None:
     """Run an agent until it is told to end."""
     starting.configured("orch-agent", sys.argv[1:], _translated)
     names = early.opened(sys.argv[1:])
+    lean.load()
     gc.disable()  # modules are no garbage: looking for some while they are loaded takes a fifth of the time
     from agent import main as agent  # it takes half a second, which questions can wait for
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
 from agent import metrics, networking, ports
-from agent.core import actions, container, probes, restart, users
+from agent.core import actions, container, isolation, probes, restart, users
 from agent.core.network import Attachment, published_ports, service_of
 from agent.core.observed import Desired, Life, Observed, Sight, is_unwanted
 from agent.core.record import Exit
@@ -76,8 +76,8 @@ class Executor:
                 )
                 return dataclasses.replace(observed, record=entered, failure=None)
             case actions.TakeUsers():
-                tools = self._tools
-                chosen = users.choose(self._task, desired.template.container, tools.users, tools.node.machine.no_users)
+                wanted, no_users = desired.template.container, self._tools.node.machine.no_users
+                chosen = isolation.choose_root(self._task, wanted, self._tools.users, no_users)
                 return _with_record(observed, root_id=chosen)
             case actions.TakeAddress():
                 given = self._tools.networking.reserve(self._id, published_ports(desired.template))

@@ -2,11 +2,15 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from agent.core import imageroom, sharing
+from agent.core import sharing
 from images import collect
 from images.registry import options as registry_options
 from protos import arguments, units
+
+if TYPE_CHECKING:
+    from agent.core.imageroom import Limits
 
 BLOB_PORT = 7402
 """The usual one."""
@@ -82,8 +86,10 @@ def _add_room(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def room_of(options: argparse.Namespace) -> imageroom.Limits:
+def room_of(options: argparse.Namespace) -> "Limits":
     """What its images may take."""
+    from agent.core import imageroom  # takes time, which reading options need not
+
     if options.images_low >= options.images_high:
         sys.exit(f"orch-agent: --images-low {options.images_low} must be less than --images-high {options.images_high}")
     marks = collect.Marks(high_percent=options.images_high, low_percent=options.images_low)

@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 
 from protos import starting
+from telemetry import lean
 
 
 def main() -> int:
     """The exit code."""
     starting.configured("orch-controlplane", sys.argv[1:], _translated)
+    lean.load()
     from controlplane import main as instance
 
     return instance.main()

@@ -5,14 +5,17 @@ Bytes (`64Mi`), thousandths of a processor (`500m`, `0.5`), milliseconds (`1m30s
 is read back to the same number.
 """
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, TypeAlias
 
-from protos.orch.v1 import options_pb2 as options
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from protos.orch.v1 import options_pb2 as options
+
     Unit: TypeAlias = options.Unit.ValueType
 else:
     Unit = int
@@ -143,29 +146,30 @@ def _whole(value: Decimal, text: str, what: str) -> int:
     return whole
 
 
-_PARSERS = {
-    options.UNIT_BYTES: parse_bytes,
-    options.UNIT_CPU: parse_cpu,
-    options.UNIT_DURATION: parse_duration,
-    options.UNIT_TIMESTAMP: parse_timestamp,
-}
-_FORMATTERS = {
-    options.UNIT_BYTES: format_bytes,
-    options.UNIT_CPU: format_cpu,
-    options.UNIT_DURATION: format_duration,
-    options.UNIT_TIMESTAMP: format_timestamp,
-}
+@functools.cache
+def _kinds() -> "Mapping[Unit, tuple[Callable[[str], int], Callable[[int], str]]]":
+    """How each unit is read and written. The schema is loaded when somebody asks: who reads a number of a command line
+    does without.
+    """
+    from protos.orch.v1 import options_pb2 as options
+
+    return {
+        options.UNIT_BYTES: (parse_bytes, format_bytes),
+        options.UNIT_CPU: (parse_cpu, format_cpu),
+        options.UNIT_DURATION: (parse_duration, format_duration),
+        options.UNIT_TIMESTAMP: (parse_timestamp, format_timestamp),
+    }
 
 
-def parse(unit: Unit, text: str) -> int:
+def parse(unit: "Unit", text: str) -> int:
     """The integer that `text` stands for in `unit`. ValueError with an example when it cannot be read."""
-    if unit in _PARSERS:
-        return _PARSERS[unit](text)
+    if unit in _kinds():
+        return _kinds()[unit][0](text)
     if not re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII):
         raise ValueError(f"not a whole number: {text!r}")
     return int(text)
 
 
-def format(unit: Unit, value: int) -> str:  # noqa: A001 - `units.format` is what callers read
+def format(unit: "Unit", value: int) -> str:  # noqa: A001 - `units.format` is what callers read
     """The shortest text that `parse` reads back to `value`."""
-    return _FORMATTERS[unit](value) if unit in _FORMATTERS else str(value)
+    return _kinds()[unit][1](value) if unit in _kinds() else str(value)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from trust.core import lifetime
 
@@ -56,9 +56,43 @@ class Order:
     by: Root
 
 
-def request(key: str = "") -> tuple[str, str]:
-    """A private key and a certificate request for it, both as PEM. `key`: the one to use, instead of a new one."""
-    return _requested(_do([{"work": "request", "key": key}]))[0]
+Works = Sequence[Mapping[str, Any]]
+"""As the workshop takes them and answers them."""
+
+
+class Workshop:
+    """One that is started before its order is known, and loads what it needs while others do something else.
+
+    It takes one order. At the end of the block it is ended, if it got none.
+    """
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, env=_environment())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        with self._process:  # closes the pipes, and waits
+            pass
+
+    def do(self, works: Works) -> Works:
+        """Raises NotMade."""
+        try:
+            out, err = self._process.communicate(json.dumps(works).encode(), timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise NotMade(f"no certificate was made within {TIMEOUT_S:g} s") from error
+        return _result(self._process.returncode, out, err)
+
+
+def request(key: str = "", workshop: Workshop | None = None) -> tuple[str, str]:
+    """A private key and a certificate request for it, both as PEM. `key`: the one to use, instead of a new one.
+    `workshop`: one that has been started already.
+    """
+    works = [{"work": "request", "key": key}]
+    return _requested(workshop.do(works) if workshop is not None else _do(works))[0]
 
 
 def requests(count: int) -> Sequence[tuple[str, str]]:
@@ -108,10 +142,6 @@ async def request_async(key: str = "") -> tuple[str, str]:
     return _requested(await _do_async([{"work": "request", "key": key}]))[0]
 
 
-Works = Sequence[Mapping[str, Any]]
-"""As the workshop takes them and answers them."""
-
-
 def _requested(made: Works) -> Sequence[tuple[str, str]]:
     return [(one["key"], one["request"]) for one in made]
 
@@ -150,18 +180,8 @@ def _validity(now_ms: int, length_ms: int) -> Mapping[str, Any]:
 
 
 def _do(works: Works) -> Works:
-    try:
-        done = subprocess.run(
-            _COMMAND,
-            input=json.dumps(works).encode(),
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=_environment(),
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NotMade(f"no certificate was made within {TIMEOUT_S:g} s") from error
-    return _result(done.returncode, done.stdout, done.stderr)
+    with Workshop() as workshop:
+        return workshop.do(works)
 
 
 async def _do_async(works: Works) -> Works:

@@ -87,8 +87,10 @@ def join(
     folder: Folder,
     now_ms: Callable[[], int] = _clock_ms,
     keep: Callable[[Joined], None] = lambda _: None,
+    workshop: errands.Workshop | None = None,
 ) -> Joined:
     """Joins by the door at `host:port`, and keeps the certificate in the folder, last of all: `keep` comes before it.
+    `workshop`: one that has been started already, to make the key.
 
     Raises NotJoined, NotTrusted.
     """
@@ -98,7 +100,7 @@ def join(
     try:
         shown = token.parse(text)
         pinned = _pinned_root(door, shown, now_ms)
-        key, asked = errands.request(folder.pending())
+        key, asked = errands.request(folder.pending(), workshop)
         folder.write(PENDING, key.encode())
         request = pb.JoinRequest(
             token=str(shown),

@@ -1,7 +1,8 @@
 """Keeps the kernel's nftables table equal to a Plane: one transaction at a time, and a new one when others meddle.
 
 Two rules: whoever noted something waits until a transaction that has it was carried out, and everything that was noted
-while one ran, or shortly afterwards, goes into the next; and a table that somebody else has touched is made anew as a whole.
+while one ran, or shortly afterwards, goes into the next; and a table that somebody else has touched is made anew as a
+whole.
 """
 
 import asyncio

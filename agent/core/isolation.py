@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.core import seccomp, users
-from agent.errors import Refused
+from agent.errors import Refused, Temporary
 from protos.orch.v1 import objects_pb2 as pb
 
 SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
@@ -197,3 +197,30 @@ def device_rules(
             for node, access in nodes
         ),
     ]
+
+
+def choose_root(task: pb.Task, wanted: pb.Container, pool: users.IdPool, no_users: str) -> int:
+    """The node's id of the container's root: the first of a range of its own, or 0 when it has the node's users.
+
+    `no_users` is why this node cannot give any. Raises Refused when the task insists on them, or Temporary when all
+    are in use.
+    """
+    name = f"task {task.meta.name}"
+    if wanted.privileged or wanted.userns == pb.USER_NAMESPACE_HOST:
+        return 0
+    if no_users:
+        if wanted.userns == pb.USER_NAMESPACE_AUTO:
+            raise Refused(
+                f"{name}: container.userns: this node can give it no users of its own: {no_users}; place it on another "
+                f"node, or write `userns: host`",
+                reason="NoUsers",
+            )
+        return 0
+    first = pool.take(task.meta.id)
+    if first is None:
+        raise Temporary(
+            f"{name}: all {pool.ids.ranges} ranges of user ids of this node ({pool.ids}) are in use; remove tasks, "
+            f"start the agent with more of them (--ids), or write `userns: host`",
+            reason="NoUsers",
+        )
+    return first

@@ -8,9 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from agent.errors import Refused, Temporary
-from protos.orch.v1 import objects_pb2 as pb
-
 SIZE: Final = 65_536
 """Ids that a container has: 0 to 65,535, which is what images are made for."""
 
@@ -118,33 +115,6 @@ class IdPool:
     def _give(self, first: int, task_id: str) -> None:
         self._owner[first] = task_id
         self._held[task_id] = first
-
-
-def choose(task: pb.Task, wanted: pb.Container, pool: IdPool, no_users: str) -> int:
-    """The node's id of the container's root: the first of a range of its own, or 0 when it has the node's users.
-
-    `no_users` is why this node cannot give any. Raises Refused when the task insists on them, or Temporary when all
-    are in use.
-    """
-    name = f"task {task.meta.name}"
-    if wanted.privileged or wanted.userns == pb.USER_NAMESPACE_HOST:
-        return 0
-    if no_users:
-        if wanted.userns == pb.USER_NAMESPACE_AUTO:
-            raise Refused(
-                f"{name}: container.userns: this node can give it no users of its own: {no_users}; place it on another "
-                f"node, or write `userns: host`",
-                reason="NoUsers",
-            )
-        return 0
-    first = pool.take(task.meta.id)
-    if first is None:
-        raise Temporary(
-            f"{name}: all {pool.ids.ranges} ranges of user ids of this node ({pool.ids}) are in use; remove tasks, "
-            f"start the agent with more of them (--ids), or write `userns: host`",
-            reason="NoUsers",
-        )
-    return first
 
 
 def conflict(ids: Ids, files: Mapping[str, str]) -> str:

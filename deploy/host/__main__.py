@@ -15,7 +15,7 @@ from deploy.host import checks
 from deploy.host.errors import HostError
 from deploy.host.places import Places
 from orchctl.errors import OrchctlError
-from trust import joining
+from trust import errands, joining
 from trust.folder import NotTrusted
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ def _founding(options: argparse.Namespace) -> "first.Wish":
 
 
 def _node(options: argparse.Namespace) -> str:
-    from deploy.host import node
+    with errands.Workshop() as workshop:  # it loads what it needs while this program does
+        from deploy.host import node
 
-    wish = node.Wish(
-        token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
-    )
-    return node.join(wish, Places())
+        wish = node.Wish(
+            token=options.token, server=options.server, door=options.door, name=options.name, address=options.address
+        )
+        return node.join(wish, Places(), workshop)
 
 
 def _another(options: argparse.Namespace) -> str:

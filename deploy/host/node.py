@@ -17,7 +17,7 @@ from agent.adapters.layout import Layout
 from deploy.host import checks, services, settings
 from deploy.host.errors import HostError
 from deploy.host.places import API_PORT, BLOB_PORT, DOOR_PORT, Places
-from trust import joining
+from trust import errands, joining
 from trust.core import certificate, token
 from trust.core.identity import Role
 from trust.folder import PENDING, Folder
@@ -39,8 +39,11 @@ class Wish:
     address: str = ""
 
 
-def join(wish: Wish, places: Places) -> str:
-    """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted."""
+def join(wish: Wish, places: Places, workshop: errands.Workshop | None = None) -> str:
+    """Does it, and returns what to tell the person. Raises HostError, NotJoined, NotTrusted.
+
+    `workshop`: one that has been started already, to make the key.
+    """
     text = joining.token_of(wish.token, Role.NODE)
     host, port = checks.server(wish.server, API_PORT)
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
@@ -50,7 +53,7 @@ def join(wish: Wish, places: Places) -> str:
     there = settings.there(path, parser)  # a mistake in it is told before anything is done
     if not Folder(places.agent_trust).exists():
         _check_ports(address, there, path)
-    cluster = _certified(text, door, name, places)
+    cluster = _certified(text, door, name, places, workshop)
     settings.write(path, parser, _settings(name, checks.joined(host, port), address, places), _OPENING)
     said = f"node {name} has joined the cluster {cluster}"
     if places.managed:
@@ -75,7 +78,7 @@ def _settings(name: str, server: str, address: str, places: Places) -> dict[str,
     return {key: [text] for key, text in found.items()}
 
 
-def _certified(text: str, door: str, name: str, places: Places) -> str:
+def _certified(text: str, door: str, name: str, places: Places, workshop: errands.Workshop | None) -> str:
     """The id of the cluster that the node has a certificate of now."""
     own, fresh = Folder(places.agent_trust), Folder(places.agent_trust.with_name("trust.new"))
     try:
@@ -88,7 +91,7 @@ def _certified(text: str, door: str, name: str, places: Places) -> str:
         _check_cluster(text, there.roots, there.identity.cluster)
         if not (fresh.path / PENDING).exists():
             fresh.write(PENDING, there.key)
-    found = joining.join(door, text, joining.Wish(name=node_id, node_name=name), fresh).own
+    found = joining.join(door, text, joining.Wish(name=node_id, node_name=name), fresh, workshop=workshop).own
     own.save(found)
     shutil.rmtree(fresh.path, ignore_errors=True)
     return found.identity.cluster

@@ -15,7 +15,7 @@ from agent.adapters.disk import FileDisk
 from agent.adapters.layout import Layout
 from agent.adapters.logs import FileLogs
 from agent.adapters.runtime import Launched
-from agent.core import container, users
+from agent.core import container, isolation, users
 from agent.core.record import Exit
 from agent.core.users import IdPool, Ids
 from agent.errors import Refused
@@ -50,7 +50,7 @@ async def running(layer: Path, folder: Path) -> AsyncIterator[Run]:
     pool = IdPool(Ids.parse(users.DEFAULT))
 
     async def run(wanted: pb.Container, stop_after: str = "") -> tuple[Exit, str]:
-        root_id = users.choose(task("a"), wanted, pool, "")
+        root_id = isolation.choose_root(task("a"), wanted, pool, "")
         await runtime.remove_network_namespace(namespace, owner=owner)
         await runtime.make_network_namespace(namespace, owner=owner, root_id=root_id)
         request = container.request(

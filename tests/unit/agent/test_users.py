@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import users
+from agent.core import isolation, users
 from agent.core.users import SIZE, IdPool, Ids
 from agent.errors import Refused, Temporary
 from protos.orch.v1 import objects_pb2 as pb
@@ -89,7 +89,7 @@ def test_ranges_of_an_agent_with_other_ids_stay_theirs() -> None:
 
 
 def choose(pool: IdPool, no_users: str = "", name: str = "web-1-a", **fields: object) -> int:
-    return users.choose(task(name), pb.Container(**fields), pool, no_users)  # type: ignore[arg-type]
+    return isolation.choose_root(task(name), pb.Container(**fields), pool, no_users)  # type: ignore[arg-type]
 
 
 def test_who_gets_users_of_their_own() -> None:
