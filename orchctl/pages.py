@@ -42,7 +42,7 @@ def service(
             ("Allowed", ", ".join(map(phrases.allow_rule, value.spec.allow))),
             ("Waits for", around.dependencies(value.spec)),
             ("Gone after", units.format_duration(value.spec.ttl) if value.spec.HasField("ttl") else ""),
-            ("Node loss", _node_loss(value.spec.on_node_loss)),
+            ("Node loss", _node_loss(value.spec)),
             ("Update", policies.update(value.spec.update)),
             ("Disruption", policies.disruption(value.spec.disruption)),
             ("Rebalance", policies.rebalance(value.spec.rebalance)),
@@ -57,8 +57,11 @@ def service(
     ]
 
 
-def _node_loss(policy: pb.NodeLossPolicy) -> str:
+def _node_loss(spec: pb.ServiceSpec) -> str:
+    policy = spec.on_node_loss
     after = _duration(policy, "replace_after")
+    if spec.mode == pb.SERVICE_MODE_GLOBAL:
+        return f"its task is given up after {after}, and made again when the node is back"
     return f"killed there, and replaced after {after}: never two" if policy.fence else f"replaced after {after}"
 
 

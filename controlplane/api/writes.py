@@ -7,6 +7,7 @@ answered this instance's cache shows it, so that the caller's next read does.
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
@@ -223,7 +224,8 @@ class Writes:
                     errors.Unknown
                 ):  # it has gone meanwhile, and the others are still to be marked
                     await self._objects.change(reference, edit, telling.of_rebalance, actor)
-        return pb.RebalanceResponse(moves=map(telling.of_move, moves))
+        staying = itertools.starmap(telling.of_staying, rebalance.staying(situation))
+        return pb.RebalanceResponse(moves=map(telling.of_move, moves), staying=staying)
 
     async def update_meta(self, request: pb.UpdateMetaRequest, actor: str = "") -> pb.UpdateMetaResponse:
         def edit(value: kinds.StoredObject) -> kinds.StoredObject:

@@ -11,7 +11,7 @@ one from n2 (4 + 4 + 4), and that is all.
 
 import bisect
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.core import ask as asking
@@ -142,16 +142,31 @@ def moves(situation: Situation) -> tuple[list[Move], int | None]:
     return [move for group in groups if (move := look.best(group)) is not None], look.later
 
 
+def staying(situation: Situation) -> Iterator[tuple[pb.Service, str]]:
+    """Services that have many tasks on one node and few on another and stay so, and why. A global one has no choice."""
+    for service, _ in _lopsided(situation, lambda one: bool(_stays(one, situation))):
+        yield service, _stays(service, situation)
+
+
 def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
-    """Services in good order that have many tasks on one node and few on another; cheap to ask."""
+    """Services of which tasks may move, and that have many on one node and few on another; cheap to ask."""
     if situation.rules.strategy is not scheduler.Strategy.SPREAD:
-        return
+        return iter(())
+    return _lopsided(
+        situation,
+        lambda one: not _stays(one, situation) and bool(situation.per_minute or situation.is_asked_for(one)),
+    )
+
+
+def _lopsided(
+    situation: Situation, is_meant: Callable[[pb.Service], bool]
+) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
     members: dict[asking.ServiceKey, list[pb.Task]] = {}
     for task in situation.tasks:
         members.setdefault(_service_of(task), []).append(task)
     able = [node.meta.id for node in situation.nodes if _takes_part(node)]
     for key, service in sorted(situation.rules.services.items()):
-        if not _may_move(service) or not (situation.per_minute or situation.is_asked_for(service)):
+        if service.meta.deleted_at or service.spec.mode == pb.SERVICE_MODE_GLOBAL or not is_meant(service):
             continue
         counts = Counter(task.node_id for task in members.get(key, ()) if tasks.is_live(task))
         numbers = [counts[node_id] for node_id in able]
@@ -159,17 +174,20 @@ def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
             yield service, members.get(key, [])
 
 
-def _may_move(service: pb.Service) -> bool:
-    status, spec = service.status, service.spec
-    in_order = status.settled and status.observed_generation == service.meta.generation
-    return (
-        in_order
-        and not service.meta.deleted_at
-        and spec.mode != pb.SERVICE_MODE_GLOBAL
-        and spec.rebalance.mode != pb.REBALANCE_MODE_OFF
-        and leaving.starts_first(service)
-        and status.rollout.state == rollout.COMPLETED
-    )
+def _stays(service: pb.Service, situation: Situation) -> str:
+    """Why no task of it may move; empty when some may."""
+    status = service.status
+    if situation.rules.strategy is not scheduler.Strategy.SPREAD:
+        return "the control plane fills nodes up (--placement binpack)"
+    if service.spec.rebalance.mode == pb.REBALANCE_MODE_OFF:
+        return "it says `rebalance: off`"
+    if service.spec.on_node_loss.fence:
+        return "it is never to have two tasks in a slot (`onNodeLoss.fence`)"
+    if not leaving.starts_first(service):
+        return "it says `update.order: stop-first`, and a task moves by starting first"
+    if not status.settled or status.observed_generation != service.meta.generation:
+        return "something else about it is under way"
+    return "" if status.rollout.state == rollout.COMPLETED else "a rollout goes on, or is watched for a moment more"
 
 
 def _takes_part(node: pb.Node) -> bool:

@@ -72,6 +72,11 @@ def of_move(move: rebalance.Move) -> api.TaskMove:
     )
 
 
+def of_staying(service: pb.Service, why: str) -> api.StayingService:
+    """As it is answered."""
+    return api.StayingService(namespace=service.meta.namespace, service=service.meta.name, why=why)
+
+
 def of_node(before: pb.Node, after: pb.Node) -> tuple[str, str]:
     if before.spec.availability != after.spec.availability:
         return _AVAILABILITY.get(after.spec.availability, ("Changed", "its availability was changed"))

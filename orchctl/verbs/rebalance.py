@@ -25,8 +25,13 @@ def command(settings: options.Settings, dry_run: bool) -> None:
     with client.connect(settings.server) as stub:
         request = control.RebalanceRequest(dry_run=dry_run)
         response = stub.Rebalance(request, timeout=client.CALL_TIMEOUT_S)
+    for service in response.staying:
+        place = f"service/{service.service} in {service.namespace}"
+        terminal.say(terminal.one_line(f"{place} could be spread better, and stays: {service.why}"))
     if not response.moves:
-        terminal.say("nothing to move: no service would be spread better")
+        terminal.say(
+            "nothing to move: no service would be spread better" if not response.staying else "nothing to move"
+        )
         return
     rows = [
         [terminal.one_line(word) for word in (one.namespace, one.service, one.task, one.source, one.target)]

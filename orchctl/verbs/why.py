@@ -18,8 +18,8 @@ FILTER_TITLES = ("FILTER", "PASSES", "WHY NOT")
 def command(settings: options.Settings, name: str, node: str) -> None:
     """Tell node by node why a task is or is not placed there, as it is seen now.
 
-    Of a service it tells where one more task would go. Nodes that would take it stand first, the best on top, with what
-    they are compared by; of the others the first reason is told.
+    Of a service it tells where one more task would go; of a global one, which nodes are its own. Nodes that would take
+    it stand first, the best on top, with what they are compared by; of the others the first reason is told.
 
     \b
     Examples:

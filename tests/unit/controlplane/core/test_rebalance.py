@@ -74,25 +74,44 @@ def test_what_is_spread_stays(homes: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        lambda service: setattr(service.spec.rebalance, "mode", pb.REBALANCE_MODE_OFF),
-        lambda service: setattr(service.spec.update, "order", pb.UPDATE_ORDER_STOP_FIRST),
-        lambda service: setattr(service.status, "settled", False),
-        lambda service: setattr(service.status, "observed_generation", 0),
-        lambda service: setattr(service.status.rollout, "state", pb.ROLLOUT_STATE_ROLLING),
-        lambda service: setattr(service.meta, "deleted_at", 1),
-        lambda service: setattr(service.spec, "mode", pb.SERVICE_MODE_GLOBAL),
-        lambda service: service.spec.template.placement.constraints.append("node.name == n1"),
-        lambda service: service.spec.template.placement.preferences.add(expression="node.name == n1", weight=1),
+        (lambda service: setattr(service.spec.rebalance, "mode", pb.REBALANCE_MODE_OFF), "rebalance: off"),
+        (lambda service: setattr(service.spec.update, "order", pb.UPDATE_ORDER_STOP_FIRST), "order: stop-first"),
+        (lambda service: setattr(service.spec.on_node_loss, "fence", 10_000), "onNodeLoss.fence"),
+        (lambda service: setattr(service.status, "settled", False), "under way"),
+        (lambda service: setattr(service.status, "observed_generation", 0), "under way"),
+        (lambda service: setattr(service.status.rollout, "state", pb.ROLLOUT_STATE_ROLLING), "a rollout goes on"),
+        (lambda service: setattr(service.meta, "deleted_at", 1), None),
+        (lambda service: setattr(service.spec, "mode", pb.SERVICE_MODE_GLOBAL), None),
+        (lambda service: service.spec.template.placement.constraints.append("node.name == n1"), None),
+        (lambda service: service.spec.template.placement.preferences.add(expression="node.name == n1", weight=1), None),
     ],
-    ids=["off", "stop-first", "unsettled", "unseen", "rolling", "deleted", "global", "constrained", "preferring"],
+    ids=[
+        *("off", "stop-first", "fenced", "unsettled", "unseen", "rolling"),
+        *("deleted", "global", "constrained", "preferring"),
+    ],
 )  # fmt: skip
-def test_it_stays_where_it_is(change: object) -> None:
-    """What is in motion is left alone, and what the scheduler would put there again."""
+def test_it_stays_where_it_is(change: object, why: str | None) -> None:
+    """What is in motion is left alone, and what the scheduler would put there again. Who asks is told of the former."""
     service = settled()
     change(service)  # type: ignore[operator]  # a function of the service
-    assert decided(situation([service], on(["n1"] * 6), three())) == ([], None)
+    given = situation([service], on(["n1"] * 6), three())
+    assert decided(given) == ([], None)
+    told = [said for _, said in rebalance.staying(given)]
+    assert [why in said for said in told] == [True] if why else told == []
+
+
+def test_of_what_is_spread_nothing_is_told() -> None:
+    off = settled()
+    off.spec.rebalance.mode = pb.REBALANCE_MODE_OFF
+    assert list(rebalance.staying(situation([off], on(["n1", "n2", "n3"] * 2), three()))) == []
+
+
+def test_nodes_that_are_filled_up_are_told_of() -> None:
+    given = situation([settled()], on(["n1"] * 6), three())
+    filling = dataclasses.replace(given, rules=dataclasses.replace(given.rules, strategy=scheduler.Strategy.BINPACK))
+    assert ["binpack" in why for _, why in rebalance.staying(filling)] == [True]
 
 
 def test_a_node_that_has_just_come_is_watched_first() -> None:

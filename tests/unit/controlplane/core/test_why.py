@@ -54,6 +54,28 @@ def test_a_placed_task_is_looked_at_as_if_it_had_no_node() -> None:
     assert [(node.node, node.here) for node in answer.nodes] == [("n1", True), ("n2", False)]
 
 
+def test_of_a_global_service_it_is_told_which_nodes_are_its_own() -> None:
+    """As if it had no task yet: that a node has its task does not speak against the node, whatever it takes."""
+    machines = [build.node("n1", cpu=100), build.node("n2", cpu=100), build.node("n3", cpu=10)]
+    service = build.service(name="web")
+    service.spec.mode = pb.SERVICE_MODE_GLOBAL
+    template = build.template(resources=pb.Resources(reservations=pb.ResourceReservations(cpu=80)))
+    ended = build.task(3, states.COMPLETE, node="n3")
+    answer = why.explain(
+        pb.Task(meta=pb.Meta(namespace="default"), service="web", revision_id=REVISION),
+        nodes=machines,
+        placed=[build.task(1, node="n1"), ended],
+        templates={REVISION: template},
+        rules=scheduler.Rules(services={("default", "web"): service}),
+    )
+    assert answer.summary == "one task on each node that takes it: 2 of 3 nodes do now; it is on 1"
+    assert [(one.node, one.here, one.takes) for one in answer.nodes] == [
+        ("n1", True, True),
+        ("n2", False, True),
+        ("n3", False, False),
+    ]
+
+
 def test_a_task_of_one_node_is_refused_by_all_others() -> None:
     task = build.task(1, states.NEW)
     task.target_node_id = "n2"
