@@ -42,6 +42,7 @@ class Naming:
     ) -> None:
         """`note`: where the addresses are written down, for the next agent; `early`: what this one has opened by it."""
         self._task_at = task_at
+        self._network: dpb.NodeNetwork | None = None
         self._gateways: tuple[str, ...] = ()
         self._zone = Zone()
         self._servers = dnsupstream.NodeServers(resolv_conf, port=upstream_port)
@@ -57,12 +58,17 @@ class Naming:
         self, network: dpb.NodeNetwork | None, services: Mapping[str, dpb.NetworkService], touched: Collection[str]
     ) -> None:
         """What the leader says now. `touched`: the services that are others than at the last call."""
+        if network is not self._network:
+            self._configure(network)
+        self._zone.update(services, touched)
+
+    def _configure(self, network: dpb.NodeNetwork | None) -> None:
+        self._network = network
         subnets = families.every(network, "subnet") if network is not None else ()
-        if subnets:
+        if network is not None and subnets:
             self._gateways = self._servers.own_addresses = tuple(map(overlay.gateway, subnets))
             ranges = [*families.every(network, "cluster_range"), *families.every(network, "service_range")]
             self._zone.configure(ranges=ranges, addresses=self._gateways)
-        self._zone.update(services, touched)
 
     async def serve(self) -> None:
         """Listen at the gateway's addresses, which are there. Raises Temporary."""

@@ -132,7 +132,7 @@ class Worker:
             if task_id not in after.tasks and not runner.desired.gone:
                 runner.want(dataclasses.replace(runner.desired, gone=True))
                 self.outbox.drop(task_id)
-        for task in after.tasks.values():
+        for task in assignments.changed_tasks(before, after):
             self._assign_task(task, self._group)
         self.lease.want(any(task.fence for task in after.tasks.values()))
         return None

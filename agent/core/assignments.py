@@ -5,7 +5,7 @@ COMPLETE one; and a task's desired state never falls, whatever comes late or twi
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -98,6 +98,19 @@ def from_saved(saved: dpb.SavedAssignment) -> Assignments:
         withdrawn=frozenset(saved.withdrawn_tasks),
         labels=dict(saved.node.labels),
     )
+
+
+def changed_tasks(before: Assignments, after: Assignments) -> Iterator[pb.Task]:
+    """The tasks of which something else is wanted than before, or may be. What has not changed is the same object."""
+    withdrawn = before.withdrawn ^ after.withdrawn
+    for task_id, task in after.tasks.items():
+        revision = after.revisions[task.revision_id]
+        if (
+            before.tasks.get(task_id) is not task
+            or before.revisions.get(task.revision_id) is not revision
+            or task_id in withdrawn
+        ):
+            yield task
 
 
 def different(

@@ -205,3 +205,25 @@ class Slow(fake_agent.FakeRuntime):
     async def containers(self) -> Mapping[str, ContainerState]:
         await asyncio.sleep(3000)
         return {}
+
+
+def test_only_tasks_of_which_something_else_is_wanted_are_looked_at_again() -> None:
+    """Each message would have all tasks of a node looked at otherwise: forty messages while forty tasks start."""
+    first = complete()
+    first.tasks.append(task("web-2-b"))
+    here = apply(first)
+
+    def changed(**fields: object) -> set[str]:
+        after = assignments.apply(here, increment(2, **fields))
+        assert isinstance(after, Assignments), after
+        return {one.meta.id for one in assignments.changed_tasks(here, after)}
+
+    assert changed(services=[dpb.NetworkService(id="a")]) == set()
+    assert changed(withdrawn_tasks=["web-2-b"]) == {"web-2-b"}
+    assert changed(tasks=[task("web-3-c")]) == {"web-3-c"}
+    assert changed(tasks=[task("web-1-a")]) == {"web-1-a"}
+    other = pb.Revision(meta=pb.Meta(id="r1"), template=template("/other"))
+    assert changed(revisions=[other]) == {"web-1-a", "web-2-b"}
+    whole = assignments.apply(here, complete(5))
+    assert isinstance(whole, Assignments), whole
+    assert {one.meta.id for one in assignments.changed_tasks(here, whole)} == {"web-1-a"}
