@@ -30,7 +30,7 @@ MASKED=/etc/systemd/system/etcd.service
 OWNER=orch
 LOCK=/run/orch-install.lock
 PROGRAMS=(orchctl orch-agent orch-controlplane orch-etcd)
-SERVICES=(orch-agent orch-tasks orch-controlplane orch-etcd) # in the order in which they end
+SERVICES=(orch-agent orch-controlplane orch-etcd orch-tasks) # in the order in which they end
 SUPPORTED="Debian 12, Debian 13 and Ubuntu 24.04"
 
 fail() {
@@ -307,9 +307,11 @@ uninstall() {
       "have its node drained and deleted first, and keep a backup if it holds the store; then:" \
       "$TOP/install.sh uninstall --with-data"
   fi
-  stop_services
+  stop_services orch-agent orch-controlplane orch-etcd
   check_nothing_runs
+  # Containers are killed, and then the unit that they were below has nobody to wait for.
   leave_node
+  stop_services orch-tasks
   forget_cluster
   put_back_parameters
   rm -f $SYSCTL $MODULES
@@ -330,11 +332,13 @@ uninstall() {
 
 stop_services() {
   local name
-  for name in "${SERVICES[@]}"; do
+  for name in "$@"; do
     if has_systemd; then systemctl --quiet disable --now "$name" 2>/dev/null || true; fi
     rm -f "/etc/systemd/system/multi-user.target.wants/$name.service"
+    # The second is where `systemctl set-property` stores.
+    rm -rf "/etc/systemd/system/$name.service.d" "/etc/systemd/system.control/$name.service.d"
   done
-  rm -rf /etc/systemd/system/orch-{agent,tasks,controlplane,etcd}.service.d
+  rmdir /etc/systemd/system.control 2>/dev/null || true
 }
 
 # Without systemd whoever started them ends them.

@@ -6,7 +6,7 @@ and what it forks is born there. A container has groups of its own, but on versi
 elsewhere it stays where its monitor is, also in the hierarchy in which systemd keeps its services.
 
 One rule: it goes only where somebody has put it. At the top of a hierarchy it is nobody's, and stays. The group above
-may be missing: systemd takes away that of a service without a process, and does not mind whoever makes it again.
+may be missing, when its unit has ended: systemd does not mind whoever makes it again.
 """
 
 import os
@@ -59,7 +59,12 @@ def enter(path: str) -> None:
 
 def remove(path: str, depth: int) -> None:
     """Remove the group in every hierarchy, with those below. Raises SetupFailed while somebody is in one."""
+    for folder in everywhere(path):
+        cgroupfiles.remove_tree(folder, depth)
+
+
+def everywhere(path: str) -> list[str]:
+    """The folders that the group at `path` has in the hierarchies, or would have."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         mounted = mounts(file.read())
-    for at in sorted(set(mounted.values())):
-        cgroupfiles.remove_tree(at + path, depth)
+    return [at + path for at in sorted(set(mounted.values()))]

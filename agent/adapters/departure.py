@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agent.adapters.layout import Layout
+from agent.adapters.layout import KEEPER, Layout
 from protos import containers
 from runtime import cgroups, client, residence, state, syscalls
 
@@ -80,18 +80,33 @@ def unmount(layout: Layout) -> int:
 
 
 def remove_groups(path: str) -> None:
-    """The control group of the node's containers in each hierarchy, and those above it that nobody else is in.
+    """The control groups of the node's containers in each hierarchy, and those above them that nobody else is in.
 
-    Raises runtime.errors.ContainerError when somebody is in them.
+    The group of a unit stays where its keeper is, and goes with the unit. Raises runtime.errors.ContainerError when
+    somebody else is in them.
     """
-    cgroups.existing(cgroups.current_layout(), path).delete()
-    residence.remove(path, 1)  # of the monitors, where no controller is
-    for parent in Path(path).parents:
-        if parent == Path("/"):
-            return
-        for folder in cgroups.existing(cgroups.current_layout(), str(parent)).folders:
+    if path.endswith(".service"):
+        for name in _below(path) - {KEEPER}:
+            _remove_group(f"{path}/{name}")
+        above = (Path(path), *Path(path).parents)
+    else:
+        _remove_group(path)
+        above = tuple(Path(path).parents)
+    for group in above[:-1]:
+        for folder in residence.everywhere(str(group)):
             with contextlib.suppress(OSError):  # somebody else has a group in it
                 Path(folder).rmdir()
+
+
+def _remove_group(path: str) -> None:
+    cgroups.existing(cgroups.current_layout(), path).delete()
+    residence.remove(path, 1)  # of the monitors, where no controller is
+
+
+def _below(path: str) -> set[str]:
+    """Names of the groups below one, in any hierarchy."""
+    there = [Path(folder) for folder in residence.everywhere(path)]
+    return {one.name for folder in there if folder.is_dir() for one in folder.iterdir() if one.is_dir()}
 
 
 def remove_files(layout: Layout) -> None:

@@ -27,6 +27,8 @@ from protos import containers
 
 MONITORS = "@monitors"
 """The control group of the launcher and the monitors, beside those of the containers, none of which is called so."""
+KEEPER = "@keeper"
+"""That of the process by which a unit keeps its group for all of them: systemd's to end, and never the agent's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,10 @@ class Kind:
     systemd: bool
 
 
-_SYSTEMD_FILES = ("tests/integration/runtime_cli/test_systemd.py",)
+_SYSTEMD_FILES = (
+    "tests/integration/runtime_cli/test_systemd.py",
+    "tests/integration/units/test_tasks.py",
+)
 PLAIN = Kind(parameters=_VERSION_2_ALONE, tests=FILES, systemd=False)
 SYSTEMD = Kind(parameters=f"{_SYSTEMD} {_VERSION_2_ALONE}", tests=_SYSTEMD_FILES, systemd=True)
 LEGACY = Kind(parameters=f"{_SYSTEMD} systemd.unified_cgroup_hierarchy=0", tests=_SYSTEMD_FILES, systemd=True)

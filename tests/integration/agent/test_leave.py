@@ -1,13 +1,17 @@
 """A machine that is to be a node no more: when that is refused, and that nothing stays."""
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent.adapters import departure
+from agent.adapters.layout import KEEPER, MONITORS
 from images.store import ImageStore
-from runtime import cgroups
+from runtime import cgroups, residence
 from tests.integration.agent.conftest import Node, led
 from tests.support.aio import bounded
 from tests.support.fake_leader import task, template
@@ -52,6 +56,31 @@ async def test_nothing_stays(node: Node, store: ImageStore) -> None:
     code, said = leave(node)
     assert code == 0, said
     node.agent = None
+
+
+def test_the_group_of_a_unit_stays_where_it_is_kept_and_those_of_containers_go() -> None:
+    """Without its keeper it goes, too."""
+    unit = f"/orch-test-{os.getpid()}/tasks.service"
+    folders = [Path(folder) for folder in residence.everywhere(unit)]
+    for folder in folders:
+        for name in ("a", MONITORS, KEEPER):
+            (folder / name).mkdir(parents=True)
+    with subprocess.Popen(["sleep", "infinity"]) as keeper:
+        try:
+            for folder in folders:
+                if not (folder / "cpuset.cpus").exists():  # version 1 begins with none
+                    (folder / KEEPER / "cgroup.procs").write_text(str(keeper.pid))
+            departure.remove_groups(unit)
+            below = {path.name for folder in folders if folder.exists() for path in folder.iterdir() if path.is_dir()}
+            assert below == {KEEPER}
+        finally:
+            keeper.kill()
+            keeper.wait()
+            for folder in folders:
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / KEEPER).rmdir()
+            departure.remove_groups(unit)
+    assert not any(folder.parent.exists() for folder in folders)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(node: Node) -> None:

@@ -6,15 +6,13 @@ twice as long where its Debian has to be fetched.
 """
 
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import bundles, debians, systemdmachine
+from tests.integration.deploy.conftest import LISTING, SERVICE, TASKS_GROUP, TASKS_UNIT, memory_limit, push
 from tests.support.systemdmachine import ADDRESS, READ_METRICS, Machine, main_pid, processes
 from tests.support.waiting import until
 
@@ -27,51 +25,10 @@ pytestmark = [
     pytest.mark.xdist_group("install"),
 ]
 
-LISTING = (
-    "find / -xdev \\( -path /proc -o -path /tmp -o -path /mnt -o -path /dev -o -path /run -o -path /sys -o -path /root "
-    "-o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd "
-    "-o -path /var/lib/orch \\) -prune -o -printf '%p %y %m %u %l\\n' | sort"
-)
-"""Files of the machine, but for logs, caches and the package manager's own."""
 ELSEWHERE = "10.99.0.2"
 """Where the control plane is restored."""
 BACKUPS = ("/etc/gshadow- ", "/etc/shadow- ", "/etc/passwd- ", "/etc/group- ", "/etc/.pwd.lock ")
 """What useradd and its like leave of the day before."""
-
-SERVICE = """\
-kind: Service
-meta: {name: clock}
-spec:
-  replicas: 2
-  template:
-    container: {image: busybox, command: [/bin/sh, -c, "while :; do date; sleep 1; done"]}
-"""
-
-
-@pytest.fixture(scope="module", params=dict.fromkeys((debians.own(), *debians.SUPPORTED)))
-def release(request: pytest.FixtureRequest) -> str:
-    """This machine's, and the others that are supported."""
-    name: str = request.param
-    if name != debians.own() and not os.environ.get("ORCH_TEST_SYSTEMS"):
-        pytest.skip(f"{name} is not this machine's release: make test-systems")
-    if reason := debians.why_not(name):
-        pytest.skip(reason)
-    return name
-
-
-@pytest.fixture(scope="module")
-def bundle(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make bundle` makes on such a machine, and beside it the next release: the same, under another name."""
-    folder = tmp_path_factory.mktemp("bundles")
-    bundles.make(folder, release)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def machine(release: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with systemdmachine.running(tmp_path_factory.mktemp("machine"), bundle, release=release) as up:
-        up.sh(f"ln -s /mnt/{bundle.name} /bundles; {LISTING} >/tmp/before")
-        yield up
 
 
 def test_another_system_is_refused_and_left_as_it_is(machine: Machine) -> None:
@@ -196,13 +153,6 @@ def test_a_mistake_in_a_file_is_told_and_not_tried_again(machine: Machine) -> No
     machine.sh("sed -i /^adress/d /etc/orch/agent.yaml; systemctl restart orch-agent")
 
 
-def push(machine: Machine) -> None:
-    """The image of the service."""
-    machine.run(
-        "orchctl", "image", "push", "--archive", "/bundles/busybox.tar", "--name", "busybox", "--cmd", "/bin/sh"
-    )
-
-
 def test_containers_outlive_the_agent_however_it_ends(machine: Machine, bundle: Path) -> None:
     """In the group that systemd gives away, beside the agent's."""
     push(machine)
@@ -242,6 +192,57 @@ def test_the_agents_unit_has_the_agent_and_nothing_else(machine: Machine) -> Non
     assert "told to end; containers live on" in said
     assert "eft-over process" not in said
     assert "remains running after unit stopped" not in said
+
+
+def test_limits_of_all_tasks_are_set_by_systemd_and_each_keeps_its_own(machine: Machine) -> None:
+    """Whatever has become of the process that keeps their group; killing it ends nobody."""
+    running = processes(machine, "while :; do date")
+    (keeper,) = processes(machine, "^sleep infinity")
+    assert TASKS_GROUP in machine.sh(f"cat /proc/{keeper}/cgroup")
+    groups = machine.sh(f"cat /proc/{running[0]}/cgroup /proc/{running[1]}/cgroup")
+    for megabytes, change in enumerate(("true", f"kill -9 {keeper}", "systemctl daemon-reload"), 900):
+        machine.sh(f"{change} && systemctl set-property orch-tasks MemoryMax={megabytes}M")
+        assert memory_limit(machine) == megabytes << 20, change
+        machine.sh("systemctl daemon-reload")
+        assert memory_limit(machine) == megabytes << 20, change
+        assert processes(machine, "while :; do date") == running, change
+        assert machine.sh(f"cat /proc/{running[0]}/cgroup /proc/{running[1]}/cgroup") == groups, change
+    assert processes(machine, "^sleep infinity") == []
+    assert machine.sh("systemctl is-active orch-agent orch-tasks").split() == ["active"] * 2
+
+
+def test_stopping_the_unit_of_tasks_ends_them_and_the_agent_before_them(machine: Machine) -> None:
+    """As a machine does that goes off. With the agent all come again, and the limit that is stored."""
+    first = processes(machine, "while :; do date")
+    machine.sh("systemctl stop orch-tasks")
+    assert machine.sh("systemctl is-active orch-agent orch-tasks", code=None).split() == ["inactive"] * 2
+    assert processes(machine, "while :; do date|^sleep infinity|runtime.launcher") == []
+    machine.sh("systemctl start orch-agent")
+    assert memory_limit(machine) == 902 << 20
+    until(lambda: len(processes(machine, "while :; do date")) == 2, what="both run again", timeout_s=60)
+    until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="both are ready", timeout_s=60)
+    assert not set(processes(machine, "while :; do date")) & set(first)
+    machine.sh("systemctl revert orch-tasks")
+
+
+def test_an_upgrade_from_a_unit_without_a_keeper_leaves_containers_alone(machine: Machine) -> None:
+    """Stopping it ends them from then on; once started again it has a keeper."""
+    machine.sh("systemctl stop orch-tasks")
+    program = "s|^ExecStart=.*|ExecStart=/bin/true|; /^  .*/d; /^ExecStop=/d"
+    machine.sh(f"cp {TASKS_UNIT} /tmp/unit; sed -i '{program}' {TASKS_UNIT}; systemctl daemon-reload")
+    machine.sh("systemctl start orch-agent")
+    until(lambda: len(processes(machine, "while :; do date")) == 2, what="both run", timeout_s=60)
+    running = processes(machine, "while :; do date")
+    assert processes(machine, "^sleep infinity") == []
+    machine.sh(f"/bundles/orch/install.sh; cmp /tmp/unit {TASKS_UNIT}")
+    assert processes(machine, "while :; do date") == running
+    machine.sh("systemctl restart orch-tasks")
+    is_active = "systemctl is-active orch-agent orch-tasks"
+    until(lambda: machine.sh(is_active, code=None).split() == ["active"] * 2, what="the agent is back", timeout_s=60)
+    assert len(processes(machine, "^sleep infinity")) == 1
+    until(lambda: len(processes(machine, "while :; do date")) == 2, what="both run again", timeout_s=60)
+    until(lambda: "2/2" in machine.run("orchctl", "get", "services"), what="both are ready", timeout_s=60)
+    assert not set(processes(machine, "while :; do date")) & set(running)
 
 
 def test_an_agent_that_is_restarted_is_expected_back_and_one_that_is_stopped_is_not(machine: Machine) -> None:
@@ -340,7 +341,7 @@ def test_a_node_leaves_by_one_command_and_may_come_again(machine: Machine) -> No
     said = machine.run("orchctl", "node", "leave", "--kill-tasks")
     forget = said.strip().splitlines()[-1]
     assert forget.endswith("orchctl delete node n1"), "what is to be typed next"
-    until(lambda: not processes(machine, "while :; do date|bin/orch-agent"), what="all of it has ended")
+    until(lambda: not processes(machine, "while :; do date|bin/orch-agent|^sleep infinity"), what="all of it has ended")
     assert machine.sh(
         "systemctl is-active orch-agent orch-tasks; systemctl is-enabled orch-agent", code=None
     ).split() == [
@@ -373,6 +374,7 @@ def test_a_member_is_not_uninstalled_by_mistake(machine: Machine) -> None:
 
 def test_uninstalling_leaves_nothing(machine: Machine) -> None:
     """No file, package, user, process, link, rule, mount or control group."""
+    machine.sh("systemctl set-property orch-tasks MemoryMax=90%")
     said = machine.sh("/opt/orch/install.sh uninstall --with-data")
     assert "removed from /root/.config/orch: default, restored" in said
     assert machine.sh("ls -A /root/.config") == ""
@@ -383,7 +385,7 @@ def test_uninstalling_leaves_nothing(machine: Machine) -> None:
     ] == []
     assert machine.sh("ls -A /var/lib/orch; ls /run | grep orch; getent passwd orch", code=None) == ""
     assert machine.sh("command -v python3 etcd nft", code=None) == "", "Debian's packages went, too"
-    assert processes(machine, "orch|etcd|while :; do date") == []
+    assert processes(machine, "orch|etcd|while :; do date|^sleep infinity") == []
     assert [
         line
         for line in machine.sh("ip -brief link").splitlines()

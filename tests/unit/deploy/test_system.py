@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.adapters.layout import KEEPER
 from deploy.host import places, services
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -40,7 +41,10 @@ def test_containers_outlive_the_agent_and_it_says_when_it_is_ready() -> None:
         "Delegate": "yes",
         "RuntimeDirectoryPreserve": "yes",
     }
-    assert settings(SYSTEM / "orch-tasks.service")["Delegate"] == "yes"
+    assert agent["PartOf"] == "orch-tasks.service"
+    tasks = SYSTEM / "orch-tasks.service"
+    assert (settings(tasks)["Delegate"], settings(tasks)["KillMode"]) == ("yes", "control-group")
+    assert f"/{KEEPER}/cgroup.procs" in tasks.read_text()
     assert services.TASKS_GROUP == "/system.slice/orch-tasks.service"
 
 
