@@ -1,7 +1,8 @@
 """Lets machines and people in, renews what they have, makes tokens, and takes members out.
 
-The rule: what is stored comes before what is answered, and both come after everything was checked. An answer that is
-lost costs nothing: the same key gets the same again.
+Two rules. What is stored comes before what is answered, and both come after everything was checked. An answer that is
+lost costs nothing: the same key gets the same again. And a certificate takes a while to make, in which the cluster goes
+on: what is written is decided anew by what is known when it is there.
 """
 
 import asyncio
@@ -58,41 +59,61 @@ class Membership:
         """Lets in whoever shows a token. Raises Forbidden or Invalid."""
         said, digest = _read(request)
         for _ in range(ATTEMPTS):
-            trust, members = self._registry.trust, self._registry.members
-            known = members.get(identity.member(said.role, request.name))
-            admitted = admission.admit(
-                trust,
-                admission.Ask(
-                    said=said,
-                    name=request.name,
-                    node_name=request.node_name,
-                    key_digest=digest,
-                    known=known if said.role not in PEOPLE else members.get(self._person(said)),
-                    others=members.values() if said.role is Role.NODE else (),
-                ),
-                self._now_ms(),
-            )
-            made = await self._issue(admitted.identity, request.certificate_request)
+            trust = self._registry.trust
+            # Before a process is started for it; and the certificate is for whom the token names.
+            who = self._admitted(said, digest, request).identity
+            made = await self._issue(trust, who, request.certificate_request)
+            admitted = self._admitted(said, digest, request)
+            if admitted.identity != who or not self._still_issues(trust):
+                continue
             with contextlib.suppress(store_errors.Conflict):
-                await self._keep(admitted.member, made, trust=admitted.trust)
-                _log.info("joined", member=admitted.member.name, role=said.role, token=admitted.member.token)
-                return await self._answer(admitted.identity, made, request)
+                member = admission.with_key(admitted.member, _key(made, trust))
+                await self._registry.commit(trust=admitted.trust, members=[member])
+                _log.info("joined", member=member.name, role=said.role, token=member.token)
+                return await self._answer(trust, who, made, request)
             await self._registry.catch_up()
         raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
+
+    def _admitted(self, said: token.Token, digest: str, request: pb.JoinRequest) -> admission.Admission:
+        """Whether the token opens the door now, and to whom. Raises Forbidden or Invalid."""
+        trust, members = self._registry.trust, self._registry.members
+        known = members.get(identity.member(said.role, request.name))
+        asked = admission.Ask(
+            said=said,
+            name=request.name,
+            node_name=request.node_name,
+            key_digest=digest,
+            known=known if said.role not in PEOPLE else members.get(self._person(said)),
+            others=members.values() if said.role is Role.NODE else (),
+        )
+        return admission.admit(trust, asked, self._now_ms())
 
     async def renew(self, who: Identity, used: str, request: pb.RenewRequest) -> pb.RenewResponse:
         """Another certificate for a member, for a key of their choice. `used`: the digest of the key they ask with."""
         _key_of(request.certificate_request)  # a process would be started for nothing
         for _ in range(ATTEMPTS):
-            member = self._registry.members.get(who.member)
-            if member is None:
-                raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
-            made = await self._issue(who, request.certificate_request)
+            trust = self._registry.trust
+            self._member(who)
+            made = await self._issue(trust, who, request.certificate_request)
+            member = self._member(who)
+            if not self._still_issues(trust):
+                continue
             with contextlib.suppress(store_errors.Conflict):
-                await self._keep(member, made, used=used)
-                return pb.RenewResponse(certificate=made, roots=rotation.bundle(self._registry.trust))
+                await self._registry.commit(members=[admission.with_key(member, _key(made, trust), used)])
+                return pb.RenewResponse(certificate=made, roots=rotation.bundle(trust))
             await self._registry.catch_up()
         raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
+
+    def _member(self, who: Identity) -> pb.MemberRecord:
+        """The record of somebody who has called. Raises Forbidden."""
+        member = self._registry.members.get(who.member)
+        if member is None:
+            raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
+        return member
+
+    def _still_issues(self, trust: pb.TrustRecord) -> bool:
+        """Whether the root that a certificate was made with is the one that issues now."""
+        return self._registry.trust.roots[0] == trust.roots[0]
 
     async def publish(self, who: Identity, address: str) -> None:
         """Has everybody know where an instance answers. One that was taken out meanwhile is not told of."""
@@ -116,9 +137,8 @@ class Membership:
                 return
             await self._registry.catch_up()
 
-    async def _issue(self, who: Identity, asked: str) -> str:
+    async def _issue(self, trust: pb.TrustRecord, who: Identity, asked: str) -> str:
         """The certificate, and the one that leads from a new root to the one before it."""
-        trust = self._registry.trust
         called = identity.SERVER_NAMES.get(who.role)
         wanted = errands.Wanted(
             cluster=trust.cluster,
@@ -140,16 +160,9 @@ class Membership:
         except NotTrusted as error:
             raise errors.NotNow(f"this instance cannot issue certificates: {error}", hint="ask another one") from error
 
-    async def _keep(
-        self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None, used: str = ""
-    ) -> None:
-        facts = certificate.read(made.encode())
-        root = rotation.pin(self._registry.trust.roots[0])
-        key = pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=root)
-        await self._registry.commit(trust=trust, members=[admission.with_key(member, key, used)])
-
-    async def _answer(self, who: Identity, made: str, request: pb.JoinRequest) -> pb.JoinResponse:
-        trust = self._registry.trust
+    async def _answer(
+        self, trust: pb.TrustRecord, who: Identity, made: str, request: pb.JoinRequest
+    ) -> pb.JoinResponse:
         answer = pb.JoinResponse(certificate=made, roots=rotation.bundle(trust))
         if who.role is Role.CONTROLPLANE:
             await self._answer_instance(who, answer, request)
@@ -213,10 +226,15 @@ class Membership:
         trust = self._registry.trust
         rotation.check_beginning(trust)
         store_rotation.check_beginning(trust)
-        record = await self._successor(trust, trust.roots[0], "cluster")
-        changed = rotation.begin(trust, record)
+        record, store_record = await self._successor(trust, trust.roots[0], "cluster"), None
         if trust.HasField("store_root") and self._store.manages:
-            changed = store_rotation.begin(changed, await self._successor(trust, trust.store_root, "store"))
+            store_record = await self._successor(trust, trust.store_root, "store")
+        now = self._registry.trust  # tokens were made and used meanwhile, or another has begun
+        if (now.store_root, now.roots[0]) != (trust.store_root, trust.roots[0]):
+            raise errors.Outdated("the roots have changed meanwhile", hint=rotation.LOOK)
+        changed = rotation.begin(now, record)
+        if store_record is not None:
+            changed = store_rotation.begin(changed, store_record)
         try:
             await self._registry.commit(trust=changed)
         except store_errors.Conflict as error:
@@ -316,6 +334,12 @@ def new_token(
         created_at=now_ms,
         created_by=actor,
     )
+
+
+def _key(made: str, trust: pb.TrustRecord) -> pb.MemberKey:
+    """What is kept of a certificate that the first root of this record has issued."""
+    facts = certificate.read(made.encode())
+    return pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=rotation.pin(trust.roots[0]))
 
 
 def _root(trust: pb.TrustRecord, root: pb.RootRecord) -> errands.Root:

@@ -16,6 +16,8 @@ from controlplane.core import request_errors as errors
 from protos.orch.v1 import trust_pb2 as pb
 from trust.core import certificate
 
+LOOK = "`orchctl cluster rotate-ca --status` tells how far it is"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -38,8 +40,7 @@ def bundle(trust: pb.TrustRecord) -> str:
 def check_beginning(trust: pb.TrustRecord) -> None:
     """That no exchange is under way. Raises NotNow."""
     if trust.rotation:
-        hint = "`orchctl cluster rotate-ca --status` tells how far it is"
-        raise errors.NotNow("the root is being exchanged already", hint=hint)
+        raise errors.NotNow("the root is being exchanged already", hint=LOOK)
 
 
 def begin(trust: pb.TrustRecord, new: pb.RootRecord) -> pb.TrustRecord:
