@@ -99,10 +99,17 @@ class Membership:
             if not self._still_issues(trust):
                 continue
             with contextlib.suppress(store_errors.Conflict):
-                await self._registry.commit(members=[admission.with_key(member, _key(made, trust), used)])
+                key = _key(made, trust)
+                # The answer may be lost. That matters to an exchange alone; else it is not worth another commit.
+                key.unconfirmed = request.confirms and bool(trust.rotation)
+                await self._registry.commit(members=[admission.with_key(member, key, used)])
                 return pb.RenewResponse(certificate=made, roots=rotation.bundle(trust))
             await self._registry.catch_up()
         raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
+
+    async def confirm(self, who: Identity, used: str) -> None:
+        """The certificate for this key has come: whoever holds it calls with it. Raises Outdated."""
+        await self._publish(who, lambda record: record.CopyFrom(admission.confirmed(record, used)))
 
     def _member(self, who: Identity) -> pb.MemberRecord:
         """The record of somebody who has called. Raises Forbidden."""
@@ -136,6 +143,7 @@ class Membership:
                 await self._registry.commit(members=[changed])
                 return
             await self._registry.catch_up()
+        raise errors.Outdated(f"the record of {who} changed faster than this", hint="try again")
 
     async def _issue(self, trust: pb.TrustRecord, who: Identity, asked: str) -> str:
         """The certificate, and the one that leads from a new root to the one before it."""
