@@ -97,7 +97,7 @@ async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) ->
         server = Server("n1", first)
         renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
         link = await opened(server, made, "n1")
-        try:
+        async with trusted.beating(link):
             renewal.told_roots(await news(link))
             begun = await status(made, admin, begin=True)
             assert begun.rotating
@@ -118,9 +118,8 @@ async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) ->
             async with made.trust(admin) as stub:
                 token = (await stub.CreateToken(pb.CreateTokenRequest(role="node"))).token
             assert roots(await made.join("n2", token)) == [new]
-        finally:
-            await link.close()
-            await server.close()
+        await link.close()
+        await server.close()
 
 
 async def _renewed_as_told(made: trusted.Cluster, renewal: Renewal, link: AgentLink, server: Server) -> None:
