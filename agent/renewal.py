@@ -98,7 +98,7 @@ class Renewal:
 async def renew(server: Server, folder: Folder) -> None:
     """A new key, and a certificate for it. Raises Temporary, Malformed, NotTrusted or NotMade."""
     key, asked = await errands.request_async()
-    made = await server.renew(pb.RenewRequest(certificate_request=asked, confirms=True))
+    made = await server.renew(pb.RenewRequest(certificate_request=asked))
     own = material(key.encode(), made.certificate.encode(), made.roots.encode())
     folder.save(own)
     server.own = own

@@ -224,8 +224,6 @@ class Server:
             with _unless_closed("that a certificate has come"):
                 await trust_rpc.TrustStub(self._newest()).Confirm(tpb.ConfirmRequest(), timeout=UNARY_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return  # a control plane of a release before, which waits for nothing
             raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
     async def may_read(self, certificate: str) -> str:

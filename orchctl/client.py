@@ -160,7 +160,7 @@ def translate(error: grpc.RpcError, server: str) -> errors.OrchctlError:
         return _unreachable(server, "it did not answer in time")
     if code == grpc.StatusCode.UNIMPLEMENTED:
         hint = "are both of one version? see `orchctl version`"
-        return errors.UnknownCall(f"the control plane at {server} does not know this call", hint=hint)
+        return errors.Refused(f"the control plane at {server} does not know this call", hint=hint)
     if code == grpc.StatusCode.NOT_FOUND:
         return errors.NotFound(error.details() or "not found")
     return errors.Refused(error.details() or f"the control plane at {server} answered {code.name}")

@@ -4,7 +4,6 @@ OrchctlError            exit 1
 ├── Unreachable         nobody answers at the server's address
 ├── Refused             the server said no; may name the leader, who could say yes
 │   ├── NotFound        there is no such object
-│   ├── UnknownCall     the server is of another release, which does not know it
 │   └── Outdated        somebody else has changed the object since it was read
 ├── NotDone             what was asked for is not there yet when the time is over
 ├── NotCompared         exit 2: `diff` could not compare; its exit code 1 says that there are differences
@@ -54,10 +53,6 @@ class StoreSilent(Refused):
 
 class NotFound(Refused):
     """There is no such object."""
-
-
-class UnknownCall(Refused):
-    """The server is of another release."""
 
 
 class Outdated(Refused):

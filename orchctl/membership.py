@@ -1,12 +1,12 @@
 """Founding a cluster, logging in, and who may join: what stands behind `orchctl cluster` and `orchctl login`."""
 
-import contextlib
 import datetime as dt
 import getpass
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -130,7 +130,7 @@ def use(context: str, server: str, trust: Path) -> None:
 # Tokens and members -----------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
+@contextmanager
 def _trust(settings: options.Settings) -> Iterator["TrustStub"]:
     with client.dialed(settings.server) as channel:
         yield trust_pb2_grpc.TrustStub(channel)
@@ -243,10 +243,9 @@ def renew(settings: options.Settings) -> None:
     folder = Folder(settings.trust)
     key, asked = errands.request()
     with _trust(settings) as stub:
-        made = stub.Renew(pb.RenewRequest(certificate_request=asked, confirms=True), timeout=client.CALL_TIMEOUT_S)
+        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
     folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
-    # With the new one. A control plane of a release before does not know the call, and waits for nothing.
-    with contextlib.suppress(errors.UnknownCall), _trust(settings) as stub:
+    with _trust(settings) as stub:  # with the new one
         stub.Confirm(pb.ConfirmRequest(), timeout=client.CALL_TIMEOUT_S)
 
 

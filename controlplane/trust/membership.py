@@ -7,7 +7,6 @@ on: what is written is decided anew by what is known when it is there.
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
@@ -17,7 +16,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rotation, store_rotation
 from controlplane.store import errors as store_errors
 from controlplane.store import etcd_members
-from controlplane.trust import joiners, storeplace
+from controlplane.trust import joiners, storeplace, tokenrecords
 from controlplane.trust.registry import INSTANCES, Registry
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
@@ -100,8 +99,9 @@ class Membership:
                 continue
             with contextlib.suppress(store_errors.Conflict):
                 key = _key(made, trust)
-                # The answer may be lost. That matters to an exchange alone; else it is not worth another commit.
-                key.unconfirmed = request.confirms and bool(trust.rotation)
+                # The answer may be lost. That matters to an exchange alone; else it is not worth another commit. An
+                # instance renews by the store, whatever it has missed.
+                key.unconfirmed = bool(trust.rotation) and who.role is not Role.CONTROLPLANE
                 await self._registry.commit(members=[admission.with_key(member, key, used)])
                 return pb.RenewResponse(certificate=made, roots=rotation.bundle(trust))
             await self._registry.catch_up()
@@ -284,22 +284,24 @@ class Membership:
 
     def tokens(self) -> Sequence[pb.TokenRecord]:
         """All of them, without what they are recognised by."""
-        return [_shown(one) for one in self._registry.trust.tokens]
+        return [tokenrecords.shown(one) for one in self._registry.trust.tokens]
 
     async def create_token(self, request: pb.CreateTokenRequest, actor: str) -> pb.CreateTokenResponse:
         """Makes one. Raises Invalid or Unknown."""
-        role = _role(request)
+        role = tokenrecords.role(request)
         for _ in range(ATTEMPTS):
             trust = plan.copy(self._registry.trust)
             if request.replaces:
-                _without(trust, request.replaces)
+                tokenrecords.without(trust, request.replaces)
             if len(trust.tokens) >= MAX_TOKENS:
                 raise errors.Overloaded(f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs")
-            made, record = new_token(role, rotation.pin(trust.roots[0]), request, actor=actor, now_ms=self._now_ms())
+            made, record = tokenrecords.new(
+                role, rotation.pin(trust.roots[0]), request, actor=actor, now_ms=self._now_ms()
+            )
             trust.tokens.append(record)
             with contextlib.suppress(store_errors.Conflict):
                 await self._registry.commit(trust=trust)
-                return pb.CreateTokenResponse(token=str(made), record=_shown(record))
+                return pb.CreateTokenResponse(token=str(made), record=tokenrecords.shown(record))
             await self._registry.catch_up()
         raise errors.Outdated("the tokens changed faster than this one was made", hint="try again")
 
@@ -307,7 +309,7 @@ class Membership:
         """Makes one worthless. Raises Unknown."""
         for _ in range(ATTEMPTS):
             trust = plan.copy(self._registry.trust)
-            _without(trust, token_id)
+            tokenrecords.without(trust, token_id)
             with contextlib.suppress(store_errors.Conflict):
                 await self._registry.commit(trust=trust)
                 return
@@ -325,25 +327,6 @@ class Membership:
         await self._registry.remove(name)
 
 
-def new_token(
-    role: Role, pin: str, request: pb.CreateTokenRequest, *, actor: str, now_ms: int
-) -> tuple[token.Token, pb.TokenRecord]:
-    """A token, and what is kept of it."""
-    made = token.make(role, pin, secrets.token_bytes(token.SECRET_BYTES))
-    return made, pb.TokenRecord(
-        id=made.digest[:8],
-        role=role,
-        digest=made.digest,
-        expires_at=now_ms + request.lifetime if request.lifetime else 0,
-        uses_left=request.uses,
-        unlimited=not request.uses,
-        person=request.person,
-        namespaces=request.namespaces,
-        created_at=now_ms,
-        created_by=actor,
-    )
-
-
 def _key(made: str, trust: pb.TrustRecord) -> pb.MemberKey:
     """What is kept of a certificate that the first root of this record has issued."""
     facts = certificate.read(made.encode())
@@ -352,37 +335,6 @@ def _key(made: str, trust: pb.TrustRecord) -> pb.MemberKey:
 
 def _root(trust: pb.TrustRecord, root: pb.RootRecord) -> errands.Root:
     return errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=trust.cluster)
-
-
-def _role(request: pb.CreateTokenRequest) -> Role:
-    try:
-        role = identity.role(request.role)
-    except Malformed as error:
-        raise errors.Invalid(str(error)) from error
-    if (role in PEOPLE) != bool(request.person):
-        raise errors.Invalid(
-            f"a token for the role {role} {'needs' if role in PEOPLE else 'does not take'} a person's name",
-            hint="--person NAME belongs to the roles admin, editor and viewer",
-        )
-    if request.person and not identity.NAME.fullmatch(request.person):
-        raise errors.Invalid(f"{request.person!r:.70} is no name for a person", hint=f"it has {identity.NAME_HINT}")
-    if request.lifetime < 0:
-        raise errors.Invalid("a token's lifetime is not negative")
-    return role
-
-
-def _without(trust: pb.TrustRecord, token_id: str) -> None:
-    kept = [one for one in trust.tokens if one.id != token_id]
-    if len(kept) == len(trust.tokens):
-        raise errors.Unknown(f"there is no token {token_id!r:.40}", hint="`orchctl cluster token ls` lists them")
-    del trust.tokens[:]
-    trust.tokens.extend(kept)
-
-
-def _shown(record: pb.TokenRecord) -> pb.TokenRecord:
-    shown = plan.copy(record)
-    shown.digest = ""
-    return shown
 
 
 def _read(request: pb.JoinRequest) -> tuple[token.Token, str]:

@@ -294,22 +294,16 @@ class RenewRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
-    CONFIRMS_FIELD_NUMBER: _builtins.int
     certificate_request: _builtins.str
     """As of a JoinRequest. The key may be a new one."""
-    confirms: _builtins.bool
-    """Whoever asks calls Confirm with the certificate as soon as they have it. Until then an exchange of the root waits for
-    them, since the answer may be lost; one who does not say so is not waited for when the certificate was made.
-    """
     def __init__(
         self,
         *,
         certificate_request: _builtins.str = ...,
-        confirms: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "confirms", b"confirms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -955,7 +949,7 @@ class MemberKey(_message.Message):
     root: _builtins.str
     """The SHA-256 of the public key of the root that its certificate leads to."""
     unconfirmed: _builtins.bool
-    """Its holder has not said yet that the certificate has come, and will."""
+    """Its holder has not said yet that the certificate has come."""
     def __init__(
         self,
         *,

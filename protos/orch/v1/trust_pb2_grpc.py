@@ -97,7 +97,8 @@ class TrustServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Confirm(self, request, context):
-        """Says that the certificate with which this is called has come, so that an exchange of the root need not wait for it.
+        """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+        has asked for it, since an answer may be lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

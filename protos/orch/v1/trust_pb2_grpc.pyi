@@ -36,7 +36,9 @@ class TrustStub:
     Renew: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]
     """Another certificate for whoever calls, with the same identity."""
     Confirm: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ConfirmRequest, _trust_pb2.ConfirmResponse]
-    """Says that the certificate with which this is called has come, so that an exchange of the root need not wait for it."""
+    """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+    has asked for it, since an answer may be lost.
+    """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListTokensRequest, _trust_pb2.ListTokensResponse]
     """The join tokens, without their secrets."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.CreateTokenRequest, _trust_pb2.CreateTokenResponse]
@@ -60,7 +62,9 @@ class TrustAsyncStub(TrustStub):
     Renew: _aio.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]  # type: ignore[assignment]
     """Another certificate for whoever calls, with the same identity."""
     Confirm: _aio.UnaryUnaryMultiCallable[_trust_pb2.ConfirmRequest, _trust_pb2.ConfirmResponse]  # type: ignore[assignment]
-    """Says that the certificate with which this is called has come, so that an exchange of the root need not wait for it."""
+    """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+    has asked for it, since an answer may be lost.
+    """
     ListTokens: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListTokensRequest, _trust_pb2.ListTokensResponse]  # type: ignore[assignment]
     """The join tokens, without their secrets."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.CreateTokenRequest, _trust_pb2.CreateTokenResponse]  # type: ignore[assignment]
@@ -93,7 +97,9 @@ class TrustServicer(metaclass=_abc_1.ABCMeta):
         request: _trust_pb2.ConfirmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.ConfirmResponse, _abc.Awaitable[_trust_pb2.ConfirmResponse]]:
-        """Says that the certificate with which this is called has come, so that an exchange of the root need not wait for it."""
+        """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+        has asked for it, since an answer may be lost.
+        """
 
     @_abc_1.abstractmethod
     def ListTokens(

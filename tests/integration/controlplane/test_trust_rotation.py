@@ -74,7 +74,10 @@ async def renewed(made: trusted.Cluster, own: Material) -> Material:
     key, asked = errands.request()
     async with made.trust(own) as stub:
         answer = await stub.Renew(pb.RenewRequest(certificate_request=asked))
-    return material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+    fresh = material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+    async with made.trust(fresh) as stub:
+        await stub.Confirm(pb.ConfirmRequest())
+    return fresh
 
 
 async def status(made: trusted.Cluster, own: Material, **fields: object) -> pb.RotateRootResponse:

@@ -72,6 +72,8 @@ class Trio:
         with self._channel(at, self.admin) as channel:
             answer = trust_pb2_grpc.TrustStub(channel).Renew(pb.RenewRequest(certificate_request=asked), timeout=CALL_S)
         self.admin = material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+        with self._channel(at, self.admin) as channel:
+            trust_pb2_grpc.TrustStub(channel).Confirm(pb.ConfirmRequest(), timeout=CALL_S)
 
     def new_token(self, at: str) -> str:
         with self._channel(at, self.admin) as channel:

@@ -167,20 +167,6 @@ async def test_a_session_with_another_server_does_not_end_the_renewing_of_certif
     await leader.stop(0)
 
 
-@bounded(20)
-async def test_a_control_plane_of_a_release_before_is_told_nothing_that_it_does_not_know(tmp_path: Path) -> None:
-    """It waits for no word that a certificate has come."""
-    before = grpc.aio.server()
-    before.add_insecure_port(f"unix:{tmp_path / 'before.sock'}")
-    await before.start()
-    server = Server("n")
-    await server.connect(f"unix:{tmp_path / 'before.sock'}")
-    await server.confirm()
-    await before.stop(0)
-    assert (await _why_temporary(server.confirm())).reason == "NoControlPlane"
-    await server.close()
-
-
 async def _why_temporary(work: Awaitable[object]) -> Temporary:
     with pytest.raises(Temporary) as caught:
         await work
