@@ -36,18 +36,18 @@ class Losing(Server):
 
     def __init__(self, own: Material, lost: str) -> None:
         super().__init__(own.identity.name, own)
-        self._lost = lost
+        self.lost = lost
         self.asked = 0
 
     async def renew(self, request: pb.RenewRequest) -> pb.RenewResponse:
         answer = await super().renew(request)
         self.asked += 1
-        if self._lost == "answer":
+        if self.lost == "answer":
             raise Temporary("the answer is lost", reason="NoControlPlane")
         return answer
 
     async def confirm(self) -> None:
-        if self._lost != "word":
+        if self.lost != "word":
             await super().confirm()
         elif self.asked:
             raise Temporary("the word is lost", reason="NoControlPlane")
@@ -181,6 +181,30 @@ async def test_an_exchange_does_not_end_while_a_node_may_not_have_its_certificat
         kept = Folder(tmp_path / "n1").load(Role.NODE)
         assert (kept.facts.issuer == admin.facts.issuer) is (lost == "word")
         await _comes_again(made, kept, admin)
+
+
+@pytest.mark.parametrize("lost", ["answer", "word"])
+@aio.bounded(120)
+async def test_what_was_lost_is_said_again_with_the_next_session(lost: str, tmp_path: Path) -> None:
+    """Not only after the minute for which an agent waits: the session that began may be with another control plane."""
+    async with trusted.cluster(tmp_path) as made:
+        server = Losing(await made.join("n1"), lost)
+        link = await opened(server, made, "n1")
+        renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
+        await status(made, made.admin, begin=True)
+        renewal.told_roots(both := await _news_of_two(link, made))
+        record = lambda: made.standing.registry.members["node:n1"].keys[0]  # noqa: E731
+        async with trusted.beating(link), asyncio.TaskGroup() as group:
+            running = group.create_task(renewal.run())
+            await aio.until(lambda: record().unconfirmed, what="a certificate is made for the node", timeout_s=30)
+            await aio.until(lambda: bool(server.asked), what="it was lost", timeout_s=30)
+            server.lost = ""
+            renewal.told_roots(both)
+            await aio.until(lambda: not record().unconfirmed, what="it is confirmed", timeout_s=30)
+            running.cancel()
+        assert record().digest == Folder(tmp_path / "n1").load(Role.NODE).facts.key_digest
+        await link.close()
+        await server.close()
 
 
 async def _news_of_two(link: AgentLink, made: trusted.Cluster) -> str:

@@ -154,7 +154,8 @@ async def session(agent: instances.Agent, machine: Machine) -> AsyncIterator[Non
 @aio.bounded(200)
 async def test_a_cluster_is_restored_into_another_etcd_with_its_nodes_and_tasks(estate: Estate) -> None:
     """Both are somebody else's, of different authorities. The node comes with the certificate that it has, and what it
-    runs are the tasks of before; of the first etcd nothing is needed any more.
+    runs are the tasks of before; of the first etcd nothing is needed any more. Where none is named, a member of the
+    cluster's own is run, as from any backup.
     """
     here, there = OwnEtcd(estate, "here"), OwnEtcd(estate, "there")
     one, seven = estate.machine("cp1"), estate.machine("cp7")
@@ -196,6 +197,14 @@ async def test_a_cluster_is_restored_into_another_etcd_with_its_nodes_and_tasks(
         same = lambda: run(seven, admin("home")) == before.running == again.running  # noqa: E731
         await in_thread(waiting.until, same, what="the tasks of before run", timeout_s=START_S)
     assert not any(task.status.restarts for task in (await in_thread(tasks, seven, admin("restored"))).values())
+
+    nine = estate.machine("cp9")
+    said = await in_thread(restore.restore, wish(nine, "own", ()), path, at(nine))
+    assert "orch-etcd --config" in said
+    nine.start_configured("etcd", "controlplane.member", at(nine).configuration / "etcd.yaml")
+    start(nine)
+    await in_thread(leads, nine, admin("own"))
+    assert set(await in_thread(tasks, nine, admin("own"))) == before.running
 
 
 # What is wrong ------------------------------------------------------------------------------------------------------
