@@ -5,10 +5,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from protos import release
 from protos.orch.v1 import objects_pb2 as pb
 from runtime import cgroups
 
-AGENT_VERSION = "0.1.0"
 MAX_TASKS = 1000
 RESERVED_CPU = 0
 RESERVED_MEMORY_BYTES = 256 * 1024 * 1024
@@ -39,7 +39,7 @@ def describe(
         kernel=platform.release(),
         os=_os_name(Path("/etc/os-release")),
         cgroup_mode=_cgroup_mode(),
-        agent_version=AGENT_VERSION,
+        agent_version=release.VERSION,
         capacity=pb.NodeCapacity(
             cpu=len(os.sched_getaffinity(0)) * 1000 - RESERVED_CPU,
             memory=max(0, memory_total(Path("/proc/meminfo").read_text()) - RESERVED_MEMORY_BYTES),

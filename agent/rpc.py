@@ -218,6 +218,14 @@ class Server:
         except grpc.aio.AioRpcError as error:
             raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
 
+    async def confirm(self) -> None:
+        """Says that the certificate has come which this node has now. Raises Temporary."""
+        try:
+            with _unless_closed("that a certificate has come"):
+                await trust_rpc.TrustStub(self._newest()).Confirm(tpb.ConfirmRequest(), timeout=UNARY_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
+
     async def may_read(self, certificate: str) -> str:
         """Why its holder may not read how this node is; empty: they may. Raises Temporary."""
         request = tpb.MayReadRequest(certificate=certificate)

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import importlib.metadata
 import random
 import resource
 import secrets
@@ -34,7 +33,7 @@ from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
 from controlplane.trust.storeexchange import StoreExchange
 from images import errors as image_errors
-from protos import running, supervision
+from protos import release, running, supervision
 from telemetry import logs, page
 from trust.folder import Folder, NotTrusted
 
@@ -143,7 +142,7 @@ def _edge(
 ) -> server.Edge:
     return server.Edge(
         name=options.name,
-        version=importlib.metadata.version("orch"),
+        version=release.VERSION,
         listen=options.listen,
         images=options.state / "images",
         advertise=options.advertise,

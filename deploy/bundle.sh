@@ -41,7 +41,7 @@ print(*(name.removesuffix("*") for name in found), sep="\n")')
   tar --create --exclude=__pycache__ --exclude='*.pyc' "${packages[@]}" "${SOURCES[@]}" | tar --extract --directory="$work/source"
 }
 
-# 0.1.0-3f9a1c22b0: the version, and a digest of what is built. The same sources are the same release.
+# 0.2.0-3f9a1c22b0: the version, and a digest of what is built. The same sources are the same release.
 name_release() {
   local version digest
   version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)

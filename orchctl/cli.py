@@ -90,9 +90,9 @@ def _sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
     if value and not ctx.resilient_parsing:
-        from orchctl import version
+        from protos import release
 
-        click.echo(f"orchctl {version.client()}")
+        click.echo(f"orchctl {release.VERSION}")
         ctx.exit()
 
 

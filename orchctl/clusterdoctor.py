@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from orchctl import client, errors, output, terminal, who
-from orchctl import version as own_version
-from protos import findings
+from protos import findings, release
 from protos.orch.v1 import control_pb2 as control
 
 TIMEOUT_S = 180.0
@@ -61,7 +60,7 @@ def _certificate(until_ms: int, whose: str) -> control.Finding:
 
 
 def _version(theirs: str) -> control.Finding:
-    ours = own_version.client()
+    ours = release.VERSION
     if theirs == ours:
         return findings.ok("version", f"orchctl {ours}, as the control plane")
     text = f"orchctl {ours} beside a control plane {theirs}: one may not know what the other says"

@@ -245,6 +245,8 @@ def renew(settings: options.Settings) -> None:
     with _trust(settings) as stub:
         made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
     folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
+    with _trust(settings) as stub:  # with the new one
+        stub.Confirm(pb.ConfirmRequest(), timeout=client.CALL_TIMEOUT_S)
 
 
 def renew_in_passing(settings: options.Settings) -> None:

@@ -3,11 +3,15 @@
 import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from protos import release, wire
+from runtime.cli import main as runtime
 
 ROOT = Path(__file__).parent.parent
 MAX_FILE_LINES = 400
@@ -161,6 +165,15 @@ def test_the_table_of_attacks_names_tests_that_exist(page: str, least: int) -> N
     gone = [path for path in paths if not (ROOT / path).exists()] + [name for name in names if name not in known]
     assert len(paths) > least
     assert not gone, f"{page}: there is no {', '.join(gone)}; name the test that shows it now"
+
+
+def test_a_release_has_one_number() -> None:
+    """Wherever it stands, since not everything can read the others: the runtime is installed without the rest."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert project == release.VERSION, "protos/release.py: write the version of pyproject.toml"
+    assert project == runtime.VERSION, "runtime/cli/main.py: write the version of pyproject.toml"
+    assert project in wire.released(), f"record what it speaks: python -m protos.wire {project}"
+    assert f"\n## {project}\n" in (ROOT / "CHANGELOG.md").read_text(), f"CHANGELOG.md: tell what is new in {project}"
 
 
 def test_no_registry_is_named() -> None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.core.trust import admission, etcd_flags
-from controlplane.trust import storeplace
-from controlplane.trust.membership import FOUNDING, SEALING_KEY, STORE_IDENTITY, STORE_ROOTS, new_token
+from controlplane.trust import storeplace, tokenrecords
+from controlplane.trust.membership import FOUNDING, SEALING_KEY, STORE_IDENTITY, STORE_ROOTS
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 from trust.core import certificate, identity, lifetime
@@ -204,7 +204,7 @@ def _founding(made: Issuer, members: Sequence[pb.MemberRecord], *, managed: bool
     tokens = {}
     for role in (Role.NODE, Role.CONTROLPLANE):
         request = pb.CreateTokenRequest(role=role, lifetime=FIRST_TOKEN_MS)
-        token, record = new_token(role, pin, request, actor="cluster init", now_ms=made.now_ms)
+        token, record = tokenrecords.new(role, pin, request, actor="cluster init", now_ms=made.now_ms)
         trust.tokens.append(record)
         tokens[f"{role}_token"] = str(token)
     return pb.Founding(trust=trust, members=members), tokens

@@ -1,12 +1,12 @@
 """Lets machines and people in, renews what they have, makes tokens, and takes members out.
 
-The rule: what is stored comes before what is answered, and both come after everything was checked. An answer that is
-lost costs nothing: the same key gets the same again.
+Two rules. What is stored comes before what is answered, and both come after everything was checked. An answer that is
+lost costs nothing: the same key gets the same again. And a certificate takes a while to make, in which the cluster goes
+on: what is written is decided anew by what is known when it is there.
 """
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
@@ -16,7 +16,7 @@ from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, rotation, store_rotation
 from controlplane.store import errors as store_errors
 from controlplane.store import etcd_members
-from controlplane.trust import joiners, storeplace
+from controlplane.trust import joiners, storeplace, tokenrecords
 from controlplane.trust.registry import INSTANCES, Registry
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
@@ -58,41 +58,69 @@ class Membership:
         """Lets in whoever shows a token. Raises Forbidden or Invalid."""
         said, digest = _read(request)
         for _ in range(ATTEMPTS):
-            trust, members = self._registry.trust, self._registry.members
-            known = members.get(identity.member(said.role, request.name))
-            admitted = admission.admit(
-                trust,
-                admission.Ask(
-                    said=said,
-                    name=request.name,
-                    node_name=request.node_name,
-                    key_digest=digest,
-                    known=known if said.role not in PEOPLE else members.get(self._person(said)),
-                    others=members.values() if said.role is Role.NODE else (),
-                ),
-                self._now_ms(),
-            )
-            made = await self._issue(admitted.identity, request.certificate_request)
+            trust = self._registry.trust
+            # Before a process is started for it; and the certificate is for whom the token names.
+            who = self._admitted(said, digest, request).identity
+            made = await self._issue(trust, who, request.certificate_request)
+            admitted = self._admitted(said, digest, request)
+            if admitted.identity != who or not self._still_issues(trust):
+                continue
             with contextlib.suppress(store_errors.Conflict):
-                await self._keep(admitted.member, made, trust=admitted.trust)
-                _log.info("joined", member=admitted.member.name, role=said.role, token=admitted.member.token)
-                return await self._answer(admitted.identity, made, request)
+                member = admission.with_key(admitted.member, _key(made, trust))
+                await self._registry.commit(trust=admitted.trust, members=[member])
+                _log.info("joined", member=member.name, role=said.role, token=member.token)
+                return await self._answer(trust, who, made, request)
             await self._registry.catch_up()
         raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
+
+    def _admitted(self, said: token.Token, digest: str, request: pb.JoinRequest) -> admission.Admission:
+        """Whether the token opens the door now, and to whom. Raises Forbidden or Invalid."""
+        trust, members = self._registry.trust, self._registry.members
+        known = members.get(identity.member(said.role, request.name))
+        asked = admission.Ask(
+            said=said,
+            name=request.name,
+            node_name=request.node_name,
+            key_digest=digest,
+            known=known if said.role not in PEOPLE else members.get(self._person(said)),
+            others=members.values() if said.role is Role.NODE else (),
+        )
+        return admission.admit(trust, asked, self._now_ms())
 
     async def renew(self, who: Identity, used: str, request: pb.RenewRequest) -> pb.RenewResponse:
         """Another certificate for a member, for a key of their choice. `used`: the digest of the key they ask with."""
         _key_of(request.certificate_request)  # a process would be started for nothing
         for _ in range(ATTEMPTS):
-            member = self._registry.members.get(who.member)
-            if member is None:
-                raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
-            made = await self._issue(who, request.certificate_request)
+            trust = self._registry.trust
+            self._member(who)
+            made = await self._issue(trust, who, request.certificate_request)
+            member = self._member(who)
+            if not self._still_issues(trust):
+                continue
             with contextlib.suppress(store_errors.Conflict):
-                await self._keep(member, made, used=used)
-                return pb.RenewResponse(certificate=made, roots=rotation.bundle(self._registry.trust))
+                key = _key(made, trust)
+                # The answer may be lost. That matters to an exchange alone; else it is not worth another commit. An
+                # instance renews by the store, whatever it has missed.
+                key.unconfirmed = bool(trust.rotation) and who.role is not Role.CONTROLPLANE
+                await self._registry.commit(members=[admission.with_key(member, key, used)])
+                return pb.RenewResponse(certificate=made, roots=rotation.bundle(trust))
             await self._registry.catch_up()
         raise errors.Outdated(f"the record of {who} changed faster than this renewal", hint="try again")
+
+    async def confirm(self, who: Identity, used: str) -> None:
+        """The certificate for this key has come: whoever holds it calls with it. Raises Outdated."""
+        await self._publish(who, lambda record: record.CopyFrom(admission.confirmed(record, used)))
+
+    def _member(self, who: Identity) -> pb.MemberRecord:
+        """The record of somebody who has called. Raises Forbidden."""
+        member = self._registry.members.get(who.member)
+        if member is None:
+            raise errors.Forbidden(f"{who} was removed from this cluster meanwhile")
+        return member
+
+    def _still_issues(self, trust: pb.TrustRecord) -> bool:
+        """Whether the root that a certificate was made with is the one that issues now."""
+        return self._registry.trust.roots[0] == trust.roots[0]
 
     async def publish(self, who: Identity, address: str) -> None:
         """Has everybody know where an instance answers. One that was taken out meanwhile is not told of."""
@@ -115,10 +143,10 @@ class Membership:
                 await self._registry.commit(members=[changed])
                 return
             await self._registry.catch_up()
+        raise errors.Outdated(f"the record of {who} changed faster than this", hint="try again")
 
-    async def _issue(self, who: Identity, asked: str) -> str:
+    async def _issue(self, trust: pb.TrustRecord, who: Identity, asked: str) -> str:
         """The certificate, and the one that leads from a new root to the one before it."""
-        trust = self._registry.trust
         called = identity.SERVER_NAMES.get(who.role)
         wanted = errands.Wanted(
             cluster=trust.cluster,
@@ -140,16 +168,9 @@ class Membership:
         except NotTrusted as error:
             raise errors.NotNow(f"this instance cannot issue certificates: {error}", hint="ask another one") from error
 
-    async def _keep(
-        self, member: pb.MemberRecord, made: str, *, trust: pb.TrustRecord | None = None, used: str = ""
-    ) -> None:
-        facts = certificate.read(made.encode())
-        root = rotation.pin(self._registry.trust.roots[0])
-        key = pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=root)
-        await self._registry.commit(trust=trust, members=[admission.with_key(member, key, used)])
-
-    async def _answer(self, who: Identity, made: str, request: pb.JoinRequest) -> pb.JoinResponse:
-        trust = self._registry.trust
+    async def _answer(
+        self, trust: pb.TrustRecord, who: Identity, made: str, request: pb.JoinRequest
+    ) -> pb.JoinResponse:
         answer = pb.JoinResponse(certificate=made, roots=rotation.bundle(trust))
         if who.role is Role.CONTROLPLANE:
             await self._answer_instance(who, answer, request)
@@ -213,10 +234,15 @@ class Membership:
         trust = self._registry.trust
         rotation.check_beginning(trust)
         store_rotation.check_beginning(trust)
-        record = await self._successor(trust, trust.roots[0], "cluster")
-        changed = rotation.begin(trust, record)
+        record, store_record = await self._successor(trust, trust.roots[0], "cluster"), None
         if trust.HasField("store_root") and self._store.manages:
-            changed = store_rotation.begin(changed, await self._successor(trust, trust.store_root, "store"))
+            store_record = await self._successor(trust, trust.store_root, "store")
+        now = self._registry.trust  # tokens were made and used meanwhile, or another has begun
+        if (now.store_root, now.roots[0]) != (trust.store_root, trust.roots[0]):
+            raise errors.Outdated("the roots have changed meanwhile", hint=rotation.LOOK)
+        changed = rotation.begin(now, record)
+        if store_record is not None:
+            changed = store_rotation.begin(changed, store_record)
         try:
             await self._registry.commit(trust=changed)
         except store_errors.Conflict as error:
@@ -258,22 +284,24 @@ class Membership:
 
     def tokens(self) -> Sequence[pb.TokenRecord]:
         """All of them, without what they are recognised by."""
-        return [_shown(one) for one in self._registry.trust.tokens]
+        return [tokenrecords.shown(one) for one in self._registry.trust.tokens]
 
     async def create_token(self, request: pb.CreateTokenRequest, actor: str) -> pb.CreateTokenResponse:
         """Makes one. Raises Invalid or Unknown."""
-        role = _role(request)
+        role = tokenrecords.role(request)
         for _ in range(ATTEMPTS):
             trust = plan.copy(self._registry.trust)
             if request.replaces:
-                _without(trust, request.replaces)
+                tokenrecords.without(trust, request.replaces)
             if len(trust.tokens) >= MAX_TOKENS:
                 raise errors.Overloaded(f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs")
-            made, record = new_token(role, rotation.pin(trust.roots[0]), request, actor=actor, now_ms=self._now_ms())
+            made, record = tokenrecords.new(
+                role, rotation.pin(trust.roots[0]), request, actor=actor, now_ms=self._now_ms()
+            )
             trust.tokens.append(record)
             with contextlib.suppress(store_errors.Conflict):
                 await self._registry.commit(trust=trust)
-                return pb.CreateTokenResponse(token=str(made), record=_shown(record))
+                return pb.CreateTokenResponse(token=str(made), record=tokenrecords.shown(record))
             await self._registry.catch_up()
         raise errors.Outdated("the tokens changed faster than this one was made", hint="try again")
 
@@ -281,7 +309,7 @@ class Membership:
         """Makes one worthless. Raises Unknown."""
         for _ in range(ATTEMPTS):
             trust = plan.copy(self._registry.trust)
-            _without(trust, token_id)
+            tokenrecords.without(trust, token_id)
             with contextlib.suppress(store_errors.Conflict):
                 await self._registry.commit(trust=trust)
                 return
@@ -299,58 +327,14 @@ class Membership:
         await self._registry.remove(name)
 
 
-def new_token(
-    role: Role, pin: str, request: pb.CreateTokenRequest, *, actor: str, now_ms: int
-) -> tuple[token.Token, pb.TokenRecord]:
-    """A token, and what is kept of it."""
-    made = token.make(role, pin, secrets.token_bytes(token.SECRET_BYTES))
-    return made, pb.TokenRecord(
-        id=made.digest[:8],
-        role=role,
-        digest=made.digest,
-        expires_at=now_ms + request.lifetime if request.lifetime else 0,
-        uses_left=request.uses,
-        unlimited=not request.uses,
-        person=request.person,
-        namespaces=request.namespaces,
-        created_at=now_ms,
-        created_by=actor,
-    )
+def _key(made: str, trust: pb.TrustRecord) -> pb.MemberKey:
+    """What is kept of a certificate that the first root of this record has issued."""
+    facts = certificate.read(made.encode())
+    return pb.MemberKey(digest=facts.key_digest, expires_at=facts.not_after_ms, root=rotation.pin(trust.roots[0]))
 
 
 def _root(trust: pb.TrustRecord, root: pb.RootRecord) -> errands.Root:
     return errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=trust.cluster)
-
-
-def _role(request: pb.CreateTokenRequest) -> Role:
-    try:
-        role = identity.role(request.role)
-    except Malformed as error:
-        raise errors.Invalid(str(error)) from error
-    if (role in PEOPLE) != bool(request.person):
-        raise errors.Invalid(
-            f"a token for the role {role} {'needs' if role in PEOPLE else 'does not take'} a person's name",
-            hint="--person NAME belongs to the roles admin, editor and viewer",
-        )
-    if request.person and not identity.NAME.fullmatch(request.person):
-        raise errors.Invalid(f"{request.person!r:.70} is no name for a person", hint=f"it has {identity.NAME_HINT}")
-    if request.lifetime < 0:
-        raise errors.Invalid("a token's lifetime is not negative")
-    return role
-
-
-def _without(trust: pb.TrustRecord, token_id: str) -> None:
-    kept = [one for one in trust.tokens if one.id != token_id]
-    if len(kept) == len(trust.tokens):
-        raise errors.Unknown(f"there is no token {token_id!r:.40}", hint="`orchctl cluster token ls` lists them")
-    del trust.tokens[:]
-    trust.tokens.extend(kept)
-
-
-def _shown(record: pb.TokenRecord) -> pb.TokenRecord:
-    shown = plan.copy(record)
-    shown.digest = ""
-    return shown
 
 
 def _read(request: pb.JoinRequest) -> tuple[token.Token, str]:

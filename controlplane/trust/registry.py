@@ -95,7 +95,10 @@ class Registry:
             del self._listeners[listener]
 
     async def commit(self, *, trust: pb.TrustRecord | None = None, members: Sequence[pb.MemberRecord] = ()) -> None:
-        """Writes records that were made from those that are known here, all or none. Raises Conflict."""
+        """Writes records that were made from those that are known here now, all or none. Raises Conflict.
+
+        Now: nothing is waited for between reading them and this, else what has changed meanwhile would be undone.
+        """
         changes: list[api.Change] = [self._put(member_key(one.name), one.SerializeToString()) for one in members]
         if trust is not None and trust != self._trust:
             changes.append(self._put(CLUSTER, trust.SerializeToString(deterministic=True)))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from controlplane.store import api, writer
+from controlplane.trust import storeplace
 from protos.orch.v1 import trust_pb2 as pb
 from trust.folder import Folder, NotTrusted
 
@@ -36,7 +37,7 @@ async def finish(folder: Folder, store: api.Store) -> None:
         return
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    mark = await _mark(store, digest)
+    mark = await _mark(folder, store, digest)
     if mark != DONE + digest:
         entries = pb.Restored.FromString(content).entries
         _log.info("a backup is written into the store", entries=len(entries))
@@ -46,7 +47,7 @@ async def finish(folder: Folder, store: api.Store) -> None:
     _log.info("the cluster is restored")
 
 
-async def _mark(store: api.Store, digest: str) -> str:
+async def _mark(folder: Folder, store: api.Store, digest: str) -> str:
     """How far this very backup has come in the store; makes the mark where there is nothing."""
     listing = await store.list(ROOT)
     there = {one.key: one.value for one in listing.entries if not one.key.startswith(PASSING)}
@@ -56,7 +57,14 @@ async def _mark(store: api.Store, digest: str) -> str:
     if there:
         raise NotTrusted(
             f"the store holds a cluster already ({len(there)} entries), and a backup is restored into an empty one; "
-            "give orch-etcd an empty --data, or remove the instance's folder to leave the store as it is"
+            + _remedy(folder)
         )
     await store.commit([api.Put(key=MARK, value=(BEGUN + digest).encode(), expect=0)])
     return BEGUN + digest
+
+
+def _remedy(folder: Folder) -> str:
+    """For whoever finds the store full. One of somebody else's is not theirs to empty."""
+    if storeplace.known(folder) and storeplace.load(folder).member is None:
+        return f"nothing was written; remove {folder.path}, and restore with --etcd of an empty etcd"
+    return "give orch-etcd an empty --data, or remove the instance's folder to leave the store as it is"

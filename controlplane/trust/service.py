@@ -29,6 +29,11 @@ class TrustService(trust_pb2_grpc.TrustServicer):
         who = caller.required()
         return await self._membership.renew(who.identity, who.key_digest, request)
 
+    async def Confirm(self, request: pb.ConfirmRequest, context: rpc.Context) -> pb.ConfirmResponse:
+        who = caller.required()
+        await self._membership.confirm(who.identity, who.key_digest)
+        return pb.ConfirmResponse()
+
     async def ListTokens(self, request: pb.ListTokensRequest, context: rpc.Context) -> pb.ListTokensResponse:
         return pb.ListTokensResponse(tokens=self._membership.tokens())
 

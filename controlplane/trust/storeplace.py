@@ -63,7 +63,12 @@ def identity(folder: Folder, name: str) -> tuple[bytes, bytes]:
 
 def endpoint(url: str) -> str:
     """`https://10.0.0.1:2379` → `10.0.0.1:2379`. Raises NotTrusted."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or not parts.port or parts.path not in {"", "/"}:
-        raise NotTrusted(f"{url!r} is not https://HOST:PORT of a member of etcd")
+    wrong = NotTrusted(f"{url!r} is not https://HOST:PORT of a member of etcd")
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme == "https" and parts.hostname and parts.port and parts.path in {"", "/"}
+    except ValueError as error:  # the port is no number, or too large
+        raise wrong from error
+    if not is_right or "@" in parts.netloc:
+        raise wrong
     return parts.netloc

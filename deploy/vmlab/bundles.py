@@ -82,9 +82,9 @@ def _bundle(source: Path, target: Path) -> None:
 
 
 def raised(project: str) -> str:
-    """The text of a pyproject.toml with a higher version: 0.1.0 → 0.1.1."""
+    """The text of a pyproject.toml with a higher version: 0.2.0 → 0.2.1."""
     text, count = _VERSION.subn(lambda found: f'{found[1]}{int(found[2]) + 1}"', project)
-    assert count == 1, f'pyproject.toml has {count} lines like version = "0.1.0"'
+    assert count == 1, f'pyproject.toml has {count} lines like version = "0.2.0"'
     return text
 
 

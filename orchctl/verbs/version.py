@@ -3,7 +3,7 @@
 import click
 
 from orchctl import client, options, terminal
-from orchctl import version as own
+from protos import release
 from protos.orch.v1 import control_pb2 as control
 
 
@@ -12,7 +12,7 @@ from protos.orch.v1 import control_pb2 as control
 @options.with_settings
 def command(settings: options.Settings, client_only: bool) -> None:
     """Show the versions of client and server, and who leads."""
-    terminal.say(f"client:  orchctl {own.client()}")
+    terminal.say(f"client:  orchctl {release.VERSION}")
     if client_only:
         return
     server = settings.server

@@ -13,7 +13,7 @@ from runtime import errors, privilege, sealed
 from runtime.cli import options, report
 from runtime.cli.options import Flag, Options
 
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 DEFAULT_ROOT: Final = "/run/orchrun"
 
 _VERBS: Final = {

@@ -12,6 +12,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
+from agent import rpc
 from controlplane import server
 from controlplane.controllers.nodes import Ranges
 from controlplane.instance import Identity, Instance
@@ -22,6 +23,7 @@ from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import aio, api_world, etcd
+from trust.folder import Material
 
 A_MOMENT_S = 10.0
 IPV4 = Ranges(cluster="10.112.0.0/16", subnet_bits=24, services="10.201.0.0/16")
@@ -95,15 +97,20 @@ class Agent:
     """A session that runs whatever it is told to, on paper."""
 
     def __init__(
-        self, name: str, speak: Callable[[grpc.aio.Channel], grpc.aio.Channel] = lambda channel: channel
+        self,
+        name: str,
+        speak: Callable[[grpc.aio.Channel], grpc.aio.Channel] = lambda channel: channel,
+        own: Material | None = None,
     ) -> None:
+        """`own`: its certificate, which says its id; None: without TLS."""
         self.name = name
         self.running: set[str] = set()
         self._speak = speak
+        self._own = own
 
     async def run(self, address: str) -> None:
         """Until the call ends."""
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with rpc.channel(address, self._own) as channel:
             call = dispatcher_pb2_grpc.DispatcherStub(self._speak(channel)).Session()
             await call.write(wire.AgentMessage(register=self._register()))
             sequence = 0
@@ -137,7 +144,8 @@ class Agent:
     def _register(self) -> wire.Register:
         capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
         description = objects_pb2.NodeDescription(hostname=self.name, address="10.0.0.1", capacity=capacity)
-        return wire.Register(node_id=f"id-of-{self.name}", node_name=self.name, description=description)
+        node_id = self._own.identity.name if self._own is not None else f"id-of-{self.name}"
+        return wire.Register(node_id=node_id, node_name=self.name, description=description)
 
     def _report(self, task: objects_pb2.Task) -> wire.TaskReport:
         self.running.add(task.meta.id)

@@ -23,6 +23,7 @@ from controlplane.store import api, memory
 from controlplane.trust import founding
 from controlplane.trust.standing import Standing, standing
 from protos.connections import Connections
+from protos.link import Link, LinkLost
 from protos.orch.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2_grpc, objects_pb2, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import trust_pb2 as tpb
@@ -33,6 +34,7 @@ from trust.core.identity import Role
 from trust.folder import Folder, Material
 
 HOUR_MS = 3_600_000
+BEAT_S = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -219,3 +221,21 @@ async def session(
         await aio.until(known, what="the session is counted", timeout_s=A_MOMENT_S)  # which comes after the answer
         yield call  # type: ignore[misc]
         call.cancel()
+
+
+@contextlib.asynccontextmanager
+async def beating(link: Link[wire.AgentMessage, wire.LeaderMessage]) -> AsyncIterator[None]:
+    """In the block the leader hears from a session, as from one of an agent: what is silent for too long is ended."""
+
+    async def beat() -> None:
+        with contextlib.suppress(LinkLost):  # whoever reads is told
+            while True:
+                await asyncio.sleep(BEAT_S)
+                await link.send(wire.AgentMessage(heartbeat=wire.Heartbeat()))
+
+    beats = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beats.cancel()
+        await asyncio.wait({beats})

@@ -8,13 +8,14 @@ an hour.
 import collections
 import os
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from deploy.local import errors
-from deploy.vmlab import bundles, cluster, commands, keeping, laboratory, plan
+from deploy.vmlab import bundles, cluster, commands, initial, keeping, laboratory, plan
 from deploy.vmlab.__main__ import Progress
 from deploy.vmlab.laboratory import Laboratory
 from tests.vm import load
@@ -164,7 +165,13 @@ def test_agents_are_upgraded_under_load_and_no_request_fails(story: Story) -> No
     story.say(f"{seen.answered} requests were answered during the upgrade, the slowest after {seen.slowest_s:.1f} s")
     assert _tasks(story) == before, "tasks were replaced or restarted"
     for machine in plan.MACHINES:
-        assert "/opt/orch/releases/0.1.1-" in story.on(machine, "readlink --canonicalize /opt/orch/current")
+        release = story.on(machine, "readlink --canonicalize /opt/orch/current")
+        assert f"/opt/orch/releases/{_next_version()}-" in release
+
+
+def _next_version() -> str:
+    project = bundles.raised((initial.ROOT / "pyproject.toml").read_text())
+    return str(tomllib.loads(project)["project"]["version"])
 
 
 def _tasks(story: Story) -> set[tuple[str, str, int]]:

@@ -127,6 +127,14 @@ def with_key(member: pb.MemberRecord, key: pb.MemberKey, used: str = "") -> pb.M
     return changed
 
 
+def confirmed(member: pb.MemberRecord, digest: str) -> pb.MemberRecord:
+    """The record once the certificate for a key is known to have come."""
+    changed = plan.copy(member)
+    for key in changed.keys:
+        key.unconfirmed = key.unconfirmed and key.digest != digest
+    return changed
+
+
 def still_stands(before: pb.MemberRecord, after: pb.MemberRecord | None) -> bool:
     """Whether what a member began with the one record goes on with the other. A key that was renewed is no matter."""
     if after is None:

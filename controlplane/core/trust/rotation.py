@@ -1,11 +1,14 @@
 """The exchange of the cluster's root: a machine whose whole state is stored, so that a new leader goes on with it.
 
     one root ──begin──► REISSUING: both are trusted, the new one issues, and the old one has signed it across
-        ▲                   │ everybody has a certificate of the new root
+        ▲                   │ everybody has a certificate of the new root, and has said so
         └───────drop────────┘ the old root goes, and with it every token, since each pins it
 
 Why signing across is enough: who trusts the old root alone comes to trust a new certificate through the cross
 certificate that comes with it, and who has a new certificate is given both roots. So nobody has to be told first.
+
+Why a record of the certificate is not enough: its answer may be lost, and who then has a certificate of the old root
+alone could not even ask again once that is gone.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -15,6 +18,8 @@ from controlplane.core import plan
 from controlplane.core import request_errors as errors
 from protos.orch.v1 import trust_pb2 as pb
 from trust.core import certificate
+
+LOOK = "`orchctl cluster rotate-ca --status` tells how far it is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +43,7 @@ def bundle(trust: pb.TrustRecord) -> str:
 def check_beginning(trust: pb.TrustRecord) -> None:
     """That no exchange is under way. Raises NotNow."""
     if trust.rotation:
-        hint = "`orchctl cluster rotate-ca --status` tells how far it is"
-        raise errors.NotNow("the root is being exchanged already", hint=hint)
+        raise errors.NotNow("the root is being exchanged already", hint=LOOK)
 
 
 def begin(trust: pb.TrustRecord, new: pb.RootRecord) -> pb.TrustRecord:
@@ -71,6 +75,9 @@ def advance(
 
 
 def is_behind(trust: pb.TrustRecord, member: pb.MemberRecord, now_ms: int) -> bool:
-    """Whether the newest certificate that it has is of an older root. One that has none any more is not waited for."""
+    """Whether the newest certificate that it has is of an older root, or is not known to have come.
+
+    One that has none any more is not waited for.
+    """
     valid = [key for key in member.keys if key.expires_at > now_ms]
-    return bool(valid) and valid[0].root != pin(trust.roots[0])
+    return bool(valid) and (valid[0].root != pin(trust.roots[0]) or valid[0].unconfirmed)

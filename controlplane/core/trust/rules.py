@@ -183,6 +183,7 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Dispatcher/FindBlob": _OWN,
     "/orch.v1.Blobs/Fetch": _read(_nothing, _MACHINES),
     "/orch.v1.Trust/Renew": _read(_nothing, _ALL),
+    "/orch.v1.Trust/Confirm": _read(_nothing, PEOPLE | _NODE),
     "/orch.v1.Trust/ListTokens": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/CreateToken": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RevokeToken": _change(_cluster, _ADMIN),

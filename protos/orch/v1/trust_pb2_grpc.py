@@ -39,6 +39,11 @@ class TrustStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RenewRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RenewResponse.FromString,
                 _registered_method=True)
+        self.Confirm = channel.unary_unary(
+                '/orch.v1.Trust/Confirm',
+                request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmResponse.FromString,
+                _registered_method=True)
         self.ListTokens = channel.unary_unary(
                 '/orch.v1.Trust/ListTokens',
                 request_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListTokensRequest.SerializeToString,
@@ -86,6 +91,14 @@ class TrustServicer:
 
     def Renew(self, request, context):
         """Another certificate for whoever calls, with the same identity.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Confirm(self, request, context):
+        """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+        has asked for it, since an answer may be lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +168,11 @@ def add_TrustServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.RenewRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.RenewResponse.SerializeToString,
             ),
+            'Confirm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Confirm,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmResponse.SerializeToString,
+            ),
             'ListTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTokens,
                     request_deserializer=protos_dot_orch_dot_v1_dot_trust__pb2.ListTokensRequest.FromString,
@@ -223,6 +241,33 @@ class Trust:
             '/orch.v1.Trust/Renew',
             protos_dot_orch_dot_v1_dot_trust__pb2.RenewRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_trust__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Confirm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Trust/Confirm',
+            protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_trust__pb2.ConfirmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class TrustStub:
     def __new__(cls, channel: _aio.Channel) -> TrustAsyncStub: ...
     Renew: _grpc.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]
     """Another certificate for whoever calls, with the same identity."""
+    Confirm: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ConfirmRequest, _trust_pb2.ConfirmResponse]
+    """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+    has asked for it, since an answer may be lost.
+    """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_trust_pb2.ListTokensRequest, _trust_pb2.ListTokensResponse]
     """The join tokens, without their secrets."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_trust_pb2.CreateTokenRequest, _trust_pb2.CreateTokenResponse]
@@ -57,6 +61,10 @@ class TrustAsyncStub(TrustStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Renew: _aio.UnaryUnaryMultiCallable[_trust_pb2.RenewRequest, _trust_pb2.RenewResponse]  # type: ignore[assignment]
     """Another certificate for whoever calls, with the same identity."""
+    Confirm: _aio.UnaryUnaryMultiCallable[_trust_pb2.ConfirmRequest, _trust_pb2.ConfirmResponse]  # type: ignore[assignment]
+    """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+    has asked for it, since an answer may be lost.
+    """
     ListTokens: _aio.UnaryUnaryMultiCallable[_trust_pb2.ListTokensRequest, _trust_pb2.ListTokensResponse]  # type: ignore[assignment]
     """The join tokens, without their secrets."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_trust_pb2.CreateTokenRequest, _trust_pb2.CreateTokenResponse]  # type: ignore[assignment]
@@ -82,6 +90,16 @@ class TrustServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_pb2.RenewResponse, _abc.Awaitable[_trust_pb2.RenewResponse]]:
         """Another certificate for whoever calls, with the same identity."""
+
+    @_abc_1.abstractmethod
+    def Confirm(
+        self,
+        request: _trust_pb2.ConfirmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_pb2.ConfirmResponse, _abc.Awaitable[_trust_pb2.ConfirmResponse]]:
+        """Says that the certificate with which this is called has come. Until then an exchange of the root waits for whoever
+        has asked for it, since an answer may be lost.
+        """
 
     @_abc_1.abstractmethod
     def ListTokens(

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 import random
 import shutil
 from pathlib import Path
@@ -10,9 +11,11 @@ import grpc
 import grpc.aio
 import pytest
 
+from agent.errors import Temporary
 from agent.renewal import Renewal
 from agent.rpc import Server
 from controlplane import main
+from controlplane.core.trust import rotation
 from controlplane.store import memory
 from controlplane.trust.standing import standing
 from protos.link import Link
@@ -26,6 +29,28 @@ from trust.core.identity import Role
 from trust.folder import Folder, Material, material
 
 AgentLink = Link[wire.AgentMessage, wire.LeaderMessage]
+
+
+class Losing(Server):
+    """The way to a control plane, on which an answer with a certificate is lost, or the word that it has come."""
+
+    def __init__(self, own: Material, lost: str) -> None:
+        super().__init__(own.identity.name, own)
+        self.lost = lost
+        self.asked = 0
+
+    async def renew(self, request: pb.RenewRequest) -> pb.RenewResponse:
+        answer = await super().renew(request)
+        self.asked += 1
+        if self.lost == "answer":
+            raise Temporary("the answer is lost", reason="NoControlPlane")
+        return answer
+
+    async def confirm(self) -> None:
+        if self.lost != "word":
+            await super().confirm()
+        elif self.asked:
+            raise Temporary("the word is lost", reason="NoControlPlane")
 
 
 async def opened(server: Server, made: trusted.Cluster, name: str) -> AgentLink:
@@ -49,7 +74,10 @@ async def renewed(made: trusted.Cluster, own: Material) -> Material:
     key, asked = errands.request()
     async with made.trust(own) as stub:
         answer = await stub.Renew(pb.RenewRequest(certificate_request=asked))
-    return material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+    fresh = material(key.encode(), answer.certificate.encode(), answer.roots.encode())
+    async with made.trust(fresh) as stub:
+        await stub.Confirm(pb.ConfirmRequest())
+    return fresh
 
 
 async def status(made: trusted.Cluster, own: Material, **fields: object) -> pb.RotateRootResponse:
@@ -72,17 +100,17 @@ async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) ->
         server = Server("n1", first)
         renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
         link = await opened(server, made, "n1")
-        try:
+        async with trusted.beating(link):
             renewal.told_roots(await news(link))
             begun = await status(made, admin, begin=True)
             assert begun.rotating
             assert {"node:n1", "person:root"} <= set(begun.waiting_for)
-            await _renewed_as_told(renewal, link, server)
+            await _renewed_as_told(made, renewal, link, server)
             assert len(roots(server.own)) == 2  # type: ignore[arg-type]
             admin = await renewed(made, admin)
             await aio.until(lambda: not made.standing.registry.trust.rotation, what="the old root goes", timeout_s=30)
 
-            await _renewed_as_told(renewal, link, server)
+            await _renewed_as_told(made, renewal, link, server)
             (new,) = roots(server.own)  # type: ignore[arg-type]
             assert new != old
             assert roots(made.standing.own) == [new]
@@ -93,19 +121,23 @@ async def test_the_root_is_exchanged_while_sessions_stay_open(tmp_path: Path) ->
             async with made.trust(admin) as stub:
                 token = (await stub.CreateToken(pb.CreateTokenRequest(role="node"))).token
             assert roots(await made.join("n2", token)) == [new]
-        finally:
-            await link.close()
-            await server.close()
+        await link.close()
+        await server.close()
 
 
-async def _renewed_as_told(renewal: Renewal, link: AgentLink, server: Server) -> None:
+async def _renewed_as_told(made: trusted.Cluster, renewal: Renewal, link: AgentLink, server: Server) -> None:
     """The agent hears of other roots, and gets another certificate for them, by itself."""
     before = server.own
     renewal.told_roots(await news(link))
-    waiting = aio.until(lambda: server.own is not before, what="the agent renews", timeout_s=30)
+
+    def has_come() -> bool:
+        key = made.standing.registry.members["node:n1"].keys[0]
+        own = server.own
+        return own is not None and own is not before and own.facts.key_digest == key.digest and not key.unconfirmed
+
     async with asyncio.TaskGroup() as group:
         running = group.create_task(renewal.run())
-        await waiting
+        await aio.until(has_come, what="the agent renews, and says so", timeout_s=30)
         running.cancel()
 
 
@@ -119,6 +151,87 @@ async def _old_ones_are_worth_nothing(made: trusted.Cluster, first: Material) ->
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(joining.NotJoined, match="not of the cluster at"):
         await made.join("n9")
+
+
+@pytest.mark.parametrize("lost", ["answer", "word"])
+@aio.bounded(120)
+async def test_an_exchange_does_not_end_while_a_node_may_not_have_its_certificate(lost: str, tmp_path: Path) -> None:
+    """Everybody else has theirs, so that the exchange would end with the record of this one: the answer is lost, or the
+    agent ends before it has said that it came. The next agent has what is on the disk, and need not join anew.
+    """
+    async with trusted.cluster(tmp_path) as made:
+        server = Losing(await made.join("n1"), lost)
+        link = await opened(server, made, "n1")
+        renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
+        await status(made, made.admin, begin=True)
+        admin = await renewed(made, made.admin)
+        await aio.until(lambda: made.standing.own.facts.issuer == admin.facts.issuer, what="the instance", timeout_s=30)
+        renewal.told_roots(await _news_of_two(link, made))
+        running = asyncio.create_task(renewal.run())
+        await aio.until(lambda: bool(server.asked), what="a certificate is made for the node", timeout_s=30)
+        record = lambda: made.standing.registry.members["node:n1"]  # noqa: E731
+        assert record().keys[0].root == roots(admin)[0]
+        still = await status(made, admin)
+        assert (still.rotating, list(still.waiting_for)) == (True, ["node:n1"])
+        running.cancel()
+        await asyncio.wait({running})
+        await link.close()
+        await server.close()
+
+        kept = Folder(tmp_path / "n1").load(Role.NODE)
+        assert (kept.facts.issuer == admin.facts.issuer) is (lost == "word")
+        await _comes_again(made, kept, admin)
+
+
+@pytest.mark.parametrize("lost", ["answer", "word"])
+@aio.bounded(120)
+async def test_what_was_lost_is_said_again_with_the_next_session(lost: str, tmp_path: Path) -> None:
+    """Not only after the minute for which an agent waits: the session that began may be with another control plane."""
+    async with trusted.cluster(tmp_path) as made:
+        server = Losing(await made.join("n1"), lost)
+        link = await opened(server, made, "n1")
+        renewal = Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))
+        await status(made, made.admin, begin=True)
+        renewal.told_roots(both := await _news_of_two(link, made))
+        record = lambda: made.standing.registry.members["node:n1"].keys[0]  # noqa: E731
+        async with trusted.beating(link), asyncio.TaskGroup() as group:
+            running = group.create_task(renewal.run())
+            await aio.until(lambda: record().unconfirmed, what="a certificate is made for the node", timeout_s=30)
+            await aio.until(lambda: bool(server.asked), what="it was lost", timeout_s=30)
+            server.lost = ""
+            renewal.told_roots(both)
+            await aio.until(lambda: not record().unconfirmed, what="it is confirmed", timeout_s=30)
+            running.cancel()
+        assert record().digest == Folder(tmp_path / "n1").load(Role.NODE).facts.key_digest
+        await link.close()
+        await server.close()
+
+
+async def _news_of_two(link: AgentLink, made: trusted.Cluster) -> str:
+    """The digest of both roots: what the session begins with may be that of the first."""
+    both = hashlib.sha256(rotation.bundle(made.standing.registry.trust).encode()).hexdigest()
+    while (told := await news(link)) != both:
+        continue
+    return told
+
+
+async def _comes_again(made: trusted.Cluster, kept: Material, admin: Material) -> None:
+    """An agent with this; the exchange ends, and it is a member by the new root alone."""
+    server = Server("n1", kept)
+    renewal = Renewal(server, Folder(made.folder / "n1"), made.now_ms, random.Random(1))
+    link = await opened(server, made, "n1")
+    renewal.told_roots(await news(link))
+    running = asyncio.create_task(renewal.run())
+    await aio.until(lambda: not made.standing.registry.trust.rotation, what="the exchange ends", timeout_s=30)
+    renewal.told_roots(await news(link))
+    own = lambda: Folder(made.folder / "n1").load()  # noqa: E731
+    await aio.until(lambda: roots(own()) == roots(admin)[:1], what="the node believes one root", timeout_s=30)
+    assert made.instance.dispatcher.sessions.get("n1") is not None
+    running.cancel()
+    await asyncio.wait({running})
+    await link.close()
+    await (await opened(server, made, "n1")).close()
+    await server.close()
 
 
 @aio.bounded(120)

@@ -240,7 +240,7 @@ def test_a_cluster_is_founded_in_an_etcd_that_there_is(estate: Estate) -> None:
     refused_founding(one, "no member of the etcd answers", *given)  # it does not run yet
     owner.start_etcd()
     until(lambda: answers(owner), what="the etcd answers", timeout_s=40)
-    refused_founding(one, "certificate verify failed", *stranger)
+    refused_founding(one, "its certificate is not believed, by --etcd-ca", *stranger)
     refused_founding(one, "are no CA, certificate and key that fit", *given[:3], f"--etcd-key={cert}")
     refused_founding(one, "cannot read one of", *given[:3], f"--etcd-key={estate.folder / 'gone'}")
     refused_founding(one, "--etcd-cert and --etcd-key must be given, too", *given[:2])

@@ -10,7 +10,7 @@ from orchctl import cli
 from orchctl.verbs.images import group
 from tests.support import orchctl
 
-HEAVY = ("grpc", "google.protobuf", "yaml", "asyncio", "protos", "manifests", "images")
+HEAVY = ("grpc", "google.protobuf", "yaml", "asyncio", "protos.orch", "manifests", "images")
 SCRIPT = f"""
 import sys
 from orchctl import main

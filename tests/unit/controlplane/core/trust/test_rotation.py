@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.core import request_errors as errors
-from controlplane.core.trust import rotation
+from controlplane.core.trust import admission, rotation
 from protos.orch.v1 import trust_pb2 as pb
 from trust import errands
 
@@ -44,6 +44,21 @@ def test_the_old_root_goes_once_everybody_has_a_certificate_of_the_new_one(
     assert [root.certificate for root in after.roots] == [new.certificate]
     assert not after.tokens
     assert rotation.advance(after, [n1], NOW_MS) == rotation.Step()
+
+
+def test_a_certificate_that_may_not_have_come_is_waited_for(roots: tuple[pb.RootRecord, pb.RootRecord]) -> None:
+    """By its record the member has one of the new root; until it says so its answer may be lost."""
+    between = rotation.begin(pb.TrustRecord(roots=[roots[0]]), roots[1])
+    asked = member("n1", rotation.pin(roots[0]))
+    key = pb.MemberKey(digest="second", root=rotation.pin(roots[1]), expires_at=NOW_MS + 1, unconfirmed=True)
+    asked = admission.with_key(pb.MemberRecord(name="n1", role="node", keys=asked.keys), key, used="n1")
+    assert rotation.advance(between, [asked], NOW_MS).waiting_for == ["n1"]
+    other = admission.confirmed(asked, "n1")
+    assert rotation.advance(between, [other], NOW_MS).waiting_for == ["n1"], "it has called with the one before"
+    there = admission.confirmed(asked, "second")
+    assert [one.digest for one in there.keys] == ["second", "n1"]
+    assert rotation.advance(between, [there], NOW_MS).next is not None
+    assert rotation.advance(between, [asked], NOW_MS, left_behind=["n1"]).next is not None
 
 
 def test_who_is_left_behind_or_has_no_valid_certificate_is_not_waited_for(

@@ -26,12 +26,12 @@ CALLS = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "Renew"}
+READS_OF_PEOPLE = {"Get", "List", "Watch", "Logs", "Usage", "Why", "Version", "Renew", "Confirm"}
 CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportImage", "CheckNetwork", "Diagnose"}
 CHANGES |= {"Commit", "MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
 ADMINS |= {"ListAudit"}
-NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "MayRead"}
+NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "Confirm", "MayRead"}
 MAY = {
     Role.ADMIN: READS_OF_PEOPLE | CHANGES | ADMINS,
     Role.EDITOR: READS_OF_PEOPLE | CHANGES,
