@@ -1,8 +1,7 @@
 """Keeps the kernel's nftables table equal to a Plane: one transaction at a time, and a new one when others meddle.
 
 Two rules: whoever noted something waits until a transaction that has it was carried out, and everything that was noted
-while one ran, or shortly afterwards, goes into the next; and a table that somebody else has touched is made anew as a
-whole.
+while one ran goes into the next; and a table that somebody else has touched is made anew as a whole.
 """
 
 import asyncio
@@ -26,8 +25,6 @@ from agent.errors import Temporary
 log = structlog.get_logger()
 
 NFT_TIMEOUT_S = 10.0
-REST, LONGEST_REST_S = 2.0, 0.2
-"""After a transaction it rests so many times as long as that took: while much changes, more goes into the next."""
 MEND_INTERVAL_S = 5.0
 """Between two repairs; the first comes at once. Two who both want the last word must not fill the processor."""
 
@@ -88,9 +85,7 @@ class Rules:
                 while True:
                     await self._wake.wait()
                     self._wake.clear()
-                    began = loop.time()
                     await self._round()
-                    await asyncio.sleep(min(REST * (loop.time() - began), LONGEST_REST_S))
             finally:
                 loop.remove_reader(descriptor)
                 if self._mend is not None:
