@@ -58,11 +58,11 @@ class Membership:
         """Lets in whoever shows a token. Raises Forbidden or Invalid."""
         said, digest = _read(request)
         for _ in range(ATTEMPTS):
-            trust = self._registry.trust
+            trust, asked_at = self._registry.trust, self._now_ms()
             # Before a process is started for it; and the certificate is for whom the token names.
-            who = self._admitted(said, digest, request).identity
+            who = self._admitted(said, digest, request, asked_at).identity
             made = await self._issue(trust, who, request.certificate_request)
-            admitted = self._admitted(said, digest, request)
+            admitted = self._admitted(said, digest, request, asked_at)
             if admitted.identity != who or not self._still_issues(trust):
                 continue
             with contextlib.suppress(store_errors.Conflict):
@@ -73,7 +73,7 @@ class Membership:
             await self._registry.catch_up()
         raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
 
-    def _admitted(self, said: token.Token, digest: str, request: pb.JoinRequest) -> admission.Admission:
+    def _admitted(self, said: token.Token, digest: str, request: pb.JoinRequest, asked_at: int) -> admission.Admission:
         """Whether the token opens the door now, and to whom. Raises Forbidden or Invalid."""
         trust, members = self._registry.trust, self._registry.members
         known = members.get(identity.member(said.role, request.name))
@@ -84,6 +84,7 @@ class Membership:
             key_digest=digest,
             known=known if said.role not in PEOPLE else members.get(self._person(said)),
             others=members.values() if said.role is Role.NODE else (),
+            asked_at=asked_at,
         )
         return admission.admit(trust, asked, self._now_ms())
 

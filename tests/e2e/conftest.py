@@ -9,6 +9,8 @@ from tests.support import cluster
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[cluster.LocalCluster]:
-    """A cluster that is up; tests leave its nodes as they found them and name their services after themselves."""
-    with cluster.running() as up:
+    """A cluster that is up, with what one of the examples reserves; tests leave its nodes as they found them and name
+    their services after themselves.
+    """
+    with cluster.running(resources={"n1": ["gpu=0,1"]}) as up:
         yield up

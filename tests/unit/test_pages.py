@@ -10,7 +10,7 @@ import pytest
 
 from controlplane import arguments, member
 from controlplane.trust import backup, restoring
-from deploy.host import restore
+from deploy.host import outside, restore
 from orchctl.cli import orchctl
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -72,9 +72,9 @@ def test_the_refusals_of_the_page_are_those_of_the_program() -> None:
     """Word for word, as far as they are said there."""
     page = (DOCS / "backup.md").read_text()
     said = re.findall(r"^\| [^`|]+ \| [^`|]*`(.+?)`(?: \||$)", page.partition("## What is refused")[2], re.MULTILINE)
-    assert len(said) == 7
+    assert len(said) == 9
     sources = [Path(module.__file__ or "").read_text() for module in (backup, restoring)]
-    sources.append(Path(restore.__file__).read_text())
+    sources += [Path(module.__file__).read_text() for module in (restore, outside)]
     sources += [(Path(backup.__file__).parent / name).read_text() for name in ("founding.py", "restore.py")]
     text = re.sub(r'"\s*\n\s*f?"', "", "".join(sources))
     for message in said:

@@ -21,7 +21,9 @@ MAX_PERSON_KEYS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Who wants to join. `known`: the record of the member of that name, if there is one."""
+    """Who wants to join. `known`: the record of the member of that name, if there is one. `asked_at`: when, in ms; the
+    certificate is made after that, and whoever looks takes one from before the joining for that of somebody else.
+    """
 
     said: token.Token
     name: str
@@ -29,6 +31,7 @@ class Ask:
     key_digest: str
     known: pb.MemberRecord | None
     others: Iterable[pb.MemberRecord]
+    asked_at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
         _check_new(record, ask, role, now_ms)
     changed = trust if again or record.unlimited else _used(trust, record)
     who = Identity(cluster=trust.cluster, role=role, name=name)
-    return Admission(identity=who, member=_member(who, record, ask, now_ms), trust=changed)
+    return Admission(identity=who, member=_member(who, record, ask), trust=changed)
 
 
 def _check_new(record: pb.TokenRecord, ask: Ask, role: Role, now_ms: int) -> None:
@@ -104,8 +107,8 @@ def _used(trust: pb.TrustRecord, record: pb.TokenRecord) -> pb.TrustRecord:
     return changed
 
 
-def _member(who: Identity, record: pb.TokenRecord, ask: Ask, now_ms: int) -> pb.MemberRecord:
-    member = plan.copy(ask.known) if ask.known is not None else pb.MemberRecord(name=who.member, joined_at=now_ms)
+def _member(who: Identity, record: pb.TokenRecord, ask: Ask) -> pb.MemberRecord:
+    member = plan.copy(ask.known) if ask.known is not None else pb.MemberRecord(name=who.member, joined_at=ask.asked_at)
     member.role, member.token = who.role, record.id
     if ask.node_name:
         member.node_name = ask.node_name

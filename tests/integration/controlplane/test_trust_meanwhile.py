@@ -9,8 +9,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from agent import members
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import rotation
+from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import trust_pb2 as pb
 from tests.support import aio, trusted
 from trust import errands, joining
@@ -61,6 +63,28 @@ async def test_the_last_use_of_a_token_lets_one_in(tmp_path: Path, monkeypatch: 
         refused = [end for end in ends if isinstance(end, joining.NotJoined)]
         assert [str(one).endswith("is used up") for one in refused] == [True]
         assert len([name for name in made.standing.registry.members if name.startswith("node:")]) == 1
+
+
+@aio.bounded(60)
+async def test_a_certificate_that_took_long_to_make_is_not_from_before_its_member_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes let nobody in whose is, for as long as they hold it."""
+
+    async def slow(*arguments: Any) -> str:
+        made = await REAL(*arguments)
+        await asyncio.sleep(1.5)
+        return made
+
+    async with trusted.cluster(tmp_path) as made:
+        async with made.trust(made.admin) as admin:
+            token = (await admin.CreateToken(pb.CreateTokenRequest(role="node"))).token
+        monkeypatch.setattr(errands, "issue_async", slow)
+        own = await made.join("n1", token)
+        peer = dpb.NetworkPeer(node_id="n1", trusted_since=made.standing.registry.members["node:n1"].joined_at)
+        network = dpb.NodeNetwork(peers=[peer])
+        said = {"ssl_tls_version": [b"TLSv1.3"], "x509_pem_cert": [own.chain]}
+        assert not members.Members(lambda: network).refusal(said)
 
 
 @aio.bounded(60)

@@ -17,7 +17,7 @@ SEALING = b"s" * 32
 ROOT = errands.root("c", "first", SEALING, NOW_MS)
 PIN = certificate.read(ROOT.certificate.encode()).key_digest
 SAID = token.make(Role.NODE, PIN, b"0123456789abcdef")
-ASK = admission.Ask(said=SAID, name="id1", node_name="n1", key_digest="k1", known=None, others=())
+ASK = admission.Ask(said=SAID, name="id1", node_name="n1", key_digest="k1", known=None, others=(), asked_at=NOW_MS)
 
 
 def trust(said: token.Token = SAID, **record: object) -> pb.TrustRecord:
