@@ -7,7 +7,9 @@ from google.protobuf.message import DecodeError, Message
 MAX_MESSAGE_BYTES = 64 * 1024
 HEAD_BYTES = 4
 TIMEOUT_S = 10.0
-"""For a whole exchange, on either side."""
+"""For what one side sends."""
+ANSWER_S = 60.0
+"""Until a join is answered: its certificate may have to wait for those of others, on a machine that is busy."""
 
 M = TypeVar("M", bound=Message)
 

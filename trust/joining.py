@@ -145,6 +145,8 @@ def _ask(door: str, context: ssl.SSLContext, request: pb.DoorRequest) -> pb.Door
     """One request and its answer. Raises NotJoined, with the door's own words when it refuses."""
     with _dialed(door, context) as link:
         link.sendall(framing.pack(request))
+        if request.HasField("join"):
+            link.settimeout(framing.ANSWER_S + framing.TIMEOUT_S)
         body = _receive(link, framing.length(_receive(link, framing.HEAD_BYTES)))
         answer = framing.unpack(pb.DoorResponse, body)
     if answer.WhichOneof("response") == "refusal":

@@ -91,10 +91,14 @@ class Door:
         address = connections.origin(peer[0])
         too_many = self._knocking.enter(address, self._now_ms())
         try:
-            async with asyncio.timeout(HURRIED_S if too_many else framing.TIMEOUT_S):
+            hurried_s = HURRIED_S if too_many else framing.TIMEOUT_S
+            async with asyncio.timeout(hurried_s):
                 size = framing.length(await reader.readexactly(framing.HEAD_BYTES))
                 request = framing.unpack(pb.DoorRequest, await reader.readexactly(size))
-                writer.write(framing.pack(await self._answer(request, peer, too_many)))
+            async with asyncio.timeout(framing.ANSWER_S):
+                answer = await self._answer(request, peer, too_many)
+            async with asyncio.timeout(hurried_s):
+                writer.write(framing.pack(answer))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, framing.Broken) as error:
             _log.debug("somebody knocked and said nothing of sense", why=str(error))

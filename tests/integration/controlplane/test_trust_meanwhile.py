@@ -15,7 +15,7 @@ from controlplane.core.trust import rotation
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import trust_pb2 as pb
 from tests.support import aio, trusted
-from trust import errands, joining
+from trust import errands, framing, joining
 from trust.core import certificate
 from trust.core.identity import Identity
 from trust.folder import Folder
@@ -63,6 +63,23 @@ async def test_the_last_use_of_a_token_lets_one_in(tmp_path: Path, monkeypatch: 
         refused = [end for end in ends if isinstance(end, joining.NotJoined)]
         assert [str(one).endswith("is used up") for one in refused] == [True]
         assert len([name for name in made.standing.registry.members if name.startswith("node:")]) == 1
+
+
+@aio.bounded(60)
+async def test_a_join_waits_for_its_certificate_longer_than_for_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a thousand nodes that ask together are made two at a time."""
+    async with trusted.cluster(tmp_path) as made:
+        async with made.trust(made.admin) as admin:
+            token = (await admin.CreateToken(pb.CreateTokenRequest(role="node"))).token
+        monkeypatch.setattr(framing, "TIMEOUT_S", 2.0)
+        with paused(monkeypatch) as pause:
+            join = asyncio.create_task(made.join("n1", token))
+            await asked(pause, 1)
+            await asyncio.sleep(3.0)
+            pause.go.set()
+            assert (await join).identity.name == "n1"
 
 
 @aio.bounded(60)
