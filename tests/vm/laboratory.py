@@ -203,7 +203,7 @@ def _rotate(story: Story) -> None:
 
     story.wait_for("the exchange waits for the other admin", waits)
     story.on(cluster.FIRST, "orchctl login --renew")
-    done = story.operator.orchctl("cluster", "rotate-ca", "--status", "--timeout", f"{2 * SOON_S:.0f}s")
+    done = story.operator.orchctl("cluster", "rotate-ca", "--status", "--timeout", f"{SOON_S:.0f}s")
     assert "there is one root" in done
 
 
