@@ -1,7 +1,7 @@
 """Logs without what makes them colourful, for programs that run for months.
 
 structlog imports `rich`, which imports `attrs`, where these are installed, to colour the tracebacks of a terminal: an
-eighth of an agent's start and 5 MB of its memory. The command line, which has them for its progress bars, keeps them.
+eighth of an agent's start and 4 MB of its memory. The command line, which has them for its progress bars, keeps them.
 """
 
 import sys
