@@ -15,7 +15,7 @@ from orchctl import client, config, door, errors, options, tables, terminal, who
 from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from protos.orch.v1 import trust_pb2_grpc
-from trust import errands, joining
+from trust import errands, framing, joining
 from trust.folder import Folder, NotTrusted, material
 
 if TYPE_CHECKING:
@@ -236,23 +236,26 @@ def _audit_row(one: pb.AuditRecord) -> list[str]:
 # The root ---------------------------------------------------------------------------------------------------------
 
 
-def renew(settings: options.Settings) -> None:
-    """Another certificate for whoever is logged in, for a new key."""
+def renew(settings: options.Settings, *, timeout_s: float = framing.ANSWER_S) -> None:
+    """Another certificate for whoever is logged in, for a new key.
+
+    It waits as long as one who joins: in the middle of an exchange of the root the store may be starting anew.
+    """
     if settings.trust is None:
         raise errors.InvalidInput("nobody is logged in to this context", hint=who.LOGIN)
     folder = Folder(settings.trust)
     key, asked = errands.request()
     with _trust(settings) as stub:
-        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
+        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=timeout_s)
     folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
     with _trust(settings) as stub:  # with the new one
-        stub.Confirm(pb.ConfirmRequest(), timeout=client.CALL_TIMEOUT_S)
+        stub.Confirm(pb.ConfirmRequest(), timeout=timeout_s)
 
 
 def renew_in_passing(settings: options.Settings) -> None:
     """After a command that went well: when it does not work, the next one tries it again."""
     try:
-        renew(settings)
+        renew(settings, timeout_s=client.CALL_TIMEOUT_S)
     except (errors.OrchctlError, errands.NotMade, NotTrusted) as error:
         terminal.note(f"the certificate could not be renewed: {error}")
 

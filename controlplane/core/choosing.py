@@ -4,12 +4,14 @@ The naive way filters and compares all nodes for each task. It is right, and cos
 into cells: those that have the same values of whatever the group is spread over, near to or apart from itself by.
 Inside a cell only the node that was taken changes its score, so its nodes are sorted once, and a heap keeps those that
 have been taken; a cell's own share in the score is the same for all of its nodes. Example: `spread` over three zones →
-three cells, and each task compares three heads.
+three cells, and each task compares three heads. Where nothing ties the tasks to each other, and each of them makes its
+node worse by as much as on any other, even that is done for all tasks at once (`levelling`).
 
 The rule: it answers exactly as the naive way would (a test compares them), as long as nobody else books meanwhile.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +19,7 @@ from operator import add
 
 import numpy as np
 
-from controlplane.core import filters, neighbourhood
+from controlplane.core import filters, levelling, neighbourhood
 from controlplane.core import fleet as fleets
 from controlplane.core import scoring as scores
 from controlplane.core.ask import Ask
@@ -92,7 +94,10 @@ class _Cell:
 
 
 class Chooser:
-    """For one group. `best` and `on` book what they choose here; the fleet hears of it by `taken`."""
+    """For one group. `best` and `on` book what they choose here; the fleet hears of it by `taken`.
+
+    It is asked either for the best nodes or about nodes one by one.
+    """
 
     def __init__(self, fleet: fleets.Fleet, ask: Ask, failures: Mapping[int, int], strategy: scores.Strategy) -> None:
         self.taken: dict[int, int] = {}
@@ -121,17 +126,34 @@ class Chooser:
         self._take(row)
         return True
 
-    def best(self) -> int | None:
-        """The best node that takes one more, which is booked; None when there is none."""
-        cells = self._sorted_cells()
-        if not self._ties:
-            return self._take_head(cells[()]) if () in cells else None
-        return self._best_in_order(cells) if self._alike else self._best_of_all(cells)
+    def best(self, count: int) -> list[int]:
+        """The best node for each of `count` tasks, one after another, and booked; fewer when no node takes more."""
+        if self._scoring.is_level and not self._ties:
+            return self._levelled(count)
+        found: list[int] = []
+        while len(found) < count and (row := self._next()) is not None:
+            found.append(row)
+        return found
 
     def ranking(self) -> list[int]:
         """All nodes that would take a task now, the best first."""
         rows = [row for row in np.flatnonzero(self._room > 0).tolist() if self._is_open(self._cell_of(row))]
         return sorted(rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
+
+    def _levelled(self, count: int) -> list[int]:
+        # A task that follows `count` others finds one of the first `count` nodes untouched.
+        rows = self._scoring.in_order(np.flatnonzero(self._room > 0))[:count]
+        chosen = levelling.fill(self._scoring.levels(rows), self._room[rows], count)
+        self._room -= np.bincount(chosen, minlength=len(self._room))
+        found: list[int] = chosen.tolist()
+        self.taken = Counter(found)
+        return found
+
+    def _next(self) -> int | None:
+        cells = self._sorted_cells()
+        if not self._ties:
+            return self._take_head(cells[()]) if () in cells else None
+        return self._best_in_order(cells) if self._alike else self._best_of_all(cells)
 
     # Cells ------------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ one from n2 (4 + 4 + 4), and that is all.
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.core import ask as asking
@@ -144,34 +144,30 @@ def moves(situation: Situation) -> tuple[list[Move], int | None]:
 
 def staying(situation: Situation) -> Iterator[tuple[pb.Service, str]]:
     """Services that have many tasks on one node and few on another and stay so, and why. A global one has no choice."""
-    for service, _ in _lopsided(situation, lambda one: bool(_stays(one, situation))):
-        yield service, _stays(service, situation)
+    return ((service, why) for service, _, why in _lopsided(situation, staying=True))
 
 
 def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
     """Services of which tasks may move, and that have many on one node and few on another; cheap to ask."""
-    if situation.rules.strategy is not scheduler.Strategy.SPREAD:
-        return iter(())
-    return _lopsided(
-        situation,
-        lambda one: not _stays(one, situation) and bool(situation.per_minute or situation.is_asked_for(one)),
-    )
+    for service, members, _ in _lopsided(situation, staying=False):
+        if situation.per_minute or situation.is_asked_for(service):
+            yield service, members
 
 
-def _lopsided(
-    situation: Situation, is_meant: Callable[[pb.Service], bool]
-) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
+def _lopsided(situation: Situation, *, staying: bool) -> Iterator[tuple[pb.Service, list[pb.Task], str]]:
+    """Those that stay so, with the reason, or those that need not."""
     members: dict[asking.ServiceKey, list[pb.Task]] = {}
     for task in situation.tasks:
         members.setdefault(_service_of(task), []).append(task)
     able = [node.meta.id for node in situation.nodes if _takes_part(node)]
     for key, service in sorted(situation.rules.services.items()):
-        if service.meta.deleted_at or service.spec.mode == pb.SERVICE_MODE_GLOBAL or not is_meant(service):
+        why = _stays(service, situation)
+        if service.meta.deleted_at or service.spec.mode == pb.SERVICE_MODE_GLOBAL or bool(why) != staying:
             continue
         counts = Counter(task.node_id for task in members.get(key, ()) if tasks.is_live(task))
         numbers = [counts[node_id] for node_id in able]
         if numbers and max(numbers) - min(numbers) >= WORTH_IT:
-            yield service, members.get(key, [])
+            yield service, members.get(key, []), why
 
 
 def _stays(service: pb.Service, situation: Situation) -> str:

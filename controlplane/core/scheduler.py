@@ -71,12 +71,22 @@ def failures_on(ships: fleet.Fleet, placed: Iterable[pb.Task]) -> dict[str, Coun
     return found
 
 
-def _groups(waiting: Collection[pb.Task], rules: Rules) -> Iterator[list[pb.Task]]:
-    """Tasks of one revision, the highest priority first, then the oldest first task; within a group by slot."""
-    groups: dict[str, list[pb.Task]] = {}
-    for task in sorted(waiting, key=lambda task: (task.meta.created_at, task.service, task.slot, task.meta.id)):
-        groups.setdefault(task.revision_id, []).append(task)
-    return iter(sorted(groups.values(), key=lambda group: -rules.priority((group[0].meta.namespace, group[0].service))))
+def _groups(waiting: Collection[pb.Task], rules: Rules) -> list[list[pb.Task]]:
+    """Tasks of one revision, the highest priority first, then the oldest first task; within a group by slot.
+
+    Those that belong to one node each are a group of their own: a service that has become global has both.
+    """
+    groups: dict[tuple[str, bool], list[pb.Task]] = {}
+    for task in waiting:
+        groups.setdefault((task.revision_id, bool(task.target_node_id)), []).append(task)
+    for group in groups.values():
+        group.sort(key=lambda task: (task.meta.created_at, task.slot, task.meta.id))
+    return sorted(groups.values(), key=lambda group: _turn(group[0], rules))
+
+
+def _turn(first: pb.Task, rules: Rules) -> tuple[int, int, str, int, str]:
+    meta = first.meta
+    return -rules.priority((meta.namespace, first.service)), meta.created_at, first.service, first.slot, meta.id
 
 
 class _Pass:
@@ -91,6 +101,7 @@ class _Pass:
         rules: Rules,
     ) -> None:
         self._placed, self._templates, self._now_ms, self._rules = placed, templates, now_ms, rules
+        self._assigned = pb.TaskStatus(state=states.ASSIGNED, at=now_ms)
         self._ships = fleet.survey(nodes, placed, templates, rules.everywhere, rules.stock)
         self._failures = failures_on(self._ships, placed)
         # Of tasks whose service is gone, the priority is 0.
@@ -103,23 +114,35 @@ class _Pass:
         ask = asking.read(first, template, self._rules.priority((first.meta.namespace, first.service)))
         failures = self._failures.get(ask.revision_id, Counter())
         chooser = choosing.Chooser(ships, ask, failures, self._rules.strategy)
+        rows = self._rows(chooser, group)
         changes: list[plan.Change] = []
-        left: list[pb.Task] = []
-        for task in group:
-            row = self._choose(chooser, task)
-            if row is None:
-                left.append(task)
-            else:
+        for task, row in zip(group, rows, strict=True):
+            if row is not None:
                 granted = ships.grant(row, ask.demand.generic) if ask.demand.generic else None
-                changes.append(_assign(task, ships.nodes[row], granted, self._now_ms))
+                changes.append(self._assign(task, row, granted))
         ships.take_all(chooser.taken, ask, fleet.holder(first))
+        left = [task for task, row in zip(group, rows, strict=True) if row is None]
         return [*changes, *self._place_none(left, ask)]
 
-    def _choose(self, chooser: choosing.Chooser, task: pb.Task) -> int | None:
-        if not task.target_node_id:
-            return chooser.best()
-        row = self._ships.row_of.get(task.target_node_id)
-        return row if row is not None and chooser.on(row) else None
+    def _rows(self, chooser: choosing.Chooser, group: Sequence[pb.Task]) -> Sequence[int | None]:
+        """Where each task goes."""
+        if group[0].target_node_id:
+            rows = (self._ships.row_of.get(task.target_node_id) for task in group)
+            return [row if row is not None and chooser.on(row) else None for row in rows]
+        best = chooser.best(len(group))
+        return [*best, *[None] * (len(group) - len(best))]
+
+    def _assign(self, task: pb.Task, row: int, granted: Mapping[str, Sequence[str]] | None) -> plan.Write:
+        states.check(task.status.state, states.ASSIGNED, states.Owner.SCHEDULER)
+        node = self._ships.nodes[row].meta
+        changed = pb.Task()
+        changed.CopyFrom(task)
+        changed.node_id = node.id
+        changed.status.CopyFrom(self._assigned)
+        if granted:
+            for name, ids in granted.items():
+                changed.granted[name].ids.extend(ids)
+        return plan.Write(value=changed, why=f"assigned to node {node.name}")
 
     def _place_none(self, left: Sequence[pb.Task], ask: asking.Ask) -> Iterator[plan.Change]:
         """The tasks that found no node: others make way for them, or they are told why not."""
@@ -166,20 +189,6 @@ def _for_whom(way: preemption.Way, ships: fleet.Fleet) -> str:
     more = f" and {len(names) - refusals.MAX_EXAMPLES} more" if len(names) > refusals.MAX_EXAMPLES else ""
     verb = "has" if len(names) == 1 else "have"
     return f"waits for room on node {ships.nodes[way.row].meta.name}, until {shown}{more} {verb} ended"
-
-
-def _assign(task: pb.Task, node: pb.Node, granted: Mapping[str, Sequence[str]] | None, now_ms: int) -> plan.Write:
-    states.check(task.status.state, states.ASSIGNED, states.Owner.SCHEDULER)
-    changed = pb.Task()
-    changed.CopyFrom(task)
-    changed.node_id = node.meta.id
-    status = changed.status  # once: each time that it is asked for costs as much as a field
-    status.Clear()
-    status.state, status.at = states.ASSIGNED, now_ms
-    if granted:
-        for name, ids in granted.items():
-            changed.granted[name].ids.extend(ids)
-    return plan.Write(value=changed, why=f"assigned to node {node.meta.name}")
 
 
 def _wait(task: pb.Task, message: str, reason: str, refusals: Sequence[pb.Refusal], now_ms: int) -> plan.Write | None:

@@ -11,15 +11,16 @@
 Example: web has tasks on n1 and n2, n3 is empty but for a database → n3.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from controlplane.core import ask as asking
 from controlplane.core import fleet as fleets
-from controlplane.core import locality, neighbourhood
+from controlplane.core import levelling, locality, neighbourhood
 from controlplane.core.ask import Ask
 from manifests import placement
 from protos import taints
@@ -59,7 +60,8 @@ class Scoring:
             for one in affinities
             if one.weight and one.service == ask.service and one.by in placement.ONE_NODE
         ]
-        self._simple = strategy is Strategy.SPREAD and not any(self._single) and not self._own
+        self.is_level = strategy is Strategy.SPREAD and not any(self._single) and not self._own
+        """Each task adds the same to the score of its node, whichever it is, and only to its tasks there."""
 
     def of(self, row: int, taken: int) -> Score:
         """A node's score once `taken` tasks of the group were given to it, without the shares of its cell."""
@@ -77,29 +79,30 @@ class Scoring:
 
     def in_order(self, rows: fleets.Amounts) -> fleets.Amounts:
         """The rows by their scores before any task was given, as `of` says them; rows come in ascending order."""
-        parts = [column[rows] for column in self._columns()]
+        parts = [column[rows] for column in self._columns]
         telling = [part for part in parts if part.size and (part != part[0]).any()]
         return rows[np.lexsort(telling[::-1])] if telling else rows
 
-    def _columns(self) -> Iterator[fleets.Amounts]:
+    def levels(self, rows: fleets.Amounts) -> levelling.Levels:
+        """What `levelling` has to know of these rows, which come in the order of their scores."""
+        *classes, present, load = (column[rows] for column in self._columns)
+        return levelling.Levels(classes=classes, own=present, load=load, rows=rows, step=self._step)
+
+    @cached_property
+    def _columns(self) -> Sequence[fleets.Amounts]:
         """The parts of the scores as arrays, the most important first; those that are 0 everywhere are left out."""
         rows_of = self._fleet.rows_of
-        if self._failures:
-            yield rows_of(self._failures)
-        if self._taints:
-            yield rows_of(self._taints)
+        found = [rows_of(counted) for counted in (self._failures, self._taints) if counted]
         present, wanted = rows_of(self._present), rows_of(self._wanted)
         own = sum((weight * ((wanted if near else present) > 0) for weight, near in self._own), start=0 * present)
-        yield own - self._wishes
-        yield from (wanted for single in self._single if single)
+        found += [own - self._wishes, *(wanted for single in self._single if single)]
         if self._strategy is Strategy.SPREAD:
-            yield from (present, self._load)
-        else:
-            yield from (-self._fullnesses(), -self._load)
+            return [*found, present, self._load]
+        return [*found, -self._fullnesses(), -self._load]
 
     def after(self, score: Score, taken: int) -> Score:
         """The score of the same node after one more task."""
-        if self._simple:
+        if self.is_level:
             return (*score[:-3], score[-3] + 1, score[-2] + self._step, score[-1])
         return self.of(score[-1], taken)
 
