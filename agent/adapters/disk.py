@@ -60,13 +60,11 @@ class FileDisk:
 
     async def save_record(self, task_id: str, value: Record) -> None:
         path, data = self._layout.record(task_id), record.to_json(value).encode()
-        if max(len(data), _size(path)) > PAGE_BYTES:
+        if not _overwrite(path, data):
             await asyncio.to_thread(whole.replace, path, data)
-        else:
-            _overwrite(path, data)
 
     async def save_last_addresses(self, addresses: Sequence[str]) -> None:
-        _overwrite(self._layout.last_address, " ".join(addresses).encode())
+        _overwrite(self._layout.last_address, " ".join(addresses).encode())  # two: never more than a page
 
     async def forget(self, task_id: str) -> None:
         await asyncio.to_thread(_remove, self._layout.task(task_id))
@@ -94,22 +92,35 @@ class FileDisk:
         return found
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _overwrite(path: Path, data: bytes) -> bool:
+    """Writes it in place; not when it is more than a page, or when there is.
 
-
-def _overwrite(path: Path, data: bytes) -> None:
-    """Blanks fill the page, so that a shorter record leaves nothing of a longer one; JSON does not mind them."""
+    Blanks fill the page, so that a shorter record leaves nothing of a longer one; JSON does not mind them.
+    """
+    if len(data) > PAGE_BYTES:
+        return False
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _opened(path)
         try:
+            if os.fstat(fd).st_size > PAGE_BYTES:
+                return False
             if os.write(fd, data.ljust(PAGE_BYTES)) != PAGE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
     except OSError as error:
         raise whole.failed(path, error) from error
+    return True
+
+
+def _opened(path: Path) -> int:
+    """Its folder is made when it is not there, which is once in the life of a task."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return os.open(path, flags, 0o600)
 
 
 def _remove(folder: Path) -> None:

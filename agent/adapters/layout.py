@@ -86,9 +86,7 @@ class Layout:
         return self.run_folder or self.state / "run"
 
     def task(self, task_id: str) -> Path:
-        assert "/" not in task_id, task_id
-        assert task_id not in {"", ".", ".."}, task_id
-        return Path(f"{self.state}/tasks/{task_id}")
+        return Path(self._task(task_id))
 
     def container(self, container_id: str) -> Path:
         """The folder of what is one container's own."""
@@ -97,7 +95,7 @@ class Layout:
         return self.task(task_id) / "containers" / name if name else self.task(task_id)
 
     def record(self, task_id: str) -> Path:
-        return self.task(task_id) / "record.json"
+        return Path(f"{self._task(task_id)}/record.json")  # put together once: it is asked for at every step of a task
 
     def log(self, container_id: str) -> Path:
         return self.container(container_id) / "log"
@@ -107,3 +105,8 @@ class Layout:
 
     def userns(self, task_id: str) -> Path:
         return self.task(task_id) / "userns"
+
+    def _task(self, task_id: str) -> str:
+        assert "/" not in task_id, task_id
+        assert task_id not in {"", ".", ".."}, task_id
+        return f"{self.state}/tasks/{task_id}"

@@ -97,6 +97,7 @@ def _names(kind: type) -> tuple[str, ...]:
     return tuple(one.name for one in dataclasses.fields(kind))
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 _OF_AN_EXIT, _OF_A_CONTAINER, _OF_A_TASK = _names(Exit), _names(ContainerRecord), _names(Record)
 
 
@@ -104,7 +105,7 @@ def to_json(record: Record) -> str:
     """The record as it is kept on disk."""
     fields = _plain(record, _OF_A_TASK)
     fields["others"] = {name: _plain(one, _OF_A_CONTAINER) for name, one in record.others.items()}
-    return json.dumps(fields, separators=(",", ":"))
+    return _ENCODER.encode(fields)
 
 
 def _plain(record: ContainerRecord, names: tuple[str, ...]) -> dict[str, Any]:
