@@ -6,7 +6,7 @@ looked at when one is written and at no other time: an idle cluster keeps what i
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controlplane.core import happenings, plan
@@ -63,20 +63,29 @@ def record(told: Iterable[Happening], known: Mapping[str, pb.Event]) -> tuple[pl
 def trim(known: Mapping[str, pb.Event], limits: Limits, now_ms: int) -> tuple[plan.Remove, ...]:
     """The events that go: what is too old, and the oldest where there are too many."""
     doomed = {key for key, event in known.items() if event.status.last_seen < now_ms - limits.age_ms}
+    left = {key: event for key, event in known.items() if key not in doomed}
+    if limits.exceeded(count(left.values())):
+        doomed |= _too_many(left, limits)
+    return tuple(plan.Remove(value=known[key], why="too old, or one of too many") for key in sorted(doomed))
+
+
+def _too_many(known: Mapping[str, pb.Event], limits: Limits) -> set[str]:
+    """The oldest of each namespace that has too many, then the oldest of all that are left when these are too many."""
+    doomed: set[str] = set()
+    ordered = sorted(known, key=lambda key: (known[key].status.last_seen, key))
     by_namespace: dict[str, list[str]] = defaultdict(list)
-    for key in sorted(known.keys() - doomed, key=lambda key: (known[key].status.last_seen, key)):
+    for key in ordered:
         by_namespace[known[key].meta.namespace].append(key)
     for keys in by_namespace.values():
         if len(keys) > limits.per_namespace + limits.slack:
             doomed.update(keys[: len(keys) - limits.per_namespace])
-    left = [key for keys in by_namespace.values() for key in keys if key not in doomed]
+    left = [key for key in ordered if key not in doomed]
     if len(left) > limits.in_all + limits.slack:
-        left.sort(key=lambda key: (known[key].status.last_seen, key))
         doomed.update(left[: len(left) - limits.in_all])
-    return tuple(plan.Remove(value=known[key], why="too old, or one of too many") for key in sorted(doomed))
+    return doomed
 
 
-def count(known: Collection[pb.Event]) -> Counter[str]:
+def count(known: Iterable[pb.Event]) -> Counter[str]:
     """How many there are, by namespace."""
     return Counter(event.meta.namespace for event in known)
 

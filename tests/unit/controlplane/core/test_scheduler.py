@@ -198,6 +198,17 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
     assert chosen == {"web-1-x": "n1", "web-2-x": "n2", "web-3-x": "n3", "web-4-x": "n1"}
 
 
+def test_a_service_that_has_become_global_still_places_the_tasks_that_it_had() -> None:
+    """One of a node of its own, and one that may be anywhere, both of one revision: neither is placed as the other."""
+    anywhere, targeted = (build.task(slot, states.NEW, ident=f"web-{slot}-x") for slot in (1, 2))
+    targeted.target_node_id = "n2"
+    nodes = [build.node("n1", tasks=1), build.node("n2", tasks=1)]
+    for waiting in ([anywhere, targeted], [targeted, anywhere]):
+        made = scheduler.schedule(nodes, [], waiting, {REVISION: template()}, NOW_MS)
+        homes = {one.value.meta.id: one.value.node_id for one in made.changes if isinstance(one.value, pb.Task)}
+        assert homes == {"web-1-x": "n1", "web-2-x": "n2"}
+
+
 def test_a_task_with_a_target_goes_there_or_waits() -> None:
     """Equal tasks for different nodes are looked at one by one, and the reason is that of the one node."""
     waiting = [build.task(0, states.NEW, ident=f"web-n{number}-x") for number in (1, 2, 3)]
