@@ -36,7 +36,7 @@ check: setup static ## Everything that needs neither root nor network, in about 
 	@$(BOUNDED) $(PYTHON) -m pytest -q -n $(JOBS) -m 'not root and not etcd and not slow'
 
 test: setup-test static ## Every test, as CI runs it (root, etcd and the peers; they fail where these are missing)
-	@$(BOUNDED) $(PYTHON) -m pytest -q -n $(JOBS)
+	@$(BOUNDED) $(PYTHON) -m pytest -q -n $(JOBS) --durations=40 --durations-min=10
 
 static: setup
 	@.venv/bin/ruff format --quiet --check . || { echo 'static: run .venv/bin/ruff format on these files' >&2; .venv/bin/ruff format --check .; }

@@ -15,7 +15,7 @@ from orchctl import client, config, door, errors, options, tables, terminal, who
 from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from protos.orch.v1 import trust_pb2_grpc
-from trust import errands, framing, joining
+from trust import errands, joining
 from trust.folder import Folder, NotTrusted, material
 
 if TYPE_CHECKING:
@@ -236,11 +236,8 @@ def _audit_row(one: pb.AuditRecord) -> list[str]:
 # The root ---------------------------------------------------------------------------------------------------------
 
 
-def renew(settings: options.Settings, *, timeout_s: float = framing.ANSWER_S) -> None:
-    """Another certificate for whoever is logged in, for a new key.
-
-    It waits as long as one who joins: in the middle of an exchange of the root the store may be starting anew.
-    """
+def renew(settings: options.Settings, *, timeout_s: float = client.CALL_TIMEOUT_S) -> None:
+    """Another certificate for whoever is logged in, for a new key. `timeout_s` is for each of two calls."""
     if settings.trust is None:
         raise errors.InvalidInput("nobody is logged in to this context", hint=who.LOGIN)
     folder = Folder(settings.trust)
@@ -255,7 +252,7 @@ def renew(settings: options.Settings, *, timeout_s: float = framing.ANSWER_S) ->
 def renew_in_passing(settings: options.Settings) -> None:
     """After a command that went well: when it does not work, the next one tries it again."""
     try:
-        renew(settings, timeout_s=client.CALL_TIMEOUT_S)
+        renew(settings)
     except (errors.OrchctlError, errands.NotMade, NotTrusted) as error:
         terminal.note(f"the certificate could not be renewed: {error}")
 

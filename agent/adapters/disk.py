@@ -59,12 +59,10 @@ class FileDisk:
         await asyncio.to_thread(whole.replace, self._layout.assignment, assignment.SerializeToString())
 
     async def save_record(self, task_id: str, value: Record) -> None:
-        path, data = self._layout.record(task_id), record.to_json(value).encode()
-        if not _overwrite(path, data):
-            await asyncio.to_thread(whole.replace, path, data)
+        await _save(self._layout.record(task_id), record.to_json(value).encode())
 
     async def save_last_addresses(self, addresses: Sequence[str]) -> None:
-        _overwrite(self._layout.last_address, " ".join(addresses).encode())  # two: never more than a page
+        await _save(self._layout.last_address, " ".join(addresses).encode())
 
     async def forget(self, task_id: str) -> None:
         await asyncio.to_thread(_remove, self._layout.task(task_id))
@@ -92,8 +90,13 @@ class FileDisk:
         return found
 
 
+async def _save(path: Path, data: bytes) -> None:
+    if not _overwrite(path, data):
+        await asyncio.to_thread(whole.replace, path, data)
+
+
 def _overwrite(path: Path, data: bytes) -> bool:
-    """Writes it in place; not when it is more than a page, or when there is.
+    """Whether it was written in place: neither it nor what is there already may be longer than a page.
 
     Blanks fill the page, so that a shorter record leaves nothing of a longer one; JSON does not mind them.
     """

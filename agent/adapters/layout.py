@@ -95,7 +95,7 @@ class Layout:
         return self.task(task_id) / "containers" / name if name else self.task(task_id)
 
     def record(self, task_id: str) -> Path:
-        return Path(f"{self._task(task_id)}/record.json")  # put together once: it is asked for at every step of a task
+        return Path(f"{self._task(task_id)}/record.json")  # asked for at every step of a task: two paths would cost more
 
     def log(self, container_id: str) -> Path:
         return self.container(container_id) / "log"

@@ -96,7 +96,7 @@ class _Cell:
 class Chooser:
     """For one group. `best` and `on` book what they choose here; the fleet hears of it by `taken`.
 
-    It is asked either for the best nodes or about nodes one by one.
+    It is asked once for the best nodes, or about nodes one by one.
     """
 
     def __init__(self, fleet: fleets.Fleet, ask: Ask, failures: Mapping[int, int], strategy: scores.Strategy) -> None:
@@ -128,6 +128,7 @@ class Chooser:
 
     def best(self, count: int) -> list[int]:
         """The best node for each of `count` tasks, one after another, and booked; fewer when no node takes more."""
+        assert not self.taken, "asked before"
         if self._scoring.is_level and not self._ties:
             return self._levelled(count)
         found: list[int] = []
@@ -141,10 +142,9 @@ class Chooser:
         return sorted(rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
 
     def _levelled(self, count: int) -> list[int]:
-        # A task that follows `count` others finds one of the first `count` nodes untouched.
+        # Each task follows fewer than `count` others, so that one of the first `count` nodes is untouched when it comes.
         rows = self._scoring.in_order(np.flatnonzero(self._room > 0))[:count]
         chosen = levelling.fill(self._scoring.levels(rows), self._room[rows], count)
-        self._room -= np.bincount(chosen, minlength=len(self._room))
         found: list[int] = chosen.tolist()
         self.taken = Counter(found)
         return found

@@ -63,19 +63,19 @@ def record(told: Iterable[Happening], known: Mapping[str, pb.Event]) -> tuple[pl
 def trim(known: Mapping[str, pb.Event], limits: Limits, now_ms: int) -> tuple[plan.Remove, ...]:
     """The events that go: what is too old, and the oldest where there are too many."""
     doomed = {key for key, event in known.items() if event.status.last_seen < now_ms - limits.age_ms}
-    left = {key: event for key, event in known.items() if key not in doomed}
-    if limits.exceeded(count(left.values())):
-        doomed |= _too_many(left, limits)
+    young = {key: event for key, event in known.items() if key not in doomed}
+    if limits.exceeded(count(young.values())):
+        doomed |= _too_many(young, limits)
     return tuple(plan.Remove(value=known[key], why="too old, or one of too many") for key in sorted(doomed))
 
 
-def _too_many(known: Mapping[str, pb.Event], limits: Limits) -> set[str]:
+def _too_many(there: Mapping[str, pb.Event], limits: Limits) -> set[str]:
     """The oldest of each namespace that has too many, then the oldest of all that are left when these are too many."""
     doomed: set[str] = set()
-    ordered = sorted(known, key=lambda key: (known[key].status.last_seen, key))
+    ordered = sorted(there, key=lambda key: (there[key].status.last_seen, key))
     by_namespace: dict[str, list[str]] = defaultdict(list)
     for key in ordered:
-        by_namespace[known[key].meta.namespace].append(key)
+        by_namespace[there[key].meta.namespace].append(key)
     for keys in by_namespace.values():
         if len(keys) > limits.per_namespace + limits.slack:
             doomed.update(keys[: len(keys) - limits.per_namespace])

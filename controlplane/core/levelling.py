@@ -1,9 +1,10 @@
-"""Gives many equal tasks to nodes at once, as water fills a basin: the node that has fewest of them is always next.
+"""Gives many equal tasks to nodes at once, as water fills a basin: the lowest place is always filled first.
 
-It answers as if each task looked at all nodes anew, in that order. Nodes of a better class come first, whatever they
-have; within a class those with fewer of the group's own tasks, then those with less load, then the first one.
+It answers as if each task looked at all nodes anew. Nodes of a better class come first, whatever they have; within a
+class those with fewer of the service's own tasks, then those with less load, then those whose row comes first.
 
-Example: three nodes of one class with 0, 2 and 0 of the tasks, and four more to give → n1, n3, n1, n3: all have 2 then.
+Example: three nodes of one class and equal load have 0, 2 and 0 tasks of the service, and four more are to be given →
+n1, n3, n1, n3: all have 2 then.
 """
 
 import bisect
@@ -24,7 +25,7 @@ class Levels:
     classes: Sequence[Amounts]
     """What does not change when a task is given, the most important first."""
     own: Amounts
-    """The tasks of the group."""
+    """The tasks of the service that are there already, whatever their revision."""
     load: Amounts
     rows: Amounts
     """What decides at last."""

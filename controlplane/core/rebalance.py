@@ -144,25 +144,28 @@ def moves(situation: Situation) -> tuple[list[Move], int | None]:
 
 def staying(situation: Situation) -> Iterator[tuple[pb.Service, str]]:
     """Services that have many tasks on one node and few on another and stay so, and why. A global one has no choice."""
-    return ((service, why) for service, _, why in _lopsided(situation, staying=True))
+    return ((service, why) for service, _, why in _lopsided(situation, stays=True))
 
 
 def _uneven(situation: Situation) -> Iterator[tuple[pb.Service, list[pb.Task]]]:
     """Services of which tasks may move, and that have many on one node and few on another; cheap to ask."""
-    for service, members, _ in _lopsided(situation, staying=False):
+    if situation.rules.strategy is not scheduler.Strategy.SPREAD:
+        return  # all of them stay, and none has to be looked at for that
+    for service, members, _ in _lopsided(situation, stays=False):
         if situation.per_minute or situation.is_asked_for(service):
             yield service, members
 
 
-def _lopsided(situation: Situation, *, staying: bool) -> Iterator[tuple[pb.Service, list[pb.Task], str]]:
+def _lopsided(situation: Situation, *, stays: bool) -> Iterator[tuple[pb.Service, list[pb.Task], str]]:
     """Those that stay so, with the reason, or those that need not."""
     members: dict[asking.ServiceKey, list[pb.Task]] = {}
     for task in situation.tasks:
         members.setdefault(_service_of(task), []).append(task)
     able = [node.meta.id for node in situation.nodes if _takes_part(node)]
     for key, service in sorted(situation.rules.services.items()):
-        why = _stays(service, situation)
-        if service.meta.deleted_at or service.spec.mode == pb.SERVICE_MODE_GLOBAL or bool(why) != staying:
+        if service.meta.deleted_at or service.spec.mode == pb.SERVICE_MODE_GLOBAL:
+            continue
+        if bool(why := _stays(service, situation)) != stays:
             continue
         counts = Counter(task.node_id for task in members.get(key, ()) if tasks.is_live(task))
         numbers = [counts[node_id] for node_id in able]

@@ -1,8 +1,8 @@
 """Chooses a node for every task that has none.
 
-Tasks of one revision are equal, so the work is done once for the group: filter all nodes, put those that pass into
-heaps by score (`choosing`, `scoring`), and take from them as many times as there are tasks. Groups come in the order of
-their service's priority; those that find no place may have others make way for them (`preemption`).
+Tasks of one revision are equal, so the work is done once for the group: filter all nodes, order those that pass by
+score (`choosing`, `scoring`), and take from them as many times as there are tasks. Groups come in the order of their
+service's priority; those that find no place may have others make way for them (`preemption`).
 
 A task of a global service belongs to one node: for it there is nothing to compare.
 """
@@ -74,7 +74,8 @@ def failures_on(ships: fleet.Fleet, placed: Iterable[pb.Task]) -> dict[str, Coun
 def _groups(waiting: Collection[pb.Task], rules: Rules) -> list[list[pb.Task]]:
     """Tasks of one revision, the highest priority first, then the oldest first task; within a group by slot.
 
-    Those that belong to one node each are a group of their own: a service that has become global has both.
+    Those that belong to one node each are a group of their own, since they are placed otherwise: a service that has
+    become global has both.
     """
     groups: dict[tuple[str, bool], list[pb.Task]] = {}
     for task in waiting:
@@ -125,10 +126,10 @@ class _Pass:
         return [*changes, *self._place_none(left, ask)]
 
     def _rows(self, chooser: choosing.Chooser, group: Sequence[pb.Task]) -> Sequence[int | None]:
-        """Where each task goes."""
+        """Where each task goes; None: nowhere."""
         if group[0].target_node_id:
-            rows = (self._ships.row_of.get(task.target_node_id) for task in group)
-            return [row if row is not None and chooser.on(row) else None for row in rows]
+            targets = (self._ships.row_of.get(task.target_node_id) for task in group)
+            return [row if row is not None and chooser.on(row) else None for row in targets]
         best = chooser.best(len(group))
         return [*best, *[None] * (len(group) - len(best))]
 

@@ -61,7 +61,9 @@ class Scoring:
             if one.weight and one.service == ask.service and one.by in placement.ONE_NODE
         ]
         self.is_level = strategy is Strategy.SPREAD and not any(self._single) and not self._own
-        """Each task adds the same to the score of its node, whichever it is, and only to its tasks there."""
+        """Each task makes the score of its node worse by the same, whichever node it is: by one of its own tasks, and by
+        a step of load.
+        """
 
     def of(self, row: int, taken: int) -> Score:
         """A node's score once `taken` tasks of the group were given to it, without the shares of its cell."""
@@ -85,6 +87,7 @@ class Scoring:
 
     def levels(self, rows: fleets.Amounts) -> levelling.Levels:
         """What `levelling` has to know of these rows, which come in the order of their scores."""
+        assert self.is_level, "other scores do not grow by the same everywhere"
         *classes, present, load = (column[rows] for column in self._columns)
         return levelling.Levels(classes=classes, own=present, load=load, rows=rows, step=self._step)
 

@@ -151,6 +151,23 @@ def waiting_tasks(asked: list[tuple[str, int]], of: dict[str, pb.TaskTemplate], 
     return made
 
 
+@st.composite
+def earlier(draw: st.DrawFn, machines: list[pb.Node]) -> list[pb.Task]:
+    """What is on the nodes already: tasks of web and of db, and some of web that have failed."""
+    drawn = draw(st.lists(st.tuples(st.sampled_from(["web", "db"]), st.booleans(), st.sampled_from(machines)), max_size=5))
+    return [
+        build.task(
+            100 + number,
+            states.FAILED if failed and name == "web" else states.RUNNING,
+            of=name,
+            revision_id=name,
+            node=node.meta.id,
+            ident=f"{name}-earlier-{number}",
+        )
+        for number, (name, failed, node) in enumerate(drawn)
+    ]
+
+
 def chosen(made: plan.Plan) -> dict[str, str]:
     return {change.value.meta.id: change.value.node_id for change in made.changes if isinstance(change.value, pb.Task)}
 
@@ -199,21 +216,22 @@ def test_what_stands_already_counts_as_what_is_placed_now(
         assert len(given_ids) == len(set(given_ids)), "an id was granted twice"
 
 
-@settings(max_examples=150, deadline=None)
-@given(nodes(), templates(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)))
+@settings(max_examples=200, deadline=None)
+@given(nodes(), templates(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)), st.data())
 def test_many_at_once_go_where_one_after_the_other_would(
-    machines: list[pb.Node], made: pb.TaskTemplate, replicas: int, strategy: scheduler.Strategy
+    machines: list[pb.Node], made: pb.TaskTemplate, replicas: int, strategy: scheduler.Strategy, data: st.DataObject
 ) -> None:
     """Whatever nodes are compared by: each pass looks at everything anew."""
-    of, rules = {"web": made}, scheduler.Rules(strategy=strategy)
+    of, rules = {"web": made, "db": build.template()}, scheduler.Rules(strategy=strategy)
     waiting = waiting_tasks([("web", replicas)], of)
-    placed: list[pb.Task] = []
+    there = data.draw(earlier(machines))
+    placed = [*there]
     expected: dict[str, str] = {}
     for task in waiting:
         alone = scheduler.schedule(machines, placed, [task], of, NOW_MS, rules)
         expected |= chosen(alone)
         placed += [one.value for one in alone.changes if isinstance(one.value, pb.Task) and one.value.node_id]
-    assert chosen(scheduler.schedule(machines, [], waiting, of, NOW_MS, rules)) == expected
+    assert chosen(scheduler.schedule(machines, there, waiting, of, NOW_MS, rules)) == expected
 
 
 def test_filling_up_uses_as_few_nodes_as_it_can() -> None:

@@ -224,20 +224,28 @@ def stocks(draw: st.DrawFn, images: tuple[str, ...] = worlds.NAMES) -> Stock:
     return Stock(images_of={name: (name,) for name in images}, images=known, holders=holders)
 
 
-@settings(max_examples=150, deadline=None)
-@given(worlds.nodes(), worlds.templates(), stocks(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)))
+@settings(max_examples=200, deadline=None)
+@given(
+    worlds.nodes(), worlds.templates(), stocks(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)), st.data()
+)
 def test_many_at_once_go_where_one_after_the_other_would(
-    machines: list[pb.Node], made: pb.TaskTemplate, known: Stock, replicas: int, strategy: scheduler.Strategy
+    machines: list[pb.Node],
+    made: pb.TaskTemplate,
+    known: Stock,
+    replicas: int,
+    strategy: scheduler.Strategy,
+    data: st.DataObject,
 ) -> None:
-    of, said = {"web": made}, rules(known, strategy)
+    of, said = {"web": made, "db": build.template()}, rules(known, strategy)
     waiting = worlds.waiting_tasks([("web", replicas)], of)
-    placed: list[pb.Task] = []
+    there = data.draw(worlds.earlier(machines))
+    placed = [*there]
     expected: dict[str, str] = {}
     for task in waiting:
         alone = scheduler.schedule(machines, placed, [task], of, NOW_MS, said)
         expected |= worlds.chosen(alone)
         placed += [one.value for one in alone.changes if isinstance(one.value, pb.Task) and one.value.node_id]
-    assert worlds.chosen(scheduler.schedule(machines, [], waiting, of, NOW_MS, said)) == expected
+    assert worlds.chosen(scheduler.schedule(machines, there, waiting, of, NOW_MS, said)) == expected
 
 
 @settings(max_examples=150, deadline=None)

@@ -50,6 +50,12 @@ def test_a_node_where_the_revision_keeps_failing_is_avoided() -> None:
     assert counts(place([build.node("n1"), build.node("n2")], 1, template(), failed + busy)) == {"n2": 1}
 
 
+def test_it_is_avoided_by_many_at_once() -> None:
+    """Whatever tasks the others get of it: a failure counts more than being even."""
+    failed = [build.task(1, states.FAILED, node="n1")]
+    assert counts(place([build.node("n1"), build.node("n2")], 3, template(), failed)) == {"n2": 3}
+
+
 def test_what_does_not_fit_waits_and_says_why_most_frequent_reason_first() -> None:
     nodes = [
         build.node("n1", memory=2**20),
@@ -198,15 +204,16 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
     assert chosen == {"web-1-x": "n1", "web-2-x": "n2", "web-3-x": "n3", "web-4-x": "n1"}
 
 
-def test_a_service_that_has_become_global_still_places_the_tasks_that_it_had() -> None:
+@pytest.mark.parametrize("slot", [1, 2])
+def test_a_service_that_has_become_global_still_places_the_task_that_it_had(slot: int) -> None:
     """One of a node of its own, and one that may be anywhere, both of one revision: neither is placed as the other."""
-    anywhere, targeted = (build.task(slot, states.NEW, ident=f"web-{slot}-x") for slot in (1, 2))
-    targeted.target_node_id = "n2"
-    nodes = [build.node("n1", tasks=1), build.node("n2", tasks=1)]
-    for waiting in ([anywhere, targeted], [targeted, anywhere]):
-        made = scheduler.schedule(nodes, [], waiting, {REVISION: template()}, NOW_MS)
-        homes = {one.value.meta.id: one.value.node_id for one in made.changes if isinstance(one.value, pb.Task)}
-        assert homes == {"web-1-x": "n1", "web-2-x": "n2"}
+    targeted, anywhere = (build.task(one, states.NEW, ident=f"web-{one}-x") for one in (slot, 3 - slot))
+    targeted.target_node_id = "n3"
+    made = scheduler.schedule(
+        [build.node(f"n{number}") for number in (1, 2, 3)], [], [targeted, anywhere], {REVISION: template()}, NOW_MS
+    )
+    homes = {one.value.meta.id: one.value.node_id for one in made.changes if isinstance(one.value, pb.Task)}
+    assert homes == {targeted.meta.id: "n3", anywhere.meta.id: "n1"}
 
 
 def test_a_task_with_a_target_goes_there_or_waits() -> None:
