@@ -98,6 +98,21 @@ def test_replicas_do_not_crowd_where_their_image_is() -> None:
     assert place(stock({"n2": ("base", "top")}, IMAGE), 7) == {"n1": 2, "n2": 3, "n3": 2}
 
 
+def test_a_task_that_is_given_counts_as_one_that_is_there() -> None:
+    """Both have one then, and n1 has half a task's worth to fetch: the next one goes to n2."""
+    known = stock({"n1": ("base",), "n2": ("base", "top")}, IMAGE)
+    waiting = [build.task(slot, states.NEW, ident=f"web-{slot}-x") for slot in (1, 2)]
+    made = scheduler.schedule(
+        [build.node("n1"), build.node("n2")],
+        [build.task(9, revision_id=REVISION, node="n2")],
+        waiting,
+        {REVISION: build.template()},
+        NOW_MS,
+        rules(known),
+    )
+    assert worlds.chosen(made) == {"web-1-x": "n1", "web-2-x": "n2"}
+
+
 def test_wishes_and_spread_count_before_it() -> None:
     known = stock({"n2": ("base", "top")}, IMAGE)
     wishing = build.template()
