@@ -36,6 +36,7 @@ def configure(level: str, form: Format = "auto", **always: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=lossy(sys.stderr)),
+        cache_logger_on_first_use=True,  # else a word that is not even written costs as much as its logger
     )
 
 
