@@ -264,15 +264,14 @@ def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequenc
     answer = _rotating(settings, request) if begin else _patiently(lambda: _rotating(settings, request), deadline_ms)
     if begin:
         terminal.note("the new root issues; everybody gets a certificate of it")
-        _patiently(lambda: renew(settings), deadline_ms)
-    answer = _followed(settings, answer, left_behind, deadline_ms)
+    answer, came = _followed(settings, answer, left_behind, deadline_ms)
     if answer.rotating:
         raise errors.NotDone(
             f"the exchange of the root waits for {len(answer.waiting_for)} members",
             details=list(answer.waiting_for),
             hint="people run `orchctl login --renew`; who does not come any more is left with --leave-behind MEMBER",
         )
-    if begin:
+    if came:
         _patiently(lambda: renew(settings), deadline_ms)  # the old root is believed no more here, either
     if answer.store:
         raise errors.NotDone(
@@ -285,16 +284,25 @@ def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequenc
 
 def _followed(
     settings: options.Settings, answer: pb.RotateRootResponse, left_behind: Sequence[str], deadline_ms: int
-) -> pb.RotateRootResponse:
-    """How far it is when both are done, or the time is over."""
-    request, told = pb.RotateRootRequest(left_behind=left_behind), ""
-    while (answer.rotating or answer.store) and terminal.now_ms() < deadline_ms:
+) -> tuple[pb.RotateRootResponse, bool]:
+    """How far it is when both are done, or the time is over; and whether whoever looks was waited for, and has come."""
+    request, told, came = pb.RotateRootRequest(left_behind=left_behind), "", False
+    while True:
+        if not came and _own_member(settings) in answer.waiting_for:
+            _patiently(lambda: renew(settings), deadline_ms)
+            came = True
+        if not (answer.rotating or answer.store) or terminal.now_ms() >= deadline_ms:
+            return answer, came
         if (progress := _store_progress(answer)) != told:
             terminal.note(progress)
             told = progress
         time.sleep(POLL_S)
         answer = _patiently(lambda: _rotating(settings, request), deadline_ms)
-    return answer
+
+
+def _own_member(settings: options.Settings) -> str:
+    """Such as `person:ann`; empty for whoever is not logged in."""
+    return Folder(settings.trust).load().identity.member if settings.trust is not None else ""
 
 
 def _rotating(settings: options.Settings, request: pb.RotateRootRequest) -> pb.RotateRootResponse:

@@ -95,7 +95,8 @@ class Layout:
         return self.task(task_id) / "containers" / name if name else self.task(task_id)
 
     def record(self, task_id: str) -> Path:
-        return Path(f"{self._task(task_id)}/record.json")  # asked for at every step of a task: two paths would cost more
+        # Asked for at every step of a task: two paths, one of them from the other, would cost more.
+        return Path(f"{self._task(task_id)}/record.json")
 
     def log(self, container_id: str) -> Path:
         return self.container(container_id) / "log"

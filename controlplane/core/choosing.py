@@ -142,7 +142,7 @@ class Chooser:
         return sorted(rows, key=lambda row: self._full(self._cell_of(row), self._scoring.of(row, 0)))
 
     def _levelled(self, count: int) -> list[int]:
-        # Each task follows fewer than `count` others, so that one of the first `count` nodes is untouched when it comes.
+        # Each task follows fewer than `count` others, so that one of the first `count` nodes is still untouched.
         rows = self._scoring.in_order(np.flatnonzero(self._room > 0))[:count]
         chosen = levelling.fill(self._scoring.levels(rows), self._room[rows], count)
         found: list[int] = chosen.tolist()

@@ -162,23 +162,29 @@ def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:
 
 
 def test_the_root_is_exchanged_with_one_command(tmp_path: Path) -> None:
-    """It tells whom it waits for; who is left behind has to log in anew, and the admin goes on as before."""
+    """It tells whom it waits for, and an admin who looks has come; who is left behind has to log in anew."""
     with machines_of_control.estate(tmp_path) as estate:
         machine = estate.machine("cp1")
         estate.found(machine)
         machine.start()
         estate.until_leads(machine)
-        (tmp_path / "carl").mkdir()
-        environ = orchctl.environment(tmp_path / "carl")
-        token = estate.orchctl("cluster", "token", "create", "--role=viewer", "--person=carl").splitlines()[0]
         where = (f"--door={machine.door}", f"--server={machine.server}", "--context=work")
-        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+        people = {}
+        for name, role in (("carl", "viewer"), ("dora", "admin")):
+            (tmp_path / name).mkdir()
+            people[name] = orchctl.environment(tmp_path / name)
+            token = estate.orchctl("cluster", "token", "create", f"--role={role}", f"--person={name}").splitlines()[0]
+            assert orchctl.run(people[name], "login", f"--token={token}", *where).code == 0
+        environ = people["carl"]
         estate.orchctl("cluster", "rotate-ca", "--timeout=3s", code=1)  # perhaps while the store starts anew
-        until(lambda: _waits_for(estate, "person:carl"), what="everybody else has renewed", timeout_s=40)
+        until(lambda: _waits_for(estate, "person:carl", "person:dora"), what="everybody else has renewed", timeout_s=40)
+        orchctl.run(people["dora"], "cluster", "rotate-ca", "--status", "--timeout=1s")
+        until(lambda: _waits_for(estate, "person:carl"), what="who looks is waited for no more", timeout_s=10)
         assert "--leave-behind" in estate.run("cluster", "rotate-ca", "--status", "--timeout=0s").stderr
         done = estate.orchctl("cluster", "rotate-ca", "--leave-behind=person:carl")
         assert "there is one root" in done
         estate.orchctl("get", "nodes")
+        assert orchctl.run(people["dora"], "get", "nodes").code == 0
         assert "no tokens" in estate.orchctl("cluster", "token", "ls")
         late = orchctl.run(environ, "get", "nodes")
         assert late.code == 1

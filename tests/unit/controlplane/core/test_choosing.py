@@ -154,7 +154,9 @@ def waiting_tasks(asked: list[tuple[str, int]], of: dict[str, pb.TaskTemplate], 
 @st.composite
 def earlier(draw: st.DrawFn, machines: list[pb.Node]) -> list[pb.Task]:
     """What is on the nodes already: tasks of web and of db, and some of web that have failed."""
-    drawn = draw(st.lists(st.tuples(st.sampled_from(["web", "db"]), st.booleans(), st.sampled_from(machines)), max_size=5))
+    drawn = draw(
+        st.lists(st.tuples(st.sampled_from(["web", "db"]), st.booleans(), st.sampled_from(machines)), max_size=5)
+    )
     return [
         build.task(
             100 + number,

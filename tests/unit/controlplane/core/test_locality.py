@@ -241,7 +241,12 @@ def stocks(draw: st.DrawFn, images: tuple[str, ...] = worlds.NAMES) -> Stock:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    worlds.nodes(), worlds.templates(), stocks(), st.integers(2, 7), st.sampled_from(list(scheduler.Strategy)), st.data()
+    worlds.nodes(),
+    worlds.templates(),
+    stocks(),
+    st.integers(2, 7),
+    st.sampled_from(list(scheduler.Strategy)),
+    st.data(),
 )
 def test_many_at_once_go_where_one_after_the_other_would(
     machines: list[pb.Node],
