@@ -61,7 +61,7 @@ class Scoring:
             if one.weight and one.service == ask.service and one.by in placement.ONE_NODE
         ]
         self.is_level = strategy is Strategy.SPREAD and not any(self._single) and not self._own
-        """Each task makes the score of its node worse by as much as of any other: one of its own tasks, a step of load."""
+        """Each task makes its node worse by as much as any other node: by one of its own tasks, and a step of load."""
 
     def of(self, row: int, taken: int) -> Score:
         """A node's score once `taken` tasks of the group were given to it, without the shares of its cell."""
