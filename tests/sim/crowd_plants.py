@@ -43,7 +43,7 @@ CROWD_PLANTS = (
         name="a sidecar that ended is not started again",
         bug=instead(around, "_after_init", _main_alone),
         caught_by=REST,
-        hint=26,
+        hint=68,
     ),
     Plant(
         name="a task that is held is started",
@@ -67,13 +67,13 @@ CROWD_PLANTS = (
         name="a service goes before those that need it",
         bug=instead(dependencies, "needed_by", lambda *_: ()),
         caught_by=frozenset({"what is needed stays"}),
-        hint=29,
+        hint=33,
     ),
     Plant(
         name="sidecars need no room",
         bug=instead(containers, "reserved", lambda template: template.container.resources.reservations),
         caught_by=frozenset({"capacity"}),
-        hint=11,
+        hint=26,
     ),
     Plant(
         name="a service for a while stays for ever",

@@ -14,7 +14,7 @@ DISRUPTION_PLANTS = (
         name="what a service can do without is what it has",
         bug=instead(disruption, "allowed", lambda _service, members: len(members)),
         caught_by=frozenset({"disruption"}),
-        hint=14,
+        hint=101,
     ),
     Plant(
         name="one that moves needs to gain nothing by it",

@@ -210,7 +210,7 @@ PLANTS = (
         name="taints keep only those away that tolerate them",
         bug=instead(filters, "_refuses", lambda taint, ask: stands(ask.tolerations, taint)),
         caught_by=frozenset({"placement", "pace"}) | REST,
-        hint=12,
+        hint=99,
     ),
     Plant(
         name="others make way for a task of the same priority",
@@ -228,7 +228,7 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=51,
+        hint=49,
     ),
     Plant(
         name="a slot is refilled without a pause",
@@ -240,13 +240,13 @@ PLANTS = (
         name="an old task goes before the new one works",
         bug=instead(replacing.Course, "_kept", rollout_plants.keep_no_old),
         caught_by=LOST,
-        hint=7,
+        hint=17,
     ),
     Plant(
         name="more is begun at a time than was allowed",
         bug=instead(replacing.Course, "_take", rollout_plants.count_nothing_beside),
         caught_by=frozenset({"no more at a time"}),
-        hint=34,
+        hint=44,
     ),
     Plant(
         name="what was paused goes on",
@@ -258,13 +258,13 @@ PLANTS = (
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=311,
+        hint=143,
     ),
     Plant(
         name="a refused revision is made all the same",
         bug=instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
         caught_by=frozenset({"what was refused stays refused", "life goes on"}),
-        hint=27,
+        hint=143,
     ),
     Plant(
         name="every node gets the first subnet",
@@ -348,7 +348,7 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=2,
+        hint=33,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
@@ -366,7 +366,7 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=33,
+        hint=45,
     ),
     Plant(
         name="the agent starts without looking at what runs",
