@@ -15,7 +15,7 @@ from orchctl import client, config, door, errors, options, tables, terminal, who
 from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from protos.orch.v1 import trust_pb2_grpc
-from trust import errands, joining
+from trust import errands, framing, joining
 from trust.folder import Folder, NotTrusted, material
 
 if TYPE_CHECKING:
@@ -236,17 +236,22 @@ def _audit_row(one: pb.AuditRecord) -> list[str]:
 # The root ---------------------------------------------------------------------------------------------------------
 
 
-def renew(settings: options.Settings, *, timeout_s: float = client.CALL_TIMEOUT_S) -> None:
-    """Another certificate for whoever is logged in, for a new key. `timeout_s` is for each of two calls."""
+def renew(settings: options.Settings) -> None:
+    """Another certificate for whoever is logged in, for a new key."""
     if settings.trust is None:
         raise errors.InvalidInput("nobody is logged in to this context", hint=who.LOGIN)
     folder = Folder(settings.trust)
     key, asked = errands.request()
     with _trust(settings) as stub:
-        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=timeout_s)
+        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
     folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
     with _trust(settings) as stub:  # with the new one
-        stub.Confirm(pb.ConfirmRequest(), timeout=timeout_s)
+        stub.Confirm(pb.ConfirmRequest(), timeout=client.CALL_TIMEOUT_S)
+
+
+def renew_patiently(settings: options.Settings) -> None:
+    """As long as one who joins is waited for: in the middle of an exchange of the root the store may start anew."""
+    _patiently(lambda: renew(settings), terminal.now_ms() + int(framing.ANSWER_S * 1000))
 
 
 def renew_in_passing(settings: options.Settings) -> None:
@@ -264,14 +269,14 @@ def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequenc
     answer = _rotating(settings, request) if begin else _patiently(lambda: _rotating(settings, request), deadline_ms)
     if begin:
         terminal.note("the new root issues; everybody gets a certificate of it")
-    answer, came = _followed(settings, answer, left_behind, deadline_ms)
+    answer, waited_for = _followed(settings, answer, left_behind, deadline_ms)
     if answer.rotating:
         raise errors.NotDone(
             f"the exchange of the root waits for {len(answer.waiting_for)} members",
             details=list(answer.waiting_for),
             hint="people run `orchctl login --renew`; who does not come any more is left with --leave-behind MEMBER",
         )
-    if came:
+    if waited_for:
         _patiently(lambda: renew(settings), deadline_ms)  # the old root is believed no more here, either
     if answer.store:
         raise errors.NotDone(
@@ -285,24 +290,20 @@ def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequenc
 def _followed(
     settings: options.Settings, answer: pb.RotateRootResponse, left_behind: Sequence[str], deadline_ms: int
 ) -> tuple[pb.RotateRootResponse, bool]:
-    """How far it is when both are done, or the time is over; and whether whoever looks was waited for, and has come."""
-    request, told, came = pb.RotateRootRequest(left_behind=left_behind), "", False
+    """How far it is when both are done, or the time is over; and whether whoever looks was waited for."""
+    request, told, waited_for = pb.RotateRootRequest(left_behind=left_behind), "", False
+    own = who.material()
     while True:
-        if not came and _own_member(settings) in answer.waiting_for:
-            _patiently(lambda: renew(settings), deadline_ms)
-            came = True
+        if own is not None and own.identity.member in answer.waiting_for:
+            waited_for = True
+            renew_in_passing(settings)
         if not (answer.rotating or answer.store) or terminal.now_ms() >= deadline_ms:
-            return answer, came
+            return answer, waited_for
         if (progress := _store_progress(answer)) != told:
             terminal.note(progress)
             told = progress
         time.sleep(POLL_S)
         answer = _patiently(lambda: _rotating(settings, request), deadline_ms)
-
-
-def _own_member(settings: options.Settings) -> str:
-    """Such as `person:ann`; empty for whoever is not logged in."""
-    return Folder(settings.trust).load().identity.member if settings.trust is not None else ""
 
 
 def _rotating(settings: options.Settings, request: pb.RotateRootRequest) -> pb.RotateRootResponse:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Amounts = npt.NDArray[np.int64]
+from controlplane.core.fleet import Amounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,9 @@ def command(settings: options.Settings, token: str, door: str, renew: bool) -> N
       orchctl login --door 10.0.0.1:7401 --token @token
     """
     from orchctl import membership
-    from trust import framing
 
     if renew:
-        # As long as one who joins: in the middle of an exchange of the root the store may be starting anew.
-        membership.renew(settings, timeout_s=framing.ANSWER_S)
+        membership.renew_patiently(settings)
         return
     if not token:
         raise InvalidInput("--token is missing", hint="an admin makes one with `orchctl cluster token create`")

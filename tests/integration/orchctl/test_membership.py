@@ -175,7 +175,6 @@ def test_the_root_is_exchanged_with_one_command(tmp_path: Path) -> None:
             people[name] = orchctl.environment(tmp_path / name)
             token = estate.orchctl("cluster", "token", "create", f"--role={role}", f"--person={name}").splitlines()[0]
             assert orchctl.run(people[name], "login", f"--token={token}", *where).code == 0
-        environ = people["carl"]
         estate.orchctl("cluster", "rotate-ca", "--timeout=3s", code=1)  # perhaps while the store starts anew
         until(lambda: _waits_for(estate, "person:carl", "person:dora"), what="everybody else has renewed", timeout_s=40)
         orchctl.run(people["dora"], "cluster", "rotate-ca", "--status", "--timeout=1s")
@@ -186,12 +185,12 @@ def test_the_root_is_exchanged_with_one_command(tmp_path: Path) -> None:
         estate.orchctl("get", "nodes")
         assert orchctl.run(people["dora"], "get", "nodes").code == 0
         assert "no tokens" in estate.orchctl("cluster", "token", "ls")
-        late = orchctl.run(environ, "get", "nodes")
+        late = orchctl.run(people["carl"], "get", "nodes")
         assert late.code == 1
-        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 1
+        assert orchctl.run(people["carl"], "login", f"--token={token}", *where).code == 1
         token = estate.orchctl("cluster", "token", "create", "--role=viewer", "--person=carl").splitlines()[0]
-        assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
-        assert orchctl.run(environ, "get", "nodes").code == 0
+        assert orchctl.run(people["carl"], "login", f"--token={token}", *where).code == 0
+        assert orchctl.run(people["carl"], "get", "nodes").code == 0
 
 
 def _waits_for(estate: Estate, *names: str) -> bool:
