@@ -4,27 +4,21 @@ import datetime as dt
 import getpass
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from orchctl import client, config, door, errors, options, tables, terminal, who
+from orchctl import client, config, door, errors, options, tables, terminal
 from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from protos.orch.v1 import trust_pb2_grpc
-from trust import errands, framing, joining
-from trust.folder import Folder, NotTrusted, material
+from trust import joining
+from trust.folder import Folder, NotTrusted
 
 if TYPE_CHECKING:
     from protos.orch.v1.trust_pb2_grpc import TrustStub
-
-
-POLL_S = 0.5
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +125,15 @@ def use(context: str, server: str, trust: Path) -> None:
 
 
 @contextmanager
-def _trust(settings: options.Settings) -> Iterator["TrustStub"]:
+def dialed(settings: options.Settings) -> Iterator["TrustStub"]:
+    """Whom the control plane is asked about members, tokens and roots with, on a connection of its own."""
     with client.dialed(settings.server) as channel:
         yield trust_pb2_grpc.TrustStub(channel)
 
 
 def list_tokens(settings: options.Settings) -> None:
     """A table of them."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         listed = stub.ListTokens(pb.ListTokensRequest(), timeout=client.CALL_TIMEOUT_S).tokens
     if not listed:
         terminal.note("no tokens")
@@ -160,7 +155,7 @@ def _token_row(one: pb.TokenRecord) -> list[str]:
 
 def create_token(settings: options.Settings, request: pb.CreateTokenRequest) -> None:
     """Makes one and prints it, alone on its line, so that a script can take it."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         made = stub.CreateToken(request, timeout=client.CALL_TIMEOUT_S)
     terminal.say(made.token)
     terminal.note(f"token {made.record.id} for the role {made.record.role}; it is shown this once")
@@ -168,7 +163,7 @@ def create_token(settings: options.Settings, request: pb.CreateTokenRequest) -> 
 
 def rotate_token(settings: options.Settings, token_id: str) -> None:
     """Makes an equal one, and the old one worthless, in one moment."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         listed = stub.ListTokens(pb.ListTokensRequest(), timeout=client.CALL_TIMEOUT_S).tokens
     old = next((one for one in listed if one.id == token_id), None)
     if old is None:
@@ -188,14 +183,14 @@ def rotate_token(settings: options.Settings, token_id: str) -> None:
 
 def revoke_token(settings: options.Settings, token_id: str) -> None:
     """Makes one worthless."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         stub.RevokeToken(pb.RevokeTokenRequest(id=token_id), timeout=client.CALL_TIMEOUT_S)
     terminal.say(f"token {token_id} is revoked; who has joined with it stays")
 
 
 def list_members(settings: options.Settings) -> None:
     """A table of everybody who holds a certificate."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         listed = stub.ListMembers(pb.ListMembersRequest(), timeout=client.CALL_TIMEOUT_S).members
     for line in tables.table(["NAME", "ROLE", "NODE", "NAMESPACES", "EXPIRES"], [_member_row(one) for one in listed]):
         terminal.say(line)
@@ -210,14 +205,14 @@ def _member_row(one: pb.MemberRecord) -> list[str]:
 
 def revoke_member(settings: options.Settings, name: str) -> None:
     """Takes somebody out."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         stub.RevokeMember(pb.RevokeMemberRequest(name=name), timeout=client.CALL_TIMEOUT_S)
     terminal.say(f"{name} is out: what they had open has ended, and their certificates are worth nothing")
 
 
 def show_audit(settings: options.Settings, since_ms: int) -> None:
     """Who changed what, or tried to; the newest last."""
-    with _trust(settings) as stub:
+    with dialed(settings) as stub:
         listed = stub.ListAudit(pb.ListAuditRequest(since=since_ms), timeout=client.CALL_TIMEOUT_S).entries
     if not listed:
         terminal.note("nobody has changed anything")
@@ -231,105 +226,3 @@ def _audit_row(one: pb.AuditRecord) -> list[str]:
     when = dt.datetime.fromtimestamp(one.at / 1000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     cells = (when, one.who, one.role, one.call, ", ".join(one.objects) or "-", one.instance, one.refused or "-")
     return [terminal.one_line(cell) for cell in cells]
-
-
-# The root ---------------------------------------------------------------------------------------------------------
-
-
-def renew(settings: options.Settings) -> None:
-    """Another certificate for whoever is logged in, for a new key."""
-    if settings.trust is None:
-        raise errors.InvalidInput("nobody is logged in to this context", hint=who.LOGIN)
-    folder = Folder(settings.trust)
-    key, asked = errands.request()
-    with _trust(settings) as stub:
-        made = stub.Renew(pb.RenewRequest(certificate_request=asked), timeout=client.CALL_TIMEOUT_S)
-    folder.save(material(key.encode(), made.certificate.encode(), made.roots.encode()))
-    with _trust(settings) as stub:  # with the new one
-        stub.Confirm(pb.ConfirmRequest(), timeout=client.CALL_TIMEOUT_S)
-
-
-def renew_patiently(settings: options.Settings) -> None:
-    """As long as one who joins is waited for: in the middle of an exchange of the root the store may start anew."""
-    _patiently(lambda: renew(settings), terminal.now_ms() + int(framing.ANSWER_S * 1000))
-
-
-def renew_in_passing(settings: options.Settings) -> None:
-    """After a command that went well: when it does not work, the next one tries it again."""
-    try:
-        renew(settings)
-    except (errors.OrchctlError, errands.NotMade, NotTrusted) as error:
-        terminal.note(f"the certificate could not be renewed: {error}")
-
-
-def rotate_root(settings: options.Settings, *, begin: bool, left_behind: Sequence[str], timeout_ms: int) -> None:
-    """Has the roots exchanged, the cluster's and the store's, and waits until the old ones are dropped."""
-    deadline_ms = terminal.now_ms() + timeout_ms
-    request = pb.RotateRootRequest(begin=begin, left_behind=left_behind)
-    answer = _rotating(settings, request) if begin else _patiently(lambda: _rotating(settings, request), deadline_ms)
-    if begin:
-        terminal.note("the new root issues; everybody gets a certificate of it")
-    answer, waited_for = _followed(settings, answer, left_behind, deadline_ms)
-    if answer.rotating:
-        raise errors.NotDone(
-            f"the exchange of the root waits for {len(answer.waiting_for)} members",
-            details=list(answer.waiting_for),
-            hint="people run `orchctl login --renew`; who does not come any more is left with --leave-behind MEMBER",
-        )
-    if waited_for:
-        _patiently(lambda: renew(settings), deadline_ms)  # the old root is believed no more here, either
-    if answer.store:
-        raise errors.NotDone(
-            f"the exchange of the store's root is not at its end: {_store_progress(answer)}",
-            details=list(answer.store_waiting_for),
-            hint="look again with --status; `orchctl cluster member revoke` takes out an instance that is gone",
-        )
-    terminal.say("there is one root; every token is worthless: make others with `orchctl cluster token create`")
-
-
-def _followed(
-    settings: options.Settings, answer: pb.RotateRootResponse, left_behind: Sequence[str], deadline_ms: int
-) -> tuple[pb.RotateRootResponse, bool]:
-    """How far it is when both are done, or the time is over; and whether whoever looks was waited for."""
-    request, told, waited_for = pb.RotateRootRequest(left_behind=left_behind), "", False
-    own = who.material()
-    while True:
-        if own is not None and own.identity.member in answer.waiting_for:
-            waited_for = True
-            renew_in_passing(settings)
-        if not (answer.rotating or answer.store) or terminal.now_ms() >= deadline_ms:
-            return answer, waited_for
-        if (progress := _store_progress(answer)) != told:
-            terminal.note(progress)
-            told = progress
-        time.sleep(POLL_S)
-        answer = _patiently(lambda: _rotating(settings, request), deadline_ms)
-
-
-def _rotating(settings: options.Settings, request: pb.RotateRootRequest) -> pb.RotateRootResponse:
-    with _trust(settings) as stub:
-        return stub.RotateRoot(request, timeout=client.CALL_TIMEOUT_S)
-
-
-def _patiently(do: Callable[[], T], deadline_ms: int) -> T:
-    """Again while nobody can answer, as when the only member of etcd is started anew."""
-    while True:
-        try:
-            return do()
-        except (errors.Unreachable, errors.StoreSilent) as error:
-            if terminal.now_ms() >= deadline_ms:
-                raise
-            terminal.note(f"not answered now: {error}")
-            time.sleep(POLL_S)
-
-
-def _store_progress(answer: pb.RotateRootResponse) -> str:
-    """Such as `members of etcd are started anew with the store's new root alone, one at a time; left: 2`."""
-    match answer.store:
-        case pb.ROTATION_PHASE_REISSUING:
-            text = "instances get certificates of the store's new root"
-        case pb.ROTATION_PHASE_DROPPING:
-            text = "members of etcd are started anew with the store's new root alone, one at a time"
-        case _:
-            return "the store has one root"
-    return f"{text}; left: {len(answer.store_waiting_for)}"

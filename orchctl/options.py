@@ -124,9 +124,9 @@ def with_settings(function: Callable[Concatenate[Settings, P], R]) -> Callable[P
         with who.known_by(lambda: settings.trust), servers.known(settings.known_servers, settings.keep_servers):
             result = function(settings, *args, **kwargs)
             if who.is_aging():
-                from orchctl import membership
+                from orchctl import renewal
 
-                membership.renew_in_passing(settings)
+                renewal.renew_in_passing(settings)
             return result
 
     return connection(run)

@@ -378,10 +378,10 @@ def rotate_ca(settings: options.Settings, *, status: bool, leave_behind: tuple[s
 
     With it go all tokens. Sessions go on. It may be broken off and asked about again with --status.
     """
-    from orchctl import membership
+    from orchctl import renewal
 
     begin = not status and not leave_behind
-    membership.rotate_root(settings, begin=begin, left_behind=leave_behind, timeout_ms=timeout_ms)
+    renewal.rotate_root(settings, begin=begin, left_behind=leave_behind, timeout_ms=timeout_ms)
 
 
 def _run(verb: str, name: str, state: Path | None, *arguments: str) -> NoReturn:

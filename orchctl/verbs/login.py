@@ -21,14 +21,16 @@ def command(settings: options.Settings, token: str, door: str, renew: bool) -> N
     Example:
       orchctl login --door 10.0.0.1:7401 --token @token
     """
-    from orchctl import membership
-
     if renew:
-        membership.renew_patiently(settings)
+        from orchctl import renewal
+
+        renewal.renew_patiently(settings)
         return
     if not token:
         raise InvalidInput("--token is missing", hint="an admin makes one with `orchctl cluster token create`")
     host, colon, _ = door.rpartition(":")
     if not colon or not host:
         raise InvalidInput(f"--door: not a door's address: {door!r}", hint="write it like 10.0.0.1:7401")
+    from orchctl import membership
+
     membership.login(token, door, settings.server_option, settings.context or host.strip("[]").replace(":", "-"))
