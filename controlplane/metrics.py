@@ -55,6 +55,9 @@ CONTROLLER_RETRIES: Final = Counter(
     ["controller"],
     registry=REGISTRY,
 )
+TOO_LARGE: Final = Counter(
+    "orch_controller_too_large", "Objects that a controller wanted to write and no commit can hold", registry=REGISTRY
+)
 
 DECISIONS: Final = Counter(
     "orch_scheduler_decisions",

@@ -29,7 +29,7 @@ from manifests.problems import Problem
 from protos import kinds, schema
 from protos.orch.v1 import objects_pb2 as pb
 
-__all__ = ["Problem", "validate", "validate_change"]
+__all__ = ["Problem", "label_problems", "validate", "validate_change"]
 
 MAX_LABEL = 128
 RESERVED_ENV = "ORCH_"
@@ -81,12 +81,13 @@ def _node(node: pb.Node, path: Path) -> Iterator[Problem]:
 
 
 def _meta(meta: pb.Meta, path: Path) -> Iterator[Problem]:
-    yield from _labels(meta.labels, (*path, "labels"))
+    yield from label_problems(meta.labels, (*path, "labels"))
     for key in sorted(meta.annotations):
         yield from _label_key(key, (*path, "annotations", key))
 
 
-def _labels(labels: Mapping[str, str], path: Path) -> Iterator[Problem]:
+def label_problems(labels: Mapping[str, str], path: Path) -> Iterator[Problem]:
+    """What is wrong with labels that stand at a path."""
     for key, value in sorted(labels.items()):
         yield from _label_key(key, (*path, key))
         if len(value) > MAX_LABEL or not _LABEL_VALUE.fullmatch(value):
@@ -107,7 +108,7 @@ def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
 
 
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:
-    yield from _labels(template.labels, (*path, "labels"))
+    yield from label_problems(template.labels, (*path, "labels"))
     yield from containers.template_problems(template, path)
 
 

@@ -26,8 +26,8 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         self, request_iterator: AsyncIterator[wire.AgentMessage], context: rpc.Context
     ) -> None:
         link = GrpcLink[wire.LeaderMessage, wire.AgentMessage](request_iterator, context)
-        node = caller.node()
-        await link.carry(lambda opened: self._dispatcher.serve(opened, node))
+        node, joined_as = caller.node(), caller.node_name()
+        await link.carry(lambda opened: self._dispatcher.serve(opened, node, joined_as))
 
     async def Stream(  # type: ignore[override]  # it writes
         self, request_iterator: AsyncIterator[wire.StreamFrame], context: rpc.Context

@@ -43,6 +43,12 @@ def node() -> str | None:
     return found.identity.name
 
 
+def node_name() -> str:
+    """What people call the node that calls, as it joined; empty when that is not known."""
+    found = _current.get()
+    return found.node_name if found is not None else ""
+
+
 def fetching_node() -> str | None:
     """The id of the node that fetches; None without a gate, and for an instance, which may have everything."""
     found = _current.get()

@@ -150,7 +150,12 @@ class Gate(rpc.Interceptor):
 
 
 def _caller(facts: certificate.Facts, member: pb.MemberRecord) -> rules.Caller:
-    return rules.Caller(identity=facts.identity, namespaces=list(member.namespaces), key_digest=facts.key_digest)
+    return rules.Caller(
+        identity=facts.identity,
+        namespaces=list(member.namespaces),
+        key_digest=facts.key_digest,
+        node_name=member.node_name,
+    )
 
 
 async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: rpc.Context) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
+from controlplane import metrics
 from controlplane.core import plan
 from controlplane.store import api, cache, errors, snapshots, typed, writer
 
@@ -46,7 +47,7 @@ class Pen:
             if made.changes:
                 log.debug("commit", plan=made.describe())
                 self._unsure = True
-                groups = [[typed.of_change(change)] for change in made.changes]
+                groups = [[one] for one in map(typed.of_change, made.changes) if _fits(one)]
                 revision = await writer.write(self._store, groups, fence=self._fence)
                 if revision is not None:
                     await self._cache.wait_for(revision, CAUGHT_UP_TIMEOUT_S)
@@ -70,3 +71,15 @@ class Pen:
             await self._store.compact(self._compacted)
         except (errors.Temporary, errors.Compacted) as error:
             log.info("history not compacted; next time", why=str(error))
+
+
+def _fits(change: api.Change) -> bool:
+    """Whether any commit can hold the change. One that none can is told and left out: the object stays as it was, and
+    everything else is written, by this leader and by each that follows it.
+    """
+    size_bytes = api.size_of(change)
+    if size_bytes <= api.MAX_COMMIT_BYTES:
+        return True
+    log.error("an object is too large to be stored, and stays as it was", key=change.key, bytes=size_bytes)
+    metrics.TOO_LARGE.inc()
+    return False

@@ -55,7 +55,9 @@ class Reporting:
         for key in sorted(keys & self._reports.keys()):
             node_id, report = self._reports[key]
             task = tasks.get(key)
-            change = reports.accept(task, node_id, report) if task is not None else None
+            if task is None:
+                continue
+            change = reports.accept(task, node_id, snapshot.get(pb.Node, node_id), report)
             if change is not None:
                 changes.append(change)
         self._planned = {key: self._reports[key] for key in keys & self._reports.keys()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from controlplane.core import blob_sources, locality
+from images.digest import is_digest
 from protos.orch.v1 import dispatcher_pb2 as wire
 
 LONGEST_S = 60.0
@@ -67,7 +68,7 @@ class BlobBook:
         for digest in held & set(told.removed):
             held.discard(digest)
             self._leave(digest, node_id)
-        for digest in told.added[: MAX_BLOBS - len(held)]:
+        for digest in filter(is_digest, told.added[: MAX_BLOBS - len(held)]):
             held.add(digest)
             self._holders.setdefault(digest, {})[node_id] = None
             self.holders.add(digest, node_id)

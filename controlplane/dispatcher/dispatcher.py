@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from controlplane.core import assignments, locality, nodes
+from controlplane.core import assignments, locality, nodes, said
 from controlplane.core.endpoint_table import Table
 from controlplane.core.trust.believed import Believed
 from controlplane.dispatcher.blobs import BlobBook, Place
@@ -26,6 +26,7 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 REGISTER_TIMEOUT_S = 10.0
+MAX_LOGGED = 100
 LEADER_TIMEOUT_S = 3.0
 """How long an agent that comes while nobody leads is kept, rather than told so."""
 
@@ -159,8 +160,10 @@ class Dispatcher:
         if session is not None:
             session.wake()
 
-    async def serve(self, link: AgentLink, proven: str | None = None) -> None:
-        """Serves one agent's link until it ends. `proven`: the node that its certificate is of, where there are any."""
+    async def serve(self, link: AgentLink, proven: str | None = None, joined_as: str = "") -> None:
+        """Serves one agent's link until it ends. `proven`: the node that its certificate is of, where there are any;
+        `joined_as`: what that node was called when it joined, if it is known.
+        """
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 first = await link.receive()
@@ -178,18 +181,18 @@ class Dispatcher:
                 "give it the --trust and the --state that were made together"
             )
             return
-        await self._serve_registered(link, first.register)
+        await self._serve_registered(link, first.register, joined_as)
 
-    async def _serve_registered(self, link: AgentLink, register: wire.Register) -> None:
+    async def _serve_registered(self, link: AgentLink, register: wire.Register, joined_as: str) -> None:
         if self._leading is None:
             await self._until_somebody_leads(register.lost_leader)
         leading = self._leading
         if leading is None:
             await self._redirect(link)
             return
-        refusal = self._refusal(register)
+        refusal = said.refusal(register, joined_as) or self._refusal(register)
         if refusal:
-            log.warning("agent refused", node=register.node_name, why=refusal)
+            log.warning("agent refused", node=register.node_id[:MAX_LOGGED], why=refusal)
             await link.close(refusal)
             return
         info = nodes.Session(
@@ -247,8 +250,6 @@ class Dispatcher:
 
     def _refusal(self, register: wire.Register) -> str:
         """Why this agent cannot join; empty when it can."""
-        if not register.node_id or not register.node_name:
-            return "a registration needs the node's id and name"
         for node in self._snapshot().all(pb.Node).values():
             if node.meta.name == register.node_name and node.meta.id != register.node_id:
                 return (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from controlplane.core import assignments, nodes
+from controlplane.core import assignments, happenings, nodes
 from controlplane.core.endpoint_table import Table
 from controlplane.dispatcher.blobs import BlobBook
 from controlplane.dispatcher.peers import Peers
@@ -129,7 +129,9 @@ class Session:
                 self._reported = message.statuses.sequence
                 self._leading.on_report(self, message.statuses)
             case "resync":
-                log.warning("agent asks for everything", node=self.info.node_name, why=message.resync.why)
+                log.warning(
+                    "agent asks for everything", node=self.info.node_name, why=happenings.cut(message.resync.why)
+                )
                 self._told = None
                 self.wake()
             case "heartbeat":

@@ -36,11 +36,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, with which key, and what they are bound to. `namespaces` empty: to nothing."""
+    """Who calls, with which key, and what they are bound to. `namespaces` empty: to nothing.
+
+    `node_name`: what people call a node, as it joined.
+    """
 
     identity: Identity
     namespaces: Sequence[str] = ()
     key_digest: str = ""
+    node_name: str = ""
 
 
 def check(method: str, caller: Caller) -> Rule:

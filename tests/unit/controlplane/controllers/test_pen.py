@@ -7,7 +7,7 @@ import pytest
 from controlplane.controllers import pen
 from controlplane.core import plan
 from controlplane.store import errors
-from controlplane.store.api import Fence, Put
+from controlplane.store.api import MAX_COMMIT_BYTES, Fence, Put
 from controlplane.store.cache import Cache
 from controlplane.store.memory import MemoryStore
 from controlplane.store.snapshots import Snapshot
@@ -87,3 +87,27 @@ async def test_nobody_plans_again_before_what_was_written_is_seen() -> None:
         assert await one.write(add_a_task) == plan.NOTHING
         following.cancel()
     assert len(cache.snapshot().all(pb.Task)) == 1
+
+
+@bounded(60, virtual_time=True)
+async def test_what_no_commit_can_hold_is_left_out_and_everything_else_is_written() -> None:
+    """Else one object would end this leader, and each that follows it."""
+
+    def write_both(_snapshot: Snapshot) -> plan.Plan:
+        large, small = build.node("n1"), build.node("n2")
+        large.meta.version = small.meta.version = 0
+        large.status.message = "x" * 2 * MAX_COMMIT_BYTES
+        return plan.Plan(changes=(plan.Write(value=large, why="says much"), plan.Write(value=small, why="joined")))
+
+    store = MemoryStore()
+    version = await store.commit([Put(key=LEADER, value=b"me")])
+    cache = Cache(store)
+    one = pen.Pen(store, cache, Fence(key=LEADER, version=version))
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(cache.run())
+        await cache.wait_for(1, 5)
+        await one.write(write_both)
+        await one.write(raise_replicas)
+        following.cancel()
+    assert [node.meta.name for node in cache.snapshot().all(pb.Node).values()] == ["n2"]
+    assert cache.snapshot().get(pb.Service, "web", namespace="default") is not None

@@ -141,15 +141,15 @@ def report(state: states.State, **status: object) -> wire.TaskReport:
     ],
 )
 def test_reports_only_raise_a_task(before: states.State, after: states.State, accepted: bool) -> None:
-    assert (reports.accept(build.task(1, before), "n1", report(after)) is not None) == accepted
+    assert (reports.accept(build.task(1, before), "n1", build.node(), report(after)) is not None) == accepted
 
 
 def test_only_the_tasks_own_node_may_report_on_it() -> None:
-    assert reports.accept(build.task(1, states.STARTING), "n2", report(states.RUNNING)) is None
+    assert reports.accept(build.task(1, states.STARTING), "n2", build.node("n2"), report(states.RUNNING)) is None
 
 
 def test_details_may_change_while_the_state_stays() -> None:
-    change = reports.accept(build.task(1), "n1", report(states.RUNNING, restarts=2))
+    change = reports.accept(build.task(1), "n1", build.node(), report(states.RUNNING, restarts=2))
     assert change is not None
     assert change.value.status.restarts == 2  # type: ignore[union-attr]
-    assert reports.accept(change.value, "n1", report(states.RUNNING, restarts=2)) is None  # type: ignore[arg-type]
+    assert reports.accept(change.value, "n1", build.node(), report(states.RUNNING, restarts=2)) is None  # type: ignore[arg-type]
