@@ -3,7 +3,7 @@ crashes, an emptied node, a lost one.
 
 Both run the same image with the same command and the same policy: new tasks first, one at a time of ten and ten of a
 hundred. Swarm's containers are on the host's network, which is its fastest; ours get a network namespace and an address
-each. Swarm has one node here, so what takes several is measured of ours alone.
+each. Swarm has one node but where several are needed; then it has three, too, each a daemon in namespaces of its own.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from deploy.local import cluster as local
@@ -38,7 +39,7 @@ def cases() -> Iterator[Sequence[Case]]:
     with contextlib.ExitStack() as stack:
         up = stack.enter_context(cluster.running())
         ours = Ours(up, stack.enter_context(trust.reach(up.plan)))
-        peer = Peer(stack.enter_context(swarm.running())) if swarm.available() else None
+        peer = Peer(stack.enter_context(swarm.running()), stack) if swarm.available() else None
         if peer is None:
             print("bench: no dockerd on PATH: ours alone (apt-get install docker.io)", file=sys.stderr)
         yield _cases(ours, peer)
@@ -179,10 +180,13 @@ class Ours:
 
 
 class Peer:
-    """Docker Swarm, asked over its HTTP interface."""
+    """Docker Swarm, asked over its HTTP interface. `stack` ends its further machines, which are there once they are
+    needed: idle daemons would be in the way of whoever is measured before.
+    """
 
-    def __init__(self, up: swarm.Swarm) -> None:
+    def __init__(self, up: swarm.Swarm, stack: contextlib.ExitStack) -> None:
         self._up = up
+        self._stack = stack
 
     def update_few(self) -> float:
         """As ours."""
@@ -232,6 +236,34 @@ class Peer:
                 _await(lambda: [one for one in self._up.running(name) if one != before], "another container", 0.005)
         return took[0]
 
+    @cached_property
+    def _fleet(self) -> swarm.Fleet:
+        return self._stack.enter_context(swarm.fleet(workers=2))
+
+    def drain(self) -> float:
+        """As ours."""
+        manager, worker = self._fleet.manager, self._fleet.workers[-1]
+        node_id = worker.node_id
+        with _served(manager, 3 * ON_A_NODE, self._fleet.workers) as name:
+            with _timer() as took:
+                manager.set_availability(node_id, "drain")
+                _await(lambda: _is_whole_without(manager, name, 3 * ON_A_NODE, node_id), f"{name} is whole elsewhere")
+                _await(lambda: not worker.ask("GET", "/containers/json"), "the node is empty")
+            manager.set_availability(node_id, "active")
+        return took[0]
+
+    def node_loss(self) -> float:
+        """As ours; Swarm waits for three heartbeats, of five seconds each."""
+        manager, worker = self._fleet.manager, self._fleet.workers.pop()
+        lost = worker.node_id
+        with _served(manager, FEW, self._fleet.workers) as name, _timer() as took:
+            worker.kill()
+            _await(lambda: _is_whole_without(manager, name, FEW, lost), f"{name} is whole elsewhere")
+            took.stop()
+        self._fleet.forget(lost)
+        self._fleet.add_worker()
+        return took[0]
+
     def _change(self, name: str, wanted: dict[str, Any]) -> None:
         """Again when Swarm itself has written the service since it was read."""
 
@@ -247,16 +279,28 @@ class Peer:
 
         _await(is_taken, f"{name} is changed", 0.005)
 
-    @contextlib.contextmanager
-    def _service(self, replicas: int) -> Iterator[str]:
-        """One that is whole; gone afterwards."""
-        name = f"bench{next(_numbers)}"
-        self._up.create(name, replicas)
-        _await(lambda: len(self._up.running(name)) == replicas, f"swarm runs {replicas} of {name}")
-        try:
-            yield name
-        finally:
-            self._up.delete(name)
+    def _service(self, replicas: int) -> contextlib.AbstractContextManager[str]:
+        return _served(self._up, replicas)
+
+
+@contextlib.contextmanager
+def _served(up: swarm.Swarm, replicas: int, workers: Sequence[swarm.Swarm] = ()) -> Iterator[str]:
+    """A service of Swarm's that is whole; gone afterwards, from the manager and the workers."""
+    name = f"bench{next(_numbers)}"
+    up.create(name, replicas)
+    _await(lambda: len(up.running(name)) == replicas, f"swarm runs {replicas} of {name}")
+    try:
+        yield name
+    finally:
+        up.delete(name)
+        for worker in workers:
+            worker.await_empty()
+
+
+def _is_whole_without(up: swarm.Swarm, name: str, replicas: int, node_id: str) -> bool:
+    """All of the service's tasks run, and none of them on a node."""
+    homes = up.homes(name)
+    return homes.total() == replicas and not homes[node_id]
 
 
 class _Took(list[float]):
