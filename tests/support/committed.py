@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.local import sweep
 from images import archive, export
 from images.build import committing
 from images.image import Image, Layer
@@ -94,6 +95,7 @@ def podman() -> Iterator["Podman"]:
             yield made
         finally:
             made.run("rm", "--force", "--all", "--time=0")
+            sweep.remove_cgroups(CGROUP)
 
 
 class Podman:
