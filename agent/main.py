@@ -44,6 +44,7 @@ from agent.adapters.runtime import Launched
 from agent.core import users
 from agent.core.container import NodeContext
 from agent.core.users import IdPool
+from agent.fetchers import Fetchers
 from agent.members import Members
 from agent.naming import Naming
 from agent.renewal import Renewal
@@ -122,7 +123,8 @@ async def run(
     )
     members = Members(lambda: worker.network) if options.trust else None
     telling = Telling(server, members, worker.restored, now_ms)
-    blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), members)
+    fetchers = Fetchers(server.may_fetch, members, now_ms) if members is not None else None
+    blobs = BlobServer(images.store, images.holdings, imageoptions.sharing_of(options), fetchers)
     worker.on_network = blobs.look_again
     try:
         at = options.address, options.blob_port

@@ -260,6 +260,18 @@ class Server:
             raise self._refusal(error, digest) from error
         return found
 
+    async def may_fetch(self, node_id: str, digest: str) -> str:
+        """Why a node may not have a blob; empty: it may. Raises Temporary."""
+        request = dpb.MayFetchRequest(node_id=node_id, digest=digest)
+        try:
+            with _unless_closed(f"whether {node_id} may have the blob {digest}"):
+                said = await self._stub().MayFetch(request, timeout=UNARY_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return ""  # a control plane of 0.2, with which all members may
+            raise Temporary(_words(self._address, error), reason="NoControlPlane") from error
+        return said.refusal
+
     async def fetch(self, digest: str, offset: int, address: str = "") -> AsyncIterator[bytes]:
         if address:
             async with channel(address, self.own, Role.NODE) as node:

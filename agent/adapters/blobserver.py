@@ -2,8 +2,8 @@
 """Gives blobs of images to other nodes, as many at a time and as fast as this node is willing to.
 
 Two rules. Only what `Holdings` has is given, which are manifests, configurations and layers of images. And only to
-other nodes of the cluster and to its control planes, as their certificates say; without certificates, to whoever
-reaches the port and knows a digest.
+other nodes of the cluster whose tasks need it and to its control planes, as their certificates say (`agent.fetchers`);
+without certificates, to whoever reaches the port and knows a digest.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ import structlog
 
 from agent import metrics, rpc
 from agent.core import sharing
+from agent.fetchers import Fetchers
 from agent.holdings import Holdings
-from agent.members import Members
 from images import errors
 from images.store import ImageStore
 from protos.connections import Connections
@@ -59,13 +59,13 @@ class _Transfer:
 
 
 class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
-    """Serves one store. `members`: who may fetch; None: everybody. `hang_up` ends the connection of a peer."""
+    """Serves one store. `fetchers`: who may fetch; None: everybody. `hang_up` ends the connection of a peer."""
 
     def __init__(
-        self, store: ImageStore, holdings: Holdings, limits: sharing.Limits, members: Members | None = None
+        self, store: ImageStore, holdings: Holdings, limits: sharing.Limits, fetchers: Fetchers | None = None
     ) -> None:
         self._store = store
-        self._members = members
+        self._fetchers = fetchers
         self._holdings = holdings
         self._limits = limits
         self._open: set[_Transfer] = set()
@@ -93,6 +93,10 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         if request.digest not in self._holdings:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"this node does not have {request.digest:.100}")
+        if self._fetchers is not None and (
+            refusal := await self._fetchers.refusal(context.auth_context(), request.digest)
+        ):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         if self.transfers >= self._limits.transfers:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"busy: {self.transfers} transfers are going on")
         try:
@@ -132,7 +136,7 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
             self._open.discard(mine)
 
     def _refusal(self, said: Mapping[str, Iterable[bytes]]) -> str:
-        return self._members.refusal(said) if self._members is not None else ""
+        return self._fetchers.stranger(said) if self._fetchers is not None else ""
 
     async def _chunks(self, request: dpb.FetchBlobRequest) -> AsyncIterator[bytes]:
         with self._store.open(request.digest) as file:

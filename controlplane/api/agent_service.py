@@ -67,6 +67,13 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
             request, here=lambda: self._images.has(request.digest), size_bytes=size_bytes
         )
 
+    async def MayFetch(self, request: wire.MayFetchRequest, context: rpc.Context) -> wire.MayFetchResponse:
+        try:
+            await self._images.rights.check_blob(request.node_id, request.digest)
+        except errors.Forbidden as refused:
+            return wire.MayFetchResponse(refusal=refused.message)
+        return wire.MayFetchResponse()
+
 
 class BlobService(dispatcher_pb2_grpc.BlobsServicer):
     """What nodes and other instances fetch. Add it with `dispatcher_pb2_grpc.add_BlobsServicer_to_server`."""

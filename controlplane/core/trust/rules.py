@@ -185,6 +185,7 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Dispatcher/Stream": _OWN,
     "/orch.v1.Dispatcher/ResolveImage": _OWN,
     "/orch.v1.Dispatcher/FindBlob": _OWN,
+    "/orch.v1.Dispatcher/MayFetch": _OWN,
     "/orch.v1.Blobs/Fetch": _read(_nothing, _MACHINES),
     "/orch.v1.Trust/Renew": _read(_nothing, _ALL),
     "/orch.v1.Trust/Confirm": _read(_nothing, PEOPLE | _NODE),

@@ -54,6 +54,11 @@ class DispatcherStub:
                 request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.SerializeToString,
                 response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.FromString,
                 _registered_method=True)
+        self.MayFetch = channel.unary_unary(
+                '/orch.v1.Dispatcher/MayFetch',
+                request_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchRequest.SerializeToString,
+                response_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServicer:
@@ -89,6 +94,13 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MayFetch(self, request, context):
+        """Whether a node may have a blob: what a node asks that is about to give it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.FindBlob,
                     request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.FromString,
                     response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.SerializeToString,
+            ),
+            'MayFetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.MayFetch,
+                    request_deserializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchRequest.FromString,
+                    response_serializer=protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +238,33 @@ class Dispatcher:
             '/orch.v1.Dispatcher/FindBlob',
             protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobRequest.SerializeToString,
             protos_dot_orch_dot_v1_dot_dispatcher__pb2.FindBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MayFetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.Dispatcher/MayFetch',
+            protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchRequest.SerializeToString,
+            protos_dot_orch_dot_v1_dot_dispatcher__pb2.MayFetchResponse.FromString,
             options,
             channel_credentials,
             insecure,

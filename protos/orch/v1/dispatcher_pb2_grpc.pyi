@@ -45,6 +45,8 @@ class DispatcherStub:
     """Who has a blob, the best first. So that many nodes do not fetch one blob from one place, some are told to wait for those
     that are fetching it.
     """
+    MayFetch: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.MayFetchRequest, _dispatcher_pb2.MayFetchResponse]
+    """Whether a node may have a blob: what a node asks that is about to give it."""
 
 @_typing.type_check_only
 class DispatcherAsyncStub(DispatcherStub):
@@ -61,6 +63,8 @@ class DispatcherAsyncStub(DispatcherStub):
     """Who has a blob, the best first. So that many nodes do not fetch one blob from one place, some are told to wait for those
     that are fetching it.
     """
+    MayFetch: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.MayFetchRequest, _dispatcher_pb2.MayFetchResponse]  # type: ignore[assignment]
+    """Whether a node may have a blob: what a node asks that is about to give it."""
 
 class DispatcherServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -98,6 +102,14 @@ class DispatcherServicer(metaclass=_abc_1.ABCMeta):
         """Who has a blob, the best first. So that many nodes do not fetch one blob from one place, some are told to wait for those
         that are fetching it.
         """
+
+    @_abc_1.abstractmethod
+    def MayFetch(
+        self,
+        request: _dispatcher_pb2.MayFetchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatcher_pb2.MayFetchResponse, _abc.Awaitable[_dispatcher_pb2.MayFetchResponse]]:
+        """Whether a node may have a blob: what a node asks that is about to give it."""
 
 def add_DispatcherServicer_to_server(servicer: DispatcherServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -140,6 +140,11 @@ async def test_a_node_gets_what_its_tasks_run_blob_by_blob(tmp_path: Path) -> No
                 assert len(await _blob(blobs, part["digest"])) == part["size"]
                 asked = wire.FindBlobRequest(digest=part["digest"], node_id="n1")
                 assert (await stub.FindBlob(asked)).here
+                # What another node asks before it gives something of it.
+                for node, refused in (("n1", False), ("n2", True), ("n3", True)):
+                    said = await stub.MayFetch(wire.MayFetchRequest(node_id=node, digest=part["digest"]))
+                    assert bool(said.refusal) == refused, said
+                    assert said.refusal.startswith(f"no task of the node {node} runs") == refused
         await _gets_nothing(made, other, [digest, *(part["digest"] for part in parts)])
 
 

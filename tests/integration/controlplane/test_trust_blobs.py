@@ -17,10 +17,11 @@ import pytest
 from agent.adapters.blobserver import BlobServer, serving
 from agent.core import sharing
 from agent.errors import Temporary
+from agent.fetchers import Fetchers
 from agent.holdings import Holdings
 from agent.members import Members
 from agent.rpc import Server
-from controlplane import rpc
+from controlplane import main, rpc
 from controlplane.images.files import Threads
 from controlplane.images.sources import Fetcher, Source
 from images.image import Config
@@ -37,7 +38,9 @@ from trust.folder import Folder, Material
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Giver:
-    """A node that serves one image. `network`: what it was told of others."""
+    """A node that serves one image. `network`: what it was told of others; `refused`: what it is told when it asks
+    whether others may have a blob.
+    """
 
     store: ImageStore
     digest: str
@@ -45,7 +48,14 @@ class Giver:
     server: Server
     blobs: BlobServer
     network: wire.NodeNetwork | None = None
+    refused: str = ""
+    asked: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     address: str = ""
+
+    async def may_fetch(self, node_id: str, digest: str) -> str:
+        """What it asks the control plane."""
+        self.asked.append((node_id, digest))
+        return self.refused
 
     def told(self, network: wire.NodeNetwork | None) -> None:
         """The leader has told it another network."""
@@ -71,7 +81,12 @@ async def giver(folder: Path, own: Material, *, size_bytes: int = 5_000) -> Asyn
     image = build_image(store, [File(path="hello", content=content)], name="web:1", config=Config())
     held = Holdings()
     held.add([image.digest, image.config_digest, *(layer.digest for layer in image.layers)])
-    blobs = BlobServer(store, held, sharing.Limits(), Members(lambda: made.network))
+
+    async def may_fetch(node_id: str, digest: str) -> str:
+        return await made.may_fetch(node_id, digest)
+
+    fetchers = Fetchers(may_fetch, Members(lambda: made.network), main.now_ms)
+    blobs = BlobServer(store, held, sharing.Limits(), fetchers)
     made = Giver(
         blobs=blobs,
         store=store,
@@ -104,6 +119,26 @@ async def test_a_node_gives_to_the_nodes_that_it_was_told_of_and_to_no_other(tmp
             node.told_of()
             with pytest.raises(Temporary, match="node n2 may not fetch from a node"):
                 await fetched(other, node.address, node.layer)
+
+
+@aio.bounded(60)
+async def test_a_node_gives_what_the_tasks_of_the_other_need_and_nothing_else(tmp_path: Path) -> None:
+    """As the control plane says of each blob; of what this node does not have, and to strangers, it asks nothing."""
+    async with trusted.cluster(tmp_path) as made:
+        own, other = await made.join("n1"), await made.join("n2")
+        async with giver(tmp_path / "store", own) as node:
+            with pytest.raises(Temporary, match="may not fetch from a node"):
+                await fetched(other, node.address, node.layer)
+            node.told_of("n2")
+            with pytest.raises(Temporary, match="does not have"):
+                await fetched(other, node.address, f"sha256:{'0' * 64}")
+            assert node.asked == []
+            node.refused = "no task of the node n2 runs an image with the blob"
+            with pytest.raises(Temporary, match="no task of the node n2"):
+                await fetched(other, node.address, node.layer)
+            node.refused = ""
+            assert await fetched(other, node.address, node.layer) == node.content
+            assert node.asked == [("n2", node.layer)] * 2
 
 
 @aio.bounded(60)

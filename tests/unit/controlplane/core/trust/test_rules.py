@@ -31,7 +31,7 @@ CHANGES = {"Apply", "Delete", "Scale", "UpdateMeta", "Rollout", "Exec", "ImportI
 CHANGES |= {"Commit", "MissingBlobs", "PushBlob", "PushImage", "Rebalance"}
 ADMINS = {"UpdateNode", "ListTokens", "CreateToken", "RevokeToken", "ListMembers", "RevokeMember", "RotateRoot"}
 ADMINS |= {"ListAudit"}
-NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "Fetch", "Version", "Renew", "Confirm", "MayRead"}
+NODES = {"Session", "Stream", "ResolveImage", "FindBlob", "MayFetch", "Fetch", "Version", "Renew", "Confirm", "MayRead"}
 MAY = {
     Role.ADMIN: READS_OF_PEOPLE | CHANGES | ADMINS,
     Role.EDITOR: READS_OF_PEOPLE | CHANGES,
