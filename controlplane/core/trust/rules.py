@@ -26,11 +26,15 @@ Scope = Callable[[Any], Iterable[str | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`cluster_wide`: roles that may also do it to what belongs to no namespace. None: all of `roles`."""
+    """`cluster_wide`: roles that may also do it to what belongs to no namespace; `unbound`: if they are bound to none.
+
+    `reads`: it changes nothing.
+    """
 
     roles: frozenset[Role]
     scope: Scope
     cluster_wide: frozenset[Role]
+    unbound: bool
     reads: bool
 
 
@@ -64,7 +68,7 @@ def check_request(method: str, rule: Rule, caller: Caller, request: Any) -> None
     what = method.rpartition("/")[2]
     for namespace in rule.scope(request):
         if namespace is None:
-            if role not in rule.cluster_wide or (bound and not rule.reads):
+            if role not in rule.cluster_wide or (bound and rule.unbound):
                 text = f"{caller.identity} may not call {what} for what belongs to the whole cluster"
                 raise errors.Forbidden(text, hint=f"{_words(rule.cluster_wide)} may, when bound to no namespace")
         elif bound and namespace not in bound:
@@ -143,11 +147,16 @@ _ALL = frozenset(Role)
 
 
 def _read(scope: Scope, roles: frozenset[Role] = PEOPLE) -> Rule:
-    return Rule(roles=roles, scope=scope, cluster_wide=roles, reads=True)
+    return Rule(roles=roles, scope=scope, cluster_wide=roles, unbound=False, reads=True)
+
+
+def _oversee(roles: frozenset[Role] = _ADMIN) -> Rule:
+    """Reads what is of all namespaces together."""
+    return Rule(roles=roles, scope=_cluster, cluster_wide=roles, unbound=True, reads=True)
 
 
 def _change(scope: Scope, roles: frozenset[Role] = _EDITORS, cluster_wide: frozenset[Role] = _ADMIN) -> Rule:
-    return Rule(roles=roles, scope=scope, cluster_wide=cluster_wide, reads=False)
+    return Rule(roles=roles, scope=scope, cluster_wide=cluster_wide, unbound=True, reads=False)
 
 
 _OWN = _read(_nothing, _NODE)
@@ -169,7 +178,7 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Control/Commit": _change(_started),
     # Images are the whole cluster's: who may put one under a name that others run, runs it there.
     "/orch.v1.Control/ImportImage": _change(_cluster, cluster_wide=_EDITORS),
-    "/orch.v1.Control/MissingBlobs": _change(_cluster, cluster_wide=_EDITORS),
+    "/orch.v1.Control/MissingBlobs": _oversee(_EDITORS),
     "/orch.v1.Control/PushBlob": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/PushImage": _change(_cluster, cluster_wide=_EDITORS),
     "/orch.v1.Control/CheckNetwork": _change(_cluster, cluster_wide=_EDITORS),
@@ -189,10 +198,10 @@ RULES: Mapping[str, Rule] = {
     "/orch.v1.Blobs/Fetch": _read(_nothing, _MACHINES),
     "/orch.v1.Trust/Renew": _read(_nothing, _ALL),
     "/orch.v1.Trust/Confirm": _read(_nothing, PEOPLE | _NODE),
-    "/orch.v1.Trust/ListTokens": _change(_cluster, _ADMIN),
+    "/orch.v1.Trust/ListTokens": _oversee(),
     "/orch.v1.Trust/CreateToken": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RevokeToken": _change(_cluster, _ADMIN),
-    "/orch.v1.Trust/ListMembers": _change(_cluster, _ADMIN),
+    "/orch.v1.Trust/ListMembers": _oversee(),
     "/orch.v1.Trust/RevokeMember": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/RotateRoot": _change(_cluster, _ADMIN),
     "/orch.v1.Trust/MayRead": _OWN,
@@ -200,5 +209,5 @@ RULES: Mapping[str, Rule] = {
     "/grpc.health.v1.Health/List": _read(_nothing, _ALL),
     "/grpc.health.v1.Health/Watch": _read(_nothing, _ALL),
     METRICS: _read(_everywhere),
-    "/orch.v1.Trust/ListAudit": _read(_cluster, _ADMIN),
+    "/orch.v1.Trust/ListAudit": _oversee(),
 }

@@ -120,6 +120,18 @@ def test_what_belongs_to_the_whole_cluster_is_changed_by_admins_only() -> None:
     assert not allowed("Rebalance", caller(Role.EDITOR, "shop"), control_pb2.RebalanceRequest())
 
 
+@pytest.mark.parametrize("call", ["ListAudit", "ListMembers", "ListTokens", "MissingBlobs"])
+def test_what_is_of_all_namespaces_is_read_by_nobody_who_is_bound_to_one(call: str) -> None:
+    """The audit log names the objects of all of them. Nothing is changed by a look."""
+    method = next(one for one in CALLS if one.endswith(f"/{call}"))
+    rule, request = rules.RULES[method], CALLS[method].input_type._concrete_class()
+    assert rule.reads
+    rules.check_request(method, rule, caller(Role.ADMIN), request)
+    with pytest.raises(errors.Forbidden, match="for what belongs to the whole cluster") as refused:
+        rules.check_request(method, rule, caller(Role.ADMIN, "shop"), request)
+    assert refused.value.hint.endswith("when bound to no namespace")
+
+
 def test_an_apply_is_refused_for_one_object_that_is_out_of_bounds() -> None:
     """All or nothing, as the apply itself."""
     inside = objects_pb2.Object(service=objects_pb2.Service(meta=objects_pb2.Meta(name="a", namespace="shop")))
