@@ -221,13 +221,14 @@ class Membership:
         """Begins an exchange, goes on with one, or tells how far it is. Raises NotNow while another is under way."""
         if request.begin:
             await self._begin_rotation()
-        waiting, store_waiting = await self.advance_rotation(request.left_behind)
+        step, store = await self.advance_rotation(request.left_behind)
         trust = self._registry.trust
         return pb.RotateRootResponse(
             rotating=bool(trust.rotation),
-            waiting_for=waiting,
+            waiting_for=step.waiting_for,
             store=trust.store_rotation,
-            store_waiting_for=store_waiting,
+            store_waiting_for=store.waiting_for,
+            left_behind=step.left_behind,
         )
 
     async def _begin_rotation(self) -> None:
@@ -260,26 +261,28 @@ class Membership:
             raise errors.NotNow(f"no new root was made: {error}") from error
         return pb.RootRecord(certificate=new.certificate, sealed_key=new.sealed_key, cross_certificate=cross)
 
-    async def advance_rotation(self, left_behind: Collection[str] = ()) -> tuple[Sequence[str], Sequence[str]]:
+    async def advance_rotation(self, left_behind: Collection[str] = ()) -> tuple[rotation.Step, rotation.Step]:
         """Goes on with the exchange of each root once nobody needs the old one. Any instance may do it, at any time.
 
-        Whom that of the cluster's root waits for, and whom that of the store's.
+        What was done with the cluster's root, and with the store's, or whom they wait for.
         """
         members = self._registry.members
         step = rotation.advance(self._registry.trust, members.values(), self._now_ms(), left_behind=left_behind)
-        await self._go_on(step, "the old root is dropped, and every token with it")
+        step = await self._go_on(step, "the old root is dropped, and every token with it")
         store = store_rotation.advance(self._registry.trust, members.values())
-        await self._go_on(store, "the exchange of the store's root goes on")
-        return step.waiting_for, store.waiting_for
+        return step, await self._go_on(store, "the exchange of the store's root goes on")
 
-    async def _go_on(self, step: rotation.Step, what: str) -> None:
+    async def _go_on(self, step: rotation.Step, what: str) -> rotation.Step:
+        """What was done of it."""
         if step.next is None:
-            return
+            return step
         try:
             await self._registry.commit(trust=step.next)
-            _log.warning(what)
         except store_errors.Conflict:
             await self._registry.catch_up()  # another instance did it, or something else: look again then
+            return rotation.Step()
+        _log.warning(what)
+        return step
 
     # Tokens -----------------------------------------------------------------------------------------------------------
 

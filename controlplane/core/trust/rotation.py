@@ -24,9 +24,10 @@ LOOK = "`orchctl cluster rotate-ca --status` tells how far it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Either the record as it is next, or whom the exchange waits for."""
+    """Either the record as it is next, and who is left behind by that; or whom the exchange waits for."""
 
     next: pb.TrustRecord | None = None
+    left_behind: Sequence[str] = ()
     waiting_for: Sequence[str] = ()
 
 
@@ -64,14 +65,14 @@ def advance(
     if not trust.rotation:
         return Step()
     assert len(trust.roots) == 2, "an exchange has an old root and a new one"
-    waiting = [one.name for one in members if one.name not in left_behind and is_behind(trust, one, now_ms)]
-    if waiting:
-        return Step(waiting_for=sorted(waiting))
+    behind = sorted(one.name for one in members if is_behind(trust, one, now_ms))
+    if waiting := [name for name in behind if name not in left_behind]:
+        return Step(waiting_for=waiting)
     changed = plan.copy(trust)
     del changed.roots[1:], changed.tokens[:]
     changed.roots[0].cross_certificate = ""
     changed.rotation = pb.ROTATION_PHASE_UNSPECIFIED
-    return Step(next=changed)
+    return Step(next=changed, left_behind=behind)
 
 
 def is_behind(trust: pb.TrustRecord, member: pb.MemberRecord, now_ms: int) -> bool:

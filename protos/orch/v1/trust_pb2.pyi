@@ -48,6 +48,33 @@ until it is started anew, one after the other.
 """
 Global___RotationPhase: _TypeAlias = RotationPhase  # noqa: Y015
 
+class _AuditStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_STEP_UNSPECIFIED: _AuditStep.ValueType  # 0
+    """It was done at once, or refused before anything was done."""
+    AUDIT_STEP_BEGUN: _AuditStep.ValueType  # 1
+    """It lasts, such as a command in a container. Another record tells its end."""
+    AUDIT_STEP_ENDED: _AuditStep.ValueType  # 2
+    """What another record tells the beginning of has ended."""
+    AUDIT_STEP_BROKEN_OFF: _AuditStep.ValueType  # 3
+    """It ended before its end. What had been done by then stays."""
+
+class AuditStep(_AuditStep, metaclass=_AuditStepEnumTypeWrapper): ...
+
+AUDIT_STEP_UNSPECIFIED: AuditStep.ValueType  # 0
+"""It was done at once, or refused before anything was done."""
+AUDIT_STEP_BEGUN: AuditStep.ValueType  # 1
+"""It lasts, such as a command in a container. Another record tells its end."""
+AUDIT_STEP_ENDED: AuditStep.ValueType  # 2
+"""What another record tells the beginning of has ended."""
+AUDIT_STEP_BROKEN_OFF: AuditStep.ValueType  # 3
+"""It ended before its end. What had been done by then stays."""
+Global___AuditStep: _TypeAlias = AuditStep  # noqa: Y015
+
 @_typing.final
 class DoorRequest(_message.Message):
     """What goes through the door, the one place that asks for no certificate: one request, one answer, each with its length
@@ -599,6 +626,7 @@ class RotateRootResponse(_message.Message):
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     STORE_WAITING_FOR_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     rotating: _builtins.bool
     """One is under way."""
     store: Global___RotationPhase.ValueType
@@ -611,6 +639,10 @@ class RotateRootResponse(_message.Message):
     def store_waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The instances that it waits for, each with why when it does not go on."""
 
+    @_builtins.property
+    def left_behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The members without whom the exchange has ended by this call. They have to join anew."""
+
     def __init__(
         self,
         *,
@@ -618,10 +650,11 @@ class RotateRootResponse(_message.Message):
         waiting_for: _abc.Iterable[_builtins.str] | None = ...,
         store: Global___RotationPhase.ValueType = ...,
         store_waiting_for: _abc.Iterable[_builtins.str] | None = ...,
+        left_behind: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotating", b"rotating", "store", b"store", "store_waiting_for", b"store_waiting_for", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_behind", b"left_behind", "rotating", b"rotating", "store", b"store", "store_waiting_for", b"store_waiting_for", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -979,6 +1012,7 @@ class AuditRecord(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     at: _builtins.int
     who: _builtins.str
     """Who called, by their certificate; who has joined; and of a join that was refused, the address it came from."""
@@ -986,12 +1020,16 @@ class AuditRecord(_message.Message):
     call: _builtins.str
     """Such as `Apply`; `Join` at the door."""
     refused: _builtins.str
-    """Why it was refused, or that it was broken off. Empty: it was done."""
+    """Why it was refused or broken off, and how many refusals of the same caller before it are not told. Empty: it was
+    done.
+    """
     instance: _builtins.str
     """The instance that was asked."""
+    step: Global___AuditStep.ValueType
+    """How far it had come."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which objects, as far as the request names them. No values."""
+        """Which objects, as far as the call names them, and how many more. No values."""
 
     def __init__(
         self,
@@ -1003,10 +1041,11 @@ class AuditRecord(_message.Message):
         objects: _abc.Iterable[_builtins.str] | None = ...,
         refused: _builtins.str = ...,
         instance: _builtins.str = ...,
+        step: Global___AuditStep.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "call", b"call", "instance", b"instance", "objects", b"objects", "refused", b"refused", "role", b"role", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "call", b"call", "instance", b"instance", "objects", b"objects", "refused", b"refused", "role", b"role", "step", b"step", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

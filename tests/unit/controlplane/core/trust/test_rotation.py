@@ -68,7 +68,8 @@ def test_who_is_left_behind_or_has_no_valid_certificate_is_not_waited_for(
     between = rotation.begin(pb.TrustRecord(roots=[roots[0]]), roots[1])
     gone, late = member("gone", rotation.pin(roots[0])), member("late", rotation.pin(roots[0]), expires_at=NOW_MS)
     assert rotation.advance(between, [gone, late], NOW_MS).waiting_for == ["gone"]
-    assert rotation.advance(between, [gone, late], NOW_MS, left_behind=["gone"]).next is not None
+    step = rotation.advance(between, [gone, late], NOW_MS, left_behind=["gone", "nobody"])
+    assert (step.next is not None, step.left_behind) == (True, ["gone"])
 
 
 def test_a_second_exchange_waits_for_the_first(roots: tuple[pb.RootRecord, pb.RootRecord]) -> None:
