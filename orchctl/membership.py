@@ -222,7 +222,15 @@ def show_audit(settings: options.Settings, since_ms: int) -> None:
         terminal.say(line)
 
 
+_STEPS = {
+    pb.AUDIT_STEP_BEGUN: " begun",
+    pb.AUDIT_STEP_ENDED: " ended",
+    pb.AUDIT_STEP_BROKEN_OFF: " broken off",
+}
+
+
 def _audit_row(one: pb.AuditRecord) -> list[str]:
     when = dt.datetime.fromtimestamp(one.at / 1000, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    cells = (when, one.who, one.role, one.call, ", ".join(one.objects) or "-", one.instance, one.refused or "-")
+    call = f"{one.call}{_STEPS.get(one.step, '')}"
+    cells = (when, one.who, one.role, call, ", ".join(one.objects) or "-", one.instance, one.refused or "-")
     return [terminal.one_line(cell) for cell in cells]

@@ -1,11 +1,11 @@
 """Who makes the call that is being answered. The gate sets it; handlers ask.
 
 The rule: without a gate nobody is known, and handlers do as they do for somebody whom nothing binds: only a server
-without certificates has none.
+without certificates has none. Nor has it an audit log.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from controlplane import rpc
@@ -15,16 +15,23 @@ from protos import headers
 from trust.core.identity import Role
 
 _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
+_on_begin: ContextVar[Callable[[], None]] = ContextVar("on_begin", default=lambda: None)
 
 
 @contextlib.contextmanager
-def known(caller: Caller) -> Iterator[None]:
-    """Inside the block the call is this caller's."""
-    token = _current.set(caller)
+def known(caller: Caller, on_begin: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside the block the call is this caller's. `on_begin` is told that what the call is for begins."""
+    token, begin_token = _current.set(caller), _on_begin.set(on_begin)
     try:
         yield
     finally:
         _current.reset(token)
+        _on_begin.reset(begin_token)
+
+
+def begins() -> None:
+    """To be called by what lasts, such as a command in a container, when nothing stands against it any more."""
+    _on_begin.get()()
 
 
 def required() -> Caller:

@@ -6,7 +6,7 @@ The rule: nothing is kept here. What the caller does not take yet, the agent doe
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from controlplane.api import ports, task_streams
+from controlplane.api import caller, ports, task_streams
 from controlplane.core import container_names, lookup
 from controlplane.core import request_errors as errors
 from controlplane.store import snapshots
@@ -33,6 +33,7 @@ async def serve(
     place = f"{containers.identity(task.meta.id, start.container)} on node {lookup.node_name(state, task.node_id)}"
     ask = wire.TaskCommitRequest(task_id=task.meta.id, container=start.container, running=start.running)
     link = await task_streams.open_stream(streams, task.node_id, wire.OpenStream(commit=ask), place)
+    caller.begins()
     try:
         await task_streams.both_ways(link, _feed(link, requests), _pass_on(link, place, send))
     finally:

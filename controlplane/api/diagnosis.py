@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from controlplane.api import asking, ports
+from controlplane.api import asking, caller, ports
 from controlplane.api.network_check import Check
 from controlplane.core import diagnosis as core
 from controlplane.store import errors as store_errors
@@ -68,6 +68,7 @@ class Diagnosis:
 
     async def run(self, request: pb.DiagnoseRequest) -> None:
         """Sends findings as they are made."""
+        caller.begins()
         own = core.Instance(name=self.name, version=self.version, store_problem=self.store_problem)
         await self._tell(core.instance(own, self.version))
         if self.around.machine is not None:

@@ -7,7 +7,7 @@ the call with an error that names the node.
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from controlplane.api import ports, task_streams
+from controlplane.api import caller, ports, task_streams
 from controlplane.core import container_names, lookup
 from controlplane.core import request_errors as errors
 from controlplane.core import tasks as task_rules
@@ -31,6 +31,7 @@ async def serve(
     place = f"{containers.identity(task.meta.id, start.container)} on node {lookup.node_name(state, task.node_id)}"
     ask = wire.OpenStream(exec=wire.TaskExecRequest(task_id=task.meta.id, start=start))
     link = await task_streams.open_stream(streams, task.node_id, ask, place)
+    caller.begins()
     try:
         await task_streams.both_ways(link, _feed(link, requests), _pass_output(link, place, send))
     finally:

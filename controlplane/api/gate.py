@@ -4,7 +4,7 @@
 
 Two rules. A call is looked at when it begins, and those that last are looked at again whenever their member's record
 changes: who is taken out loses what is open within a moment, and who renews a certificate keeps it. And what changes
-something is written into the audit log, refused or done.
+something is written into the audit log, refused or done, and what lasts when it begins, too.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from controlplane import rpc
 from controlplane.api import caller as callers
 from controlplane.api import errors as answering
 from controlplane.core import request_errors as errors
-from controlplane.core.trust import admission, rules
-from controlplane.trust.audit import Audit, Told, changed_nothing
+from controlplane.core.trust import admission, deeds, rules
+from controlplane.trust.audit import Audit, Told
 from controlplane.trust.registry import Registry
 from protos import headers
 from protos.orch.v1 import trust_pb2 as pb
@@ -102,16 +102,16 @@ class Gate(rpc.Interceptor):
             caller = _caller(facts, member)
             with self._audit.told(caller, method, request if not takes_stream else None) as told:
                 rule = rules.check(method, caller)
-                told.quiet = rule.reads
+                told.quiet = rule.reads or deeds.only_looks(request)
                 check = functools.partial(rules.check_request, method, rule, caller)
                 if takes_stream:
                     request = _checked(request, told, check)
                 else:
                     check(request)
                 await self._tell_instances(context)
-                with callers.known(caller), self._kept_open(facts, member):
+                with callers.known(caller, told.begins), self._kept_open(facts, member):
                     answer = await _answer(behaviour, request, context)
-                told.quiet = told.quiet or changed_nothing(request, answer)
+                told.answered(answer)
                 return answer
 
         return guarded

@@ -6,7 +6,7 @@ The rule: a node that cannot be asked is a finding, too; it keeps nobody from he
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from controlplane.api import asking, ports
+from controlplane.api import asking, caller, ports
 from controlplane.core import lookup
 from controlplane.core import network_check as core
 from controlplane.store import snapshots
@@ -36,6 +36,7 @@ class Check:
         asked = defaults.resolve(request)
         known = list(self.state.all(objects_pb2.Node).values())
         chosen = [lookup.node(self.state, name) for name in asked.nodes] or known
+        caller.begins()
         if findings := core.absent(chosen if asked.nodes else known):
             await self.send(pb.CheckNetworkResponse(findings=findings))
         names = {one.meta.id: one.meta.name for one in known}

@@ -1,18 +1,18 @@
 """The audit log: who changed what, and who was refused. One line of JSON a call, in a file of each instance, and the
 same for the cluster's book (`auditbook.py`).
 
-Three rules. What a call may do is not held up by it: a disk that is full is told in the log and nothing else. It is
-bounded: four files of 16 MiB, and so many objects of so many characters a line. And no values are in it, only which
-objects: manifests may hold passwords, and so may commands.
+Four rules. What a call may do is not held up by it: a disk that is full is told in the log and nothing else. It is
+bounded: four files of 16 MiB, and so many objects of so many characters a line. Refusals are told at a pace
+(`core/trust/refusals.py`), since they cost whoever gets them nothing. And no values are in it, only which objects:
+manifests may hold passwords, and so may commands.
 """
 
 import asyncio
 import contextlib
 import datetime as dt
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,91 +20,143 @@ from typing import Any
 import structlog
 
 from controlplane.core import request_errors as errors
+from controlplane.core.trust import deeds
+from controlplane.core.trust.refusals import MAX_REFUSAL, Refusals
 from controlplane.core.trust.rules import Caller
-from protos.orch.v1 import control_pb2 as pb
-from protos.orch.v1 import trust_pb2 as pb_trust
+from controlplane.store import errors as store_errors
+from images import errors as image_errors
+from protos import running
+from protos.orch.v1 import trust_pb2 as pb
 
 MAX_BYTES = 16 * 1024 * 1024
 FILES = 4
-MAX_OBJECTS = 20
-MAX_NAME = 300
-"""Characters of an object's name. Names that are good are shorter; a call with another one is refused, and told."""
-MAX_REFUSAL = 300
 BROKEN_OFF = "broken off before its end; what had been done by then stays"
+LEFT_OUT_EVERY_S = 10.0
+"""How often is looked at what refusals were left out, and may be told by now."""
+_STEPS = {
+    pb.AUDIT_STEP_BEGUN: "begun",
+    pb.AUDIT_STEP_ENDED: "ended",
+    pb.AUDIT_STEP_BROKEN_OFF: "broken off",
+}
+_NOTHING_DONE = (errors.RequestError, store_errors.Conflict, image_errors.ImageError)
+"""Whatever else comes out of a call leaves open what it has done: the store may have the change, and not its answer."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True)
 class Told:
-    """`quiet`: it reads, and is told only when it is refused."""
+    """A call that is being answered. `quiet`: it reads, and is told only when it is refused.
 
-    quiet: bool = False
+    `request`: None where several messages come one after the other.
+    """
+
+    audit: "Audit"
+    caller: Caller
+    method: str
     request: Any = None
-    """Where all of it came at once."""
-    _began: Sequence[str] | None = field(default=None, init=False)
+    quiet: bool = False
+    begun: bool = field(default=False, init=False)
+    _answer: Any = field(default=None, init=False)
+    _first: Sequence[str] | None = field(default=None, init=False)
 
     def goes_on(self, message: Any) -> None:
         """The next message of a call that brings several. The first one says what it is about."""
-        if self._began is None:
-            self._began = objects(message)
+        if self._first is None:
+            self._first = deeds.objects(message)
 
-    @property
-    def objects(self) -> Sequence[str]:
-        """Which objects the call names, as far as it has come."""
-        return objects(self.request) if self._began is None else self._began
+    def begins(self) -> None:
+        """What was asked for begins now, and lasts. It is told at once: a shell may be open for days."""
+        if self.quiet or self.begun:
+            return
+        self.begun = True
+        self.audit.tell(self.record(pb.AUDIT_STEP_BEGUN))
+
+    def answered(self, answer: Any) -> None:
+        """It is done, with this answer."""
+        self._answer = answer
+        self.quiet = self.quiet or deeds.changed_nothing(self.request, answer)
+
+    def record(self, step: "pb.AuditStep.ValueType" = pb.AUDIT_STEP_UNSPECIFIED, refused: str = "") -> pb.AuditRecord:
+        """What is to be told of it, as far as it has come."""
+        return pb.AuditRecord(
+            who=self.caller.identity.name,
+            role=self.caller.identity.role,
+            call=self.method.rpartition("/")[2],
+            objects=deeds.objects(self.request, self._answer) if self._first is None else self._first,
+            refused=refused[:MAX_REFUSAL],
+            step=step,
+        )
 
 
 class Audit:
     """Appends to a file. Few calls change something, and a line is written in some 10 µs: it is done at once.
 
-    `also`: who else is told.
+    `also`: who else is told. Run `run`; everything else may be called at once.
     """
 
-    def __init__(self, path: Path, also: Callable[[pb_trust.AuditRecord], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, now_ms: Callable[[], int], also: Callable[[pb.AuditRecord], None] = lambda _: None
+    ) -> None:
         self._path = path
+        self._now_ms = now_ms
         self._also = also
+        self._refusals = Refusals()
 
     @contextlib.contextmanager
     def told(self, caller: Caller, method: str, request: Any) -> Iterator[Told]:
         """Tells of the call that is answered in the block, when it has ended. `request`: None while it is to come."""
-        told = Told(request=request)
+        told = Told(audit=self, caller=caller, method=method, request=request)
         try:
             yield told
-        except (errors.Forbidden, errors.Unidentified) as error:
-            self._write(caller, method, told, error.message)
-            raise
         except Exception as error:
-            if not told.quiet:
-                self._write(caller, method, told, str(error) or type(error).__name__)
+            self._tell_failed(told, running.leaf(error))
             raise
         except asyncio.CancelledError:  # the caller went away, or this instance ends
             if not told.quiet:
-                self._write(caller, method, told, BROKEN_OFF)
+                self.tell(told.record(pb.AUDIT_STEP_BROKEN_OFF, BROKEN_OFF))
             raise
         if not told.quiet:
-            self._write(caller, method, told, "")
+            self.tell(told.record(pb.AUDIT_STEP_ENDED if told.begun else pb.AUDIT_STEP_UNSPECIFIED))
 
-    def _write(self, caller: Caller, method: str, told: Told, refused: str) -> None:
-        self.tell(
-            pb_trust.AuditRecord(
-                who=caller.identity.name,
-                role=caller.identity.role,
-                call=method.rpartition("/")[2],
-                objects=told.objects,
-                refused=refused[:MAX_REFUSAL],
-            )
-        )
+    def _tell_failed(self, told: Told, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        if told.quiet and not isinstance(error, errors.Forbidden | errors.Unidentified):
+            return
+        if told.begun or not isinstance(error, _NOTHING_DONE):
+            self.tell(told.record(pb.AUDIT_STEP_BROKEN_OFF, why))
+        else:
+            self.refused(told.caller.identity.member, told.record(refused=why))
 
-    def tell(self, record: pb_trust.AuditRecord) -> None:
-        """Has it written. `at` and `instance` are left to the cluster's book."""
+    def refused(self, who: str, record: pb.AuditRecord) -> None:
+        """Has a refusal told, at the pace of `who`."""
+        record.at = self._now_ms()
+        now = self._refusals.take(who, record, record.at)
+        if now is not None:
+            self.tell(now)
+
+    async def run(self) -> None:
+        """Tells what refusals were left out, until cancelled; then, in the file, of the last ones."""
+        try:
+            while True:
+                await asyncio.sleep(LEFT_OUT_EVERY_S)
+                for record in self._refusals.due(self._now_ms()):
+                    self.tell(record)
+        finally:
+            for record in self._refusals.rest():
+                self.tell(record)
+
+    def tell(self, record: pb.AuditRecord) -> None:
+        """Has it written. `instance` is left to the cluster's book."""
+        record.at = record.at or self._now_ms()
         self._also(record)
         line = {
-            "at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            "at": dt.datetime.fromtimestamp(record.at / 1000, dt.UTC).isoformat(timespec="milliseconds"),
             "who": record.who,
             "role": record.role,
             "call": record.call,
             "objects": list(record.objects),
+            **({"step": _STEPS[record.step]} if record.step else {}),
             **({"refused": record.refused} if record.refused else {}),
         }
         try:
@@ -124,63 +176,3 @@ class Audit:
                 newer = self._path if number == 1 else self._path.with_suffix(f".{number - 1}")
                 with contextlib.suppress(FileNotFoundError):
                     newer.replace(older)
-
-
-def changed_nothing(request: Any, answer: Any) -> bool:
-    """It only showed what would change, or found everything as it was asked for.
-
-    So a cluster at rest stays at rest, however often somebody applies the same files.
-    """
-    if getattr(request, "dry_run", False):
-        return True
-    if not isinstance(answer, pb.ApplyResponse):
-        return False
-    return all(one.action == pb.APPLY_ACTION_UNCHANGED for one in answer.results)
-
-
-def objects(request: Any) -> list[str]:
-    """Which objects a request names, as far as it does: 20 names of 300 characters at most."""
-    return [name[:MAX_NAME] for name in itertools.islice(_named(request), MAX_OBJECTS)]
-
-
-def _named(request: Any) -> Iterable[str]:
-    if isinstance(request, pb.ApplyRequest):
-        for one in request.objects:
-            kind = one.WhichOneof("kind")
-            if kind is not None:
-                meta = getattr(one, kind).meta
-                yield _label(kind, meta.namespace, meta.name)
-    elif isinstance(request, pb.ExecRequest | pb.CommitRequest | pb.ImportImageRequest | pb.PushBlobRequest):
-        yield from _begun(request)
-    elif isinstance(request, pb_trust.CreateTokenRequest):
-        yield from _token(request)
-    elif isinstance(reference := getattr(request, "reference", None), pb.ObjectReference):
-        yield _label(reference.kind, reference.namespace, reference.name)
-    else:
-        yield from (str(value) for name in ("node", "name", "id") if (value := getattr(request, name, "")))
-
-
-def _begun(first: pb.ExecRequest | pb.CommitRequest | pb.ImportImageRequest | pb.PushBlobRequest) -> Iterable[str]:
-    """Of the first message of a call that brings several: what else a stream begins with names nothing."""
-    if isinstance(first, pb.ExecRequest) and first.HasField("start"):
-        yield _label("target", first.start.namespace, first.start.target)  # a task's name, or a service's
-    elif isinstance(first, pb.CommitRequest) and first.HasField("start"):
-        yield _label("task", first.start.namespace, first.start.task)
-    elif isinstance(first, pb.ImportImageRequest) and first.options.name:
-        yield _label("image", "", first.options.name)
-    elif isinstance(first, pb.PushBlobRequest) and first.HasField("start"):
-        yield _label("blob", "", first.start.digest)
-
-
-def _token(request: pb_trust.CreateTokenRequest) -> Iterable[str]:
-    """What whoever joins with it may do: all of it, since a token for everything is worth more than one for a shop."""
-    yield f"role {request.role}"
-    if request.person:
-        yield f"person {request.person}"
-    yield from (f"namespace {one}" for one in request.namespaces)
-    if request.replaces:
-        yield f"instead of {request.replaces}"
-
-
-def _label(kind: str, namespace: str, name: str) -> str:
-    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"

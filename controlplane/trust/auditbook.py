@@ -1,24 +1,27 @@
 """The cluster's audit log in the store: what every instance has told, the same from any of them, and bounded.
 
-Two rules. A call never waits for it: what is told is written a moment later, together with what else there is. And
-while the store does not answer, the newest thousand wait; the file of each instance (`audit.py`) has the others.
+Three rules. A call never waits for it: what is told is written a moment later, together with what else there is. While
+the store does not answer, a thousand wait; the file of each instance (`audit.py`) has the others. And whatever somebody
+does pushes out their own records alone: refusals none of what was done, and neither what others did
+(`core/trust/shares.py`).
 """
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from controlplane.core.trust import shares
 from controlplane.store import api, errors, writer
 from protos.orch.v1 import trust_pb2 as pb
 
 PREFIX = "/orch-audit/"
-MAX_ENTRIES = 5_000
-"""Some 1.5 MB in the store."""
+MAX_DONE = 5_000
+MAX_REFUSED = 1_000
+"""All together some 2 MB in the store."""
 TRIM_EVERY = 200
-"""So many may be there beyond them, for each instance."""
+"""So many may be there beyond them, for each instance; and beyond those that wait."""
 MAX_WAITING = 1_000
 GATHER_S = 0.2
 RETRY_S = 1.0
@@ -34,7 +37,7 @@ class AuditBook:
         self._instance = instance
         self._now_ms = now_ms
         self._numbers = itertools.count(1)
-        self._waiting: deque[api.Put] = deque(maxlen=MAX_WAITING)
+        self._waiting: dict[str, pb.AuditRecord] = {}
         self._filled = asyncio.Event()
         self._since_trimmed = TRIM_EVERY
 
@@ -43,7 +46,10 @@ class AuditBook:
         record.instance = self._instance
         record.at = record.at or self._now_ms()
         # Its name is its own: written twice, after an answer was lost, it is one entry.
-        self._waiting.append(api.Put(key=self._key(record), value=record.SerializeToString()))
+        self._waiting[self._key(record)] = record
+        if len(self._waiting) >= MAX_WAITING + TRIM_EVERY:
+            for key in _surplus(self._waiting, MAX_WAITING):
+                del self._waiting[key]
         self._filled.set()
 
     async def entries(self, request: pb.ListAuditRequest) -> Sequence[pb.AuditRecord]:
@@ -65,11 +71,10 @@ class AuditBook:
                 await asyncio.sleep(RETRY_S)
 
     async def _write(self) -> None:
-        puts = list(self._waiting)
+        puts = [api.Put(key=key, value=record.SerializeToString()) for key, record in self._waiting.items()]
         await writer.write(self._store, ([put] for put in puts))
         for put in puts:
-            if self._waiting and self._waiting[0] is put:  # it may have made room for newer ones meanwhile
-                self._waiting.popleft()
+            self._waiting.pop(put.key, None)  # it may have made room for others meanwhile
         if not self._waiting:
             self._filled.clear()
         self._since_trimmed += len(puts)
@@ -82,7 +87,15 @@ class AuditBook:
         return f"{PREFIX}{record.at:013d}-{self._instance}-{next(self._numbers):08d}"
 
     async def _trim(self) -> None:
-        """Takes the oldest away. Two instances that do it together take the same ones."""
-        listing = await self._store.list(PREFIX)
-        surplus = listing.entries[: max(0, len(listing.entries) - MAX_ENTRIES)]
-        await writer.write(self._store, ([api.Delete(key=one.key)] for one in surplus))
+        """Takes away what is too much. Two instances that do it together take the same ones."""
+        there = {one.key: pb.AuditRecord.FromString(one.value) for one in (await self._store.list(PREFIX)).entries}
+        refused = {key: one for key, one in there.items() if shares.is_refusal(one)}
+        done = {key: one for key, one in there.items() if key not in refused}
+        surplus = [*_surplus(refused, MAX_REFUSED), *_surplus(done, MAX_DONE)]
+        await writer.write(self._store, ([api.Delete(key=key)] for key in surplus))
+
+
+def _surplus(records: Mapping[str, pb.AuditRecord], keep: int) -> Sequence[str]:
+    """The keys of those that go. `records`: the oldest first."""
+    keys = list(records)
+    return [keys[place] for place in shares.surplus(map(shares.share, records.values()), keep)]

@@ -201,9 +201,9 @@ async def standing(
     registry = Registry(store)
     membership = Membership(registry, folder, now_ms, members)
     book = AuditBook(store, own.identity.name, now_ms)
-    log = Audit(audit, book.add)
+    log = Audit(audit, now_ms, book.add)
     gate = Gate(registry, log)
-    door = Door(membership, registry, folder, DoorBook(log, now_ms), now_ms)
+    door = Door(membership, registry, folder, DoorBook(log), now_ms)
     mine = Standing(
         folder=folder,
         own=own,
@@ -219,7 +219,7 @@ async def standing(
         for listener in (gate.look_again, mine.look_at_roots, mine.look_at_instances, keeper.wake):
             listening.enter_context(registry.listening(listener))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one.run()) for one in (registry, keeper, book)]
+            tasks = [group.create_task(one.run()) for one in (registry, keeper, book, log)]
             yield mine
             for task in tasks:
                 task.cancel()

@@ -206,7 +206,7 @@ async def target(folder: Path) -> AsyncIterator[Target]:
         with structlog.testing.capture_logs(processors=[doorfuzz.Errors(tripped)]):
             async with trusted.cluster(folder, memory.MemoryStore(history_limit=2_000)) as made:
                 mine = made.standing
-                book = DoorBook(Audit(folder / "knocks.log", mine.book.add), made.now_ms)
+                book = DoorBook(Audit(folder / "knocks.log", made.now_ms, mine.book.add))
                 door = Door(mine.membership, mine.registry, mine.folder, book, made.now_ms, knocking)
                 _, request = await errands.request_async()
                 known = Known(token=made.tokens["node_token"], request=request)

@@ -215,7 +215,7 @@ async def test_each_role_does_what_is_its_own(tmp_path: Path) -> None:
         told = [(one["who"], one["call"], one["objects"], "refused" in one) for one in lines if one["who"] != "root"]
         assert [one for one in told if one[1] != "Join"] == [
             ("vic", "Apply", ["service web"], True),
-            ("eve", "Apply", ["service web"], False),
+            ("eve", "Apply", ["service default/web"], False),
             ("eve", "CreateToken", ["role node"], True),
         ]
 

@@ -1,5 +1,6 @@
 """The audit log of a control plane: calls of every shape name what they are about, and so does the door."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from controlplane.core.trust import refusals
 from controlplane.trust import audit
 from protos.orch.v1 import control_pb2 as pb
-from protos.orch.v1 import objects_pb2, trust_pb2
+from protos.orch.v1 import control_pb2_grpc, objects_pb2, trust_pb2
 from tests.support import aio, trusted
+from tests.support.instances import Agent
 from trust import joining
 
 TIMEOUT_S = 20.0
@@ -21,6 +24,21 @@ def told(made: trusted.Cluster, call: str) -> list[dict[str, object]]:
     path = made.folder / "audit.log"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return [{key: value for key, value in one.items() if key != "at"} for one in lines if one["call"] == call]
+
+
+def service(name: str, *, replicas: int) -> objects_pb2.Object:
+    container = objects_pb2.Container(image="hello", command=["/serve"])
+    spec = objects_pb2.ServiceSpec(replicas=replicas, template=objects_pb2.TaskTemplate(container=container))
+    return objects_pb2.Object(
+        service=objects_pb2.Service(meta=objects_pb2.Meta(name=name, namespace="shop"), spec=spec)
+    )
+
+
+async def entries(made: trusted.Cluster) -> list[trust_pb2.AuditRecord]:
+    """What the store has, once it has all."""
+    await aio.until(lambda: not made.standing.book._waiting, what="the store has all", timeout_s=TIMEOUT_S)
+    async with made.trust(made.admin) as admin:
+        return list((await admin.ListAudit(trust_pb2.ListAuditRequest())).entries)
 
 
 @aio.bounded(60)
@@ -48,10 +66,7 @@ async def test_calls_with_a_stream_of_requests_name_their_object(tmp_path: Path)
 @aio.bounded(60)
 async def test_what_changes_nothing_is_not_told(tmp_path: Path) -> None:
     """A dry run, and the same files again: who changed what would be lost among them, and no cluster ever at rest."""
-    container = objects_pb2.Container(image="hello", command=["/serve"])
-    spec = objects_pb2.ServiceSpec(replicas=0, template=objects_pb2.TaskTemplate(container=container))
-    service = objects_pb2.Service(meta=objects_pb2.Meta(name="web", namespace="shop"), spec=spec)
-    wanted = [objects_pb2.Object(service=service)]
+    wanted = [service("web", replicas=0)]
     async with trusted.cluster(tmp_path) as made, made.control(made.admin) as stub:
         await stub.ImportImage(iter(trusted.archive_of_one_file("hello")))
         await stub.Apply(pb.ApplyRequest(objects=wanted, dry_run=True))
@@ -78,8 +93,10 @@ async def test_a_call_that_its_caller_ends_is_told(tmp_path: Path) -> None:
                 continue  # then it waits for what this node finds on its machine, and that never comes
             call.cancel()
             await aio.until(lambda: bool(told(made, "Diagnose")), what="it is told", timeout_s=TIMEOUT_S)
-            (line,) = told(made, "Diagnose")
-            assert (line["who"], line["refused"]) == ("root", audit.BROKEN_OFF)
+            await aio.until(lambda: len(told(made, "Diagnose")) == 2, what="its end, too", timeout_s=TIMEOUT_S)
+            begun, broken_off = told(made, "Diagnose")
+            assert (begun["who"], begun["step"]) == ("root", "begun")
+            assert (broken_off["step"], broken_off["refused"]) == ("broken off", audit.BROKEN_OFF)
 
 
 @aio.bounded(60)
@@ -107,7 +124,100 @@ async def test_who_joins_is_told_and_who_may_not(tmp_path: Path) -> None:
         assert told(made, "CreateToken")[1]["objects"] == ["role viewer", "person vic", "namespace shop"]
         secrets = [one.rpartition(".")[2] for one in (once.token, person.token)]
         assert not any(secret in (tmp_path / "audit.log").read_text() for secret in secrets)
+        assert [one.who for one in await entries(made) if one.call == "Join"] == ["n1", "vic", "127.0.0.1"]
 
-        await aio.until(lambda: not made.standing.book._waiting, what="the store has all", timeout_s=TIMEOUT_S)
-        entries = (await admin.ListAudit(trust_pb2.ListAuditRequest())).entries
-        assert [one.who for one in entries if one.call == "Join"] == ["n1", "vic", "127.0.0.1"]
+
+@aio.bounded(120)
+async def test_a_member_that_is_refused_without_end_leaves_a_few_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file and in the store, with how many there were; what others are refused is told as ever."""
+    monkeypatch.setattr(audit, "LEFT_OUT_EVERY_S", 0.05)
+    delete = pb.DeleteRequest(reference=pb.ObjectReference(kind="service", namespace="shop", name="web"))
+
+    async def refused(stub: "control_pb2_grpc.ControlAsyncStub") -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.Delete(delete)
+        return raised.value.details() or ""
+
+    async with trusted.cluster(tmp_path) as made:
+        node, ann = await made.join("n1"), await made.person("ann", "viewer")
+        async with made.control(node) as stub:
+            for _ in range(6):
+                said = await asyncio.gather(*[refused(stub) for _ in range(50)])
+                assert set(said) == {"node n1 may not call Delete"}
+        async with made.control(ann) as stub:
+            await refused(stub)
+        by_node = [one for one in told(made, "Delete") if one["who"] == "n1"]
+        assert len(by_node) == refusals.BURST
+        assert [one["who"] for one in told(made, "Delete")][-1] == "ann"
+        made.ahead_ms += 61_000
+        await aio.until(lambda: told(made, "Delete")[-1]["who"] == "n1", what="the rest is told", timeout_s=TIMEOUT_S)
+        assert told(made, "Delete")[-1]["refused"] == (
+            "node n1 may not call Delete; and 279 more since the refusal before"
+        )
+        there = await entries(made)
+        assert [one.who for one in there if one.call == "Delete"].count("n1") == refusals.BURST + 1
+        assert "CreateToken" in [one.call for one in there]
+
+
+@aio.bounded(60)
+async def test_an_admin_who_is_bound_to_a_namespace_does_not_read_the_log(tmp_path: Path) -> None:
+    """It tells of all namespaces, as the lists of members and tokens do. Who may read them leaves no entry by it."""
+    async with trusted.cluster(tmp_path) as made:
+        bound = await made.person("ann", "admin", "shop")
+        async with made.trust(bound) as stub, made.trust(made.admin) as admin:
+            for call, request in (
+                ("ListAudit", trust_pb2.ListAuditRequest()),
+                ("ListMembers", trust_pb2.ListMembersRequest()),
+                ("ListTokens", trust_pb2.ListTokensRequest()),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await getattr(stub, call)(request)
+                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert "admin ann may not call" in (refused.value.details() or "")
+                await getattr(admin, call)(request)
+                assert [one["who"] for one in told(made, call)] == ["ann"]
+
+
+@aio.bounded(60)
+async def test_an_apply_that_prunes_names_what_it_ended(tmp_path: Path) -> None:
+    async with trusted.cluster(tmp_path) as made, made.control(made.admin) as stub:
+        await stub.ImportImage(iter(trusted.archive_of_one_file("hello")))
+        both = [service("web", replicas=0), service("old", replicas=0)]
+        answer = await stub.Apply(pb.ApplyRequest(objects=both, stack="shop"))
+        old = answer.results[1].object.service.meta.id
+        await stub.Apply(pb.ApplyRequest(objects=both[:1], stack="shop", prune=True, agreed=[old]))
+        assert [one["objects"] for one in told(made, "Apply")] == [
+            ["service shop/web", "service shop/old"],
+            ["service shop/old (ended)"],
+        ]
+
+
+@aio.bounded(60)
+async def test_an_open_command_is_told_while_it_is_open(tmp_path: Path) -> None:
+    """In the store, too: what an instance that is killed has begun is found there."""
+    async with trusted.cluster(tmp_path) as made:
+        agent = Agent("n1", own=await made.join("n1"))
+        running = asyncio.create_task(agent.run(made.address))
+        async with made.control(made.admin) as stub:
+            await stub.ImportImage(iter(trusted.archive_of_one_file("hello")))
+            await stub.Apply(pb.ApplyRequest(objects=[service("web", replicas=1)]))
+            runs = lambda: any(task.status.ready for task in _tasks(made))  # noqa: E731
+            await aio.until(runs, what="the task runs", timeout_s=TIMEOUT_S)
+            call = stub.Exec()  # type: ignore[call-arg]
+            start = pb.ExecStart(namespace="shop", target="web", command=["sh"])
+            await call.write(pb.ExecRequest(start=start))
+            await aio.until(lambda: bool(told(made, "Exec")), what="it is told", timeout_s=TIMEOUT_S)
+            line = {"who": "root", "role": "admin", "call": "Exec", "objects": ["target shop/web"]}
+            assert told(made, "Exec") == [line | {"step": "begun"}]
+            assert [one.step for one in await entries(made) if one.call == "Exec"] == [trust_pb2.AUDIT_STEP_BEGUN]
+            await call.write(pb.ExecRequest(stdin=b"exit"))
+            await aio.until(lambda: len(told(made, "Exec")) == 2, what="its end is told", timeout_s=TIMEOUT_S)
+            assert told(made, "Exec")[1] == line | {"step": "ended"}
+        running.cancel()
+        await asyncio.wait({running})
+
+
+def _tasks(made: trusted.Cluster) -> list[objects_pb2.Task]:
+    return list(made.instance.cache.snapshot().all(objects_pb2.Task).values())

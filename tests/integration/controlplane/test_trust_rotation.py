@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import hashlib
+import json
 import random
 import shutil
 from pathlib import Path
@@ -248,8 +249,17 @@ async def test_who_does_not_come_any_more_is_left_behind(tmp_path: Path) -> None
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await status(made, admin, begin=True)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        for left_behind in ([], ["node:n2"]):  # as who waits for the end asks, twice a second
+            assert (await status(made, admin, left_behind=left_behind)).rotating
         done = await status(made, admin, left_behind=["node:n1"])
-        assert not done.rotating
+        assert (done.rotating, list(done.left_behind)) == (False, ["node:n1"])
+        await status(made, admin, left_behind=["node:n1"])
+        lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+        assert [(one["objects"], "refused" in one) for one in lines if one["call"] == "RotateRoot"] == [
+            (["a new root"], False),
+            (["a new root"], True),
+            (["node:n1 left behind"], False),
+        ]
         assert Folder(tmp_path / "n1").load(Role.NODE).identity.name == "n1"
 
 

@@ -148,7 +148,28 @@ def test_a_node_joins_with_one_command_and_is_put_out_with_one(founded: Founded)
     assert member not in founded.run("cluster", "member", "ls").out
     lines = (founded.folder / "cp1-state" / "audit.log").read_text().splitlines()
     told = [json.loads(line) for line in lines]
-    assert {"who": "root", "role": "admin", "call": "RevokeMember", "objects": [member]}.items() <= told[-2].items()
+    assert {"who": "root", "role": "admin", "call": "RevokeMember", "objects": [member]}.items() <= told[-1].items()
+
+
+def test_who_did_what_is_a_table_for_admins(founded: Founded) -> None:
+    """What lasts is there when it begins and when it ends. Who is bound to a namespace does not see it."""
+    founded.run("network", "check")
+
+    def told() -> list[list[str]]:
+        lines = founded.run("get", "events", "--audit").out.splitlines()
+        return [line.split()[1:] for line in lines if "CheckNetwork" in line]
+
+    until(lambda: len(told()) == 2, what="both are in the store", timeout_s=20)
+    begun, ended = told()
+    assert begun == ["root", "admin", "CheckNetwork", "begun", "-", "cp1", "-"]
+    assert ended[:4] == ["root", "admin", "CheckNetwork", "ended"]
+    token, environ = founded.token("--role=admin", "--person=bea", "--for=shop"), founded.somebody("bea")
+    where = (f"--door={founded.control.door}", f"--server={founded.control.address}", "--context=work")
+    assert orchctl.run(environ, "login", f"--token={token}", *where).code == 0
+    refused = orchctl.run(environ, "get", "events", "--audit")
+    assert refused.code == 1
+    assert "admin bea may not call ListAudit for what belongs to the whole cluster" in refused.err
+    assert "when bound to no namespace" in refused.err
 
 
 def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:

@@ -62,7 +62,7 @@ async def until_async(look: object) -> None:
 @bounded(20)
 async def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go."""
-    monkeypatch.setattr(auditbook, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(auditbook, "MAX_DONE", 10)
     monkeypatch.setattr(auditbook, "TRIM_EVERY", 5)
     store = memory.MemoryStore()
     async with books(store, "cp1") as (book,):
@@ -74,6 +74,31 @@ async def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
         await until_async(trimmed)
         assert (await shown(book))[0] == "p30 by cp1"
+    await store.close()
+
+
+@pytest.mark.parametrize(("flood", "left"), [("may not", 5), ("", 8)])
+@bounded(20)
+async def test_nobody_pushes_out_what_others_did(flood: str, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often somebody is refused, or does something. Refusals have a bound of their own."""
+    monkeypatch.setattr(auditbook, "MAX_DONE", 10)
+    monkeypatch.setattr(auditbook, "MAX_REFUSED", 6)
+    monkeypatch.setattr(auditbook, "TRIM_EVERY", 5)
+    store = memory.MemoryStore()
+    async with books(store, "cp1") as (book,):
+        for who, refused in (("ann", ""), ("bob", "may not"), ("ann", "")):
+            book.add(pb.AuditRecord(who=who, role="editor", refused=refused))
+        for number in range(40):
+            book.add(pb.AuditRecord(who="eve", role="editor", call=f"{number}", refused=flood))
+
+        async def trimmed() -> bool:
+            there = await book.entries(pb.ListAuditRequest())
+            return "39" in [one.call for one in there] and len(there) == 3 + left
+
+        await until_async(trimmed)
+        there = await book.entries(pb.ListAuditRequest())
+        assert [one.who for one in there if one.who != "eve"] == ["ann", "bob", "ann"]
+        assert [one.call for one in there if one.who == "eve"] == [f"{number}" for number in range(40 - left, 40)]
     await store.close()
 
 
@@ -89,19 +114,20 @@ class Away(memory.MemoryStore):
 
 
 @bounded(20)
-async def test_while_the_store_is_away_the_newest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is held up, and memory is bounded."""
+async def test_while_the_store_is_away_the_newest_of_everybody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is held up, and memory is bounded. Of those who have told too much the oldest go."""
     monkeypatch.setattr(auditbook, "MAX_WAITING", 3)
+    monkeypatch.setattr(auditbook, "TRIM_EVERY", 2)
     monkeypatch.setattr(auditbook, "RETRY_S", 0.05)
     store = Away()
     async with books(store, "cp1") as (book,):
-        for number in range(5):
-            book.add(pb.AuditRecord(who=f"p{number}"))
+        for number in range(6):
+            book.add(pb.AuditRecord(who="ann" if number == 1 else "eve", role="editor", call=f"{number}"))
         store.away = False
 
         async def there() -> bool:
             return bool(await shown(book))
 
         await until_async(there)
-        assert await shown(book) == ["p2 by cp1", "p3 by cp1", "p4 by cp1"]
+        assert [one.call for one in await book.entries(pb.ListAuditRequest())] == ["1", "3", "4", "5"]
     await store.close()
