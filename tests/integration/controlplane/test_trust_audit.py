@@ -198,7 +198,7 @@ async def test_an_apply_that_prunes_names_what_it_ended(tmp_path: Path) -> None:
 async def test_an_open_command_is_told_while_it_is_open(tmp_path: Path) -> None:
     """In the store, too: what an instance that is killed has begun is found there."""
     async with trusted.cluster(tmp_path) as made:
-        agent = Agent("n1", own=await made.join("n1"))
+        agent = Agent("n1-name", own=await made.join("n1"))
         running = asyncio.create_task(agent.run(made.address))
         async with made.control(made.admin) as stub:
             await stub.ImportImage(iter(trusted.archive_of_one_file("hello")))
