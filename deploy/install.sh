@@ -27,8 +27,12 @@ UNITS=/usr/local/lib/systemd/system
 SYSCTL=/etc/sysctl.d/60-orch.conf
 MODULES=/etc/modules-load.d/orch.conf
 MASKED=/etc/systemd/system/etcd.service
+POLICY=/usr/sbin/policy-rc.d
+OWNERS_POLICY=$TOP/policy-rc.d
+PACKAGES=$TOP/packages
 OWNER=orch
 LOCK=/run/orch-install.lock
+POLICY_SIGN="Orch's installation: while Debian's packages come, their daemons are not started."
 PROGRAMS=(orchctl orch-agent orch-controlplane orch-etcd)
 SERVICES=(orch-agent orch-controlplane orch-etcd orch-tasks) # in the order in which they end
 SUPPORTED="Debian 12, Debian 13 and Ubuntu 24.04"
@@ -41,6 +45,8 @@ fail() {
 }
 
 say() { printf 'install: %s\n' "$*"; }
+
+is_there() { [ -e "$1" ] || [ -L "$1" ]; }
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
@@ -82,7 +88,7 @@ check_python() {
 missing() { [ "$(dpkg-query --show --showformat='${db:Status-Abbrev}' "$1" 2>/dev/null)" != "ii " ]; }
 
 apt() {
-  DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 --assume-yes --option=Dpkg::Use-Pty=0 --no-install-recommends \
+  apt-get --quiet=2 --assume-yes --option=Dpkg::Use-Pty=0 --no-install-recommends \
     --option=Acquire::Retries=3 --option=DPkg::Lock::Timeout=300 "$@" >"$work/log" 2>&1
 }
 
@@ -101,17 +107,22 @@ install_packages() {
   add_packages "${options[@]}" install "$work/orch-dependencies.deb"
 }
 
-# Installs, and notes what came: it goes in the end, when nothing else needs it by then.
 add_packages() {
+  note_packages "${repair[@]}" "$@"
   forbid_services
-  installed_packages >"$work/before"
-  apt "$@" || stop_at_log "apt-get could not install Debian packages"
+  apt "${repair[@]}" "$@" || stop_at_log "apt-get could not install Debian packages"
   allow_services
-  mkdir -p $TOP
-  installed_packages | comm -13 "$work/before" - >>$TOP/packages
 }
 
-installed_packages() { dpkg-query --show --showformat='${Package} ${db:Status-Abbrev}\n' | sed -n 's/ ii *$//p' | sort --unique; }
+# What will come is written down before it does: it goes in the end, when nothing else needs it by then.
+note_packages() {
+  mkdir -p $TOP
+  apt --simulate "$@" || stop_at_log "apt-get could not install Debian packages"
+  { noted_packages; sed -n 's/^Inst \([^ ]*\) (.*/\1/p' "$work/log"; } | sort --unique >$PACKAGES.new
+  mv $PACKAGES.new $PACKAGES
+}
+
+noted_packages() { { printf 'orch-dependencies\n'; [ ! -e $PACKAGES ] || cat $PACKAGES; } | sort --unique; }
 
 # apt looks into the bundle, and nowhere else.
 use_repository() {
@@ -130,22 +141,72 @@ stop_at_log() {
 # Debian's own etcd would take the ports of ours.
 mask_etcd() {
   mkdir -p "$(dirname $MASKED)"
-  [ -e $MASKED ] || [ -L $MASKED ] || ln -s /dev/null $MASKED
+  is_there $MASKED || ln -s /dev/null $MASKED
 }
 
-# Packages start their daemons while they are installed, unless this says no.
+# Packages start their daemons while they are installed, unless a file says no. The owner of the machine may have one: it
+# waits where every later run finds it, and ours is known by its second line, whatever becomes of this run.
 forbid_services() {
-  policy=/usr/sbin/policy-rc.d had_policy=$work/policy-rc.d
-  [ ! -e $policy ] || mv $policy "$had_policy"
+  mkdir -p $TOP
+  if is_there $POLICY && ! is_policy_ours; then
+    cp --archive $POLICY $OWNERS_POLICY.new
+    mv --no-target-directory $OWNERS_POLICY.new $OWNERS_POLICY
+  fi
+  printf '#!/bin/sh\n# %s\nexit 101\n' "$POLICY_SIGN" >$POLICY.orch
+  chmod 755 $POLICY.orch
   trap 'allow_services; rm -rf "$work"' EXIT
-  printf '#!/bin/sh\nexit 101\n' >$policy
-  chmod 755 $policy
+  # Not even a power cut finds the owner's replaced and nowhere else.
+  sync --file-system $TOP "$(dirname $POLICY)"
+  mv --no-target-directory $POLICY.orch $POLICY
 }
 
+is_policy_ours() { grep --quiet --line-regexp --fixed-strings "# $POLICY_SIGN" $POLICY 2>/dev/null; }
+
+# What the owner has put there meanwhile stays.
 allow_services() {
-  rm -f $policy
-  [ ! -e "$had_policy" ] || mv "$had_policy" $policy
+  rm -f $POLICY.orch
+  if is_there $OWNERS_POLICY && { is_policy_ours || ! is_there $POLICY; }; then
+    cp --archive $OWNERS_POLICY $POLICY.orch
+    sync --file-system "$(dirname $POLICY)"
+    mv --no-target-directory $POLICY.orch $POLICY
+  elif is_policy_ours; then
+    rm $POLICY
+  fi
+  rm -f $OWNERS_POLICY
   trap 'rm -rf "$work"' EXIT
+}
+
+# What a run has left that was killed among Debian's packages, or lost its power: our policy, packages that are half there,
+# and an apt that does nothing before dpkg has gone on.
+mend_broken_off() {
+  is_policy_ours || is_there $POLICY.orch || [ -n "$(noted_in '.[^inc]\|..R')" ] || return 0
+  say "an installation broke off among Debian's packages; going on from there"
+  forbid_services
+  local half
+  for half in $(noted_in '..R'); do
+    unpack_or_remove "$half" >"$work/log" 2>&1 || stop_at_log "dpkg could not go on with $half"
+  done
+  # Some have to wait for others: apt brings those next, or takes all of them away.
+  dpkg --configure -a >"$work/log" 2>&1 || true
+  repair=(--fix-broken)
+  allow_services
+}
+
+# Only its archive tells dpkg which files of a package are there that was unpacked in part; so without one some stay.
+unpack_or_remove() {
+  local archive
+  archive=$(find "$from/packages" /var/cache/apt/archives -name "$1_*.deb" -print -quit 2>/dev/null || true)
+  if [ -n "$archive" ]; then
+    dpkg --force-depends --unpack "$archive"
+  else
+    dpkg --force-depends --force-remove-reinstreq --remove "$1"
+  fi
+}
+
+# Those of the noted packages that are in one of these states, as dpkg abbreviates them.
+noted_in() {
+  dpkg-query --show --showformat='${db:Status-Abbrev} ${Package}\n' | sed -n "s/^\($1\).* //p" | sort --unique |
+    comm -12 - <(noted_packages)
 }
 
 make_user() {
@@ -207,7 +268,8 @@ remember_parameters() {
   local name
   sed -n 's/^\([a-z].*[^ ]\) *= *[^ ]*$/\1/p' $TOP/current/system/60-orch.conf | while read -r name; do
     [ ! -r "/proc/sys/${name//.//}" ] || printf '%s = %s\n' "$name" "$(tr '\t' ' ' <"/proc/sys/${name//.//}")"
-  done >$TOP/parameters
+  done >$TOP/parameters.new
+  mv $TOP/parameters.new $TOP/parameters
 }
 
 # Modules and parameters now; both come again with each boot.
@@ -249,6 +311,7 @@ remove_old() {
 # Verbs ------------------------------------------------------------------------------------------------------------
 
 install_release() {
+  mend_broken_off
   if [ ! -e "$from/release" ]; then from_checkout; fi
   check_bundle
   install_packages
@@ -285,6 +348,7 @@ switch_to() {
 }
 
 rollback() {
+  mend_broken_off
   [ -L $TOP/previous ] || fail "there is no release before this one" "install another with its own install.sh"
   local name
   name=$(basename "$(readlink $TOP/previous)")
@@ -307,6 +371,7 @@ uninstall() {
       "have its node drained and deleted first, and keep a backup if it holds the store; then:" \
       "$TOP/install.sh uninstall --with-data"
   fi
+  mend_broken_off
   stop_services orch-agent orch-controlplane orch-etcd
   check_nothing_runs
   # Containers are killed, and then the unit that they were below has nobody to wait for.
@@ -373,20 +438,23 @@ put_back_parameters() { [ ! -e $TOP/parameters ] || sysctl --quiet --load=$TOP/p
 
 # Those that came with us, and that nothing else needs now. What is only suggested was not there before.
 remove_packages() {
-  missing orch-dependencies || { forbid_services; apt purge orch-dependencies || stop_at_log "apt-get could not remove packages"; allow_services; }
   local unneeded
-  if [ -s $TOP/packages ]; then
-    unneeded=$(apt-get --simulate --option=APT::AutoRemove::SuggestsImportant=false autoremove 2>/dev/null | sed -n 's/^Remv \([^ ]*\) .*/\1/p' | sort | comm -12 - <(sort $TOP/packages))
-    [ -z "$unneeded" ] || apt purge $unneeded || stop_at_log "apt-get could not remove packages"
-  fi
+  # Without a repository: what is there in part is not completed, but goes.
+  mkdir -p "$work/none/partial"
+  unneeded=$(apt-get --simulate --fix-broken --option=APT::AutoRemove::SuggestsImportant=false \
+    --option=Dir::State::Lists="$work/none" autoremove $(noted_in '.[^n]' | grep --line-regexp orch-dependencies) 2>"$work/log" |
+    sed -n 's/^Remv \([^ ]*\) .*/\1/p' | sort | comm -12 - <(noted_packages)) ||
+    stop_at_log "apt-get could not tell which packages nothing needs"
+  [ -z "$unneeded" ] || apt purge $unneeded || stop_at_log "apt-get could not remove packages"
   [ "$(readlink $MASKED 2>/dev/null)" != /dev/null ] || ! missing etcd-server || rm -f $MASKED
 }
 
 from=$(cd "$(dirname "$(readlink --canonicalize "$0")")" && pwd)
 check_machine
 umask 022
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 work=$(mktemp -d)
+repair=() # options for apt after a run that broke off
 trap 'rm -rf "$work"' EXIT
 exec 9>$LOCK
 flock --nonblock 9 || fail "another installation is under way" "wait until it has ended"

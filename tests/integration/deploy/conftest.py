@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import bundles, debians, systemdmachine
+from tests.support import bundles, debians, inotify, systemdmachine
 from tests.support.systemdmachine import Machine
 
 LISTING = (
@@ -15,6 +15,8 @@ LISTING = (
     "-o -path /var/lib/orch \\) -prune -o -printf '%p %y %m %u %l\\n' | sort"
 )
 """Files of the machine, but for logs, caches and the package manager's own."""
+BACKUPS = ("/etc/gshadow- ", "/etc/shadow- ", "/etc/passwd- ", "/etc/group- ", "/etc/.pwd.lock ")
+"""What useradd and its like leave of the day before."""
 TASKS_GROUP = "system.slice/orch-tasks.service"
 TASKS_UNIT = "/usr/local/lib/systemd/system/orch-tasks.service"
 SERVICE = """\
@@ -27,7 +29,7 @@ spec:
 """
 
 
-@pytest.fixture(scope="module", params=dict.fromkeys((debians.own(), *debians.SUPPORTED)))
+@pytest.fixture(scope="session", params=dict.fromkeys((debians.own(), *debians.SUPPORTED)))
 def release(request: pytest.FixtureRequest) -> str:
     """This machine's, and the others that are supported."""
     name: str = request.param
@@ -38,7 +40,7 @@ def release(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundle(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make bundle` makes on such a machine, and beside it the next release: the same, under another name."""
     folder = tmp_path_factory.mktemp("bundles")
@@ -51,6 +53,21 @@ def machine(release: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory
     with systemdmachine.running(tmp_path_factory.mktemp("machine"), bundle, release=release) as up:
         up.sh(f"ln -s /mnt/{bundle.name} /bundles; {LISTING} >/tmp/before")
         yield up
+
+
+@pytest.fixture(scope="module")
+def _kernel_parameters() -> Iterator[None]:
+    """Others than an installation's, which may be this computer's own."""
+    with inotify.others():
+        yield
+
+
+def check_nothing_is_left(machine: Machine) -> None:
+    """No file that was not there, and none is missing."""
+    machine.sh(f"{LISTING} >/tmp/after")
+    differs = machine.sh("diff /tmp/before /tmp/after", code=None).splitlines()
+    left = [line for line in differs if line[:1] in "<>" and line[2:].startswith("/")]
+    assert [line for line in left if not line[2:].startswith(BACKUPS)] == []
 
 
 def push(machine: Machine) -> None:

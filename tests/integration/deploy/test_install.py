@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploy.conftest import LISTING, SERVICE, TASKS_GROUP, TASKS_UNIT, memory_limit, push
+from tests.integration.deploy.conftest import (
+    SERVICE,
+    TASKS_GROUP,
+    TASKS_UNIT,
+    check_nothing_is_left,
+    memory_limit,
+    push,
+)
+from tests.support import inotify
 from tests.support.systemdmachine import ADDRESS, READ_METRICS, Machine, main_pid, processes
 from tests.support.waiting import until
 
@@ -23,12 +31,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("install"),
+    pytest.mark.usefixtures("_kernel_parameters"),
 ]
 
 ELSEWHERE = "10.99.0.2"
 """Where the control plane is restored."""
-BACKUPS = ("/etc/gshadow- ", "/etc/shadow- ", "/etc/passwd- ", "/etc/group- ", "/etc/.pwd.lock ")
-"""What useradd and its like leave of the day before."""
 
 
 def test_another_system_is_refused_and_left_as_it_is(machine: Machine) -> None:
@@ -64,12 +71,9 @@ def test_it_installs_without_a_network_and_starts_nothing(machine: Machine) -> N
     for program in ("orchctl", "orch-agent", "orch-controlplane", "orch-etcd"):
         assert machine.run(program, "--help").lower().startswith("usage")
     assert machine.sh("systemctl list-units --plain --no-legend 'orch*' 'etcd*'") == ""
-    assert (
-        machine.sh(
-            "systemd-analyze verify --man=no /usr/local/lib/systemd/system/orch-*.service 2>&1 | grep orch- || true"
-        )
-        == ""
-    )
+    verify = "systemd-analyze verify --man=no /usr/local/lib/systemd/system/orch-*.service 2>&1 | grep orch- || true"
+    assert machine.sh(verify) == ""
+    assert inotify.parameters() == inotify.INSTALLED
 
 
 def test_again_it_finds_everything_done(machine: Machine) -> None:
@@ -373,16 +377,13 @@ def test_a_member_is_not_uninstalled_by_mistake(machine: Machine) -> None:
 
 
 def test_uninstalling_leaves_nothing(machine: Machine) -> None:
-    """No file, package, user, process, link, rule, mount or control group."""
+    """No file, package, user, process, link, rule, mount or control group; and the kernel has its parameters again."""
     machine.sh("systemctl set-property orch-tasks MemoryMax=90%")
     said = machine.sh("/opt/orch/install.sh uninstall --with-data")
     assert "removed from /root/.config/orch: default, restored" in said
     assert machine.sh("ls -A /root/.config") == ""
-    machine.sh(f"{LISTING} >/tmp/after")
-    left = machine.sh("diff /tmp/before /tmp/after", code=None).splitlines()
-    assert [
-        line for line in left if line[:1] in "<>" and line[2:].startswith("/") and not line[2:].startswith(BACKUPS)
-    ] == []
+    check_nothing_is_left(machine)
+    assert inotify.parameters() == inotify.OTHERS
     assert machine.sh("ls -A /var/lib/orch; ls /run | grep orch; getent passwd orch", code=None) == ""
     assert machine.sh("command -v python3 etcd nft", code=None) == "", "Debian's packages went, too"
     assert processes(machine, "orch|etcd|while :; do date|^sleep infinity") == []
