@@ -23,7 +23,8 @@ PUBLISHED_PORT: Final = 18081
 """Of the manifest."""
 FIRST: Final = plan.MACHINES[0]
 """Its address is the cluster's."""
-_DOOR_PORT: Final = 7401
+DOOR: Final = f"{FIRST.address}:7401"
+"""Where whoever joins knocks."""
 _INSTALL_TIMEOUT_S: Final = 900.0
 _JOIN_TIMEOUT_S: Final = 300.0
 _ORCHCTL_TIMEOUT_S: Final = 240.0
@@ -78,7 +79,7 @@ class Operator:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         file = self._folder / "token"
         file.write_text(text)
-        self.orchctl("login", "--token", f"@{file}", "--door", f"{FIRST.address}:{_DOOR_PORT}", "--context", "vmlab")
+        self.orchctl("login", "--token", f"@{file}", "--door", DOOR, "--context", "vmlab")
         file.unlink()
 
     @property

@@ -183,6 +183,7 @@ def _tasks(story: Story) -> set[tuple[str, str, int]]:
 def test_the_root_of_trust_is_exchanged_while_everything_goes_on(story: Story) -> None:
     """Every member gets a certificate of the new root, the old one goes, and so does every token."""
     before, roots = _tasks(story), _roots(story)
+    token = cluster.token(story.laboratory, "viewer", "--person", "late")
     with load.on(story.laboratory, *plan.MACHINES) as seen:
         _rotate(story)
     assert not seen.failures, "\n".join(seen.failures)
@@ -191,6 +192,8 @@ def test_the_root_of_trust_is_exchanged_while_everything_goes_on(story: Story) -
     after = _roots(story)
     assert len(set(after.values())) == 1, "the machines do not believe the same root"
     assert not set(after.values()) & set(roots.values()), "the old root is still believed"
+    late = story.operator.refusal("login", "--token", token, "--door", cluster.DOOR, "--context", "late")
+    assert f"the token is not of the cluster at {cluster.DOOR}" in late
 
 
 def _rotate(story: Story) -> None:

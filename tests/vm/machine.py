@@ -155,3 +155,6 @@ def main() -> int:
     except (errors.LocalError, TimeoutError) as error:
         print("vm:", error, getattr(error, "hint", ""), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("vm: interrupted; the last line above names the test that was running", file=sys.stderr)
+        return 130
