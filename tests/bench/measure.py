@@ -50,6 +50,12 @@ class Result:
         """Ours over the peer's, by medians; under 1 is faster or smaller."""
         return statistics.median(self.ours) / statistics.median(self.peer) if self.peer else None
 
+    @property
+    def missed(self) -> bool:
+        """Whether ours, by the median, or its ratio is beyond its mark. What has no peer has no ratio."""
+        pairs = ((statistics.median(self.ours), self.case.mark), (self.ratio, self.case.ratio_mark))
+        return any(value is not None and mark is not None and value > mark for value, mark in pairs)
+
     def row(self) -> dict[str, Any]:
         """As the JSON file has it."""
         return {

@@ -1,6 +1,14 @@
 """How figures are summed up."""
 
-from tests.bench import measure
+import contextlib
+import dataclasses
+import os
+import sys
+import types
+
+import pytest
+
+from tests.bench import measure, run
 
 
 def case(ours: list[float], peer: list[float] | None, *, mark: float | None = None) -> measure.Case:
@@ -37,6 +45,32 @@ def test_the_table_tells_whether_a_mark_is_met() -> None:
     """By the median."""
     assert "≤ 2 ✓" in measure.table([measure.run(case([2.0], [1.0], mark=2.0))])
     assert "≤ 2 ✗" in measure.table([measure.run(case([2.1], [1.0], mark=2.0))])
+
+
+def bench(monkeypatch: pytest.MonkeyPatch, **marks: float) -> int:
+    """The exit code when each of these cases takes two seconds."""
+    made = [dataclasses.replace(case([2.0], None, mark=mark), name=name) for name, mark in marks.items()]
+    subject = types.SimpleNamespace(cases=lambda: contextlib.nullcontext(made))
+    monkeypatch.setitem(sys.modules, "tests.bench.names", subject)
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "names"])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return run.main()
+
+
+def test_a_missed_mark_fails_the_run_which_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end, when all are measured."""
+    assert bench(monkeypatch, quick=2.0) == 0
+    assert "missed" not in capsys.readouterr().err
+    assert bench(monkeypatch, slow=1.9, quick=2.0, sluggish=1.0) == 1
+    assert capsys.readouterr().err.endswith("bench: 2 of 3 cases missed their marks: slow, sluggish\n")
+
+
+def test_a_ratio_over_its_mark_is_missed_and_one_without_a_peer_is_not() -> None:
+    result = measure.run(dataclasses.replace(case([2.0], [1.0]), ratio_mark=1.5))
+    assert result.missed
+    assert not measure.run(dataclasses.replace(case([2.0], None), ratio_mark=1.5)).missed
 
 
 def test_ours_and_the_peers_take_turns() -> None:
