@@ -7,8 +7,11 @@ import grpc
 import pytest
 
 from controlplane.core.trust import rules
+from protos import states
 from protos.orch.v1 import control_pb2 as pb
-from tests.support import aio, doorfuzz, knockfuzz
+from protos.orch.v1 import dispatcher_pb2 as wire
+from protos.orch.v1 import objects_pb2
+from tests.support import aio, api_world, doorfuzz, knockfuzz, swollenfuzz, trusted
 
 SEED = 20260101
 MESSAGES = 3_000
@@ -52,3 +55,51 @@ async def test_however_somebody_knocks_the_door_answers_or_hangs_up(tmp_path: Pa
         assert target.outcomes["joined"] > 0, "too wild to be let in"
         await aio.until(lambda: target.knocking.open == 0, what="every connection has ended", timeout_s=20)
         await target.cluster.join("honest")
+
+
+@pytest.mark.slow
+@aio.bounded(280)
+async def test_however_long_a_text_is_that_a_node_registers_with_the_control_plane_goes_on(tmp_path: Path) -> None:
+    """Up to 2 MB, each of a node that has not registered yet; one that is honest does afterwards."""
+    async with swollenfuzz.target(tmp_path) as target:
+        own = await target.new_node()
+        for way, size in swollenfuzz.in_every_size(wire.Register):
+            if await target.register(own, swollenfuzz.swollen(trusted.register(own).register, way, size)):
+                own = await target.new_node()
+        assert target.outcomes["taken"] > 0, "too wild to be registered"
+        async with trusted.session(target.cluster, await target.new_node()):
+            assert target.cluster.instance.leader().here
+
+
+@pytest.mark.slow
+@aio.bounded(280)
+async def test_however_long_a_text_is_that_a_node_says_the_control_plane_goes_on(tmp_path: Path) -> None:
+    """Reports are about a task that the node has."""
+    async with swollenfuzz.target(tmp_path) as target:
+        own = await target.new_node()
+        status = objects_pb2.TaskStatus(state=states.RUNNING)
+        task = wire.TaskReport(task_id=await target.given_task(own), namespace="default", status=status)
+        said = {
+            "statuses": wire.StatusReport(sequence=1, tasks=[task]),
+            "heartbeat": wire.Heartbeat(number=1),
+            "resync": wire.Resync(),
+            "network_applied": wire.NetworkApplied(),
+            "blobs_held": wire.BlobsHeld(),
+            "leaving": wire.Leaving(),
+        }
+        for kind, honest in said.items():
+            for way, size in swollenfuzz.in_every_size(type(honest)):
+                await target.say(own, swollenfuzz.swollen(honest, way, size), kind)
+        assert target.outcomes["taken"] > 0, "too wild to be heard"
+
+
+@pytest.mark.slow
+@aio.bounded(280)
+async def test_however_long_a_text_of_a_manifest_is_the_control_plane_goes_on(tmp_path: Path) -> None:
+    """Whatever is taken gets its revision and its task, and is deleted again."""
+    async with swollenfuzz.target(tmp_path) as target:
+        for honest in (api_world.service(replicas=1), objects_pb2.Network(meta=objects_pb2.Meta(name="net"))):
+            for way, size in swollenfuzz.in_every_size(type(honest)):
+                await target.apply(swollenfuzz.swollen(honest, way, size))
+        assert target.outcomes["taken"] > 0, "too wild to be applied"
+        assert target.outcomes["refused"] > 0, "too mild to try the bounds"
