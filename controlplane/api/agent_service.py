@@ -68,6 +68,8 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         )
 
     async def MayFetch(self, request: wire.MayFetchRequest, context: rpc.Context) -> wire.MayFetchResponse:
+        if not request.node_id:
+            raise errors.Invalid("the question names no node", hint="say in `node_id` who wants the blob")
         try:
             await self._images.rights.check_blob(request.node_id, request.digest)
         except errors.Forbidden as refused:

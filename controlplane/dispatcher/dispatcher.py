@@ -177,7 +177,7 @@ class Dispatcher:
             return
         if proven not in {None, first.register.node_id}:
             await link.close(
-                f"the certificate is of the node {proven}, and the agent says that it is {first.register.node_id}; "
+                f"the certificate is of the node {proven}, and the agent says that it is {first.register.node_id:.100}; "
                 "give it the --trust and the --state that were made together"
             )
             return

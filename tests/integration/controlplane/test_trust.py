@@ -123,6 +123,9 @@ async def test_a_node_reads_the_images_of_its_own_tasks_alone(tmp_path: Path) ->
             assert message == f"no task of the node n1 runs an image with the blob {NO_BLOB}"
             message, _ = await refusal(stub.FindBlob(wire.FindBlobRequest(digest=NO_BLOB, node_id="n2")))
             assert message == "the certificate is of the node n1, and 'n2' asks"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.MayFetch(wire.MayFetchRequest(digest=NO_BLOB))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @aio.bounded(60)
