@@ -26,7 +26,7 @@ from protos.orch.v1 import objects_pb2 as pb
 log = structlog.get_logger()
 
 REGISTER_TIMEOUT_S = 10.0
-MAX_LOGGED = 100
+MAX_SHOWN = 100
 LEADER_TIMEOUT_S = 3.0
 """How long an agent that comes while nobody leads is kept, rather than told so."""
 
@@ -177,8 +177,8 @@ class Dispatcher:
             return
         if proven not in {None, first.register.node_id}:
             await link.close(
-                f"the certificate is of the node {proven}, and the agent says that it is {first.register.node_id:.100}; "
-                "give it the --trust and the --state that were made together"
+                f"the certificate is of the node {proven}, and the agent says that it is "
+                f"{first.register.node_id:.{MAX_SHOWN}}; give it the --trust and the --state that were made together"
             )
             return
         await self._serve_registered(link, first.register, joined_as)
@@ -192,7 +192,7 @@ class Dispatcher:
             return
         refusal = said.refusal(register, joined_as) or self._refusal(register)
         if refusal:
-            log.warning("agent refused", node=register.node_id[:MAX_LOGGED], why=refusal)
+            log.warning("agent refused", node=register.node_id[:MAX_SHOWN], why=refusal)
             await link.close(refusal)
             return
         info = nodes.Session(
