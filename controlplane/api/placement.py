@@ -24,7 +24,9 @@ def present(state: snapshots.Snapshot, outlook: scheduling.Outlook) -> foresight
     )
 
 
-def answer(state: snapshots.Snapshot, request: api.WhyRequest, outlook: scheduling.Outlook) -> api.WhyResponse:
+def answer(
+    state: snapshots.Snapshot, request: api.WhyRequest, outlook: scheduling.Outlook, now_ms: int
+) -> api.WhyResponse:
     """Raises Unknown for a task, service or node that is not there."""
     here = present(state, outlook)
     templates = {one.meta.id: one.template for one in here.revisions}
@@ -35,6 +37,7 @@ def answer(state: snapshots.Snapshot, request: api.WhyRequest, outlook: scheduli
         placed=[one for one in here.tasks if one.node_id],
         templates=templates,
         rules=here.rules,
+        now_ms=now_ms,
         only=lookup.node(state, request.node).meta.id if request.node else "",
     )
 

@@ -175,7 +175,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return pb.ExamineResponse(findings=await look() if look is not None else ())
 
     async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
-        return placement.answer(self._reads.state(), request, self._parts.outlook)
+        return placement.answer(self._reads.state(), request, self._parts.outlook, self._parts.now_ms())
 
     async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
         self._reads.state()

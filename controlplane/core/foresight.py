@@ -40,13 +40,16 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     kept, waiting = [], list[pb.Task]()
     for service in wanted:
         name = kinds.qualified(service)
-        staying = _staying(service, members.get(name, ()), histories.get(name, ()), present.nodes)
+        there = revisions.existing(service.spec, histories.get(name, ()))
+        revision_id = there.meta.id if there is not None else _THOUGHT + name
+        staying = _staying(service, members.get(name, ()), revision_id, present.nodes)
         kept += staying
-        new = list(_new(service, staying, present.nodes, now_ms))
+        new = list(_new(service, staying, present.nodes, revision_id, now_ms))
         waiting += new[: max(MOST - len(waiting), 0)]
-        templates[_THOUGHT + name] = defaults.resolve(service.spec.template)
+        templates.setdefault(revision_id, defaults.resolve(service.spec.template))
     changing = {kinds.qualified(service) for service in wanted}
-    others = [task for task in present.tasks if kinds.service_of(task) not in changing]
+    # What has ended takes nothing, but tells where a revision has failed lately.
+    others = [task for task in present.tasks if kinds.service_of(task) not in changing or _has_ended(task)]
     placed = [task for task in (*others, *kept) if task.node_id]
     thought = {_THOUGHT + kinds.qualified(one): frozenset(one.spec.images.values()) for one in wanted}
     rules = replace(present.rules, services=after, stock=present.rules.stock.having(thought))
@@ -56,7 +59,7 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
     told += [
         teller.goes(change.value)
         for change in made.changes
-        if isinstance(change.value, pb.Task) and change.value.revision_id.startswith(_THOUGHT)
+        if isinstance(change.value, pb.Task) and change.value.meta.id.startswith(_THOUGHT)
     ]
     order = {kinds.qualified(service): number for number, service in enumerate(wanted)}
     return sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
@@ -70,24 +73,27 @@ def _by_service(values: Iterable[_OwnedT]) -> Mapping[str, Sequence[_OwnedT]]:
 
 
 def _staying(
-    service: pb.Service, members: Iterable[pb.Task], history: Sequence[pb.Revision], nodes: Sequence[pb.Node]
+    service: pb.Service, members: Iterable[pb.Task], revision_id: str, nodes: Sequence[pb.Node]
 ) -> list[pb.Task]:
     """Of the tasks of the service, those that the apply leaves alone."""
-    there = revisions.existing(service.spec, history)
-    if there is None:
-        return []
-    mine = [task for task in members if task.node_id and task.revision_id == there.meta.id]
+    mine = [task for task in members if task.node_id and task.revision_id == revision_id]
     alive = [task for task in mine if tasks.is_live(task)]
     wanted = {place.key for place in _places(service, nodes, {task.target_node_id for task in alive})}
     return [task for task in alive if places.key_of(task) in wanted]
 
 
-def _new(service: pb.Service, staying: Iterable[pb.Task], nodes: Sequence[pb.Node], now_ms: int) -> Iterator[pb.Task]:
+def _has_ended(task: pb.Task) -> bool:
+    return states.is_terminal(task.status.state)
+
+
+def _new(
+    service: pb.Service, staying: Iterable[pb.Task], nodes: Sequence[pb.Node], revision_id: str, now_ms: int
+) -> Iterator[pb.Task]:
     """A task for each place that is free."""
     filled = {places.key_of(task) for task in staying}
     for place in _places(service, nodes, ()):
         if place.key not in filled:
-            yield _thought(service, place, now_ms)
+            yield _thought(service, place, revision_id, now_ms)
 
 
 def _places(service: pb.Service, nodes: Sequence[pb.Node], occupied: Collection[str]) -> list[places.Place]:
@@ -95,12 +101,12 @@ def _places(service: pb.Service, nodes: Sequence[pb.Node], occupied: Collection[
     return places.wanted(service, template, nodes, occupied)
 
 
-def _thought(service: pb.Service, place: places.Place, now_ms: int) -> pb.Task:
+def _thought(service: pb.Service, place: places.Place, revision_id: str, now_ms: int) -> pb.Task:
     name = f"{service.meta.name}-{place.word}"
     return pb.Task(
         meta=pb.Meta(id=f"{_THOUGHT}{name}", name=name, namespace=service.meta.namespace, created_at=now_ms),
         service=service.meta.name,
-        revision_id=_THOUGHT + kinds.qualified(service),
+        revision_id=revision_id,
         slot=place.number,
         target_node_id=place.node_id,
         desired_state=pb.DESIRED_STATE_RUNNING,

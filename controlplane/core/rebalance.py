@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from controlplane.core import ask as asking
 from controlplane.core import choosing, fleet, leaving, places, plan, rollout, scheduler, slots, tasks
+from controlplane.core import failures as remembering
 from protos.orch.v1 import objects_pb2 as pb
 
 MINUTE_MS = 60_000
@@ -219,13 +220,16 @@ class _Look:
         templates = {one.meta.id: one.template for one in situation.revisions.values()}
         rules = situation.rules
         self._ships = fleet.survey(situation.nodes, placed, templates, rules.everywhere, rules.stock)
-        self._failures = scheduler.failures_on(self._ships, placed)
+        self._failures = remembering.Failures(self._ships.row_of, placed, situation.now_ms)
         self._open = frozenset(row for row, node in enumerate(self._ships.nodes) if _takes_part(node))
         self.later: int | None = None
 
     def group(self, service: pb.Service, members: Sequence[pb.Task]) -> _Group:
-        """One goes that works where tasks come and go, and that was not tried to be moved in vain."""
+        """One goes that works where tasks come and go, and of whose slot none was moved in vain: what failed where it
+        was moved to would be moved there again as soon as that is forgotten.
+        """
         tried = {task.replaces for task in members}
+        in_vain = {(task.revision_id, task.slot) for task in members if _was_moved(task) and tasks.failed(task)}
         counts: Counter[int] = Counter()
         going: dict[int, list[pb.Task]] = {}
         for task in sorted(members, key=_slot):
@@ -233,7 +237,8 @@ class _Look:
             if row is None or not tasks.is_live(task):
                 continue
             counts[row] += 1
-            if row in self._open and tasks.is_ready(task) and task.meta.id not in tried:
+            stays = task.meta.id in tried or (task.revision_id, task.slot) in in_vain
+            if row in self._open and tasks.is_ready(task) and not stays:
                 going.setdefault(row, []).append(task)
         return _Group(service=service, counts=counts, going=going)
 
@@ -246,9 +251,10 @@ class _Look:
         ask = self._ask(task, service)
         if ask is None:
             return None
-        failures = self._failures.get(ask.revision_id, Counter())
+        failures = self._failures.of(ask.revision_id)
         ranking = choosing.Chooser(self._ships, ask, failures, self._situation.rules.strategy).ranking()
         if not ranking or counts[source] - counts[ranking[0]] < WORTH_IT:
+            self.later = plan.earliest([self.later, self._failures.forgotten_at(ask.revision_id)])
             return None
         if self._situation.patient and not self._situation.is_asked_for(service) and self._is_fresh(ranking[0]):
             return None
@@ -288,6 +294,11 @@ class _Look:
             return False
         self.later = plan.earliest([self.later, until])
         return True
+
+
+def _was_moved(task: pb.Task) -> bool:
+    """It was made to be elsewhere, and not because its node was drained."""
+    return bool(task.replaces) and task.moved_because != leaving.DRAINED
 
 
 def _slot(task: pb.Task) -> int:

@@ -7,13 +7,13 @@ service's priority; those that find no place may have others make way for them (
 A task of a global service belongs to one node: for it there is nothing to compare.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.core import ask as asking
-from controlplane.core import choosing, fleet, locality, plan, preemption, refusals, tasks
+from controlplane.core import choosing, fleet, locality, plan, preemption, refusals
+from controlplane.core import failures as remembering
 from controlplane.core.scoring import Strategy
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -62,15 +62,6 @@ def schedule(
     return plan.Plan(changes=tuple(changes))
 
 
-def failures_on(ships: fleet.Fleet, placed: Iterable[pb.Task]) -> dict[str, Counter[int]]:
-    """How many tasks of a revision failed lately on each row, by the revision's id."""
-    found: dict[str, Counter[int]] = {}
-    for task in placed:
-        if tasks.failed(task) and (row := ships.row_of.get(task.node_id)) is not None:
-            found.setdefault(task.revision_id, Counter())[row] += 1
-    return found
-
-
 def _groups(waiting: Collection[pb.Task], rules: Rules) -> list[list[pb.Task]]:
     """Tasks of one revision, the highest priority first, then the oldest first task; within a group by slot.
 
@@ -104,7 +95,7 @@ class _Pass:
         self._placed, self._templates, self._now_ms, self._rules = placed, templates, now_ms, rules
         self._assigned = pb.TaskStatus(state=states.ASSIGNED, at=now_ms)
         self._ships = fleet.survey(nodes, placed, templates, rules.everywhere, rules.stock)
-        self._failures = failures_on(self._ships, placed)
+        self._failures = remembering.Failures(self._ships.row_of, placed, now_ms)
         # Of tasks whose service is gone, the priority is 0.
         self._lowest = min([0, *(service.spec.priority for service in rules.services.values())])
         self._preemption: preemption.Preemption | None = None
@@ -113,8 +104,7 @@ class _Pass:
         """What becomes of the tasks of a group."""
         first, ships = group[0], self._ships
         ask = asking.read(first, template, self._rules.priority((first.meta.namespace, first.service)))
-        failures = self._failures.get(ask.revision_id, Counter())
-        chooser = choosing.Chooser(ships, ask, failures, self._rules.strategy)
+        chooser = choosing.Chooser(ships, ask, self._failures.of(ask.revision_id), self._rules.strategy)
         rows = self._rows(chooser, group)
         changes: list[plan.Change] = []
         for task, row in zip(group, rows, strict=True):

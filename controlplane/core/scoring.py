@@ -1,6 +1,6 @@
 """How nodes that take a task are compared: by one tuple, of which the smaller is better.
 
-    failures   of the revision on the node lately: where it keeps failing it is not tried again soon
+    failures   of the revision on the node in the last minutes (`failures.LATELY_MS`): it is tried elsewhere first
     taints     that only ask to be avoided, and are not tolerated
     −wishes    the weights of preferences, `near` and `apart` that the node fulfils
     spread     for each attribute: how many of its tasks the node's part has
@@ -110,8 +110,8 @@ class Scoring:
     def words(self, row: int) -> list[str]:
         """What speaks for or against a node, in the order in which it counts; what is 0 everywhere is left out."""
         score = self.of(row, 0)
-        said = [f"{score[0]} recent failures"] if score[0] else []
-        said += [f"{score[1]} taints that ask to be avoided"] if score[1] else []
+        said = [f"{score[0]} recent failure{'s' if score[0] != 1 else ''}"] if score[0] else []
+        said += [_taints_in_words(score[1])] if score[1] else []
         said += [f"wishes {-score[2]:+d}"] if score[2] or self._wishes.any() or self._own else []
         for by, _ in self._ask.spread:
             counts = neighbourhood.counts(self._fleet, by, self._wanted)
@@ -158,6 +158,10 @@ def _weighed(load: fleets.Amounts, lacking: locality.Lacking | None, strategy: S
 def alone(ask: Ask) -> bool:
     """No node takes two of its tasks, since they have to be apart by node."""
     return any(not one.weight and one.service == ask.service and one.by in placement.ONE_NODE for one in ask.apart)
+
+
+def _taints_in_words(count: int) -> str:
+    return f"{count} taints that ask to be avoided" if count != 1 else "1 taint that asks to be avoided"
 
 
 def _avoided(node: pb.Node, ask: Ask) -> int:

@@ -4,11 +4,11 @@ The rule: the same functions answer that place tasks. What is told of a placed t
 no node yet; what was seen when it was placed may have been something else.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from controlplane.core import ask as asking
 from controlplane.core import choosing, fleet, refusals, scheduler, scoring, tasks
+from controlplane.core import failures as remembering
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
@@ -21,6 +21,7 @@ def explain(
     placed: Collection[pb.Task],
     templates: Mapping[str, pb.TaskTemplate],
     rules: scheduler.Rules,
+    now_ms: int,
     only: str = "",
 ) -> api.WhyResponse:
     """The answer for one task, or for one that is only thought of: then its id is empty. `only`: the id of one node.
@@ -35,7 +36,7 @@ def explain(
     ships = fleet.survey(nodes, others, templates, rules.everywhere, rules.stock)
     template = templates.get(task.revision_id, pb.TaskTemplate())
     ask = asking.read(task, template, rules.priority((task.meta.namespace, task.service)))
-    failures = scheduler.failures_on(ships, others).get(task.revision_id, Counter())
+    failures = remembering.Failures(ships.row_of, others, now_ms).of(task.revision_id)
     ranking = choosing.Chooser(ships, ask, failures, rules.strategy).ranking()
     if task.target_node_id:
         ranking = [row for row in ranking if ships.nodes[row].meta.id == task.target_node_id]

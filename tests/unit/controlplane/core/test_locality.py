@@ -144,7 +144,9 @@ def test_why_and_a_dry_run_tell_what_there_is_to_fetch() -> None:
     known = stock({"n1": ("base",), "n2": ("base", "top")}, IMAGE)
     machines = [build.node(one) for one in NODES]
     task = build.task(1, states.NEW)
-    answer = why.explain(task, nodes=machines, placed=[], templates={REVISION: build.template()}, rules=rules(known))
+    answer = why.explain(
+        task, nodes=machines, placed=[], templates={REVISION: build.template()}, rules=rules(known), now_ms=NOW_MS
+    )
     assert [(one.node, one.score[-1]) for one in answer.nodes] == [
         ("n2", "nothing to fetch"),
         ("n1", "20Mi to fetch"),
@@ -162,7 +164,7 @@ def test_where_it_sets_no_nodes_apart_nothing_is_told() -> None:
     machines = [build.node(one) for one in NODES]
     task = build.task(1, states.NEW)
     answer = why.explain(
-        task, nodes=machines, placed=[], templates={REVISION: build.template()}, rules=rules(everywhere)
+        task, nodes=machines, placed=[], templates={REVISION: build.template()}, rules=rules(everywhere), now_ms=NOW_MS
     )
     assert {one.score[-1] for one in answer.nodes} == {"0 tasks there"}
 
@@ -182,7 +184,7 @@ def _spreading(known: Stock) -> Iterator[str]:
     for service in known.images_of:
         task = build.task(1, states.NEW, of=service, revision_id=service, ident=f"{service}-1")
         of = {one: build.template() for one in known.images_of}
-        told = why.explain(task, nodes=machines, placed=placed, templates=of, rules=rules(known))
+        told = why.explain(task, nodes=machines, placed=placed, templates=of, rules=rules(known), now_ms=NOW_MS)
         (made,) = scheduler.schedule(machines, placed, [task], of, NOW_MS, rules(known)).changes
         assert isinstance(made.value, pb.Task)
         yield f"{task.meta.id} goes to {made.value.node_id}"

@@ -7,12 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core import plan, scheduler
+from controlplane.core.failures import LATELY_MS
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 from tests.support.build import NOW_MS
 
 REVISION = "web-1-id-web"
+DAY_MS = 86_400_000
 
 
 def template(*, cpu: int = 0, memory: int = 0, published: int = 0) -> pb.TaskTemplate:
@@ -54,6 +56,23 @@ def test_it_is_avoided_by_many_at_once() -> None:
     """Whatever tasks the others get of it: a failure counts more than being even."""
     failed = [build.task(1, states.FAILED, node="n1")]
     assert counts(place([build.node("n1"), build.node("n2")], 3, template(), failed)) == {"n2": 3}
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "counts_still"),
+    [(0, True), (LATELY_MS - 1, True), (LATELY_MS, False), (30 * DAY_MS, False), (-10_000, True), (-DAY_MS, False)],
+)
+def test_a_failure_is_forgotten_after_a_while(since_ms: int, counts_still: bool) -> None:
+    """Whether the record is there still or not, and whatever the clock of the node says."""
+    failed = [build.task(1, states.FAILED, node="n1", created_at=NOW_MS - 40 * DAY_MS, at=NOW_MS - since_ms)]
+    placed = place([build.node("n1"), build.node("n2")], 4, template(), failed)
+    assert counts(placed) == ({"n2": 4} if counts_still else {"n1": 2, "n2": 2})
+
+
+def test_no_task_failed_before_it_was_made() -> None:
+    """The clock of its node is an hour behind."""
+    failed = [build.task(1, states.FAILED, node="n1", created_at=NOW_MS - 1_000, at=NOW_MS - 3_600_000)]
+    assert counts(place([build.node("n1"), build.node("n2")], 2, template(), failed)) == {"n2": 2}
 
 
 def test_what_does_not_fit_waits_and_says_why_most_frequent_reason_first() -> None:

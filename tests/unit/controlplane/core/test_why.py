@@ -1,9 +1,10 @@
 """Why and where to: the answers agree with what the scheduler does, and name every reason."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.core import edits, foresight, scheduler, warnings, why
+from controlplane.core import edits, failures, foresight, scheduler, warnings, why
 from manifests import defaults
 from protos import states
 from protos.orch.v1 import control_pb2 as api
@@ -19,7 +20,13 @@ def explained(
     machines: list[pb.Node], placed: list[pb.Task], task: pb.Task, template: pb.TaskTemplate, only: str = ""
 ) -> api.WhyResponse:
     return why.explain(
-        task, nodes=machines, placed=placed, templates={task.revision_id: template}, rules=scheduler.Rules(), only=only
+        task,
+        nodes=machines,
+        placed=placed,
+        templates={task.revision_id: template},
+        rules=scheduler.Rules(),
+        now_ms=NOW_MS,
+        only=only,
     )
 
 
@@ -67,6 +74,7 @@ def test_of_a_global_service_it_is_told_which_nodes_are_its_own() -> None:
         placed=[build.task(1, node="n1"), ended],
         templates={REVISION: template},
         rules=scheduler.Rules(services={("default", "web"): service}),
+        now_ms=NOW_MS,
     )
     assert answer.summary == "one task on each node that takes it: 2 of 3 nodes do now; it is on 1"
     assert [(one.node, one.here, one.takes) for one in answer.nodes] == [
@@ -94,7 +102,7 @@ def test_the_best_that_is_told_is_the_one_that_is_chosen(
     made = scheduler.schedule(machines, [], waiting[:before], of, NOW_MS)
     placed = [one.value for one in made.changes if isinstance(one.value, pb.Task) and one.value.node_id]
     task = waiting[-1]
-    answer = why.explain(task, nodes=machines, placed=placed, templates=of, rules=scheduler.Rules())
+    answer = why.explain(task, nodes=machines, placed=placed, templates=of, rules=scheduler.Rules(), now_ms=NOW_MS)
     best = answer.nodes[0].node if answer.nodes[0].takes else ""
     assert worlds.chosen(scheduler.schedule(machines, placed, [task], of, NOW_MS)) == {task.meta.id: best}
 
@@ -104,6 +112,46 @@ def forecast(
 ) -> list[tuple[int, str, bool]]:
     present = foresight.Present(nodes=machines, tasks=there, revisions=revisions, rules=scheduler.Rules())
     return [(one.slot, one.node, one.stays) for one in foresight.placements([service], present, NOW_MS)]
+
+
+def test_recent_failures_are_told_first_and_older_ones_not() -> None:
+    failed = [
+        build.task(slot, states.FAILED, node=node, ident=f"f-{slot}") for slot, node in enumerate(("n1", "n2", "n2"))
+    ]
+    old = build.task(9, states.FAILED, node="n3", created_at=NOW_MS - failures.LATELY_MS)
+    machines = [build.node("n1"), build.node("n2"), build.node("n3")]
+    answer = explained(machines, [*failed, old], build.task(1, states.NEW), build.template())
+    assert [(node.node, node.score[0]) for node in answer.nodes] == [
+        ("n3", "0 of its tasks there"),
+        ("n1", "1 recent failure"),
+        ("n2", "2 recent failures"),
+    ]
+
+
+def test_taints_to_be_avoided_are_counted_in_words() -> None:
+    machines = [build.node("n1"), build.node("n2")]
+    for node, keys in zip(machines, (["a"], ["a", "b"]), strict=True):
+        for key in keys:
+            node.spec.taints.add(key=key, effect=pb.TAINT_EFFECT_PREFER_NO_SCHEDULE)
+    answer = explained(machines, [], build.task(1, states.NEW), build.template())
+    assert [node.score[0] for node in answer.nodes] == [
+        "1 taint that asks to be avoided",
+        "2 taints that ask to be avoided",
+    ]
+
+
+@pytest.mark.parametrize(("since_ms", "expected"), [(1_000, ["n2"] * 3), (failures.LATELY_MS, ["n1", "n1", "n2"])])
+def test_a_forecast_of_more_replicas_avoids_what_the_scheduler_avoids(since_ms: int, expected: list[str]) -> None:
+    service = build.service(replicas=4)
+    failed = build.task(1, states.FAILED, node="n1", created_at=NOW_MS - since_ms)
+    there = [failed, build.task(1, node="n2")]
+    machines = [build.node("n1"), build.node("n2")]
+    revision = build.revision(service)
+    told = forecast(service, machines, there, [revision])
+    assert [node for _, node, stays in told if not stays] == expected
+    waiting = [build.task(slot, states.NEW) for slot in (2, 3, 4)]
+    made = scheduler.schedule(machines, there, waiting, {REVISION: revision.template}, NOW_MS)
+    assert list(worlds.chosen(made).values()) == expected
 
 
 def test_a_forecast_of_a_new_service_spreads_it() -> None:
