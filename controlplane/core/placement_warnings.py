@@ -1,13 +1,14 @@
 """What of a service's placement can hold for no node, or for no task, of this cluster as it is now.
 
+Whether there is room for its tasks is a question of its own (`room_warnings`).
+
 The rule: each line names the field and a remedy. None is a reason to refuse: nodes, labels and services may come later.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from controlplane.core import ask, attributes, filters, fleet, refusals
-from manifests import constraints, defaults, dependencies, suggest
+from controlplane.core import attributes, fleet, room_warnings
+from manifests import constraints, dependencies, suggest
 from manifests import placement as rules
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
@@ -16,41 +17,15 @@ Services = Mapping[str, pb.Service]
 """By `namespace/name`."""
 
 _PLACEMENT = "spec.template.placement"
-_CONTAINER = "spec.template.container"
-_RESERVE = "reserve less, or add a node that has more"
-_REMEDIES: Mapping[str, tuple[str, str]] = {
-    "constraints": (f"{_PLACEMENT}.constraints", "change them, or `orchctl node label NODE KEY=VALUE`"),
-    "taints": (f"{_PLACEMENT}.tolerations", "tolerate a taint, or `orchctl node taint NODE KEY-`"),
-    "users": (f"{_CONTAINER}.userns", "leave it out, or add a node whose containers have users of their own"),
-    "cpu": (f"{_CONTAINER}.resources.reservations.cpu", _RESERVE),
-    "memory": (f"{_CONTAINER}.resources.reservations.memory", _RESERVE),
-    "pids": (f"{_CONTAINER}.resources.reservations.pids", _RESERVE),
-    "disk": (f"{_CONTAINER}.resources.reservations.disk", _RESERVE),
-    "generic": (f"{_CONTAINER}.resources.reservations.generic", _RESERVE),
-}
-"""By the filter that says no most often: the field that it is about, and what to do."""
 
 
 def of(service: pb.Service, empty: fleet.Fleet, services: Services) -> Iterator[str]:
     """`empty`: the nodes as if they had no task. Without nodes nothing is said of them."""
     if empty.nodes:
-        yield from _fits_nowhere(service, empty)
+        yield from room_warnings.of(service, empty)
         yield from _matches_nothing(service.spec.template.placement, empty.nodes)
     yield from _circles(service, services)
     yield from _contradictions(service, services)
-
-
-def _fits_nowhere(service: pb.Service, empty: fleet.Fleet) -> Iterator[str]:
-    """What no node could take if it were empty."""
-    template: pb.TaskTemplate = defaults.resolve(service.spec.template)
-    task = pb.Task(meta=pb.Meta(namespace=service.meta.namespace), service=service.meta.name)
-    asked = replace(ask.read(task, template), near=(), apart=(), spread=())
-    if filters.passing(empty, asked).any():
-        return
-    found = refusals.Look(empty, asked).refusals()
-    told = f"its tasks stay pending, even if every node were empty: {refusals.sentence(found)}"
-    field, remedy = _REMEDIES.get(found[0].filter, ("", ""))
-    yield f"{field}: {told}; {remedy}" if field else told
 
 
 # What nodes have --------------------------------------------------------------------------------------------------
@@ -65,7 +40,10 @@ def _matches_nothing(placement: pb.Placement, nodes: Sequence[pb.Node]) -> Itera
         yield from _lacking(near.by, f"near[{index}].by", what, nodes)
     for index, wish in enumerate(placement.preferences):
         if wish.weight >= 0 and not _fulfilled(wish.expression, nodes):
-            yield f"{_PLACEMENT}.preferences[{index}]: no node fulfils {wish.expression}, so it counts for nothing"
+            yield (
+                f"{_PLACEMENT}.preferences[{index}]: no node fulfils {wish.expression}, so it counts for nothing; "
+                f"{_to_fulfil(wish.expression, nodes)}"
+            )
     known = {taint.key for node in nodes for taint in node.spec.taints}
     for index, one in enumerate(placement.tolerations):
         # To tolerate what no node has now is usual; to have mistyped what one has is not.
@@ -81,6 +59,16 @@ def _lacking(attribute: str, field: str, what: str, nodes: Sequence[pb.Node]) ->
     meant = suggest.did_you_mean(key, {label for node in nodes for label in node.meta.labels})
     remedy = meant or f"`orchctl node label NODE {key}=VALUE`"
     yield f"{_PLACEMENT}.{field}: no node has {attribute}, so {what}; {remedy}"
+
+
+def _to_fulfil(expression: str, nodes: Sequence[pb.Node]) -> str:
+    """Another label, where one was probably meant; else what a person can do about nodes, who give labels only."""
+    attribute = constraints.parse(expression).attribute
+    if not attribute.startswith(constraints.LABELS):
+        return "change it, or remove it"
+    key, labels = attribute.removeprefix(constraints.LABELS), {label for node in nodes for label in node.meta.labels}
+    meant = suggest.did_you_mean(key, labels) if key not in labels else ""
+    return meant or f"change it, or `orchctl node label NODE {key}=VALUE`"
 
 
 def _fulfilled(expression: str, nodes: Sequence[pb.Node]) -> bool:

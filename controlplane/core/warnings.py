@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from controlplane.core import disruption, fleet, image_names, leaving, placement_warnings
+from controlplane.core import disruption, fleet, image_names, leaving, missing_services, placement_warnings
 from images import reference
-from manifests import networking, suggest
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
 
@@ -29,11 +28,9 @@ def warnings(
             for image, is_fetched in dict.fromkeys((one.image, _is_fetched(one)) for one in members)
             for warning in (_missing_image(image, images, value.spec.images) if is_fetched else _never_fetched(image))
         ),
-        *_ports(value, empty.nodes),
-        *_missing_sources(value, services),
-        *_missing_company(value, services),
-        *_missing_dependencies(value, services),
+        *missing_services.of(value, services),
         *placement_warnings.of(value, empty, services),
+        *_nothing_to_choose(value),
         *_update(value),
         *_disruption(value),
         *(warning for one in members for warning in _privileged(one)),
@@ -73,26 +70,6 @@ def _missing_image(wanted: str, images: Collection[pb.Image], settled: Mapping[s
         )
 
 
-def _ports(service: pb.Service, nodes: Collection[pb.Node]) -> Iterator[str]:
-    """A port of a node can be taken by one task only: 3 replicas that publish 8080 need 3 nodes."""
-    ports = service.spec.template.container.ports
-    published = sorted({port.published for port in ports if port.published and port.mode == pb.PUBLISH_MODE_HOST})
-    able = sum(_takes_tasks(node) for node in nodes)
-    if published and service.spec.replicas > able:
-        yield (
-            f"port {published[0]} is published on the node, so each of the {service.spec.replicas} replicas needs a "
-            f"node of its own, and {able} take tasks; the others stay pending"
-        )
-
-
-def _missing_sources(service: pb.Service, services: Collection[str]) -> Iterator[str]:
-    for rule in service.spec.allow:
-        source = networking.qualified(getattr(rule, "from"), service.meta.namespace)
-        if source not in services:
-            meant = suggest.did_you_mean(source, services)
-            yield f"there is no service {source} that `allow` could let in{f'; {meant}' if meant else ' yet'}"
-
-
 def _not_rolled_out(service: pb.Service) -> Iterator[str]:
     """What people said about it earlier, and may have forgotten; and numbers that count for nothing."""
     name = service.meta.name
@@ -104,35 +81,22 @@ def _not_rolled_out(service: pb.Service) -> Iterator[str]:
         yield "it is global: it has one task on each node that fits, and `replicas` says nothing"
 
 
-def _missing_company(service: pb.Service, services: Collection[str]) -> Iterator[str]:
-    """A wish to be near to a service that is not there keeps its tasks waiting; one to be apart is easily fulfilled."""
-    for field, listed in (
-        ("near", service.spec.template.placement.near),
-        ("apart", service.spec.template.placement.apart),
-    ):
-        for one in listed:
-            key = networking.qualified(one.service, service.meta.namespace)
-            if key not in services:
-                meant = suggest.did_you_mean(key, services)
-                yield f"there is no service {key} that `{field}` could mean{f'; {meant}' if meant else ' yet'}"
-
-
-def _missing_dependencies(service: pb.Service, services: Mapping[str, pb.Service]) -> Iterator[str]:
-    for name in sorted(service.spec.depends_on):
-        wanted = f"{service.meta.namespace}/{name}"
-        if wanted in services:
-            yield from _never_ready(name, services[wanted])
-        else:
-            meant = suggest.did_you_mean(wanted, [one for one in services if one != kinds.qualified(service)])
-            yield f"there is no service {wanted} that it depends on{f'; {meant}' if meant else ' yet'}; its tasks wait"
-
-
-def _never_ready(name: str, other: pb.Service) -> Iterator[str]:
-    """It is there, and is asked to run nothing."""
-    if other.spec.stopped:
-        yield f"spec.dependsOn.{name}: {name} is stopped; its tasks wait until `orchctl start {name}`"
-    elif other.spec.mode != pb.SERVICE_MODE_GLOBAL and other.spec.HasField("replicas") and not other.spec.replicas:
-        yield f"spec.dependsOn.{name}: {name} has no replicas; its tasks wait until `orchctl scale {name}=1` or more"
+def _nothing_to_choose(service: pb.Service) -> Iterator[str]:
+    """What of a global service's placement asks for a choice among nodes."""
+    if service.spec.mode != pb.SERVICE_MODE_GLOBAL:
+        return
+    wishes = service.spec.template.placement
+    said = {
+        "spec.rebalance": service.spec.HasField("rebalance"),
+        "spec.template.placement.preferences": wishes.preferences,
+        "spec.template.placement.spread": wishes.spread,
+        "spec.template.placement.near": any(one.weight for one in wishes.near),
+        "spec.template.placement.apart": any(one.weight for one in wishes.apart),
+        "spec.template.placement.maxPerNode": wishes.max_per_node,
+    }
+    for field in (field for field, value in said.items() if value):
+        weight = " what has a weight" if field.endswith(("near", "apart")) else ""
+        yield f"{field}: it is global: one task on each node that fits, and nothing to choose; remove{weight or ' it'}"
 
 
 def _update(service: pb.Service) -> Iterator[str]:
@@ -171,8 +135,3 @@ def _privileged(container: pb.Container) -> Iterator[str]:
             f"{called} is privileged, so whoever gets into it is root of the node; most need no more than an "
             "entry in capabilities.add or devices"
         )
-
-
-def _takes_tasks(node: pb.Node) -> bool:
-    active = node.spec.availability in {pb.AVAILABILITY_UNSPECIFIED, pb.AVAILABILITY_ACTIVE}
-    return active and node.status.state != pb.NODE_STATE_DOWN

@@ -46,35 +46,87 @@ def test_an_image_that_nobody_is_asked_for_has_to_be_on_the_nodes() -> None:
 
 def test_a_port_of_the_tasks_own_node_needs_a_node_for_each() -> None:
     """One that listens on every node does not."""
-    lines = [
-        warnings.warnings(
-            service(mode=mode),
-            images=[],
-            empty=warnings.emptied([build.node("n1")]),
-            services={"default/web": build.service()},
-        )
+    on_the_node, *others = (
+        applied(service(mode=mode))
         for mode in (pb.PUBLISH_MODE_HOST, pb.PUBLISH_MODE_INGRESS, pb.PUBLISH_MODE_UNSPECIFIED)
-    ]
-    told_of_ports = [[line for line in found if "is published on the node" in line] for found in lines]
-    assert [len(found) for found in told_of_ports] == [1, 0, 0]
-
-
-def test_a_rule_for_a_service_that_is_not_there_is_told_with_the_nearest() -> None:
-    """It may come later, so the rule is not refused."""
-    rule = pb.AllowRule(**{"from": "apo"})
-    found = warnings.warnings(
-        service(allow=rule), images=[], empty=warnings.emptied([]), services={"default/api": build.service("api")}
     )
-    assert found[-1] == 'there is no service default/apo that `allow` could let in; did you mean "default/api"?'
+    (line,) = on_the_node
+    assert line == (
+        "spec.template.container.ports[0]: 8080 is published on the node, so each of the 3 replicas needs a node of "
+        "its own, and 1 node takes its tasks; the others stay pending; write `replicas: 1`, or add nodes"
+    )
+    assert others == [[], []]
 
 
-def service(
-    *, mode: "pb.PublishMode.ValueType" = pb.PUBLISH_MODE_UNSPECIFIED, allow: pb.AllowRule | None = None
-) -> pb.Service:
+def test_only_nodes_that_take_its_tasks_count_for_a_port() -> None:
+    """n2 is drained, n3 is not one of those that it wants, and only for a port it counts who is away."""
+    nodes = (build.node("n1"), build.node("n2", availability=pb.AVAILABILITY_DRAIN), build.node("n3"), build.node("n4"))
+    made = service(mode=pb.PUBLISH_MODE_HOST)
+    assert applied(made, nodes=nodes) == []
+    made.spec.template.placement.constraints.append("node.name != n3")
+    (line,) = applied(made, nodes=nodes)
+    assert "each of the 3 replicas needs a node of its own, and 2 nodes take its tasks" in line
+
+
+# Services that are not there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("apo", 'did you mean "api"?'),
+        ("zip", "apply it, or remove this"),
+        ("wep", "apply it, or remove this"),
+        ("shop/apo", 'did you mean "shop/api"?'),
+        ("shp/api", 'did you mean "shop/api"?'),
+        ("defaut/api", 'did you mean "api"?'),
+        ("default", "apply it, or remove this"),
+    ],
+)
+def test_a_rule_for_a_service_that_is_not_there_is_told_with_the_nearest(said: str, remedy: str) -> None:
+    """It may come later, so the rule is not refused. Names are compared with names, but never with the service's."""
+    other = build.service("api")
+    other.meta.namespace = "shop"
+    made = build.service("web")
+    made.spec.allow.add(**{"from": said})
+    key = said if "/" in said else f"default/{said}"
+    assert applied(made, build.service("api"), build.service("billing"), other) == [
+        f"spec.allow[0].from: there is no service {key}, so nobody is let in by this; {remedy}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "weight", "then"),
+    [
+        ("near", 0, "its tasks wait for it"),
+        ("near", 5, "this counts for nothing"),
+        ("apart", 0, "there is nothing to be apart from"),
+        ("apart", 5, "this counts for nothing"),
+    ],
+)
+def test_company_that_is_not_there_is_told_with_place_and_remedy(field: str, weight: int, then: str) -> None:
+    wishes = {field: [pb.Affinity(service="web"), pb.Affinity(service="databse", weight=weight)]}
+    path = f"spec.template.placement.{field}[1].service"
+    made = placed(**wishes)
+    made.spec.replicas = 1
+    assert applied(made, build.service("database")) == [
+        f'{path}: there is no service default/databse, so {then}; did you mean "database"?'
+    ]
+    assert applied(made) == [f"{path}: there is no service default/databse, so {then}; apply it, or remove this"]
+
+
+def test_a_dependency_that_is_not_there_is_told_with_the_nearest() -> None:
+    made = build.service("web")
+    made.spec.depends_on["wep"] = made.spec.depends_on["apo"] = pb.DEPENDENCY_CONDITION_READY
+    assert applied(made, build.service("api")) == [
+        'spec.dependsOn.apo: there is no service default/apo, so its tasks wait for it; did you mean "api"?',
+        "spec.dependsOn.wep: there is no service default/wep, so its tasks wait for it; apply it, or remove this",
+    ]
+
+
+def service(*, mode: "pb.PublishMode.ValueType") -> pb.Service:
     made = build.service()
     made.spec.template.container.ports.add(target=80, published=8080, mode=mode)
-    if allow is not None:
-        made.spec.allow.append(allow)
     return made
 
 
@@ -115,7 +167,18 @@ def placed(name: str = "web", **wishes: object) -> pb.Service:
         ({"spread": [pb.Spread(by="node.labels.zone", max_skew=1), pb.Spread(by="node.name")]}, ""),
         (
             {"preferences": [pb.Preference(expression="node.labels.zone == b", weight=5)]},
-            "preferences[0]: no node fulfils node.labels.zone == b, so it counts for nothing",
+            (
+                "preferences[0]: no node fulfils node.labels.zone == b, so it counts for nothing; "
+                "change it, or `orchctl node label NODE zone=VALUE`"
+            ),
+        ),
+        (
+            {"preferences": [pb.Preference(expression="node.labels.zoen == a", weight=5)]},
+            'preferences[0]: no node fulfils node.labels.zoen == a, so it counts for nothing; did you mean "zone"?',
+        ),
+        (
+            {"preferences": [pb.Preference(expression="node.name == n9", weight=5)]},
+            "preferences[0]: no node fulfils node.name == n9, so it counts for nothing; change it, or remove it",
         ),
         ({"preferences": [pb.Preference(expression="node.labels.zone == b", weight=-5)]}, ""),
         ({"preferences": [pb.Preference(expression="node.labels.zone == a")]}, ""),
@@ -152,6 +215,145 @@ def test_what_fits_nowhere_is_told_with_place_and_remedy(constraint: str, cpu: i
     (line,) = applied(made)
     assert line.startswith(f"{expected[0]}its tasks stay pending, even if every node were empty")
     assert expected[1] in line.rpartition("; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("container", "field"),
+    [
+        ("container", "container"),
+        ("sidecars", "sidecars[1]"),
+        ("init", "init[1]"),
+    ],
+)
+@pytest.mark.parametrize("resource", ["memory", "generic"])
+def test_what_fits_nowhere_is_told_at_the_container_that_reserves_it(container: str, field: str, resource: str) -> None:
+    made = build.service()
+    template = made.spec.template
+    for listed in (template.sidecars, template.init):
+        for name in "ab":
+            listed.add(name=name, image="hello").resources.reservations.memory = 1 << 20
+    blamed = template.container if container == "container" else getattr(template, container)[1]
+    if resource == "memory":
+        blamed.resources.reservations.memory = 1 << 40
+    else:
+        blamed.resources.reservations.generic.update({"disk": 1, "gpu": 2})
+    node = build.node("n1")
+    node.status.description.capacity.generic["disk"].ids.append("0")
+    (line,) = applied(made, nodes=(node,))
+    suffix = ".gpu" if resource == "generic" else ""
+    assert line.startswith(f"spec.template.{field}.resources.reservations.{resource}{suffix}: its tasks stay pending")
+
+
+# Some of them find a place ------------------------------------------------------------------------------------------
+
+HERE = pb.Affinity(service="web")
+SAME_ZONE = pb.Affinity(service="web", by="node.labels.zone")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told_of"),
+    [
+        ({"near": [HERE], "max_per_node": 1}, ("maxPerNode", "1 of its 5 replicas finds", "or write `replicas: 1`")),
+        ({"near": [SAME_ZONE], "max_per_node": 2}, ("near[0]", "4 of its 5 replicas find", "or write `replicas: 4`")),
+        ({"near": [HERE]}, None),
+        ({"near": [pb.Affinity(service="web", weight=1)], "max_per_node": 2}, None),
+        ({"apart": [HERE]}, ("apart[0]", "3 of its 5 replicas find", "write `replicas: 3`, or add nodes")),
+        ({"apart": [SAME_ZONE]}, ("apart[0]", "2 of its 5 replicas find", "write `replicas: 2`, or add nodes")),
+        ({"apart": [HERE], "constraints": ["node.name == n1"]}, ("apart[0]", "1 of its 5", "write `replicas: 1`")),
+        ({"apart": [pb.Affinity(service="web", weight=1)]}, None),
+        ({"max_per_node": 1}, ("maxPerNode", "3 of its 5 replicas find", "write `replicas: 3`, or add nodes")),
+        ({"max_per_node": 2}, None),
+        ({"max_per_node": 2, "constraints": ["node.name in (n1, n2)"]}, ("maxPerNode", "4 of its 5", "`replicas: 4`")),
+        (
+            {"spread": [pb.Spread(by="node.labels.zone", max_skew=1)], "constraints": ["node.name != n2"]},
+            None,
+        ),
+        (
+            {"spread": [pb.Spread(by="node.labels.zone", max_skew=1)], "max_per_node": 2},
+            None,
+        ),
+        (
+            {"spread": [pb.Spread(by="node.name", max_skew=1)]},
+            None,
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_replicas_that_find_no_place_are_told(wishes: dict[str, object], told_of: tuple[str, str, str] | None) -> None:
+    """n1 and n2 are in zone a, n3 in zone b; and each is as if it had no task and were there."""
+    nodes = tuple(build.node(name, availability=pb.AVAILABILITY_DRAIN) for name in ("n1", "n2", "n3"))
+    for node, zone in zip(nodes, "aab", strict=True):
+        node.meta.labels["zone"] = zone
+    made = placed(**wishes)
+    made.spec.replicas = 5
+    lines = applied(made, nodes=nodes)
+    assert len(lines) == (told_of is not None)
+    for line in lines:
+        assert told_of is not None
+        field, number, remedy = told_of
+        assert line.startswith(f"spec.template.placement.{field}: {number}")
+        assert remedy in line.rpartition("; ")[2]
+
+
+def test_the_last_of_a_skew_that_finds_no_place_is_told() -> None:
+    """Zone b has room for one, so that zone a takes two and no more."""
+    nodes = (build.node("n1"), build.node("n2", tasks=1))
+    for node, zone in zip(nodes, "ab", strict=True):
+        node.meta.labels["zone"] = zone
+    made = placed(spread=[pb.Spread(by="node.labels.zone", max_skew=1)])
+    made.spec.replicas = 4
+    (line,) = applied(made, nodes=nodes)
+    assert line == (
+        "spec.template.placement.spread[0].maxSkew: 3 of its 4 replicas find a place, even if every node were empty; "
+        "write a greater maxSkew, write `replicas: 3`, or add nodes"
+    )
+
+
+def test_replicas_that_reserve_more_than_there_is_are_told() -> None:
+    """Where nothing but the number of tasks that a node takes is in the way, the number of replicas is."""
+    made = build.service(replicas=5)
+    made.spec.template.sidecars.add(name="a", image="hello").resources.reservations.cpu = 3_000
+    (line,) = applied(made, nodes=(build.node("n1"), build.node("n2")))
+    assert line.startswith("spec.template.sidecars[0].resources.reservations.cpu: 2 of its 5 replicas find a place")
+    (line,) = applied(build.service(replicas=5), nodes=(build.node("n1", tasks=3),))
+    assert line.startswith("spec.replicas: 3 of its 5 replicas find a place")
+    assert applied(made, nodes=()) == []
+
+
+def test_of_many_replicas_that_are_apart_all_are_counted() -> None:
+    made = placed(apart=[HERE], spread=[pb.Spread(by="node.labels.zone", max_skew=1)])
+    made.spec.replicas = 10_000
+    nodes = tuple(build.node(f"n{number}") for number in range(2_100))
+    for node in nodes:
+        node.meta.labels["zone"] = "a"
+    (line,) = applied(made, nodes=nodes)
+    assert line.startswith("spec.template.placement.apart[0]: 2100 of its 10000 replicas find a place")
+
+
+def test_what_a_global_service_has_no_choice_about_is_told() -> None:
+    made = placed(
+        preferences=[pb.Preference(expression="node.labels.zone == a")],
+        spread=[pb.Spread(by="node.labels.zone")],
+        near=[pb.Affinity(service="web", weight=1)],
+        max_per_node=2,
+    )
+    made.spec.rebalance.max_moves_per_minute = 1
+    node = build.node("n1")
+    node.meta.labels["zone"] = "a"
+    assert applied(made, nodes=(node, build.node("n2"))) == []
+    made.spec.mode = pb.SERVICE_MODE_GLOBAL
+    made.spec.ClearField("replicas")
+    why = "it is global: one task on each node that fits, and nothing to choose; remove"
+    assert applied(made, nodes=(node, build.node("n2"))) == [
+        f"spec.rebalance: {why} it",
+        f"spec.template.placement.preferences: {why} it",
+        f"spec.template.placement.spread: {why} it",
+        f"spec.template.placement.near: {why} what has a weight",
+        f"spec.template.placement.maxPerNode: {why} it",
+    ]
+    made.spec.template.placement.CopyFrom(pb.Placement(constraints=["node.name != n2"], apart=[HERE]))
+    made.spec.ClearField("rebalance")
+    assert applied(made, nodes=(node, build.node("n2"))) == []
 
 
 NEAR_A, NEAR_B, NEAR_C = ([pb.Affinity(service=name)] for name in "abc")

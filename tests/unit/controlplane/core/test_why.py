@@ -206,7 +206,8 @@ def test_what_no_node_could_take_is_warned_of_at_apply() -> None:
     told = warnings.warnings(
         service, images=(), empty=warnings.emptied(nodes), services={"default/db": build.service("db")}
     )
-    assert 'there is no service default/dbb that `near` could mean; did you mean "default/db"?' in told
+    near = "spec.template.placement.near[0].service"
+    assert f'{near}: there is no service default/dbb, so its tasks wait for it; did you mean "db"?' in told
     assert any(
         "even if every node were empty: no node takes it: 1 node (n1): not enough memory: needs 1Ti" in one
         for one in told
