@@ -16,7 +16,9 @@ from manifests import fields, files, quoting, suggest
 from manifests.paths import Path
 from manifests.problems import Problem
 from protos import schema, units
+from protos.orch.v1 import options_pb2 as options
 
+_HOUR_MS = 3_600_000
 MAX_TEXT_BYTES = 131_071
 """Of any text: the longest argument or variable that Linux hands to a program (MAX_ARG_STRLEN, execve(2))."""
 MAX_ITEMS = 10_000
@@ -142,12 +144,22 @@ def _of_scalar(check: _Check, value: Any, path: Path) -> Iterator[Problem]:
 
 
 def _of_number(check: _Check, value: int, path: Path) -> Iterator[Problem]:
-    rules = schema.rules(check.field)
-    shown = units.format(check.unit, value)
-    if check.least is not None and value < check.least:
-        yield Problem(keys=path, message=f"{shown} is too small, the least is {rules.min}")
-    if check.most is not None and value > check.most:
-        yield Problem(keys=path, message=f"{shown} is too big, the most is {rules.max}")
+    for bound, is_beyond, words in (
+        (check.least, check.least is not None and value < check.least, "too small, the least"),
+        (check.most, check.most is not None and value > check.most, "too big, the most"),
+    ):
+        if bound is not None and is_beyond:
+            shown, limit = (_number(check.unit, number) for number in (value, bound))
+            yield Problem(keys=path, message=f"{shown} is {words} is {limit}")
+
+
+def _number(unit: units.Unit, value: int) -> str:
+    """As it would be written; of days the hours, too: 90000h → `3750d (90000h)`, as somebody wrote it."""
+    shown = units.format(unit, value)
+    if unit != options.UNIT_DURATION or "d" not in shown:
+        return shown
+    hours, rest_ms = divmod(value, _HOUR_MS)
+    return f"{shown} ({hours}h{units.format_duration(rest_ms) if rest_ms else ''})"
 
 
 def _of_text(check: _Check, text: str, path: Path, *, at_key: bool = False) -> Iterator[Problem]:

@@ -104,7 +104,10 @@ def _hook(hook: pb.Hook, container: pb.Container, path: Path) -> Iterator[Proble
     done = [word for word, there in said.items() if there]
     if len(done) != 1:
         found = f"has {' and '.join(done)}, and a hook does one thing" if done else "does nothing"
-        yield Problem(keys=path, message=found, hint="write exactly one of exec, http and sleep")
+        yield Problem(keys=path, message=found, hint="write exactly one of exec, http and sleep", of_nothing=not done)
+    elif hook.sleep and hook.timeout:
+        message = "a hook that sleeps takes as long as it says"
+        yield Problem(keys=(*path, "timeout"), message=message, hint="remove it, and say in sleep how long")
     if hook.http.port:
         yield from networking.port_problems(hook.http.port, container.ports, (*path, "http", "port"))
 

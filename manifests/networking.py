@@ -103,7 +103,8 @@ def _probe(name: str, probe: pb.Probe, ports: Collection[pb.Port], path: Path) -
     asked = [question for question in QUESTIONS if probe.HasField(question)]
     if len(asked) != 1:
         found = f"has {' and '.join(asked)}, and a probe asks one question" if asked else "asks nothing"
-        yield Problem(keys=path, message=found, hint="write exactly one of http, tcp, grpc and exec")
+        hint = "write exactly one of http, tcp, grpc and exec"
+        yield Problem(keys=path, message=found, hint=hint, of_nothing=not asked)
     for question, port in (("http", probe.http.port), ("tcp", probe.tcp.port), ("grpc", probe.grpc.port)):
         if port:
             yield from port_problems(port, ports, (*path, question, "port"))

@@ -14,6 +14,7 @@ from manifests import checks, fields, files, nodes, paths, quoting, rules, scala
 from manifests.mistakes import Collector, Mistake, Place
 from manifests.nodes import Entry, Items, Mapping, Node, Scalar
 from manifests.paths import Path
+from manifests.problems import Problem
 from protos import kinds, schema
 
 _NO_SPACE = re.compile(r"[A-Za-z]\w*:\S")
@@ -40,11 +41,18 @@ class ObjectReader:
     def check(self, value: Message) -> None:
         """The rules of the schema and those across fields, for what could be read."""
         for problem in rules.validate(value):
-            if not any(problem.keys[:length] in self._wrong for length in range(len(problem.keys) + 1)):
+            if not self._was_told(problem):
                 place = nodes.locate(self._node, problem.keys, at_key=problem.at_key)
                 file = self._loaded.get(problem.keys)
                 message = f"{quoting.shown(file)}: {problem.message}" if file else problem.message
                 self._mistakes.add(Mistake(place=place, path=problem.path, message=message, hint=problem.hint))
+
+    def _was_told(self, problem: Problem) -> bool:
+        """Something is wrong at the place already, or around it; or inside, where it seemed that nothing is said."""
+        keys = problem.keys
+        if problem.of_nothing and any(path[: len(keys)] == keys for path in self._wrong):
+            return True
+        return any(keys[:length] in self._wrong for length in range(len(keys) + 1))
 
     def _fill(self, message: Message, node: Mapping, path: Path, ignored: AbstractSet[str] = frozenset()) -> None:
         known = schema.fields_by_yaml_name(message.DESCRIPTOR)

@@ -8,12 +8,15 @@ from manifests.paths import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """`at_key`: it is the key of the map that is wrong and not what it stands for."""
+    """`at_key`: it is the key of the map that is wrong and not what it stands for. `of_nothing`: that nothing is said
+    at the place, which is no mistake of its own where what is said there could not be read.
+    """
 
     keys: Path
     message: str
     hint: str = ""
     at_key: bool = False
+    of_nothing: bool = False
 
     @property
     def path(self) -> str:

@@ -143,6 +143,7 @@ def _do_one_thing(draw: st.DrawFn, hook: pb.Hook) -> None:
         hook.ClearField(other)
     if chosen == "sleep":
         hook.sleep = draw(st.integers(1, 1_000))
+        hook.ClearField("timeout")
     elif not hook.HasField(chosen):
         inner = getattr(hook, chosen)
         inner.CopyFrom(draw(messages(type(inner))))

@@ -73,6 +73,32 @@ def test_containers_around_the_main_one(lines: str, complaints: list[str]) -> No
             [f"{CONTAINER}.lifecycle.preStop: has exec and sleep, and a hook does one thing; {ONE_OF}"],
         ),
         (
+            "lifecycle: {preStop: {sleep: -3s}}",
+            [f"{CONTAINER}.lifecycle.preStop.sleep: not a duration: '-3s'; write it like 10s, 1m30s or 250ms"],
+        ),
+        (
+            "lifecycle: {preStop: {tcp: {port: 80}}}",
+            [f"{CONTAINER}.lifecycle.preStop.tcp: unknown field; known are exec, http, sleep, timeout"],
+        ),
+        (
+            "probes: {readiness: {exec: {command: echo}}}",
+            [
+                (
+                    f"{CONTAINER}.probes.readiness.exec.command: a single value instead of a list; "
+                    'write it as [a, b], or with one line "- a" for each item'
+                )
+            ],
+        ),
+        (
+            "lifecycle: {preStop: {sleep: 3s, timeout: 1s}}",
+            [
+                (
+                    f"{CONTAINER}.lifecycle.preStop.timeout: a hook that sleeps takes as long as it says; remove it, "
+                    "and say in sleep how long"
+                )
+            ],
+        ),
+        (
             "lifecycle: {preStop: {sleep: 11s}}",
             [
                 (

@@ -122,6 +122,8 @@ def test_annotations_take_any_text() -> None:
         (pb.Port(target=80, protocol=7), "protocol: 7 is not a value that is known here"),  # type: ignore[arg-type]
         (pb.ServiceSpec(replicas=100_001), "replicas: 100001 is too big, the most is 100000"),
         (pb.RestartPolicy(window=999), "window: 999ms is too small, the least is 1s"),
+        (pb.ServiceSpec(ttl=90_000 * 3_600_000), "ttl: 3750d (90000h) is too big, the most is 3650d (87600h)"),
+        (pb.UpdatePolicy(delay=90_060_000), "delay: 1d1h1m (25h1m) is too big, the most is 1d (24h)"),
         (pb.Ulimit(soft=1), "hard: missing"),
     ],
 )  # fmt: skip
