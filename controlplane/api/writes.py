@@ -19,6 +19,7 @@ from controlplane.core import apply as deciding
 from controlplane.core import (
     edits,
     foresight,
+    lifetime,
     lookup,
     pins,
     plan,
@@ -174,7 +175,10 @@ class Writes:
                     object=kinds.wrap(result.after),
                     action=result.action,
                     changes=result.changes,
-                    warnings=warnings.warnings(result.after, images=images, empty=empty, services=services),
+                    warnings=(
+                        *warnings.warnings(result.after, images=images, empty=empty, services=services),
+                        *lifetime.told(result.before, result.after, self._now_ms()),
+                    ),
                     before=kinds.wrap(result.before) if result.before is not None else None,
                 )
                 for result in results

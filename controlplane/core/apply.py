@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from google.protobuf.message import Message
 
-from controlplane.core import pins, plan, relations
+from controlplane.core import lifetime, pins, plan, relations
 from controlplane.core import request_errors as errors
 from controlplane.store import api as store
 from manifests import defaults, diff, rules
@@ -95,7 +95,7 @@ def decide(
 
     Raises Outdated, NotNow or Unknown with every refusal when several objects have one.
     """
-    refusals = [refusal for value in wanted for refusal in _refusals(existing.get(identity(value)), value)]
+    refusals = [refusal for value in wanted for refusal in _refusals(existing.get(identity(value)), value, now_ms)]
     refusals += relations.refusals(wanted, relations.Surroundings.after(others, wanted))
     refusals += [refusal for value in wanted for refusal in _images(existing.get(identity(value)), value, images)]
     if refusals:
@@ -185,7 +185,9 @@ def _of_refusals(refusals: Sequence[relations.Refusal]) -> errors.RequestError:
     return errors.of_mistakes(first.error, [refusal.mistake for refusal in ordered], hint=first.hint)
 
 
-def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> Iterator[relations.Refusal]:
+def _refusals(
+    before: kinds.StoredObject | None, wanted: kinds.StoredObject, now_ms: int
+) -> Iterator[relations.Refusal]:
     """Why this object cannot be applied onto what is there."""
 
     def refusal(error: type[errors.RequestError], path: str, message: str, hint: str) -> relations.Refusal:
@@ -207,6 +209,15 @@ def _refusals(before: kinds.StoredObject | None, wanted: kinds.StoredObject) -> 
         yield refusal(errors.NotNow, "", "the object is being deleted", hint)
     for problem in rules.validate_change(defaults.resolve(before), defaults.resolve(wanted)):
         yield refusal(errors.NotNow, problem.path, problem.message, problem.hint)
+    if (
+        isinstance(before, pb.Service)
+        and isinstance(wanted, pb.Service)
+        and lifetime.ends_at_once(before, wanted, now_ms)
+    ):
+        age = lifetime.age(before, now_ms)
+        message = f"it counts from when the service was made, {age} ago, so that this would delete it at once"
+        hint = f"write more than {age}, or `orchctl delete service {before.meta.name}`"
+        yield refusal(errors.NotNow, "spec.ttl", message, hint)
 
 
 def _images(

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from controlplane.core import apply, pins
+from controlplane.core import apply, lifetime, pins
 from controlplane.core import request_errors as errors
 from protos import kinds
 from protos.orch.v1 import control_pb2 as api
@@ -64,6 +64,39 @@ def test_applying_the_same_again_writes_nothing() -> None:
     decision = decide([service(replicas=3)], stored(service(replicas=3)), now_ms=NOW_MS + 1)
     assert decision.changes == ()
     assert decision.results[0].action == api.APPLY_ACTION_UNCHANGED
+
+
+DAY_MS = 86_400_000
+
+
+def for_a_while(ttl_ms: int) -> pb.Service:
+    made = service()
+    made.spec.ttl = ttl_ms
+    return made
+
+
+def test_a_ttl_that_is_over_already_is_refused() -> None:
+    """The service would be deleted at once, which `delete` is for. One that stays as it is changes nothing."""
+    there = stored(for_a_while(DAY_MS))
+    with pytest.raises(errors.NotNow, match="3d ago, so that this would delete it at once") as refused:
+        decide([for_a_while(3 * DAY_MS)], there, now_ms=NOW_MS + 3 * DAY_MS + 7)
+    assert refused.value.hint == "write more than 3d, or `orchctl delete service web`"
+    assert decide([for_a_while(DAY_MS)], there, now_ms=NOW_MS + 3 * DAY_MS).changes == ()
+    assert len(decide([service()], there, now_ms=NOW_MS + 3 * DAY_MS).changes) == 1
+    assert len(decide([for_a_while(3 * DAY_MS)], there, now_ms=NOW_MS + 3 * DAY_MS - 1).changes) == 1
+
+
+def test_of_another_ttl_it_is_told_when_that_ends() -> None:
+    there, new = stored(service()), for_a_while(DAY_MS)
+    (result,) = decide([new], there, now_ms=NOW_MS + DAY_MS - 60_000).results
+    (line,) = lifetime.told(result.before, result.after, NOW_MS + DAY_MS - 60_000)
+    assert line == (
+        "spec.ttl: it counts from when the service was made, 23h59m ago, so that it is deleted in 1m; write more, or "
+        "remove it, to keep the service longer"
+    )
+    assert list(lifetime.told(None, new, NOW_MS)) == []
+    assert list(lifetime.told(result.after, result.after, NOW_MS)) == []
+    assert list(lifetime.told(result.after, there, NOW_MS)) == []
 
 
 def test_what_get_prints_can_be_applied_again_and_changes_nothing() -> None:
