@@ -8,13 +8,17 @@ from protos.orch.v1 import control_pb2 as control
 TITLES = ("SERVICE", "SLOT", "NODE", "REMARK")
 
 
-def page(placements: Sequence[control.PlannedTask]) -> list[str]:
-    """A table with a line for each task; nothing when there are none."""
+def page(placements: Sequence[control.PlannedTask], unplanned: int = 0) -> list[str]:
+    """A table with a line for each task; nothing when there are none. `unplanned`: how many more there would be."""
     rows = [
         [terminal.one_line(one.service), str(one.slot), terminal.one_line(one.node) or "-", _remark(one)]
         for one in placements
     ]
-    return ["", "Where its tasks would go, as it is seen now:", *tables.table(TITLES, rows)] if rows else []
+    if not rows:
+        return []
+    more = f"… and {unplanned} new task{'s' if unplanned != 1 else ''} more, for which nobody has looked"
+    title = "Where its tasks would go, as it is seen now:"
+    return ["", title, *tables.table(TITLES, rows), *([more] if unplanned else [])]
 
 
 def _remark(one: control.PlannedTask) -> str:

@@ -96,7 +96,9 @@ class Writes:
             if request.dry_run or not changes:
                 applied = self._applied(results, self._cache.revision)
                 if request.dry_run:
-                    applied.placements.extend(self._placements(decision))
+                    forecast = self._placements(decision)
+                    applied.placements.extend(forecast.tasks)
+                    applied.unplanned = forecast.left_out
                 return applied
             with contextlib.suppress(store_errors.Conflict):
                 told = [
@@ -186,7 +188,7 @@ class Writes:
             revision=revision,
         )
 
-    def _placements(self, decision: deciding.Decision) -> Iterable[pb.PlannedTask]:
+    def _placements(self, decision: deciding.Decision) -> foresight.Forecast:
         services = [one.after for one in decision.results if isinstance(one.after, objects_pb2.Service)]
         there = placement.present(self._cache.snapshot(), self._outlook)
         return foresight.placements(services, there, self._now_ms())

@@ -15,7 +15,7 @@ from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 
 MOST = 2_000
-"""Tasks that are told of one by one. Who applies more sees the first ones."""
+"""New tasks for which a node is looked for. Who applies more sees the first ones, and how many are left out."""
 _THOUGHT = "thought of: "
 
 _OwnedT = TypeVar("_OwnedT", pb.Task, pb.Revision)
@@ -31,13 +31,21 @@ class Present:
     rules: scheduler.Rules
 
 
-def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> list[api.PlannedTask]:
-    """For every task of these services, in their order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Where tasks would go, and how many more nobody has looked for."""
+
+    tasks: Sequence[api.PlannedTask]
+    left_out: int
+
+
+def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> Forecast:
+    """For the tasks of these services, in their order."""
     wanted = [service for service in applied if not service.meta.deleted_at]
     after = {**present.rules.services, **{(one.meta.namespace, one.meta.name): one for one in wanted}}
     templates = {one.meta.id: one.template for one in present.revisions}
     members, histories = _by_service(present.tasks), _by_service(present.revisions)
-    kept, waiting = [], list[pb.Task]()
+    kept, waiting, left_out = [], list[pb.Task](), 0
     for service in wanted:
         name = kinds.qualified(service)
         there = revisions.existing(service.spec, histories.get(name, ()))
@@ -45,7 +53,9 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
         staying = _staying(service, members.get(name, ()), revision_id, present.nodes)
         kept += staying
         new = list(_new(service, staying, present.nodes, revision_id, now_ms))
-        waiting += new[: max(MOST - len(waiting), 0)]
+        room = MOST - len(waiting)
+        waiting += new[:room]
+        left_out += max(len(new) - room, 0)
         templates.setdefault(revision_id, defaults.resolve(service.spec.template))
     changing = {kinds.qualified(service) for service in wanted}
     # What has ended takes nothing, but tells where a revision has failed lately.
@@ -62,7 +72,8 @@ def placements(applied: Iterable[pb.Service], present: Present, now_ms: int) -> 
         if isinstance(change.value, pb.Task) and change.value.meta.id.startswith(_THOUGHT)
     ]
     order = {kinds.qualified(service): number for number, service in enumerate(wanted)}
-    return sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
+    in_order = sorted(told, key=lambda one: (order[one.service], one.slot, one.node))
+    return Forecast(tasks=in_order, left_out=left_out)
 
 
 def _by_service(values: Iterable[_OwnedT]) -> Mapping[str, Sequence[_OwnedT]]:

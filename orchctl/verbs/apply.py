@@ -91,7 +91,7 @@ def command(
         raise localimages.explained(refusal, settings.server, store, objects) from refusal
     for result in response.results:
         _print(result, dry_run=dry_run)
-    output.print_lines(planned.page(response.placements))
+    output.print_lines(planned.page(response.placements, response.unplanned))
     if not dry_run and not detach:
         waiting.until_settled(settings.server, _targets(response), timeout_ms)
         waiting.until_gone(settings.server, _pruned(response), timeout_ms)

@@ -320,8 +320,11 @@ class ApplyResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     PLACEMENTS_FIELD_NUMBER: _builtins.int
+    UNPLANNED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision after the change."""
+    unplanned: _builtins.int
+    """How many more tasks there would be, for which nobody has looked."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyResult]:
         """In the order of the request; then what was pruned."""
@@ -336,10 +339,11 @@ class ApplyResponse(_message.Message):
         results: _abc.Iterable[Global___ApplyResult] | None = ...,
         revision: _builtins.int = ...,
         placements: _abc.Iterable[Global___PlannedTask] | None = ...,
+        unplanned: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["placements", b"placements", "results", b"results", "revision", b"revision", "unplanned", b"unplanned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,4 +49,6 @@ def test_a_dry_run_shows_where_tasks_would_go() -> None:
         "default/web   2      n2     new",
         "default/web   3      -      no node takes it",
     ]
+    assert planned.page(placements, 3000)[-1] == "… and 3000 new tasks more, for which nobody has looked"
+    assert planned.page(placements, 1)[-1] == "… and 1 new task more, for which nobody has looked"
     assert planned.page([]) == []

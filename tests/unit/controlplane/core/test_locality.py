@@ -155,7 +155,7 @@ def test_why_and_a_dry_run_tell_what_there_is_to_fetch() -> None:
     service = build.service(replicas=2)
     service.spec.images["hello"] = "manifest"
     present = foresight.Present(nodes=machines, tasks=[], revisions=[], rules=rules(known))
-    told = foresight.placements([service], present, NOW_MS)
+    told = foresight.placements([service], present, NOW_MS).tasks
     assert [(one.node, one.fetches) for one in told] == [("n2", "nothing to fetch"), ("n1", "20Mi to fetch")]
 
 

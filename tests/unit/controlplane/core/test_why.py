@@ -1,5 +1,7 @@
 """Why and where to: the answers agree with what the scheduler does, and name every reason."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,7 +113,7 @@ def forecast(
     service: pb.Service, machines: list[pb.Node], there: list[pb.Task], revisions: list[pb.Revision]
 ) -> list[tuple[int, str, bool]]:
     present = foresight.Present(nodes=machines, tasks=there, revisions=revisions, rules=scheduler.Rules())
-    return [(one.slot, one.node, one.stays) for one in foresight.placements([service], present, NOW_MS)]
+    return [(one.slot, one.node, one.stays) for one in foresight.placements([service], present, NOW_MS).tasks]
 
 
 def test_recent_failures_are_told_first_and_older_ones_not() -> None:
@@ -187,11 +189,19 @@ def test_a_forecast_of_a_global_service_tells_of_the_nodes_that_are_for_it() -> 
     assert forecast(service, machines, [], []) == [(0, "", False), (0, "n3", False)]
 
 
+def test_a_forecast_tells_how_many_tasks_it_leaves_out() -> None:
+    services = [build.service("a", replicas=foresight.MOST - 1), build.service("b", replicas=4), build.service("c")]
+    present = foresight.Present(nodes=[build.node("n1")], tasks=[], revisions=[], rules=scheduler.Rules())
+    told = foresight.placements(services, present, NOW_MS)
+    assert Counter(one.service for one in told.tasks) == {"default/a": foresight.MOST - 1, "default/b": 1}
+    assert told.left_out == 3 + 3
+
+
 def test_a_forecast_tells_what_fits_nowhere() -> None:
     service = build.service(replicas=1)
     service.spec.template.placement.constraints.append("node.name == n9")
     present = foresight.Present(nodes=[build.node("n1")], tasks=[], revisions=[], rules=scheduler.Rules())
-    (told,) = foresight.placements([service], present, NOW_MS)
+    (told,) = foresight.placements([service], present, NOW_MS).tasks
     assert (told.node, told.message) == (
         "",
         "no node takes it: 1 node (n1): constraint node.name == n9 is not fulfilled",
