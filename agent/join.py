@@ -22,12 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     state = Path(options.state).absolute()
     trust = Path(options.trust).absolute() if options.trust else state / "trust"
+    folder = Folder(trust)
     try:
         token = joining.token_of(options.token, Role.NODE)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         node_id = whole.node_id(Layout(state, None))
         wish = joining.Wish(name=node_id, node_name=options.name)
-        joined = joining.join(options.door, token, wish, Folder(trust))
+        joined = joining.join(options.door, token, wish, folder)
     except (joining.NotJoined, NotTrusted, OSError) as error:
         hint = f"\nhint: {error.hint}" if isinstance(error, joining.NotJoined) and error.hint else ""
         sys.stderr.write(f"orchctl: the node {options.name} did not join: {error}{hint}\n")
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"node {options.name} ({who.name}) has joined the cluster {who.cluster}\n"
         f"start its agent with --name {options.name} --state {state} --trust {trust}\n"
     )
+    folder.end_join()
     return 0
 
 

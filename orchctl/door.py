@@ -15,12 +15,13 @@ def become(module: str, *arguments: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], _environment())
 
 
-def ask(module: str, *arguments: str) -> str:
-    """What `python -m module` writes. Raises OrchctlError with its last words when it fails."""
+def ask(module: str, *arguments: str, told: str = "") -> str:
+    """What `python -m module` writes. Raises OrchctlError with its last words when it fails.
+
+    `told`: what it reads from its standard input, since arguments are seen by everybody on the machine.
+    """
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(
-        command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=_environment(), input=told, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         *_, before, said = ["", "", *(done.stderr.strip().splitlines() or [f"{module} failed and said nothing"])]
         hint = said.removeprefix("hint: ") if said.startswith("hint: ") else ""

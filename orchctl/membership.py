@@ -3,7 +3,6 @@
 import datetime as dt
 import getpass
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,19 +95,17 @@ def restored(wish: Founding, path: Path, admins: Path) -> str:
 
 def login(token: str, at: str, server: str, context: str) -> None:
     """Trades a token for a certificate, and makes its context the current one."""
-    path = config.trust_folder(context)
-    # Beside the one that is in use, which stays until there is another.
-    fresh = Folder(path.with_name(f"{path.name}.new"))
+    address = config.parse_server(server or _host(at), "--server")
+    folder = Folder(config.trust_folder(context))
     try:
-        joined = joining.join(at, joining.said(token), joining.Wish(), fresh)
+        joined = joining.join(at, joining.said(token), joining.Wish(), folder, anew=True)
     except joining.NotJoined as error:
         raise errors.Refused(error.message, hint=error.hint) from error
     except NotTrusted as error:
         raise errors.OrchctlError(str(error)) from error
-    shutil.rmtree(path, ignore_errors=True)
-    fresh.path.rename(path)
-    use(context, config.parse_server(server or _host(at), "--server"), path)
+    use(context, address, folder.path)
     terminal.say(f"logged in as {joined.own.identity}; context {context} is used now")
+    folder.end_join()
 
 
 def _host(address: str) -> str:

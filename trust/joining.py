@@ -3,13 +3,16 @@
     1  dial, believing nobody: which roots have you?  ──►  one of them has to be the token's; else nothing is said
     2  dial again, believing that root alone: here is the token, and a request for my key  ──►  the certificate
 
-The rule: the secret is told to nobody who has not proved to be a control plane of the cluster that the token is of. And
-the key is on disk before it is asked for: when the answer is lost, the next try is the same join.
+Two rules. The secret is told to nobody who has not proved to be a control plane of the cluster that the token is of.
+And the key is on disk before it is asked for, and waits there until whoever joins has said that all is done
+(`Folder.end_join`): wherever a join breaks off, the next try is the same join, which uses nothing up.
 """
 
 import contextlib
+import getpass
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,16 +58,30 @@ def _clock_ms() -> int:
 
 
 def said(argument: str) -> str:
-    """The token of an argument: itself, or what is in the file behind an @, since arguments are seen by everybody.
+    """The token of an argument: itself; or what is in the file behind an @, or the first line of the standard input for
+    a dash, since arguments are seen by everybody.
 
     Raises NotJoined.
     """
+    if argument == "-":
+        return _asked_for()
     if not argument.startswith("@"):
         return argument
     try:
         return Path(argument[1:]).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise NotJoined(f"cannot read the token from {argument[1:]}: {_reason(error)}") from error
+
+
+def _asked_for() -> str:
+    """At a terminal a person pastes it, and nobody reads it over their shoulder."""
+    try:
+        text = getpass.getpass("token: ") if sys.stdin.isatty() else sys.stdin.readline()
+    except EOFError:
+        text = ""
+    if not text.strip():
+        raise NotJoined("no token came on the standard input", hint="write it like `echo TOKEN | orchctl … --token -`")
+    return text.strip()
 
 
 def token_of(argument: str, role: Role) -> str:
@@ -88,15 +105,17 @@ def join(
     now_ms: Callable[[], int] = _clock_ms,
     keep: Callable[[Joined], None] = lambda _: None,
     workshop: errands.Workshop | None = None,
+    *,
+    anew: bool = False,
 ) -> Joined:
     """Joins by the door at `host:port`, and keeps the certificate in the folder, last of all: `keep` comes before it.
-    `workshop`: one that has been started already, to make the key.
+    `workshop`: one that has been started already, to make the key. `anew`: also where there is a certificate, which
+    stays until the new one is there.
 
-    Raises NotJoined, NotTrusted.
+    The caller ends the join (`Folder.end_join`) when nothing is left to do. Raises NotJoined, NotTrusted.
     """
-    if folder.exists() and (there := folder.load()).facts.not_after_ms > now_ms():
-        text = f"{folder.path} holds the certificate of {there.identity} already"
-        raise NotJoined(text, hint="remove the folder to join anew")
+    if not anew:
+        _check_free(folder, now_ms())
     try:
         shown = token.parse(text)
         pinned = _pinned_root(door, shown, now_ms)
@@ -116,8 +135,25 @@ def join(
         raise NotJoined(str(error)) from error
     joined = Joined(own=own, more=answer)
     keep(joined)
-    folder.save(own)
+    folder.keep(own)
     return joined
+
+
+def _check_free(folder: Folder, now_ms: int) -> None:
+    """That no good certificate is there. One of a join that has not come to its end is that very join's."""
+    if not folder.exists() or folder.pending():
+        return
+    there = folder.load()
+    if there.facts.not_after_ms > now_ms:
+        text = f"{folder.path} holds the certificate of {there.identity} already"
+        raise NotJoined(text, hint="remove the folder to join anew")
+
+
+def is_of(text: str, there: Material) -> bool:
+    """Whether a token is of the cluster that a certificate is of, as far as its roots are known here."""
+    pin = token.parse(text).pin
+    known = [certificate.of_der(root).key_digest for root in certificate.split(there.roots)]
+    return any(token.fits(pin, digest) for digest in known)
 
 
 def clock_of(door: str) -> int:
@@ -141,13 +177,28 @@ def _pinned_root(door: str, shown: token.Token, now_ms: Callable[[], int]) -> by
     return found
 
 
+class _Deadline:
+    """Until when an exchange has to be at its end, however little by little the other side sends."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left_s(self) -> float:
+        """Raises TimeoutError when nothing is."""
+        left_s = self._end - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        return left_s
+
+
 def _ask(door: str, context: ssl.SSLContext, request: pb.DoorRequest) -> pb.DoorResponse:
     """One request and its answer. Raises NotJoined, with the door's own words when it refuses."""
-    with _dialed(door, context) as link:
+    answering_s = framing.ANSWER_S if request.HasField("join") else 0
+    deadline = _Deadline(framing.TIMEOUT_S + answering_s + framing.TIMEOUT_S)
+    with _dialed(door, context, deadline) as link:
+        link.settimeout(deadline.left_s())
         link.sendall(framing.pack(request))
-        if request.HasField("join"):
-            link.settimeout(framing.ANSWER_S + framing.TIMEOUT_S)
-        body = _receive(link, framing.length(_receive(link, framing.HEAD_BYTES)))
+        body = _receive(link, framing.length(_receive(link, framing.HEAD_BYTES, deadline)), deadline)
         answer = framing.unpack(pb.DoorResponse, body)
     if answer.WhichOneof("response") == "refusal":
         raise NotJoined(answer.refusal.message, hint=answer.refusal.hint)
@@ -155,13 +206,13 @@ def _ask(door: str, context: ssl.SSLContext, request: pb.DoorRequest) -> pb.Door
 
 
 @contextlib.contextmanager
-def _dialed(door: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+def _dialed(door: str, context: ssl.SSLContext, deadline: _Deadline) -> Iterator[ssl.SSLSocket]:
     host, _, port = door.rpartition(":")
     where = f"the door of the control plane at {door}"
     try:
         with (
             socket.create_connection((host.strip("[]"), int(port)), timeout=framing.TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=identity.SERVER_NAME) as link,
+            _secured(plain, context, deadline) as link,
         ):
             yield link
     except ssl.SSLCertVerificationError as error:
@@ -173,12 +224,19 @@ def _dialed(door: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
         raise NotJoined(f"cannot reach {where}: {_reason(error)}", hint=_HINT) from error
 
 
+def _secured(plain: socket.socket, context: ssl.SSLContext, deadline: _Deadline) -> ssl.SSLSocket:
+    """The handshake as a whole is bounded by the socket's time (`_ssl.c`), as is each later call."""
+    plain.settimeout(deadline.left_s())
+    return context.wrap_socket(plain, server_hostname=identity.SERVER_NAME)
+
+
 _HINT = "is it the door's port (7401 unless --door says otherwise), and does the control plane run?"
 
 
-def _receive(link: ssl.SSLSocket, size: int) -> bytes:
+def _receive(link: ssl.SSLSocket, size: int, deadline: _Deadline) -> bytes:
     received = b""
     while len(received) < size:
+        link.settimeout(deadline.left_s())
         part = link.recv(size - len(received))
         if not part:
             raise framing.Broken("it hung up")
@@ -202,6 +260,8 @@ def _verifying(root: bytes) -> ssl.SSLContext:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).lower().replace("_", " ")
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or "no answer in time"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -135,7 +135,7 @@ def found(plan: Plan, now_ms: int) -> dict[str, str]:
 def check_empty(plan: Plan, why: str) -> None:
     """That nothing is overwritten. Raises NotTrusted."""
     for folder in (*(one.folder for one in plan.instances), plan.admins):
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if not folder.is_empty():
             raise NotTrusted(f"{folder.path} is not empty: {why}")
 
 

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"  --listen {wish.host}:7400 --advertise {wish.host}:7400 --door {wish.host}:7401 "
         f"--state {folder.path.with_name('state')}\n"
     )
+    folder.end_join()
     return 0
 
 

@@ -12,7 +12,6 @@ from deploy.host.errors import HostError
 from deploy.host.places import DOOR_PORT, Places
 from orchctl import door as programs
 from trust import joining
-from trust.core import certificate, token
 from trust.core.identity import Role
 from trust.folder import Folder
 
@@ -35,18 +34,21 @@ def join(wish: Wish, places: Places) -> str:
     door = checks.joined(*checks.server(wish.door or checks.joined(host, DOOR_PORT), DOOR_PORT, "--door"))
     own = controlplane.Wish(name=wish.name, address=wish.address or checks.own_address(host))
     machine = controlplane.checked(own, places, managed_store=True)
-    _check_cluster(text, Folder(places.trust))
+    fresh = controlplane.beside(places)
+    _check_cluster(text, places.trust, "`/opt/orch/install.sh uninstall --with-data` takes that one off this machine")
+    _check_cluster(text, fresh, f"that broke off before its end: end it by its own command, or remove {fresh}")
 
     def make(folder: Path) -> None:
         if Folder(folder).exists():  # the last of what a join writes: only to be moved
             return
         programs.ask(
             "controlplane.trust.join",
-            f"--token={wish.token}",
+            "--token=-",
             f"--door={door}",
             f"--trust={folder}",
             f"--name={machine.name}",
             f"--host={machine.address}",
+            told=text,
         )
 
     controlplane.certified(places, make)
@@ -57,16 +59,14 @@ def join(wish: Wish, places: Places) -> str:
     return "\n".join([said, *controlplane.left_to_start(places)])
 
 
-def _check_cluster(text: str, folder: Folder) -> None:
+def _check_cluster(text: str, folder: Path, remedy: str) -> None:
     """A control plane of one cluster does not slip into another, and does not go on as if it had."""
-    if not folder.exists():
+    if not Folder(folder).exists():
         return
-    there = folder.load(Role.CONTROLPLANE)
-    pin = token.parse(text).pin
-    known = [certificate.of_der(root).key_digest for root in certificate.split(there.roots)]
-    if not any(token.fits(pin, digest) for digest in known):
+    there = Folder(folder).load(Role.CONTROLPLANE)
+    if not joining.is_of(text, there):
         raise HostError(
             f"this machine is the control plane {there.identity.name} of the cluster {there.identity.cluster}, and the "
             "token is of another, or of a root that was exchanged since",
-            hint="`/opt/orch/install.sh uninstall --with-data` takes that one off this machine",
+            hint=remedy,
         )

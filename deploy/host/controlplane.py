@@ -93,7 +93,7 @@ def checked(wish: Wish, places: Places, *, managed_store: bool) -> Machine:
 
 def certified(places: Places, make: Callable[[Path], None]) -> None:
     """Has certificates made, unless they are there. `make` fills a folder, which may hold what a try has left."""
-    own, fresh = Folder(places.trust), places.trust.with_name("trust.new")
+    own, fresh = Folder(places.trust), beside(places)
     if own.exists():
         own.load(Role.CONTROLPLANE)
         return
@@ -102,6 +102,11 @@ def certified(places: Places, make: Callable[[Path], None]) -> None:
     if places.trust.exists():
         places.trust.rmdir()  # systemd makes it empty
     fresh.rename(places.trust)
+
+
+def beside(places: Places) -> Path:
+    """Where certificates are until they are complete."""
+    return places.trust.with_name(f"{places.trust.name}.new")
 
 
 def run(machine: Machine, places: Places) -> bool:

@@ -92,9 +92,8 @@ def _take_away(node: _Node, wish: Wish, places: Places) -> None:
         departure.leave(
             node.layout, cgroup_parent=node.cgroup_parent, stop_agent=wish.stop_agent, kill_tasks=wish.kill_tasks
         )
-    for folder in (node.trust, node.trust.with_name(f"{node.trust.name}.new")):
-        if folder.exists():
-            shutil.rmtree(folder)
+    if node.trust.exists():
+        shutil.rmtree(node.trust)
     with contextlib.suppress(OSError):  # somebody else has something in it
         node.layout.state.rmdir()
     if places.managed:

@@ -2,11 +2,11 @@
 
     checks ─► id and certificate, by the door ─► /etc/orch/agent.yaml ─► orch-agent, until it is ready
 
-The rule: a certificate that was here before is replaced when the new one is here, and its key is shown again. So a join
-that was broken off, wherever, is the same join the next time; one after the node was deleted is a new one.
+The rule: a certificate that was here before is replaced in the moment that the new one is here, and its key is shown
+again. So a join that was broken off, wherever, is the same join the next time; one after the node was deleted is a new
+one.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,8 @@ from deploy.host import checks, services, settings
 from deploy.host.errors import HostError
 from deploy.host.places import API_PORT, BLOB_PORT, DOOR_PORT, Places
 from trust import errands, joining
-from trust.core import certificate, token
 from trust.core.identity import Role
-from trust.folder import PENDING, Folder
+from trust.folder import PENDING, Folder, Material
 
 _OPENING = (
     "The agent of this node, as `orchctl node join` has written it. Keys without a value are comments, with what they "
@@ -80,7 +79,7 @@ def _settings(name: str, server: str, address: str, places: Places) -> dict[str,
 
 def _certified(text: str, door: str, name: str, places: Places, workshop: errands.Workshop | None) -> str:
     """The id of the cluster that the node has a certificate of now."""
-    own, fresh = Folder(places.agent_trust), Folder(places.agent_trust.with_name("trust.new"))
+    own = Folder(places.agent_trust)
     try:
         places.agent.mkdir(mode=0o700, parents=True, exist_ok=True)
         node_id = whole.node_id(Layout(places.agent, places.run))
@@ -88,22 +87,19 @@ def _certified(text: str, door: str, name: str, places: Places, workshop: errand
         raise HostError(f"cannot use {places.agent}: {error.strerror}") from error
     if own.exists():
         there = own.load(Role.NODE)
-        _check_cluster(text, there.roots, there.identity.cluster)
-        if not (fresh.path / PENDING).exists():
-            fresh.write(PENDING, there.key)
-    found = joining.join(door, text, joining.Wish(name=node_id, node_name=name), fresh, workshop=workshop).own
-    own.save(found)
-    shutil.rmtree(fresh.path, ignore_errors=True)
+        _check_cluster(text, there)
+        own.write(PENDING, there.key)
+    wish = joining.Wish(name=node_id, node_name=name)
+    found = joining.join(door, text, wish, own, workshop=workshop, anew=True).own
+    own.end_join()
     return found.identity.cluster
 
 
-def _check_cluster(text: str, roots: bytes, cluster: str) -> None:
+def _check_cluster(text: str, there: Material) -> None:
     """A node of one cluster does not slip into another."""
-    pin = token.parse(text).pin
-    known = [certificate.of_der(root).key_digest for root in certificate.split(roots)]
-    if not any(token.fits(pin, digest) for digest in known):
+    if not joining.is_of(text, there):
         raise HostError(
-            f"this machine is a node of the cluster {cluster}, and the token is of another, or of a root that was "
-            "exchanged while the node was away",
+            f"this machine is a node of the cluster {there.identity.cluster}, and the token is of another, or of a "
+            "root that was exchanged while the node was away",
             hint="`orchctl node leave` takes it off this machine; then it may join",
         )

@@ -70,8 +70,10 @@ class Cluster:
         """A node's, an instance's or a person's certificate, by the door. Raises NotJoined."""
         wish = joining.Wish(name=name, node_name=f"{name}-name")
         said = token or self.tokens["node_token"]
-        do = functools.partial(joining.join, self.door, said, wish, Folder(self.folder / name), clock)
-        return (await asyncio.to_thread(do)).own
+        folder = Folder(self.folder / name)
+        joined = await asyncio.to_thread(joining.join, self.door, said, wish, folder, clock)
+        folder.end_join()
+        return joined.own
 
     async def person(self, name: str, role: str, *namespaces: str) -> Material:
         """Somebody with a role."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,30 @@ async def test_a_server_that_is_not_there_or_is_no_door_is_told(tmp_path: Path) 
         assert "does not answer as one" in (await not_joined(made, "n1")).message
         made.door = door
         await made.join("n1")
+
+
+@aio.bounded(60)
+async def test_a_door_that_answers_little_by_little_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a byte comes: there is one end for the whole exchange."""
+    monkeypatch.setattr(framing, "TIMEOUT_S", 0.5)
+    tokens = trusted.found(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cp" / IDENTITY)
+
+    async def dribble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(framing.MAX_MESSAGE_BYTES.to_bytes(framing.HEAD_BYTES, "big"))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(framing.MAX_MESSAGE_BYTES):
+                await asyncio.sleep(framing.TIMEOUT_S / 5)
+                writer.write(b"\0")
+                await writer.drain()
+
+    async with await asyncio.start_server(dribble, "127.0.0.1", 0, ssl=context) as server:
+        door = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(joining.NotJoined, match=f"cannot reach the door of .* at {door}: no answer in time"):
+            await asyncio.to_thread(joining.join, door, tokens["node_token"], joining.Wish(), Folder(tmp_path / "n1"))
 
 
 @aio.bounded(60)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from controlplane import arguments as instance_options
 from controlplane import member
 from controlplane.trust import storeplace
+from controlplane.trust.membership import SEALING_KEY
 from deploy.host import another, controlplane, first
 from deploy.host.errors import HostError
 from deploy.host.places import Places
@@ -21,7 +23,7 @@ from manifests import configuration
 from manifests.documents import Source
 from orchctl.errors import OrchctlError
 from protos.orch.v1 import trust_pb2
-from tests.support import aio, machines_of_control, trusted
+from tests.support import aio, killing, machines_of_control, trusted
 from tests.support.machines_of_control import Estate, Machine, members
 from tests.support.waiting import until
 from trust import joining
@@ -133,6 +135,51 @@ async def test_a_join_that_broke_off_is_ended_by_the_next(tmp_path: Path, places
             "the token's one use is not used twice"
         )
         assert not fresh.exists()
+
+
+@aio.bounded(300)
+async def test_wherever_a_join_is_killed_the_same_command_ends_it(tmp_path: Path) -> None:
+    """With the same token, whose one use is not used twice."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        for killer in killing.killers(tmp_path):
+            places = Places(root=tmp_path / f"root-{killer.at}")
+            asked = wish(made, token=await once(made))
+            script = (
+                "import pathlib; from deploy.host import another, places; "
+                f"another.join(another.{asked!r}, places.Places(root=pathlib.Path({str(places.root)!r})))"
+            )
+            was_killed = await asyncio.to_thread(killer.kills, [sys.executable, "-c", script], places.root)
+            await join(asked, places)
+            own = Folder(places.trust).load(Role.CONTROLPLANE)
+            record = made.standing.registry.members["controlplane:cp2"]
+            assert own.facts.key_digest in [key.digest for key in record.keys]
+            assert (Folder(places.trust).path / SEALING_KEY).read_bytes() == (
+                tmp_path / "c/cp" / SEALING_KEY
+            ).read_bytes()
+            assert configured(places, "controlplane")["name"] == ["cp2"]
+            async with made.trust(made.admin) as admin:
+                await admin.RevokeMember(trust_pb2.RevokeMemberRequest(name="controlplane:cp2"))
+            if not was_killed:
+                break
+        assert killer.at > 8, "it was killed at each of its steps"
+
+
+@aio.bounded(120)
+async def test_a_start_of_another_cluster_that_broke_off_is_not_taken_for_a_join(
+    tmp_path: Path, places: Places
+) -> None:
+    """Such as of `cluster init` on this machine: nobody would find out that it has not joined."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        trusted.found(tmp_path / "other")
+        (tmp_path / "other" / "cp").rename(_made(controlplane.beside(places)))
+        said = await refused(wish(made), places)
+        assert "and the token is of another" in said
+        assert f"remove {controlplane.beside(places)}" in said
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    return path
 
 
 @aio.bounded(60)

@@ -16,10 +16,10 @@ from deploy.host.places import BLOB_PORT, Places
 from manifests import configuration
 from manifests.documents import Source
 from protos.orch.v1 import trust_pb2
-from tests.support import aio, trusted
+from tests.support import aio, killing, trusted
 from trust import joining
 from trust.core.identity import Role
-from trust.folder import Folder, NotTrusted
+from trust.folder import PENDING, Folder, Material, NotTrusted
 
 HERE = "127.0.0.1"
 
@@ -43,8 +43,8 @@ async def refused(asked: node.Wish, places: Places) -> str:
         await join(asked, places)
     assert error.value.__class__ is not HostError or error.value.hint  # type: ignore[union-attr]
     after = files(places)
-    own = {name for name in after - before if "trust.new" not in name and "node.json" not in name}
-    assert own == set(), "nothing is half done"
+    waiting = {str(places.agent_trust / PENDING), str(places.agent / "node.json")}
+    assert after - before - waiting == set(), "nothing is half done"
     return str(error.value)
 
 
@@ -86,19 +86,17 @@ async def test_a_join_leaves_a_certificate_and_a_configuration_that_the_agent_ta
 async def test_said_again_it_is_the_same_node_and_keeps_what_a_person_has_set(tmp_path: Path, places: Places) -> None:
     """The second try uses nothing of a token up. A node that was put out comes back with its id."""
     async with trusted.cluster(tmp_path / "c") as made:
-        async with made.trust(made.admin) as admin:
-            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
-        await join(wish(made, token=once.token), places)
+        token = await once(made)
+        await join(wish(made, token=token), places)
         first = Folder(places.agent_trust).load().facts
         path = places.configuration / "agent.yaml"
         path.write_text(path.read_text().replace("#share-rate: 0", "share-rate: 50Mi"))
-        await join(wish(made, token=once.token), places)
+        await join(wish(made, token=token), places)
         again = Folder(places.agent_trust).load().facts
         assert (again.key_digest, again.identity) == (first.key_digest, first.identity)
         assert configured(places)["share-rate"] == ["50Mi"]
-        async with made.trust(made.admin) as admin:
-            await admin.RevokeMember(trust_pb2.RevokeMemberRequest(name=first.identity.member))
-        assert "is used up" in await refused(wish(made, token=once.token), places)
+        await put_out(made, first.identity.member)
+        assert "is used up" in await refused(wish(made, token=token), places)
         await join(wish(made), places)
         assert Folder(places.agent_trust).load().identity == first.identity
 
@@ -115,9 +113,54 @@ async def test_a_join_that_broke_off_is_ended_by_the_next(tmp_path: Path, places
         key = Folder(places.agent_trust).load().key
         for path in places.agent_trust.iterdir():
             path.unlink()
-        Folder(places.agent_trust.with_name("trust.new")).write("pending.pem", key)
+        Folder(places.agent_trust).write(PENDING, key)
         await join(wish(made), places)
         assert Folder(places.agent_trust).load().facts.key_digest == first.key_digest
+
+
+@pytest.mark.parametrize("was_a_node", [False, True])
+@aio.bounded(300)
+async def test_wherever_a_join_is_killed_the_same_command_ends_it(was_a_node: bool, tmp_path: Path) -> None:
+    """With the same token, whose one use is not used twice; also where there is a certificate that was put out."""
+    async with trusted.cluster(tmp_path / "c") as made:
+        for killer in killing.killers(tmp_path):
+            places = Places(root=tmp_path / ("root" if was_a_node else f"root-{killer.at}"))
+            asked = wish(made, token=await once(made))
+            was_killed = await asyncio.to_thread(killer.kills, command(asked, places), places.root)
+            await join(asked, places)
+            own = Folder(places.agent_trust).load(Role.NODE)
+            assert believed(made, own)
+            assert configured(places)["name"] == ["n1"]
+            assert not (places.agent_trust / PENDING).exists()
+            await put_out(made, own.identity.member)
+            if not was_killed:
+                break
+        assert killer.at > 5, "it was killed at each of its steps"
+
+
+def believed(made: trusted.Cluster, own: Material) -> bool:
+    record = made.standing.registry.members[own.identity.member]
+    return own.facts.key_digest in [key.digest for key in record.keys]
+
+
+def command(asked: node.Wish, places: Places) -> list[str]:
+    """The join as a process."""
+    script = (
+        "import pathlib; from deploy.host import node, places; "
+        f"node.join(node.{asked!r}, places.Places(root=pathlib.Path({str(places.root)!r})))"
+    )
+    return [sys.executable, "-c", script]
+
+
+async def once(made: trusted.Cluster) -> str:
+    """A token that one may join with."""
+    async with made.trust(made.admin) as admin:
+        return (await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))).token
+
+
+async def put_out(made: trusted.Cluster, member: str) -> None:
+    async with made.trust(made.admin) as admin:
+        await admin.RevokeMember(trust_pb2.RevokeMemberRequest(name=member))
 
 
 @aio.bounded(60)
@@ -147,9 +190,7 @@ async def test_what_is_wrong_with_a_join_is_told(tmp_path: Path, places: Places)
 @aio.bounded(60)
 async def test_a_port_that_is_in_use_is_told_before_a_token_is_used(tmp_path: Path, places: Places) -> None:
     async with trusted.cluster(tmp_path / "c") as made:
-        async with made.trust(made.admin) as admin:
-            once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
-        asked = wish(made, token=once.token)
+        asked = wish(made, token=await once(made))
         with socket.create_server(("127.0.0.77", BLOB_PORT)):
             assert f"port {BLOB_PORT} of 127.0.0.77 is in use" in await refused(asked, places)
         await join(asked, places)

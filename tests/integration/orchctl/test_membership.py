@@ -3,19 +3,19 @@
 import json
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from protos.orch.v1 import trust_pb2
-from tests.support import machines_of_control, orchctl
+from tests.support import killing, machines_of_control, orchctl
 from tests.support.founded import Founded, running
 from tests.support.machines_of_control import Estate
 from tests.support.waiting import until
 from trust import errands
 from trust.core.identity import Role
-from trust.folder import Folder, Material, material
+from trust.folder import IDENTITY, ROOTS, Folder, Material, material
 
 pytestmark = pytest.mark.etcd
 
@@ -63,6 +63,44 @@ def test_a_person_logs_in_and_does_what_their_role_allows(founded: Founded) -> N
     assert used.code == 1
     assert "is used up" in used.err
     assert not (founded.folder / "bob" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("was_logged_in", [False, True])
+def test_wherever_a_login_is_killed_the_same_command_ends_it(was_logged_in: bool, founded: Founded) -> None:
+    """With the same token, whose one use is not used twice. Who was logged in is so at every moment."""
+    environ = founded.somebody(f"kate{was_logged_in}")
+    folder = founded.folder / f"kate{was_logged_in}"
+
+    def login(context: str) -> Sequence[str]:
+        token = founded.token("--role=viewer", "--person=kate", "--uses=1")
+        return (
+            *("login", f"--door={founded.control.door}", f"--server={founded.control.address}", f"--token={token}"),
+            f"--context={context}",
+        )
+
+    if was_logged_in:
+        assert orchctl.run(environ, *login("work")).code == 0
+    for killer in killing.killers(folder):
+        context = "work" if was_logged_in else f"work-{killer.at}"
+        arguments = login(context)
+        if not killer.kills(orchctl.command(*arguments), folder, environ):
+            break
+        if was_logged_in:
+            assert orchctl.run(environ, "get", "nodes").code == 0
+        again = orchctl.run(environ, *arguments)
+        assert (again.code, again.out) == (0, f"logged in as viewer kate; context {context} is used now\n"), again.err
+        assert orchctl.run(environ, "get", "nodes", f"--context={context}").code == 0
+        assert {path.name for path in (folder / "trust" / context).glob("[!.]*")} == {IDENTITY, ROOTS}
+    assert killer.at > 4, "it was killed at each of its steps"
+
+
+def test_a_server_that_is_none_is_told_before_a_token_is_used(founded: Founded) -> None:
+    environ = founded.somebody("lea")
+    token = founded.token("--role=viewer", "--person=lea", "--uses=1")
+    where = (f"--door={founded.control.door}", f"--token={token}", "--context=work")
+    refused = orchctl.run(environ, "login", *where, "--server=http://h/")
+    assert "--server: not a server's address" in refused.err
+    assert orchctl.run(environ, "login", *where).code == 0
 
 
 def test_a_person_renews_without_a_token(founded: Founded) -> None:
