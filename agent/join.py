@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchctl node join", description="Joins this machine to a cluster.")
-    parser.add_argument("--token", required=True, help="the token, or @FILE")
+    parser.add_argument("--token", required=True, help="the token, @FILE, or - to read it")
     parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the door of a control plane")
     parser.add_argument("--state", required=True, help="the agent's state folder")
     parser.add_argument("--trust", help="where the certificate goes (default: STATE/trust)")

@@ -79,7 +79,7 @@ def _own_address(door: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchctl cluster join", description="Joins an instance to a cluster.")
-    parser.add_argument("--token", required=True, help="the token, or @FILE")
+    parser.add_argument("--token", required=True, help="the token, @FILE, or - to read it")
     parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the door of a control plane")
     parser.add_argument("--trust", required=True, help="the folder for the instance's certificate")
     parser.add_argument("--name", required=True, help="the instance's name")

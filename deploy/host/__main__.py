@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         founds.set_defaults(said=said)
     for verb, said in (("node", "node join"), ("controlplane", "cluster join")):
         joins = verbs.add_parser(verb, parents=[common])
-        joins.add_argument("--token", required=True, help="the token, or @FILE")
+        joins.add_argument("--token", required=True, help="the token, @FILE, or - to read it")
         joins.add_argument("--door", default="", help="the door, when it is not at port 7401 of the server")
         joins.set_defaults(said=said)
     leaves = verbs.add_parser("leave")

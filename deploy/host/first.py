@@ -94,7 +94,7 @@ def _told(answer: dict[str, str], machine: controlplane.Machine) -> str:
         )
     return (
         f"cluster {answer['cluster']} is founded\n\nfor 24 hours, machines join as nodes with\n"
-        f"  orchctl node join --server {server} --token {answer['node_token']}\n"
+        f"  echo {answer['node_token']} | orchctl node join --server {server} --token -\n"
         f"and as further control planes with\n"
-        f"  orchctl cluster join --server {server} --token {answer['controlplane_token']}"
+        f"  echo {answer['controlplane_token']} | orchctl cluster join --server {server} --token -"
     )

@@ -7,7 +7,7 @@ from orchctl.errors import InvalidInput
 
 
 @click.command()
-@click.option("--token", default="", help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--token", default="", help="The token, @FILE, or - to read it: arguments are seen by everybody.")
 @click.option("--door", default="", metavar="HOST:PORT", help="The door of a control plane.")
 @click.option("--renew", is_flag=True, help="Get another certificate for the one that is there, with no token.")
 @options.with_settings
@@ -18,8 +18,9 @@ def command(settings: options.Settings, token: str, door: str, renew: bool) -> N
     host and port 7400). The key is made here, and stays here.
 
     \b
-    Example:
+    Examples:
       orchctl login --door 10.0.0.1:7401 --token @token
+      echo TOKEN | orchctl login --door 10.0.0.1:7401 --token -
     """
     if renew:
         from orchctl import renewal

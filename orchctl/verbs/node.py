@@ -41,7 +41,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--token", required=True, help="The token, @FILE, or - to read it: arguments are seen by everybody.")
 @click.option("--server", metavar="HOST[:PORT]", default="", help="Where the control plane is reached.")
 @click.option("--door", "at", metavar="HOST:PORT", default="", help="Its door.  [default: port 7401 of --server]")
 @click.option("--name", default="", help="What the node is called.  [default: the host's name]")
@@ -57,6 +57,7 @@ def join(*, token: str, server: str, at: str, name: str, address: str, state: st
     \b
     Examples:
       orchctl node join --server 10.0.0.1 --token @token
+      echo TOKEN | orchctl node join --server 10.0.0.1 --token -
       orchctl node join --server 10.0.0.1 --token @token --name n7 --address 10.0.1.7
     """
     if state is None and server:

@@ -240,7 +240,7 @@ def founded(machine: Machine, *etcd: str) -> str:
 
 
 def control_plane_token(said: str) -> str:
-    return next(line.split()[-1] for line in said.splitlines() if "orchctl cluster join" in line)
+    return next(line.split()[1] for line in said.splitlines() if "| orchctl cluster join" in line)
 
 
 def wish_of(machine: Machine, there: Machine, token: str) -> another.Wish:

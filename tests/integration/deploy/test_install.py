@@ -102,8 +102,8 @@ def test_a_port_that_is_in_use_is_told_before_anything_is_done(machine: Machine)
 def test_a_cluster_is_founded_and_the_machine_is_its_node_by_one_command_each(machine: Machine) -> None:
     """The commands that `init` prints are those that others type."""
     said = machine.run("orchctl", "cluster", "init", "--name=cp1", f"--address={ADDRESS}")
-    join = next(line.split() for line in said.splitlines() if "orchctl node join" in line)
-    assert "and its agent runs" in machine.run(*join, "--name=n1")
+    join = next(line for line in said.splitlines() if "orchctl node join" in line)
+    assert "and its agent runs" in machine.sh(f"{join} --name=n1")
     until(lambda: "READY" in machine.run("orchctl", "get", "nodes"), what="the node is ready", timeout_s=30)
     assert machine.sh("systemctl is-enabled orch-etcd orch-controlplane orch-agent").split() == ["enabled"] * 3
     owners = machine.sh("stat --format='%U %a' /var/lib/orch/trust /var/lib/orch/agent/trust; ps -o user= -C etcd")

@@ -104,7 +104,8 @@ def controlplane_token(machine: Machine) -> str:
 
 def test_the_first_is_founded_and_tells_how_the_others_join(machines: Sequence[Machine]) -> None:
     said = machines[0].run("orchctl", "cluster", "init", f"--address={address(1)}")
-    assert f"orchctl cluster join --server {address(1)} --token orch-1.controlplane." in said
+    assert "  echo orch-1.controlplane." in said
+    assert f" | orchctl cluster join --server {address(1)} --token -\n" in f"{said}\n"
     assert findings(machines[0])["etcd", "quorum"][0] == "ok"
 
 

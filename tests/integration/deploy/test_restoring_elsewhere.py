@@ -162,7 +162,7 @@ async def test_a_cluster_is_restored_into_another_etcd_with_its_nodes_and_tasks(
     in_thread = asyncio.to_thread
     await in_thread(here.start)
     said = await in_thread(first.init, wish(one, "home", here.said()), at(one))
-    token = next(line.split()[-1] for line in said.splitlines() if "orchctl node join" in line)
+    token = next(line.split()[1] for line in said.splitlines() if "| orchctl node join" in line)
     start(one)
     await in_thread(leads, one, admin("home"))
     node = joining.Wish(name="n1-id", node_name="n1")
