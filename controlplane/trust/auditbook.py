@@ -29,6 +29,14 @@ RETRY_S = 1.0
 _log = structlog.get_logger()
 
 
+def key_of(record: pb.AuditRecord, name: str) -> str:
+    """Where an entry is written. `name`: tells it from others of its instance in the same millisecond.
+
+    In the order of time: thirteen figures of milliseconds last until the year 2286.
+    """
+    return f"{PREFIX}{record.at:013d}-{record.instance}-{name}"
+
+
 class AuditBook:
     """Run `run`; `add` may be called at once."""
 
@@ -46,10 +54,10 @@ class AuditBook:
         record.instance = self._instance
         record.at = record.at or self._now_ms()
         # Its name is its own: written twice, after an answer was lost, it is one entry.
-        self._waiting[self._key(record)] = record
+        self._waiting[key_of(record, f"{next(self._numbers):08d}")] = record
         if len(self._waiting) >= MAX_WAITING + TRIM_EVERY:
-            for key in _surplus(self._waiting, MAX_WAITING):
-                del self._waiting[key]
+            for surplus in _surplus(self._waiting, MAX_WAITING):
+                del self._waiting[surplus]
         self._filled.set()
 
     async def entries(self, request: pb.ListAuditRequest) -> Sequence[pb.AuditRecord]:
@@ -81,10 +89,6 @@ class AuditBook:
         if self._since_trimmed >= TRIM_EVERY:
             await self._trim()
             self._since_trimmed = 0
-
-    def _key(self, record: pb.AuditRecord) -> str:
-        """In the order of time: thirteen figures of milliseconds last until the year 2286."""
-        return f"{PREFIX}{record.at:013d}-{self._instance}-{next(self._numbers):08d}"
 
     async def _trim(self) -> None:
         """Takes away what is too much. Two instances that do it together take the same ones."""

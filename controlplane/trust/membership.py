@@ -83,7 +83,7 @@ class Membership:
             node_name=request.node_name,
             key_digest=digest,
             known=known if said.role not in PEOPLE else members.get(self._person(said)),
-            others=members.values() if said.role is Role.NODE else (),
+            others=members.values() if said.role is not Role.CONTROLPLANE else (),
             asked_at=asked_at,
         )
         return admission.admit(trust, asked, self._now_ms())
@@ -321,14 +321,23 @@ class Membership:
         raise errors.Outdated("the tokens changed faster than this one was revoked", hint="try again")
 
     async def revoke_member(self, name: str) -> None:
-        """Takes a member out: its open calls end, and its certificates are worth nothing. Raises Unknown."""
+        """Takes a member out: its open calls end, and its certificates are worth nothing. Raises Unknown or NotNow."""
         if name not in self._registry.members:
             raise errors.Unknown(f"there is no member {name!r:.80}", hint="`orchctl cluster member ls` lists them")
         if name.startswith(INSTANCES) and self._registry.trust.HasField("store_root"):
             # First: a member that stays behind would count for the quorum.
             started = bool(self._registry.members[name].address)
             await self._store.dismiss(name.removeprefix(INSTANCES), started=started)
-        await self._registry.remove(name)
+        for _ in range(ATTEMPTS):
+            member = self._registry.members.get(name)
+            if member is None:
+                return
+            stays = admission.other_admin(member, self._registry.members.values(), self._now_ms())
+            with contextlib.suppress(store_errors.Conflict):
+                await self._registry.remove(name, stays)
+                return
+            await self._registry.catch_up()
+        raise errors.Outdated("the admins changed faster than this one was taken out", hint="try again")
 
 
 def _key(made: str, trust: pb.TrustRecord) -> pb.MemberKey:

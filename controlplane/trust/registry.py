@@ -113,9 +113,13 @@ class Registry:
         ]
         await self.wait_for(await self._store.commit(changes))
 
-    async def remove(self, name: str) -> None:
-        """Takes a member out. One that is not there is no error."""
-        await self._store.commit([api.Delete(key=member_key(name))])
+    async def remove(self, name: str, stays: pb.MemberRecord | None = None) -> None:
+        """Takes a member out. One that is not there is no error.
+
+        `stays`: who has to be there in the moment, as known here. Raises Conflict when they are not.
+        """
+        beside = [] if stays is None else [self._put(member_key(stays.name), stays.SerializeToString())]
+        await self._store.commit([api.Delete(key=member_key(name)), *beside])
         await self.catch_up()
 
     async def catch_up(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from orchctl import door, options
+from orchctl import admitting, door, options
 
 if TYPE_CHECKING:
     from orchctl import membership
@@ -187,14 +187,17 @@ def init(settings: options.Settings, /, address: str, **said: Any) -> None:
     membership.init(_founding(settings, said))
 
 
-@command.command()
-@click.option(
+_of_instance = click.option(
     "--trust",
     default="/var/lib/orch/trust",
     show_default=True,
     type=click.Path(),
     help="The folder of certificates of a control plane.",
 )
+
+
+@command.command()
+@_of_instance
 @click.option("--out", required=True, type=click.Path(), help="The file to write; there may be none yet.")
 def backup(trust: str, out: str) -> None:
     """Write everything that a cluster knows into a file. On the machine of a control plane.
@@ -203,6 +206,23 @@ def backup(trust: str, out: str) -> None:
     where nobody else can. Images are not in it.
     """
     door.become("controlplane.trust.backup", f"--trust={trust}", f"--out={out}")
+
+
+@command.command("recover-admin")
+@_of_instance
+@click.argument("name", metavar="NAME")
+def recover_admin(name: str, trust: str) -> None:
+    """Let a person in as an admin where none is left. As root, on the machine of a control plane.
+
+    For when the only admin's certificate has expired or is lost: `cluster token create` needs an admin, and this needs
+    the folder of a control plane and an etcd that answers. It makes a token that is good once and for an hour, prints
+    what to type next, and is told of in the audit log.
+
+    \b
+    Example:
+      orchctl cluster recover-admin ann
+    """
+    door.become("controlplane.trust.recover_admin", f"--trust={trust}", "--", name)
 
 
 @command.command()
@@ -233,7 +253,7 @@ def restore(settings: options.Settings, /, path: Path, address: str, **said: Any
 
 
 @command.command()
-@click.option("--token", required=True, help="The token, or @FILE: arguments are seen by everybody on the machine.")
+@click.option("--token", required=True, help="The token, @FILE, or - to read it: arguments are seen by everybody.")
 @click.option("--server", metavar="HOST[:PORT]", default="", help="Where a control plane is reached.")
 @click.option("--door", "at", metavar="HOST:PORT", default="", help="Its door.  [default: port 7401 of --server]")
 @click.option("--name", default="", help="The new control plane's name.  [default: the host's]")
@@ -250,6 +270,7 @@ def join(*, token: str, server: str, at: str, name: str, address: str, trust: st
     \b
     Examples:
       orchctl cluster join --server 10.0.0.1 --token @token
+      echo TOKEN | orchctl cluster join --server 10.0.0.1 --token -
       orchctl cluster join --door 10.0.0.1:7401 --token @token --name cp2 --trust ~/cp2
     """
     if trust is None and server:
@@ -267,90 +288,8 @@ def join(*, token: str, server: str, at: str, name: str, address: str, trust: st
     )
 
 
-@command.group()
-def token() -> None:
-    """What machines and people join with."""
-
-
-@token.command("ls")
-@options.with_settings
-def token_ls(settings: options.Settings) -> None:
-    """List the tokens. Nobody can see their text any more."""
-    from orchctl import membership
-
-    membership.list_tokens(settings)
-
-
-@token.command("create")
-@click.option(
-    "--role",
-    required=True,
-    type=click.Choice(["node", "controlplane", "admin", "editor", "viewer"]),
-    help="What it makes.",
-)
-@click.option("--person", default="", help="Who it is for, when it is for a person.")
-@click.option("--for", "namespaces", metavar="NAMESPACE", multiple=True, help="Bind the person to it. May be repeated.")
-@click.option(
-    "--expires", type=options.DURATION, default="24h", show_default=True, help="How long it is good; 0s: for ever."
-)
-@click.option("--uses", type=click.IntRange(min=0), default=0, help="How many may join with it.  [default: any number]")
-@options.with_settings
-def token_create(
-    settings: options.Settings, *, role: str, person: str, namespaces: tuple[str, ...], expires: int, uses: int
-) -> None:
-    """Make a token, and print it this once."""
-    from orchctl import membership
-    from protos.orch.v1 import trust_pb2 as pb
-
-    request = pb.CreateTokenRequest(role=role, person=person, namespaces=namespaces, lifetime=expires, uses=uses)
-    membership.create_token(settings, request)
-
-
-@token.command("rotate")
-@click.argument("token_id", metavar="ID")
-@options.with_settings
-def token_rotate(settings: options.Settings, token_id: str) -> None:
-    """Make an equal token, and the old one worthless, in one moment."""
-    from orchctl import membership
-
-    membership.rotate_token(settings, token_id)
-
-
-@token.command("revoke")
-@click.argument("token_id", metavar="ID")
-@options.with_settings
-def token_revoke(settings: options.Settings, token_id: str) -> None:
-    """Make a token worthless. Who has joined with it stays."""
-    from orchctl import membership
-
-    membership.revoke_token(settings, token_id)
-
-
-@command.group()
-def member() -> None:
-    """Everybody who holds a certificate: nodes, control planes, people."""
-
-
-@member.command("ls")
-@options.with_settings
-def member_ls(settings: options.Settings) -> None:
-    """List them."""
-    from orchctl import membership
-
-    membership.list_members(settings)
-
-
-@member.command("revoke")
-@click.argument("name", metavar="MEMBER")
-@options.with_settings
-def member_revoke(settings: options.Settings, name: str) -> None:
-    """Put somebody out: what they have open ends, and their certificates are worth nothing.
-
-    MEMBER is as `member ls` has it, such as node:k3f0…, controlplane:cp2 or person:ann.
-    """
-    from orchctl import membership
-
-    membership.revoke_member(settings, name)
+command.add_command(admitting.token)
+command.add_command(admitting.member)
 
 
 @command.command()

@@ -74,6 +74,8 @@ def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
         raise errors.Invalid(
             f"{ask.node_name!r:.70} is no name for people to call a node", hint=f"a name has {identity.NAME_HINT}"
         )
+    if role in PEOPLE:
+        _check_admin_stays(record, ask, now_ms)
     again = ask.known is not None and any(key.digest == ask.key_digest for key in ask.known.keys)
     if not again:
         _check_new(record, ask, role, now_ms)
@@ -97,6 +99,35 @@ def _check_new(record: pb.TokenRecord, ask: Ask, role: Role, now_ms: int) -> Non
         text = f"the name {ask.node_name} belongs to another node ({taken.name.partition(':')[2]})"
         hint = f"join with another --name, or remove that one with `orchctl delete node {ask.node_name}`"
         raise errors.Forbidden(text, hint=hint)
+
+
+def other_admin(member: pb.MemberRecord, members: Iterable[pb.MemberRecord], now_ms: int) -> pb.MemberRecord | None:
+    """Who can let others in when this member cannot any more. Raises NotNow when nobody could.
+
+    None: this member is none who can, and is not missed.
+    """
+    if not _lets_in(member, now_ms):
+        return None
+    found = next((one for one in members if one.name != member.name and _lets_in(one, now_ms)), None)
+    if found is None:
+        text = f"{member.name} is the last admin: nobody could let anybody in"
+        hint = (
+            "let another one in: `orchctl cluster token create --role admin --person NAME`, and `orchctl login` there"
+        )
+        raise errors.NotNow(text, hint=hint)
+    return found
+
+
+def _lets_in(member: pb.MemberRecord, now_ms: int) -> bool:
+    """Whether it is an admin of the whole cluster who has a certificate to make tokens with."""
+    bound = bool(member.namespaces)
+    return member.role == Role.ADMIN and not bound and any(key.expires_at > now_ms for key in member.keys)
+
+
+def _check_admin_stays(record: pb.TokenRecord, ask: Ask, now_ms: int) -> None:
+    """That the last admin does not become less by a token. Raises NotNow."""
+    if ask.known is not None and (record.role != Role.ADMIN or record.namespaces):
+        other_admin(ask.known, ask.others, now_ms)
 
 
 def _used(trust: pb.TrustRecord, record: pb.TokenRecord) -> pb.TrustRecord:

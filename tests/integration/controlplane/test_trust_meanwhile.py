@@ -178,6 +178,21 @@ async def test_who_is_taken_out_meanwhile_stays_out(tmp_path: Path, monkeypatch:
 
 
 @aio.bounded(60)
+async def test_of_two_admins_who_take_each_other_out_one_stays(tmp_path: Path) -> None:
+    """Each of them was not the last one when it was looked at."""
+    async with trusted.cluster(tmp_path) as made:
+        await made.person("ann", "admin")
+        both = ("person:root", "person:ann")
+        revoke = made.standing.membership.revoke_member
+        ended = await asyncio.gather(*(revoke(name) for name in both), return_exceptions=True)
+        assert ended.count(None) == 1
+        (refused,) = [one for one in ended if one is not None]
+        assert isinstance(refused, errors.NotNow)
+        (stays,) = [name for name in both if name in made.standing.registry.members]
+        assert f"{stays} is the last admin" in refused.message
+
+
+@aio.bounded(60)
 async def test_a_token_that_is_made_while_a_root_is_being_made_is_kept(tmp_path: Path) -> None:
     """And of two who begin an exchange together, one does."""
     async with trusted.cluster(tmp_path) as made:

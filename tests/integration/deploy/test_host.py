@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 from agent import options as agent_options
+from agent.adapters import whole
+from agent.adapters.layout import Layout
+from controlplane import main
+from controlplane.store import memory
+from controlplane.trust import recover_admin
+from controlplane.trust.membership import SEALING_KEY
 from deploy.host import checks, node
 from deploy.host.errors import HostError
 from deploy.host.places import BLOB_PORT, Places
@@ -17,9 +23,10 @@ from manifests import configuration
 from manifests.documents import Source
 from protos.orch.v1 import trust_pb2
 from tests.support import aio, killing, trusted
-from trust import joining
+from trust import errands, joining
+from trust.core import lifetime
 from trust.core.identity import Role
-from trust.folder import PENDING, Folder, Material, NotTrusted
+from trust.folder import PENDING, Folder, Material, NotTrusted, material
 
 HERE = "127.0.0.1"
 
@@ -136,6 +143,47 @@ async def test_wherever_a_join_is_killed_the_same_command_ends_it(was_a_node: bo
             if not was_killed:
                 break
         assert killer.at > 5, "it was killed at each of its steps"
+
+
+@aio.bounded(90)
+async def test_when_everybody_s_certificate_has_expired_there_is_a_way_back(tmp_path: Path, places: Places) -> None:
+    """The control plane renews its own when it starts; it lets an admin in, who makes tokens; a node is who it was."""
+    long_ago_ms, store = main.now_ms() - lifetime.LEAF_MS - lifetime.DAY_MS, memory.MemoryStore()
+    async with trusted.cluster(tmp_path / "c", store, founded_ms=long_ago_ms) as made:
+        before = await expired_node(made, places, long_ago_ms)
+        await aio.until(lambda: is_good(made.standing.own), what="the control plane renews its own", timeout_s=30)
+        assert not is_good(made.admin)
+        recovered = await recover_admin.recover(Folder(tmp_path / "c" / "cp"), store, "root", main.now_ms())
+        async with made.trust(await made.join("again", recovered.token)) as admin:
+            token = (await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node"))).token
+        await join(wish(made, token=token), places)
+        own = Folder(places.agent_trust).load(Role.NODE)
+        assert own.identity == before.identity
+        assert is_good(own)
+        assert believed(made, own)
+
+
+def is_good(own: Material) -> bool:
+    return own.facts.not_after_ms > main.now_ms()
+
+
+async def expired_node(made: trusted.Cluster, places: Places, joined_ms: int) -> Material:
+    """One that joined so long ago that its certificate has run out."""
+    registry = made.standing.registry
+    root = registry.trust.roots[0]
+    by = errands.Root(certificate=root.certificate, sealed_key=root.sealed_key, about=registry.cluster)
+    places.agent.mkdir(parents=True)
+    node_id = whole.node_id(Layout(places.agent, places.run))
+    key, asked = await errands.request_async()
+    wanted = errands.Wanted(cluster=registry.cluster, role=Role.NODE, name=node_id)
+    sealing_key = (made.folder / "cp" / SEALING_KEY).read_bytes()
+    chain = await errands.issue_async(asked, wanted, by, sealing_key, joined_ms)
+    own = material(key.encode(), chain.encode(), root.certificate.encode())
+    Folder(places.agent_trust).save(own)
+    kept = trust_pb2.MemberKey(digest=own.facts.key_digest, expires_at=own.facts.not_after_ms)
+    name = own.identity.member
+    await registry.commit(members=[trust_pb2.MemberRecord(name=name, role=Role.NODE, node_name="n1", keys=[kept])])
+    return own
 
 
 def believed(made: trusted.Cluster, own: Material) -> bool:

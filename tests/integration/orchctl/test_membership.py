@@ -210,6 +210,20 @@ def test_who_did_what_is_a_table_for_admins(founded: Founded) -> None:
     assert "when bound to no namespace" in refused.err
 
 
+def test_the_last_admin_is_not_put_out(founded: Founded) -> None:
+    """Nobody could make a token any more; with the remedy it can be done."""
+    refused = founded.run("cluster", "member", "revoke", "person:root")
+    assert refused.code == 1
+    assert "person:root is the last admin: nobody could let anybody in" in refused.err
+    assert "hint: let another one in" in refused.err
+    assert founded.run("get", "nodes").code == 0
+    token = founded.token("--role=admin", "--person=otto", "--uses=1")
+    otto = founded.somebody("otto")
+    where = (f"--door={founded.control.door}", f"--server={founded.control.address}", "--context=work")
+    assert orchctl.run(otto, "login", f"--token={token}", *where).code == 0
+    assert founded.run("cluster", "member", "revoke", "person:otto").code == 0
+
+
 def test_another_cluster_is_told_from_one_s_own(founded: Founded) -> None:
     """The certificate that is shown is not of the cluster that one is logged in to."""
     environ = founded.somebody("eve")

@@ -67,6 +67,52 @@ def test_a_use_is_counted_once_however_often_the_same_key_asks() -> None:
         admission.admit(once.trust, other, NOW_MS)
 
 
+def person(
+    name: str, role: str = "admin", *, expires_at: int = NOW_MS + 1, namespaces: tuple[str, ...] = ()
+) -> pb.MemberRecord:
+    keys = [pb.MemberKey(digest="k", expires_at=expires_at)]
+    return pb.MemberRecord(name=f"person:{name}", role=role, namespaces=namespaces, keys=keys)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (person("bob", "editor"),),
+        (person("bob", expires_at=NOW_MS),),
+        (person("bob", namespaces=("shop",)),),
+        (pb.MemberRecord(name="person:bob", role="admin"),),
+    ],
+)
+def test_the_last_admin_stays(others: tuple[pb.MemberRecord, ...]) -> None:
+    """Whoever cannot make tokens does not stand in for one; nor does the last one become less by a token."""
+    ann = person("ann")
+    with pytest.raises(errors.NotNow, match="person:ann is the last admin") as refused:
+        admission.other_admin(ann, [ann, *others], NOW_MS)
+    assert "`orchctl cluster token create --role admin --person NAME`" in refused.value.hint
+    said = token.make(Role.VIEWER, PIN, b"0123456789abcdef")
+    ask = dataclasses.replace(ASK, said=said, node_name="", known=ann, others=[ann, *others])
+    with pytest.raises(errors.NotNow, match="person:ann is the last admin"):
+        admission.admit(trust(said, person="ann"), ask, NOW_MS)
+    carl = person("carl")
+    assert admission.other_admin(ann, [ann, *others, carl], NOW_MS) is carl
+    ask = dataclasses.replace(ask, others=[ann, *others, carl])
+    assert admission.admit(trust(said, person="ann"), ask, NOW_MS).member.role == "viewer"
+
+
+@pytest.mark.parametrize("gone", [person("ann", "viewer"), person("ann", expires_at=NOW_MS)])
+def test_who_lets_nobody_in_is_not_missed(gone: pb.MemberRecord) -> None:
+    assert admission.other_admin(gone, [gone], NOW_MS) is None
+
+
+def test_the_last_admin_comes_anew_as_an_admin() -> None:
+    """On another machine, with a token for the same role."""
+    said = token.make(Role.ADMIN, PIN, b"0123456789abcdef")
+    ann = person("ann")
+    ask = dataclasses.replace(ASK, said=said, node_name="", known=ann, others=[ann])
+    assert admission.admit(trust(said, person="ann"), ask, NOW_MS).member.role == "admin"
+
+
 def test_nobody_takes_the_id_or_the_name_of_a_node() -> None:
     """With a valid token and another key one is another machine."""
     known = joined(admission.admit(trust(), ASK, NOW_MS))
