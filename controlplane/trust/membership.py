@@ -55,7 +55,7 @@ class Membership:
     # Certificates -----------------------------------------------------------------------------------------------------
 
     async def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
-        """Lets in whoever shows a token. Raises Forbidden or Invalid."""
+        """Lets in whoever shows a token. Raises Forbidden, Invalid or NotNow."""
         said, digest = _read(request)
         for _ in range(ATTEMPTS):
             trust, asked_at = self._registry.trust, self._now_ms()
@@ -74,7 +74,7 @@ class Membership:
         raise errors.Outdated("the cluster's members changed faster than this join", hint="try again")
 
     def _admitted(self, said: token.Token, digest: str, request: pb.JoinRequest, asked_at: int) -> admission.Admission:
-        """Whether the token opens the door now, and to whom. Raises Forbidden or Invalid."""
+        """Whether the token opens the door now, and to whom. Raises Forbidden, Invalid or NotNow."""
         trust, members = self._registry.trust, self._registry.members
         known = members.get(identity.member(said.role, request.name))
         asked = admission.Ask(

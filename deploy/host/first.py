@@ -51,7 +51,7 @@ def set_up(
         outside.check(wish.etcd)
         _check_context(wish.context, admins)
     controlplane.certified(places, lambda folder: make(_emptied(wish, machine, folder, fresh), fresh))
-    if fresh.exists():
+    if Folder(fresh).exists():
         shutil.rmtree(admins, ignore_errors=True)
         fresh.rename(admins)
     membership.use(wish.context, machine.server, admins)

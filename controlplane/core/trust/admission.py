@@ -64,7 +64,7 @@ def token_of(trust: pb.TrustRecord, said: token.Token, now_ms: int) -> pb.TokenR
 
 
 def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
-    """Lets somebody in. Raises Forbidden or Invalid."""
+    """Lets somebody in. Raises Forbidden, Invalid or NotNow."""
     record = token_of(trust, ask.said, now_ms)
     role = ask.said.role
     name = record.person if role in PEOPLE else ask.name

@@ -137,6 +137,7 @@ async def test_a_join_that_broke_off_is_ended_by_the_next(tmp_path: Path, places
         assert not fresh.exists()
 
 
+@pytest.mark.slow
 @aio.bounded(300)
 async def test_wherever_a_join_is_killed_the_same_command_ends_it(tmp_path: Path) -> None:
     """With the same token, whose one use is not used twice."""

@@ -6,6 +6,7 @@ Without systemd: what is written and made, and what the person is told to start.
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from manifests import configuration
 from manifests.documents import Source
 from orchctl import config
 from orchctl.errors import OrchctlError
-from tests.support import aio, trusted
+from tests.support import aio, killing, trusted
 from trust.core.identity import Role
 from trust.folder import Folder
 
@@ -83,6 +84,34 @@ def test_the_remedy_for_the_port_of_metrics_is_one(places: Places) -> None:
         assert configured(places, "metrics") == [other]
         first.init(wish(), places)
     assert configured(places, "metrics") == [other]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_wherever_a_founding_is_killed_the_same_command_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a control plane and an admin of one cluster, and no key lying about."""
+    for killer in killing.killers(tmp_path):
+        places = Places(root=tmp_path / f"root-{killer.at}")
+        monkeypatch.setenv("ORCH_CONFIG", str(places.root / "person" / "config.yaml"))
+        script = (
+            "import pathlib; from deploy.host import controlplane, first, places; "
+            f"first.init(first.{wish()!r}, places.Places(root=pathlib.Path({str(places.root)!r})))"
+        )
+        script = script.replace("=Wish(", "=controlplane.Wish(")
+        was_killed = killer.kills([sys.executable, "-c", script], places.root)
+        first.init(wish(), places)
+        own = Folder(places.trust).load(Role.CONTROLPLANE)
+        known = config.load(config.default_path())
+        admin = known.trust(known.current)
+        assert admin is not None
+        assert Folder(admin).load(Role.ADMIN).identity.cluster == own.identity.cluster
+        assert storeplace.load(Folder(places.trust)).member is not None
+        assert {path.parent for path in places.root.rglob("identity.pem")} == {places.trust, admin}
+        if not was_killed:
+            break
+    assert killer.at > 8, "it was killed at each of its steps"
 
 
 # A restored one ---------------------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ async def test_a_join_that_broke_off_is_ended_by_the_next(tmp_path: Path, places
         assert Folder(places.agent_trust).load().facts.key_digest == first.key_digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was_a_node", [False, True])
 @aio.bounded(300)
 async def test_wherever_a_join_is_killed_the_same_command_ends_it(was_a_node: bool, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_a_person_logs_in_and_does_what_their_role_allows(founded: Founded) -> N
     assert not (founded.folder / "bob" / "config.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was_logged_in", [False, True])
 def test_wherever_a_login_is_killed_the_same_command_ends_it(was_logged_in: bool, founded: Founded) -> None:
     """With the same token, whose one use is not used twice. Who was logged in is so at every moment."""
