@@ -40,6 +40,7 @@ def join(wish: Wish, places: Places) -> str:
 
     def make(folder: Path) -> None:
         if Folder(folder).exists():  # the last of what a join writes: only to be moved
+            Folder(folder).end_join()
             return
         programs.ask(
             "controlplane.trust.join",

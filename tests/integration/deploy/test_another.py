@@ -152,6 +152,7 @@ async def test_wherever_a_join_is_killed_the_same_command_ends_it(tmp_path: Path
             was_killed = await asyncio.to_thread(killer.kills, [sys.executable, "-c", script], places.root)
             await join(asked, places)
             own = Folder(places.trust).load(Role.CONTROLPLANE)
+            assert not (places.trust / PENDING).exists()
             record = made.standing.registry.members["controlplane:cp2"]
             assert own.facts.key_digest in [key.digest for key in record.keys]
             assert (Folder(places.trust).path / SEALING_KEY).read_bytes() == (
