@@ -201,11 +201,12 @@ def archive_of_one_file(name: str) -> Sequence[control_pb2.ImportImageRequest]:
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
 
-def register(own: Material, node_id: str = "", address: str = "10.0.0.1") -> wire.AgentMessage:
+def register(own: Material, node_id: str = "", address: str = "10.0.0.1", called: str = "") -> wire.AgentMessage:
+    """`called`: the name that the node joined with, if it is not the one that `Cluster.join` gives."""
     name = own.identity.name
     capacity = objects_pb2.NodeCapacity(cpu=4000, memory=2**32, tasks=100)
     description = objects_pb2.NodeDescription(hostname=name, address=address, capacity=capacity)
-    made = wire.Register(node_id=node_id or name, node_name=f"{name}-name", description=description)
+    made = wire.Register(node_id=node_id or name, node_name=called or f"{name}-name", description=description)
     return wire.AgentMessage(register=made)
 
 
@@ -216,7 +217,8 @@ async def session(
     """A node's session that has begun, and that the instance counts."""
     async with made.dispatcher(own) as stub:
         call = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
-        await call.write(register(own, address=address))
+        called = made.standing.registry.members[own.identity.member].node_name
+        await call.write(register(own, address=address, called=called))
         first = await call.read()
         assert first.WhichOneof("message") == "registered", first  # type: ignore[union-attr]
         known = lambda: made.instance.dispatcher.sessions.get(own.identity.name) is not None  # noqa: E731

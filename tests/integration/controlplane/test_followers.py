@@ -79,7 +79,7 @@ async def test_a_node_that_is_revoked_through_a_follower_loses_its_session_with_
     ).own
     async with dialed(pair.leader, own) as channel, dialed(pair.follower, pair.admin) as other:
         call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()  # type: ignore[call-arg]  # it wants an iterator
-        await call.write(trusted.register(own))
+        await call.write(trusted.register(own, called="web"))
         assert (await call.read()).WhichOneof("message") == "registered"  # type: ignore[union-attr]
         await trust_pb2_grpc.TrustStub(other).RevokeMember(trust_pb2.RevokeMemberRequest(name="node:n1"))
         answered = time.monotonic()
