@@ -51,7 +51,7 @@ def follow(service: pb.Service, target_id: str, now_ms: int) -> pb.RolloutStatus
     control, status = service.spec.rollout, plan.copy(service.status.rollout)
     if status.revision_id != target_id:
         status = _begin(service, target_id, now_ms)
-    if control.aborted_revision_id == target_id and status.state in UNDECIDED and can_go_back(status):
+    if is_refused(status, control) and status.state not in BACKWARDS:
         status.state = ROLLING_BACK
         status.reason = "it was aborted"
     if control.resumed_at != status.resumed_at:
@@ -65,6 +65,12 @@ def follow(service: pb.Service, target_id: str, now_ms: int) -> pb.RolloutStatus
     if status.state == WAITING and control.promoted_revision_id == target_id:
         _resume(status, now_ms)
     return status
+
+
+def is_refused(status: pb.RolloutStatus, control: pb.RolloutControl) -> bool:
+    """It was turned back, or was aborted a moment ago and the leader is about to do so."""
+    aborted = control.aborted_revision_id == status.revision_id and status.state in UNDECIDED
+    return status.state in BACKWARDS or (aborted and can_go_back(status))
 
 
 def can_go_back(status: pb.RolloutStatus) -> bool:

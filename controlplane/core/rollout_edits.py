@@ -82,12 +82,17 @@ def _abort(service: pb.Service, wish: Wish) -> str:  # noqa: ARG001
 
 def _undo(service: pb.Service, wish: Wish) -> str:
     chosen = _chosen(service, wish)
-    service.spec.template.CopyFrom(chosen.written)
-    service.spec.restarted_at = chosen.restarted_at
-    service.spec.ClearField("images")
-    service.spec.images.update(chosen.images)
+    _ask_for(service.spec, chosen)
     apply.ask_anew(service.spec, wish.asked_by)
     return f"goes back to revision {chosen.number}"
+
+
+def _ask_for(spec: pb.ServiceSpec, revision: pb.Revision) -> None:
+    """What `revisions.existing` finds it by."""
+    spec.template.CopyFrom(revision.written)
+    spec.restarted_at = revision.restarted_at
+    spec.ClearField("images")
+    spec.images.update(revision.images)
 
 
 def _chosen(service: pb.Service, wish: Wish) -> pb.Revision:
@@ -112,9 +117,33 @@ def _restart(service: pb.Service, wish: Wish) -> str:
     if service.spec.stopped:
         hint = f"`orchctl start {service.meta.name}`"
         raise errors.NotNow(f"{kinds.label(service)} is stopped: it has no tasks to restart", hint=hint)
+    if service.spec.rollout.paused:
+        text = f"the rollouts of {kinds.label(service)} are paused: none of its tasks would be replaced"
+        raise errors.NotNow(text, hint=_resume_hint(service))
+    now = revisions.existing(service.spec, wish.known)
+    runs, said = _in_force(service, now, wish.known), "restarts: its tasks are replaced by equal ones"
+    if runs is not None and runs is not now:
+        _ask_for(service.spec, runs)
+        said += f" of revision {runs.number}, which the spec asks for again"
     service.spec.restarted_at = max(wish.now_ms, service.spec.restarted_at + 1)
     apply.ask_anew(service.spec, wish.asked_by)
-    return "restarts: its tasks are replaced by equal ones"
+    return said
+
+
+def _in_force(service: pb.Service, now: pb.Revision | None, known: Collection[pb.Revision]) -> pb.Revision | None:
+    """The revision that tasks are to have: the one that the spec asks for (`now`), or the good one before it when that
+    was refused. Refuses while two stand side by side, and only people can say which it is to be.
+    """
+    status = service.status.rollout
+    if now is None or now.meta.id != status.revision_id:
+        return now  # the leader has not looked at it, so that nothing has become of it yet
+    if rollout.is_refused(status, service.spec.rollout):
+        return next(one for one in known if one.meta.id == status.stable_revision_id)
+    if status.state in {rollout.PAUSED, rollout.WAITING}:
+        forth = "promote" if status.state == rollout.WAITING else "resume"
+        text = f"{kinds.label(service)} runs two revisions, and which it is to be is not decided: {status.message}"
+        raise errors.NotNow(text, hint=f"`orchctl rollout {forth} {service.meta.name}` or `abort` decides it")
+    return now
 
 
 def _stop(service: pb.Service, wish: Wish) -> str:  # noqa: ARG001

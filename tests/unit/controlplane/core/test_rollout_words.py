@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from controlplane.core import tasks
+import pytest
+
+from controlplane.core import request_errors, tasks
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support.rollouts import whole
+from tests.support.rollouts import World, whole
 
 HERE = Path(__file__).parent / "rollouts"
 
@@ -101,3 +103,73 @@ def test_restart_makes_a_revision_of_the_same_template() -> None:
     assert world.images() == ["good:1"] * 3
     assert not before & {task.meta.id for task in filter(tasks.is_ready, world.tasks)}
     assert world.revision(2).changes == ["restarted"]
+
+
+def refused() -> World:
+    """Revision 2 was turned back by itself, where tasks stop first."""
+    world = whole(on_failure=ROLLBACK, order=STOP_FIRST)
+    world.apply("crashing:2")
+    world.until(ROLLED_BACK)
+    world.steps(5)
+    return world
+
+
+def test_what_was_turned_back_is_not_brought_in_by_a_restart() -> None:
+    """Every task is replaced by one of the good revision, one at a time, and the spec asks for that from then on."""
+    world = refused()
+    before = {task.meta.id for task in world.unended}
+    said = world.ask(api.ROLLOUT_ACTION_RESTART)
+    assert said == "restarts: its tasks are replaced by equal ones of revision 1, which the spec asks for again"
+    seen: set[str] = set()
+    for _ in range(30):
+        world.step()
+        assert len(world.images()) >= 2, "one at a time"
+        seen |= set(world.images())
+    assert (seen, world.images()) == ({"good:1"}, ["good:1"] * 3)
+    assert world.rollout.state == COMPLETED
+    assert not before & {task.meta.id for task in world.unended}
+    assert world.service.spec.template.container.image == "good:1"
+
+
+@pytest.mark.parametrize("steps", [0, 15])
+def test_what_was_aborted_is_not_brought_in_by_a_restart(steps: int) -> None:
+    """Neither when the leader has gone back already, nor when it has not seen the word yet."""
+    world = whole()
+    world.apply("good:2")
+    world.steps(2)
+    world.ask(api.ROLLOUT_ACTION_ABORT)
+    world.steps(steps)
+    world.ask(api.ROLLOUT_ACTION_RESTART)
+    world.until(COMPLETED)
+    assert world.images() == ["good:1"] * 3
+    assert world.service.spec.restarted_at
+
+
+def test_a_restart_takes_back_no_apply_that_the_leader_has_not_seen() -> None:
+    world = refused()
+    world.apply("good:3")
+    assert world.ask(api.ROLLOUT_ACTION_RESTART) == "restarts: its tasks are replaced by equal ones"
+    world.until(COMPLETED)
+    assert world.images() == ["good:3"] * 3
+
+
+def test_while_two_revisions_stand_side_by_side_there_is_no_restart() -> None:
+    """It would bring in what has failed, or what waits for a word."""
+    world = whole(canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    with pytest.raises(request_errors.NotNow, match="runs two revisions") as caught:
+        world.ask(api.ROLLOUT_ACTION_RESTART)
+    assert caught.value.hint == "`orchctl rollout promote web` or `abort` decides it"
+    world.apply("broken:3")
+    world.until(PAUSED)
+    with pytest.raises(request_errors.NotNow, match="has failed and is paused") as caught:
+        world.ask(api.ROLLOUT_ACTION_RESTART)
+    assert caught.value.hint == "`orchctl rollout resume web` or `abort` decides it"
+
+
+def test_while_rollouts_are_paused_there_is_no_restart() -> None:
+    world = whole()
+    world.ask(api.ROLLOUT_ACTION_PAUSE)
+    with pytest.raises(request_errors.NotNow, match="none of its tasks would be replaced"):
+        world.ask(api.ROLLOUT_ACTION_RESTART)
