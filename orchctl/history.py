@@ -7,7 +7,11 @@ from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
 
 _TITLES = ["NUMBER", "OUTCOME", "ROLLED OUT", "BY", "IMAGE", "DIGEST", "CHANGES"]
-_GOING = frozenset({pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_WAITING})
+_GOING = frozenset(
+    {pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_WAITING, pb.ROLLOUT_STATE_FAILED}
+)
+_OVER = frozenset({pb.REVISION_OUTCOME_COMPLETED, pb.REVISION_OUTCOME_FAILED})
+"""Beside these it is told how many tasks failed; what was taken back needs no figures."""
 
 
 def status(service: pb.Service, now_ms: int) -> list[str]:
@@ -40,14 +44,22 @@ def table(service: pb.Service, revisions: Collection[pb.Revision], now_ms: int) 
 
 def _row(service: pb.Service, revision: pb.Revision, now_ms: int) -> list[str]:
     present = revision.meta.id == service.status.revision_id
-    outcome = revision.outcome
     ago = f"{amounts.age(now_ms - revision.rolled_out_at)} ago" if revision.rolled_out_at else ""
     return [
         f"{revision.number}{'*' if present else ''}",
-        schema.enum_word(pb.RevisionOutcome.DESCRIPTOR, outcome) if outcome else "",
+        _outcome(revision),
         ago,
         revision.asked_by,
         revision.written.container.image,
         amounts.digest(revision.image_digest),
         ", ".join(revision.changes),
     ]
+
+
+def _outcome(revision: pb.Revision) -> str:
+    """`completed`; `completed (2 tasks failed)` when some did on the way."""
+    if not revision.outcome:
+        return ""
+    word = schema.enum_word(pb.RevisionOutcome.DESCRIPTOR, revision.outcome)
+    told = revision.failed and revision.outcome in _OVER
+    return f"{word} ({amounts.count(revision.failed, 'task')} failed)" if told else word

@@ -110,6 +110,8 @@ def _phase(service: pb.Service, *, steady: bool) -> Phase:
             return Phase.IMPOSSIBLE
         case pb.ROLLOUT_STATE_PAUSED if not service.status.settled:
             return Phase.IMPOSSIBLE
+        case pb.ROLLOUT_STATE_FAILED if service.status.rollout.stable_revision_id:
+            return Phase.IMPOSSIBLE  # an update that went on to its end; a first revision may still come up
         case pb.ROLLOUT_STATE_WAITING:
             return Phase.DONE
         case pb.ROLLOUT_STATE_ROLLING if service.status.settled and service.status.rollout.stable_revision_id:

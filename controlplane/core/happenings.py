@@ -169,7 +169,7 @@ def _of_rollout(before: pb.RolloutStatus, service: pb.Service) -> Iterator[Happe
     if (before.state, before.revision_id) == (after.state, after.revision_id):
         return
     match after.state:
-        case rollout.PAUSED if after.reason:
+        case rollout.PAUSED | rollout.FAILED if after.reason:
             yield _warning(service, "RolloutFailed", after.message)
         case rollout.WAITING:
             yield _normal(service, "CanaryWaits", f"{after.message}; see `orchctl rollout promote` and `abort`")

@@ -1,7 +1,8 @@
 """Which tasks are replaced next, and which revision each place gets: what a rollout leads to in the slots of a service.
 
 Two rules. No more is under way at a time than the policy allows, and what is under way and does not work counts: a new
-revision that never becomes ready stops its own rollout. And no slot ever has more than two tasks that have not ended.
+revision that never becomes ready stops its own rollout, unless it is to go on without what has failed. And no slot ever
+has more than two tasks that have not ended.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ class Course:
     """Ids of tasks that leave their nodes anyway, or get another beside them for that."""
     moving: frozenset[str]
     """Ids of tasks that go as soon as another of their revision works in their slot."""
+    given_up: frozenset[places.Key]
+    """Where the new revision has failed and does not work, while the rollout goes on without it."""
+    vain: frozenset[str]
+    """Ids of the tasks there that are not waited for any more: where an old one works, they go."""
     now_ms: int
 
     @property
@@ -46,7 +51,8 @@ class Course:
         What has the new one keeps it, whatever the rollout does: a task that fails is tried again. The others get it
         while replacing goes on, and else go back to the last good one.
         """
-        left = 0 if self.stands_still else self.most_new() - sum(map(slots.has_new, self.members))
+        tried = sum(slots.has_new(slot) or self._is_left_behind(slot) for slot in self.members)
+        left = 0 if self.stands_still else self.most_new() - tried
         chosen: dict[places.Key, pb.Revision] = {}
         for slot in self.members:
             if slot.live:
@@ -67,6 +73,8 @@ class Course:
             news = [task for task in slot.live if task.revision_id == slot.goal_id]
             kept, pair = self._kept(slot), self._pair(news)
             found += [(task, "the slot has a better task") for task in news if task not in pair]
+            if kept:
+                found += [(task, "the old one works, and it does not") for task in pair if task.meta.id in self.vain]
             found += [(task, self.why_replaced()) for task in slot.old if task not in kept]
         return found
 
@@ -94,8 +102,16 @@ class Course:
         return first if works and (self.policy.surge or first[0].meta.id in self.moving) else ()
 
     def _waits_for_all(self) -> bool:
-        undecided = self.status.state in rollout.UNDECIDED
-        return self.policy.together and undecided and not all(rollout.is_good(slot, self.goal) for slot in self.members)
+        if not self.policy.together or self.status.state not in rollout.UNDECIDED:
+            return False
+        return any(not slots.is_good(slot, self.goal) and not self._is_given_up(slot) for slot in self.members)
+
+    def _is_given_up(self, slot: slots.Slot) -> bool:
+        return slot.place.key in self.given_up
+
+    def _is_left_behind(self, slot: slots.Slot) -> bool:
+        """It has its old task for now: until the end it is not tried again."""
+        return self._is_given_up(slot) and not slots.has_new(slot) and self.status.state != rollout.FAILED
 
     def replaced(self) -> tuple[list[pb.Task], list[slots.Slot], int | None]:
         """Old tasks that stop now, slots that get a new task beside the old one, and when to look again.
@@ -118,17 +134,21 @@ class Course:
 
     def _rests_until(self) -> int:
         """The delay after a task was replaced. Going back knows none."""
-        rests = self.status.state == rollout.ROLLING and self.policy.delay_ms and self.status.replaced
+        done = self.status.replaced or self.given_up
+        rests = self.status.state == rollout.ROLLING and self.policy.delay_ms and done
         return self.status.progressed_at + self.policy.delay_ms if rests else 0
 
     def _quota(self) -> int:
         """How many more slots may get the new revision. A free one that is to get it counts, however long it waits."""
         promised = sum(one.meta.id == self.goal.meta.id for one in self.revisions_of_free().values())
-        return self.most_new() - promised - sum(slot.new is not None for slot in self.members)
+        tried = sum(slot.new is not None or self._is_left_behind(slot) for slot in self.members)
+        return self.most_new() - promised - tried
 
     def _is_to_change(self, slot: slots.Slot) -> bool:
         """It has an old task only, which does not leave anyway."""
         if slot.new is not None or len(slot.old) != 1 or slot.place.held or slots.is_done(slot, self.goal):
+            return False
+        if self._is_left_behind(slot):
             return False
         return slot.old[0].meta.id not in self.leaving
 
@@ -140,24 +160,30 @@ class Course:
         beside = self.policy.surge - sum(bool(slot.new and slot.old) for slot in self.members)
         begun = due[: max(min(room, beside), 0)]
         spare = sum(slot.task is not None and self._goes_on_working(slot.task) for slot in self.members)
-        spare -= len(self.members) - self.policy.missing
-        taken = {slot.place.key for slot in begun}
+        spare -= len(self.members) - self.policy.missing - self._lost()
+        taken = {slot.place.key for slot in begun} | (self.given_up if self.policy.surge else frozenset())
         others = [slot for slot in working if slot.place.key not in taken]
         ended = others[: max(min(room - len(begun), spare), 0)]
         later = [moment for moment in moments.values() if moment > self.now_ms]
         return [slot.old[0] for slot in ended], begun, plan.earliest(later)
 
+    def _lost(self) -> int:
+        """Slots in which nothing works, and for which nothing waits."""
+        lost = [slot for slot in self.members if self._is_given_up(slot)]
+        return sum(slot.task is None or not tasks.is_ready(slot.task) for slot in lost)
+
     def _goes_on_working(self, task: pb.Task) -> bool:
         return tasks.is_ready(task) and task.meta.id not in self.leaving
 
     def _turn(self, slot: slots.Slot) -> tuple[bool, int, places.Place]:
-        """What no rollout was completed to goes first, then what has not been tried and failed."""
+        """What no rollout was completed to goes first, then what was not tried in this one, or longest ago."""
         stable = self.stable is not None and slot.old[0].revision_id == self.stable.meta.id
-        return stable, slots.failures_before(slot, self.goal.meta.id), slot.place
+        made = (task.meta.created_at for task in slot.ended if task.revision_id == self.goal.meta.id)
+        return stable, max((at for at in made if at >= self.status.began_at), default=0), slot.place
 
     def _is_under_way(self, slot: slots.Slot) -> bool:
         """It is to have a new task, and has none that works."""
-        if slot.place.held or rollout.is_good(slot, self.goal):
+        if slots.is_good(slot, self.goal) or self._is_given_up(slot):
             return False
         return slot.new is not None or not slot.live
 

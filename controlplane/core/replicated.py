@@ -12,7 +12,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from controlplane.core import leaving, places, plan, replacing, revisions, rollout, slots, tasks, update_policy
+from controlplane.core import (
+    leaving,
+    places,
+    plan,
+    replacing,
+    revisions,
+    rollout,
+    rollout_failures,
+    slots,
+    tasks,
+    update_policy,
+)
 from controlplane.core import service_status as status_of
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
@@ -98,6 +109,8 @@ def _course(
         if known.get(rollout.goal_id(status), target) is goal:
             break
     departures = leaving.decide(_case(members, situation))
+    failures = rollout_failures.Case(status=status, policy=policy, goal=goal, now_ms=situation.now_ms)
+    given_up = failures.given_up(members) if status.state in rollout.UNDECIDED else frozenset[places.Key]()
     course = replacing.Course(
         status=status,
         policy=policy,
@@ -107,6 +120,8 @@ def _course(
         members=members,
         leaving=departures.concerned,
         moving=departures.moving,
+        given_up=given_up,
+        vain=failures.in_vain(slot for slot in members if slot.place.key in given_up),
         now_ms=situation.now_ms,
     )
     return course, departures, surplus, judged_at

@@ -89,7 +89,7 @@ def annotated(
 ) -> Iterator[pb.Revision]:
     """The revisions of which there is something new to say. `target` comes first, when it is among them."""
     told = plan.copy(target)
-    told.outcome = _outcome(status, service.spec.rollout)
+    told.outcome, told.failed = _outcome(status, service.spec.rollout), status.failed
     if target.rolled_out_at != status.began_at:
         told.rolled_out_at = status.began_at
         told.asked_by = service.spec.rollout.asked_by
@@ -110,7 +110,7 @@ def _outcome(status: pb.RolloutStatus, control: pb.RolloutControl) -> pb.Revisio
     if status.state in rollout.BACKWARDS:
         aborted = control.aborted_revision_id == status.revision_id
         return pb.REVISION_OUTCOME_ABORTED if aborted else pb.REVISION_OUTCOME_ROLLED_BACK
-    failed = status.state == rollout.PAUSED and status.reason
+    failed = status.state in rollout.STOPPED and status.reason
     return pb.REVISION_OUTCOME_FAILED if failed else pb.REVISION_OUTCOME_ROLLING
 
 

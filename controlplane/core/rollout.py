@@ -10,16 +10,20 @@ continues exactly.
                 │  ▲      ├── canary is there ──► WAITING ── promote ──► ROLLING
                 │  └──────┤
                 │         └── abort, or too many failures with `onFailure: rollback` ──► ROLLING_BACK ──► ROLLED_BACK
-                └── every task replaced, and none failed for `monitor` ──► COMPLETED
+                ├── it can go neither further nor back ──► FAILED ── they all work after all ──┐
+                └── every task replaced, and none failed for `monitor` ────────────────────────┴─► COMPLETED
 
-Another template leads to ROLLING from everywhere. What was rolled back stays so until then, and a rollback is not
-judged: it never rolls back again.
+Another template leads to ROLLING from everywhere, `resume` and `abort` from FAILED as from PAUSED. What was rolled back
+stays so until then, and a rollback is not judged: it never rolls back again.
+
+A first revision that fails has nothing to go back to, and a rollout that no failure stops goes to its end without what
+has failed (`rollout_failures`): both have FAILED then, and are tried further.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from controlplane.core import plan, slots, tasks, update_policy
-from protos import states, units
+from controlplane.core import places, plan, rollout_failures, slots, update_policy
+from protos import units
 from protos.orch.v1 import objects_pb2 as pb
 
 ROLLING = pb.ROLLOUT_STATE_ROLLING
@@ -28,9 +32,12 @@ WAITING = pb.ROLLOUT_STATE_WAITING
 ROLLING_BACK = pb.ROLLOUT_STATE_ROLLING_BACK
 ROLLED_BACK = pb.ROLLOUT_STATE_ROLLED_BACK
 COMPLETED = pb.ROLLOUT_STATE_COMPLETED
+FAILED = pb.ROLLOUT_STATE_FAILED
 
 BACKWARDS = frozenset({ROLLING_BACK, ROLLED_BACK})
-UNDECIDED = frozenset({ROLLING, PAUSED, WAITING})
+UNDECIDED = frozenset({ROLLING, PAUSED, WAITING, FAILED})
+STOPPED = frozenset({PAUSED, FAILED})
+"""`resume` tries these again."""
 
 
 def goal_id(status: pb.RolloutStatus) -> str:
@@ -56,9 +63,9 @@ def follow(service: pb.Service, target_id: str, now_ms: int) -> pb.RolloutStatus
         status.reason = "it was aborted"
     if control.resumed_at != status.resumed_at:
         status.resumed_at = control.resumed_at
-        if status.state == PAUSED:
+        if status.state in STOPPED:
             _resume(status, now_ms)
-    if control.paused and status.state in {ROLLING, WAITING}:
+    if control.paused and status.state in {ROLLING, WAITING, FAILED}:
         status.state = PAUSED
     if not control.paused and status.state == PAUSED and not status.reason:
         _resume(status, now_ms)
@@ -114,39 +121,50 @@ def judge(
 ) -> tuple[pb.RolloutStatus, int | None]:
     """The status after what the tasks show, and when to look again even if nothing happens."""
     after = plan.copy(status)
-    good = sum(is_good(slot, goal) for slot in members)
+    good = sum(slots.is_good(slot, goal) for slot in members)
     whole = good == len(members) and not any(slot.old and not slot.place.held for slot in members)
     if status.state == ROLLING_BACK and whole:
         after.state = ROLLED_BACK
-    if status.state not in {ROLLING, WAITING}:
+    if status.state not in {ROLLING, WAITING, FAILED}:
         return after, None
-    first, goes_on = is_first(status, members), policy.on_failure == pb.UPDATE_FAILURE_ACTION_CONTINUE
-    # What is not judged is watched from when it is whole: a task that crashes again and again was ready in between.
-    after.replaced = min(status.replaced, good if first else len(members))
-    if good > after.replaced:
-        after.replaced = good
-        after.progressed_at = now_ms
-    troubles = _failures(status, policy, members)
-    after.failed = max(len(troubles), status.failed)
-    if not first and not goes_on and policy.is_failure(after.failed, len(members)):
-        why = f"; {troubles[0]}" if troubles else ""
-        _fail(after, policy, f"{after.failed} of {len(members)} tasks failed{why}")
-    elif whole and (members or after.state == ROLLING):
+    first = is_first(status, members)
+    case = rollout_failures.Case(status=status, policy=policy, goal=goal, now_ms=now_ms)
+    why = _count(after, case, members, good if first or policy.goes_on else len(members), good)
+    given_up = case.given_up(members)
+    if after.state != FAILED and not policy.goes_on and policy.is_failure(after.failed, len(members)):
+        _fail(after, policy, why, first=first)
+    elif whole and (members or after.state != WAITING):
         return _finish(after, policy, now_ms, at_once=not members)
-    elif after.state == WAITING and members and not any(map(slots.has_new, members)):
+    elif after.state == WAITING and members and not any(map(slots.has_new, members)) and not given_up:
         after.state, after.progressed_at = ROLLING, now_ms  # the canary was stopped with its service
-    elif _canary_is_there(after, policy, control, members):
+    elif _canary_is_there(after, policy, control, members, given_up):
         after.state = WAITING
-    elif after.state == ROLLING and not first and not goes_on:
-        return _check_deadline(after, policy, now_ms)
+    elif policy.goes_on:
+        if after.state == ROLLING and good + len(given_up) == len(members):
+            after.state, after.reason = FAILED, why
+        return after, case.overdue_at(members)
+    elif after.state == ROLLING:
+        return _check_deadline(after, policy, now_ms, first=first)
     return after, None
 
 
-def is_good(slot: slots.Slot, goal: pb.Revision) -> bool:
-    """There is nothing more to do for this place."""
-    if slot.place.held:
-        return True
-    return slot.new_works or slots.is_done(slot, goal)
+def _count(
+    status: pb.RolloutStatus, case: rollout_failures.Case, members: Sequence[slots.Slot], most: int, good: int
+) -> str:
+    """Writes down how many of the members are good and how many have failed, and says the latter in words.
+
+    `most`: what was good before counts no further than that. What no failure stops is watched from when it is whole,
+    since a task that crashes again and again was ready in between.
+    """
+    failed = [task for slot in members if (task := case.last_of(slot)) is not None]
+    status.replaced = min(status.replaced, most)
+    further = good > status.replaced or (case.policy.goes_on and len(failed) > status.failed)
+    if further:
+        status.progressed_at = case.now_ms
+    status.replaced = max(status.replaced, good)
+    status.failed = max(status.failed, len(failed))
+    told = case.words(failed)
+    return f"{status.failed} of {len(members)} tasks failed{f'; {told}' if told else ''}"
 
 
 def _finish(
@@ -155,26 +173,29 @@ def _finish(
     """`at_once`: there are no tasks to watch, and none that show that it is good."""
     watched_until = status.progressed_at + policy.monitor_ms
     if now_ms < watched_until and not at_once:
-        status.state = ROLLING
+        status.state = FAILED if status.state == FAILED else ROLLING
         return status, watched_until
     status.state = COMPLETED
+    status.reason = ""
     if not at_once:
         status.stable_revision_id = status.revision_id
     return status, None
 
 
 def _check_deadline(
-    status: pb.RolloutStatus, policy: update_policy.Policy, now_ms: int
+    status: pb.RolloutStatus, policy: update_policy.Policy, now_ms: int, *, first: bool
 ) -> tuple[pb.RolloutStatus, int | None]:
     deadline = status.progressed_at + policy.delay_ms + policy.deadline_ms
     if now_ms < deadline:
         return status, deadline
-    _fail(status, policy, f"no further task became ready for {units.format_duration(policy.deadline_ms)}")
+    _fail(status, policy, f"no further task became ready for {units.format_duration(policy.deadline_ms)}", first=first)
     return status, None
 
 
-def _fail(status: pb.RolloutStatus, policy: update_policy.Policy, reason: str) -> None:
+def _fail(status: pb.RolloutStatus, policy: update_policy.Policy, reason: str, *, first: bool) -> None:
     match policy.on_failure:
+        case _ if first:
+            status.state = FAILED
         case pb.UPDATE_FAILURE_ACTION_ROLLBACK if can_go_back(status):
             status.state = ROLLING_BACK
         case pb.UPDATE_FAILURE_ACTION_ROLLBACK:
@@ -185,44 +206,21 @@ def _fail(status: pb.RolloutStatus, policy: update_policy.Policy, reason: str) -
     status.reason = reason
 
 
-def _failures(status: pb.RolloutStatus, policy: update_policy.Policy, members: Sequence[slots.Slot]) -> list[str]:
-    """What went wrong in each slot where a task of the new revision failed in this rollout."""
-    found = []
-    for slot in members:
-        bad = [task for task in slot.members if task.revision_id == status.revision_id]
-        bad = [task for task in bad if task.meta.created_at >= status.counted_from and _has_failed(task, policy)]
-        worst = tasks.newest(bad)
-        if worst is not None:
-            found.append(f"{worst.meta.name}: {_what_happened(worst.status)}")
-    return found
-
-
-def _what_happened(status: pb.TaskStatus) -> str:
-    """In words; a container that was restarted may run again, and have nothing to say."""
-    if status.message:
-        return status.message
-    return f"ended with exit code {status.exit_code}" if status.HasField("exit_code") else "was restarted"
-
-
-def _has_failed(task: pb.Task, policy: update_policy.Policy) -> bool:
-    """It could not be prepared, or did not stand `monitor` after its start."""
-    status = task.status
-    if status.state == states.REJECTED or (status.state == states.FAILED and not status.started_at):
-        return True
-    if status.restarts:
-        return status.first_run <= policy.monitor_ms
-    return status.state == states.FAILED and status.finished_at - status.started_at <= policy.monitor_ms
-
-
 def _canary_is_there(
-    status: pb.RolloutStatus, policy: update_policy.Policy, control: pb.RolloutControl, members: Sequence[slots.Slot]
+    status: pb.RolloutStatus,
+    policy: update_policy.Policy,
+    control: pb.RolloutControl,
+    members: Sequence[slots.Slot],
+    given_up: Collection[places.Key],
 ) -> bool:
-    """So many tasks as the canary has work, and others are still of an older revision."""
+    """So many tasks as the canary has work, or have failed where that stops nothing; and others are still of an older
+    revision.
+    """
     if not policy.canary or status.state != ROLLING or not can_go_back(status):
         return False
     if control.promoted_revision_id == status.revision_id or not any(slot.old for slot in members):
         return False
-    return sum(slot.new_works for slot in members) >= policy.canary
+    return sum(slot.new_works for slot in members) + len(given_up) >= policy.canary
 
 
 # In words -------------------------------------------------------------------------------------------------------------
@@ -230,22 +228,30 @@ def _canary_is_there(
 
 def sentence(status: pb.RolloutStatus, goal: pb.Revision, target: pb.Revision, number: int) -> str:
     """Such as `updating to revision 4: 1 of 3 replaced`."""
-    news, share = f"revision {target.number}", f"{min(status.replaced, number)} of {number} replaced"
-    failed = f", {status.failed} failed" if status.failed else ""
+    news, done = f"revision {target.number}", f"{min(status.replaced, number)} of {number}"
+    share, failed = f"{done} replaced", f", {status.failed} failed" if status.failed else ""
     match status.state:
         case pb.ROLLOUT_STATE_PAUSED if status.reason:
             return f"the update to {news} has failed and is paused: {share}: {status.reason}"
         case pb.ROLLOUT_STATE_PAUSED:
             return f"the update to {news} is paused: {share}"
         case pb.ROLLOUT_STATE_WAITING:
-            return f"the update to {news} waits to be promoted: {share}"
+            return f"the update to {news} waits to be promoted: {share}{failed}"
         case pb.ROLLOUT_STATE_ROLLING_BACK:
             return f"going back from {news} to revision {goal.number}: {status.reason}"
         case pb.ROLLOUT_STATE_ROLLED_BACK:
             return f"rolled back from {news} to revision {goal.number}: {status.reason}"
+        case pb.ROLLOUT_STATE_FAILED if status.stable_revision_id:
+            return f"the update to {news} went through and has failed: {share}: {status.reason}; {_TRIED_FURTHER}"
+        case pb.ROLLOUT_STATE_FAILED:
+            return f"{news} has failed: {done} ready: {status.reason}; {_TRIED_FURTHER}"
         case pb.ROLLOUT_STATE_COMPLETED:
-            return f"{news} is rolled out"
+            failed = f"; {status.failed} of its tasks failed on the way" if status.failed else ""
+            return f"{news} is rolled out{failed}"
         case _ if target.number == 1 and not status.stable_revision_id:
-            return f"starting {news}: {min(status.replaced, number)} of {number} ready"
+            return f"starting {news}: {done} ready"
         case _:
             return f"updating to {news}: {share}{failed}"
+
+
+_TRIED_FURTHER = "what failed is tried further"

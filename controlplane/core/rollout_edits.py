@@ -48,7 +48,7 @@ def _pause(service: pb.Service, wish: Wish) -> str:  # noqa: ARG001 - every acti
 
 def _resume(service: pb.Service, wish: Wish) -> str:
     state = service.status.rollout.state
-    if not service.spec.rollout.paused and state != rollout.PAUSED:
+    if not service.spec.rollout.paused and state not in rollout.STOPPED:
         hint = "it was rolled back; apply another template" if state in rollout.BACKWARDS else _status_hint(service)
         raise errors.NotNow(f"no rollout of {kinds.label(service)} is paused", hint=hint)
     service.spec.rollout.paused = False

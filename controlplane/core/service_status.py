@@ -18,7 +18,7 @@ def of(
     updated = sum(slot.new_works for slot in wanted)
     kept = {task.meta.id for slot in wanted for task in slot.live}
     leaving = sum(task.meta.id not in kept and not states.is_terminal(task.status.state) for task in members)
-    whole = all(rollout.is_good(slot, goal) for slot in wanted) and not any(len(slot.live) > 1 for slot in wanted)
+    whole = all(slots.is_good(slot, goal) for slot in wanted) and not any(len(slot.live) > 1 for slot in wanted)
     asked_for = goal.meta.id == target.meta.id and not course.status.reason
     told = course.status
     told.message = rollout.sentence(told, goal, target, len(wanted))

@@ -95,13 +95,26 @@ def is_done(slot: Slot, revision: pb.Revision) -> bool:
             return False
 
 
+def is_good(slot: Slot, revision: pb.Revision) -> bool:
+    """There is nothing more to do for this place."""
+    return slot.place.held or slot.new_works or is_done(slot, revision)
+
+
+def came_to_nothing(slot: Slot, task: pb.Task) -> bool:
+    """It failed; or it was made of the goal and stopped, and the old one beside which it was made is still there."""
+    if tasks.failed(task) or tasks.is_live(task) or task.revision_id != slot.goal_id or slot.new is not None:
+        return tasks.failed(task)
+    outlived = any(old.meta.created_at <= task.meta.created_at for old in slot.old)
+    return outlived and task.status.state not in {states.COMPLETE, states.ORPHANED}
+
+
 def failures_before(slot: Slot, revision_id: str) -> int:
     """How many tasks of this revision have failed in this slot, one after another, up to now.
 
     Example: a task with `failures: 2` fails after 3 s → 3. One with `failures: 2` fails after two minutes → 1.
     """
     last = slot.ended[0] if slot.ended else None
-    if last is None or not tasks.failed(last) or last.revision_id != revision_id:
+    if last is None or last.revision_id != revision_id or not came_to_nothing(slot, last):
         return 0
     ran_ms = last.status.finished_at - last.status.started_at if last.status.started_at else 0
     return 1 if ran_ms >= HEALTHY_MS else last.failures + 1

@@ -33,6 +33,11 @@ class Policy:
     on_failure: pb.UpdateFailureAction.ValueType
     canary: int
 
+    @property
+    def goes_on(self) -> bool:
+        """Failures do not stop it: what has failed is left behind until the end."""
+        return self.on_failure == pb.UPDATE_FAILURE_ACTION_CONTINUE
+
     def is_failure(self, failed: int, number: int) -> bool:
         """Whether so many failures among so many tasks are too many. Example: ratio 0.25 of 8 → the third is."""
         return failed > self.ratio * number

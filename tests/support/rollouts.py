@@ -2,9 +2,12 @@
 
     good       ready in the next step
     slow       never ready
+    unplaced   taken by no node
     broken     ends badly at its start
+    uneven     broken in slot 1, good in the others
     crashing   ready, then restarted in place a moment after its start
 
+Once it is `mended`, every image is good.
 `step` is one look of the leader and one step of every task; `transcript` is what was done, to be read.
 """
 
@@ -30,6 +33,7 @@ class World:
         self.now_ms = NOW_MS
         self.transcript: list[str] = []
         self.draining: frozenset[str] = frozenset()
+        self.mended = False
         self.most_live = 0
         """The most live tasks that there ever were."""
         self._names = build.suffixes()
@@ -123,30 +127,51 @@ class World:
         self.shelf.apply(garbage.collect(self.tasks, self.shelf.all(pb.Revision), self.service))
         return made
 
-    def end(self, task: pb.Task, state: states.State) -> None:
+    def end(self, task: pb.Task, state: states.State, *, ran_ms: int = 0) -> None:
         """Something happens to a task."""
-        self._move(task, state)
+        self._move(task, state, ran_ms=ran_ms)
+
+    def make_ready(self, task: pb.Task) -> None:
+        """A slow one works at last."""
+        self._move(task, states.RUNNING, ready=True)
+
+    def restart(self, task: pb.Task, *, ran_ms: int) -> None:
+        """Its container ended that long after its start, and was started again in place."""
+        self._move(task, states.RUNNING, ready=True, restarts=1, first_run=ran_ms)
 
     def _advance(self, task: pb.Task) -> None:
         if not tasks.is_live(task):
             self._move(task, states.SHUTDOWN)
             return
         revision = next(one for one in self.shelf.all(pb.Revision) if one.meta.id == task.revision_id)
-        kind = revision.template.container.image.partition(":")[0]
-        if task.status.state != states.RUNNING:
+        kind = "good" if self.mended else revision.template.container.image.partition(":")[0]
+        if kind == "uneven":
+            kind = "broken" if task.slot == 1 else "good"
+        if kind == "unplaced":
+            self._refuse(task)
+        elif task.status.state != states.RUNNING:
             state = states.FAILED if kind == "broken" else states.RUNNING
             self._move(task, state, ready=kind in {"good", "crashing"})
         elif kind == "crashing" and not task.status.restarts:
-            self._move(task, states.RUNNING, ready=True, restarts=1, first_run=10)
+            self.restart(task, ran_ms=10)
+        elif kind == "good" and not task.status.ready:
+            self.make_ready(task)
+
+    def _refuse(self, task: pb.Task) -> None:
+        changed = plan.copy(task)
+        changed.status.CopyFrom(pb.TaskStatus(state=states.PENDING, at=task.status.at, message="no node takes it"))
+        changed.status.refusals.add(filter="resources", nodes=3)
+        if changed != task:
+            self.shelf.put(changed)
 
     def _home_of(self, task: pb.Task) -> str:
         return f"n{task.slot}" if f"n{task.slot}" not in self.draining else f"n{task.slot}0"
 
-    def _move(self, task: pb.Task, state: states.State, **status: object) -> None:
+    def _move(self, task: pb.Task, state: states.State, *, ran_ms: int = 0, **status: object) -> None:
         changed = plan.copy(task)
         changed.node_id = changed.node_id or changed.target_node_id or self._home_of(task)
         words = {"message": "ended with exit code 1", "reason": "ExitCode"} if state == states.FAILED else {}
-        times = {"at": self.now_ms, "started_at": self.now_ms, "finished_at": self.now_ms}
+        times = {"at": self.now_ms, "started_at": self.now_ms - ran_ms, "finished_at": self.now_ms}
         changed.status.CopyFrom(pb.TaskStatus(state=state, **times, **words, **status))  # type: ignore[arg-type]
         self.shelf.put(changed)
 

@@ -96,7 +96,9 @@ class _UpdateFailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_U
     UPDATE_FAILURE_ACTION_PAUSE: _UpdateFailureAction.ValueType  # 1
     """It stays as it is, until somebody says `resume`, `undo` or `abort`, or applies something else."""
     UPDATE_FAILURE_ACTION_CONTINUE: _UpdateFailureAction.ValueType  # 2
-    """It goes on."""
+    """It goes on to the end without the tasks that failed, or were not ready within `progressDeadline`; where their old one
+    still works, that one stays. Afterwards they are tried further.
+    """
     UPDATE_FAILURE_ACTION_ROLLBACK: _UpdateFailureAction.ValueType  # 3
     """The revision before takes its place again. That is not rolled back in its turn."""
 
@@ -106,7 +108,9 @@ UPDATE_FAILURE_ACTION_UNSPECIFIED: UpdateFailureAction.ValueType  # 0
 UPDATE_FAILURE_ACTION_PAUSE: UpdateFailureAction.ValueType  # 1
 """It stays as it is, until somebody says `resume`, `undo` or `abort`, or applies something else."""
 UPDATE_FAILURE_ACTION_CONTINUE: UpdateFailureAction.ValueType  # 2
-"""It goes on."""
+"""It goes on to the end without the tasks that failed, or were not ready within `progressDeadline`; where their old one
+still works, that one stays. Afterwards they are tried further.
+"""
 UPDATE_FAILURE_ACTION_ROLLBACK: UpdateFailureAction.ValueType  # 3
 """The revision before takes its place again. That is not rolled back in its turn."""
 Global___UpdateFailureAction: _TypeAlias = UpdateFailureAction  # noqa: Y015
@@ -218,6 +222,10 @@ class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutS
     """The last good revision is back. So it stays until the template changes."""
     ROLLOUT_STATE_COMPLETED: _RolloutState.ValueType  # 6
     """Every task is of the newest revision, and stood the time of `monitor`."""
+    ROLLOUT_STATE_FAILED: _RolloutState.ValueType  # 7
+    """Tasks of it failed, and it goes neither further nor back: a first revision has nothing to go back to, and with
+    `onFailure: continue` nothing was asked. The tasks are tried further, and it is completed once they all work.
+    """
 
 class RolloutState(_RolloutState, metaclass=_RolloutStateEnumTypeWrapper): ...
 
@@ -234,6 +242,10 @@ ROLLOUT_STATE_ROLLED_BACK: RolloutState.ValueType  # 5
 """The last good revision is back. So it stays until the template changes."""
 ROLLOUT_STATE_COMPLETED: RolloutState.ValueType  # 6
 """Every task is of the newest revision, and stood the time of `monitor`."""
+ROLLOUT_STATE_FAILED: RolloutState.ValueType  # 7
+"""Tasks of it failed, and it goes neither further nor back: a first revision has nothing to go back to, and with
+`onFailure: continue` nothing was asked. The tasks are tried further, and it is completed once they all work.
+"""
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
 class _RevisionOutcome:
@@ -254,7 +266,7 @@ class _RevisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revis
     REVISION_OUTCOME_SUPERSEDED: _RevisionOutcome.ValueType  # 5
     """Another one was asked for before it was completed."""
     REVISION_OUTCOME_FAILED: _RevisionOutcome.ValueType  # 6
-    """It failed, and nothing took its place: as it was left, new and old tasks run side by side. `resume` tries it again."""
+    """It failed, and nothing took its place: new and old tasks may run side by side as it was left. `resume` tries it again."""
 
 class RevisionOutcome(_RevisionOutcome, metaclass=_RevisionOutcomeEnumTypeWrapper): ...
 
@@ -270,7 +282,7 @@ REVISION_OUTCOME_ABORTED: RevisionOutcome.ValueType  # 4
 REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another one was asked for before it was completed."""
 REVISION_OUTCOME_FAILED: RevisionOutcome.ValueType  # 6
-"""It failed, and nothing took its place: as it was left, new and old tasks run side by side. `resume` tries it again."""
+"""It failed, and nothing took its place: new and old tasks may run side by side as it was left. `resume` tries it again."""
 Global___RevisionOutcome: _TypeAlias = RevisionOutcome  # noqa: Y015
 
 class _ImagePullPolicy:
@@ -1054,7 +1066,7 @@ class RolloutControl(_message.Message):
     resumed_at: _builtins.int
     """When `resume` was said last: what had failed before counts no more."""
     asked_by: _builtins.str
-    """Who asked for the present template, as their client says."""
+    """Who asked for the present template: the name in their certificate."""
     def __init__(
         self,
         *,
@@ -1213,7 +1225,7 @@ class RolloutStatus(_message.Message):
     began_at: _builtins.int
     """When it began."""
     progressed_at: _builtins.int
-    """When a further task was replaced last, or waiting ended: what `delay` and `progressDeadline` count from."""
+    """When a further task was replaced last, was given up or waiting ended: what `delay` and `progressDeadline` count from."""
     replaced: _builtins.int
     """The most tasks of the revision that were ready at a time."""
     failed: _builtins.int
@@ -1290,6 +1302,7 @@ class Revision(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The name of the service."""
     number: _builtins.int
@@ -1299,11 +1312,13 @@ class Revision(_message.Message):
     rolled_out_at: _builtins.int
     """When it was rolled out last. The history is in this order, and `undo` goes to the one before in it."""
     asked_by: _builtins.str
-    """Who asked for it last, as their client says."""
+    """Who asked for it last: the name in their certificate."""
     outcome: Global___RevisionOutcome.ValueType
     """What became of its last rollout."""
     image_digest: _builtins.str
     """The digest of its main container's image, where the cluster had it when the revision was made."""
+    failed: _builtins.int
+    """In how many slots a task of it failed in its last rollout."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1339,10 +1354,11 @@ class Revision(_message.Message):
         changes: _abc.Iterable[_builtins.str] | None = ...,
         image_digest: _builtins.str = ...,
         images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "template", b"template", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "image_digest", b"image_digest", "images", b"images", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_by", b"asked_by", "changes", b"changes", "failed", b"failed", "image_digest", b"image_digest", "images", b"images", "meta", b"meta", "number", b"number", "outcome", b"outcome", "restarted_at", b"restarted_at", "rolled_out_at", b"rolled_out_at", "service", b"service", "template", b"template", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,13 @@ def service(*, ready: int = 3, updated: int = 3, settled: bool = True, rollout: 
     return made
 
 
+def went_through() -> pb.Service:
+    """With `onFailure: continue`, to an end at which some tasks do not work."""
+    made = service(updated=2, settled=False, rollout="FAILED")
+    made.status.rollout.stable_revision_id = "rev1"
+    return made
+
+
 def unobserved() -> pb.Service:
     made = service()
     made.meta.generation += 1
@@ -77,6 +84,9 @@ D, W, I = Phase.DONE, Phase.WAITING, Phase.IMPOSSIBLE  # noqa: E741 - a table's 
         ("ready", samples.node(), D),
         ("ready", DOWN, W),
         ("deleted", service(), W),
+        ("settled", service(ready=2, settled=False, rollout="FAILED"), W),
+        ("settled", went_through(), I),
+        ("ready", went_through(), D),
         ("status.ready=3", service(), D),
         ("status.ready=0", service(ready=0, settled=False), D),
         ("status.ready=2", service(), W),

@@ -30,6 +30,7 @@ def test_the_history_tells_what_changed_who_asked_and_what_became_of_it() -> Non
         revision(3, pb.REVISION_OUTCOME_ABORTED, 30, "restarted"),
     ]
     known[2].asked_by = ""
+    known[0].failed, known[1].failed = 2, 1
     golden.check(HERE / "history.txt", "\n".join(history.table(service, known, samples.NOW_MS)) + "\n")
 
 

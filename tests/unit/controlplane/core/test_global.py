@@ -2,11 +2,13 @@
 
 from controlplane.core import plan, tasks
 from protos import states
+from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 from tests.support.rollouts import World
 
-COMPLETED = pb.ROLLOUT_STATE_COMPLETED
+COMPLETED, PAUSED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_PAUSED
+ROLLED_BACK, WAITING = pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_WAITING
 
 
 def everywhere(nodes: int = 3, **update: object) -> World:
@@ -102,3 +104,51 @@ def test_what_a_lost_node_had_is_not_made_anywhere_else() -> None:
     change_node(world, "n1", state=pb.NODE_STATE_READY)
     world.steps(3)
     assert homes(world) == ["n1", "n2", "n3"]
+
+
+def test_a_canary_is_one_node_until_it_is_promoted() -> None:
+    world = everywhere(4, canary=1)
+    world.apply("good:2")
+    world.until(WAITING)
+    world.steps(5)
+    assert world.images() == ["good:2", "good:1", "good:1", "good:1"]
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.until(COMPLETED)
+    assert world.images() == ["good:2"] * 4
+
+
+def test_a_node_that_joins_after_a_rollback_gets_the_good_revision() -> None:
+    world = everywhere(on_failure=pb.UPDATE_FAILURE_ACTION_ROLLBACK)
+    world.apply("broken:2")
+    world.until(ROLLED_BACK)
+    assert world.images() == ["good:1"] * 3
+    assert world.rollout.failed == 1, "one node at a time"
+    world.shelf.put(build.node("n4"))
+    world.steps(5)
+    assert world.images() == ["good:1"] * 4
+
+
+def test_blue_and_green_stand_on_every_node_until_all_of_the_new_ones_are_ready() -> None:
+    world = everywhere(parallelism=0)
+    world.apply("slow:2")
+    world.step()
+    new = [task for task in world.unended if not tasks.is_ready(task)]
+    assert sorted(task.target_node_id for task in new) == ["n1", "n2", "n3"]
+    for task in new[:2]:
+        world.make_ready(task)
+    world.steps(5)
+    assert sorted(world.images()) == ["good:1"] * 3 + ["slow:2"] * 2
+    world.make_ready(new[2])
+    world.until(COMPLETED)
+    assert world.images() == ["slow:2"] * 3
+
+
+def test_a_node_on_which_the_new_task_never_starts_ends_the_rollout_at_the_deadline() -> None:
+    world = everywhere(progress_deadline=30_000)
+    world.apply("unplaced:2")
+    world.steps(29)
+    assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
+    world.steps(3)
+    assert world.rollout.state == PAUSED
+    assert "no further task became ready for 30s" in world.rollout.reason
+    assert world.images() == ["good:1"] * 3

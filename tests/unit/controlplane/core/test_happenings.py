@@ -67,6 +67,7 @@ NEW = task(states.PENDING, node="")
 RUNS = task(states.RUNNING, ready=True)
 AGAIN = "it is started again in place"
 ROLLING, PAUSED, DONE = pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_COMPLETED
+FAILED = pb.ROLLOUT_STATE_FAILED
 BACK, WENT_BACK = pb.ROLLOUT_STATE_ROLLING_BACK, pb.ROLLOUT_STATE_ROLLED_BACK
 WAITS = "the sentence; see `orchctl rollout promote` and `abort`"
 ROOM = "makes way for task big-1-x, which has a higher priority"
@@ -135,6 +136,9 @@ ROOM = "makes way for task big-1-x, which has a higher priority"
         (None, rolls(ROLLING, stable=""), []),
         (rolls(ROLLING), rolls(PAUSED, why="2 of 3 tasks failed"), ["!RolloutFailed: the sentence"]),
         (rolls(ROLLING), rolls(PAUSED), []),
+        (rolls(ROLLING, stable=""), rolls(FAILED, stable="", why="too late"), ["!RolloutFailed: the sentence"]),
+        (rolls(FAILED, why="1 failed"), rolls(FAILED, why="1 failed"), []),
+        (rolls(FAILED, why="1 failed"), rolls(DONE, stable="web-2"), ["RolledOut: the sentence"]),
         (rolls(PAUSED, why="2 of 3 tasks failed"), rolls(PAUSED, why="2 of 3 tasks failed"), []),
         (rolls(PAUSED, why="it failed"), rolls(ROLLING, revision="web-3"), []),
         (rolls(ROLLING), rolls(pb.ROLLOUT_STATE_WAITING), [f"CanaryWaits: {WAITS}"]),

@@ -55,14 +55,17 @@ def test_never_more_and_never_fewer_than_the_policy_allows(update: dict[str, obj
 
 
 def test_blue_green_keeps_all_old_tasks_until_every_new_one_is_ready() -> None:
+    """Two of three are not enough."""
     world = whole(parallelism=0)
     world.apply("slow:2")
-    world.steps(10)
-    assert world.images() == ["good:1"] * 3
-    assert sum(map(tasks.is_live, world.tasks)) == 6
-    world.apply("good:3")
-    world.until(COMPLETED)
-    assert world.images() == ["good:3"] * 3
+    world.step()
+    new = [task for task in world.unended if not tasks.is_ready(task)]
+    for number, task in enumerate(new, start=1):
+        assert sorted(world.images()) == ["good:1"] * 3 + ["slow:2"] * (number - 1)
+        world.make_ready(task)
+        world.steps(5)
+    assert world.images() == ["slow:2"] * 3
+    assert world.rollout.state == COMPLETED
 
 
 @pytest.mark.parametrize("image", ["broken:2", "crashing:2"])
@@ -191,17 +194,17 @@ def test_resume_tries_again_and_forgets_what_had_failed() -> None:
 
 
 def test_a_first_revision_that_crashes_again_and_again_is_never_good() -> None:
-    """It is tried again and again, for there is no other; but nobody ever goes back to it."""
+    """It has failed, and is tried again and again, for there is no other; but nobody ever goes back to it."""
     world = World(replicas=1, update=pb.UpdatePolicy(on_failure=ROLLBACK))
     for _ in range(20):
         world.step()
         for task in filter(tasks.is_ready, world.tasks):
             world.end(task, states.FAILED)
-    assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
+    assert world.rollout.state == pb.ROLLOUT_STATE_FAILED
     world.apply("good:2")
     world.until(COMPLETED)
     assert world.images() == ["good:2"]
-    assert world.revision(1).outcome == pb.REVISION_OUTCOME_SUPERSEDED
+    assert world.revision(1).outcome == FAILED
 
 
 def test_a_spec_that_changes_in_the_middle_goes_on_from_where_it_is() -> None:
@@ -293,19 +296,60 @@ def test_work_that_ends_is_replaced_by_work_that_ends() -> None:
     assert world.rollout.state == COMPLETED
 
 
-def test_revisions_are_kept_as_many_as_are_wanted() -> None:
-    world = whole()
+def keep(world: World, number: int) -> None:
+    """So many revisions that no task runs."""
     changed = plan.copy(world.service)
-    changed.spec.revision_history_limit = 2
+    changed.spec.revision_history_limit = number
     world.shelf.put(changed)
-    for number in range(2, 8):
+
+
+def test_revisions_are_kept_as_many_as_are_wanted() -> None:
+    """Those that were rolled out last, beside those of which tasks are still remembered."""
+    world = whole()
+    keep(world, 2)
+    for number in range(2, 9):
         world.apply(f"good:{number}")
         world.until(COMPLETED)
     for _ in range(6):
         world.look()
-    used = {task.revision_id for task in world.tasks}
-    unused = [one.number for one in world.shelf.all(pb.Revision) if one.meta.id not in used]
-    assert len(unused) == 2
+    numbers = {one.meta.id: one.number for one in world.shelf.all(pb.Revision)}
+    used = {numbers[task.revision_id] for task in world.tasks}
+    assert used == {5, 6, 7, 8}
+    assert sorted(numbers.values()) == [3, 4, *sorted(used)]
+
+
+def test_the_revision_that_a_rollback_leads_to_is_kept_even_if_none_is() -> None:
+    """No task runs it or is remembered of it, and others came after it."""
+    world = whole(on_failure=ROLLBACK)
+    keep(world, 0)
+    world.ask(api.ROLLOUT_ACTION_STOP)
+    world.steps(3)
+    for image in ("missing:2", "missing:3", "broken:4"):
+        world.apply(image)
+        world.steps(3)
+    assert world.tasks == []
+    assert [one.number for one in world.shelf.all(pb.Revision)] == [1, 4]
+    world.ask(api.ROLLOUT_ACTION_START)
+    world.steps(3)
+    world.apply("broken:5")
+    world.until(ROLLED_BACK)
+    assert world.images() == ["good:1"] * 3
+
+
+@pytest.mark.parametrize(("ran_ms", "counts"), [(5_000, True), (5_001, False)])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_fails_after_monitor_is_no_failure_of_the_rollout(ran_ms: int, in_place: bool, counts: bool) -> None:
+    """Neither when it ends nor when its container is started again in place; within the window, both are."""
+    world = whole(monitor=5_000)
+    world.apply("slow:2")
+    world.step()
+    new = next(task for task in world.unended if not tasks.is_ready(task))
+    if in_place:
+        world.restart(new, ran_ms=ran_ms)
+    else:
+        world.end(new, states.FAILED, ran_ms=ran_ms)
+    world.look()
+    assert (world.rollout.state == PAUSED, world.rollout.failed) == (counts, int(counts))
 
 
 @pytest.mark.parametrize(
