@@ -105,6 +105,7 @@ def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
     yield from networking.service_problems(spec, path)
     yield from dependencies.service_problems(spec, path)
     yield from fencing.problems(spec, path)
+    yield from updating.order_problems(spec, path)
 
 
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:

@@ -36,6 +36,24 @@ def problems(update: pb.UpdatePolicy, path: Path) -> Iterator[Problem]:
         yield Problem(keys=(*path, other_way[0]), message=message, hint="write maxSurge: 1 or maxUnavailable: 1")
 
 
+def order_problems(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
+    """Both tasks of a place of a global service are on its node, which has each of its ports once."""
+    if spec.mode != pb.SERVICE_MODE_GLOBAL:
+        return
+    members = (spec.template.container, *spec.template.sidecars)
+    ports = (port for one in members for port in one.ports if port.published and port.mode == pb.PUBLISH_MODE_HOST)
+    taken = next(ports, None)
+    if taken is None:
+        return
+    message = (
+        f"a new task would wait for port {taken.published} of its node, and the old one, which has it, for the new one"
+    )
+    if spec.update.order == pb.UPDATE_ORDER_START_FIRST:
+        yield Problem(keys=(*path, "update", "order"), message=message, hint="write stop-first")
+    if not _is_nothing(spec.update.max_surge):
+        yield Problem(keys=(*path, "update", "maxSurge"), message=message, hint="write maxUnavailable instead")
+
+
 def disruption_problems(policy: pb.DisruptionPolicy, path: Path) -> Iterator[Problem]:
     """One of the two, and no more than there are."""
     yield from _part(policy.max_unavailable, (*path, "maxUnavailable"))

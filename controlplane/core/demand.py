@@ -30,7 +30,7 @@ def of(template: pb.TaskTemplate) -> Demand:
         memory=reserved.memory,
         pids=reserved.pids,
         disk=reserved.disk,
-        generic=dict(sorted(reserved.generic.items())),
+        generic={name: count for name, count in sorted(reserved.generic.items()) if count},
         ports=host_ports([template.container, *template.sidecars]),
     )
 

@@ -69,10 +69,16 @@ def _stop_ms(template: pb.TaskTemplate) -> int:
 
 def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrder.ValueType:
     """Two tasks cannot have one port of a node, or one of its things, so those that take such stop first."""
-    taken = demand.of(template)
     if update.order != pb.UPDATE_ORDER_UNSPECIFIED:
         return update.order
-    return pb.UPDATE_ORDER_STOP_FIRST if taken.ports or taken.generic else pb.UPDATE_ORDER_START_FIRST
+    return pb.UPDATE_ORDER_STOP_FIRST if single(template) else pb.UPDATE_ORDER_START_FIRST
+
+
+def single(template: pb.TaskTemplate) -> str:
+    """What its tasks take of their nodes that two cannot have: `port 80`, `gpu`; empty when there is no such thing."""
+    taken = demand.of(template)
+    ports = sorted(f"port {number}" for _, number in taken.ports)
+    return next(iter((*ports, *taken.generic)), "")
 
 
 def _amounts(update: pb.UpdatePolicy, template: pb.TaskTemplate, number: int) -> tuple[int, int]:

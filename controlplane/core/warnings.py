@@ -2,7 +2,15 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from controlplane.core import disruption, fleet, image_names, leaving, missing_services, placement_warnings
+from controlplane.core import (
+    disruption,
+    fleet,
+    image_names,
+    leaving,
+    missing_services,
+    placement_warnings,
+    update_policy,
+)
 from images import reference
 from protos import containers, kinds
 from protos.orch.v1 import objects_pb2 as pb
@@ -111,6 +119,30 @@ def _update(service: pb.Service) -> Iterator[str]:
     other = "maxSurge" if update.max_surge else "maxUnavailable" if update.max_unavailable else ""
     if other and update.HasField("parallelism"):
         yield f"spec.update.parallelism: {other} takes its place, and it counts for nothing; remove it"
+    if not other and replicas != 1 and update.HasField("parallelism"):
+        yield from _all_at_once(service)
+
+
+def _all_at_once(service: pb.Service) -> Iterator[str]:
+    """Where nobody has said that tasks stop first, nobody may have thought that all of them would."""
+    spec, update = service.spec, service.spec.update
+    replicated = spec.mode != pb.SERVICE_MODE_GLOBAL
+    everything = not update.parallelism or (replicated and update.parallelism >= spec.replicas)
+    if not everything or update.order != pb.UPDATE_ORDER_UNSPECIFIED:
+        return
+    said, end = (
+        f"parallelism: {update.parallelism}",
+        "so nothing works until the new ones are ready; write parallelism: 1",
+    )
+    taken = update_policy.single(spec.template)
+    if spec.on_node_loss.fence:
+        yield f"spec.update.parallelism: fenced tasks stop before new ones start, with {said} all at once, {end}"
+    elif taken:
+        other = ", or start-first if other nodes have it for as many tasks more" if replicated else ""
+        yield (
+            f"spec.update.order: not said, and tasks that take {taken} of their nodes stop before new ones start, "
+            f"with {said} all at once, {end}{other}"
+        )
 
 
 def _disruption(service: pb.Service) -> Iterator[str]:

@@ -281,6 +281,32 @@ def test_fenced_tasks_need_time_and_their_slots(after: str, more: str, complaint
     assert all(complaint in one for one in found)
 
 
+GLOBAL = """
+kind: Service
+meta: {name: edge}
+spec:
+  mode: global
+  update: %s
+  template: {container: {image: hello, ports: [{target: 80, published: 80, mode: %s}]}}
+"""
+WAITS = "a new task would wait for port 80 of its node, and the old one, which has it, for the new one"
+
+
+@pytest.mark.parametrize(
+    ("update", "mode", "complaint"),
+    [
+        ("{order: start-first}", "host", f"5:19: spec.update.order: {WAITS}; write stop-first"),
+        ("{maxSurge: 1}", "host", f"5:22: spec.update.maxSurge: {WAITS}; write maxUnavailable instead"),
+        ("{maxSurge: 0, maxUnavailable: 1}", "host", ""),
+        ("{order: stop-first}", "host", ""),
+        ("{parallelism: 2}", "host", ""),
+        ("{order: start-first}", "ingress", ""),
+    ],
+)
+def test_two_tasks_of_one_node_cannot_have_one_port_of_it(update: str, mode: str, complaint: str) -> None:
+    assert texts.mistakes(GLOBAL % (update, mode)) == ([complaint] if complaint else [])
+
+
 def test_a_fence_alone_says_what_it_needs() -> None:
     (found,) = texts.mistakes((FENCED % ("5s", "replicas: 1")).replace(", replaceAfter: 5s", ""))
     assert "write replaceAfter: 10s or more" in found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.core import warnings
+from controlplane.core import update_policy, warnings
 from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
@@ -421,6 +421,66 @@ def test_what_of_an_update_counts_for_nothing_is_told(update: pb.UpdatePolicy, f
     made = build.service(replicas=2)
     made.spec.update.CopyFrom(update)
     assert [line.partition(":")[0] for line in applied(made)] == ([field] if field else [])
+
+
+def taking(
+    what: str,
+    update: pb.UpdatePolicy,
+    *,
+    replicas: int = 3,
+    mode: pb.ServiceMode.ValueType = pb.SERVICE_MODE_REPLICATED,
+) -> pb.Service:
+    """A service whose tasks take something of their nodes."""
+    made = build.service(replicas=replicas)
+    made.spec.mode = mode
+    made.spec.update.CopyFrom(update)
+    container = made.spec.template.container
+    match what:
+        case "port":
+            container.ports.add(target=80, published=8080, mode=pb.PUBLISH_MODE_HOST)
+        case "gpu":
+            container.resources.reservations.generic["gpu"] = 1
+        case "no gpu":
+            container.resources.reservations.generic["gpu"] = 0
+        case "fence":
+            made.spec.on_node_loss.fence = True
+        case _:
+            pass
+    return made
+
+
+ALL, GLOBAL = pb.UpdatePolicy(parallelism=0), pb.SERVICE_MODE_GLOBAL
+STOP_FIRST, START_FIRST = pb.UPDATE_ORDER_STOP_FIRST, pb.UPDATE_ORDER_START_FIRST
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (taking("port", ALL), ["spec.update.order", "port 8080", "parallelism: 0 all at once", "or start-first"]),
+        (taking("gpu", ALL), ["spec.update.order", "gpu of their nodes", "parallelism: 0 all at once"]),
+        (taking("gpu", pb.UpdatePolicy(parallelism=3)), ["spec.update.order", "parallelism: 3 all at once"]),
+        (taking("port", ALL, mode=GLOBAL), ["spec.update.order", "write parallelism: 1"]),
+        (taking("fence", ALL), ["spec.update.parallelism", "fenced tasks stop", "write parallelism: 1"]),
+        (taking("nothing", ALL), []),
+        (taking("no gpu", ALL), []),
+        (taking("gpu", pb.UpdatePolicy(parallelism=2)), []),
+        (taking("gpu", pb.UpdatePolicy(parallelism=3), mode=GLOBAL), []),
+        (taking("gpu", pb.UpdatePolicy()), []),
+        (taking("gpu", ALL, replicas=1), []),
+        (taking("gpu", pb.UpdatePolicy(parallelism=0, order=STOP_FIRST)), []),
+        (taking("gpu", pb.UpdatePolicy(parallelism=0, order=START_FIRST)), []),
+    ],
+)
+def test_who_replaces_all_at_once_is_told_when_they_stop_first(made: pb.Service, words: list[str]) -> None:
+    """Where that was not said: else it is blue and green, or what they want."""
+    lines = [line for line in applied(made) if "spec.update" in line]
+    assert len(lines) == bool(words)
+    assert [word for word in words if word not in lines[0]] == []
+
+
+def test_none_of_a_thing_is_nothing_that_two_tasks_cannot_have() -> None:
+    made = taking("no gpu", pb.UpdatePolicy())
+    assert update_policy.of(made.spec, made.spec.template, 3).surge == 1
 
 
 @pytest.mark.parametrize(
