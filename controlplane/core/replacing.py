@@ -148,8 +148,6 @@ class Course:
         """It has an old task only, which does not leave anyway."""
         if slot.new is not None or len(slot.old) != 1 or slot.place.held or slots.is_done(slot, self.goal):
             return False
-        if self._is_left_behind(slot):
-            return False
         return slot.old[0].meta.id not in self.leaving
 
     def _take(self, working: Sequence[slots.Slot], quota: int) -> tuple[list[pb.Task], list[slots.Slot], int | None]:

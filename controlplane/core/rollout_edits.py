@@ -141,8 +141,10 @@ def _in_force(service: pb.Service, now: pb.Revision | None, known: Collection[pb
         return next(one for one in known if one.meta.id == status.stable_revision_id)
     if status.state in {rollout.PAUSED, rollout.WAITING}:
         forth = "promote" if status.state == rollout.WAITING else "resume"
-        text = f"{kinds.label(service)} runs two revisions, and which it is to be is not decided: {status.message}"
-        raise errors.NotNow(text, hint=f"`orchctl rollout {forth} {service.meta.name}` or `abort` decides it")
+        text = f"{kinds.label(service)} is between two revisions: {status.message}"
+        raise errors.NotNow(
+            text, hint=f"`orchctl rollout {forth} {service.meta.name}` or `abort` decides which it is to be"
+        )
     return now
 
 

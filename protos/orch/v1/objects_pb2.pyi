@@ -974,8 +974,8 @@ class UpdatePolicy(_message.Message):
     monitor: _builtins.int
     """How long after its start a new task that ends or is restarted counts as failed."""
     progress_deadline: _builtins.int
-    """A rollout in which no further task became ready for this long has failed. Where old tasks stop first, the time that they
-    may take for it comes on top.
+    """A rollout in which no further task became ready for this long has failed; with `onFailure: continue`, a task that is not
+    ready so long after it was made. Where old tasks stop first, the time that they may take for it comes on top.
     """
     max_failure_ratio: _builtins.str
     """Which part of the new tasks may fail before the rollout has failed, from 0 to 1."""

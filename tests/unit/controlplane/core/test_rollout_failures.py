@@ -132,6 +132,47 @@ def test_a_canary_that_fails_waits_for_a_word_like_one_that_works() -> None:
         assert tried(world) == {1, 2, 3, 4}
 
 
+def test_one_of_two_canaries_that_fails_is_still_one_of_two() -> None:
+    """No third is tried for it, neither beside an old task nor where one has ended."""
+    world = going_on("slow:2", canary=2, parallelism=2)
+    world.step()
+    assert tried(world) == {1, 2}
+    new = next(task for task in world.unended if task.slot == 1 and not tasks.is_ready(task))
+    world.end(new, pb.TASK_STATE_FAILED)
+    world.end(next(task for task in world.unended if task.slot == 3), pb.TASK_STATE_FAILED)
+    world.steps(5)
+    assert tried(world) == {1, 2}
+    assert world.images() == ["good:1"] * 4
+    assert world.rollout.state == ROLLING
+
+
+def test_with_one_more_and_one_fewer_the_old_tasks_that_are_left_stay() -> None:
+    """What may be missing is lost where the new revision does not work; afterwards, nothing more is."""
+    world = going_on("broken:2", max_surge="1", max_unavailable="1")
+    world.until(FAILED)
+    left = len(world.images())
+    assert left > 0
+    for _ in range(300):
+        world.step()
+        assert len(world.images()) == left
+    world.mended = True
+    world.until(COMPLETED, within=200)
+    assert world.images() == ["broken:2"] * 4
+
+
+def test_what_has_failed_is_replaced_no_further_while_it_is_paused() -> None:
+    world = going_on("broken:2")
+    world.until(FAILED)
+    world.ask(api.ROLLOUT_ACTION_PAUSE)
+    world.mended = True
+    world.steps(100)
+    assert world.rollout.state == pb.ROLLOUT_STATE_PAUSED
+    assert world.images().count("good:1") >= 3, "the one that was begun may come through"
+    world.ask(api.ROLLOUT_ACTION_RESUME)
+    world.until(COMPLETED)
+    assert world.images() == ["broken:2"] * 4
+
+
 def test_the_delay_is_kept_after_a_failure_too() -> None:
     world = going_on("broken:2", delay=10_000)
     world.steps(9)

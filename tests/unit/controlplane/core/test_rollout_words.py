@@ -95,6 +95,17 @@ def test_undo_goes_back_to_the_very_revision_and_undo_again_to_the_other() -> No
     assert len(world.shelf.all(pb.Revision)) == 2, "nothing new was made"
 
 
+def test_going_to_and_fro_makes_nothing_wait() -> None:
+    """What made way for another revision has not failed."""
+    world = whole()
+    world.apply("good:2")
+    world.until(COMPLETED)
+    for _ in range(8):
+        world.ask(api.ROLLOUT_ACTION_UNDO)
+        world.until(COMPLETED)
+    assert [task.failures for task in world.tasks if tasks.is_live(task)] == [0, 0, 0]
+
+
 def test_restart_makes_a_revision_of_the_same_template() -> None:
     world = whole()
     before = {task.meta.id for task in world.unended}
@@ -158,14 +169,14 @@ def test_while_two_revisions_stand_side_by_side_there_is_no_restart() -> None:
     world = whole(canary=1)
     world.apply("good:2")
     world.until(WAITING)
-    with pytest.raises(request_errors.NotNow, match="runs two revisions") as caught:
+    with pytest.raises(request_errors.NotNow, match="is between two revisions") as caught:
         world.ask(api.ROLLOUT_ACTION_RESTART)
-    assert caught.value.hint == "`orchctl rollout promote web` or `abort` decides it"
+    assert caught.value.hint == "`orchctl rollout promote web` or `abort` decides which it is to be"
     world.apply("broken:3")
     world.until(PAUSED)
     with pytest.raises(request_errors.NotNow, match="has failed and is paused") as caught:
         world.ask(api.ROLLOUT_ACTION_RESTART)
-    assert caught.value.hint == "`orchctl rollout resume web` or `abort` decides it"
+    assert caught.value.hint == "`orchctl rollout resume web` or `abort` decides which it is to be"
 
 
 def test_while_rollouts_are_paused_there_is_no_restart() -> None:
