@@ -252,19 +252,19 @@ PLANTS = (
         name="what was paused goes on",
         bug=instead(replacing.Course, "stands_still", property(rollout_plants.never_stand_still)),
         caught_by=frozenset({"paused is paused"}),
-        hint=16,
+        hint=92,
     ),
     Plant(
         name="what was rolled back is tried again",
         bug=instead(rollout, "follow", rollout_plants.begin_again),
         caught_by=frozenset({"rollouts go one way"}),
-        hint=143,
+        hint=277,
     ),
     Plant(
         name="a refused revision is made all the same",
         bug=instead(rollout, "goal_id", rollout_plants.goal_of_the_spec),
         caught_by=frozenset({"what was refused stays refused", "life goes on"}),
-        hint=143,
+        hint=253,
     ),
     Plant(
         name="every node gets the first subnet",
