@@ -287,8 +287,7 @@ class Worker:
         else:
             desired, first = _desired(task, self._assigned), _first_record(task)
         if record is not None:
-            known = states.ORPHANED if first.state == states.ORPHANED else record.state
-            first = dataclasses.replace(record, state=known)
+            first = record  # how far the task has got here: that the leader gave it up meanwhile is in `desired`
         first = self._restore_users(task_id, first, there)
         observed = found(first, there, network_ready=attached)
         attachment = Attachment(

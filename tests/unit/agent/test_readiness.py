@@ -249,6 +249,28 @@ async def test_a_crash_ends_the_draining() -> None:
 
 
 @bounded(3600, virtual_time=True)
+async def test_what_the_leader_gave_up_is_drained_by_the_next_agent_too() -> None:
+    """Clients that did not lose sight of the node go on with their connections, whatever becomes of its agent."""
+    machine = machine_with_image()
+    async with alive(machine) as agent:
+        agent.complete(task(WEB), made=serving())
+        await ready(agent)
+        lost = task(WEB, desired=SHUTDOWN)
+        lost.status.state = states.ORPHANED
+        agent.complete(lost, made=serving())
+        began_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(1)
+        assert machine.stops == []
+    async with alive(machine) as agent:
+        agent.complete(lost, made=serving())
+        await agent.until(lambda: bool(machine.stops))
+        ((_, stopped_s),) = machine.stops
+        assert 1.9 < stopped_s - began_s < 2.5
+        await agent.until(lambda: machine.containers == {} and machine.attached == {})
+        assert WEB not in agent.statuses, "nothing is reported of it"
+
+
+@bounded(3600, virtual_time=True)
 async def test_draining_goes_on_with_the_next_agent() -> None:
     """Its moments are on disk: the time that has passed counts, and nothing starts anew."""
     machine = machine_with_image()
