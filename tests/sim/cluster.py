@@ -5,6 +5,7 @@ import itertools
 import random
 
 from agent.core.record import Record
+from controlplane.core import scheduler
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.store import memory
 from tests.sim.net import Network, Observer
@@ -29,11 +30,13 @@ class Cluster:
         nodes: int,
         stocked: bool = False,
         orderly: bool = False,
+        strategy: scheduler.Strategy = scheduler.Strategy.SPREAD,
     ) -> None:
         self.chance = chance
         self.group = group
         self.stocked = stocked
         self.orderly = orderly
+        self.strategy = strategy
         self.store = store
         self.network = Network(chance, observer)
         self.ids = itertools.count(1)

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Mapping
 from agent.core.record import Record
 from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import particulars
 from tests.sim.violation import Violation
 
 STALE_S = 15.0
 """How old what a leader decided from may be when it is written: it may have been frozen in between."""
+
+
+_WORDS: Mapping[int, str] = {
+    pb.DEPENDENCY_CONDITION_READY: "ready",
+    pb.DEPENDENCY_CONDITION_STARTED: "started",
+    pb.DEPENDENCY_CONDITION_COMPLETED: "completed",
+}
 
 
 class CrowdRules:
@@ -18,6 +26,7 @@ class CrowdRules:
 
     def __init__(self) -> None:
         self._services: dict[str, pb.Service] = {}
+        self._tasks: dict[str, pb.Task] = {}
         self._met_s: dict[tuple[str, str], float] = {}
         """When a service was last seen to fulfil a condition."""
         self._wished_s: dict[str, float] = {}
@@ -30,27 +39,57 @@ class CrowdRules:
         match after or before:
             case pb.Service() as service:
                 self._note_service(service, gone=after is None)
-            case pb.Task() as task if after is not None:
-                self._check_start(before, task)
-                self._check_end(before, task)
+            case pb.Task() as task:
+                self._note_task(task, gone=after is None)
+                if after is not None:
+                    self._check_start(before, task)
+                    self._check_end(before, task)
 
     def _note_service(self, service: pb.Service, *, gone: bool) -> None:
-        name, now_s = service.meta.name, asyncio.get_running_loop().time()
+        name = service.meta.name
         known = self._services.get(name)
         # What it was until now counted until now.
         for one in filter(None, (known, None if gone else service)):
-            for word, count in (("ready", one.status.ready), ("started", one.status.running)):
-                if one.status.replicas and count >= one.status.replicas:
-                    self._met_s[name, word] = now_s
+            self._note_met(one)
         if gone:
             for kept in (self._services, self._wished_s, self._going):
                 kept.pop(name, None)
             return
         if known is not None and known.spec != service.spec:
-            self._wished_s[name] = now_s
+            self._wished_s[name] = asyncio.get_running_loop().time()
         self._services[name] = service
         if service.meta.deleted_at:
             self._going.setdefault(name, max(self._going.values(), default=0) + 1)
+
+    def _note_task(self, task: pb.Task, *, gone: bool) -> None:
+        """What has come to an end may be all that was waited for, and one that begins again undoes it."""
+        service = self._services.get(task.service)
+        if service is not None:
+            self._note_met(service)
+        if gone:
+            self._tasks.pop(task.meta.id, None)
+        else:
+            self._tasks[task.meta.id] = task
+        if service is not None:
+            self._note_met(service)
+
+    def _note_met(self, service: pb.Service) -> None:
+        for word in _WORDS.values():
+            if self._holds(service, word):
+                self._met_s[service.meta.name, word] = asyncio.get_running_loop().time()
+
+    def _holds(self, service: pb.Service, word: str) -> bool:
+        """Whether all that it wants are so."""
+        status = service.status
+        match word:
+            case "ready":
+                count = status.ready
+            case "started":
+                count = status.running
+            case _:
+                mine = [one for one in self._tasks.values() if one.service == service.meta.name]
+                count = len(particulars.ended_well(mine))
+        return bool(status.replicas) and count >= status.replicas
 
     def _has_just_changed(self, name: str) -> bool:
         """A leader may not know the spec that is there now."""
@@ -65,16 +104,14 @@ class CrowdRules:
         if self._has_just_changed(task.service):
             return
         for name, condition in service.spec.depends_on.items():
-            word = "ready" if condition == pb.DEPENDENCY_CONDITION_READY else "started"
+            word = _WORDS[condition]
             if not self._is_met(name, word):
                 raise Violation("nobody starts too early", f"task {task.meta.id} may run, and {name} is not {word}")
 
     def _is_met(self, name: str, word: str) -> bool:
         other = self._services.get(name)
-        if other is not None and other.status.replicas:
-            count = other.status.ready if word == "ready" else other.status.running
-            if count >= other.status.replicas:
-                return True
+        if other is not None and self._holds(other, word):
+            return True
         return asyncio.get_running_loop().time() - self._met_s.get((name, word), -math.inf) <= STALE_S
 
     def _check_end(self, before: kinds.StoredObject | None, task: pb.Task) -> None:

@@ -54,9 +54,10 @@ def add_relations(chance: random.Random, name: str, spec: pb.ServiceSpec) -> Non
 
 
 def waits_in_vain(service: pb.Service, others: Iterable[pb.Service]) -> bool:
-    """Whether it depends on something that is not there, or will not be for long."""
+    """Whether it depends on something that is not there, or will not be for long, or has to be near to it."""
     there: Mapping[str, pb.Service] = {one.meta.name: one for one in others}
-    for name in service.spec.depends_on:
+    near = [one.service for one in service.spec.template.placement.near if not one.weight]
+    for name in (*service.spec.depends_on, *near):
         other = there.get(name)
         if other is None or other.meta.deleted_at or other.spec.ttl or not other.spec.replicas:
             return True

@@ -58,7 +58,7 @@ class DisruptionRules:
         del left[task.meta.id]
         if task.slot in left.values():
             return
-        if drained and not preempted and service.spec.update.order != pb.UPDATE_ORDER_STOP_FIRST:
+        if drained and not preempted and not _stops_first(service.spec):
             raise Violation("nothing is lost", f"task {task.meta.id} left a drained node before another worked")
         least = _least(service)
         if len(set(left.values())) < least:
@@ -73,6 +73,10 @@ class DisruptionRules:
 
 def _is_told(before: pb.Task, after: pb.Task) -> bool:
     return before.desired_state < after.desired_state == pb.DESIRED_STATE_SHUTDOWN
+
+
+def _stops_first(spec: pb.ServiceSpec) -> bool:
+    return spec.update.order == pb.UPDATE_ORDER_STOP_FIRST or spec.on_node_loss.fence
 
 
 def _is_quiet(service: pb.Service) -> bool:

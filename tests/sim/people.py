@@ -2,14 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from controlplane.core import request_errors
 from controlplane.store import errors
 from protos import kinds, running
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import crowds, zones
+from tests.sim import crowds, particulars, zones
 from tests.sim.cluster import Cluster
 from tests.sim.processes import IMAGES, MISSING_IMAGE, ControlPlane
 from tests.sim.story import Story
@@ -24,6 +24,8 @@ EVERYWHERE = "each"
 FENCED = ("db", "web")
 FENCE_MS = 10_000
 """Services that are fenced in runs with fences, and for how long their tasks live without a leader."""
+FENCED_BESIDE_OTHERS = ("db",)
+"""Those that are where people are particular: what is fenced is never doubled."""
 PATIENCE_S = 10.0
 ACTIONS = (
     api.ROLLOUT_ACTION_PAUSE,
@@ -46,11 +48,22 @@ class People:
     right in the end.
     """
 
-    def __init__(self, cluster: Cluster, chance: random.Random, story: Story, *, fences: bool = False) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        chance: random.Random,
+        story: Story,
+        *,
+        fenced: Collection[str] = (),
+        particular: bool = False,
+    ) -> None:
         self._cluster = cluster
         self._chance = chance
         self._story = story
-        self._fences = fences
+        self._fenced = fenced
+        self._particular = particular
+        self._jobs = (particulars.JOB,) if particular else ()
+        self._services = (*SERVICES, *self._jobs)
 
     def wishes(self) -> list[Callable[[], Awaitable[None]]]:
         """What a person may do next; what stands here twice is done twice as often."""
@@ -59,13 +72,36 @@ class People:
         return [*often, self._roll, self._roll, self._drain, self._rebalance, *rarely]
 
     async def _apply(self) -> None:
-        name = self._chance.choice([*SERVICES, *SERVICES, EVERYWHERE])
+        name = self._chance.choice([*self._services, *self._services, EVERYWHERE])
         spec = self._spec(name)
         if self._chance.random() < 0.15:
             await self.roll(name, api.ROLLOUT_ACTION_PAUSE)
         if self._chance.random() < 0.25:
             await self._push(self._chance.choice(IMAGES))
         await self.apply(name, spec)
+
+    def chosen(self, count: int) -> list[str]:
+        """So many services, and again; the one that others wait for first."""
+        return [particulars.JOB, *self._chance.choices([*self._services, EVERYWHERE], k=count - 1)]
+
+    async def update(self, name: str) -> bool:
+        """Whether the cluster took it. Some tasks are there to be updated."""
+        spec = self._spec(name)
+        if name != EVERYWHERE:
+            spec.replicas = spec.replicas or 2
+        return await self.apply(name, spec)
+
+    async def update_otherwise(self, service: pb.Service) -> bool:
+        """In the middle of it people want it done in another way. Whether the cluster took that."""
+        spec, name = pb.ServiceSpec(), service.meta.name
+        spec.CopyFrom(service.spec)
+        if spec.update.order != pb.UPDATE_ORDER_STOP_FIRST:
+            spec.update.order = self._chance.choice([pb.UPDATE_ORDER_UNSPECIFIED, pb.UPDATE_ORDER_STOP_FIRST])
+        spec.update.ClearField("max_surge")
+        spec.update.ClearField("max_unavailable")
+        spec.update.parallelism = self._chance.choice([1, 2])
+        particulars.add_way(self._chance, spec, may_surge=name not in ON_NODES)
+        return await self.apply(name, spec)
 
     async def _push(self, name: str) -> None:
         """The name comes to mean another image: for whoever is applied from now on, and for nobody else."""
@@ -74,6 +110,14 @@ class People:
         await self._ask(f"push {name}", lambda plane: plane.writes.put_images([image]))
 
     def _spec(self, name: str) -> pb.ServiceSpec:
+        spec = self._spec_of_every_seed(name)
+        if name == particulars.JOB:
+            particulars.make_job(self._chance, spec, MISSING_IMAGE)
+        if self._particular:
+            particulars.add(self._chance, name, spec, may_surge=name not in ON_NODES)
+        return spec
+
+    def _spec_of_every_seed(self, name: str) -> pb.ServiceSpec:
         reservations = pb.ResourceReservations(memory=self._chance.choice([0, 2**26, 2**27]), cpu=100)
         resources = pb.Resources(reservations=reservations)
         images = [*IMAGES, *IMAGES, *IMAGES, MISSING_IMAGE]
@@ -150,7 +194,7 @@ class People:
 
     async def _roll(self) -> None:
         """Anything that can be asked of a rollout; most of it makes no sense at most times, and is refused."""
-        name = self._chance.choice([*SERVICES, EVERYWHERE])
+        name = self._chance.choice([*self._services, EVERYWHERE])
         await self.roll(name, self._chance.choice(ACTIONS))
 
     async def roll(self, name: str, action: api.RolloutAction.ValueType) -> bool:
@@ -201,8 +245,10 @@ class People:
             wishes.tolerations.add(key="spare")
 
     async def _apply_apart(self) -> None:
-        """A service whose replicas have to be on nodes of their own."""
+        """A service whose replicas have to be on nodes of their own. While one is doubled that takes every node."""
         name = self._chance.choice(SERVICES)
+        if self._particular and name == particulars.STRANGER:
+            return
         spec = pb.ServiceSpec(replicas=3, template=pb.TaskTemplate(container=pb.Container(image=IMAGES[0])))
         spec.template.placement.apart.add(service=name)
         spec.template.placement.spread.add(by=zones.BY, max_skew=1)
@@ -210,9 +256,10 @@ class People:
 
     def _with_fence(self, name: str, spec: pb.ServiceSpec) -> pb.ServiceSpec:
         """From its first task on, since a fence holds for tasks that are made after it was asked for."""
-        if self._fences and name in FENCED:
+        if name in self._fenced:
             spec.on_node_loss.fence, spec.on_node_loss.replace_after = True, FENCE_MS
-            spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
+            if not spec.update.max_unavailable:
+                spec.update.order = pb.UPDATE_ORDER_STOP_FIRST
         return spec
 
     async def apply(self, name: str, spec: pb.ServiceSpec) -> bool:
@@ -240,7 +287,7 @@ class People:
         await self._ask(f"apply stack {STACK}: {', '.join(names)}", look_and_apply)
 
     async def _label(self) -> None:
-        reference = api.ObjectReference(kind="service", namespace="default", name=self._chance.choice(SERVICES))
+        reference = api.ObjectReference(kind="service", namespace="default", name=self._chance.choice(self._services))
         request = api.UpdateMetaRequest(reference=reference, overwrite=True)
         request.set_labels["mood"] = self._chance.choice(["good", "bad"])
         await self._ask(f"label {reference.name}", lambda plane: plane.writes.update_meta(request))
@@ -255,12 +302,12 @@ class People:
         await self._ask(f"scale {reference.name} to {request.replicas}", lambda plane: plane.writes.scale(request))
 
     async def _delete(self) -> None:
-        await self._delete_one(self._chance.choice(SERVICES))
+        await self._delete_one(self._chance.choice(self._services))
 
     async def _delete_all(self) -> None:
         """Those that depend on others first, as `orchctl delete -f` does."""
         if self._chance.random() < 0.3:
-            for name in ("web", "api", "db"):
+            for name in ("web", "api", "db", *self._jobs):
                 await self._delete_one(name)
 
     async def _delete_one(self, name: str) -> None:
@@ -326,10 +373,13 @@ class People:
 
 
 def too_greedy(service: pb.Service) -> bool:
-    """It was scaled to more than there is for everybody: cards, or nodes that a task takes half of (see `crowds`)."""
+    """It was scaled to more than there is for everybody: cards, nodes that a task takes half of (see `crowds`), or ones
+    that it does not share with another service.
+    """
     template = service.spec.template
     large = any(one.resources.reservations.cpu >= crowds.LARGE_CPU for one in template.sidecars)
-    return service.spec.replicas > 1 and (large or bool(template.container.resources.reservations.generic))
+    alone = bool(particulars.strangers(template, service.meta.name))
+    return service.spec.replicas > 1 and (large or alone or bool(template.container.resources.reservations.generic))
 
 
 def _on_the_host(spec: pb.ServiceSpec) -> bool:

@@ -22,6 +22,7 @@ from agent.worker import Worker
 from controlplane import instance, leader
 from controlplane.api.writes import Writes
 from controlplane.controllers.nodes import Ranges
+from controlplane.core import scheduler
 from controlplane.core.events import Limits
 from controlplane.store import memory
 from protos.link import Link, LinkLost
@@ -65,6 +66,8 @@ class World(Protocol):
     ids: "itertools.count[int]"
     stocked: bool
     """Whether nodes keep what they have prepared."""
+    strategy: scheduler.Strategy
+    """Of every instance."""
 
 
 class Process:
@@ -110,6 +113,7 @@ class ControlPlane:
                 suffixes=self._suffixes(),
                 ranges=RANGES,
                 events=EVENTS,
+                strategy=world.strategy,
                 rebalance_moves_per_minute=world.chance.choice([0, 6, 60]),
             ),
             new_id=self._new_id,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from agent.core.record import Record
 from protos import containers, kinds, states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import crowd_rules, zones
+from tests.sim import crowd_rules, particulars, zones
 from tests.sim.processes import EVENTS
 from tests.sim.rules import Rules
 
@@ -16,7 +16,8 @@ def unrest(rules: Rules, running: Mapping[str, frozenset[str]], records: Mapping
     tasks.
     """
     wrong = [*_unsettled(rules), *_not_whole(rules), *_strays(rules, running), *_left_over(rules)]
-    return [*wrong, *_held(rules), *_other_images(rules, records), *_too_many_events(rules)]
+    wrong += [*_held(rules), *_too_many_revisions(rules)]
+    return [*wrong, *_other_images(rules, records), *_too_many_events(rules)]
 
 
 def _unsettled(rules: Rules) -> Iterator[str]:
@@ -42,12 +43,12 @@ def _not_whole(rules: Rules) -> Iterator[str]:
     templates = {one.meta.id: (one.written, one.restarted_at, dict(one.images)) for one in known}
     nodes = sorted(rules.nodes(), key=lambda node: node.meta.id)
     for service in rules.services():
+        over = _over(rules, service) if particulars.is_job(service) else frozenset()
         serving = [
             (task.slot, task.target_node_id)
             for task in rules.tasks()
             if (task.meta.namespace, task.service) == (service.meta.namespace, service.meta.name)
-            and task.status.state == states.RUNNING
-            and task.desired_state == pb.DESIRED_STATE_RUNNING
+            and (_runs(task) or task.meta.id in over)
             and templates[task.revision_id]
             == (service.spec.template, service.spec.restarted_at, dict(service.spec.images))
         ]
@@ -59,6 +60,33 @@ def _not_whole(rules: Rules) -> Iterator[str]:
             yield f"{kinds.label(service)} wants {wanted}; {sorted(serving)} serve"
         if service.status.rollout.state != pb.ROLLOUT_STATE_COMPLETED:
             yield f"{kinds.label(service)}: its rollout is not completed: {service.status.rollout.message}"
+
+
+def _runs(task: pb.Task) -> bool:
+    return task.status.state == states.RUNNING and task.desired_state == pb.DESIRED_STATE_RUNNING
+
+
+def _over(rules: Rules, service: pb.Service) -> frozenset[str]:
+    """The tasks of a service that have done what their slots were there for."""
+    key = service.meta.namespace, service.meta.name
+    mine = [task for task in rules.tasks() if (task.meta.namespace, task.service) == key]
+    return frozenset(task.meta.id for task in particulars.ended_well(mine).values())
+
+
+def _too_many_revisions(rules: Rules) -> Iterator[str]:
+    """Of those that no task has and no rollout speaks of as many are kept as was asked for, and the newest."""
+    revisions = [one for one in rules.objects.values() if isinstance(one, pb.Revision)]
+    used = {task.revision_id for task in rules.tasks()}
+    for service in rules.services():
+        if not service.spec.HasField("revision_history_limit"):
+            continue
+        rollout, limit = service.status.rollout, service.spec.revision_history_limit
+        needed = used | {service.status.revision_id, rollout.revision_id, rollout.stable_revision_id}
+        key = service.meta.namespace, service.meta.name
+        mine = [one for one in revisions if (one.meta.namespace, one.service) == key]
+        unused = [one for one in sorted(mine, key=lambda one: one.number)[:-1] if one.meta.id not in needed]
+        if len(unused) > limit:
+            yield f"{kinds.label(service)} keeps {len(unused)} old revisions, not {limit}"
 
 
 def _strays(rules: Rules, running: Mapping[str, frozenset[str]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from controlplane.core import demand, preemption, tasks
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+from tests.sim import update_rules
 from tests.sim.violation import Violation
 
 Objects = Mapping[str, kinds.StoredObject]
@@ -81,9 +82,11 @@ def _check_made(objects: Objects, service: pb.Service, task: pb.Task) -> None:
         return
     if service.spec.rollout.paused:
         raise Violation("paused is paused", f"task {task.meta.id} was made beside {beside[0].meta.id}")
-    surge = service.spec.update.parallelism if service.spec.update.HasField("parallelism") else 1
+    everywhere = service.spec.mode == pb.SERVICE_MODE_GLOBAL
+    number = sum(isinstance(one, pb.Node) for one in objects.values()) if everywhere else service.spec.replicas
+    surge = update_rules.most_beside(service.spec, number)
     doubles = _doubles(objects, service) + 1
-    if surge and doubles > surge:
+    if doubles > surge:
         raise Violation("no more at a time", f"task {task.meta.id} is the {doubles}. beside another; {surge} may be")
 
 
@@ -116,6 +119,9 @@ def _check_stopped(objects: Objects, service: pb.Service, before: pb.Task, after
 
 
 def _stops_first(objects: Objects, service: pb.Service) -> bool:
+    """Or some may be missing, which `update_rules` counts."""
+    if service.spec.update.max_unavailable or service.spec.update.max_surge:
+        return update_rules.most_missing(service.spec, service.spec.template, service.spec.replicas) > 0
     if service.spec.update.order:
         return service.spec.update.order == pb.UPDATE_ORDER_STOP_FIRST
     goal = {service.status.revision_id, service.status.rollout.stable_revision_id}

@@ -18,8 +18,10 @@ from tests.sim.absence_rules import AbsenceRules
 from tests.sim.crowd_rules import CrowdRules
 from tests.sim.disruption_rules import DisruptionRules
 from tests.sim.fence_rules import FenceRules
+from tests.sim.neighbour_rules import NeighbourRules
 from tests.sim.network_rules import NetworkRules
 from tests.sim.story import Story
+from tests.sim.update_rules import UpdateRules
 from tests.sim.violation import Violation
 
 Slot = tuple[str, str]
@@ -36,7 +38,7 @@ heartbeats."""
 class Rules:
     """Follows every commit."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: Story, *, spreads: bool = True) -> None:
         self.objects: dict[str, kinds.StoredObject] = {}
         self.commits = 0
         self.network = NetworkRules()
@@ -45,6 +47,8 @@ class Rules:
         self.disruption = DisruptionRules()
         self.fences = FenceRules()
         self.absences = AbsenceRules()
+        self.updates = UpdateRules()
+        self.neighbours = NeighbourRules(spreads=spreads)
         self._story = story
         self._templates: dict[str, pb.TaskTemplate] = {}  # by the revision's id
         self._made: dict[Slot, deque[float]] = defaultdict(lambda: deque(maxlen=PACE))
@@ -65,6 +69,8 @@ class Rules:
             self._story.tell(kind, event.key, before, after)
             _check_writer(event.key, before, after, fence)
             spoken.note(before, after)
+            self.updates.note(before, after)
+            self.neighbours.note(before, after)
             self._check_task(before, after)
             self._check_brake(before, after)
             rollout_rules.check(self.objects, before, after)
@@ -79,6 +85,8 @@ class Rules:
         if pb.Task in touched:
             self._check_tasks()
         spoken.check()
+        self.updates.check(self.objects)
+        self.neighbours.check(self.objects, self.templates())
         if pb.Event in touched:
             told.check_kept([one for one in self.objects.values() if isinstance(one, pb.Event)])
         if pb.Node in touched:

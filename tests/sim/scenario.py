@@ -7,20 +7,21 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from controlplane.core import scheduler
 from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import absence_rules, stocks
+from tests.sim import absence_rules, families, stocks
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.disruption_rules import drain_troubles
 from tests.sim.net import End
-from tests.sim.people import People, too_greedy
+from tests.sim.people import FENCED, FENCED_BESIDE_OTHERS, People, too_greedy
 from tests.sim.processes import IMAGES, MISSING_IMAGE, images
 from tests.sim.rest import unrest
 from tests.sim.rules import Rules
@@ -36,16 +37,15 @@ REST_S = 240.0
 IDLE_S = 20.0
 DRAIN_MS, DRAIN_S = 10_000, 40.0
 """The deadline of the drain at the end, and after which time its tasks have to be gone: stopping takes a while."""
-LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S)
+SLOW_MOVES, MINUTE_S = 5, 65.0
+"""How often a minute is waited for in which nothing is moved."""
+LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S) + SLOW_MOVES * MINUTE_S
 LOOK_EVERY_S = 1.0
-FENCED_FROM = 10_000
-"""Seeds from here on have fenced services; those before tell the stories that they have always told."""
-STOCKED_FROM = 20_000
-"""In those from here on nodes keep images, too, and the leader is told."""
-ORDERLY_FROM = 30_000
-"""In those from here on agents also end in order, and say when they are back."""
 ABSENCE_MS, LATE_MS, LATE_S = 30_000, 10_000, 18.0
 """What the two that end in order in calm announce, and after which time the second one has to be lost."""
+UPDATES, CRASHES, SECOND_THOUGHTS = 8, 0.3, 0.5
+"""How many updates people make in calm, how often a container crashes after one, and how often people want it done in
+another way."""
 ATTEMPTS = 20
 
 
@@ -65,11 +65,12 @@ def simulate(seed: int) -> Result:
     """Runs one seed. The same seed always gives the same result."""
     chance = random.Random(seed)
     story = Story()
-    rules = Rules(story)
+    strategy = families.strategy_of(seed, chance)
+    rules = Rules(story, spreads=strategy is scheduler.Strategy.SPREAD)
     rule, failure, virtual_s = "", "", 0.0
     try:
         with _log_of_errors() as logged:
-            run = _Run(chance, story, rules, logged, seed)
+            run = _Run(chance, story, rules, logged, seed, strategy)
             virtual_s = virtualtime.run(run.go(), chance)
     except* Violation as broken:
         first = _first(broken)
@@ -103,14 +104,24 @@ def _log_of_errors() -> Iterator[list[str]]:
 
 
 class _Run:
-    def __init__(self, chance: random.Random, story: Story, rules: Rules, logged: Sequence[str], seed: int) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        story: Story,
+        rules: Rules,
+        logged: Sequence[str],
+        seed: int,
+        strategy: scheduler.Strategy,
+    ) -> None:
         self._chance = chance
         self._story = story
         self._rules = rules
         self._logged = logged
-        self._fences = seed >= FENCED_FROM
-        self._stocked = seed >= STOCKED_FROM
-        self._orderly = seed >= ORDERLY_FROM
+        self._strategy = strategy
+        self._fences = seed >= families.FENCED_FROM
+        self._stocked = seed >= families.STOCKED_FROM
+        self._orderly = seed >= families.ORDERLY_FROM
+        self._particular = seed >= families.PARTICULAR_FROM
         self._store = memory.MemoryStore(on_commit=self._on_commit, history_limit=400)
         self._broken: asyncio.Future[None] | None = None
         self._cluster: Cluster
@@ -132,15 +143,23 @@ class _Run:
                 nodes=4,
                 stocked=self._stocked,
                 orderly=self._orderly,
+                strategy=self._strategy,
             )
             await self._store.commit([typed.put(one) for one in images()])
-            self._people = People(self._cluster, self._chance, self._story, fences=self._fences)
+            self._people = People(
+                self._cluster, self._chance, self._story, fenced=self._fenced(), particular=self._particular
+            )
             self._trouble = Trouble(self._cluster, self._store, self._chance, group, self._story)
             try:
                 await self._until_it_ends(group)
             finally:
                 virtualtime.running_loop().thaw_all()  # else what is frozen could not be cancelled
         return loop.time()
+
+    def _fenced(self) -> Collection[str]:
+        if self._particular:
+            return FENCED_BESIDE_OTHERS
+        return FENCED if self._fences else ()
 
     async def _until_it_ends(self, group: asyncio.TaskGroup) -> None:
         assert self._broken is not None, "the run has begun"
@@ -187,6 +206,10 @@ class _Run:
         await self._put_right()
         self._trouble.end_weather()
         await self._come_to_rest()
+        if self._particular:
+            await self._update_in_calm()
+            await self._put_right()
+            await self._come_to_rest()
         if self._orderly:
             await self._restart_an_agent()
             await self._come_to_rest()
@@ -245,6 +268,7 @@ class _Run:
                 spec = pb.ServiceSpec()
                 spec.CopyFrom(service.spec)
                 spec.depends_on.clear()
+                spec.template.placement.ClearField("near")
                 await self._insist(lambda name=service.meta.name, spec=spec: self._people.apply(name, spec))
 
     async def _insist(self, ask: Any) -> None:
@@ -265,6 +289,17 @@ class _Run:
             problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", f"{REST_S:g} s after the last fault: " + "; ".join(problems))
+
+    async def _update_in_calm(self) -> None:
+        """In the storm hardly an update gets far. Now each does, or another comes before it is through."""
+        for name in self._people.chosen(UPDATES):
+            await self._insist(lambda name=name: self._people.update(name))
+            await asyncio.sleep(self._chance.choice([0.5, 3.0, 10.0]))
+            if self._chance.random() < CRASHES:
+                await self._trouble.crash_container()
+            service = next((one for one in self._rules.services() if one.meta.name == name), None)
+            if service is not None and self._chance.random() < SECOND_THOUGHTS:
+                await self._people.update_otherwise(service)
 
     async def _maintain_a_node(self) -> None:
         """In good order: one is drained, looked after, and takes tasks again."""
@@ -304,6 +339,8 @@ class _Run:
 
     async def _stay_idle(self) -> None:
         await asyncio.sleep(10)
+        if self._particular:
+            await self._wait_for_slow_moves()
         before = self._rules.commits
         await asyncio.sleep(IDLE_S)
         if self._rules.commits != before:
@@ -312,6 +349,14 @@ class _Run:
         problems = unrest(self._rules, self._cluster.running(), self._cluster.records())
         if problems:
             raise Violation("whole at rest", "at rest, and then not any more: " + "; ".join(problems))
+
+    async def _wait_for_slow_moves(self) -> None:
+        """Of a service that allows one in a minute the last one may come minutes later."""
+        for _ in range(SLOW_MOVES):
+            before = self._rules.commits
+            await asyncio.sleep(MINUTE_S)
+            if self._rules.commits == before:
+                return
 
     def _check_processes(self) -> None:
         if asyncio.get_running_loop().time() > LONGEST_S:

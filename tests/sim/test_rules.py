@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from controlplane.core import leaving
 from controlplane.store import api
 from protos import kinds, states
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -26,8 +27,8 @@ FENCE = api.Fence(key="/orch/leader", version=1)
 class History:
     """Writes, one after the other, under the rules of every commit."""
 
-    def __init__(self) -> None:
-        self.rules = Rules(Story())
+    def __init__(self, *, spreads: bool = True) -> None:
+        self.rules = Rules(Story(), spreads=spreads)
         self._revision = 0
 
     def write(self, value: kinds.StoredObject) -> None:
@@ -178,3 +179,98 @@ async def test_a_task_that_is_given_up_before_its_agent_is_late_is_found() -> No
         task.status.state = states.ORPHANED
         with pytest.raises(Violation, match="2000 ms before") if wrong else contextlib.nullcontext():
             history.write(task)
+
+
+def updated(update: pb.UpdatePolicy, second_on: str = "n1") -> tuple[History, list[pb.Task]]:
+    """A service of two whose leader has seen a new template, and the old tasks, both of which work. n2 is drained."""
+    history = History()
+    service = build.service(replicas=2)
+    service.spec.update.CopyFrom(update)
+    service.status.observed_generation = 1
+    old, new = build.revision(service), build.revision(service, 2, "other")
+    service.status.rollout.CopyFrom(
+        pb.RolloutStatus(state=pb.ROLLOUT_STATE_ROLLING, revision_id=new.meta.id, stable_revision_id=old.meta.id)
+    )
+    tasks = [build.task(slot, ident=f"web-{slot}-a", node=node) for slot, node in ((1, "n1"), (2, second_on))]
+    for value in (build.node("n1"), build.node("n2", availability=pb.AVAILABILITY_DRAIN), old, new, service, *tasks):
+        history.write(value)
+    return history, tasks
+
+
+def stop(history: History, task: pb.Task) -> None:
+    task.desired_state = pb.DESIRED_STATE_SHUTDOWN
+    history.write(task)
+
+
+@virtual
+async def test_an_update_that_takes_one_more_than_may_be_missing_is_found() -> None:
+    """Where the node is drained, it is not the update that takes it."""
+    for update, most in (
+        (pb.UpdatePolicy(order=pb.UPDATE_ORDER_STOP_FIRST), 1),
+        (pb.UpdatePolicy(max_unavailable="99%", max_surge="1"), 1),
+        (pb.UpdatePolicy(max_unavailable="100%"), 2),
+    ):
+        history, tasks = updated(update)
+        stop(history, tasks[0])
+        with (
+            pytest.raises(Violation, match="2 of 2 are missing then, 1 may be")
+            if most == 1
+            else contextlib.nullcontext()
+        ):
+            stop(history, tasks[1])
+    history, tasks = updated(pb.UpdatePolicy(order=pb.UPDATE_ORDER_STOP_FIRST), second_on="n2")
+    stop(history, tasks[0])
+    stop(history, tasks[1])
+
+
+@virtual
+async def test_blue_that_goes_before_all_is_green_is_found() -> None:
+    """One after the other it may go."""
+    for parallelism, wrong in ((0, True), (2, False)):
+        history, tasks = updated(pb.UpdatePolicy(parallelism=parallelism, order=pb.UPDATE_ORDER_START_FIRST))
+        history.write(build.task(1, ident="web-1-b", revision_id="web-2-id-web", created_at=build.NOW_MS + 1))
+        with pytest.raises(Violation, match=r"slots \[2\] have no new task") if wrong else contextlib.nullcontext():
+            stop(history, tasks[0])
+
+
+@virtual
+async def test_two_that_have_to_be_apart_are_found_whoever_comes_second() -> None:
+    """What people asked of one of them holds for both."""
+    for first, second in (("web", "db"), ("db", "web")):
+        history = History()
+        web, db = build.service(), build.service("db")
+        web.spec.template.placement.apart.add(service="db")
+        tasks = {
+            name: build.task(1, states.PENDING, of=name, revision_id=f"{name}-1-id-{name}") for name in ("web", "db")
+        }
+        for value in (build.node("n1"), build.revision(web), build.revision(db), *tasks.values()):
+            history.write(value)
+        for name in (first, second):
+            tasks[name].node_id, tasks[name].status.state = "n1", states.ASSIGNED
+        history.write(tasks[first])
+        with pytest.raises(Violation, match="has to be apart"):
+            history.write(tasks[second])
+
+
+@virtual
+async def test_a_move_too_many_within_a_minute_is_found() -> None:
+    """One that a drain asked for counts, too; a person who wants it now may have it, and a minute later anybody."""
+    for between_ms, asked_at, spreads, wrong in (
+        (59_000, 0, True, True),
+        (61_000, 0, True, False),
+        (59_000, 1, True, False),
+        (61_000, 0, False, True),
+    ):
+        history = History(spreads=spreads)
+        service = build.service()
+        service.spec.rebalance.max_moves_per_minute = 1
+        service.spec.rebalance_asked_at = asked_at
+        service.status.observed_generation = 1
+        first = build.task(1, states.PENDING, ident="web-1-b")
+        first.replaces, first.moved_because = "web-1-a", leaving.DRAINED
+        second = build.task(2, states.PENDING, ident="web-2-b", created_at=build.NOW_MS + between_ms)
+        second.replaces, second.moved_because = "web-2-a", "moves from n1"
+        for value in (build.revision(service), service, first):
+            history.write(value)
+        with pytest.raises(Violation, match="few moves") if wrong else contextlib.nullcontext():
+            history.write(second)

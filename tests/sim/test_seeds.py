@@ -1,4 +1,4 @@
-"""The cluster keeps its rules under faults drawn from three hundred seeds, and a seed can be replayed."""
+"""The cluster keeps its rules under faults drawn from hundreds of seeds, and a seed can be replayed."""
 
 import hashlib
 import os
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.scenario import FENCED_FROM, ORDERLY_FROM, STOCKED_FROM, simulate, story_of_trouble
+from tests.sim.families import FENCED_FROM, ORDERLY_FROM, PARTICULAR_FROM, STOCKED_FROM
+from tests.sim.scenario import simulate, story_of_trouble
 
 SEEDS = 100
 BLOCK = 5
 """Seeds a test: enough tests to spread over workers."""
 
 ROOT = Path(__file__).parent.parent.parent
-REPLAYED = (3, 11, STOCKED_FROM, ORDERLY_FROM)
+REPLAYED = (3, 11, STOCKED_FROM, ORDERLY_FROM, PARTICULAR_FROM)
 
 
 FIRST = (
@@ -23,6 +24,7 @@ FIRST = (
     *range(FENCED_FROM, FENCED_FROM + SEEDS, BLOCK),
     *range(STOCKED_FROM, STOCKED_FROM + SEEDS // 2, BLOCK),
     *range(ORDERLY_FROM, ORDERLY_FROM + SEEDS // 2, BLOCK),
+    *range(PARTICULAR_FROM, PARTICULAR_FROM + SEEDS // 2, BLOCK),
 )
 
 

@@ -33,7 +33,7 @@ class Trouble:
 
     def faults(self) -> list[Fault]:
         """What may happen next; what stands here twice happens twice as often."""
-        machines: list[Fault] = [self._crash_container, self._kill_agent, self._kill_machine]
+        machines: list[Fault] = [self.crash_container, self._kill_agent, self._kill_machine]
         processes: list[Fault] = [self._kill_plane, self._freeze, self._freeze_leader]
         room = [self._make_room] if self._cluster.stocked else []
         restarts = [self._restart_in_order] * 2 if self._cluster.orderly else []
@@ -89,7 +89,7 @@ class Trouble:
 
     # Containers and machines ------------------------------------------------------------------------------------------
 
-    async def _crash_container(self) -> None:
+    async def crash_container(self) -> None:
         agent = self._any_agent()
         running = sorted(agent.machine.running())
         if running:
