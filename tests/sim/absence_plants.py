@@ -36,7 +36,7 @@ ABSENCE_PLANTS = (
         name="an agent that is expected back is given up like any other",
         bug=instead(nodes, "give_up", _give_up_as_any_other),
         caught_by=frozenset({WAITED}),
-        hint=30_000,
+        hint=30_002,
     ),
     Plant(
         name="an agent that is late is waited for",
@@ -48,6 +48,6 @@ ABSENCE_PLANTS = (
         name="what an agent says when it goes is forgotten",
         bug=instead(Sessions, "announced", _hear_nothing),
         caught_by=frozenset({WAITED}),
-        hint=30_000,
+        hint=30_005,
     ),
 )

@@ -22,7 +22,7 @@ BRAKE_PLANTS = (
         name="tasks are given up although most nodes vanished together",
         bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=1,
+        hint=3,
     ),
     Plant(
         name="a node that was lost for good once is so for ever",

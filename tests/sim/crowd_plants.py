@@ -49,19 +49,19 @@ CROWD_PLANTS = (
         name="a task that is held is started",
         bug=instead(worker, "_desired", _desire_to_run),
         caught_by=frozenset({"what is held does not run"}),
-        hint=2,
+        hint=1,
     ),
     Plant(
         name="a dependency that is there counts as fulfilled",
         bug=instead(dependencies, "_is_fulfilled", lambda *_: True),
         caught_by=frozenset({"nobody starts too early"}),
-        hint=7,
+        hint=12,
     ),
     Plant(
         name="what was held is forgotten",
         bug=instead(dependencies, "let_go", lambda *_: iter(())),
         caught_by=REST,
-        hint=2,
+        hint=6,
     ),
     Plant(
         name="a service goes before those that need it",
@@ -79,6 +79,6 @@ CROWD_PLANTS = (
         name="a service for a while stays for ever",
         bug=instead(expiry, "expire", lambda *_: plan.NOTHING),
         caught_by=REST,
-        hint=14,
+        hint=5,
     ),
 )

@@ -8,7 +8,7 @@ DISRUPTION_PLANTS = (
         name="tasks of a drained node leave at once",
         bug=instead(leaving, "_at_once", lambda *_: leaving.DRAINED),
         caught_by=frozenset({"nothing is lost", "disruption"}),
-        hint=5,
+        hint=11,
     ),
     Plant(
         name="what a service can do without is what it has",
@@ -20,6 +20,6 @@ DISRUPTION_PLANTS = (
         name="one that moves needs to gain nothing by it",
         bug=instead(rebalance, "WORTH_IT", -1),
         caught_by=frozenset({"idle is idle", "whole at rest", "pace", "no doubles"}),
-        hint=5,
+        hint=1,
     ),
 )

@@ -56,25 +56,25 @@ PARTICULAR_PLANTS = (
         name="what may be missing is rounded up",
         bug=instead(amounts, "of", _rounded_up),
         caught_by=frozenset({MISSING}),
-        hint=40_000,
+        hint=40_031,
     ),
     Plant(
         name="blue goes as soon as its green works",
         bug=instead(replacing.Course, "_waits_for_all", lambda _: False),
         caught_by=frozenset({BLUE_AND_GREEN}),
-        hint=40_000,
+        hint=40_021,
     ),
     Plant(
         name="who has to be apart from others is joined by them",
         bug=instead(neighbourhood, "_unwanted", _own_wishes),
         caught_by=frozenset({NEIGHBOURS}),
-        hint=40_000,
+        hint=40_001,
     ),
     Plant(
         name="who has to be near to nobody yet goes anywhere",
         bug=instead(neighbourhood, "is_first", _nobody_is_there),
         caught_by=frozenset({NEIGHBOURS}),
-        hint=40_000,
+        hint=40_002,
     ),
     Plant(
         name="what has ended counts as completed",
@@ -86,6 +86,6 @@ PARTICULAR_PLANTS = (
         name="old revisions are kept for ever",
         bug=instead(revisions, "outdated", lambda *_: []),
         caught_by=frozenset({"whole at rest"}),
-        hint=40_000,
+        hint=40_004,
     ),
 )
