@@ -14,6 +14,7 @@ from protos.orch.v1 import objects_pb2 as pb
 from protos.orch.v1 import options_pb2 as options
 
 _GRACE: Final = pb.TaskTemplate.DESCRIPTOR.fields_by_name["stop_grace_period"]
+_HOOK_TIMEOUT: Final = pb.Hook.DESCRIPTOR.fields_by_name["timeout"]
 SHARED: Final = ("ports", "hostname", "userns")
 """Fields of a container that are about the whole task."""
 
@@ -105,7 +106,8 @@ def _hook(hook: pb.Hook, container: pb.Container, path: Path) -> Iterator[Proble
     if len(done) != 1:
         found = f"has {' and '.join(done)}, and a hook does one thing" if done else "does nothing"
         yield Problem(keys=path, message=found, hint="write exactly one of exec, http and sleep", of_nothing=not done)
-    elif hook.sleep and hook.timeout:
+    elif hook.sleep and hook.timeout not in {0, defaults.number(_HOOK_TIMEOUT)}:
+        # What everybody has who does not say it stands in whatever the defaults were filled into.
         message = "a hook that sleeps takes as long as it says"
         yield Problem(keys=(*path, "timeout"), message=message, hint="remove it, and say in sleep how long")
     if hook.http.port:

@@ -69,9 +69,10 @@ class Course:
     def doubles(self) -> list[tuple[pb.Task, str]]:
         """Live tasks beside a better one in their slot, but for old ones that still do the work of a new one."""
         found = []
+        let_go = self._let_go()
         for slot in self.members:
             news = [task for task in slot.live if task.revision_id == slot.goal_id]
-            kept, pair = self._kept(slot), self._pair(news)
+            kept, pair = () if slot.place.key in let_go else self._kept(slot), self._pair(news)
             found += [(task, "the slot has a better task") for task in news if task not in pair]
             if kept:
                 found += [(task, "the old one works, and it does not") for task in pair if task.meta.id in self.vain]
@@ -99,7 +100,24 @@ class Course:
         works = bool(first) and tasks.is_ready(first[0])
         if slot.new_works:
             return first if works and self._waits_for_all() else ()
-        return first if works and (self.policy.surge or first[0].meta.id in self.moving) else ()
+        return first if works else ()
+
+    def _let_go(self) -> frozenset[places.Key]:
+        """Where an old task that works stops before the new one beside it does: as many as may be missing.
+
+        Pairs are of a policy that let new tasks come first. One that does not, and that a person has written meanwhile,
+        may be just what the new tasks wait for: that the old ones give up a port of the node.
+        """
+        if self.policy.surge or self.stands_still:
+            return frozenset()
+        pairs = [slot for slot in self.members if slot.new is not None and not slot.new_works and self._kept(slot)]
+        staying = [slot for slot in pairs if slot.old[0].meta.id not in self.moving and not slot.place.held]
+        return frozenset(slot.place.key for slot in staying[: max(self._spare(), 0)])
+
+    def _spare(self) -> int:
+        """How many more of those that work may stop."""
+        working = sum(slot.task is not None and self._goes_on_working(slot.task) for slot in self.members)
+        return working - (len(self.members) - self.policy.missing - self._lost())
 
     def _waits_for_all(self) -> bool:
         if not self.policy.together or self.status.state not in rollout.UNDECIDED:
@@ -157,8 +175,7 @@ class Course:
         due = [slot for slot in able if moments[slot.place.key] <= self.now_ms]
         beside = self.policy.surge - sum(bool(slot.new and slot.old) for slot in self.members)
         begun = due[: max(min(room, beside), 0)]
-        spare = sum(slot.task is not None and self._goes_on_working(slot.task) for slot in self.members)
-        spare -= len(self.members) - self.policy.missing - self._lost()
+        spare = self._spare() - len(self._let_go())
         taken = {slot.place.key for slot in begun} | (self.given_up if self.policy.surge else frozenset())
         others = [slot for slot in working if slot.place.key not in taken]
         ended = others[: max(min(room - len(begun), spare), 0)]

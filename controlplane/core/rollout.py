@@ -137,7 +137,7 @@ def judge(
         return _finish(after, policy, now_ms, at_once=not members)
     elif after.state == WAITING and members and not any(map(slots.has_new, members)) and not given_up:
         after.state, after.progressed_at = ROLLING, now_ms  # the canary was stopped with its service
-    elif _canary_is_there(after, policy, control, members, given_up):
+    elif _canary_is_there(after, case, control, members, given_up):
         after.state = WAITING
     elif policy.goes_on:
         if after.state == ROLLING and good + len(given_up) == len(members):
@@ -208,19 +208,21 @@ def _fail(status: pb.RolloutStatus, policy: update_policy.Policy, reason: str, *
 
 def _canary_is_there(
     status: pb.RolloutStatus,
-    policy: update_policy.Policy,
+    case: rollout_failures.Case,
     control: pb.RolloutControl,
     members: Sequence[slots.Slot],
     given_up: Collection[places.Key],
 ) -> bool:
-    """So many tasks as the canary has work, or have failed where that stops nothing; and others are still of an older
-    revision.
+    """So many tasks as the canary has work, have done their work, or have failed where that stops nothing; and others
+    are still of an older revision.
     """
-    if not policy.canary or status.state != ROLLING or not can_go_back(status):
+    canary = case.policy.canary
+    if not canary or status.state != ROLLING or not can_go_back(status):
         return False
     if control.promoted_revision_id == status.revision_id or not any(slot.old for slot in members):
         return False
-    return sum(slot.new_works for slot in members) + len(given_up) >= policy.canary
+    there = sum(slot.new_works or slots.is_done(slot, case.goal) for slot in members)
+    return there + len(given_up) >= canary
 
 
 # In words -------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ def make_job(chance: random.Random, spec: pb.ServiceSpec, missing: str) -> None:
     spec.template.ClearField("sidecars")
     spec.template.ClearField("placement")
     spec.replicas = chance.randint(1, 2)
-    spec.update.ClearField("canary")  # one that ends is not waited for, nor can it be promoted
 
 
 def add(chance: random.Random, name: str, spec: pb.ServiceSpec, *, may_surge: bool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from controlplane.core import request_errors
 from controlplane.store import errors
@@ -372,13 +372,13 @@ class People:
         return taken
 
 
-def too_greedy(service: pb.Service) -> bool:
+def too_greedy(service: pb.Service, before: Iterable[pb.TaskTemplate]) -> bool:
     """It was scaled to more than there is for everybody: cards, nodes that a task takes half of (see `crowds`), or ones
-    that it does not share with another service.
+    that it does not share with another service. `before`: what it may go back to, with as many replicas.
     """
     template = service.spec.template
     large = any(one.resources.reservations.cpu >= crowds.LARGE_CPU for one in template.sidecars)
-    alone = bool(particulars.strangers(template, service.meta.name))
+    alone = any(particulars.strangers(one, service.meta.name) for one in (template, *before))
     return service.spec.replicas > 1 and (large or alone or bool(template.container.resources.reservations.generic))
 
 

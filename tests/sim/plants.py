@@ -56,7 +56,9 @@ from tests.sim.stock_plants import STOCK_PLANTS
 # The leader -----------------------------------------------------------------------------------------------------------
 
 
-def _accept_whatever_comes(task: pb.Task, node_id: str, report: wire.TaskReport) -> plan.Write | None:
+def _accept_whatever_comes(
+    task: pb.Task, node_id: str, _node: pb.Node | None, report: wire.TaskReport
+) -> plan.Write | None:
     """An old report, overtaken by a newer one, is stored like any other."""
     if task.node_id != node_id or report.status == task.status:
         return None

@@ -157,6 +157,11 @@ class Rules:
     def templates(self) -> Mapping[str, pb.TaskTemplate]:
         return self._templates
 
+    def templates_of(self, service: pb.Service) -> list[pb.TaskTemplate]:
+        """Of its revisions that are kept."""
+        known = [one for one in self.objects.values() if isinstance(one, pb.Revision)]
+        return [one.template for one in known if kinds.service_of(one) == kinds.qualified(service)]
+
     def _note_stop(self, before: pb.Task, after: pb.Task) -> None:
         """From when on it knows at the earliest that it is to stop: nothing can be drained sooner."""
         unasked = before.desired_state < pb.DESIRED_STATE_SHUTDOWN

@@ -254,11 +254,12 @@ class _Run:
     async def _make_content(self, service: pb.Service) -> None:
         """It wants what there is."""
         is_wrong = service.spec.template.container.image == MISSING_IMAGE
-        if (is_wrong or too_greedy(service)) and not service.meta.deleted_at:
+        is_greedy = too_greedy(service, self._rules.templates_of(service))
+        if (is_wrong or is_greedy) and not service.meta.deleted_at:
             spec = pb.ServiceSpec()
             spec.CopyFrom(service.spec)
             spec.template.container.image = IMAGES[0] if is_wrong else service.spec.template.container.image
-            spec.replicas = 1 if too_greedy(service) else service.spec.replicas
+            spec.replicas = 1 if is_greedy else service.spec.replicas
             await self._insist(lambda: self._people.apply(service.meta.name, spec))
 
     async def _wait_for_nobody(self) -> None:

@@ -128,16 +128,24 @@ def _is_judged(service: pb.Service) -> bool:
 def _check_missing(
     service: pb.Service, template: pb.TaskTemplate, members: Collection[pb.Task], told: Collection[pb.Task]
 ) -> None:
-    """What was missing before counts: nothing is taken away then. A slot whose work is done lacks nothing."""
+    """What was missing before counts: nothing is taken away then. A slot whose work is done lacks nothing; and one that
+    failed where no failure stops an update is nobody's to wait for.
+    """
     served = {task.slot for task in members if tasks.is_ready(task)} | particulars.ended_well(members).keys()
     lost = [task.meta.id for task in told if task.slot not in served]
     missing = sum(slot not in served for slot in range(1, service.spec.replicas + 1))
-    most = most_missing(service.spec, template, service.spec.replicas)
+    most = most_missing(service.spec, template, service.spec.replicas) + _left_behind(service)
     if lost and missing > most:
         raise Violation(
             MISSING,
             f"{', '.join(lost)} told to stop: {missing} of {service.spec.replicas} are missing then, {most} may be",
         )
+
+
+def _left_behind(service: pb.Service) -> int:
+    """How many slots an update goes on without, at the most."""
+    goes_on = service.spec.update.on_failure == pb.UPDATE_FAILURE_ACTION_CONTINUE
+    return service.status.rollout.failed if goes_on else 0
 
 
 def _is_blue_and_green(service: pb.Service, template: pb.TaskTemplate) -> bool:
@@ -160,6 +168,6 @@ def _check_together(
     green = {task.slot for task in members if tasks.is_ready(task) and task.revision_id == goal.meta.id}
     green |= {slot for slot, task in particulars.ended_well(members).items() if task.revision_id == goal.meta.id}
     lacking = [slot for slot in range(1, service.spec.replicas + 1) if slot not in green]
-    if left and lacking:
+    if left and len(lacking) > _left_behind(service):
         text = f"{', '.join(left)} told to stop, and slots {lacking} have no new task that works"
         raise Violation(BLUE_AND_GREEN, text)

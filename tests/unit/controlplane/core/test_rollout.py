@@ -296,6 +296,45 @@ def test_work_that_ends_is_replaced_by_work_that_ends() -> None:
     assert world.rollout.state == COMPLETED
 
 
+@pytest.mark.parametrize(("parallelism", "fewest"), [(1, 9), (3, 7)])
+def test_another_order_in_the_middle_stops_no_more_than_may_be_missing(parallelism: int, fewest: int) -> None:
+    """Old tasks stand beside new ones that do not work yet, as the policy before wanted it."""
+    world = whole(replicas=10, parallelism=4)
+    world.apply("slow:2")
+    world.step()
+    assert len(world.unended) == 14
+    changed = plan.copy(world.service)
+    changed.spec.update.order, changed.spec.update.parallelism = STOP_FIRST, parallelism
+    world.shelf.put(changed)
+    world.step()
+    assert len(world.images()) == fewest, "as many as may be missing give way to what may wait for them"
+    for _ in range(60):
+        world.step()
+        assert len(world.images()) >= fewest
+        waiting = [task for task in world.unended if tasks.is_live(task) and not tasks.is_ready(task)]
+        for task in waiting[:1]:
+            world.make_ready(task)
+    assert world.images() == ["slow:2"] * 10
+    assert world.rollout.state == COMPLETED
+
+
+def test_a_canary_that_has_done_its_work_waits_for_a_word() -> None:
+    """As one does that goes on working."""
+    world = whole(canary=1)
+    changed = plan.copy(world.service)
+    changed.spec.template.restart.condition = pb.RESTART_CONDITION_ON_FAILURE
+    changed.spec.template.container.image = "slow:2"
+    world.shelf.put(changed)
+    world.step()
+    (canary,) = [task for task in world.unended if not tasks.is_ready(task)]
+    world.end(canary, states.COMPLETE)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    assert sorted(world.images()) == ["good:1"] * 2
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.steps(2)
+    assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
+
+
 def keep(world: World, number: int) -> None:
     """So many revisions that no task runs."""
     changed = plan.copy(world.service)
