@@ -100,11 +100,12 @@ def _course(
     """
     service = situation.service
     known = {one.meta.id: one for one in (*situation.revisions, target)}
+    templates = [one.template for one in known.values()]
     status = rollout.follow(service, target.meta.id, situation.now_ms)
     while True:
         goal = known.get(rollout.goal_id(status), target)
         members, surplus = _members(situation, goal)
-        policy = update_policy.of(service.spec, goal.template, len(members))
+        policy = update_policy.of(service.spec, goal.template, len(members), templates)
         status, judged_at = rollout.judge(status, policy, service.spec.rollout, members, goal, situation.now_ms)
         if known.get(rollout.goal_id(status), target) is goal:
             break

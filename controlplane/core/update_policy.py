@@ -8,6 +8,7 @@ counts at once.
     maxSurge 25%, maxUnavailable 25%, 10      surge 3 (rounded up), missing 2 (rounded down)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -43,8 +44,8 @@ class Policy:
         return failed > self.ratio * number
 
 
-def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
-    """The policy for `number` tasks of a template."""
+def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int, before: Iterable[pb.TaskTemplate] = ()) -> Policy:
+    """The policy for `number` tasks of a template. `before`: those of tasks that may have to make way for them."""
     update: pb.UpdatePolicy = defaults.resolve(spec.update)
     if spec.on_node_loss.fence and not update.max_unavailable:
         update.order = pb.UPDATE_ORDER_STOP_FIRST
@@ -55,7 +56,7 @@ def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
         together=update.parallelism == 0 and missing == 0 and not update.max_surge,
         delay_ms=update.delay,
         monitor_ms=update.monitor,
-        deadline_ms=update.progress_deadline + (_stop_ms(template) if missing else 0),
+        deadline_ms=update.progress_deadline + (max(map(_stop_ms, (template, *before))) if missing else 0),
         ratio=_ratio(update.max_failure_ratio),
         on_failure=update.on_failure,
         canary=update.canary,
@@ -63,8 +64,10 @@ def of(spec: pb.ServiceSpec, template: pb.TaskTemplate, number: int) -> Policy:
 
 
 def _stop_ms(template: pb.TaskTemplate) -> int:
-    """How long a task may take to make way: what comes after it cannot be ready before."""
-    return template.stop_grace_period + template.drain_seconds * 1000
+    """How long a task may take to make way: what comes after it cannot be ready before. Its containers stop one after
+    another, the main one first.
+    """
+    return template.stop_grace_period * (1 + len(template.sidecars)) + template.drain_seconds * 1000
 
 
 def order_of(update: pb.UpdatePolicy, template: pb.TaskTemplate) -> pb.UpdateOrder.ValueType:

@@ -34,6 +34,6 @@ BRAKE_PLANTS = (
         name="a node that the brake held says so for ever",
         bug=instead(nodes, "tell_brake", _tell_and_never_take_back),
         caught_by=frozenset({"whole at rest"}),
-        hint=1,
+        hint=2,
     ),
 )

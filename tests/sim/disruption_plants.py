@@ -14,12 +14,12 @@ DISRUPTION_PLANTS = (
         name="what a service can do without is what it has",
         bug=instead(disruption, "allowed", lambda _service, members: len(members)),
         caught_by=frozenset({"disruption"}),
-        hint=101,
+        hint=54,
     ),
     Plant(
         name="one that moves needs to gain nothing by it",
         bug=instead(rebalance, "WORTH_IT", -1),
         caught_by=frozenset({"idle is idle", "whole at rest", "pace", "no doubles"}),
-        hint=1,
+        hint=4,
     ),
 )

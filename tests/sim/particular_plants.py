@@ -56,19 +56,19 @@ PARTICULAR_PLANTS = (
         name="what may be missing is rounded up",
         bug=instead(amounts, "of", _rounded_up),
         caught_by=frozenset({MISSING}),
-        hint=40_031,
+        hint=40_005,
     ),
     Plant(
         name="blue goes as soon as its green works",
         bug=instead(replacing.Course, "_waits_for_all", lambda _: False),
         caught_by=frozenset({BLUE_AND_GREEN}),
-        hint=40_021,
+        hint=40_165,
     ),
     Plant(
         name="who has to be apart from others is joined by them",
         bug=instead(neighbourhood, "_unwanted", _own_wishes),
         caught_by=frozenset({NEIGHBOURS}),
-        hint=40_001,
+        hint=40_010,
     ),
     Plant(
         name="who has to be near to nobody yet goes anywhere",

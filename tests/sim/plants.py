@@ -189,19 +189,19 @@ PLANTS = (
         name="the leader writes without its fence",
         bug=instead(writer, "write", _write_without_fence),
         caught_by=frozenset({"one writer"}),
-        hint=32,
+        hint=21,
     ),
     Plant(
         name="the scheduler looks at a node once for many tasks",
         bug=instead(filters, "room", _room_of_a_node_that_is_empty),
         caught_by=frozenset({"capacity", "nothing is given twice"}),
-        hint=1,
+        hint=6,
     ),
     Plant(
         name="what was granted before is free again",
         bug=instead(fleet._Booking, "_remove_granted", lambda _: None),
         caught_by=frozenset({"nothing is given twice"}),
-        hint=2,
+        hint=5,
     ),
     Plant(
         name="the parts of a spread are counted once for many tasks",
@@ -219,7 +219,7 @@ PLANTS = (
         name="others make way for a task of the same priority",
         bug=instead(preemption.Preemption, "_may_go", lambda *_: True),
         caught_by=frozenset({"placement", "pace", "idle is idle"}),
-        hint=1,
+        hint=5,
     ),
     Plant(
         name="a stopping task does not hold its slot",
@@ -231,13 +231,13 @@ PLANTS = (
         name="a loop forgets its keys after a conflict",
         bug=instead(loop.Loop, "run", _run_and_forget_keys),
         caught_by=REST,
-        hint=49,
+        hint=58,
     ),
     Plant(
         name="a slot is refilled without a pause",
         bug=instead(slots, "ready_at", lambda *_: 0),
         caught_by=frozenset({"pace"}),
-        hint=6,
+        hint=3,
     ),
     Plant(
         name="an old task goes before the new one works",
@@ -279,7 +279,7 @@ PLANTS = (
         name="processes and disk are given out as often as somebody asks",
         bug=instead(demand, "of", _endless),
         caught_by=frozenset({"capacity"}),
-        hint=10121,
+        hint=10_166,
     ),
     Plant(
         name="garbage collection does not wait for the end",
@@ -297,7 +297,7 @@ PLANTS = (
         name="a node whose agent is away is not waited for",
         bug=instead(withdrawals.Withdrawals, "_sending_nodes", _ready_nodes),
         caught_by=frozenset({"let go last"}),
-        hint=5,
+        hint=2,
     ),
     Plant(
         name="the lowest free address is given, whoever had it a moment ago",
@@ -309,7 +309,7 @@ PLANTS = (
         name="the cache misses deletions after a compaction",
         bug=instead(snapshots.Editor, "present_keys", lambda _: []),
         caught_by=frozenset({"whole at rest", "idle is idle"}),
-        hint=40,
+        hint=34,
     ),
     Plant(
         name="old events are never cleared away",
@@ -339,7 +339,7 @@ PLANTS = (
         name="the agent takes assignments over a gap",
         bug=instead(held, "apply", _apply_over_gaps),
         caught_by=REST | {"no doubles"},
-        hint=1,
+        hint=28,
     ),
     Plant(
         name="the agent counts assignments on from the last session",
@@ -351,13 +351,13 @@ PLANTS = (
         name="the agent does not tell a new leader everything",
         bug=instead(outbox.Outbox, "begin", _begin_with_nothing),
         caught_by=REST,
-        hint=33,
+        hint=21,
     ),
     Plant(
         name="the agent forgets what was not acknowledged",
         bug=instead(outbox.Outbox, "next_batch", _next_batch_once),
         caught_by=REST,
-        hint=13,
+        hint=22,
     ),
     Plant(
         name="connections are not drained",
@@ -369,13 +369,13 @@ PLANTS = (
         name="a container is ready before it has answered",
         bug=instead(probes, "decide_ready", lambda _: False),
         caught_by=frozenset({"the ready have answered"}),
-        hint=45,
+        hint=92,
     ),
     Plant(
         name="the agent starts without looking at what runs",
         bug=instead(worker.Worker, "_restore", _restore_nothing),
         caught_by=REST | {"no doubles", "no error is logged"},
-        hint=3,
+        hint=1,
     ),
     Plant(
         name="the agent takes what a name means instead of what was settled",

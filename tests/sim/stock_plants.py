@@ -8,6 +8,6 @@ STOCK_PLANTS = (
         name="who has gone still counts as one with images",
         bug=instead(BlobBook, "forget", lambda _book, _node_id: None),
         caught_by=frozenset({"who is counted on is there"}),
-        hint=20_002,
+        hint=20_005,
     ),
 )

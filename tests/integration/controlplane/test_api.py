@@ -162,7 +162,7 @@ async def test_warnings_name_what_is_probably_not_meant(tmp_path: Path) -> None:
         warnings = (await world.stub.Apply(apply_request(wanted))).results[0].warnings
         assert len(warnings) == 2
         assert "local:1 is never fetched" in warnings[0]
-        assert "port 8080" in warnings[1]
+        assert "8080 is published on the node" in warnings[1]
 
 
 @aio.bounded(20)

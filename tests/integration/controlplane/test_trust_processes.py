@@ -167,7 +167,7 @@ async def test_a_renewal_leaves_what_is_open_and_serves_what_comes(tmp_path: Pat
         server = Server("n1", first)
         link = await server.connect(made.address)
         try:
-            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1-name")))
             assert (await link.receive()).WhichOneof("message") == "registered"
             await renewal.renew(server, Folder(tmp_path / "n1"))
             renewed = Folder(tmp_path / "n1").load(Role.NODE)
@@ -178,7 +178,7 @@ async def test_a_renewal_leaves_what_is_open_and_serves_what_comes(tmp_path: Pat
             assert made.instance.dispatcher.sessions.get("n1") is not None
             await link.close()
             again = await server.connect(made.address)
-            await again.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            await again.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1-name")))
             assert (await again.receive()).WhichOneof("message") == "registered"
             await again.close()
         finally:
@@ -195,7 +195,7 @@ async def test_a_node_renews_by_itself_when_the_moment_in_its_certificate_s_life
         server = Server("n1", aged)
         link = await server.connect(made.address)
         try:
-            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1")))
+            await link.send(wire.AgentMessage(register=wire.Register(node_id="n1", node_name="n1-name")))
             assert (await link.receive()).WhichOneof("message") == "registered"
             async with asyncio.TaskGroup() as group:
                 kept = renewal.Renewal(server, Folder(tmp_path / "n1"), made.now_ms, random.Random(1))

@@ -92,8 +92,8 @@ def test_what_is_wrong_with_it_is_told(estate: Estate, machine: Machine, tmp_pat
     said = refused(trust=tmp_path / "gone")
     assert f"{tmp_path}/gone/identity.pem is not there" in said
     assert "hint: do it on the machine of a control plane; --trust names the folder" in said
-    person = Folder(estate.folder / "trust" / "again")
-    said = refused(trust=person.path)
+    typed(recover(estate, machine, "bob"), estate)
+    said = refused(trust=estate.folder / "trust" / "again")
     assert "is the certificate of admin bob, and one of role controlplane is needed" in said
     copied = tmp_path / "open"
     shutil.copytree(machine.trust, copied)

@@ -110,6 +110,10 @@ def test_the_time_to_stop_comes_on_top_of_the_deadline(order: pb.UpdateOrder.Val
     """Else a deadline as short as the grace of what has to stop first would be missed by every rollout."""
     spec = pb.ServiceSpec(update=pb.UpdatePolicy(order=order, progress_deadline=1_000))
     assert update_policy.of(spec, defaults.resolve(spec.template), 3).deadline_ms == deadline_ms
+    spec.template.sidecars.add(name="beside")
+    more_ms = 10_000 if order == STOP_FIRST else 0
+    new, old = defaults.resolve(pb.TaskTemplate()), defaults.resolve(spec.template)
+    assert update_policy.of(spec, new, 3, [old]).deadline_ms == deadline_ms + more_ms
 
 
 def test_what_ran_nowhere_has_not_shown_that_it_is_good() -> None:
