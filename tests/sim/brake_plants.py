@@ -28,7 +28,7 @@ BRAKE_PLANTS = (
         name="a node that was lost for good once is so for ever",
         bug=instead(losses, "is_final", _once_and_for_ever),
         caught_by=frozenset({"brake"}),
-        hint=356,
+        hint=211,
     ),
     Plant(
         name="a node that the brake held says so for ever",

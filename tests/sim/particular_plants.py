@@ -68,7 +68,7 @@ PARTICULAR_PLANTS = (
         name="who has to be apart from others is joined by them",
         bug=instead(neighbourhood, "_unwanted", _own_wishes),
         caught_by=frozenset({NEIGHBOURS}),
-        hint=40_010,
+        hint=40_014,
     ),
     Plant(
         name="who has to be near to nobody yet goes anywhere",
