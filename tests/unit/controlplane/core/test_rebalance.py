@@ -1,14 +1,12 @@
 """Tasks move so that they are spread better: gently, only where the scheduler would put them, and not for ever."""
 
 import dataclasses
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core import leaving, locality, plan, rebalance, scheduler, tasks
@@ -330,13 +328,6 @@ def step_by_step(given: rebalance.Situation) -> list[tuple[str, str]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
-@given(clusters())
-def test_one_look_foresees_what_many_would(given: rebalance.Situation) -> None:
-    foreseen = [(move.task.meta.id, move.target.meta.name) for move in rebalance.foresee(given)]
-    assert foreseen == step_by_step(given)
-
-
 def unevenness(members: Iterable[pb.Task]) -> int:
     live = (task for task in members if tasks.is_live(task))
     return sum(number**2 for number in Counter((task.service, task.node_id) for task in live).values())
@@ -362,40 +353,10 @@ def ready(task: pb.Task) -> pb.Task:
     return task
 
 
-@settings(deadline=None, max_examples=100)
-@given(clusters())
-def test_each_look_makes_it_better_and_there_is_an_end(given: rebalance.Situation) -> None:
-    """The measure falls with every look, so that nothing is ever moved back and forth."""
-    names = (f"m{number:07d}" for number in itertools.count())
-    before = unevenness(given.tasks)
-    while new := begun(given, names):
-        gone = {task.replaces for task in new}
-        after = [*(task for task in given.tasks if task.meta.id not in gone), *map(ready, new)]
-        assert unevenness(after) < before, "it was moved, and nothing is better"
-        before = unevenness(after)
-        given = dataclasses.replace(given, tasks=after)
-
-
 class _Fate(Enum):
     WORKS = "it is ready, and the old one goes"
     FAILS = "it fails before it is ready, and the old one stays"
     FAILS_LATER = "it fails when the old one has gone, and another takes its place"
-
-
-@settings(deadline=None, max_examples=100)
-@given(clusters(), st.tuples(*[st.sampled_from(_Fate)] * 6))
-def test_there_is_an_end_even_where_moved_tasks_fail(given: rebalance.Situation, fates: tuple[_Fate, ...]) -> None:
-    """Whatever is moved to some nodes fails there each time, and each failure is forgotten before the next look."""
-    names = (f"m{number:07d}" for number in itertools.count())
-    slots = {(task.service, task.slot) for task in given.tasks}
-    failed = 0
-    while new := begun(given, names):
-        for task in new:
-            fate = fates[int(task.node_id.strip("n")) - 1]
-            failed += fate is not _Fate.WORKS
-            given = dataclasses.replace(given, tasks=after(given, task, fate, next(names)))
-        assert failed <= len(slots), "it is moved again and again to where it fails"
-        given = dataclasses.replace(given, now_ms=given.now_ms + LATELY_MS)
 
 
 def after(given: rebalance.Situation, task: pb.Task, fate: _Fate, name: str) -> list[pb.Task]:
