@@ -1,17 +1,15 @@
 """Who may read how this node is: its metrics and its health. The control plane decides, as it does about everybody.
 
-Two rules. Who is put out reads nothing more within KEPT_MS. And whoever was let in last is let in while the control
-plane is away, since that is when people look: their certificate is verified by TLS all the same, and expires.
+A yes is kept as `agent.letin` says: people look when the control plane is away, and their certificate is verified by
+TLS all the same, and expires.
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from agent.errors import Temporary
+from agent.letin import LetIn
 from agent.members import Members
 
-KEPT_MS = 10_000
 MAX_KNOWN = 64
 
 
@@ -21,26 +19,12 @@ class Readers:
     def __init__(self, ask: Callable[[str], Awaitable[str]], members: Members, now_ms: Callable[[], int]) -> None:
         self._ask = ask
         self._members = members
-        self._now_ms = now_ms
-        self._let_in: OrderedDict[str, int] = OrderedDict()
-        """When it was said last that they may, by the digest of their certificate."""
+        self._let_in = LetIn(MAX_KNOWN, now_ms)
 
     async def refusal(self, pem: str) -> str:
         """Why not; empty: they may. TLS has verified the certificate."""
         digest = hashlib.sha256(pem.encode()).hexdigest()
-        since = self._let_in.get(digest)
-        if since is not None and 0 <= self._now_ms() - since < KEPT_MS:
-            return ""
-        try:
-            refusal = await self._ask(pem)
-        except Temporary as error:
-            return "" if since is not None else f"nobody can say now whether you may: {error.message}"
-        self._let_in.pop(digest, None)
-        if not refusal:
-            self._let_in[digest] = self._now_ms()
-            if len(self._let_in) > MAX_KNOWN:
-                self._let_in.popitem(last=False)
-        return refusal
+        return await self._let_in.refusal(digest, lambda: self._ask(pem), "you may")
 
     async def health_refusal(self, said: Mapping[str, Iterable[bytes]]) -> str:
         """The same for the node's health, which other nodes and control planes may ask for, too."""

@@ -11,8 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.errors import Temporary
+from agent.letin import KEPT_MS
 from agent.members import Members
-from agent.readers import KEPT_MS, MAX_KNOWN, Readers
+from agent.readers import MAX_KNOWN, Readers
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2, trust_pb2
 from tests.integration.agent.conftest import REPOSITORY, Node

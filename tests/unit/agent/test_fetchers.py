@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Temporary
-from agent.fetchers import KEPT_MS, MAX_KNOWN, Fetchers
+from agent.fetchers import MAX_KNOWN, Fetchers
+from agent.letin import KEPT_MS
 from agent.members import Members
 from controlplane.core.trust import etcd_flags
 from controlplane.trust import founding
