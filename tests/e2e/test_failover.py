@@ -89,10 +89,10 @@ def test_a_frozen_leader_is_followed_by_another_and_writes_nothing_when_it_wakes
 
 
 def _since_thawed(trio: LocalCluster, name: str) -> str:
-    """What it has said since it lost its leadership."""
-    text = trio.plan.log(name).read_text()
-    assert "leadership lost" in text
-    return text.rpartition("leadership lost")[2]
+    """What it has said since it lost its leadership, which it says once the store has its lease back."""
+    log = trio.plan.log(name)
+    until(lambda: "leadership lost" in log.read_text(), what=f"{name} has lost its leadership")
+    return log.read_text().rpartition("leadership lost")[2]
 
 
 def test_a_leader_that_is_cut_off_is_followed_by_another(trio: LocalCluster) -> None:

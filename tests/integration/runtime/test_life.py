@@ -133,7 +133,7 @@ def test_a_launcher_lives_in_the_group_that_it_is_given_with_all_that_it_forks(b
     tops = sorted(set(residence.mounts(Path("/proc/self/mountinfo").read_text()).values()))
     started = [str(Path(top + outside) / "cgroup.procs") for top in tops if "cpuset" not in top]
     for top in tops:
-        Path(top + outside).mkdir()
+        Path(top + outside).mkdir(parents=True)
     join = "; ".join(f"echo $$ >{file}" for file in started)
     command = ["bash", "-c", f'{join}; exec "$@"', "-", sys.executable, "-c", _SPAWN, box.root, f"{beside}/@monitors"]
     try:
