@@ -214,12 +214,12 @@ def _canary_is_there(
     given_up: Collection[places.Key],
 ) -> bool:
     """So many tasks as the canary has work, have done their work, or have failed where that stops nothing; and others
-    are still of an older revision.
+    are still of an older revision, or have done their work as such.
     """
     canary = case.policy.canary
     if not canary or status.state != ROLLING or not can_go_back(status):
         return False
-    if control.promoted_revision_id == status.revision_id or not any(slot.old for slot in members):
+    if control.promoted_revision_id == status.revision_id or not any(map(slots.lacks_new, members)):
         return False
     there = sum(slot.new_works or slots.is_done(slot, case.goal) for slot in members)
     return there + len(given_up) >= canary

@@ -148,3 +148,8 @@ def has_new(slot: Slot) -> bool:
     if slot.new is not None:
         return True
     return not slot.live and slot.last is not None and slot.last.revision_id == slot.goal_id
+
+
+def lacks_new(slot: Slot) -> bool:
+    """A task of another revision is there, or was the last one, or there was none."""
+    return bool(slot.old) or not has_new(slot)

@@ -37,6 +37,8 @@ REST_S = 240.0
 IDLE_S = 20.0
 DRAIN_MS, DRAIN_S = 10_000, 40.0
 """The deadline of the drain at the end, and after which time its tasks have to be gone: stopping takes a while."""
+SIDECARS_S = 20.0
+"""How much longer a task may need whose sidecars do not end by themselves: each gets its time after the one before."""
 SLOW_MOVES, MINUTE_S = 5, 65.0
 """How often a minute is waited for in which nothing is moved."""
 LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S) + SLOW_MOVES * MINUTE_S
@@ -308,10 +310,16 @@ class _Run:
         deadline_ms = self._chance.choice([None, DRAIN_MS])
         await self._insist(lambda: self._people.drain(name, deadline_ms))
         await asyncio.sleep(DRAIN_S)
-        problems = drain_troubles(self._rules.nodes(), self._rules.tasks(), name, must_be_empty=deadline_ms is not None)
+        latest = asyncio.get_running_loop().time() + SIDECARS_S
+        while (problems := self._drain_troubles(name, deadline_ms)) and asyncio.get_running_loop().time() < latest:
+            await asyncio.sleep(1)
         if problems:
             raise Violation("drains end", "; ".join(problems))
         await self._insist(lambda: self._people.activate(name))
+
+    def _drain_troubles(self, name: str, deadline_ms: int | None) -> list[str]:
+        must_be_empty = deadline_ms is not None
+        return drain_troubles(self._rules.nodes(), self._rules.tasks(), name, must_be_empty=must_be_empty)
 
     async def _restart_an_agent(self) -> None:
         """It is back in its time, long after it would have been lost, and nobody has taken its tasks."""

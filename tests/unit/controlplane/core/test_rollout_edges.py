@@ -49,6 +49,32 @@ def test_a_canary_that_has_done_its_work_waits_for_a_word() -> None:
     assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
 
 
+def test_a_canary_waits_for_a_word_where_all_tasks_have_done_their_work() -> None:
+    """Those of the old revision as well: none of them runs any more, and none of the new one may yet."""
+    world = whole(replicas=2)
+    once = plan.copy(world.service)
+    once.spec.template.restart.condition = pb.RESTART_CONDITION_ON_FAILURE
+    once.spec.update.canary = 1
+    world.shelf.put(once)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.until(COMPLETED)
+    for task in world.unended:
+        world.end(task, states.COMPLETE)
+    world.apply("good:2")
+    world.step()
+    (canary,) = world.unended
+    world.end(canary, states.COMPLETE)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    assert "waits to be promoted" in world.service.status.message
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.steps(2)
+    (other,) = world.unended
+    assert other.slot != canary.slot
+    world.end(other, states.COMPLETE)
+    world.until(COMPLETED)
+
+
 def test_revisions_are_kept_as_many_as_are_wanted() -> None:
     """Those that were rolled out last, beside those of which tasks are still remembered."""
     world = whole()
