@@ -58,6 +58,8 @@ class Neighbours:
     """Those that have not ended."""
     wanted: Counter[int] = field(default_factory=Counter)
     """Those among them that nobody has told to stop."""
+    promised: Counter[int] = field(default_factory=Counter)
+    """Those among them for which there is no room yet: they may still come to be elsewhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +161,12 @@ class Fleet:
         neighbours.present[row] += count
         neighbours.wanted[row] += count
         self.repel(row, ask.key, [one for one in ask.apart if not one.weight], count)
+
+    def promise(self, row: int, ask: asking.Ask) -> None:
+        """Books a task on a node where others make way for it."""
+        self.take(row, ask.demand, f"Service {ask.namespace}/{ask.service}")
+        self.settle(row, ask)
+        self.services[ask.key].promised[row] += 1
 
     def leave(self, row: int, ask: asking.Ask) -> None:
         """One task of the group is on the node no more, but for the generic resources that it had."""

@@ -1,7 +1,8 @@
 """What tasks have to do with each other: near, apart, and evenly spread over the values of an attribute.
 
-Near and spread look at tasks that nobody has told to stop: those that leave are no company to count on. Apart looks at
-all that have not ended, and in both directions: who must not be near to whom must not be joined by them either.
+Near and spread look at tasks that nobody has told to stop: those that leave are no company to count on. Nor is, to
+others than its own service, a task for which room is only made: it may come to be elsewhere. Apart looks at all that
+have not ended, and in both directions: who must not be near to whom must not be joined by them either.
 
 Spread, example: zones a, b and c have 2, 1 and 1 of the tasks and `maxSkew` is 1 → a takes none, since 3 − 1 > 1.
 """
@@ -46,7 +47,8 @@ def counts(fleet: fleets.Fleet, by: str, rows: Mapping[int, int]) -> list[int]:
 
 def company(fleet: fleets.Fleet, ask: Ask, affinity: asking.Affinity) -> Mapping[int, int]:
     """The rows on which there are tasks that it is to be near to."""
-    return fleet.neighbours((ask.namespace, affinity.service)).wanted
+    there = fleet.neighbours((ask.namespace, affinity.service))
+    return there.wanted if affinity.service == ask.service or not there.promised else there.wanted - there.promised
 
 
 def is_first(fleet: fleets.Fleet, ask: Ask, affinity: asking.Affinity) -> bool:

@@ -231,9 +231,7 @@ class Preemption:
             self._gone.add(task.meta.id)
             if tasks.is_ready(task):
                 self._budgets[_key(task)] = self._budget(_key(task)) - 1
-        holder = f"Service {ask.namespace}/{ask.service}"
-        self._fleet.take(way.row, ask.demand, holder)
-        self._fleet.settle(way.row, ask)
+        self._fleet.promise(way.row, ask)
         self._promised.setdefault(way.row, set()).update(ask.demand.ports)
         for name, count in ask.demand.generic.items():
             free = self._fleet.generic[way.row].get(name, [])

@@ -14,8 +14,6 @@ from tests.sim.violation import Violation
 
 Objects = Mapping[str, kinds.StoredObject]
 MINUTE_MS = 60_000
-ROOM_IS_KEPT = "Preempting"
-"""Why a task waits for which others make way."""
 NEIGHBOURS, FEW_MOVES = "neighbours", "few moves"
 
 
@@ -61,15 +59,12 @@ def _others(objects: Objects, task: pb.Task) -> Iterator[pb.Task]:
 def _check_near(
     objects: Objects, templates: Mapping[str, pb.TaskTemplate], nodes: Mapping[str, pb.Node], task: pb.Task
 ) -> None:
-    """Those that are told to stop are no company; those that room is kept for are, wherever that is. All ask for the
-    zone.
-    """
+    """Those that are told to stop are no company. All ask for the zone."""
     zone = zones.of(nodes[task.node_id])
     for wish in templates[task.revision_id].placement.near:
         company = [one for one in _others(objects, task) if one.service == wish.service and tasks.is_live(one)]
         known = {zones.of(nodes[one.node_id]) for one in company if one.node_id in nodes}
-        promised = any(one.status.reason == ROOM_IS_KEPT for one in company)
-        if not wish.weight and zone not in known and not promised:
+        if not wish.weight and zone not in known:
             raise Violation(NEIGHBOURS, f"task {task.meta.id} is in zone {zone}, and {wish.service} is not")
 
 

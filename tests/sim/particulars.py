@@ -17,8 +17,8 @@ JOB = "job"
 COMPANION, STRANGER = "api", "db"
 """The services that `web` may have to be near to, and apart from."""
 ASKED_EVERY_MS = 2_000
-"""How often a sidecar is asked whether it is ready: more than once within every `progressDeadline`, since a rollout that
-no failure stops gives each new task so long, again and again.
+"""How often a sidecar is asked whether it is ready: more than once within every `progressDeadline`, since a rollout
+that no failure stops gives each new task so long, again and again.
 """
 
 _MISSING = ("1", "2", "25%", "50%", "100%")

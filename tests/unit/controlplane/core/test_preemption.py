@@ -79,6 +79,39 @@ def test_the_fewest_make_way_and_the_urgent_one_follows_when_they_have_ended() -
     assert world.tasks[urgent].node_id == "n1"
 
 
+def test_a_task_for_which_room_is_made_is_no_company_yet() -> None:
+    """Whoever has to be near to it waits until it is there, since it may still come to be elsewhere."""
+    services = {"low": (service("low"), 500), "high": (service("high", 5), 500), "companion": (service("companion"), 1)}
+    world = World([build.node("n1", cpu=501)], services)
+    world.templates["companion"].placement.near.add(service="high")
+    world.add("low", 1, on="n1")
+    urgent, companion = world.add("high", 1), world.add("companion", 1)
+    world.schedule()
+    assert world.stopped() == ["low-1"]
+    assert world.tasks[companion].node_id == ""
+    said = "no node takes it: 1 node (n1): it has to be near to service high, which has no task on any node"
+    assert world.tasks[companion].status.message == said
+    world.end("low-1")
+    world.schedule()
+    assert (world.tasks[urgent].node_id, world.tasks[companion].node_id) == ("n1", "n1")
+
+
+def test_who_has_to_be_near_to_its_like_joins_one_for_which_room_is_made() -> None:
+    """Else each would count as the first, and all would go where there is room by chance."""
+    services = {"low": (service("low"), 500), "high": (service("high", 5), 500)}
+    world = World([build.node("n1", cpu=1000), build.node("n2", cpu=400)], services)
+    world.templates["high"].placement.near.add(service="high", by="node.name")
+    for slot in (1, 2):
+        world.add("low", slot, on="n1")
+        world.add("high", slot)
+    world.schedule()
+    assert world.stopped() == ["low-1", "low-2"]
+    for name in ("low-1", "low-2"):
+        world.end(name)
+    world.schedule()
+    assert {world.tasks[f"high-{slot}"].node_id for slot in (1, 2)} == {"n1"}
+
+
 def test_the_lowest_priority_goes_first_then_the_youngest() -> None:
     services = {
         "low": (service("low", -1), 500),
