@@ -56,19 +56,19 @@ PARTICULAR_PLANTS = (
         name="what may be missing is rounded up",
         bug=instead(amounts, "of", _rounded_up),
         caught_by=frozenset({MISSING}),
-        hint=40_005,
+        hint=40_026,
     ),
     Plant(
         name="blue goes as soon as its green works",
         bug=instead(replacing.Course, "_waits_for_all", lambda _: False),
         caught_by=frozenset({BLUE_AND_GREEN}),
-        hint=40_165,
+        hint=40_012,
     ),
     Plant(
         name="who has to be apart from others is joined by them",
         bug=instead(neighbourhood, "_unwanted", _own_wishes),
         caught_by=frozenset({NEIGHBOURS}),
-        hint=40_014,
+        hint=40_039,
     ),
     Plant(
         name="who has to be near to nobody yet goes anywhere",
@@ -80,12 +80,12 @@ PARTICULAR_PLANTS = (
         name="what has ended counts as completed",
         bug=instead(dependencies, "_has_ended_well", _has_ended),
         caught_by=frozenset({"nobody starts too early"}),
-        hint=40_004,
+        hint=40_026,
     ),
     Plant(
         name="old revisions are kept for ever",
         bug=instead(revisions, "outdated", lambda *_: []),
         caught_by=frozenset({"whole at rest"}),
-        hint=40_004,
+        hint=40_001,
     ),
 )

@@ -49,6 +49,7 @@ from tests.sim.brake_plants import BRAKE_PLANTS
 from tests.sim.crowd_plants import CROWD_PLANTS
 from tests.sim.disruption_plants import DISRUPTION_PLANTS
 from tests.sim.fence_plants import FENCE_PLANTS
+from tests.sim.particular_plants import PARTICULAR_PLANTS
 from tests.sim.planting import Plant, instead
 from tests.sim.stock_plants import STOCK_PLANTS
 
@@ -388,4 +389,5 @@ PLANTS = (
     *FENCE_PLANTS,
     *ABSENCE_PLANTS,
     *STOCK_PLANTS,
+    *PARTICULAR_PLANTS,
 )

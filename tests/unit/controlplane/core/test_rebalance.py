@@ -2,58 +2,16 @@
 
 import dataclasses
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from enum import Enum
 
 import pytest
-from hypothesis import strategies as st
 
-from controlplane.core import leaving, locality, plan, rebalance, scheduler, tasks
+from controlplane.core import leaving, rebalance, scheduler
 from controlplane.core.failures import LATELY_MS
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
 from tests.support.build import NOW_MS
-
-LONG_AGO = NOW_MS - 3_600_000
-
-
-def settled(name: str = "web", replicas: int = 6) -> pb.Service:
-    """A service in which everything is as asked."""
-    service = build.service(name, replicas=replicas)
-    service.status.settled, service.status.observed_generation = True, 1
-    service.status.rollout.state = pb.ROLLOUT_STATE_COMPLETED
-    return service
-
-
-def on(homes: Iterable[str], of: str = "web") -> list[pb.Task]:
-    """A task in each slot, on these nodes."""
-    revision_id = build.revision(build.service(of)).meta.id
-    return [
-        build.task(slot, of=of, node=home, revision_id=revision_id, created_at=LONG_AGO)
-        for slot, home in enumerate(homes, start=1)
-    ]
-
-
-def three(**changes: int) -> list[pb.Node]:
-    """Nodes that have been there for long, but for those that are named with when they came."""
-    return [build.node(name, since=changes.get(name, LONG_AGO)) for name in ("n1", "n2", "n3")]
-
-
-def situation(
-    services: Iterable[pb.Service], members: Iterable[pb.Task], nodes: Iterable[pb.Node], **more: object
-) -> rebalance.Situation:
-    services = list(services)
-    rules = scheduler.Rules(services={(one.meta.namespace, one.meta.name): one for one in services})
-    revisions = {one.meta.id: one for one in map(build.revision, services)}
-    arguments = {"rules": rules, "per_minute": 6, "now_ms": NOW_MS} | more
-    return rebalance.Situation(nodes=list(nodes), tasks=list(members), revisions=revisions, **arguments)  # type: ignore[arg-type]  # fields by name
-
-
-def decided(given: rebalance.Situation) -> tuple[list[pb.Task], int | None]:
-    made = rebalance.decide(given, build.suffixes())
-    return [change.value for change in made.changes if isinstance(change.value, pb.Task)], made.wake_at
+from tests.support.moves import LONG_AGO, decided, on, settled, situation, three
 
 
 def test_a_task_moves_to_the_node_that_has_come() -> None:
@@ -244,131 +202,3 @@ def test_all_moves_of_a_large_service_are_foreseen_in_one_look() -> None:
     assert time.process_time() - began < 4 * LOOK_S
     assert {move.target.meta.name for move in moves} == {"n99"}
     assert 40 < len(moves) <= 50
-
-
-# There is an end to it ------------------------------------------------------------------------------------------------
-
-
-@st.composite
-def wishes(draw: st.DrawFn) -> pb.Placement:
-    """What a service may want of its nodes."""
-    wished = pb.Placement()
-    match draw(st.integers(0, 6)):
-        case 1:
-            wished.spread.add(by="node.labels.zone", max_skew=draw(st.integers(0, 2)))
-        case 2:
-            wished.preferences.add(expression="node.labels.zone == a", weight=2)
-        case 3:
-            wished.max_per_node = 3
-        case 4:
-            wished.tolerations.add(key="gpu")
-        case 5 | 6 as kind:
-            of, by = draw(st.sampled_from("abc")), draw(st.sampled_from(["", "node.labels.zone"]))
-            listed = wished.near if kind == 5 else wished.apart
-            listed.add(service=of, by=by, weight=draw(st.sampled_from([0, 3])))
-        case _:
-            pass
-    return wished
-
-
-@st.composite
-def clusters(draw: st.DrawFn) -> rebalance.Situation:
-    """Some services anyhow on some nodes, which are of several sizes, tainted, and have parts of the images; tasks have
-    failed here and there, lately and long ago.
-    """
-    count = draw(st.integers(2, 6))
-    nodes = [build.node(f"n{n}", since=LONG_AGO, tasks=draw(st.integers(8, 40))) for n in range(1, count + 1)]
-    for node in nodes:
-        node.meta.labels["zone"] = draw(st.sampled_from("ab"))
-        if draw(st.integers(0, 3)) == 0:
-            node.spec.taints.add(key="gpu", effect=draw(st.integers(1, 2)))  # type: ignore[arg-type]  # their numbers
-    services, members = [], []
-    for name in ("a", "b", "c"):
-        service = settled(name)
-        service.spec.template.placement.CopyFrom(draw(wishes()))
-        homes = draw(st.lists(st.integers(1, count), max_size=2 * count))
-        services.append(service)
-        members += on([f"n{home}" for home in homes], name)
-        for home, since_ms in draw(st.lists(st.tuples(st.integers(1, count), st.integers(0, 400_000)), max_size=2)):
-            members.append(failure(name, f"n{home}", NOW_MS - since_ms))
-    given = situation(services, members, nodes, per_minute=1_000)
-    return dataclasses.replace(given, rules=dataclasses.replace(given.rules, stock=draw(stocks(count))))
-
-
-def failure(of: str, home: str, at: int) -> pb.Task:
-    """One that nobody replaces any more."""
-    revision_id = build.revision(build.service(of)).meta.id
-    return build.task(99, states.FAILED, of=of, node=home, revision_id=revision_id, created_at=at)
-
-
-@st.composite
-def stocks(draw: st.DrawFn, count: int) -> locality.Stock:
-    """All services have one image; some nodes have it, some have half of it."""
-    holders = locality.Holders()
-    for layer in ("x", "y"):
-        for home in draw(st.lists(st.integers(1, count), unique=True)):
-            holders.add(layer, f"n{home}")
-    status = pb.ImageStatus(blobs=[pb.ImageBlob(digest=layer, size=200 << 20) for layer in ("x", "y")])
-    revisions = [build.revision(build.service(name)).meta.id for name in "abc"]
-    return locality.Stock(
-        images_of=dict.fromkeys(revisions, ("manifest",)), images={"manifest": status}, holders=holders
-    )
-
-
-def step_by_step(given: rebalance.Situation) -> list[tuple[str, str]]:
-    """What is foreseen when all tasks are looked at again after each round."""
-    found: list[tuple[str, str]] = []
-    while len(found) < rebalance.MOST_FORESEEN and (wanted := rebalance.moves(given)[0]):
-        found += [(move.task.meta.id, move.target.meta.name) for move in wanted]
-        homes = {move.task.meta.id: move.target.meta.id for move in wanted}
-        there = list(map(plan.copy, given.tasks))
-        for task in there:
-            task.node_id = homes.get(task.meta.id, task.node_id)
-        given = dataclasses.replace(given, tasks=there)
-    return found
-
-
-def unevenness(members: Iterable[pb.Task]) -> int:
-    live = (task for task in members if tasks.is_live(task))
-    return sum(number**2 for number in Counter((task.service, task.node_id) for task in live).values())
-
-
-def begun(given: rebalance.Situation, names: Iterator[str]) -> list[pb.Task]:
-    """The new tasks of one look, where the scheduler places them."""
-    made = rebalance.decide(given, names)
-    coming = [change.value for change in made.changes if isinstance(change.value, pb.Task)]
-    return [plan.copy(one) for one in scheduled(given, coming)]
-
-
-def scheduled(given: rebalance.Situation, coming: list[pb.Task]) -> list[pb.Task]:
-    templates = {one.meta.id: one.template for one in given.revisions.values()}
-    made = scheduler.schedule(given.nodes, given.tasks, coming, templates, given.now_ms, given.rules)
-    placed = [plan.copy(change.value) for change in made.changes if isinstance(change.value, pb.Task)]
-    assert all(task.node_id for task in placed), "one was moved to where nobody takes it"
-    return placed
-
-
-def ready(task: pb.Task) -> pb.Task:
-    task.status.state, task.status.ready = states.RUNNING, True
-    return task
-
-
-class _Fate(Enum):
-    WORKS = "it is ready, and the old one goes"
-    FAILS = "it fails before it is ready, and the old one stays"
-    FAILS_LATER = "it fails when the old one has gone, and another takes its place"
-
-
-def after(given: rebalance.Situation, task: pb.Task, fate: _Fate, name: str) -> list[pb.Task]:
-    """The tasks when it is known what becomes of one that was moved."""
-    if fate is _Fate.WORKS:
-        return [*(one for one in given.tasks if one.meta.id != task.replaces), ready(task)]
-    task.status.state, task.status.ready, task.status.at = states.FAILED, False, given.now_ms
-    if fate is _Fate.FAILS:
-        return [*given.tasks, task]
-    left = [*(one for one in given.tasks if one.meta.id != task.replaces), task]
-    another = plan.copy(task)
-    another.meta.id, another.meta.name, another.node_id = name, name, ""
-    another.status.state, another.replaces, another.moved_because = states.NEW, "", ""
-    another.meta.created_at = given.now_ms
-    return [*left, *map(ready, scheduled(dataclasses.replace(given, tasks=left), [another]))]

@@ -5,13 +5,14 @@ import itertools
 import pytest
 
 from controlplane.core import plan, tasks
+from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.rollouts import World, whole
 
 COMPLETED, FAILED = pb.ROLLOUT_STATE_COMPLETED, pb.ROLLOUT_STATE_FAILED
 ROLLED_BACK, WAITING = pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_WAITING
-ROLLING = pb.ROLLOUT_STATE_ROLLING
+ROLLING, PAUSED = pb.ROLLOUT_STATE_ROLLING, pb.ROLLOUT_STATE_PAUSED
 PAUSE, CONTINUE = pb.UPDATE_FAILURE_ACTION_PAUSE, pb.UPDATE_FAILURE_ACTION_CONTINUE
 ROLLBACK = pb.UPDATE_FAILURE_ACTION_ROLLBACK
 START_FIRST, STOP_FIRST = pb.UPDATE_ORDER_START_FIRST, pb.UPDATE_ORDER_STOP_FIRST
@@ -267,3 +268,19 @@ def test_another_template_is_a_new_beginning() -> None:
     world.until(COMPLETED)
     assert world.images() == ["good:2"] * 3
     assert world.revision(1).outcome == pb.REVISION_OUTCOME_FAILED
+
+
+@pytest.mark.parametrize(("ran_ms", "counts"), [(5_000, True), (5_001, False)])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_fails_after_monitor_is_no_failure_of_the_rollout(ran_ms: int, in_place: bool, counts: bool) -> None:
+    """Neither when it ends nor when its container is started again in place; within the window, both are."""
+    world = whole(monitor=5_000)
+    world.apply("slow:2")
+    world.step()
+    new = next(task for task in world.unended if not tasks.is_ready(task))
+    if in_place:
+        world.restart(new, ran_ms=ran_ms)
+    else:
+        world.end(new, states.FAILED, ran_ms=ran_ms)
+    world.look()
+    assert (world.rollout.state == PAUSED, world.rollout.failed) == (counts, int(counts))

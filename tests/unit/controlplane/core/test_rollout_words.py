@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.core import request_errors, tasks
+from controlplane.core import plan, request_errors, tasks
 from protos import states
 from protos.orch.v1 import control_pb2 as api
 from protos.orch.v1 import objects_pb2 as pb
@@ -184,3 +184,81 @@ def test_while_rollouts_are_paused_there_is_no_restart() -> None:
     world.ask(api.ROLLOUT_ACTION_PAUSE)
     with pytest.raises(request_errors.NotNow, match="none of its tasks would be replaced"):
         world.ask(api.ROLLOUT_ACTION_RESTART)
+
+
+def test_a_canary_that_has_done_its_work_waits_for_a_word() -> None:
+    """As one does that goes on working."""
+    world = whole(canary=1)
+    changed = plan.copy(world.service)
+    changed.spec.template.restart.condition = pb.RESTART_CONDITION_ON_FAILURE
+    changed.spec.template.container.image = "slow:2"
+    world.shelf.put(changed)
+    world.step()
+    (canary,) = [task for task in world.unended if not tasks.is_ready(task)]
+    world.end(canary, states.COMPLETE)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    assert sorted(world.images()) == ["good:1"] * 2
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.steps(2)
+    assert world.rollout.state == pb.ROLLOUT_STATE_ROLLING
+
+
+def test_a_canary_waits_for_a_word_where_all_tasks_have_done_their_work() -> None:
+    """Those of the old revision as well: none of them runs any more, and none of the new one may yet."""
+    world = whole(replicas=2)
+    once = plan.copy(world.service)
+    once.spec.template.restart.condition = pb.RESTART_CONDITION_ON_FAILURE
+    once.spec.update.canary = 1
+    world.shelf.put(once)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.until(COMPLETED)
+    for task in world.unended:
+        world.end(task, states.COMPLETE)
+    world.apply("good:2")
+    world.step()
+    (canary,) = world.unended
+    world.end(canary, states.COMPLETE)
+    world.until(pb.ROLLOUT_STATE_WAITING)
+    assert "waits to be promoted" in world.service.status.message
+    world.ask(api.ROLLOUT_ACTION_PROMOTE)
+    world.steps(2)
+    (other,) = world.unended
+    assert other.slot != canary.slot
+    world.end(other, states.COMPLETE)
+    world.until(COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (api.ROLLOUT_ACTION_PROMOTE, "no canary of Service default/web waits"),
+        (api.ROLLOUT_ACTION_RESUME, "no rollout of Service default/web is paused"),
+        (api.ROLLOUT_ACTION_ABORT, "no rollout of Service default/web is going on"),
+        (api.ROLLOUT_ACTION_UNDO, "has no revision to go back to"),
+        (api.ROLLOUT_ACTION_START, "is not stopped"),
+        (api.ROLLOUT_ACTION_UNSPECIFIED, "says nothing"),
+    ],
+    ids=lambda value: api.RolloutAction.Name(value) if isinstance(value, int) else "",
+)
+def test_what_makes_no_sense_is_refused(action: api.RolloutAction.ValueType, said: str) -> None:
+    with pytest.raises(request_errors.RequestError, match=said):
+        whole().ask(action)
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "asks for revision 1 already"), (7, "has no revision 7")])
+def test_undo_to_what_is_not_there(number: int, said: str) -> None:
+    world = whole()
+    with pytest.raises(request_errors.RequestError, match=said):
+        world.ask(api.ROLLOUT_ACTION_UNDO, revision=number)
+
+
+def test_pausing_twice_and_restarting_what_is_stopped() -> None:
+    world = whole()
+    world.ask(api.ROLLOUT_ACTION_PAUSE)
+    with pytest.raises(request_errors.NotNow, match="are paused already"):
+        world.ask(api.ROLLOUT_ACTION_PAUSE)
+    world.ask(api.ROLLOUT_ACTION_STOP)
+    for action, said in ((api.ROLLOUT_ACTION_STOP, "stopped already"), (api.ROLLOUT_ACTION_RESTART, "is stopped")):
+        with pytest.raises(request_errors.NotNow, match=said):
+            world.ask(action)

@@ -3,9 +3,9 @@
 import pytest
 
 from controlplane.core import warnings
-from protos import kinds
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support import build
+from tests.support.warned import applied, placed
 
 
 def told(**container: object) -> tuple[str, ...]:
@@ -68,9 +68,6 @@ def test_only_nodes_that_take_its_tasks_count_for_a_port() -> None:
     assert "each of the 3 replicas needs a node of its own, and 2 nodes take its tasks" in line
 
 
-# Services that are not there -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("said", "remedy"),
     [
@@ -130,213 +127,14 @@ def service(*, mode: "pb.PublishMode.ValueType") -> pb.Service:
     return made
 
 
-def applied(made: pb.Service, *others: pb.Service, nodes: tuple[pb.Node, ...] = (build.node("n1"),)) -> list[str]:
-    """What is told of a service among others, but for its image."""
-    services = {kinds.qualified(one): one for one in (made, *others)}
-    found = warnings.warnings(made, images=[], empty=warnings.emptied(nodes), services=services)
-    return [line for line in found if "has no image" not in line]
-
-
-def labelled(**labels: str) -> pb.Node:
-    node = build.node("n1")
-    node.meta.labels.update(labels)
-    node.spec.taints.add(key="dedicated")
-    return node
-
-
-def placed(name: str = "web", **wishes: object) -> pb.Service:
-    made = build.service(name)
-    made.spec.template.placement.CopyFrom(pb.Placement(**wishes))  # type: ignore[arg-type]  # fields by name
-    return made
-
-
-@pytest.mark.parametrize(
-    ("wishes", "expected"),
-    [
-        (
-            {"spread": [pb.Spread(by="node.labels.zon", max_skew=1)]},
-            'spread[0].by: no node has node.labels.zon, so none takes its tasks; did you mean "zone"?',
-        ),
-        (
-            {"spread": [pb.Spread(by="node.labels.rack")]},
-            (
-                "spread[0].by: no node has node.labels.rack, so none is told from another by it; "
-                "`orchctl node label NODE rack=VALUE`"
-            ),
-        ),
-        ({"spread": [pb.Spread(by="node.labels.zone", max_skew=1), pb.Spread(by="node.name")]}, ""),
-        (
-            {"preferences": [pb.Preference(expression="node.labels.zone == b", weight=5)]},
-            (
-                "preferences[0]: no node fulfils node.labels.zone == b, so it counts for nothing; "
-                "change it, or `orchctl node label NODE zone=VALUE`"
-            ),
-        ),
-        (
-            {"preferences": [pb.Preference(expression="node.labels.zoen == a", weight=5)]},
-            'preferences[0]: no node fulfils node.labels.zoen == a, so it counts for nothing; did you mean "zone"?',
-        ),
-        (
-            {"preferences": [pb.Preference(expression="node.name == n9", weight=5)]},
-            "preferences[0]: no node fulfils node.name == n9, so it counts for nothing; change it, or remove it",
-        ),
-        ({"preferences": [pb.Preference(expression="node.labels.zone == b", weight=-5)]}, ""),
-        ({"preferences": [pb.Preference(expression="node.labels.zone == a")]}, ""),
-        (
-            {"tolerations": [pb.Toleration(key="dedicate")]},
-            'tolerations[0].key: no node has a taint dedicate; did you mean "dedicated"?',
-        ),
-        ({"tolerations": [pb.Toleration(key="maintenance")]}, ""),
-        ({"tolerations": [pb.Toleration()]}, ""),
-        (
-            {"near": [pb.Affinity(service="web", by="node.labels.rack")]},
-            "near[0].by: no node has node.labels.rack, so none takes its tasks; `orchctl node label NODE rack=VALUE`",
-        ),
-    ],
-    ids=str,
-)
-def test_what_matches_no_node_is_told_with_place_and_remedy(wishes: dict[str, object], expected: str) -> None:
-    made = placed(**wishes)
-    made.spec.template.placement.tolerations.add(key="dedicated")
-    told_of = applied(made, nodes=(labelled(zone="a"),))
-    assert told_of == ([f"spec.template.placement.{expected}"] if expected else [])
-
-
-@pytest.mark.parametrize(
-    ("constraint", "cpu", "expected"),
-    [
-        ("node.name == n9", 0, ("spec.template.placement.constraints: ", "`orchctl node label NODE KEY=VALUE`")),
-        ("node.name == n1", 900_000, ("spec.template.container.resources.reservations.cpu: ", "reserve less")),
-    ],
-)
-def test_what_fits_nowhere_is_told_with_place_and_remedy(constraint: str, cpu: int, expected: tuple[str, str]) -> None:
-    made = placed(constraints=[constraint])
-    made.spec.template.container.resources.reservations.cpu = cpu
-    (line,) = applied(made)
-    assert line.startswith(f"{expected[0]}its tasks stay pending, even if every node were empty")
-    assert expected[1] in line.rpartition("; ")[2]
-
-
-@pytest.mark.parametrize(
-    ("container", "field"),
-    [
-        ("container", "container"),
-        ("sidecars", "sidecars[1]"),
-        ("init", "init[1]"),
-    ],
-)
-@pytest.mark.parametrize("resource", ["memory", "generic"])
-def test_what_fits_nowhere_is_told_at_the_container_that_reserves_it(container: str, field: str, resource: str) -> None:
-    made = build.service()
-    template = made.spec.template
-    for listed in (template.sidecars, template.init):
-        for name in "ab":
-            listed.add(name=name, image="hello").resources.reservations.memory = 1 << 20
-    blamed = template.container if container == "container" else getattr(template, container)[1]
-    if resource == "memory":
-        blamed.resources.reservations.memory = 1 << 40
-    else:
-        blamed.resources.reservations.generic.update({"disk": 1, "gpu": 2})
-    node = build.node("n1")
-    node.status.description.capacity.generic["disk"].ids.append("0")
-    (line,) = applied(made, nodes=(node,))
-    suffix = ".gpu" if resource == "generic" else ""
-    assert line.startswith(f"spec.template.{field}.resources.reservations.{resource}{suffix}: its tasks stay pending")
-
-
-# Some of them find a place ------------------------------------------------------------------------------------------
-
-HERE = pb.Affinity(service="web")
-SAME_ZONE = pb.Affinity(service="web", by="node.labels.zone")
-
-
-@pytest.mark.parametrize(
-    ("wishes", "told_of"),
-    [
-        ({"near": [HERE], "max_per_node": 1}, ("maxPerNode", "1 of its 5 replicas finds", "or write `replicas: 1`")),
-        ({"near": [SAME_ZONE], "max_per_node": 2}, ("near[0]", "4 of its 5 replicas find", "or write `replicas: 4`")),
-        ({"near": [HERE]}, None),
-        ({"near": [pb.Affinity(service="web", weight=1)], "max_per_node": 2}, None),
-        ({"apart": [HERE]}, ("apart[0]", "3 of its 5 replicas find", "write `replicas: 3`, or add nodes")),
-        ({"apart": [SAME_ZONE]}, ("apart[0]", "2 of its 5 replicas find", "write `replicas: 2`, or add nodes")),
-        ({"apart": [HERE], "constraints": ["node.name == n1"]}, ("apart[0]", "1 of its 5", "write `replicas: 1`")),
-        ({"apart": [pb.Affinity(service="web", weight=1)]}, None),
-        ({"max_per_node": 1}, ("maxPerNode", "3 of its 5 replicas find", "write `replicas: 3`, or add nodes")),
-        ({"max_per_node": 2}, None),
-        ({"max_per_node": 2, "constraints": ["node.name in (n1, n2)"]}, ("maxPerNode", "4 of its 5", "`replicas: 4`")),
-        (
-            {"spread": [pb.Spread(by="node.labels.zone", max_skew=1)], "constraints": ["node.name != n2"]},
-            None,
-        ),
-        (
-            {"spread": [pb.Spread(by="node.labels.zone", max_skew=1)], "max_per_node": 2},
-            None,
-        ),
-        (
-            {"spread": [pb.Spread(by="node.name", max_skew=1)]},
-            None,
-        ),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_replicas_that_find_no_place_are_told(wishes: dict[str, object], told_of: tuple[str, str, str] | None) -> None:
-    """n1 and n2 are in zone a, n3 in zone b; and each is as if it had no task and were there."""
-    nodes = tuple(build.node(name, availability=pb.AVAILABILITY_DRAIN) for name in ("n1", "n2", "n3"))
-    for node, zone in zip(nodes, "aab", strict=True):
-        node.meta.labels["zone"] = zone
-    made = placed(**wishes)
-    made.spec.replicas = 5
-    lines = applied(made, nodes=nodes)
-    assert len(lines) == (told_of is not None)
-    for line in lines:
-        assert told_of is not None
-        field, number, remedy = told_of
-        assert line.startswith(f"spec.template.placement.{field}: {number}")
-        assert remedy in line.rpartition("; ")[2]
-
-
-def test_the_last_of_a_skew_that_finds_no_place_is_told() -> None:
-    """Zone b has room for one, so that zone a takes two and no more."""
-    nodes = (build.node("n1"), build.node("n2", tasks=1))
-    for node, zone in zip(nodes, "ab", strict=True):
-        node.meta.labels["zone"] = zone
-    made = placed(spread=[pb.Spread(by="node.labels.zone", max_skew=1)])
-    made.spec.replicas = 4
-    (line,) = applied(made, nodes=nodes)
-    assert line == (
-        "spec.template.placement.spread[0].maxSkew: 3 of its 4 replicas find a place, even if every node were empty; "
-        "write a greater maxSkew, write `replicas: 3`, or add nodes"
-    )
-
-
-NEAR_A, NEAR_B, NEAR_C = ([pb.Affinity(service=name)] for name in "abc")
-
-
-def taking(
-    what: str,
-    update: pb.UpdatePolicy,
-    *,
-    replicas: int = 3,
-    mode: pb.ServiceMode.ValueType = pb.SERVICE_MODE_REPLICATED,
-) -> pb.Service:
-    """A service whose tasks take something of their nodes."""
-    made = build.service(replicas=replicas)
-    made.spec.mode = mode
-    made.spec.update.CopyFrom(update)
-    container = made.spec.template.container
-    match what:
-        case "port":
-            container.ports.add(target=80, published=8080, mode=pb.PUBLISH_MODE_HOST)
-        case "gpu":
-            container.resources.reservations.generic["gpu"] = 1
-        case "no gpu":
-            container.resources.reservations.generic["gpu"] = 0
-        case "fence":
-            made.spec.on_node_loss.fence = True
-        case _:
-            pass
-    return made
-
-
-ALL, GLOBAL = pb.UpdatePolicy(parallelism=0), pb.SERVICE_MODE_GLOBAL
-STOP_FIRST, START_FIRST = pb.UPDATE_ORDER_STOP_FIRST, pb.UPDATE_ORDER_START_FIRST
+def test_waiting_for_what_runs_nothing_is_told() -> None:
+    waits = build.service("web")
+    waits.spec.depends_on["db"] = pb.DEPENDENCY_CONDITION_READY
+    db = build.service("db", replicas=0)
+    assert applied(waits, db) == [
+        "spec.dependsOn.db: db has no replicas; its tasks wait until `orchctl scale db=1` or more"
+    ]
+    db.spec.replicas = 1
+    assert applied(waits, db) == []
+    db.spec.stopped = True
+    assert applied(waits, db) == ["spec.dependsOn.db: db is stopped; its tasks wait until `orchctl start db`"]
