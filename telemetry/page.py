@@ -179,6 +179,9 @@ async def _read(reader: asyncio.StreamReader, wait_s: float) -> _Request | None:
 
 def _parse(head: bytes) -> _Request:
     first, *lines = head.decode("latin-1").split("\r\n")
+    # What one reader takes for the end of a line, another may not (RFC 9112, 2.2); and the answer may repeat it.
+    if any(sign < " " and sign != "\t" for line in (first, *lines) for sign in line):
+        raise _Malformed("a request has no control characters but those that end its lines")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise _Malformed(f"this is no request of HTTP/1.1: {first[:80]!r}")
