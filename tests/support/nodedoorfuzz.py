@@ -113,9 +113,7 @@ class Sender:
         digest = text if long else dice.choice((self.doors.digest, self.doors.digest, dice.choice(_NAMES)))
         request = wire.FetchBlobRequest(digest=digest, offset=dice.choice(_OFFSETS))
         packed = dice.choice((grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate))
-        call = self.channels[who].unary_stream(FETCH)(
-            request.SerializeToString(), timeout=ANSWER_S, compression=packed
-        )
+        call = self.channels[who].unary_stream(FETCH)(request.SerializeToString(), timeout=ANSWER_S, compression=packed)
         await self._ended(call, who, f"Fetch {digest[:100]!r} ({len(digest)}) from {request.offset}", streams=False)
 
     async def _ended(self, call: Any, who: str, what: str, *, streams: bool) -> None:
@@ -195,9 +193,7 @@ async def sender(doors: Doors) -> AsyncIterator[Sender]:
             who: grpc.aio.secure_channel(doors.address, credentials.channel(own), options=options)
             for who, own in owns.items()
         }
-        channels[NOBODY] = grpc.aio.secure_channel(
-            doors.address, grpc.ssl_channel_credentials(roots), options=options
-        )
+        channels[NOBODY] = grpc.aio.secure_channel(doors.address, grpc.ssl_channel_credentials(roots), options=options)
         for channel in channels.values():
             await stack.enter_async_context(channel)
         yield Sender(doors=doors, owns=owns, channels=channels)

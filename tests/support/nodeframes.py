@@ -65,7 +65,9 @@ def hostile(dice: random.Random) -> bytes:
             return begun + frame(_HEADERS, 0, 1, call(b"/orch.v1.Blobs/Fetch")) + more
         case 3:  # a message that is longer, or shorter, than it says
             said = dice.choice((0, 1, 5, 4_095, 4_097, 2**31 - 1, 2**32 - 1))
-            body = bytes([dice.choice((0, 0, 1, 2, 255))]) + said.to_bytes(4, "big") + dice.randbytes(dice.choice((0, 4)))
+            body = (
+                bytes([dice.choice((0, 0, 1, 2, 255))]) + said.to_bytes(4, "big") + dice.randbytes(dice.choice((0, 4)))
+            )
             return begun + fetch + frame(_DATA, dice.choice((0, _END_STREAM)), 1, body)
         case 4:  # streams that are begun and taken back at once
             streams = range(1, 2 * dice.choice((20, 400)), 2)
@@ -105,11 +107,32 @@ def _any(dice: random.Random) -> bytes:
 _ACCEPTS = (
     *("*/*", "application/openmetrics-text;version=1.0.0", "application/openmetrics-text", "text/plain;version=1.0.0"),
     *("application/openmetrics-text;version=abc", "text/plain;version=x.y", "application/openmetrics-text;version="),
-    *("text/plain;version=1.0.0;escaping=../..", "application/openmetrics-text;version=9.z", ";;;===,,,", "text/plain;"),
-    *("application/openmetrics-text;version=9\nSet-Cookie: a=b", "text/plain;version=9\rX: y", "text/plain;version=9\0"),
+    *(
+        "text/plain;version=1.0.0;escaping=../..",
+        "application/openmetrics-text;version=9.z",
+        ";;;===,,,",
+        "text/plain;",
+    ),
+    *(
+        "application/openmetrics-text;version=9\nSet-Cookie: a=b",
+        "text/plain;version=9\rX: y",
+        "text/plain;version=9\0",
+    ),
     *("application/openmetrics-text;version=9;ß", "text/plain;version=" + "9" * 5_000, "text/plain;version=9\x1b[2J"),
 )
-_PATHS = ("/metrics", "/metrics", "/metrics?a=b", "/", "/../../etc/passwd", "//metrics", "*", "", "/%00", "/\x1b[2J", "/\n")
+_PATHS = (
+    "/metrics",
+    "/metrics",
+    "/metrics?a=b",
+    "/",
+    "/../../etc/passwd",
+    "//metrics",
+    "*",
+    "",
+    "/%00",
+    "/\x1b[2J",
+    "/\n",
+)
 
 
 def request(dice: random.Random) -> bytes:
