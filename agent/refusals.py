@@ -53,7 +53,7 @@ class Refusals(Interceptor):
             streamed = _streamed(handler.unary_stream, method)
             return grpc.unary_stream_rpc_method_handler(streamed, read, handler.response_serializer)
         answered = _answered(handler.unary_unary, method)
-        return grpc.unary_unary_rpc_method_handler(answered, read, handler.response_serializer)  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(answered, read, handler.response_serializer)
 
 
 def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -100,6 +100,6 @@ async def _in_words(request: Any, context: Context, method: str) -> AsyncIterato
         raise
     except (grpc.aio.UsageError, grpc.aio.InternalError):
         log.debug("the caller went away before the answer's end", method=method)
-    except Exception as error:  # noqa: BLE001 - this is where every error is answered
-        log.error("a call failed unexpectedly", method=method, exc_info=error)
+    except Exception:
+        log.exception("a call failed unexpectedly", method=method)
         await context.abort(grpc.StatusCode.INTERNAL, NOT_EXPECTED)

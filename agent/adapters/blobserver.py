@@ -144,8 +144,8 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
 
     async def _chunks(self, request: dpb.FetchBlobRequest) -> AsyncIterator[bytes]:
         with self._store.open(request.digest) as file:
-            # Behind its end there is nothing: who has got more than that from others finds out by the digest. And no file
-            # system goes as far as an offset may.
+            # Behind its end there is nothing: who has got more than that from others finds out by the digest. And no
+            # file system goes as far as an offset may.
             file.seek(min(request.offset, file.seek(0, os.SEEK_END)))
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await self._take_turn(len(chunk))

@@ -1,7 +1,8 @@
 """Forgets tokens that have been over for long, while this instance leads.
 
-Two rules. The leader alone does it, and every write stands behind its fence: whoever leads no more has written nothing.
-And everything is looked at anew each time; what is known here may be old, and the store refuses what was made from that.
+Two rules. The leader alone does it, and every write stands behind its fence: whoever leads no more has written
+nothing. And everything is looked at anew each time; what is known here may be old, and the store refuses what was made
+from that.
 """
 
 import asyncio

@@ -53,8 +53,8 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
-    """Where a node's doors are. `folders`: the certificates of those who call, by who they are; of them `node` may fetch,
-    and `reader` may read. `digest`: of a blob that it has, and that `node` may have.
+    """Where a node's doors are. `folders`: the certificates of those who call, by who they are; of them `node` may
+    fetch, and `reader` may read. `digest`: of a blob that it has, and that `node` may have.
     """
 
     host: str
@@ -99,7 +99,7 @@ class Sender:
     # Calls ------------------------------------------------------------------------------------------------------------
 
     async def _call(self, dice: random.Random, who: str) -> None:
-        """Of any method there is, and of some that there are not, with what is no message of it, or none, or several."""
+        """Of any method there is, and some that are not, with what is no message of it, or with none, or several."""
         method = dice.choice(METHODS)
         path = f"/{method.containing_service.full_name}/{method.name}" if dice.random() < 0.9 else dice.choice(_FOREIGN)
         messages = [doorfuzz.payload(dice, method.input_type) for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 2, 5)))]
@@ -117,9 +117,16 @@ class Sender:
         await self._ended(call, who, f"Fetch {digest[:100]!r} ({len(digest)}) from {request.offset}", streams=False)
 
     async def _ended(self, call: Any, who: str, what: str, *, streams: bool) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        try:
             async for _ in call:
                 self.outcomes["messages"] += 1
+        except grpc.aio.AioRpcError:
+            pass
+        except asyncio.CancelledError:
+            # gRPC gives a call up by itself whose messages cannot be sent, and says it in the way of asyncio.
+            if not call.cancelled() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            return
         code, details = await call.code(), await call.details() or ""
         self.outcomes[code.name] += 1
         if who == NOBODY:

@@ -17,8 +17,8 @@ Monday at noon that it has expired, and then that there is none."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The record as it is next, without the tokens that are `forgotten`; None: it stays. `wake_at`: when to look again;
-    None: when it has changed.
+    """The record as it is next, without those tokens that are `forgotten`; None: it stays. `wake_at`: when to look
+    again; None: when it has changed.
     """
 
     next: pb.TrustRecord | None = None
@@ -35,7 +35,7 @@ def ended_at(token: pb.TokenRecord, now_ms: int) -> int | None:
 
 
 def forget(trust: pb.TrustRecord, now_ms: int) -> Step:
-    """Without the tokens that have been over for long. Those of a control plane that did not note when they were used up
+    """Without the tokens that have been over for long. Those of a control plane that did not note when it used them up
     are over from now on.
     """
     changed = plan.copy(trust)
@@ -53,8 +53,8 @@ def forget(trust: pb.TrustRecord, now_ms: int) -> Step:
 
 
 def make_room(trust: pb.TrustRecord, most: int, now_ms: int) -> None:
-    """Takes those that are over out of a record that is being changed, the longest over first, until there are fewer than
-    so many tokens, or none is left that is over.
+    """Takes those that are over out of a record that is being changed, the longest over first, until there are fewer
+    than so many tokens, or none is left that is over.
     """
     ends = {one.id: end for one in trust.tokens if (end := ended_at(one, now_ms)) is not None and end <= now_ms}
     too_many = max(0, len(trust.tokens) - most + 1)

@@ -1,9 +1,7 @@
 """Hostile calls, frames and requests to the doors of a node, by the hundred, as whoever can reach them."""
 
-import asyncio
 import contextlib
 import logging
-import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -118,7 +116,7 @@ async def node(folder: Path) -> AsyncIterator[Node]:
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @aio.bounded(280)
