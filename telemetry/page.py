@@ -120,18 +120,23 @@ class _Page:
         """One connection, from before its handshake until it has ended."""
         try:
             reader, writer = await self._shaken(taken)
-            try:
-                await self._serve(reader, writer)
-                async with asyncio.timeout(REQUEST_S):
-                    await writer.wait_closed()
-            finally:
-                writer.transport.abort()
+            await self._serve(reader, writer)
+            await self._closed(writer)
         except (OSError, TimeoutError) as error:
             _log.debug("a reader of metrics has gone", why=str(error))
         except Exception:  # noqa: BLE001 - what trips over one reader is no trouble of others, nor of the program
             _log.exception("a reader of metrics was not answered")
         finally:
             self._open -= Counter([where])  # which forgets who has none
+
+    async def _closed(self, writer: asyncio.StreamWriter) -> None:
+        """Waits until a connection has ended: until then it counts. Raises OSError."""
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                await writer.wait_closed()
+        except TimeoutError:
+            if self._secure is None:  # TLS has a bound of its own, and asyncio's trips over two ends (Python 3.11)
+                writer.transport.abort()
 
     async def _shaken(self, taken: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Both ends of a connection once its handshake is done. Raises OSError or TimeoutError."""

@@ -104,7 +104,7 @@ class Sender:
         path = f"/{method.containing_service.full_name}/{method.name}" if dice.random() < 0.9 else dice.choice(_FOREIGN)
         messages = [doorfuzz.payload(dice, method.input_type) for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 2, 5)))]
         call = self.channels[who].stream_stream(path)(iter(messages), timeout=STREAM_S * dice.choice((1, 1, 10)))
-        await self._ended(call, who, f"{path} {[message[:100] for message in messages]}", streams=len(messages) != 1)
+        await self._ended(call, who, f"{path} {[message[:100] for message in messages]}", streams=True)
 
     async def _fetch(self, dice: random.Random, who: str) -> None:
         """A message that is read: of a blob that is there or not, from where nobody would read on, up to 2 MB long."""
