@@ -17,6 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from agent.errors import AgentError, Refused, Temporary
+from agent.refusals import Refusals
 from protos import pushback
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
@@ -93,7 +94,7 @@ def channel(address: str, own: Material | None = None, role: Role = Role.CONTROL
 
 def server() -> grpc.aio.Server:
     """What other nodes call; it does not listen yet."""
-    return grpc.aio.server(options=[*OPTIONS, *_SERVED])
+    return grpc.aio.server(interceptors=[Refusals()], options=[*OPTIONS, *_SERVED])
 
 
 def listen(target: grpc.aio.Server, address: str, port: int, shown: grpc.ServerCredentials | None = None) -> int:

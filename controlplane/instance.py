@@ -42,6 +42,8 @@ class Instance:
         self, store: api.Store, identity: Identity, world: leading.World, *, new_id: Callable[[], str]
     ) -> None:
         self.cache = cache.Cache(store)
+        self.chores: list[leading.Chore] = []
+        """What is done beside the controllers, by whoever leads next."""
         self.dispatcher = Dispatcher(self.cache.snapshot, self._leader_pair, new_id, self._until_led)
         self._store = store
         self._identity = identity
@@ -111,6 +113,7 @@ class Instance:
                     dispatcher=self.dispatcher,
                     world=self._world,
                     name=self._identity.name,
+                    chores=self.chores,
                 )
             finally:
                 self._leads = False

@@ -5,8 +5,9 @@ Nothing is kept in memory that a new leader would miss. It begins by looking at 
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -35,6 +36,12 @@ log = structlog.get_logger()
 
 GRACE_MS = 5_000
 """How long a new leader waits for agents to come before it calls a node lost."""
+
+
+Chore = Callable[[api.Fence], Coroutine[Any, Any, None]]
+"""What a leader does beside its controllers, about what is no object: until cancelled, and behind the fence that it is
+given. It may raise `Deposed`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,7 @@ async def lead(
     dispatcher: Dispatcher,
     world: World,
     name: str,
+    chores: Sequence[Chore] = (),
 ) -> None:
     """Leads under a name until cancelled. Raises `Deposed` when the store says that another leads."""
     fence = leadership.fence
@@ -106,6 +114,8 @@ async def lead(
         async with asyncio.TaskGroup() as group:
             for loop in (*loops.values(), told):
                 group.create_task(loop.run())
+            for chore in chores:
+                group.create_task(chore(fence))
             group.create_task(dispatcher.work())
             group.create_task(_feed(cache, [*loops.values(), told], dispatcher))
     finally:

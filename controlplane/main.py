@@ -28,6 +28,7 @@ from controlplane.store.etcd import EtcdStore
 from controlplane.store.measured import Measured
 from controlplane.trust import restoring, storeplace
 from controlplane.trust.door import CannotOpen
+from controlplane.trust.forgetting import Forgetting
 from controlplane.trust.memberkeeper import MemberKeeper
 from controlplane.trust.registry import NotFounded
 from controlplane.trust.standing import Standing, standing, store_credentials
@@ -104,6 +105,7 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
         _log.info("control plane serves", name=options.name, listen=options.listen, etcd=place.addresses)
         work = [group.create_task(instance.run()), group.create_task(supervisor.run(f"serves as {options.name}"))]
         if trusted is not None:
+            instance.chores.append(Forgetting(trusted.registry, now_ms).run)
             keeper = MemberKeeper(etcd, trusted.folder, lambda: instance.leader().here)
             stack.enter_context(trusted.registry.listening(keeper.wake))
             trusted.on_store_renewed = keeper.renewed

@@ -167,6 +167,8 @@ def rotate_token(settings: options.Settings, token_id: str) -> None:
         raise errors.NotFound(f"there is no token {token_id!r}", hint="`orchctl cluster token ls` lists them")
     if old.expires_at and old.expires_at <= terminal.now_ms():
         raise errors.InvalidInput(f"token {token_id} has expired", hint="make another: `orchctl cluster token create`")
+    if not old.unlimited and not old.uses_left:  # no uses are any number of them
+        raise errors.InvalidInput(f"token {token_id} is used up", hint="make another: `orchctl cluster token create`")
     request = pb.CreateTokenRequest(
         role=old.role,
         lifetime=old.expires_at - terminal.now_ms() if old.expires_at else 0,

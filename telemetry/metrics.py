@@ -83,7 +83,11 @@ class Reading:
         """The content type and the page, in the format that a reader accepts."""
         found = await asyncio.gather(*(self._look(what, ask) for what, ask in self._look_ups.items()))
         found.append([FAILURES.of({(what,): count for what, count in self._failures.items()})])
-        encode, content_type = exposition.choose_encoder(accept)
+        try:
+            # The content type repeats the version that is accepted.
+            encode, content_type = exposition.choose_encoder(accept if accept.isascii() else "")
+        except TypeError:  # it asks for a version that is no number; the encoder compares it with one
+            encode, content_type = exposition.choose_encoder("")
         page = _Page(self._counted, [metric for part in found for metric in part])
         # A thousand tasks are 40 ms of writing, for which names and sessions need not wait.
         return content_type, await asyncio.to_thread(encode, page)

@@ -1,12 +1,15 @@
 """The page that Prometheus reads: HTTPS with the cluster's certificates, one path, and nothing else to be had.
 
 Its bounds are its rules: TLS 1.3 with a certificate of the cluster's root; who that is, is looked at at every request;
-a request has 8 KiB at most and no body that is read; it is there within ten seconds; and 32 connections at a time.
+a request has 8 KiB at most and no body that is read; it is there within ten seconds; and 64 connections at a time, 32
+of one address, which count from before their handshake on.
 """
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,13 +17,18 @@ from typing import NamedTuple
 
 import structlog
 
+from protos import connections
 from trust.folder import Folder, Material
 
 PATH = "/metrics"
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 64
+MAX_OF_ADDRESS = 32
+"""Of IPv6, of one /64. Whoever begins handshakes without end keeps nobody out that comes from elsewhere."""
 MAX_HEAD_BYTES = 8 * 1024
 HANDSHAKE_S = 10.0
 REQUEST_S = 10.0
+ACCEPT_AGAIN_S = 1.0
+BACKLOG = 100
 IDLE_S = 120.0
 """Between two requests of a connection; Prometheus reads once a minute by default."""
 
@@ -62,46 +70,85 @@ async def serving(
     """Serves inside the block; yields the ports. Without a guard it is plain HTTP for everybody. Raises CannotServe."""
     page = _Page(render, guard)
     async with contextlib.AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(await page.listen(*address)) for address in addresses]
-        try:
-            yield tuple(server.sockets[0].getsockname()[1] for server in servers)
-        finally:
-            page.close()
+        yield tuple([await stack.enter_async_context(page.listening(*address)) for address in addresses])
 
 
 class _Page:
     def __init__(self, render: Render, guard: Guard | None) -> None:
         self._render = render
         self._guard = guard
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._secure = _following(guard) if guard is not None else None
+        self._open: Counter[str] = Counter()
+        """Connections, by where they come from."""
 
-    async def listen(self, host: str, port: int) -> asyncio.Server:
+    @contextlib.asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[int]:
+        """Serves inside the block; yields the port. Raises CannotServe.
+
+        Not by asyncio's server, which makes the buffers of a connection, some 512 KiB, before anybody can count it.
+        """
         try:
-            if self._guard is None:
-                return await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD_BYTES)
-            return await asyncio.start_server(
-                self._serve,
-                host,
-                port,
-                limit=MAX_HEAD_BYTES,
-                ssl=_following(self._guard),
-                ssl_handshake_timeout=HANDSHAKE_S,
-                ssl_shutdown_timeout=1.0,
-            )
+            listeners = await _listeners(host, port)
         except OSError as error:
             why = error.strerror or str(error)
             raise CannotServe(f"metrics cannot be served at {host} port {port}: {why}; give another address") from error
+        async with asyncio.TaskGroup() as group:
+            accepting = [group.create_task(self._accept(one)) for one in listeners]
+            yield listeners[0].getsockname()[1]
+            for task in accepting:
+                task.cancel()
 
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+    async def _accept(self, listener: socket.socket) -> None:
+        """Takes connections until cancelled, which ends them, too; those that are too many are closed at once."""
+        with listener:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    try:
+                        taken, peer = await asyncio.get_running_loop().sock_accept(listener)
+                    except OSError as error:  # it went before it was taken, or there are no descriptors
+                        _log.warning("a reader of metrics was not let in", why=error.strerror)
+                        await asyncio.sleep(ACCEPT_AGAIN_S)
+                        continue
+                    where = connections.origin(peer[0])
+                    if self._open[where] >= MAX_OF_ADDRESS or self._open.total() >= MAX_CONNECTIONS:
+                        taken.close()
+                    else:
+                        self._open[where] += 1
+                        group.create_task(self._connected(taken, where))
+
+    async def _connected(self, taken: socket.socket, where: str) -> None:
+        """One connection, from before its handshake until it has ended."""
+        try:
+            reader, writer = await self._shaken(taken)
+            await self._serve(reader, writer)
+            await self._closed(writer)
+        except (OSError, TimeoutError) as error:
+            _log.debug("a reader of metrics has gone", why=str(error))
+        except Exception:  # noqa: BLE001 - what trips over one reader is no trouble of others, nor of the program
+            _log.exception("a reader of metrics was not answered")
+        finally:
+            self._open -= Counter([where])  # which forgets who has none
+
+    async def _closed(self, writer: asyncio.StreamWriter) -> None:
+        """Waits until a connection has ended: until then it counts. Raises OSError."""
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                await writer.wait_closed()
+        except TimeoutError:
+            if self._secure is None:  # TLS has a bound of its own, and asyncio's trips over two ends (Python 3.11)
+                writer.transport.abort()
+
+    async def _shaken(self, taken: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Both ends of a connection once its handshake is done. Raises OSError or TimeoutError."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        times = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": 1.0} if self._secure is not None else {}
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, taken, ssl=self._secure, **times)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: requests one after the other, until it goes or says nothing for a while."""
-        if len(self._writers) >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._writers.add(writer)
         try:
             wait_s = REQUEST_S
             while (request := await _read(reader, wait_s)) is not None:
@@ -114,7 +161,6 @@ class _Page:
         except (OSError, TimeoutError) as error:
             _log.debug("a reader of metrics has gone", why=str(error))
         finally:
-            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, request: _Request, writer: asyncio.StreamWriter) -> None:
@@ -137,6 +183,24 @@ class _Page:
         certificate = shown.getpeercert(binary_form=True)
         assert certificate is not None, "TLS asks for a certificate"
         return await self._guard.refusal(ssl.DER_cert_to_PEM_cert(certificate))
+
+
+async def _listeners(host: str, port: int) -> Sequence[socket.socket]:
+    """One for each address of a host. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with contextlib.ExitStack() as stack:
+        made = []
+        for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+            one = stack.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(BACKLOG)
+            made.append(one)
+        stack.pop_all()
+    return made
 
 
 def _following(guard: Guard) -> ssl.SSLContext:
@@ -179,6 +243,9 @@ async def _read(reader: asyncio.StreamReader, wait_s: float) -> _Request | None:
 
 def _parse(head: bytes) -> _Request:
     first, *lines = head.decode("latin-1").split("\r\n")
+    # What one reader takes for the end of a line, another may not (RFC 9112, 2.2); and the answer may repeat it.
+    if any(sign < " " and sign != "\t" for line in (first, *lines) for sign in line):
+        raise _Malformed("a request has no control characters but those that end its lines")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise _Malformed(f"this is no request of HTTP/1.1: {first[:80]!r}")

@@ -8,6 +8,7 @@ without certificates, to whoever reaches the port and knows a digest.
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,6 +20,7 @@ from agent import metrics, rpc
 from agent.core import sharing
 from agent.fetchers import Fetchers
 from agent.holdings import Holdings
+from images import digest as digests
 from images import errors
 from images.store import ImageStore
 from protos.connections import Connections
@@ -91,8 +93,10 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
     ) -> None:
         if refusal := self._refusal(context.auth_context()):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        if request.offset < 0:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a blob has no byte {request.offset}")
         if request.digest not in self._holdings:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"this node does not have {request.digest:.100}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"this node does not have {_told(request.digest)}")
         if self._fetchers is not None and (
             refusal := await self._fetchers.refusal(context.auth_context(), request.digest)
         ):
@@ -140,7 +144,9 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
 
     async def _chunks(self, request: dpb.FetchBlobRequest) -> AsyncIterator[bytes]:
         with self._store.open(request.digest) as file:
-            file.seek(max(0, request.offset))
+            # Behind its end there is nothing: who has got more than that from others finds out by the digest. And no
+            # file system goes as far as an offset may.
+            file.seek(min(request.offset, file.seek(0, os.SEEK_END)))
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 await self._take_turn(len(chunk))
                 self.served_bytes += len(chunk)
@@ -155,6 +161,11 @@ class BlobServer(dispatcher_pb2_grpc.BlobsServicer):
         begins = max(now, self._free_at)
         self._free_at = begins + size_bytes / self._limits.bytes_per_s
         await asyncio.sleep(begins - now)
+
+
+def _told(digest: str) -> str:
+    """What somebody asks for, as any terminal can show it."""
+    return digest if digests.is_digest(digest) else f"{digest[:100]!r}"
 
 
 @contextlib.asynccontextmanager

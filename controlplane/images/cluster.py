@@ -87,16 +87,18 @@ class ClusterImages:
             return False
 
     async def open_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """A blob's bytes from an offset on. Raises `images.errors.NotFound`, or NotReachable when it is about to come,
-        before the first chunk.
+        """A blob's bytes from an offset on, and none behind its end. Raises Invalid, `images.errors.NotFound`, or
+        NotReachable when it is about to come, before the first chunk.
         """
+        if offset < 0:
+            raise errors.Invalid(f"a blob has no byte {offset}")
         if not self.has(digest) and await self.threads.run(self._is_coming, digest):
             self.lacking.set()
             text = f"blob {digest} belongs to an image of the cluster, and is not on this instance yet"
             raise errors.NotReachable(text, hint="try again in a moment")
         file = Shared(await self._chunks.run(self.store.open, digest))
         with self._chunks.closing(file):
-            await self._chunks.run(file.seek, max(0, offset))
+            await self._chunks.run(file.seek, offset)
             while chunk := await self._chunks.run(file.read, CHUNK_BYTES):
                 yield chunk
 

@@ -37,8 +37,9 @@ class Shared:
             self.file.write(data)
 
     def seek(self, offset: int) -> None:
+        """To there, or to the end when it lies behind that: no file system goes as far as an offset may."""
         with self.lock:
-            self.file.seek(offset)
+            self.file.seek(min(offset, self.file.seek(0, os.SEEK_END)))
 
     def close(self) -> None:
         with self.lock:

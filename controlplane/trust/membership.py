@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.core import plan
 from controlplane.core import request_errors as errors
-from controlplane.core.trust import admission, rotation, store_rotation
+from controlplane.core.trust import admission, over, rotation, store_rotation
 from controlplane.store import errors as store_errors
 from controlplane.store import etcd_members
 from controlplane.trust import joiners, storeplace, tokenrecords
@@ -297,6 +297,7 @@ class Membership:
             trust = plan.copy(self._registry.trust)
             if request.replaces:
                 tokenrecords.without(trust, request.replaces)
+            over.make_room(trust, MAX_TOKENS, self._now_ms())
             if len(trust.tokens) >= MAX_TOKENS:
                 raise errors.Overloaded(f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs")
             made, record = tokenrecords.new(

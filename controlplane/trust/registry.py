@@ -94,8 +94,15 @@ class Registry:
         finally:
             del self._listeners[listener]
 
-    async def commit(self, *, trust: pb.TrustRecord | None = None, members: Sequence[pb.MemberRecord] = ()) -> None:
-        """Writes records that were made from those that are known here now, all or none. Raises Conflict.
+    async def commit(
+        self,
+        *,
+        trust: pb.TrustRecord | None = None,
+        members: Sequence[pb.MemberRecord] = (),
+        fence: api.Fence | None = None,
+    ) -> None:
+        """Writes records that were made from those that are known here now, all or none. Raises Conflict, and Deposed
+        where a leader writes behind its fence.
 
         Now: nothing is waited for between reading them and this, else what has changed meanwhile would be undone.
         """
@@ -103,7 +110,7 @@ class Registry:
         if trust is not None and trust != self._trust:
             changes.append(self._put(CLUSTER, trust.SerializeToString(deterministic=True)))
         if changes:
-            await self.wait_for(await self._store.commit(changes))
+            await self.wait_for(await self._store.commit(changes, fence=fence))
 
     async def found(self, founding: pb.Founding) -> None:
         """Writes the first records. Raises Conflict when there are some already, whatever is known here."""

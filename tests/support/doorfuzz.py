@@ -316,6 +316,6 @@ async def send(seed: int, numbers: range, to: Target, at_once: int = 8) -> None:
     assert not to.tripped, "\n".join(to.tripped[:5])
 
 
-def memory_mb() -> int:
-    """What this process has in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+def memory_mb(pid: int | str = "self") -> int:
+    """What a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20

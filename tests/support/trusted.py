@@ -21,6 +21,7 @@ from controlplane.instance import Identity, Instance
 from controlplane.leader import World
 from controlplane.store import api, memory
 from controlplane.trust import founding
+from controlplane.trust.forgetting import Forgetting
 from controlplane.trust.standing import Standing, standing
 from protos.connections import Connections
 from protos.link import Link, LinkLost
@@ -170,6 +171,7 @@ async def _standing(
     )
     async with trusted as made.standing, made.standing.door.serving(["127.0.0.1:0"]) as (port,):
         made.door = f"127.0.0.1:{port}"
+        made.instance.chores.append(Forgetting(made.standing.registry, made.now_ms).run)
         edge = bounded(
             name="cp1",
             version="1.2.3",

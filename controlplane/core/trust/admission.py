@@ -53,7 +53,10 @@ def token_of(trust: pb.TrustRecord, said: token.Token, now_ms: int) -> pb.TokenR
         )
     found = next((one for one in trust.tokens if token.is_secret(said, one.digest)), None)
     if found is None:
-        raise errors.Forbidden("the token was revoked, or never made here", hint=_another(said.role))
+        raise errors.Forbidden(
+            "the token was revoked, has been over for more than a week, or was never made here",
+            hint=_another(said.role),
+        )
     if found.role != said.role:
         raise errors.Forbidden(
             f"the token is for the role {found.role}, and says {said.role}", hint=_another(said.role)
@@ -79,7 +82,7 @@ def admit(trust: pb.TrustRecord, ask: Ask, now_ms: int) -> Admission:
     again = ask.known is not None and any(key.digest == ask.key_digest for key in ask.known.keys)
     if not again:
         _check_new(record, ask, role, now_ms)
-    changed = trust if again or record.unlimited else _used(trust, record)
+    changed = trust if again or record.unlimited else _used(trust, record, now_ms)
     who = Identity(cluster=trust.cluster, role=role, name=name)
     return Admission(identity=who, member=_member(who, record, ask), trust=changed)
 
@@ -130,11 +133,12 @@ def _check_admin_stays(record: pb.TokenRecord, ask: Ask, now_ms: int) -> None:
         other_admin(ask.known, ask.others, now_ms)
 
 
-def _used(trust: pb.TrustRecord, record: pb.TokenRecord) -> pb.TrustRecord:
+def _used(trust: pb.TrustRecord, record: pb.TokenRecord, now_ms: int) -> pb.TrustRecord:
     changed = plan.copy(trust)
     for one in changed.tokens:
         if one.id == record.id:
             one.uses_left -= 1
+            one.used_up_at = 0 if one.uses_left else now_ms
     return changed
 
 

@@ -841,6 +841,7 @@ class TokenRecord(_message.Message):
     NAMESPACES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    USED_UP_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The beginning of the secret's digest."""
     role: _builtins.str
@@ -856,6 +857,8 @@ class TokenRecord(_message.Message):
     created_at: _builtins.int
     created_by: _builtins.str
     """Who made it."""
+    used_up_at: _builtins.int
+    """When the last use was made of it; 0: not yet, or a control plane of 0.2 let somebody in with it."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -871,10 +874,11 @@ class TokenRecord(_message.Message):
         namespaces: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _builtins.int = ...,
         created_by: _builtins.str = ...,
+        used_up_at: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "namespaces", b"namespaces", "person", b"person", "role", b"role", "unlimited", b"unlimited", "uses_left", b"uses_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "digest", b"digest", "expires_at", b"expires_at", "id", b"id", "namespaces", b"namespaces", "person", b"person", "role", b"role", "unlimited", b"unlimited", "used_up_at", b"used_up_at", "uses_left", b"uses_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

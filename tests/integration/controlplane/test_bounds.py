@@ -17,9 +17,11 @@ from controlplane.api.bounds import Times
 from controlplane.core import limits
 from controlplane.core.limits import DEFAULTS, Kind
 from controlplane.store import memory
+from images.store import ImageStore
 from orchctl import client, who
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
+from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import aio, api_world, trusted
 from tests.support.api_world import refusal
 from trust import credentials
@@ -307,3 +309,20 @@ def test_the_defaults_are_more_than_a_cluster_of_five_thousand_needs() -> None:
     assert DEFAULTS.streams >= 5_000 * 2
     assert node.streams > 128, "what an agent opens at most, beside its session"
     assert dataclasses.asdict(DEFAULTS)["connections"] >= 1_024
+
+
+@aio.bounded(60)
+async def test_a_blob_is_asked_for_at_a_place_that_it_does_not_have(tmp_path: Path) -> None:
+    """Behind its end there is nothing, however far; before its beginning is no place."""
+    async with trusted.cluster(tmp_path) as made:
+        async with made.control(made.admin) as stub:
+            await stub.ImportImage(iter(trusted.archive_of_one_file("web:1")))
+        image = ImageStore(tmp_path / "images").resolve("web:1")
+        other = await made.join("cp2", made.tokens["controlplane_token"])
+        async with made.blobs(other) as stub:
+            for offset in (image.layers[0].size_bytes, 2**44 + 1, 2**63 - 1):
+                request = wire.FetchBlobRequest(digest=image.layers[0].digest, offset=offset)
+                assert [part async for part in stub.Fetch(request)] == []
+            with pytest.raises(grpc.aio.AioRpcError, match="a blob has no byte -1") as refused:
+                await stub.Fetch(wire.FetchBlobRequest(digest=image.digest, offset=-1)).read()
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

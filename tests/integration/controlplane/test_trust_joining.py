@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.core.trust import over
 from protos.orch.v1 import trust_pb2
 from tests.support import aio, trusted
 from trust import framing, joining
@@ -127,7 +128,7 @@ async def test_a_token_is_shown_once_and_worthless_once_revoked(tmp_path: Path) 
         assert first.record.id not in {one.id for one in listed}
         assert all(not one.digest for one in listed)
         assert second.token.split(".")[-1] not in str(listed)
-        assert "revoked, or never made here" in (await not_joined(made, "n1", first.token)).message
+        assert "or was never made here" in (await not_joined(made, "n1", first.token)).message
         await made.join("n1", second.token)
 
 
@@ -191,3 +192,25 @@ def _knock(door: str) -> str:
     except joining.NotJoined as refused:
         return refused.message
     return ""
+
+
+@aio.bounded(60)
+async def test_the_leader_forgets_a_token_a_week_after_its_end(tmp_path: Path) -> None:
+    """Until then the door says that it has expired, and that another is used up; then it knows neither."""
+    async with trusted.cluster(tmp_path) as made, made.trust(made.admin) as admin:
+
+        async def late(token: str) -> str:
+            return (await not_joined(made, "n2", token, clock=made.now_ms)).message
+
+        ending = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", lifetime=60_000))
+        once = await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node", uses=1))
+        await made.join("n1", once.token)
+        made.ahead_ms = over.KEPT_MS - 60_000
+        assert f"{ending.record.id} has expired" in await late(ending.token)
+        assert f"{once.record.id} is used up" in await late(once.token)
+        made.ahead_ms = over.KEPT_MS + 120_000
+        await admin.CreateToken(trust_pb2.CreateTokenRequest(role="node"))  # it looks again when something changes
+        gone = lambda: not {ending.record.id, once.record.id} & {one.id for one in made.standing.registry.trust.tokens}  # noqa: E731
+        await aio.until(gone, what="both are forgotten", timeout_s=20)
+        for token in (ending.token, once.token):
+            assert "or was never made here" in await late(token)

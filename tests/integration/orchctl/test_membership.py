@@ -163,6 +163,17 @@ def test_a_token_is_listed_rotated_and_revoked(founded: Founded) -> None:
     assert f"there is no token '{mine[0]}'" in gone.err
 
 
+def test_a_token_that_is_used_up_is_not_rotated(founded: Founded) -> None:
+    """No uses are any number of them: another in its place would be good for everybody."""
+    token = founded.token("--role=viewer", "--person=flo", "--uses=1")
+    where = f"--door={founded.control.door}", f"--server={founded.control.address}"
+    assert orchctl.run(founded.somebody("flo"), "login", *where, f"--token={token}", "--context=x").code == 0
+    mine = next(row for row in founded.run("cluster", "token", "ls").out.splitlines() if " flo " in row).split()[0]
+    refused = founded.run("cluster", "token", "rotate", mine)
+    assert refused.code != 0
+    assert f"token {mine} is used up" in refused.err
+
+
 def test_a_node_joins_with_one_command_and_is_put_out_with_one(founded: Founded) -> None:
     """A second try after a mistake works; a name that is taken is told."""
     (founded.folder / "token").write_text(founded.token("--role=node"))
