@@ -25,8 +25,9 @@ def names_on(local: LocalCluster, node: str) -> set[str]:
 
 
 def test_what_most_nodes_have_is_held_until_somebody_says_that_one_is_lost(local: LocalCluster) -> None:
-    """And all of it is taken back when the machines return after all."""
-    local.apply_hello("spread", replicas=3)
+    """And all of it is taken back when the machines return after all. It is seen as docs/nodes.md shows it."""
+    reader = Reader(local=local, folder=tmp_path, page="nodes.md")
+    local.apply_hello("spread", replicas=11)
     before = {node: names_on(local, node) for node in ("n1", "n2", "n3")}
     assert all(before.values()), "one task on each node"
     frozen = [local.agent_pid(node) for node in ("n2", "n3")]

@@ -9,6 +9,7 @@ import difflib
 import itertools
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ _KINDS = (
     (re.compile(r"\b10(?:\.\d+){3}\b"), "ADDRESS"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "DIGEST"),
     (re.compile(r"\b\d+ +\d+[GM]i\b"), "CPU MEMORY"),
+    (re.compile(r", \d+ stopping\b"), ""),
     (re.compile(r"; restart \d+ is next"), ""),
     (re.compile(r" +"), " "),
 )
@@ -108,21 +110,18 @@ class Reader:
         (self.folder / name).write_text(manifest)
         return name
 
-    def sees(self, command: str, *, code: int = 0, passing: str = "") -> None:
-        """Type it, the next time that the page has it. The ends of tasks' names are those of this cluster."""
+    def sees(self, command: str, *, code: int = 0, passing: str = "", within_s: float = 0) -> None:
+        """Type it, the next time that the page has it; again, for so long, until it shows what the page says.
+
+        The ends of tasks' names are those of this cluster.
+        """
         typed = next(one for one in self.left if one.command == command)
         self.left.remove(typed)
-        check(typed, self._say(command, code), passing=passing)
-
-    def comes_to_see(self, command: str) -> Typed:
-        """What the page says of it, for whoever has to wait for that: `shows`."""
-        typed = next(one for one in self.left if one.command == command)
-        self.left.remove(typed)
-        return typed
-
-    def shows(self, typed: Typed) -> bool:
-        """It is so by now."""
-        return is_seen(typed.seen, self._say(typed.command, 0))
+        deadline = time.monotonic() + within_s
+        said = self._say(command, code)
+        while time.monotonic() < deadline and not is_seen(typed.seen, said):
+            said = self._say(command, code)
+        check(typed, said, passing=passing)
 
     def _say(self, command: str, code: int) -> str:
         words = _TASK.sub(lambda found: self._task(found[1]), command).split()
