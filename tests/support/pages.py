@@ -66,6 +66,16 @@ def transcript(name: str) -> list[Typed]:
     return found
 
 
+def commands(name: str) -> list[str]:
+    """What is typed on a page that shows no answers: lines of indented blocks that begin with a program of ours.
+
+    One that ends in a backslash goes on; remarks behind it (`# …`, `(…)`) are left out.
+    """
+    blocks = "".join(_BLOCK.findall(_FENCE.sub("", text(name)))).replace("\\\n", " ")
+    found = re.findall(r"^ +(orch(?:ctl|-).+?)(?: +[#(].*)?$", blocks, re.MULTILINE)
+    return [" ".join(one.split()) for one in found]
+
+
 def shape(said: str) -> str:
     """The same for two runs of the same: `web-1-k7x2m9q4 4s` and `web-1-abcdefgh 12s` are `web-1-ID SPAN`."""
     for pattern, kind in _KINDS:
