@@ -5,6 +5,8 @@ What docs/nodes.md shows of nodes that are lost, or whose agent is restarted, is
 """
 
 import contextlib
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,14 @@ spec:
 """
 SPARES_TWO = "disruption: {maxUnavailable: 2}"
 NEVER_READY = "probes: {readiness: {tcp: {port: 9}, interval: 1s}}"
+REFUSED = {
+    "": ["rollout resume web", "rollout promote web", "rollout abort web", "rollout undo web", "start web"],
+    "stop web": ["stop web", "restart web"],
+    "start web": [],
+    "rollout pause web": ["rollout pause web", "restart web"],
+}
+"""What is said in vain after a command, of a service that has had one revision."""
+ILL_S = 8
 GENTLE = "update: {monitor: 1s}\n  rebalance: {maxMovesPerMinute: 1}"
 NEEDED = "update: {order: stop-first}\n  disruption: {minAvailable: 1}"
 LOST = ["orchctl node ls", "orchctl events --type warning", "orchctl node lost n2 n3", "orchctl get nodes"]
@@ -94,6 +104,41 @@ def test_a_rollout_that_fails_is_told_as_on_the_page(local: LocalCluster, tmp_pa
     local.orchctl("apply", "--detach", "-f", "-", text=slow)
     reader.sees("orchctl rollout status web", within_s=20)
     assert not reader.left
+
+
+def test_what_is_asked_in_vain_is_refused_as_on_the_page(local: LocalCluster) -> None:
+    """docs/rollouts.md has when in a table; and an apply warns of what a person has said before."""
+    page = pages.text("rollouts.md")
+    asked = re.findall(r"^\| `orchctl (.+ web)` \| .+ \| (?!\|)\S.* \|$", page, re.MULTILINE)
+    assert set(asked) == {command for commands in REFUSED.values() for command in commands}
+    once = manifest("web", replicas=1, spec="update: {monitor: 1s}")
+    local.orchctl("apply", "-f", "-", text=once)
+    for before, commands in REFUSED.items():
+        if before:
+            local.orchctl(*before.split())
+        for command in commands:
+            assert "Service default/web" in local.refusal(*command.split()), command
+    (warning,) = re.findall("^    (warning: service/web: its rollouts are paused.+)$", page, re.MULTILINE)
+    assert warning in local.run("apply", "--detach", "-f", "-", text=once).stderr
+
+
+def test_what_fails_and_stops_nothing_is_told_as_on_the_page(local: LocalCluster) -> None:
+    """docs/rollouts.md: with `onFailure: continue` the others are replaced, and what failed is tried further."""
+    told = [one for one in pages.text("rollouts.md").splitlines() if re.match("    (the update to )?revision 2 ", one)]
+    (through, out) = (one.strip() for one in told)
+    going_on = "update: {monitor: 1s, parallelism: 2, onFailure: continue}"
+    local.orchctl("apply", "-f", "-", text=manifest("web", replicas=4, spec=going_on))
+    ill = (
+        f"command: [sh, -c, '[ $ORCH_SLOT != 1 ] || [ $(date +%s) -gt {int(time.time()) + ILL_S} ] || exit 3; /serve']"
+    )
+    local.orchctl("apply", "--detach", "-f", "-", text=manifest("web", replicas=4, spec=going_on, container=ill))
+
+    def says(sentence: str) -> bool:
+        first = local.orchctl("rollout", "status", "web").splitlines()[0]
+        return pages.is_seen(sentence, first.partition(":")[2].strip())
+
+    until(lambda: says(through), what=through, timeout_s=30)
+    until(lambda: says(out), what=out, timeout_s=60)
 
 
 def test_nodes_are_chosen_as_on_the_page(local: LocalCluster, tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def commands(name: str) -> list[str]:
     return [" ".join(one.split()) for one in found]
 
 
+def finding(check: str) -> str:
+    """What the example of docs/doctor.md says of a check, with `…` for the numbers and files of a machine."""
+    (example,) = transcript("doctor.md")
+    (line,) = (line for line in example.seen.splitlines() if check in line)
+    return re.sub(r"\d\S*(?: s\b)?|(?<!\S)/\S+", "…", line.partition(check)[2])
+
+
 def shape(said: str) -> str:
     """The same for two runs of the same: `web-1-k7x2m9q4 4s` and `web-1-abcdefgh 12s` are `web-1-ID SPAN`."""
     for pattern, kind in _KINDS:
