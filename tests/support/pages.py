@@ -21,7 +21,7 @@ from tests.support.cluster import LocalCluster
 
 _FENCE = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"(?:^ {4,}\S.*\n(?:\n(?= {4}))?)+", re.MULTILINE)
-_TASK = re.compile(r"\b([a-z]+-(?:\d+|n\d))-[a-z2-7]{8}\b")
+_TASK = re.compile(r"\b([a-z]+-(?:\d+|n\d))-[a-z0-9]{8}\b")
 _KINDS = (
     (_TASK, r"\1-ID"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
