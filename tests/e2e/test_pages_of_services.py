@@ -168,7 +168,9 @@ def test_nodes_are_chosen_as_on_the_page(local: LocalCluster, tmp_path: Path) ->
 
     with node(local, "taint", "n3", "broken=disk:no-schedule", undone=("taint", "n3", "broken-")):
         card = "resources: {reservations: {generic: {gpu: 1}}}"
-        local.orchctl("apply", "--detach", "-f", "-", text=manifest("train", spec=SPARES_TWO, container=card))
+        for replicas in (1, 3):  # the youngest makes way, and is to be train-2
+            train = manifest("train", replicas=replicas, spec=SPARES_TWO, container=card)
+            local.orchctl("apply", "--detach", "-f", "-", text=train)
         reader.sees("orchctl get tasks", within_s=20)
         urgent = manifest("urgent", replicas=1, spec="priority: 5", container=card)
         local.orchctl("apply", "--timeout", "20s", "-f", "-", text=urgent)

@@ -92,7 +92,8 @@ def shape(said: str) -> str:
 
 def is_seen(expected: str, said: str) -> bool:
     """`expected` is of a page: its `…` stands for anything."""
-    pattern = re.escape(shape(expected) + "\n").replace("…\\\n", "(?:.*\\n)*?").replace("…", ".*")
+    lines = shape(expected).splitlines()
+    pattern = "".join(r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in lines)
     return re.fullmatch(pattern, shape(said) + "\n") is not None
 
 

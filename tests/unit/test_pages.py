@@ -93,3 +93,4 @@ def test_what_a_page_shows_is_compared_by_kind_and_nothing_else_is_let_pass() ->
     assert not pages.is_seen(shown, f"{shown}web-2-abcdefgh n1 3s 10.0.0.1\n")
     assert pages.is_seen("…\nb … d\n…", "a\nb c d\ne\nf")
     assert not pages.is_seen("b … d", "a\nb c d")
+    assert not pages.is_seen("b …", "b c\nd"), "more lines are a line of their own"
