@@ -175,7 +175,7 @@ def test_nodes_are_chosen_as_on_the_page(local: LocalCluster, tmp_path: Path) ->
         urgent = manifest("urgent", replicas=1, spec="priority: 5", container=card)
         local.orchctl("apply", "--timeout", "20s", "-f", "-", text=urgent)
         reader.sees("orchctl get tasks")
-        assert "for task urgent-1-" in local.orchctl("events", "--for", "service/train")
+        until(lambda: "Preempted" in local.orchctl("events", "--for", "service/train"), what="it is told", timeout_s=20)
     for name in ("n1", "n2", "n3"):
         local.orchctl("node", "label", name, "zone-", "disk-")
     assert not reader.left
