@@ -44,7 +44,7 @@ def test_what_most_nodes_have_is_held_until_somebody_says_that_one_is_lost(local
         )
         reader.left = [one for one in reader.left if "drain" not in one.command and "drain" not in one.seen]
         reader.sees("orchctl node ls")
-        reader.sees("orchctl events --type warning")
+        reader.sees("orchctl events --type warning", within_s=PATIENCE_S)
         assert "`orchctl node lost n2` says that it does not" in local.orchctl("describe", "node", "n2")
         assert {node: names_on(local, node) for node in before} == before, "nothing was replaced"
         local.orchctl("node", "lost", "n2")
