@@ -80,7 +80,7 @@ def progress(target: Target, service: pb.Service | None, tasks: Sequence[pb.Task
         return early or GONE
     asked, ready = phrases.asked(service), service.status.ready
     unsteady = sum(_is_unsteady(slot, now_ms) for slot in _slots(tasks))
-    phase = _phase(service, steady=not unsteady)
+    phase = _stop(tasks) if service.spec.stopped else _phase(service, steady=not unsteady)
     done = phase is Phase.DONE
     return Progress(
         phase=phase,
@@ -101,6 +101,11 @@ def unjudged(target: Target, service: pb.Service | None) -> Progress | None:
         asked, ready = phrases.asked(service), service.status.ready
         return Progress(phase=Phase.WAITING, summary="waiting for the leader", ready=ready, asked=asked)
     return None
+
+
+def _stop(tasks: Sequence[pb.Task]) -> Phase:
+    """Of a service that is to run nothing. Whatever its last rollout came to, that is done once all have ended."""
+    return Phase.DONE if all(states.is_terminal(task.status.state) for task in tasks) else Phase.WAITING
 
 
 def _phase(service: pb.Service, *, steady: bool) -> Phase:

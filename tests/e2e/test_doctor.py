@@ -1,15 +1,20 @@
 """The doctor of a cluster with real nodes, some of which are broken."""
 
 import json
+import re
 import subprocess
 
 import pytest
 
 from deploy.local import cluster
+from tests.support import pages
 from tests.support.cluster import LocalCluster
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
+
+SELDOM = {"configuration", "address", "leader", "alarms", "ports"}
+"""Of an installed agent, of an address that nobody has, while nobody leads, and among several control planes."""
 
 Findings = dict[tuple[str, str, str], str]
 
@@ -27,6 +32,19 @@ def test_a_cluster_that_works_has_failed_in_nothing(local: LocalCluster) -> None
         for check in ("node", "version", "clock", "overlayfs", "nftables", "certificate", "mtu", "network"):
             assert (node, check, "ok") in found, (node, check)
     assert ("etcd", "quorum", "ok") in found
+
+
+def test_every_check_is_on_the_page_and_the_page_has_no_others(local: LocalCluster) -> None:
+    """docs/doctor.md; and its example has lines like those of a node here."""
+    cells = re.findall(r"^\| (`.+?) \|", pages.text("doctor.md"), re.MULTILINE)
+    told = {name for cell in cells for name in re.findall("`(.+?)`", cell)} - {"here", "etcd …"}
+    found = examined(local, code=0)
+    checks = {re.sub("^port .+", "port …", check) for _, check, _ in found}
+    assert checks <= told, "each has a row"
+    assert told - checks <= SELDOM, "each row is of a check"
+    for check in ("user", "kernel", "disk"):
+        said = found["n1", check, "ok"].removesuffix(" — ")
+        assert pages.is_seen(pages.finding(check), said), said
 
 
 def test_a_link_with_a_smaller_mtu_is_found_from_both_ends(local: LocalCluster) -> None:

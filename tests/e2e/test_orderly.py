@@ -15,7 +15,7 @@ import pytest
 from agent import options
 from controlplane.core import nodes
 from deploy.local import processes, tasks
-from tests.support import webclients, webimage
+from tests.support import pages, webclients, webimage
 from tests.support.cluster import LocalCluster, names_of
 from tests.support.waiting import until
 from tests.support.webclients import Clients
@@ -84,6 +84,13 @@ def another(local: LocalCluster) -> tuple[str, str]:
     return next((name, node.id) for name, node in local.nodes().items() if node.id != home)
 
 
+def _is_told(local: LocalCluster, restarting: str) -> bool:
+    """By a list of nodes like that of the page, on which it is n2."""
+    (shown,) = (one.seen for one in pages.transcript("nodes.md") if one.command == "orchctl get nodes")
+    (row,) = (line.replace("n2", restarting) for line in shown.splitlines() if line.startswith("n2"))
+    return any(pages.is_seen(row, line) for line in local.orchctl("get", "nodes").splitlines())
+
+
 def test_an_agent_that_is_back_in_time_has_lost_nothing(clients: Clients) -> None:
     """It is away for longer than a node is that is lost, and than its services wait for one."""
     local = clients.local
@@ -91,7 +98,7 @@ def test_an_agent_that_is_back_in_time_has_lost_nothing(clients: Clients) -> Non
     before = {task.meta.name: local.container_pid(task.meta.name) for task in local.await_whole("web", REPLICAS)}
     began = time.monotonic()
     with away(local, name):
-        until(lambda: "RESTARTING (its agent went in order" in local.orchctl("get", "nodes"), what="it is said so")
+        until(lambda: _is_told(local, name), what="it is told as docs/nodes.md shows it")
         long_s = nodes.DOWN_AFTER_MS / 1000 + 5
         until(lambda: time.monotonic() - began > long_s, what="it is away for long", timeout_s=long_s + 5)
         assert "within 30s)" in local.orchctl("describe", "node", name)

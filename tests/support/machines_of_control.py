@@ -86,13 +86,18 @@ class Machine:
         """`etcd` or `instance`, as its unit starts it: by the file that a command has written."""
         self._start(what, module, f"--config={path}")
 
+    def start_program(self, what: str, program: str, *arguments: str) -> None:
+        """`etcd` or `instance`, as a person types it: `orch-etcd --trust …`."""
+        self._run(what, [str(Path(sys.executable).parent / program), *arguments])
+
     def _start(self, what: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return self._run(what, [sys.executable, "-m", module, *arguments])
+
+    def _run(self, what: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         assert what not in self._running, f"{what} of {self.name} runs"
         self.folder.mkdir(exist_ok=True)
         with self._log(what).open("ab") as log:
-            self._running[what] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=log, stderr=log
-            )
+            self._running[what] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         return self._running[what]
 
     def _log(self, what: str) -> Path:

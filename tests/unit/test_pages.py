@@ -1,4 +1,5 @@
-"""The pages about several control planes and about backups name commands that exist, with options that they have."""
+"""The pages about several control planes and about backups name commands that exist, with options that they have; and
+what pages show is compared as it should be."""
 
 import re
 import shlex
@@ -12,6 +13,7 @@ from controlplane import arguments, member
 from controlplane.trust import backup, restoring
 from deploy.host import outside, restore
 from orchctl.cli import orchctl
+from tests.support import pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("high-availability.md", "backup.md")
@@ -80,3 +82,15 @@ def test_the_refusals_of_the_page_are_those_of_the_program() -> None:
     for message in said:
         for part in filter(None, re.split("…|: ", message)):
             assert part.strip(" (") in text, part
+
+
+def test_what_a_page_shows_is_compared_by_kind_and_nothing_else_is_let_pass() -> None:
+    """Names' ends, times and addresses are those of a run; a word, a number of tasks or a line is not."""
+    shown = "NAME             NODE   AGE   ADDRESS\nweb-1-k7x2m9q4   n1     3s    10.0.0.1\n"
+    assert pages.is_seen(shown, "NAME NODE AGE ADDRESS\nweb-1-abcdefgh n1 1m2s 10.9.8.7\n")
+    for other in ("web-2-abcdefgh n1 3s 10.0.0.1", "web-1-abcdefgh n2 3s 10.0.0.1", "web-1-abcdefgh n1 3s -"):
+        assert not pages.is_seen(shown, f"NAME NODE AGE ADDRESS\n{other}\n")
+    assert not pages.is_seen(shown, f"{shown}web-2-abcdefgh n1 3s 10.0.0.1\n")
+    assert pages.is_seen("…\nb … d\n…", "a\nb c d\ne\nf")
+    assert not pages.is_seen("b … d", "a\nb c d")
+    assert not pages.is_seen("b …", "b c\nd"), "more lines are a line of their own"

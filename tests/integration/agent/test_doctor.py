@@ -15,7 +15,7 @@ import pytest
 from agent import doctor
 from protos.orch.v1 import trust_pb2
 from tests.integration.agent.conftest import REPOSITORY
-from tests.support import aio, nameserver, trusted
+from tests.support import aio, nameserver, pages, trusted
 from trust.folder import Folder
 
 pytestmark = pytest.mark.root
@@ -178,6 +178,9 @@ def test_a_port_that_somebody_has_is_told_with_who_it_is(tmp_path: Path) -> None
             f"{name} (pid {os.getpid()}) has it, so that there is no place for layers of images for other nodes",
             "end that, or give the agent another --blob-port",
         )
+        message, remedy = found[f"port {port}/tcp"][1:]
+        shown = pages.finding("port 7402/tcp").replace("nginx", name)
+        assert pages.is_seen(shown, f"{message} — {remedy}"), "docs/doctor.md has it"
         assert f"{name} (pid {os.getpid()}) has it" in found["port 4789/udp"][1]
         assert "port 0/tcp" not in found
 
@@ -245,7 +248,9 @@ async def test_a_certificate_and_a_clock_are_compared_with_the_cluster_s(tmp_pat
         await made.join("future", token, clock=made.now_ms)
         assert "this machine's clock is behind" in (await found("future"))["certificate"][1]
         made.ahead_ms = 90_000
-        assert (await found("now", f"--door={made.door}"))["clock"][0] == "warning"
+        verdict, message, remedy = (await found("now", f"--door={made.door}"))["clock"]
+        assert verdict == "warning"
+        assert pages.is_seen(pages.finding("clock"), f"{message} — {remedy}"), "docs/doctor.md has it"
         made.ahead_ms = -3_600_000
         assert (await found("now", f"--door={made.door}"))["clock"][0] == "failed"
         identity = Folder(tmp_path / "now").identity

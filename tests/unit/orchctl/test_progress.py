@@ -68,6 +68,21 @@ def test_a_rolling_change_tells_how_many_are_of_the_new_revision() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "state",
+    [pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_ROLLED_BACK, pb.ROLLOUT_STATE_FAILED, pb.ROLLOUT_STATE_COMPLETED],
+)
+def test_a_stop_is_over_with_the_last_task_whatever_became_of_the_rollout(state: pb.RolloutState) -> None:
+    """Nobody asked for a rollout by it: one that is paused, or was taken back, is no failure of the stop."""
+    service = samples.service(ready=0, settled=False)
+    service.spec.stopped = True
+    service.status.rollout.state = state
+    service.status.rollout.stable_revision_id = "r1"
+    stopping = samples.task(1, desired=pb.DESIRED_STATE_SHUTDOWN)
+    assert progress.progress(TARGET, service, [stopping], samples.NOW_MS).phase is Phase.WAITING
+    assert progress.progress(TARGET, service, [], samples.NOW_MS).phase is Phase.DONE
+
+
 def test_more_than_asked_for_are_not_counted_as_ready() -> None:
     service = samples.service(asked=2, ready=9, settled=False)
     assert progress.progress(TARGET, service, [], samples.NOW_MS).summary == "2 of 2 ready"
