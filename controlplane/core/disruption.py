@@ -27,6 +27,23 @@ def allowed(service: pb.Service | None, members: Collection[pb.Task]) -> int:
     return max(0, spare(policy, wanted) - max(0, wanted - ready))
 
 
+def may_make_way(service: pb.Service | None, placed: Collection[pb.Task]) -> int:
+    """How many ready tasks may go for one of a higher priority. `placed`: those that have a node and have not ended.
+
+    A service without a `disruption` of its own misses one at a time. Its tasks that wait for a node do not count: that
+    they wait is what its low priority means, and it is no reason to spare the others.
+    """
+    if service is None or service.meta.deleted_at or has_own(service.spec.disruption):
+        return allowed(service, placed)
+    working = set(map(places.key_of, filter(tasks.is_ready, placed)))
+    return max(0, DEFAULT_UNAVAILABLE - len(set(map(places.key_of, placed)) - working))
+
+
+def has_own(policy: pb.DisruptionPolicy) -> bool:
+    """Whether somebody has said how many may be missing."""
+    return bool(policy.min_available or policy.max_unavailable)
+
+
 def spare(policy: pb.DisruptionPolicy, wanted: int) -> int:
     """How many of so many tasks may be missing when all others are ready."""
     if policy.min_available:

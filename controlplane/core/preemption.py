@@ -1,9 +1,9 @@
 """Makes room for a task by asking tasks of a lower priority to stop: on the node where the fewest have to.
 
-Three rules. Nobody is stopped when that would not make room, and no service loses more than its `disruption` allows.
-A task for which others have been stopped keeps the room: until they have ended it is booked there, so that nobody of a
-lower priority slips in between. And what ends already is waited for before anybody else is stopped. So there is an end
-to it: each victim has a lower priority than whoever took its place.
+Three rules. Nobody is stopped when that would not make room, and no service loses more than its `disruption` allows,
+or more than one at a time when it has none. A task for which others have been stopped keeps the room: until they have
+ended it is booked there, so that nobody of a lower priority slips in between. And what ends already is waited for
+before anybody else is stopped. So there is an end to it: each victim has a lower priority than whoever took its place.
 """
 
 import itertools
@@ -68,6 +68,7 @@ class Preemption:
         self._eligible = filters.everywhere(fleet)
         self._open: fleets.Mask | None = None
         self._ways: dict[int, Way | None] = {}
+        self._spared: set[asking.ServiceKey] = set()
 
     def may_help(self, ask: Ask) -> bool:
         """Whether anybody has a lower priority."""
@@ -83,11 +84,17 @@ class Preemption:
             self._book(best, ask)
         return best
 
+    def spared(self, ask: Ask) -> Sequence[str]:
+        """After `make_way` has found none: the services that would have made way, if they could miss more tasks now."""
+        if ask is not self._asked:
+            return ()
+        return sorted(name if namespace == ask.namespace else f"{namespace}/{name}" for namespace, name in self._spared)
+
     def _open_to(self, ask: Ask) -> fleets.Mask:
         """The nodes that lack nothing but room. Only what is booked here changes that while a group is looked at."""
         if ask is not self._asked:
             self._asked, self._eligible, self._open = ask, filters.eligible(self._fleet, ask), None
-            self._ways = {}
+            self._ways, self._spared = {}, set()
         if self._open is None:
             self._open = self._eligible.copy()
             for one in filters.MOVING:
@@ -147,7 +154,11 @@ class Preemption:
             may_do=self._may_do(row, ask, ending, lower),
             is_enough=is_enough,
         )
-        return None if victims is None else Way(row=row, victims=victims, ending=ending)
+        if victims is None:
+            ready = Counter(_key(task) for task in lower if tasks.is_ready(task))
+            self._spared |= {key for key, count in ready.items() if count > self._budget(key)}
+            return None
+        return Way(row=row, victims=victims, ending=ending)
 
     def _order(self, task: pb.Task) -> tuple[int, int, str]:
         """Who goes first."""
@@ -244,7 +255,7 @@ class Preemption:
 
     def _budget(self, key: asking.ServiceKey) -> int:
         if key not in self._budgets:
-            self._budgets[key] = disruption.allowed(self._services.get(key), self._members[key])
+            self._budgets[key] = disruption.may_make_way(self._services.get(key), self._members[key])
         return self._budgets[key]
 
     def _demand(self, task: pb.Task) -> demands.Demand:

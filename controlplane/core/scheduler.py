@@ -151,7 +151,8 @@ class _Pass:
                     told = self._explain_target(task, look)
                 else:
                     told = everywhere = look.refusals() if everywhere is None else everywhere
-                waits = _wait(task, refusals.sentence(told), "Unschedulable", told, self._now_ms)
+                message = refusals.sentence(told) + self._who_is_spared(ask)
+                waits = _wait(task, message, "Unschedulable", told, self._now_ms)
             if waits is not None:
                 yield waits
 
@@ -164,6 +165,14 @@ class _Pass:
             return None
         row = self._ships.row_of.get(task.target_node_id, -1) if task.target_node_id else None
         return self._preemption.make_way(ask, row)
+
+    def _who_is_spared(self, ask: asking.Ask) -> str:
+        """`; train would make way, and may not miss so many tasks now`; empty when nobody would."""
+        spared = self._preemption.spared(ask) if self._preemption is not None else ()
+        if not spared:
+            return ""
+        names = ", ".join(spared[: refusals.MAX_EXAMPLES]) + (", …" if len(spared) > refusals.MAX_EXAMPLES else "")
+        return f"; {names} would make way, and may not miss so many tasks now"
 
     def _explain_target(self, task: pb.Task, look: refusals.Look) -> list[pb.Refusal]:
         row = self._ships.row_of.get(task.target_node_id)

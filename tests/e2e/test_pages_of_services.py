@@ -34,7 +34,6 @@ spec:
         - node.labels.zone == west
         - zone == east
 """
-SPARES_TWO = "disruption: {maxUnavailable: 2}"
 NEVER_READY = "probes: {readiness: {tcp: {port: 9}, interval: 1s}}"
 REFUSED = {
     "": ["rollout resume web", "rollout promote web", "rollout abort web", "rollout undo web", "start web"],
@@ -169,7 +168,7 @@ def test_nodes_are_chosen_as_on_the_page(local: LocalCluster, tmp_path: Path) ->
     with node(local, "taint", "n3", "broken=disk:no-schedule", undone=("taint", "n3", "broken-")):
         card = "resources: {reservations: {generic: {gpu: 1}}}"
         for replicas in (1, 3):  # the youngest makes way, and is to be train-2
-            train = manifest("train", replicas=replicas, spec=SPARES_TWO, container=card)
+            train = manifest("train", replicas=replicas, container=card)
             local.orchctl("apply", "--detach", "-f", "-", text=train)
         reader.sees("orchctl get tasks", within_s=20)
         urgent = manifest("urgent", replicas=1, spec="priority: 5", container=card)

@@ -6,7 +6,7 @@ present wish, and people have left the node's deadline alone for a moment.
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from controlplane.core import tasks
 from protos import kinds, states
@@ -60,9 +60,19 @@ class DisruptionRules:
             return
         if drained and not preempted and not _stops_first(service.spec):
             raise Violation("nothing is lost", f"task {task.meta.id} left a drained node before another worked")
+        if preempted and not _has_limit(service):
+            self._check_alone(objects, task, set(left.values()))
+            return
         least = _least(service)
         if len(set(left.values())) < least:
             text = f"task {task.meta.id} was taken away: {len(set(left.values()))} work, {least} have to"
+            raise Violation("disruption", text)
+
+    def _check_alone(self, objects: Objects, task: pb.Task, working: Collection[int]) -> None:
+        """Who has said nothing misses one at a time; what waits for a node is not missed."""
+        placed = {one.slot for one in _members(objects.values(), task) if one.node_id}
+        if missing := placed - {*working, task.slot}:
+            text = f"task {task.meta.id} was taken away, and {sorted(missing)} do not work"
             raise Violation("disruption", text)
 
     def _may_be_overdue(self, node: pb.Node) -> bool:
@@ -90,8 +100,20 @@ def _is_quiet(service: pb.Service) -> bool:
 
 def _working(objects: Collection[kinds.StoredObject], task: pb.Task) -> dict[str, int]:
     """The slots of the ready tasks of its service, by id."""
-    mine = (one for one in objects if isinstance(one, pb.Task) and one.service == task.service)
-    return {one.meta.id: one.slot for one in mine if tasks.is_ready(one) and one.meta.namespace == task.meta.namespace}
+    return {one.meta.id: one.slot for one in _members(objects, task) if tasks.is_ready(one)}
+
+
+def _members(objects: Collection[kinds.StoredObject], task: pb.Task) -> Iterator[pb.Task]:
+    """The tasks of its service that have not ended."""
+    for one in objects:
+        if not isinstance(one, pb.Task) or states.is_terminal(one.status.state):
+            continue
+        if (one.meta.namespace, one.service) == (task.meta.namespace, task.service):
+            yield one
+
+
+def _has_limit(service: pb.Service) -> bool:
+    return bool(service.spec.disruption.min_available or service.spec.disruption.max_unavailable)
 
 
 def _least(service: pb.Service) -> int:

@@ -112,6 +112,33 @@ def test_who_has_to_be_near_to_its_like_joins_one_for_which_room_is_made() -> No
     assert {world.tasks[f"high-{slot}"].node_id for slot in (1, 2)} == {"n1"}
 
 
+def test_a_service_without_a_limit_misses_one_at_a_time_and_who_waits_for_a_node_is_not_missed() -> None:
+    """Else a service of a low priority that does not find room for all of its tasks would be spared for ever."""
+    low = build.service("low", 4)
+    services = {"low": (low, 500), "high": (service("high", 5), 500)}
+    world = World([build.node("n1", cpu=1500)], services)
+    for slot in (1, 2, 3):
+        world.add("low", slot, on="n1", age=slot)
+    world.add("low", 4)
+    for slot in (1, 2):
+        world.add("high", slot)
+    for victim, urgent in (("low-1", "high-1"), ("low-2", "high-2")):
+        world.schedule()
+        world.schedule()
+        assert [name for name in world.stopped() if tasks.holds_its_slot(world.tasks[name])] == [victim], (
+            "one at a time"
+        )
+        world.end(victim)
+        world.schedule()
+        assert world.tasks[urgent].node_id == "n1"
+    low.spec.disruption.max_unavailable = "3"
+    world.add("high", 3)
+    world.schedule()
+    assert "low-3" not in world.stopped(), "who has said how many may be missing is taken at their word"
+    said = world.tasks["high-3"].status.message
+    assert said.endswith("; low would make way, and may not miss so many tasks now")
+
+
 def test_the_lowest_priority_goes_first_then_the_youngest() -> None:
     services = {
         "low": (service("low", -1), 500),
