@@ -198,12 +198,16 @@ def test_the_root_of_trust_is_exchanged_while_everything_goes_on(story: Story) -
 
 def _rotate(story: Story) -> None:
     """Begin; let the other admin, root on the first machine, renew as well; and wait for the end."""
-    story.operator.refusal("cluster", "rotate-ca", "--timeout", "1s")
+
+    def begun() -> bool:
+        """Nobody may answer for a while: an emulated processor takes seconds for each certificate."""
+        said = story.operator.refusal("cluster", "rotate-ca", "--timeout", "1s")
+        return "the new root issues" in said or "the root is being exchanged already" in said
 
     def waits() -> bool:
-        """Nobody may answer for a while: an emulated processor takes seconds for each certificate."""
         return "person:root" in story.operator.refusal("cluster", "rotate-ca", "--status", "--timeout", "1s")
 
+    story.wait_for("the exchange begins", begun)
     story.wait_for("the exchange waits for the other admin", waits)
     story.on(cluster.FIRST, "orchctl login --renew")
     done = story.operator.orchctl("cluster", "rotate-ca", "--status", "--timeout", f"{SOON_S:.0f}s")
