@@ -32,7 +32,7 @@ class Before:
 
 
 Namespaces = Mapping[str, int]
-"""A cluster's namespaces, as `net:[4026532201]`, each with the moment at which it was last seen (in clock ticks since
+"""A cluster's namespaces, as `net:[4026532201]`, each with a moment before it was last seen (in clock ticks since
 boot). The kernel gives such a number again once the namespace is gone, so only a process that was there at that moment
 can be one that stayed behind."""
 
@@ -44,9 +44,10 @@ def look() -> Before:
 
 def namespaces(the_plan: plan.Plan) -> Namespaces:
     """Call it while the cluster is up."""
+    # Before the look: what ends in the middle of it gives its number to somebody else who has begun by its end.
+    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
     own = {_namespace(os.getpid(), kind) for kind in _NAMESPACES}
     found = {_namespace(pid, kind) for pid in _processes(the_plan) for kind in _NAMESPACES} - own - {""}
-    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
     return dict.fromkeys(found, ticks)
 
 
@@ -109,7 +110,7 @@ def _users_of(its_namespaces: Namespaces) -> Iterator[tuple[int, str]]:
     for pid in _pids():
         for kind in _NAMESPACES:
             name = _namespace(pid, kind)
-            if name in its_namespaces and _began(pid) <= its_namespaces[name]:
+            if name in its_namespaces and _began(pid) < its_namespaces[name]:
                 yield pid, name
 
 

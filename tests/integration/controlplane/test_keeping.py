@@ -203,12 +203,16 @@ async def test_uploads_that_nobody_goes_on_with_are_forgotten_also_when_nothing_
 
 
 @aio.bounded(30)
-async def test_an_offset_before_the_beginning_is_the_beginning(tmp_path: Path) -> None:
+async def test_an_image_goes_at_once_with_its_name_though_it_was_just_fetched(tmp_path: Path) -> None:
+    """From its beginning: there is no byte before that."""
     mine = pushing.made(tmp_path / "mine", size=1000)
     async with api_world.opened(tmp_path, known=()) as world, grpc.aio.insecure_channel(world.address) as channel:
         image = (await pushing.push(world.stub, mine, "web:1")).image
-        request = wire.FetchBlobRequest(digest=image.status.digest, offset=-5)
-        part = await dispatcher_pb2_grpc.BlobsStub(channel).Fetch(request).read()
+        blobs = dispatcher_pb2_grpc.BlobsStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="a blob has no byte -5") as refused:
+            await blobs.Fetch(wire.FetchBlobRequest(digest=image.status.digest, offset=-5)).read()
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        part = await blobs.Fetch(wire.FetchBlobRequest(digest=image.status.digest)).read()
         assert part.chunk == mine.read_document(image.status.digest)
         reference = pb.ObjectReference(kind="image", name="web:1")
         await world.stub.Delete(pb.DeleteRequest(reference=reference))
