@@ -49,14 +49,18 @@ def pytest_configure() -> None:
 
 
 class Rows(LoadScopeScheduling):
-    """Tests as root share the machine's two cores and its kernel's tables: two rows of them, and all others one by one.
+    """Tests as root share the machine's two cores and its kernel's tables: two rows of them. Of the others those of
+    one file of `tests/integration/`, which may share a cluster and its story, stay together; the rest goes one by one.
 
     By the folder: marks of groups do not reach the scheduler (pytest-xdist 3.8 with pytest 9).
     """
 
     def _split_scope(self, nodeid: str) -> str:
         """The row of a test, by its name."""
-        return next((row for row, folders in ROWS.items() if nodeid.startswith(folders)), nodeid)
+        row = next((row for row, folders in ROWS.items() if nodeid.startswith(folders)), None)
+        if row is not None:
+            return row
+        return nodeid.partition("::")[0] if nodeid.startswith("tests/integration/") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
