@@ -6,22 +6,14 @@ and watched is said once.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
 
+from protos.answering import Interceptor
 from trust import credentials
 from trust.core.identity import Role
 from trust.folder import Material
-
-if TYPE_CHECKING:
-    # Generic in the stubs only.
-    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-    Interceptor: TypeAlias = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
-    Interceptor = grpc.aio.ServerInterceptor
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """The largest message that is taken in: an apply of 128 large objects, a chunk of 1 MiB, a batch of statuses."""

@@ -29,6 +29,7 @@ from controlplane.store import api, etcd_members, members
 from controlplane.trust import standing
 from controlplane.trust.service import TrustService
 from controlplane.trust.standing import Standing
+from protos.answering import Interceptor
 from protos.connections import Connections
 from protos.orch.v1 import control_pb2_grpc, dispatcher_pb2_grpc, trust_pb2_grpc
 from protos.orch.v1 import dispatcher_pb2 as wire
@@ -167,7 +168,7 @@ class Serving:
     connections: Connections
 
 
-def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections) -> Sequence[rpc.Interceptor]:
+def _interceptors(edge: Edge, doorman: limits.Doorman, connections: Connections) -> Sequence[Interceptor]:
     """From the outside in."""
     bounded = bounds.Bounds(doorman, edge.now_ms, connections.hang_up, edge.times)
     return [Measuring(), errors.Refusals(edge.new_id), bounded, *([edge.trust.gate] if edge.trust is not None else [])]

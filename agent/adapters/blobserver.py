@@ -11,7 +11,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc.aio
 import structlog
@@ -23,17 +22,12 @@ from agent.holdings import Holdings
 from images import digest as digests
 from images import errors
 from images.store import ImageStore
+from protos.answering import Context
 from protos.connections import Connections
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc
 from telemetry import health
 from telemetry.health import Health
-
-if TYPE_CHECKING:
-    # Generic in the stubs only.
-    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
 
 log = structlog.get_logger()
 

@@ -4,12 +4,13 @@
 
 from collections.abc import AsyncIterator
 
-from controlplane import metrics, rpc
+from controlplane import metrics
 from controlplane.api import caller
 from controlplane.api.grpc_link import GrpcLink
 from controlplane.core import request_errors as errors
 from controlplane.dispatcher.dispatcher import Dispatcher
 from controlplane.images.cluster import ClusterImages
+from protos.answering import Context
 from protos.link import LinkLost
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
@@ -23,14 +24,14 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
         self._images = images
 
     async def Session(  # type: ignore[override]  # it writes
-        self, request_iterator: AsyncIterator[wire.AgentMessage], context: rpc.Context
+        self, request_iterator: AsyncIterator[wire.AgentMessage], context: Context
     ) -> None:
         link = GrpcLink[wire.LeaderMessage, wire.AgentMessage](request_iterator, context)
         node, joined_as = caller.node(), caller.node_name()
         await link.carry(lambda opened: self._dispatcher.serve(opened, node, joined_as))
 
     async def Stream(  # type: ignore[override]  # it writes
-        self, request_iterator: AsyncIterator[wire.StreamFrame], context: rpc.Context
+        self, request_iterator: AsyncIterator[wire.StreamFrame], context: Context
     ) -> None:
         node = caller.node()
 
@@ -44,7 +45,7 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
 
         await GrpcLink[wire.StreamFrame, wire.StreamFrame](request_iterator, context).carry(serve)
 
-    async def ResolveImage(self, request: wire.ResolveImageRequest, context: rpc.Context) -> wire.ResolveImageResponse:
+    async def ResolveImage(self, request: wire.ResolveImageRequest, context: Context) -> wire.ResolveImageResponse:
         node = caller.node()
         if node is not None:
             self._images.rights.check_name(node, request.reference)
@@ -56,7 +57,7 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
             )
         return wire.ResolveImageResponse(digest=digest)
 
-    async def FindBlob(self, request: wire.FindBlobRequest, context: rpc.Context) -> wire.FindBlobResponse:
+    async def FindBlob(self, request: wire.FindBlobRequest, context: Context) -> wire.FindBlobResponse:
         node = caller.node()
         if node is not None:
             if request.node_id != node:
@@ -67,7 +68,7 @@ class AgentService(dispatcher_pb2_grpc.DispatcherServicer):
             request, here=lambda: self._images.has(request.digest), size_bytes=size_bytes
         )
 
-    async def MayFetch(self, request: wire.MayFetchRequest, context: rpc.Context) -> wire.MayFetchResponse:
+    async def MayFetch(self, request: wire.MayFetchRequest, context: Context) -> wire.MayFetchResponse:
         if not request.node_id:
             raise errors.Invalid("the question names no node", hint="say in `node_id` who wants the blob")
         try:
@@ -83,9 +84,7 @@ class BlobService(dispatcher_pb2_grpc.BlobsServicer):
     def __init__(self, images: ClusterImages) -> None:
         self._images = images
 
-    async def Fetch(
-        self, request: wire.FetchBlobRequest, context: rpc.Context
-    ) -> AsyncIterator[wire.FetchBlobResponse]:
+    async def Fetch(self, request: wire.FetchBlobRequest, context: Context) -> AsyncIterator[wire.FetchBlobResponse]:
         node = caller.fetching_node()
         if node is not None:
             await self._images.rights.check_blob(node, request.digest)

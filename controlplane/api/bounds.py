@@ -13,15 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError
 
 from controlplane import rpc
-from controlplane.api import errors as answering
 from controlplane.core import limits
 from controlplane.core import request_errors as errors
+from protos import answering
 from trust import credentials
 from trust.core.identity import Malformed
 
@@ -52,14 +49,7 @@ class Times:
     patience_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A message that is none of its call, or that is too large to be read."""
-
-    size_bytes: int
-
-
-class Bounds(rpc.Interceptor):
+class Bounds(answering.Before):
     """Stands inside `Refusals`, and outside the gate. `hang_up` ends the connection of a peer, as gRPC names it."""
 
     def __init__(
@@ -75,47 +65,30 @@ class Bounds(rpc.Interceptor):
         self._times = times
         self._most_bytes = max(limit.request_bytes for limit in doorman.limits.callers.values())
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler within its bounds; None, as grpc wants it, for a method that nobody serves."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        maker, behaviour = answering.parts(handler)
-        guarded = self._guard(handler, behaviour, str(handler_call_details.method))
-        return maker(guarded, self._reader(handler.request_deserializer), handler.response_serializer)
-
-    def _reader(self, read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        """Reads a message. One that cannot be read is an answer to its caller, and no trouble of gRPC's."""
+    def reader(self, read: answering.Reader) -> answering.Reader:
+        """One that cannot be read is an answer to its caller, and no trouble of gRPC's."""
+        readable = answering.tolerant(read)
 
         def bounded(data: bytes) -> Any:
-            if len(data) > self._most_bytes:
-                return _Unreadable(len(data))
-            try:
-                return read(data)
-            except DecodeError:
-                return _Unreadable(0)
+            return readable(data) if len(data) <= self._most_bytes else answering.Unreadable(len(data))
 
         return bounded
 
-    def _guard(self, handler: Any, behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
-        patience_s = self._times.patience_s or _PATIENCE.get(method, PATIENCE_S)
-        what = method.rpartition("/")[2]
+    def guard(self, behaviour: answering.Behaviour, method: answering.Method) -> answering.Behaviour:
+        patience_s = self._times.patience_s or _PATIENCE.get(method.path, PATIENCE_S)
+        what = method.path.rpartition("/")[2]
 
-        async def guarded(request: Any, context: rpc.Context) -> Any:
+        async def guarded(request: Any, context: answering.Context) -> Any:
             kind, who = caller(context)
             most_bytes = self.doorman.limits.callers[kind].request_bytes if kind is not None else self._most_bytes
-            with self._let_in(kind, who, streams=handler.response_streaming):
-                if handler.request_streaming:
-                    wait_s = None if handler.response_streaming else self._times.next_message_s
+            with self._let_in(kind, who, streams=method.streams):
+                if method.takes_stream:
+                    wait_s = None if method.streams else self._times.next_message_s
                     request = _read_each(request, most_bytes, wait_s)
                 else:
                     request = _readable(request, most_bytes)
-                if not handler.response_streaming:
-                    call_s = None if handler.request_streaming else self._times.call_s
+                if not method.streams:
+                    call_s = None if method.takes_stream else self._times.call_s
                     return await _in_time(behaviour(request, context), call_s, what)
                 return await self._streamed(behaviour, request, _Patient(context, patience_s, what))
 
@@ -133,15 +106,9 @@ class Bounds(rpc.Interceptor):
         finally:
             self.doorman.leave(key, self._now_ms(), streams=streams)
 
-    async def _streamed(self, behaviour: Callable[[Any, Any], Any], request: Any, context: "_Patient") -> None:
+    async def _streamed(self, behaviour: answering.Behaviour, request: Any, context: "_Patient") -> None:
         try:
-            result = behaviour(request, context)
-            if not hasattr(result, "__aiter__"):
-                await result
-                return
-            async with contextlib.aclosing(result):
-                async for response in result:
-                    await context.write(response)
+            await answering.carry(behaviour, request, context)
         finally:
             if context.gave_up:
                 _log.warning("a reader that does not read is hung up on", peer=context.peer(), call=context.what)
@@ -151,7 +118,7 @@ class Bounds(rpc.Interceptor):
 class _Patient:
     """A call's context that waits for its reader, and not for ever. Everything else is the context's own."""
 
-    def __init__(self, context: rpc.Context, patience_s: float | None, what: str) -> None:
+    def __init__(self, context: answering.Context, patience_s: float | None, what: str) -> None:
         self._context = context
         self._patience_s = patience_s
         self.what = what
@@ -173,7 +140,7 @@ class _Patient:
         return getattr(self._context, name)
 
 
-def caller(context: rpc.Context) -> tuple[limits.Kind | None, str]:
+def caller(context: answering.Context) -> tuple[limits.Kind | None, str]:
     """Whose limits count. Nobody's where nobody shows a certificate: at a socket of this machine."""
     said = context.auth_context()
     if not said.get("x509_pem_cert"):
@@ -192,9 +159,9 @@ def address(peer: str) -> str:
 
 def _readable(message: Any, most_bytes: int) -> Any:
     """The message. Raises Invalid or Overloaded."""
-    if isinstance(message, _Unreadable):
+    if isinstance(message, answering.Unreadable):
         if not message.size_bytes:
-            raise errors.Invalid("the message is none of this call's", hint="are both sides of one version?")
+            raise errors.Invalid(answering.NO_MESSAGE, hint="are both sides of one version?")
         raise _too_large(message.size_bytes, most_bytes)
     # A message is larger in memory than on its way, and never smaller by much.
     if most_bytes < rpc.MAX_REQUEST_BYTES and (size_bytes := message.ByteSize()) > most_bytes:

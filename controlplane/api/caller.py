@@ -8,10 +8,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-from controlplane import rpc
 from controlplane.core import telling
 from controlplane.core.trust.rules import Caller
 from protos import headers
+from protos.answering import Context
 from trust.core.identity import Role
 
 _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
@@ -62,7 +62,7 @@ def fetching_node() -> str | None:
     return None if found is None or found.identity.role is Role.CONTROLPLANE else node()
 
 
-def actor(context: rpc.Context) -> str:
+def actor(context: Context) -> str:
     """Who it was, for the record: whom the certificate names, else what the client says of itself."""
     found = _current.get()
     if found is not None:

@@ -6,19 +6,17 @@ that the answer names. And the whole error fits into gRPC's trailing metadata, h
 Handlers and everything below them just raise. `Refusals` is an interceptor, so it serves every service of a server.
 """
 
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 import structlog
 
-from controlplane import rpc
 from controlplane.core import request_errors
 from controlplane.store import errors as store_errors
 from images import errors as image_errors
-from protos import headers, pushback, running
+from protos import answering, headers, pushback, running
 from protos.link import LinkLost
 from protos.orch.v1 import control_pb2 as pb
 
@@ -90,46 +88,28 @@ def _shorten(text: str) -> str:
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else f"{line[: MAX_MESSAGE_CHARACTERS - 1]}…"
 
 
-class Refusals(rpc.Interceptor):
+class Refusals(answering.Before):
     """Wraps every handler of a server. `new_reference` names what is logged, such as `7f3a90c1`."""
 
     def __init__(self, new_reference: Callable[[], str]) -> None:
         self._new_reference = new_reference
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler with its refusals answered; None, as grpc wants it, for a method that nobody serves."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        maker, behaviour = parts(handler)
-        guarded = self._guard(behaviour, str(handler_call_details.method), streams=handler.response_streaming)
-        return maker(guarded, handler.request_deserializer, handler.response_serializer)
-
-    def _guard(self, behaviour: Callable[[Any, Any], Any], method: str, *, streams: bool) -> Callable[[Any, Any], Any]:
-        async def guarded(request: Any, context: rpc.Context) -> Any:
+    def guard(self, behaviour: answering.Behaviour, method: answering.Method) -> answering.Behaviour:
+        async def guarded(request: Any, context: answering.Context) -> Any:
             try:
-                result = behaviour(request, context)
-                if not streams or not hasattr(result, "__aiter__"):
-                    return await result
-                async with contextlib.aclosing(result):
-                    async for response in result:
-                        await context.write(response)
+                return await answering.carry(behaviour, request, context)
             except grpc.aio.AbortError:
                 raise
             except (grpc.aio.UsageError, grpc.aio.InternalError):
-                if not streams:
+                if not method.streams:
                     raise
-                _log.debug("the caller went away before the stream's end", method=method)
+                _log.debug("the caller went away before the stream's end", method=method.path)
             except Exception as error:  # noqa: BLE001 - this is where every error is answered
-                await self._refuse(context, method, running.leaf(error))
+                await self._refuse(context, method.path, running.leaf(error))
 
         return guarded
 
-    async def _refuse(self, context: rpc.Context, method: str, error: Exception) -> NoReturn:
+    async def _refuse(self, context: answering.Context, method: str, error: Exception) -> NoReturn:
         code, described = code_of(error), describe(error)
         if code is None:
             reference = self._new_reference()
@@ -149,14 +129,3 @@ def _pushback(described: pb.Error, left_s: float | None) -> str:
     """When the caller comes back; never, when its deadline were over by then: the refusal says more than that."""
     in_time = left_s is None or described.retry_after < left_s * 1000
     return str(described.retry_after) if described.retry_after and in_time else pushback.NEVER
-
-
-def parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any, Any], Any]]:
-    """How a handler of this shape is made, and what it does."""
-    if handler.request_streaming:
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler, handler.stream_stream
-        return grpc.stream_unary_rpc_method_handler, handler.stream_unary
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
-    return grpc.unary_unary_rpc_method_handler, handler.unary_unary

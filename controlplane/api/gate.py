@@ -10,20 +10,16 @@ something is written into the audit log, refused or done, and what lasts when it
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
-from controlplane import rpc
 from controlplane.api import caller as callers
-from controlplane.api import errors as answering
 from controlplane.core import request_errors as errors
 from controlplane.core.trust import admission, deeds, rules
 from controlplane.trust.audit import Audit, Told
 from controlplane.trust.registry import Registry
-from protos import headers
+from protos import answering, headers
 from protos.orch.v1 import trust_pb2 as pb
 from trust import credentials
 from trust.core import certificate
@@ -40,26 +36,13 @@ class _Open:
     refusal: errors.RequestError | None = None
 
 
-class Gate(rpc.Interceptor):
+class Gate(answering.Before):
     """Stands inside `Refusals`, which answers what it raises."""
 
     def __init__(self, registry: Registry, audit: Audit) -> None:
         self._registry = registry
         self._audit = audit
         self._open: dict[str, set[_Open]] = {}
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler behind the gate; None, as grpc wants it, for a method that nobody serves."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        maker, behaviour = answering.parts(handler)
-        guarded = self._guard(behaviour, str(handler_call_details.method), takes_stream=handler.request_streaming)
-        return maker(guarded, handler.request_deserializer, handler.response_serializer)
 
     def look_again(self, members: Iterable[str]) -> None:
         """Ends the open calls of those members that they could not make any more. Listens to the registry."""
@@ -93,30 +76,28 @@ class Gate(rpc.Interceptor):
             return refusal
         return errors.Unidentified(f"what {one.facts.identity} may do has changed", hint="call again")
 
-    def _guard(
-        self, behaviour: Callable[[Any, Any], Any], method: str, *, takes_stream: bool
-    ) -> Callable[[Any, Any], Any]:
-        async def guarded(request: Any, context: rpc.Context) -> Any:
+    def guard(self, behaviour: answering.Behaviour, method: answering.Method) -> answering.Behaviour:
+        async def guarded(request: Any, context: answering.Context) -> Any:
             facts = _facts(context)
             member = self._believed(facts)
             caller = _caller(facts, member)
-            with self._audit.told(caller, method, request if not takes_stream else None) as told:
-                rule = rules.check(method, caller)
+            with self._audit.told(caller, method.path, None if method.takes_stream else request) as told:
+                rule = rules.check(method.path, caller)
                 told.quiet = rule.reads or deeds.only_looks(request)
-                check = functools.partial(rules.check_request, method, rule, caller)
-                if takes_stream:
+                check = functools.partial(rules.check_request, method.path, rule, caller)
+                if method.takes_stream:
                     request = _checked(request, told, check)
                 else:
                     check(request)
                 await self._tell_instances(context)
                 with callers.known(caller, told.begins), self._kept_open(facts, member):
-                    answer = await _answer(behaviour, request, context)
+                    answer = await answering.carry(behaviour, request, context)
                 told.answered(answer)
                 return answer
 
         return guarded
 
-    async def _tell_instances(self, context: rpc.Context) -> None:
+    async def _tell_instances(self, context: answering.Context) -> None:
         """Tells whoever says which instances they know, when there are others."""
         said = next((value for key, value in context.invocation_metadata() or () if key == headers.SERVERS), None)
         if said is None:
@@ -158,17 +139,6 @@ def _caller(facts: certificate.Facts, member: pb.MemberRecord) -> rules.Caller:
     )
 
 
-async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: rpc.Context) -> Any:
-    """What the handler answers. A stream of answers is written here, so that its end is the call's."""
-    result = behaviour(request, context)
-    if not hasattr(result, "__aiter__"):
-        return await result
-    async with contextlib.aclosing(result):
-        async for response in result:
-            await context.write(response)
-    return None
-
-
 async def _checked(requests: AsyncIterator[Any], told: Told, check: Callable[[Any], None]) -> AsyncIterator[Any]:
     """The messages of a stream, each looked at before the handler sees it."""
     async for request in requests:
@@ -177,7 +147,7 @@ async def _checked(requests: AsyncIterator[Any], told: Told, check: Callable[[An
         yield request
 
 
-def _facts(context: rpc.Context) -> certificate.Facts:
+def _facts(context: answering.Context) -> certificate.Facts:
     """What the certificate of a connection says. Raises Unidentified."""
     try:
         return credentials.caller(context.auth_context())

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import grpc
 import grpc.aio
 
-from controlplane import rpc
+from protos.answering import Context
 from protos.link import LinkLost
 
 Out = TypeVar("Out")
@@ -25,7 +25,7 @@ MAX_UNREAD = 16
 class GrpcLink(Generic[Out, In]):
     """The server's end. One receiver at a time."""
 
-    def __init__(self, requests: AsyncIterator[In], context: rpc.Context) -> None:
+    def __init__(self, requests: AsyncIterator[In], context: Context) -> None:
         self._requests = requests
         self._context = context
         self._unread: asyncio.Queue[In | None] = asyncio.Queue(MAX_UNREAD)

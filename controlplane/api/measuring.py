@@ -6,38 +6,26 @@ The rule: a method is one that this server has; whoever invents others makes no 
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from controlplane import metrics, rpc
-from controlplane.api import errors as answering
+from controlplane import metrics
+from protos import answering
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class Measuring(rpc.Interceptor):
+class Measuring(answering.Before):
     """The first of a server's interceptors."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The handler, counted; None, as grpc wants it, for a method that nobody serves."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        maker, behaviour = answering.parts(handler)
-        method = str(handler_call_details.method).removeprefix("/")
-        streams = handler.request_streaming or handler.response_streaming
-        counted = functools.partial(_counted, behaviour, method, streams=streams)
-        return maker(counted, handler.request_deserializer, handler.response_serializer)
+    def guard(self, behaviour: answering.Behaviour, method: answering.Method) -> answering.Behaviour:
+        name = method.path.removeprefix("/")
+        return functools.partial(_counted, behaviour, name, streams=method.takes_stream or method.streams)
 
 
 async def _counted(
-    behaviour: Callable[[Any, Any], Awaitable[Any]], method: str, request: Any, context: rpc.Context, *, streams: bool
+    behaviour: answering.Behaviour, method: str, request: Any, context: answering.Context, *, streams: bool
 ) -> Any:
     began, failed = time.perf_counter(), grpc.StatusCode.UNKNOWN
     with metrics.RPCS_OPEN.labels(method).track_inprogress():
@@ -55,7 +43,7 @@ async def _counted(
         return answer
 
 
-def _code(context: rpc.Context) -> grpc.StatusCode | None:
+def _code(context: answering.Context) -> grpc.StatusCode | None:
     """What the call was aborted with; gRPC gives a number or the code, and None or 0 while nobody has said any."""
     said: Any = context.code()
     code = said if isinstance(said, grpc.StatusCode) else _CODES.get(said)

@@ -8,7 +8,6 @@ Nothing is decided here. What is raised below is answered in `api/errors.py`.
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from controlplane import rpc
 from controlplane.api import caller, commit_session, exec_session, placement, ports
 from controlplane.api import watch as watching
 from controlplane.api.diagnosis import Around, Diagnosis
@@ -22,6 +21,7 @@ from controlplane.core import request_errors as errors
 from controlplane.images.cluster import ClusterImages
 from controlplane.store.cache import Cache
 from protos import kinds
+from protos.answering import Context
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import control_pb2_grpc, objects_pb2
 
@@ -50,61 +50,61 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._parts = parts
         self._reads = Reads(parts.cache)
 
-    async def Apply(self, request: pb.ApplyRequest, context: rpc.Context) -> pb.ApplyResponse:
+    async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:
         self._reads.state()
         return await self._parts.writes.apply(request, caller.actor(context))
 
-    async def Get(self, request: pb.GetRequest, context: rpc.Context) -> objects_pb2.Object:
+    async def Get(self, request: pb.GetRequest, context: Context) -> objects_pb2.Object:
         return self._reads.get(request)
 
-    async def List(self, request: pb.ListRequest, context: rpc.Context) -> pb.ListResponse:
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         return self._reads.list(request)
 
-    async def Watch(self, request: pb.WatchRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> None:  # type: ignore[override]  # it writes
         await watching.watch(self._parts.cache, request, context.write)
 
-    async def Delete(self, request: pb.DeleteRequest, context: rpc.Context) -> pb.DeleteResponse:
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:
         self._reads.state()
         deleted = await self._parts.writes.delete(request, caller.actor(context))
         if isinstance(deleted, objects_pb2.Image):
             await self._parts.images.tidy()
         return pb.DeleteResponse(object=kinds.wrap(deleted))
 
-    async def Scale(self, request: pb.ScaleRequest, context: rpc.Context) -> pb.ScaleResponse:
+    async def Scale(self, request: pb.ScaleRequest, context: Context) -> pb.ScaleResponse:
         self._reads.state()
         return await self._parts.writes.scale(request, caller.actor(context))
 
-    async def UpdateMeta(self, request: pb.UpdateMetaRequest, context: rpc.Context) -> pb.UpdateMetaResponse:
+    async def UpdateMeta(self, request: pb.UpdateMetaRequest, context: Context) -> pb.UpdateMetaResponse:
         self._reads.state()
         return await self._parts.writes.update_meta(request, caller.actor(context))
 
-    async def Rollout(self, request: pb.RolloutRequest, context: rpc.Context) -> pb.RolloutResponse:
+    async def Rollout(self, request: pb.RolloutRequest, context: Context) -> pb.RolloutResponse:
         self._reads.state()
         return await self._parts.writes.rollout(request, caller.actor(context))
 
-    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: rpc.Context) -> pb.UpdateNodeResponse:
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
         self._reads.state()
         return await self._parts.writes.update_node(request, caller.actor(context))
 
-    async def Logs(self, request: pb.LogsRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+    async def Logs(self, request: pb.LogsRequest, context: Context) -> None:  # type: ignore[override]  # it writes
         parts = self._parts
         session = LogSession(parts.cache, parts.streams, request, check_leading=lambda: self._check_leading("logs"))
         await session.run(context.write)
 
     async def Exec(  # type: ignore[override]  # it writes
-        self, request_iterator: AsyncIterator[pb.ExecRequest], context: rpc.Context
+        self, request_iterator: AsyncIterator[pb.ExecRequest], context: Context
     ) -> None:
         self._check_leading("exec")
         await exec_session.serve(self._reads.state(), self._parts.streams, request_iterator, context.write)
 
     async def Commit(  # type: ignore[override]  # it writes
-        self, request_iterator: AsyncIterator[pb.CommitRequest], context: rpc.Context
+        self, request_iterator: AsyncIterator[pb.CommitRequest], context: Context
     ) -> None:
         self._check_leading("commit")
         await commit_session.serve(self._reads.state(), self._parts.streams, request_iterator, context.write)
 
     async def ImportImage(
-        self, request_iterator: AsyncIterator[pb.ImportImageRequest], context: rpc.Context
+        self, request_iterator: AsyncIterator[pb.ImportImageRequest], context: Context
     ) -> pb.ImportImageResponse:
         self._check_leading("the import of images")
         first = await anext(request_iterator, None)
@@ -115,12 +115,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
             images = await known.take_in(first.options, upload)
             return pb.ImportImageResponse(images=await self._parts.writes.put_images(images))
 
-    async def MissingBlobs(self, request: pb.MissingBlobsRequest, context: rpc.Context) -> pb.MissingBlobsResponse:
+    async def MissingBlobs(self, request: pb.MissingBlobsRequest, context: Context) -> pb.MissingBlobsResponse:
         self._check_leading("the push of images")
         return pb.MissingBlobsResponse(missing=await self._parts.images.missing(request.blobs))
 
     async def PushBlob(
-        self, request_iterator: AsyncIterator[pb.PushBlobRequest], context: rpc.Context
+        self, request_iterator: AsyncIterator[pb.PushBlobRequest], context: Context
     ) -> pb.PushBlobResponse:
         self._check_leading("the push of images")
         first = await anext(request_iterator, None)
@@ -129,7 +129,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await self._parts.images.push_blob(first.start, _pieces(request_iterator))
         return pb.PushBlobResponse()
 
-    async def PushImage(self, request: pb.PushImageRequest, context: rpc.Context) -> pb.PushImageResponse:
+    async def PushImage(self, request: pb.PushImageRequest, context: Context) -> pb.PushImageResponse:
         self._check_leading("the push of images")
         async with self._parts.images.changing():
             image = await self._parts.images.push_image(request.name, request.manifest)
@@ -137,21 +137,21 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return pb.PushImageResponse(image=stored)
 
     async def CheckNetwork(  # type: ignore[override]  # it writes
-        self, request: pb.CheckNetworkRequest, context: rpc.Context
+        self, request: pb.CheckNetworkRequest, context: Context
     ) -> None:
         self._check_leading("a check of the network")
         parts = self._parts
         check = Check(state=self._reads.state(), streams=parts.streams, network=parts.network, send=context.write)
         await check.run(request)
 
-    async def Usage(self, request: pb.UsageRequest, context: rpc.Context) -> None:  # type: ignore[override]  # it writes
+    async def Usage(self, request: pb.UsageRequest, context: Context) -> None:  # type: ignore[override]  # it writes
         self._check_leading("what nodes use")
         parts = self._parts
         usage = Usage(state=self._reads.state(), streams=parts.streams, network=parts.network)
         await usage.read(request, lambda each: context.write(pb.UsageResponse(usage=each)))
 
     async def Diagnose(  # type: ignore[override]  # it writes
-        self, request: pb.DiagnoseRequest, context: rpc.Context
+        self, request: pb.DiagnoseRequest, context: Context
     ) -> None:
         parts, leader = self._parts, self._parts.election.leader()
         if leader.name and not leader.here:
@@ -170,18 +170,18 @@ class ControlService(control_pb2_grpc.ControlServicer):
         )
         await call.run(request)
 
-    async def Examine(self, request: pb.ExamineRequest, context: rpc.Context) -> pb.ExamineResponse:
+    async def Examine(self, request: pb.ExamineRequest, context: Context) -> pb.ExamineResponse:
         look = self._parts.around.machine
         return pb.ExamineResponse(findings=await look() if look is not None else ())
 
-    async def Why(self, request: pb.WhyRequest, context: rpc.Context) -> pb.WhyResponse:
+    async def Why(self, request: pb.WhyRequest, context: Context) -> pb.WhyResponse:
         return placement.answer(self._reads.state(), request, self._parts.outlook, self._parts.now_ms())
 
-    async def Rebalance(self, request: pb.RebalanceRequest, context: rpc.Context) -> pb.RebalanceResponse:
+    async def Rebalance(self, request: pb.RebalanceRequest, context: Context) -> pb.RebalanceResponse:
         self._reads.state()
         return await self._parts.writes.rebalance(request, caller.actor(context))
 
-    async def Version(self, request: pb.VersionRequest, context: rpc.Context) -> pb.VersionResponse:
+    async def Version(self, request: pb.VersionRequest, context: Context) -> pb.VersionResponse:
         leader = self._parts.election.leader()
         return pb.VersionResponse(
             version=self._parts.version,

@@ -12,6 +12,7 @@ import pytest
 
 from agent import rpc as agent_rpc
 from controlplane import rpc
+from protos.answering import Context
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc
 from tests.support import aio
@@ -38,7 +39,7 @@ class Listener(dispatcher_pb2_grpc.DispatcherServicer):
         self.ended = asyncio.Event()
 
     async def Session(  # type: ignore[override]  # it writes
-        self, request_iterator: AsyncIterator[wire.AgentMessage], context: rpc.Context
+        self, request_iterator: AsyncIterator[wire.AgentMessage], context: Context
     ) -> None:
         try:
             async for _ in request_iterator:
