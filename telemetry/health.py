@@ -7,17 +7,13 @@ while nobody asks; for whoever watches, it is looked once a second.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TypeAlias
 
 import grpc.aio
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-if TYPE_CHECKING:
-    # Generic in the stubs only.
-    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
+from protos.answering import Context
 
 SERVER = ""
 """The server as a whole."""
@@ -47,9 +43,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         return pb.HealthListResponse(statuses={name: self._state(name) for name in self._services})
 
     async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> AsyncIterator[pb.HealthCheckResponse]:
-        await self._guard(context)
         told: pb.HealthCheckResponse | None = None
         while True:
+            await self._guard(context)  # at each look: who watches may be taken out meanwhile
             if (now := self._state(request.service)) != told:
                 told = now
                 yield now

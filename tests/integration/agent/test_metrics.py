@@ -16,6 +16,7 @@ from agent.members import Members
 from agent.readers import MAX_KNOWN, Readers
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import objects_pb2, trust_pb2
+from telemetry import health as telemetry_health
 from tests.integration.agent.conftest import REPOSITORY, Node
 from tests.integration.agent.test_trust import imported, joined
 from tests.support import aio, api_world, instances, scraping, trusted
@@ -149,6 +150,28 @@ async def test_a_control_plane_answers_for_its_health_to_everybody_who_belongs_t
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
                 assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@aio.bounded(20)
+async def test_who_watches_a_nodes_health_is_told_once_they_may_no_more(tmp_path: Path) -> None:
+    refusals, server = [""], grpc.aio.server()
+
+    async def refusal(_: object) -> str:
+        return refusals[-1]
+
+    telemetry_health.add(server, telemetry_health.Health({"": lambda: True}, refusal))
+    server.add_insecure_port(f"unix:{tmp_path}/health")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/health") as channel:
+            call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+            refusals.append("viewer ann was removed")
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await call.read()
+            assert (ended.value.code(), ended.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, refusals[-1])
+    finally:
+        await server.stop(grace=None)
 
 
 @aio.bounded(10)
