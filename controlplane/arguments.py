@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from controlplane.controllers.nodes import Ranges
 from controlplane.core import limits, ranges, scheduler
 from controlplane.images import room
+from controlplane.store import election
 from images.registry import options as registry_options
 from protos import arguments as reading
 from protos.families import FAMILIES, V4, V6, Family
@@ -19,6 +20,7 @@ from telemetry import formats
 METRICS_PORT = 7404
 """Where Prometheus reads metrics, usually. A node on the same machine has the one before."""
 MOST_MOVES = 10_000
+SHORTEST_LEASE_S, LONGEST_LEASE_S = 2, 60
 NETWORK_MODES = {
     "auto": wire.NETWORK_MODE_AUTO,
     "routes": wire.NETWORK_MODE_ROUTES,
@@ -95,11 +97,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="BYTES",
         help="what the images of the cluster may take on this instance's disk, such as 20Gi (default: 64Gi)",
     )
+    _add_leading(made)
     _add_network(made)
     _add_placement(made)
     _add_limits(made)
     _add_telling(made)
     return made
+
+
+def _add_leading(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--leader-lease",
+        default=election.TTL_S,
+        type=_lease,
+        metavar="TIME",
+        help="how long nobody leads when the leader is lost without a word; longer for a machine or a store that is so "
+        f"slow that leaders lose their lease although they work (from {SHORTEST_LEASE_S}s to {LONGEST_LEASE_S}s; "
+        f"default: {election.TTL_S}s)",
+    )
 
 
 def _add_limits(made: argparse.ArgumentParser) -> None:
@@ -194,6 +209,16 @@ def _moves(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > MOST_MOVES:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_MOVES}")
     return int(text)
+
+
+def _lease(text: str) -> int:
+    """etcd counts whole seconds."""
+    lease_s = reading.seconds(text)
+    if lease_s != int(lease_s) or not SHORTEST_LEASE_S <= lease_s <= LONGEST_LEASE_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of whole seconds from {SHORTEST_LEASE_S}s to {LONGEST_LEASE_S}s"
+        )
+    return int(lease_s)
 
 
 def _place(text: str) -> str:

@@ -39,7 +39,13 @@ class Instance:
     """`run` it in a task; everything else may be used at once."""
 
     def __init__(
-        self, store: api.Store, identity: Identity, world: leading.World, *, new_id: Callable[[], str]
+        self,
+        store: api.Store,
+        identity: Identity,
+        world: leading.World,
+        *,
+        new_id: Callable[[], str],
+        lease_s: int = election.TTL_S,
     ) -> None:
         self.cache = cache.Cache(store)
         self.chores: list[leading.Chore] = []
@@ -48,6 +54,7 @@ class Instance:
         self._store = store
         self._identity = identity
         self._world = world
+        self._lease_s = lease_s
         self._leads = False
         self._known: election.Leader | None = None
         self._learnt = asyncio.Event()  # set, and replaced, when somebody else leads
@@ -89,7 +96,9 @@ class Instance:
         return known.name, known.address
 
     async def _keep_leading(self) -> None:
-        elector = election.Elector(self._store, identity=self._identity.name, address=self._identity.address)
+        elector = election.Elector(
+            self._store, identity=self._identity.name, address=self._identity.address, ttl_s=self._lease_s
+        )
         while True:
             expected = (store_errors.Deposed, store_errors.Temporary)
             failure = await running.until_failure(self._lead_once(elector), expected=expected)

@@ -89,7 +89,7 @@ async def _run(options: argparse.Namespace, supervisor: supervision.Supervisor) 
     )
     store = Measured(etcd)
     identity = Identity(name=options.name, address=options.advertise)
-    instance = Instance(store, identity, _world(options), new_id=new_id)
+    instance = Instance(store, identity, _world(options), new_id=new_id, lease_s=options.leader_lease)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         if folder is not None:

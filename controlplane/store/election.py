@@ -4,8 +4,8 @@ Two rules. A leader stops believing in itself before its lease can have lapsed, 
 when the last renewal that succeeded was *sent*. And belief is not proof: every commit of the leader carries the fence,
 the revision that created its key, so that even a leader that slept through everything cannot write.
 
-    │◄────────────── ttl_s 3.0 ──────────────►│ etcd may lapse the lease
-    sent ├── renew_every_s ──┤ sent …   │◄ 0.5 ►│ margin
+    │◄────────────────── ttl_s ──────────────►│ etcd may lapse the lease
+    sent ├── a third of it ──┤ sent …   │◄ 0.5 ►│ margin
                                        └ lost is set, unless a renewal succeeded
 """
 
@@ -20,8 +20,10 @@ import structlog
 from controlplane.store import api, errors
 
 LEADER_KEY = "/orch-election/leader"
-TTL_S = 3.0
-RENEW_EVERY_S = 1.0
+TTL_S = 3
+"""Unless somebody says otherwise. As long as that nobody leads when a leader is lost without a word."""
+RENEWALS = 3
+"""How often a lease is renewed in its life."""
 MARGIN_S = 0.5
 """For clocks that run at different speeds, and for the time between a look at the clock and what is done after it."""
 
@@ -122,15 +124,13 @@ class Elector:
         *,
         identity: str,
         address: str,
-        ttl_s: float = TTL_S,
-        renew_every_s: float = RENEW_EVERY_S,
+        ttl_s: int = TTL_S,
     ) -> None:
-        assert renew_every_s < ttl_s - MARGIN_S, "a lease has to be renewed before it is given up"
+        assert ttl_s / RENEWALS < ttl_s - MARGIN_S, "a lease has to be renewed before it is given up"
         self._store = store
         self._value = json.dumps({"identity": identity, "address": address}).encode()
         self._identity = identity
         self._ttl_s = ttl_s
-        self._renew_every_s = renew_every_s
 
     @contextlib.asynccontextmanager
     async def leading(self) -> AsyncIterator[Leadership]:
@@ -142,7 +142,7 @@ class Elector:
         try:
             async with asyncio.TaskGroup() as group:
                 watchers = [
-                    group.create_task(leadership.keep(self._renew_every_s)),
+                    group.create_task(leadership.keep(self._ttl_s / RENEWALS)),
                     group.create_task(leadership.guard()),
                 ]
                 yield leadership

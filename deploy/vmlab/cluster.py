@@ -19,6 +19,8 @@ SERVICE: Final = "everywhere"
 MANIFEST: Final = "manifests/examples/published-everywhere.yaml"
 _PATIENCE: Final = "onNodeLoss: {replaceAfter: 40s}"
 """An emulated machine takes eight seconds to start its agent anew, and would be given up after five."""
+_LEASE: Final = "leader-lease: 10s"
+"""An emulated leader loses the usual one every few seconds while anything else happens (docs/high-availability.md)."""
 PUBLISHED_PORT: Final = 18081
 """Of the manifest."""
 FIRST: Final = plan.MACHINES[0]
@@ -107,8 +109,9 @@ def install(laboratory: Laboratory, release: str, *machines: plan.Machine, say: 
 
 def found(laboratory: Laboratory, *, say: Say) -> None:
     """Found the cluster on the first machine."""
-    command = "orchctl cluster init"
-    commands.on_all(laboratory, {FIRST: command}, command, timeout_s=_JOIN_TIMEOUT_S, say=say)
+    init = "orchctl cluster init"
+    command = f"{init} && echo {_LEASE!r} >>/etc/orch/controlplane.yaml && systemctl restart orch-controlplane"
+    commands.on_all(laboratory, {FIRST: command}, init, timeout_s=_JOIN_TIMEOUT_S, say=say)
 
 
 def join(laboratory: Laboratory, *machines: plan.Machine, say: Say) -> None:

@@ -114,6 +114,12 @@ def test_machines_join_with_a_command_each(story: Story) -> None:
     story.operator.log_in(cluster.token(story.laboratory, "admin", "--person", "operator"))
     everybody = {machine.name for machine in plan.MACHINES}
     story.wait_for("the three nodes are ready", lambda: story.ready_nodes() == everybody or None)
+    founder = plan.MACHINES[0]
+    for program in ("etcd", "controlplane", "agent"):  # go before what runs on their machine
+        unit = f"orch-{program}.service"
+        process = story.on(founder, f"systemctl show --value --property=MainPID {unit}").strip()
+        assert story.on(founder, f"cat /proc/{process}/oom_score_adj").strip() == "-900", unit
+        assert int(story.on(founder, f"cat /sys/fs/cgroup/system.slice/{unit}/cpu.weight")) >= 300, unit
 
 
 def test_a_published_port_answers_from_outside_on_every_machine(story: Story) -> None:

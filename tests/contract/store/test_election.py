@@ -105,6 +105,21 @@ async def test_of_many_candidates_one_wins(private_backend: Backend) -> None:
         await winner.result().resign()
 
 
+@aio.bounded(20)
+async def test_a_longer_lease_outlasts_a_pause_in_which_the_usual_one_lapses(private_backend: Backend) -> None:
+    async with private_backend.stores(2) as (one, other):
+        patient = election.Elector(one, identity="one", address="one:7100", ttl_s=2 * election.TTL_S)
+        first = await patient.campaign()
+        waiting = asyncio.ensure_future(elector(other, "other").campaign())
+        await asyncio.sleep(election.TTL_S + 0.5)
+        assert first.holds()
+        assert not waiting.done()
+        await one.commit([api.Put(key="/orch/good", value=b"")], fence=first.fence)
+        await first.resign()
+        second = await aio.within(1, waiting, what="the other one leads after a resignation")
+        await second.resign()
+
+
 @pytest.mark.etcd
 @aio.bounded(20)
 async def test_a_leader_cut_off_from_etcd_gives_up_before_another_can_lead(
@@ -116,7 +131,7 @@ async def test_a_leader_cut_off_from_etcd_gives_up_before_another_can_lead(
         connected(private_etcd.endpoint) as other,
     ):
         first = await elector(cut_off, "one").campaign()
-        keeping = asyncio.ensure_future(first.keep(election.RENEW_EVERY_S))
+        keeping = asyncio.ensure_future(first.keep(election.TTL_S / election.RENEWALS))
         campaign = asyncio.ensure_future(elector(other, "other").campaign())
         granted_until = first._valid_until
         await aio.until(lambda: first._valid_until > granted_until, what="a renewal")

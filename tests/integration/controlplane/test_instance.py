@@ -213,6 +213,8 @@ async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListRespon
         ({"--cluster-range": "10.112.0.0/16,fd00:112::/48"}, 2, "--service-range 10.201.0.0/16 has no range of IPv6"),
         ({"--subnet-prefix6": "127"}, 2, "'127' is not the prefix of a subnet of IPv6, a number from 1 to 126"),
         ({"--network-mode": "bridge"}, 2, "invalid choice: 'bridge'"),
+        ({"--leader-lease": "90s"}, 2, "'90s' is not a number of whole seconds from 2s to 60s"),
+        ({"--leader-lease": "2500ms"}, 2, "'2500ms' is not a number of whole seconds from 2s to 60s"),
         ({"--network-mtu": "68"}, 2, "'68' is not a packet's size in bytes"),
         ({"--listen": "192.0.2.1:7400"}, 2, "192.0.2.1:7400 would be spoken to in the clear; give --trust"),
         ({"--advertise": "127.0.0.1:7400"}, 2, "127.0.0.1:7400 would be spoken to in the clear; give --trust"),
