@@ -72,7 +72,7 @@ def _groups(waiting: Collection[pb.Task], rules: Rules) -> list[list[pb.Task]]:
     for task in waiting:
         groups.setdefault((task.revision_id, bool(task.target_node_id)), []).append(task)
     for group in groups.values():
-        group.sort(key=lambda task: (task.meta.created_at, task.slot, task.meta.id))
+        group.sort(key=lambda task: ((meta := task.meta).created_at, task.slot, meta.id))
     return sorted(groups.values(), key=lambda group: _turn(group[0], rules))
 
 
@@ -99,6 +99,8 @@ class _Pass:
         # Of tasks whose service is gone, the priority is 0.
         self._lowest = min([0, *(service.spec.priority for service in rules.services.values())])
         self._preemption: preemption.Preemption | None = None
+        self._labels: dict[int, tuple[str, str]] = {}
+        """By row, the node's id and what is said of a task that goes there."""
 
     def place(self, group: Sequence[pb.Task], template: pb.TaskTemplate) -> list[plan.Change]:
         """What becomes of the tasks of a group."""
@@ -107,6 +109,8 @@ class _Pass:
         chooser = choosing.Chooser(ships, ask, self._failures.of(ask.revision_id), self._rules.strategy)
         rows = self._rows(chooser, group)
         changes: list[plan.Change] = []
+        for state in {task.status.state for task in group}:
+            states.check(state, states.ASSIGNED, states.Owner.SCHEDULER)
         for task, row in zip(group, rows, strict=True):
             if row is not None:
                 granted = ships.grant(row, ask.demand.generic) if ask.demand.generic else None
@@ -124,16 +128,18 @@ class _Pass:
         return [*best, *[None] * (len(group) - len(best))]
 
     def _assign(self, task: pb.Task, row: int, granted: Mapping[str, Sequence[str]] | None) -> plan.Write:
-        states.check(task.status.state, states.ASSIGNED, states.Owner.SCHEDULER)
-        node = self._ships.nodes[row].meta
+        label = self._labels.get(row)
+        if label is None:
+            node = self._ships.nodes[row].meta
+            label = self._labels[row] = node.id, f"assigned to node {node.name}"
         changed = pb.Task()
         changed.CopyFrom(task)
-        changed.node_id = node.id
+        changed.node_id, why = label
         changed.status.CopyFrom(self._assigned)
         if granted:
             for name, ids in granted.items():
                 changed.granted[name].ids.extend(ids)
-        return plan.Write(value=changed, why=f"assigned to node {node.name}")
+        return plan.Write(value=changed, why=why)
 
     def _place_none(self, left: Sequence[pb.Task], ask: asking.Ask) -> Iterator[plan.Change]:
         """The tasks that found no node: others make way for them, or they are told why not."""
