@@ -29,13 +29,27 @@ MOST_WAYS = 100
 """Nodes that are compared for one task; in a larger cluster the fewest victims are the fewest among so many nodes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Held:
+    """A task on a node, and what is asked about it again and again while ways are compared."""
+
+    task: pb.Task
+    id: str
+    key: asking.ServiceKey
+    priority: int
+    created_at: int
+    live: bool
+    ready: bool
+    demand: demands.Demand
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """Where a task will find room, which tasks have to stop for it, and which end already."""
 
     row: int
-    victims: Sequence[pb.Task]
-    ending: Sequence[pb.Task]
+    victims: Sequence[Held]
+    ending: Sequence[Held]
 
 
 class Preemption:
@@ -50,15 +64,16 @@ class Preemption:
     ) -> None:
         self._fleet, self._services = fleet, services
         self._templates = templates
-        self._on: dict[int, list[pb.Task]] = {}
+        self._demands: dict[str, demands.Demand] = {}
+        self._on: dict[int, list[Held]] = {}
         self._members: dict[asking.ServiceKey, list[pb.Task]] = {}
         for task in placed:
             row = fleet.row_of.get(task.node_id)
             if row is not None and not states.is_terminal(task.status.state):
-                self._on.setdefault(row, []).append(task)
-                self._members.setdefault(_key(task), []).append(task)
+                held = self._held(task)
+                self._on.setdefault(row, []).append(held)
+                self._members.setdefault(held.key, []).append(task)
         self._lowest = min(map(self._priority, self._members), default=0)
-        self._demands: dict[str, demands.Demand] = {}
         self._gone: set[str] = set()
         self._budgets: dict[asking.ServiceKey, int] = {}
         self._owed: dict[int, Counter[str]] = {}
@@ -114,8 +129,8 @@ class Preemption:
         return self._made < MOST_AT_ONCE and self._within_budgets(way.victims)
 
     def _cost(self, way: Way) -> tuple[int, int, int, int]:
-        highest = max((self._priority(_key(task)) for task in way.victims), default=0)
-        oldest = min((task.meta.created_at for task in way.victims), default=0)
+        highest = max((one.priority for one in way.victims), default=0)
+        oldest = min((one.created_at for one in way.victims), default=0)
         return len(way.victims), highest, -oldest, way.row
 
     def _priority(self, key: asking.ServiceKey) -> int:
@@ -126,51 +141,47 @@ class Preemption:
 
     def _way(self, row: int, ask: Ask) -> Way | None:
         here = self._on.get(row, [])
-        ending = [task for task in here if not tasks.is_live(task) or task.meta.id in self._gone]
-        ending.sort(key=self._order)
+        ending = [one for one in here if not one.live or one.id in self._gone]
+        ending.sort(key=_order)
         if self._fits(row, ask, ending):
             awaited = fewest.find(
                 ending,
                 ending,
-                kind_of=self._kind,
+                kind_of=_kind,
                 may_do=self._may_do(row, ask, (), ending),
                 is_enough=lambda chosen: self._fits(row, ask, chosen),
             )
             return Way(row=row, victims=(), ending=awaited or ())
         if self._made >= MOST_AT_ONCE:
             return None
-        lower = [task for task in here if self._may_go(task, ask)]
+        lower = [one for one in here if self._may_go(one, ask)]
         if not self._fits(row, ask, [*ending, *lower]):
             return None
-        lower.sort(key=self._order)
+        lower.sort(key=_order)
 
-        def is_enough(chosen: Sequence[pb.Task]) -> bool:
+        def is_enough(chosen: Sequence[Held]) -> bool:
             return self._within_budgets(chosen) and self._fits(row, ask, [*ending, *chosen])
 
         victims = fewest.find(
             lower,
             self._affordable(lower),
-            kind_of=self._kind,
+            kind_of=_kind,
             may_do=self._may_do(row, ask, ending, lower),
             is_enough=is_enough,
         )
         if victims is None:
-            ready = Counter(_key(task) for task in lower if tasks.is_ready(task))
+            ready = Counter(one.key for one in lower if one.ready)
             self._spared |= {key for key, count in ready.items() if count > self._budget(key)}
             return None
         return Way(row=row, victims=victims, ending=ending)
 
-    def _order(self, task: pb.Task) -> tuple[int, int, str]:
-        """Who goes first."""
-        return self._priority(_key(task)), -task.meta.created_at, task.meta.id
+    def _may_go(self, held: Held, ask: Ask) -> bool:
+        return held.live and held.id not in self._gone and held.priority < ask.priority
 
-    def _may_go(self, task: pb.Task, ask: Ask) -> bool:
-        return tasks.is_live(task) and task.meta.id not in self._gone and self._priority(_key(task)) < ask.priority
-
-    def _may_do(self, row: int, ask: Ask, ending: Sequence[pb.Task], pool: Sequence[pb.Task]) -> Callable[[int], bool]:
+    def _may_do(self, row: int, ask: Ask, ending: Sequence[Held], pool: Sequence[Held]) -> Callable[[int], bool]:
         """Whether so many of the pool could be enough: if not even those with most of each thing are, no others are."""
         fleet = self._fleet
-        back, pooled = [self._demand(task) for task in ending], [self._demand(task) for task in pool]
+        back, pooled = [one.demand for one in ending], [one.demand for one in pool]
         needs = (
             (ask.demand.cpu, fleet.free_cpu[row], [one.cpu for one in back], [one.cpu for one in pooled]),
             (ask.demand.memory, fleet.free_memory[row], [one.memory for one in back], [one.memory for one in pooled]),
@@ -185,25 +196,19 @@ class Preemption:
         places = int(fleet.free_tasks[row]) + len(ending)
         return lambda size: places + size > 0 and all(sum(most[:size]) >= lacking for lacking, most in missing)
 
-    def _kind(self, task: pb.Task) -> tuple[object, ...]:
-        """What decides what its end brings and takes."""
-        granted = frozenset((name, len(one.ids)) for name, one in task.granted.items()) if task.granted else None
-        return task.revision_id, *_key(task), tasks.is_ready(task), granted
-
-    def _affordable(self, lower: Sequence[pb.Task]) -> Sequence[pb.Task]:
+    def _affordable(self, lower: Sequence[Held]) -> Sequence[Held]:
         """As many of them in order as their services may lose together."""
-        taken, chosen = Counter[asking.ServiceKey](), list[pb.Task]()
-        for task in lower:
-            key, ready = _key(task), tasks.is_ready(task)
-            if not ready or taken[key] < self._budget(key):
-                taken[key] += ready
-                chosen.append(task)
+        taken, chosen = Counter[asking.ServiceKey](), list[Held]()
+        for one in lower:
+            if not one.ready or taken[one.key] < self._budget(one.key):
+                taken[one.key] += one.ready
+                chosen.append(one)
         return chosen
 
-    def _fits(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+    def _fits(self, row: int, ask: Ask, returned: Sequence[Held]) -> bool:
         """Whether the node has room once these tasks have ended."""
         fleet, demand = self._fleet, ask.demand
-        back = [self._demand(task) for task in returned]
+        back = [one.demand for one in returned]
         enough = (
             fleet.free_tasks[row] + len(back) > 0
             and _is_enough(int(fleet.free_cpu[row]) + sum(one.cpu for one in back), demand.cpu)
@@ -213,23 +218,23 @@ class Preemption:
         )
         return bool(enough) and self._has_generic(row, ask, returned) and self._has_rest(row, ask, returned)
 
-    def _has_generic(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+    def _has_generic(self, row: int, ask: Ask, returned: Sequence[Held]) -> bool:
         free, owed = self._fleet.generic[row], self._owed.get(row, Counter())
         return all(
             len(free.get(name, ()))
             - owed[name]
-            + sum(len(task.granted[name].ids) for task in returned if name in task.granted)
+            + sum(len(one.task.granted[name].ids) for one in returned if name in one.task.granted)
             >= count
             for name, count in ask.demand.generic.items()
         )
 
-    def _has_rest(self, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+    def _has_rest(self, row: int, ask: Ask, returned: Sequence[Held]) -> bool:
         """Its ports are free, and the node has not too many of its own kind."""
         taken = self._fleet.holders(row, ask.demand.ports).keys()
-        freed = {port for task in returned for port in self._demand(task).ports} - self._promised.get(row, set())
+        freed = {port for one in returned for port in one.demand.ports} - self._promised.get(row, set())
         if not taken <= freed or any(port in self._fleet.everywhere for port in taken):
             return False
-        mine = sum(_key(task) == ask.key for task in returned)
+        mine = sum(one.key == ask.key for one in returned)
         return not ask.max_per_node or self._fleet.neighbours(ask.key).present[row] - mine < ask.max_per_node
 
     # Booking ----------------------------------------------------------------------------------------------------------
@@ -238,10 +243,10 @@ class Preemption:
         self._made += bool(way.victims)
         self._open = None
         self._ways.pop(way.row, None)
-        for task in way.victims:
-            self._gone.add(task.meta.id)
-            if tasks.is_ready(task):
-                self._budgets[_key(task)] = self._budget(_key(task)) - 1
+        for one in way.victims:
+            self._gone.add(one.id)
+            if one.ready:
+                self._budgets[one.key] = self._budget(one.key) - 1
         self._fleet.promise(way.row, ask)
         self._promised.setdefault(way.row, set()).update(ask.demand.ports)
         for name, count in ask.demand.generic.items():
@@ -249,8 +254,8 @@ class Preemption:
             self._fleet.generic[way.row][name] = free[count:]
             self._owed.setdefault(way.row, Counter())[name] += max(0, count - len(free))
 
-    def _within_budgets(self, chosen: Sequence[pb.Task]) -> bool:
-        taken = Counter(_key(task) for task in chosen if tasks.is_ready(task))
+    def _within_budgets(self, chosen: Sequence[Held]) -> bool:
+        taken = Counter(one.key for one in chosen if one.ready)
         return all(count <= self._budget(key) for key, count in taken.items())
 
     def _budget(self, key: asking.ServiceKey) -> int:
@@ -258,18 +263,29 @@ class Preemption:
             self._budgets[key] = disruption.may_make_way(self._services.get(key), self._members[key])
         return self._budgets[key]
 
-    def _demand(self, task: pb.Task) -> demands.Demand:
-        if task.revision_id not in self._demands:
-            template = self._templates.get(task.revision_id, pb.TaskTemplate())
-            self._demands[task.revision_id] = demands.of(template)
-        return self._demands[task.revision_id]
+    def _held(self, task: pb.Task) -> Held:
+        meta, revision_id = task.meta, task.revision_id
+        key = meta.namespace, task.service
+        demand = self._demands.get(revision_id)
+        if demand is None:
+            demand = self._demands[revision_id] = demands.of(self._templates.get(revision_id, pb.TaskTemplate()))
+        return Held(
+            task=task,
+            id=meta.id,
+            key=key,
+            priority=self._priority(key),
+            created_at=meta.created_at,
+            live=tasks.is_live(task),
+            ready=tasks.is_ready(task),
+            demand=demand,
+        )
 
 
 def stops(way: Way, task: pb.Task, now_ms: int) -> Iterator[plan.Write]:
     """The changes that ask the victims to stop."""
     why = f"makes way for task {task.meta.name}, which has a higher priority"
     for victim in way.victims:
-        stop = tasks.stop(victim, pb.DESIRED_STATE_SHUTDOWN, why, now_ms)
+        stop = tasks.stop(victim.task, pb.DESIRED_STATE_SHUTDOWN, why, now_ms)
         if stop is not None:
             assert isinstance(stop.value, pb.Task), "a stopped task is a task"
             stop.value.status.reason, stop.value.status.message = REASON, why
@@ -280,5 +296,13 @@ def _is_enough(free: int, needed: int) -> bool:
     return free >= needed or not needed
 
 
-def _key(task: pb.Task) -> asking.ServiceKey:
-    return task.meta.namespace, task.service
+def _order(held: Held) -> tuple[int, int, str]:
+    """Who goes first."""
+    return held.priority, -held.created_at, held.id
+
+
+def _kind(held: Held) -> tuple[object, ...]:
+    """What decides what its end brings and takes."""
+    task = held.task
+    granted = frozenset((name, len(one.ids)) for name, one in task.granted.items()) if task.granted else None
+    return task.revision_id, *held.key, held.ready, granted

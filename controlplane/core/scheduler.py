@@ -190,7 +190,7 @@ class _Pass:
 
 def _for_whom(way: preemption.Way, ships: fleet.Fleet) -> str:
     """`waits for room on node n2, until web-1-x and web-2-y have ended`."""
-    names = sorted(task.meta.name for task in (*way.victims, *way.ending))
+    names = sorted(one.task.meta.name for one in (*way.victims, *way.ending))
     shown = ", ".join(names[: refusals.MAX_EXAMPLES])
     more = f" and {len(names) - refusals.MAX_EXAMPLES} more" if len(names) > refusals.MAX_EXAMPLES else ""
     verb = "has" if len(names) == 1 else "have"

@@ -310,7 +310,7 @@ def test_those_that_are_alike_are_tried_once(monkeypatch: pytest.MonkeyPatch) ->
     looks = 0
     fits = preemption.Preemption._fits
 
-    def counted(self: preemption.Preemption, row: int, ask: Ask, returned: Sequence[pb.Task]) -> bool:
+    def counted(self: preemption.Preemption, row: int, ask: Ask, returned: Sequence[preemption.Held]) -> bool:
         nonlocal looks
         looks += 1
         return fits(self, row, ask, returned)
