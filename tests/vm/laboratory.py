@@ -195,8 +195,13 @@ def test_the_root_of_trust_is_exchanged_while_everything_goes_on(story: Story) -
     assert not seen.failures, "\n".join(seen.failures)
     assert _tasks(story) == before
     assert story.ready_nodes() == {machine.name for machine in plan.MACHINES}
-    after = _roots(story)
-    assert len(set(after.values())) == 1, "the machines do not believe the same root"
+
+    def agree() -> dict[str, str] | None:
+        """They hear of it in their sessions, once the old root is dropped."""
+        after = _roots(story)
+        return after if len(set(after.values())) == 1 else None
+
+    after = story.wait_for("the machines believe the same root", agree)
     assert not set(after.values()) & set(roots.values()), "the old root is still believed"
     late = story.operator.refusal("login", "--token", token, "--door", cluster.DOOR, "--context", "late")
     assert f"the token is not of the cluster at {cluster.DOOR}" in late
