@@ -14,3 +14,12 @@ def local() -> Iterator[cluster.LocalCluster]:
     """
     with cluster.running(resources={"n1": ["gpu=0,1"]}) as up:
         yield up
+
+
+@pytest.fixture
+def emptied(local: cluster.LocalCluster) -> Iterator[None]:
+    """No service is left afterwards: pages list all tasks that there are."""
+    yield
+    services = local.orchctl("get", "services", "-o", "name").split()
+    if services:
+        local.orchctl("delete", "service", *(one.rpartition("/")[2] for one in services))

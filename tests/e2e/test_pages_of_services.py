@@ -18,7 +18,7 @@ from tests.support.cluster import LocalCluster
 from tests.support.pages import Reader
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.root, pytest.mark.etcd, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.etcd, pytest.mark.slow, pytest.mark.usefixtures("emptied")]
 
 PAGES = ("rollouts.md", "placement.md", "nodes.md", "global-services.md", "rebalancing.md")
 GLOBAL = "manifests/examples/global.yaml"
@@ -57,15 +57,6 @@ def manifest(name: str, *, replicas: int = 3, spec: str = "", template: str = ""
         f"kind: Service\nmeta: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  {spec}\n"
         f"  template:\n    stopGracePeriod: 1s\n    {template}\n    container:\n      image: hello\n      {container}\n"
     )
-
-
-@pytest.fixture(autouse=True)
-def _emptied(local: LocalCluster) -> Iterator[None]:
-    """Pages list all tasks that there are."""
-    yield
-    services = local.orchctl("get", "services", "-o", "name").split()
-    if services:
-        local.orchctl("delete", "service", *(one.rpartition("/")[2] for one in services))
 
 
 @contextlib.contextmanager
