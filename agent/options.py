@@ -122,7 +122,7 @@ def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace)
     """What leaves this machine is spoken over TLS."""
     if options.trust:
         return
-    options.blob_port = 0
+    options.blob_port = options.metrics_port = 0
     for server in options.server.split(","):
         if not server.startswith("unix:"):
             parser.error(f"{server} would be spoken to in the clear; give --trust, which `orchctl node join` fills")

@@ -33,14 +33,16 @@ class Telling:
 
     @contextlib.asynccontextmanager
     async def serving(self, node: state_metrics.Node, folder: Folder, address: str, port: int) -> AsyncIterator[None]:
-        """Inside the block the page is there; with port 0 it is nowhere."""
+        """Inside the block the page is there; with port 0, or without certificates, it is nowhere."""
         self._serves["orch.v1.Dispatcher"] = node.session.connected.is_set
         reading = Reading(metrics.REGISTRY)
         node.add(reading)
-        addresses = [(address, port)] if port else []
+        guard = self._guard(folder)
+        addresses = [(address, port)] if port and guard is not None else []
         async with contextlib.AsyncExitStack() as stack:
             try:
-                await stack.enter_async_context(page.serving(addresses, reading.text, self._guard(folder)))
+                if guard is not None:
+                    await stack.enter_async_context(page.serving(addresses, reading.text, guard))
             except page.CannotServe as error:
                 log.warning("nobody can read the metrics of this node", why=str(error))
             yield

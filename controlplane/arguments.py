@@ -277,6 +277,8 @@ def _check_secrecy(parser: argparse.ArgumentParser, options: argparse.Namespace)
         return
     if options.door:
         parser.error("argument --door: who joins gets a certificate, which wants --trust")
+    if options.metrics:
+        parser.error("argument --metrics: whoever reads them shows a certificate, which wants --trust")
     for address in (*options.listen, options.advertise):
         if not address.startswith(_SOCKET):
             parser.error(

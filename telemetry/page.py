@@ -26,6 +26,7 @@ MAX_OF_ADDRESS = 32
 """Of IPv6, of one /64. Whoever begins handshakes without end keeps nobody out that comes from elsewhere."""
 MAX_HEAD_BYTES = 8 * 1024
 HANDSHAKE_S = 10.0
+SHUTDOWN_S = 1.0
 REQUEST_S = 10.0
 ACCEPT_AGAIN_S = 1.0
 BACKLOG = 100
@@ -64,20 +65,18 @@ class _Malformed(Exception):  # noqa: N818 - what it is
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    addresses: Sequence[tuple[str, int]], render: Render, guard: Guard | None
-) -> AsyncIterator[tuple[int, ...]]:
-    """Serves inside the block; yields the ports. Without a guard it is plain HTTP for everybody. Raises CannotServe."""
+async def serving(addresses: Sequence[tuple[str, int]], render: Render, guard: Guard) -> AsyncIterator[tuple[int, ...]]:
+    """Serves inside the block; yields the ports. Raises CannotServe."""
     page = _Page(render, guard)
     async with contextlib.AsyncExitStack() as stack:
         yield tuple([await stack.enter_async_context(page.listening(*address)) for address in addresses])
 
 
 class _Page:
-    def __init__(self, render: Render, guard: Guard | None) -> None:
+    def __init__(self, render: Render, guard: Guard) -> None:
         self._render = render
         self._guard = guard
-        self._secure = _following(guard) if guard is not None else None
+        self._secure = _following(guard)
         self._open: Counter[str] = Counter()
         """Connections, by where they come from."""
 
@@ -130,21 +129,22 @@ class _Page:
             self._open -= Counter([where])  # which forgets who has none
 
     async def _closed(self, writer: asyncio.StreamWriter) -> None:
-        """Waits until a connection has ended: until then it counts. Raises OSError."""
-        try:
-            async with asyncio.timeout(REQUEST_S):
-                await writer.wait_closed()
-        except TimeoutError:
-            if self._secure is None:  # TLS has a bound of its own, and asyncio's trips over two ends (Python 3.11)
-                writer.transport.abort()
+        """Waits until a connection has ended: until then it counts. Raises OSError or TimeoutError."""
+        async with asyncio.timeout(REQUEST_S):  # TLS has a shorter bound of its own
+            await writer.wait_closed()
 
     async def _shaken(self, taken: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Both ends of a connection once its handshake is done. Raises OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        times = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": 1.0} if self._secure is not None else {}
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, taken, ssl=self._secure, **times)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol,
+            taken,
+            ssl=self._secure,
+            ssl_handshake_timeout=HANDSHAKE_S,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,8 +177,6 @@ class _Page:
             await _send(writer, HTTPStatus.OK, kind, content, request)
 
     async def _refusal(self, writer: asyncio.StreamWriter) -> str:
-        if self._guard is None:
-            return ""
         shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
         certificate = shown.getpeercert(binary_form=True)
         assert certificate is not None, "TLS asks for a certificate"

@@ -34,10 +34,9 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def reader(host: str, port: int, folder: Folder | None, role: Role = Role.CONTROLPLANE) -> AsyncIterator[Reader]:
-    """Connected, as the member whose certificate is in the folder; None: without TLS. Raises OSError."""
-    secure = {"ssl": context(folder), "server_hostname": SERVER_NAMES[role]} if folder is not None else {}
-    streams = await asyncio.open_connection(host, port, **secure)  # type: ignore[arg-type]
+async def reader(host: str, port: int, folder: Folder, role: Role = Role.CONTROLPLANE) -> AsyncIterator[Reader]:
+    """Connected, as the member whose certificate is in the folder. Raises OSError."""
+    streams = await asyncio.open_connection(host, port, ssl=context(folder), server_hostname=SERVER_NAMES[role])
     try:
         yield Reader(streams=streams)
     finally:

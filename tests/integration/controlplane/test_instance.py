@@ -219,6 +219,7 @@ async def stale_list(stub: "control_pb2_grpc.ControlAsyncStub") -> pb.ListRespon
         ({"--listen": "192.0.2.1:7400"}, 2, "192.0.2.1:7400 would be spoken to in the clear; give --trust"),
         ({"--advertise": "127.0.0.1:7400"}, 2, "127.0.0.1:7400 would be spoken to in the clear; give --trust"),
         ({"--door": "127.0.0.1:7401"}, 2, "who joins gets a certificate, which wants --trust"),
+        ({"--metrics": "127.0.0.1:7404"}, 2, "whoever reads them shows a certificate, which wants --trust"),
         ({"--listen": "unix:/nowhere/cp"}, 1, "cannot listen on unix:/nowhere/cp"),
         ({"--limit": "person.stream=1"}, 2, "there is no limit person.stream: all has calls, streams"),
         ({"--state": "/dev/null/x"}, 1, "the state folder /dev/null/x cannot be used"),

@@ -111,6 +111,18 @@ async def test_a_certificate_that_was_renewed_is_shown_from_the_next_connection_
         assert shown[0] != shown[1]
 
 
+def let_everybody_in(folder: Path) -> page.Guard:
+    """Who has a certificate of a cluster that is founded there."""
+    trusted.found(folder)
+    shown = Folder(folder / "cp")
+    own = shown.load(Role.CONTROLPLANE)
+
+    async def refusal(_pem: str) -> str:
+        return ""
+
+    return page.Guard(folder=shown, current=lambda: own, refusal=refusal)
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -125,7 +137,7 @@ async def test_a_certificate_that_was_renewed_is_shown_from_the_next_connection_
         ("GET /metrics HTTP/1.1\r\nX: " + "y" * page.MAX_HEAD_BYTES + "\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_request_gets_one_line(head: str, status: int) -> None:
+def test_what_is_no_request_gets_one_line(head: str, status: int, tmp_path: Path) -> None:
     """And the page is there for the next one."""
 
     @aio.bounded(30)
@@ -133,9 +145,9 @@ def test_what_is_no_request_gets_one_line(head: str, status: int) -> None:
         async def render(_accept: str) -> tuple[str, bytes]:
             return "text/plain", b"orch_up 1\n"
 
-        async with page.serving([("127.0.0.1", 0)], render, None) as (port,):
+        async with page.serving([("127.0.0.1", 0)], render, let_everybody_in(tmp_path)) as (port,):
             for sent, expected in ((head, status), ("GET /metrics HTTP/1.1\r\n\r\n", 200)):
-                async with scraping.reader("127.0.0.1", port, None) as reader:
+                async with scraping.reader("127.0.0.1", port, Folder(tmp_path / "admin")) as reader:
                     found, said = await reader.ask(sent)
                     assert found == expected
                     assert said.count("\n") == 1
@@ -144,13 +156,14 @@ def test_what_is_no_request_gets_one_line(head: str, status: int) -> None:
 
 
 @aio.bounded(30)
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     async def render(_accept: str) -> tuple[str, bytes]:
         return "text/plain", b""
 
-    async with page.serving([("127.0.0.1", 0)], render, None) as (port,):
+    guard = let_everybody_in(tmp_path)
+    async with page.serving([("127.0.0.1", 0)], render, guard) as (port,):
         with pytest.raises(page.CannotServe, match=f"port {port}: .* in use; give another"):
-            async with page.serving([("127.0.0.1", port)], render, None):
+            async with page.serving([("127.0.0.1", port)], render, guard):
                 pytest.fail("two serve at one port")
 
 

@@ -106,7 +106,11 @@ def test_etcd_talks_to_instances_alone_and_over_tls_1_3_alone(members: Founded) 
         urllib.request.urlopen(url.replace("https", "http"), timeout=5).close()
     peer = running[0].peer_url
     assert isinstance(_health(f"{peer}/version", roots, admin), OSError)
-    assert _health(f"{peer}/version", roots, folder / "cp1" / "store.pem") == 200
+    assert _health(f"{peer}/version", roots, own) == 200
+    assert isinstance(_health(f"{peer}/version", roots, None), OSError)
+    assert "ALERT_HANDSHAKE_FAILURE" in str(_health(f"{peer}/version", roots, own, newest=ssl.TLSVersion.TLSv1_2))
+    with pytest.raises((urllib.error.URLError, OSError)):
+        urllib.request.urlopen(f"{peer}/version".replace("https", "http"), timeout=5).close()
 
 
 def _health(url: str, roots: Path, own: Path | None, *, newest: ssl.TLSVersion | None = None) -> object:
