@@ -31,7 +31,12 @@ def token_ls(settings: options.Settings) -> None:
 @click.option(
     "--expires", type=options.DURATION, default="24h", show_default=True, help="How long it is good; 0s: for ever."
 )
-@click.option("--uses", type=click.IntRange(min=0), default=0, help="How many may join with it.  [default: any number]")
+@click.option(
+    "--uses",
+    type=click.IntRange(min=0, max=options.MOST),
+    default=0,
+    help="How many may join with it.  [default: any number]",
+)
 @options.with_settings
 def token_create(
     settings: options.Settings, *, role: str, person: str, namespaces: tuple[str, ...], expires: int, uses: int

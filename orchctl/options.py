@@ -15,6 +15,9 @@ from orchctl.errors import InvalidInput, OrchctlError
 if TYPE_CHECKING:
     from images.store import ImageStore
 
+MOST = 2**32 - 1
+"""The largest number that requests have room for."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

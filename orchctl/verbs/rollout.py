@@ -52,7 +52,13 @@ def history_(settings: options.Settings, name: str) -> None:
 
 @command.command()
 @_name
-@click.option("--to-revision", "revision", type=click.IntRange(min=1), metavar="N", help="Its number in the history.")
+@click.option(
+    "--to-revision",
+    "revision",
+    type=click.IntRange(min=1, max=options.MOST),
+    metavar="N",
+    help="Its number in the history.",
+)
 @options.detach
 @options.timeout
 @options.with_settings

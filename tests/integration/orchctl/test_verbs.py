@@ -36,6 +36,40 @@ def test_nodes_are_drained_and_labelled(run: Run, fake: FakeControl) -> None:
     assert dict(node.meta.labels) == {"disk": "ssd"}
 
 
+@pytest.mark.parametrize(
+    ("verb", "availability"),
+    [
+        ("cordon", pb.AVAILABILITY_PAUSE),
+        ("pause", pb.AVAILABILITY_PAUSE),
+        ("uncordon", pb.AVAILABILITY_ACTIVE),
+        ("activate", pb.AVAILABILITY_ACTIVE),
+    ],
+)
+def test_nodes_are_paused_and_made_active(
+    run: Run, fake: FakeControl, verb: str, availability: pb.Availability.ValueType
+) -> None:
+    """By the verbs of Swarm and by those of Kubernetes."""
+    before = samples.node()
+    before.spec.availability = pb.AVAILABILITY_DRAIN
+    fake.put(before)
+    assert run("node", verb, "n1").out.startswith("node/n1 ")
+    node = fake.find("node", "", "n1")
+    assert isinstance(node, pb.Node)
+    assert node.spec.availability == availability
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("rollout", "undo", "hello", "--to-revision", "99999999999"),
+        ("cluster", "token", "create", "--role", "node", "--uses", "99999999999"),
+    ],
+)
+def test_a_number_for_which_requests_have_no_room_is_refused_in_words(run: Run, typed: tuple[str, ...]) -> None:
+    result = run(*typed)
+    assert (result.code, "99999999999 is not in the range" in result.err) == (2, True)
+
+
 def test_a_node_that_does_not_come_back_is_given_up(run: Run, fake: FakeControl) -> None:
     gone = samples.node()
     gone.status.state, gone.status.held = pb.NODE_STATE_DOWN, True

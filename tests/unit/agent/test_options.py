@@ -2,16 +2,16 @@
 
 import pytest
 
-from agent import options
+from agent import imageoptions, options
 
 OTHERS = ("--name=n1", "--address=10.0.0.2", "--state=/nowhere")
 
 
 def test_without_certificates_it_listens_nowhere() -> None:
-    found = options.parse(["--server=unix:/run/orch.sock", "--blob-port=7402", "--metrics-port=7403", *OTHERS])
+    found = options.parse(["--server=unix:/run/orch.sock", "--metrics-port=7403", *OTHERS])
     assert (found.blob_port, found.metrics_port) == (0, 0)
     found = options.parse(["--server=10.0.0.1:7400", "--trust=/nowhere", *OTHERS])
-    assert (found.blob_port, found.metrics_port) == (options.BLOB_PORT, options.METRICS_PORT)
+    assert (found.blob_port, found.metrics_port) == (imageoptions.BLOB_PORT, options.METRICS_PORT)
 
 
 def test_without_certificates_it_calls_sockets_of_its_machine_alone(capsys: pytest.CaptureFixture[str]) -> None:
