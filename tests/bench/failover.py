@@ -41,7 +41,7 @@ def _twins(struck: "Struck", blow: Callable[[], failover.Times], rounds: int) ->
 
 
 def _case(name: str, rounds: int, mark: float, ours: Callable[[], float]) -> Case:
-    return Case(name=name, unit="s", ours=ours, peer=None, peer_name="", rounds=rounds, mark=mark)
+    return Case(name=name, unit="s", ours=ours, peer=None, peer_name="", rounds=rounds, mark=mark, each=True)
 
 
 class Struck:

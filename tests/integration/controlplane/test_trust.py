@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from controlplane.core.trust import rules
 from protos.orch.v1 import control_pb2 as pb
 from protos.orch.v1 import dispatcher_pb2 as wire
 from protos.orch.v1 import dispatcher_pb2_grpc, objects_pb2, trust_pb2
@@ -221,6 +222,31 @@ async def test_each_role_does_what_is_its_own(tmp_path: Path) -> None:
             ("eve", "Apply", ["service default/web"], False),
             ("eve", "CreateToken", ["role node"], True),
         ]
+
+
+@aio.bounded(60)
+async def test_the_server_refuses_each_role_every_call_that_is_not_its_own(tmp_path: Path) -> None:
+    """Whatever its service: none stands beside the gate. That the table says the right roles, `test_rules` shows."""
+    async with trusted.cluster(tmp_path) as made:
+        members = {
+            Role.VIEWER: await made.person("vic", "viewer"),
+            Role.EDITOR: await made.person("eve", "editor"),
+            Role.ADMIN: made.admin,
+            Role.NODE: await made.join("n1"),
+        }
+        refused = 0
+        for role, own in members.items():
+            async with made.channel(own) as channel:
+                for path in (path for path, rule in rules.RULES.items() if role not in rule.roles):
+                    if path == rules.METRICS:  # a page, and no call
+                        continue
+                    with pytest.raises(grpc.aio.AioRpcError) as ended:
+                        await channel.stream_stream(path)([b""], timeout=10).read()
+                    said = ended.value
+                    assert said.code() is grpc.StatusCode.PERMISSION_DENIED, (role, path, said.details())
+                    assert f"{role} " in (said.details() or "")
+                    refused += 1
+        assert refused > 50
 
 
 @aio.bounded(60)

@@ -60,6 +60,14 @@ def test_openssl_believes_a_certificate_of_the_root_and_of_no_other(
     assert "unable to get local issuer" in verify(tmp_path, second.certificate, made)
 
 
+def test_keys_are_of_the_curve_p_256_roots_and_others_alike(first: errands.Root) -> None:
+    _, made = leaf(first)
+    for one in (first.certificate, made):
+        public = x509.load_pem_x509_certificate(one.encode()).public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        assert isinstance(public.curve, ec.SECP256R1)
+
+
 def test_only_a_server_may_be_one(tmp_path: Path, first: errands.Root) -> None:
     """A node that stands up as a control plane is not believed: neither its uses nor its names allow it."""
     _, node = leaf(first)
