@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import debians, systemdmachine
-from tests.support.systemdmachine import ADDRESS, Machine
+from tests.integration.deploy.conftest import SERVICE, push
+from tests.support import bundles, debians, systemdmachine
+from tests.support.systemdmachine import ADDRESS, Machine, main_pid, processes
 from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[3]
 UNITS = "orch-etcd orch-controlplane"
 JOIN_S = 90.0
+WORK = "while :; do date"
+"""What the containers of the service run."""
 pytestmark = [
     pytest.mark.root,
     pytest.mark.etcd,
@@ -31,11 +33,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make bundle` makes."""
-    made = tmp_path_factory.mktemp("bundle") / "orch"
-    done = subprocess.run([ROOT / "deploy/bundle.sh", made], capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return made
+    """What `make bundle` makes, and the next release."""
+    folder = tmp_path_factory.mktemp("bundles")
+    bundles.make(folder, debians.own())
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def machines(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             stack.enter_context(systemdmachine.running(folder, bundle, release=debians.own())) for folder in folders
         ]
         stack.enter_context(segment(made))
-        list(pool.map(lambda machine: machine.sh(f"/mnt/{bundle.name}/install.sh"), made))
+        list(pool.map(lambda machine: machine.sh(f"ln -s /mnt/{bundle.name} /bundles; /bundles/orch/install.sh"), made))
         yield made
 
 
@@ -182,3 +183,51 @@ def test_the_others_go_on_without_the_first_and_take_it_back(machines: Sequence[
         timeout_s=JOIN_S,
         every_s=1,
     )
+
+
+def test_a_control_plane_is_upgraded_before_the_nodes_which_go_on_under_it(machines: Sequence[Machine]) -> None:
+    """The first is of the next release, and leads, while both agents and the other control planes are of this one."""
+    first, *others = machines
+    token = first.sh("orchctl cluster token create --role node 2>/dev/null").strip()
+    for number, machine in enumerate(others, 2):
+        machine.run("orchctl", "node", "join", f"--server={address(1)}", f"--token={token}", f"--name=n{number}")
+    push(first)
+    first.put("/root/clock.yaml", SERVICE)
+    first.run("orchctl", "apply", "-f", "/root/clock.yaml")
+    before = first.sh("readlink /opt/orch/current").strip()
+    running = [processes(machine, WORK) for machine in others]
+    assert [len(found) for found in running] == [1, 1]
+
+    first.sh("/bundles/next/install.sh")
+    assert f"/opt/orch/{before}-next/" in command_of(first, "orch-controlplane")
+    for machine in others:
+        machine.sh("systemctl stop orch-controlplane")
+    until(lambda: first.run("orchctl", "get", "nodes").count("READY") == 2, what="both are back", timeout_s=JOIN_S)
+    first.run("orchctl", "scale", "clock=4")
+    assert [len(processes(machine, WORK)) for machine in others] == [2, 2]
+    for machine, found in zip(others, running, strict=True):
+        assert f"/opt/orch/{before}/" in command_of(machine, "orch-agent")
+        assert set(found) <= set(processes(machine, WORK)), "what ran was started anew"
+
+
+def test_the_others_follow_one_after_the_other_and_containers_do_not_notice(machines: Sequence[Machine]) -> None:
+    """Each with its agent; then all are of one release."""
+    first, *others = machines
+    running = [processes(machine, WORK) for machine in others]
+    for machine in others:
+        machine.sh("systemctl start orch-controlplane")
+        machine.sh("/bundles/next/install.sh")
+        until(lambda: "4/4" in first.run("orchctl", "get", "services"), what="all are ready", timeout_s=JOIN_S)
+    assert [processes(machine, WORK) for machine in others] == running
+    until(
+        lambda: {findings(first).get((f"cp{number}", "version"), ("",))[0] for number in (1, 2, 3)} == {"ok"},
+        what="the doctor finds one version",
+        timeout_s=JOIN_S,
+        every_s=1,
+    )
+    assert all("-next/" in command_of(machine, "orch-agent") for machine in others)
+
+
+def command_of(machine: Machine, unit: str) -> str:
+    """What its program was started as, with the folder of its release."""
+    return machine.sh(f"tr '\\0' ' ' </proc/{main_pid(machine, unit)}/cmdline")
