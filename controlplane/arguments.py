@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_leading(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--leader-lease",
-        default=election.TTL_S,
+        default=f"{election.TTL_S}s",
         type=_lease,
         metavar="TIME",
         help="how long nobody leads when the leader is lost without a word; longer for a machine or a store that is so "
