@@ -9,18 +9,16 @@ import asyncio
 import errno
 import ipaddress
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
 
-from agent.adapters import whole
+from agent.adapters import trees, whole
 from agent.adapters.layout import Layout
 from agent.core import record
 from agent.core.record import Record
-from agent.errors import Temporary
 from agent.ports import Memory
 from protos.orch.v1 import dispatcher_pb2 as dpb
 
@@ -65,7 +63,7 @@ class FileDisk:
         await _save(self._layout.last_address, " ".join(addresses).encode())
 
     async def forget(self, task_id: str) -> None:
-        await asyncio.to_thread(_remove, self._layout.task(task_id))
+        await asyncio.to_thread(trees.remove, self._layout.task(task_id))
 
     def _last_addresses(self) -> tuple[str, ...]:
         try:
@@ -124,12 +122,3 @@ def _opened(path: Path) -> int:
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(path, flags, 0o600)
-
-
-def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Temporary(f"cannot remove {folder}: {error}", reason="DiskFailed") from error
