@@ -95,6 +95,9 @@ class Executor:
             case actions.FreeUsers():
                 self._tools.users.free(self._id)
                 return _with_record(observed, root_id=None)
+            case actions.RemoveVolumes():
+                await self._tools.disk.remove_volumes(self._id)
+                return dataclasses.replace(observed, volumes_gone=True)
             case actions.Forget():
                 await self._tools.disk.forget(self._id)
                 return observed
@@ -163,7 +166,8 @@ class Executor:
             hooked=False,
             unhealthy="",
         )
-        request = self._request(step, observed, desired)
+        volumes = await self._tools.disk.make_volumes(self._id, (one.name for one in desired.template.volumes))
+        request = self._request(step, observed, desired, volumes)
         await self._tools.assignment_saved()
         request = dataclasses.replace(request, until_s=self._until_s())
         try:
@@ -195,7 +199,7 @@ class Executor:
         return self._images[step.container]
 
     def _request(
-        self, step: actions.StartContainer, observed: Observed, desired: Desired
+        self, step: actions.StartContainer, observed: Observed, desired: Desired, volumes: str
     ) -> container.ContainerRequest:
         spec = desired.container(step.container)
         return container.request(
@@ -211,6 +215,7 @@ class Executor:
             user_namespace=self._tools.networking.users_of(self._id),
             root_id=observed.record.root_id or 0,
             devices=self._tools.devices.named_by(spec),
+            volumes=volumes,
         )
 
     def _note_exit(self, step: actions.NoteExit, sight: SightT, observed: Observed, desired: Desired) -> SightT:

@@ -4,7 +4,7 @@ Everything here may be called again after a failure (idempotent), raises nothing
 may be cancelled at any await.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -259,6 +259,13 @@ class Disk(Protocol):
 
     async def save_last_addresses(self, addresses: Sequence[str]) -> None:
         """A task gets it. Survives the agent's death when it returns, and is never half."""
+
+    async def make_volumes(self, task_id: str, names: Iterable[str]) -> str:
+        """The folder that the task's volumes are in, by their names. Those that are there stay as they are."""
+        ...
+
+    async def remove_volumes(self, task_id: str) -> None:
+        """Remove them with all that is in them. Nothing happens when there are none."""
 
     async def forget(self, task_id: str) -> None:
         """Remove the task's record, log and files."""

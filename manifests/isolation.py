@@ -15,8 +15,8 @@ _PARAMETER: Final = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_/-]+)+", re.ASCII)
 _OWN_PARAMETERS: Final = ("net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
 """What the kernel keeps for each network or ipc namespace (runtime-spec, "Sysctl")."""
 _NAMES: Final = {"kernel.hostname": "write hostname", "kernel.domainname": "write it in hostname"}
-_TAKEN: Final = ("/proc", "/sys", "/dev")
-"""Where the runtime's own mounts are."""
+TAKEN: Final = ("/proc", "/sys", "/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+"""Where the runtime's and the agent's own mounts are."""
 
 
 def problems(container: pb.Container, path: Path) -> Iterator[Problem]:
@@ -93,13 +93,19 @@ def _sysctls(sysctls: Mapping[str, str], path: Path) -> Iterator[Problem]:
 
 def _tmpfs(folders: Mapping[str, pb.Tmpfs], path: Path) -> Iterator[Problem]:
     for folder in sorted(folders):
-        if folder == "/" or not folder.startswith("/") or not _is_plain(folder):
-            hint = "write an absolute path without . and .. and without a / at its end"
-            yield Problem(keys=(*path, folder), message="not a folder", hint=hint, at_key=True)
-        elif any(folder == taken or folder.startswith(f"{taken}/") for taken in _TAKEN):
-            hint = "write shmSize" if folder == "/dev/shm" else "choose another folder"  # noqa: S108 - in the container
-            message = "the system mounts what is there"
+        message, hint = folder_problem(folder)
+        if message:
             yield Problem(keys=(*path, folder), message=message, hint=hint, at_key=True)
+
+
+def folder_problem(folder: str) -> tuple[str, str]:
+    """Why nothing can be mounted at this place of a container, and the remedy; empty when it can."""
+    if folder == "/" or not folder.startswith("/") or not _is_plain(folder):
+        return "not a folder", "write an absolute path without . and .. and without a / at its end"
+    if any(folder == taken or folder.startswith(f"{taken}/") for taken in TAKEN):
+        hint = "write shmSize" if folder == "/dev/shm" else "choose another folder"  # noqa: S108 - in the container
+        return "the system mounts what is there", hint
+    return "", ""
 
 
 def _is_plain(path: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from manifests import checks, fields, files, nodes, paths, quoting, rules, scalars, suggest, words
+from manifests import checks, elsewhere, fields, files, nodes, paths, quoting, rules, scalars, suggest
 from manifests.mistakes import Collector, Mistake, Place
 from manifests.nodes import Entry, Items, Mapping, Node, Scalar
 from manifests.paths import Path
@@ -62,17 +62,17 @@ class ObjectReader:
                     self._field(message, field, entry, (*path, key))
             elif key not in ignored:
                 writable = [name for name, field in known.items() if not schema.rules(field).system]
-                self._unknown(writable, node, key, path)
+                self._unknown(message, writable, node, key, path)
 
-    def _unknown(self, known: Sequence[str], node: Mapping, key: str, path: Path) -> None:
+    def _unknown(self, message: Message, known: Sequence[str], node: Mapping, key: str, path: Path) -> None:
         if self._mistakes.is_full:
             # Nobody will read the hint, and finding one takes time.
             self._note(node.entries[key].place, (*path, key), "unknown field")
             return
-        meant = suggest.nearest(key, known)
+        meant = elsewhere.renamed(message.DESCRIPTOR.full_name, key) or suggest.nearest(key, known)
         hint = f'did you mean "{meant}"?' if meant else self._elsewhere(key) or f"known are {', '.join(known)}"
-        hint = words.NOT_YET.get(key, hint)
-        if meant and key not in words.NOT_YET and meant not in node.entries:
+        hint = elsewhere.REMEDIES.get(key, hint)
+        if meant and key not in elsewhere.REMEDIES and meant not in node.entries:
             # Very likely the field was meant: that it is missing is no second mistake.
             self._wrong.add((*path, meant))
         self._note(node.entries[key].place, (*path, key), "unknown field", hint)
@@ -138,8 +138,8 @@ class ObjectReader:
             self._fill(child, node, path)
             return
         glued = isinstance(node, Scalar) and node.plain and _NO_SPACE.match(node.text)
-        hint = "write a space after the ':'" if glued else ""
-        self._wrong_type(node, path, "a mapping", hint)
+        hint = elsewhere.as_mapping(child.DESCRIPTOR.full_name, node.text) if isinstance(node, Scalar) else ""
+        self._wrong_type(node, path, "a mapping", hint or ("write a space after the ':'" if glued else ""))
 
     def _scalar(self, field: FieldDescriptor, node: Node, path: Path) -> str | int | bool | None:
         if not isinstance(node, Scalar):

@@ -22,6 +22,7 @@ from manifests import (
     quoting,
     suggest,
     updating,
+    volumes,
     words,
 )
 from manifests.paths import Path
@@ -111,6 +112,7 @@ def _service(spec: pb.ServiceSpec, path: Path) -> Iterator[Problem]:
 def _template(template: pb.TaskTemplate, path: Path) -> Iterator[Problem]:
     yield from label_problems(template.labels, (*path, "labels"))
     yield from containers.template_problems(template, path)
+    yield from volumes.template_problems(template, path)
 
 
 def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
@@ -129,6 +131,7 @@ def _container(container: pb.Container, path: Path) -> Iterator[Problem]:
         hint = suggest.did_you_mean(name, words.ULIMITS) or f"known are {', '.join(sorted(words.ULIMITS))}"
         yield Problem(keys=(*path, "ulimits", name), message="not a limit of a process", hint=hint, at_key=True)
     yield from isolation.problems(container, path)
+    yield from volumes.container_problems(container, path)
     yield from networking.probe_problems(container, path)
     yield from containers.container_problems(container, path)
 

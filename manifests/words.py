@@ -40,13 +40,3 @@ def is_signal(text: str) -> bool:
     if real_time := _REAL_TIME.fullmatch(name):
         return int(real_time[1] or real_time[2]) <= REAL_TIME_SPAN
     return name in _SIGNALS
-
-
-NOT_YET = {
-    "secrets": "there are no secrets yet: remove it",
-    "configs": "there are no configs yet: remove it",
-    "volumes": "there are no volumes yet; tmpfs holds files for as long as the container runs",
-    "volumeMounts": "there are no volumes yet; tmpfs holds files for as long as the container runs",
-}
-"""What people know from elsewhere and look for in vain, with what is to be said about it. Else something that is spelt
-a little like it would be offered."""

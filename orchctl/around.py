@@ -1,4 +1,4 @@
-"""The containers around a task's main one, and what a service waits for, in lines for people."""
+"""The containers around a task's main one, its volumes, and what a service waits for, in lines for people."""
 
 from collections.abc import Mapping
 
@@ -15,6 +15,17 @@ def lines(template: pb.TaskTemplate, status: pb.TaskStatus | None = None) -> lis
     rows = [_row(one, template, known) for one in containers.others(template)]
     titles = ["NAME", "KIND", "IMAGE", "STATE", "RESTARTS"]
     return tables.table(titles if known is not None else titles[:3], rows)
+
+
+def mounts(template: pb.TaskTemplate) -> list[str]:
+    """A table of who has which volume where, in the order of the containers' starts."""
+    members = [*containers.others(template), template.container]
+    rows = [
+        [mount.volume, one.name or containers.MAIN, mount.path, "read" if mount.read_only else "read, write"]
+        for one in members
+        for mount in one.mounts
+    ]
+    return tables.table(["VOLUME", "CONTAINER", "PATH", "MAY"], rows) if rows else []
 
 
 def dependencies(spec: pb.ServiceSpec) -> str:

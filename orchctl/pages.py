@@ -212,6 +212,7 @@ def _template(template: pb.TaskTemplate) -> list[str]:
     return [
         *section("Runs", [*runs, *(f"{'Environment:' if not n else '':{WIDTH}}{v}" for n, v in enumerate(variables))]),
         *section("Placement", facts(*policies.placement(template.placement))),
+        *section("Volumes", around.mounts(template)),
         *section("Not as every container", safety.differences(container)),
     ]
 

@@ -9,14 +9,13 @@ import asyncio
 import errno
 import ipaddress
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
 
-from agent.adapters import whole
+from agent.adapters import trees, whole
 from agent.adapters.layout import Layout
 from agent.core import record
 from agent.core.record import Record
@@ -27,6 +26,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 log = structlog.get_logger()
 
 PAGE_BYTES = 4096
+_FRESH = ".new"
+"""What a volume's name has behind it while it is made; no name has a dot."""
 
 
 class FileDisk:
@@ -64,8 +65,16 @@ class FileDisk:
     async def save_last_addresses(self, addresses: Sequence[str]) -> None:
         await _save(self._layout.last_address, " ".join(addresses).encode())
 
+    async def make_volumes(self, task_id: str, names: Iterable[str]) -> str:
+        folder = self._layout.volumes(task_id)
+        _make_volumes(folder, names)
+        return str(folder)
+
+    async def remove_volumes(self, task_id: str) -> None:
+        await asyncio.to_thread(trees.remove, self._layout.volumes(task_id))
+
     async def forget(self, task_id: str) -> None:
-        await asyncio.to_thread(_remove, self._layout.task(task_id))
+        await asyncio.to_thread(trees.remove, self._layout.task(task_id))
 
     def _last_addresses(self) -> tuple[str, ...]:
         try:
@@ -126,10 +135,15 @@ def _opened(path: Path) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _remove(folder: Path) -> None:
+def _make_volumes(folder: Path, names: Iterable[str]) -> None:
+    """Each is there whole or not at all, since what its containers made of its mode and owner later is theirs."""
     try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
+        for name in names:
+            if not (folder / name).exists():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fresh = folder / f"{name}{_FRESH}"
+                fresh.mkdir(mode=0o700, exist_ok=True)
+                fresh.chmod(0o777)
+                fresh.rename(folder / name)
     except OSError as error:
-        raise Temporary(f"cannot remove {folder}: {error}", reason="DiskFailed") from error
+        raise Temporary(f"cannot make volumes in {folder}: {error.strerror}", reason="DiskFailed") from error

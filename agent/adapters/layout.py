@@ -10,6 +10,7 @@ STATE/tasks/ID/files/           its own /etc/hostname, /etc/hosts and /etc/resol
 STATE/tasks/ID/log              its output, `log.00000001` and so on what was rotated out
 STATE/tasks/ID/netns            its network namespace, pinned
 STATE/tasks/ID/userns           the user namespace that this one belongs to, pinned, unless it is the node's
+STATE/tasks/ID/volumes/NAME     a folder that its containers share
 STATE/names-at                  the address at which names are answered
 STATE/kernel-parameters.json    what parameters of the kernel were before the agent changed them
 STATE/tasks/ID/containers/NAME/ {upper,work}, files and log of a container that is not the main one
@@ -106,6 +107,9 @@ class Layout:
 
     def userns(self, task_id: str) -> Path:
         return self.task(task_id) / "userns"
+
+    def volumes(self, task_id: str) -> Path:
+        return self.task(task_id) / "volumes"
 
     def _task(self, task_id: str) -> str:
         assert "/" not in task_id, task_id

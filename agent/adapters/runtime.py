@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import stat
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from agent.adapters import trees
 from agent.adapters.execution import MonitorExec
 from agent.adapters.layout import Layout
 from agent.adapters.wire import Connection
@@ -347,7 +347,7 @@ async def _fresh_layer(folder: Path, layers: Sequence[str]) -> None:
     try:
         for name in ("upper", "work"):
             if (folder / name).exists():
-                await asyncio.to_thread(shutil.rmtree, folder / name)
+                await asyncio.to_thread(trees.remove, folder / name)
             (folder / name).mkdir(mode=0o755, parents=True)
         for highest in layers[:1]:
             found = os.stat(highest)  # noqa: PTH116 - as quick as the others

@@ -154,6 +154,14 @@ class FreeUsers:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveVolumes:
+    """Remove what the containers of a task that has ended have shared."""
+
+    def describe(self) -> str:
+        return "remove the volumes"
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Remove the task's record, log and files. The last step."""
 
@@ -176,7 +184,17 @@ ContainerStep: TypeAlias = PrepareImage | StartContainer | NoteExit | PrepareSto
 """What is done to one container."""
 
 TaskStep: TypeAlias = (
-    Enter | TakeUsers | TakeAddress | AttachNetwork | Leave | Drain | DetachNetwork | FreeUsers | Forget | Wait
+    Enter
+    | TakeUsers
+    | TakeAddress
+    | AttachNetwork
+    | Leave
+    | Drain
+    | DetachNetwork
+    | FreeUsers
+    | RemoveVolumes
+    | Forget
+    | Wait
 )
 """What is done to the task as a whole."""
 

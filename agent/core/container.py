@@ -80,9 +80,10 @@ def request(
     user_namespace: str = "",
     root_id: int = 0,
     devices: Mapping[str, DeviceNode] = MappingProxyType({}),
+    volumes: str = "",
 ) -> ContainerRequest:
     """The container of that `name` to start for a task, the main one when it is empty. `devices` are those of the node
-    that it names.
+    that it names, `volumes` is the folder that those of the task are in.
 
     With a `root_id`, the node's id of its root, it has the users of the `user_namespace` at that path; else the node's.
     Raises Refused when there is no program to run, or the node cannot give what is asked for.
@@ -105,7 +106,7 @@ def request(
         **isolation.process(spec, config.get("process", {}), user, node.machine, root_id=root_id),
     }
     config["annotations"] = {INIT: "true"} if spec.init else {}
-    config["mounts"] = isolation.mounts(spec, config.get("mounts", ()))
+    config["mounts"] = isolation.mounts(spec, config.get("mounts", ()), volumes=volumes, own_users=bool(root_id))
     config["linux"] = _linux(config, spec, node.machine, devices, root_id=root_id)
     linux = config["linux"]
     linux["cgroupsPath"] = f"{node.cgroup_parent}/{container_id}"

@@ -143,16 +143,31 @@ def check_users(spec: pb.Container, user: str) -> None:
             )
 
 
-def mounts(spec: pb.Container, defaults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The runtime's own with the size of /dev/shm, then the folders in memory, those above before those below."""
-    made = [_default_mount(spec, mount) for mount in defaults]
-    limit = spec.resources.limits.memory
-    for folder, tmpfs in sorted(spec.tmpfs.items()):
-        size = tmpfs.size or limit
-        options = ["nosuid", "nodev", *([] if tmpfs.exec else ["noexec"]), f"mode={tmpfs.mode or '1777'}"]
-        options += [f"size={size}"] if size else []
-        made.append({"destination": folder, "type": "tmpfs", "source": "tmpfs", "options": options})
-    return made
+def mounts(
+    spec: pb.Container, defaults: Sequence[Mapping[str, Any]], *, volumes: str = "", own_users: bool = False
+) -> list[dict[str, Any]]:
+    """The runtime's own with the size of /dev/shm, then folders in memory and volumes, those above before those below.
+
+    The task's volumes are in the folder `volumes`, by their names. What is in them has the ids that the containers see,
+    so with users of its own a container has them idmapped.
+    """
+    made = [_tmpfs_mount(folder, tmpfs, spec.resources.limits.memory) for folder, tmpfs in spec.tmpfs.items()]
+    for mount in spec.mounts:
+        options = ["bind", "nodev", "ro" if mount.read_only else "rw", *(["idmap"] if own_users else [])]
+        source = f"{volumes}/{mount.volume}"
+        made.append({"destination": mount.path, "type": "bind", "source": source, "options": options})
+    return [
+        *(_default_mount(spec, mount) for mount in defaults),
+        *sorted(made, key=lambda mount: str(mount["destination"])),
+    ]
+
+
+def _tmpfs_mount(folder: str, tmpfs: pb.Tmpfs, limit: int) -> dict[str, Any]:
+    """`limit`: of the container's memory, 0 when it has none."""
+    size = tmpfs.size or limit
+    options = ["nosuid", "nodev", *([] if tmpfs.exec else ["noexec"]), f"mode={tmpfs.mode or '1777'}"]
+    options += [f"size={size}"] if size else []
+    return {"destination": folder, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
 def _default_mount(spec: pb.Container, mount: Mapping[str, Any]) -> dict[str, Any]:

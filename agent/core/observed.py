@@ -59,6 +59,7 @@ class Observed(Sight):
     others: Mapping[str, Sight] = field(default_factory=lambda: MappingProxyType({}))
     """The other containers, by their names, as far as there is anything of them."""
     network_ready: bool = False
+    volumes_gone: bool = False  # removed by this agent, after the task's end
     failure: Failure | None = None
 
     def of(self, name: str) -> Sight:

@@ -22,6 +22,7 @@ from agent.core.actions import (
     FreeUsers,
     NoteExit,
     PrepareImage,
+    RemoveVolumes,
     StartContainer,
     Step,
     TakeAddress,
@@ -137,7 +138,10 @@ def _end(observed: Observed, desired: Desired, state: State, words: tuple[str, s
 
 
 def _after_the_end(observed: Observed, desired: Desired, now_ms: int) -> Step:
-    """A task that has ended keeps nothing; its record goes when it is to be removed."""
+    """A task that has ended keeps nothing; its record goes when it is to be removed.
+
+    What is in its volumes may take long to remove, so its end is told before that.
+    """
     stop = stopping.stop_all(observed, desired, now_ms)
     if stop is not None:
         return stop
@@ -146,6 +150,8 @@ def _after_the_end(observed: Observed, desired: Desired, now_ms: int) -> Step:
         return cleanup
     if desired.gone or desired.state == pb.DESIRED_STATE_REMOVE:
         return Forget()
+    if desired.template.volumes and not observed.volumes_gone:
+        return RemoveVolumes()
     return Wait(why="it has ended")
 
 

@@ -2,18 +2,20 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
-from tests.support.cluster import LocalCluster
+from tests.support.cluster import ROOT, LocalCluster
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
 CROWD = "manifests/examples/containers.yaml"
 CHAIN = "manifests/examples/depends-on.yaml"
+SHARED = "manifests/examples/volumes.yaml"
 SLOW = """\
 kind: Service
 meta: {name: slow}
@@ -47,11 +49,22 @@ def only(local: LocalCluster, service: str) -> pb.Task:
     return task
 
 
+def node_of(local: LocalCluster, task: pb.Task) -> str:
+    """The name of its node."""
+    return next(node.name for node in local.nodes().values() if node.id == task.node_id)
+
+
+def on_disk(local: LocalCluster, task: pb.Task) -> Path:
+    """What its node keeps of it, in that machine's own tree."""
+    node = node_of(local, task)
+    return Path(f"/proc/{local.agent_pid(node)}/root{local.plan.node_folder(node)}/tasks/{task.meta.id}")
+
+
 def test_a_task_of_several_containers(local: LocalCluster) -> None:
     """In order, with one network, each with logs and commands of its own; and everything is gone with it."""
     local.orchctl("apply", "-f", CROWD)
     (task,) = local.await_whole("crowd", 1)
-    node = next(node.name for node in local.nodes().values() if node.id == task.node_id)
+    node = node_of(local, task)
     name = task.meta.name
     assert local.orchctl("logs", name, "-c", "greet") == f"slot 1 of crowd on {node}\n"
     assert f"{name}/greet | slot 1" in local.orchctl("logs", name, "--all-containers")
@@ -73,13 +86,43 @@ def test_an_init_container_survives_its_agent(local: LocalCluster) -> None:
     until(lambda: said in [task.status.message for task in local.tasks("slow")], what=said, timeout_s=20)
     task = only(local, "slow")
     assert task.status.state == states.STARTING
-    node = next(node.name for node in local.nodes().values() if node.id == task.node_id)
+    node = node_of(local, task)
     os.kill(local.agent_pid(node), signal.SIGKILL)
     (whole,) = local.await_whole("slow", 1, timeout_s=30)
     assert whole.meta.id == task.meta.id
     assert local.orchctl("logs", task.meta.name, "-c", "first") == "once\n"
     assert local.orchctl("logs", task.meta.name, "-c", "second") == "begins\nends\n"
     local.orchctl("delete", "service", "slow")
+
+
+def test_the_containers_of_a_task_share_a_volume(local: LocalCluster) -> None:
+    """Kept over a restart of a container and over the agent's death; another task begins with an empty one; and what is
+    deleted leaves nothing on its node.
+    """
+    local.orchctl("apply", "-f", SHARED)
+    (task,) = local.await_whole("pages", 1)
+    name, node = task.meta.name, node_of(local, task)
+    made = f"made for {name}\n"
+    assert local.orchctl("exec", name, "--", "cat", "/srv/index.html") == made
+    assert local.orchctl("exec", "-c", "clock", name, "--", "cat", "/var/site/index.html") == made
+    assert "Read-only file system" in local.refusal("exec", name, "--", "touch", "/srv/x")
+    assert local.orchctl("exec", "-c", "clock", name, "--", "sh", "-c", "id -u; echo kept > /var/site/kept") == "2000\n"
+    os.kill(local.agent_pid(node), signal.SIGKILL)
+    os.kill(local.container_pid(task.meta.id), signal.SIGKILL)
+    until(lambda: (now := only(local, "pages").status).restarts == 1 and now.ready, what="a restart", timeout_s=30)
+    assert local.orchctl("exec", name, "--", "cat", "/srv/kept") == "kept\n"
+    assert "site     main        /srv        read" in local.orchctl("describe", "task", name)
+    changed = (ROOT / SHARED).read_text().replace(", readOnly: true", "")
+    assert "-          readOnly: true" in local.run("diff", "-f", "-", text=changed).stdout
+    local.orchctl("apply", "-f", "-", text=changed)
+    (after,) = local.await_whole("pages", 1, timeout_s=30)
+    assert after.meta.name != name
+    kept = [on_disk(local, one) for one in (task, after)]
+    assert (kept[1] / "volumes/site").is_dir()
+    listed = "index.html\nmine\ntime.html\n"
+    assert local.orchctl("exec", after.meta.name, "--", "sh", "-c", "touch /srv/mine; ls /srv") == listed
+    local.orchctl("delete", "service", "pages")
+    until(lambda: not any(folder.exists() for folder in kept), what="nothing is left of them")
 
 
 def test_hooks(local: LocalCluster) -> None:

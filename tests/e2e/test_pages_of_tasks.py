@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.root, pytest.mark.etcd, pytest.mark.slow, pytest.mark.
 
 CHAIN = "manifests/examples/depends-on.yaml"
 CROWD = "manifests/examples/containers.yaml"
+SHARED = "manifests/examples/volumes.yaml"
 HOOKS = """\
 kind: Service
 meta: {name: hooks}
@@ -79,8 +80,8 @@ spec:
 
 @pytest.mark.parametrize("page", ["containers.md"])
 def test_its_manifests_are_taken(page: str, local: LocalCluster) -> None:
-    (one,) = pages.manifests(page)
-    assert "created (dry run)" in local.orchctl("apply", "--dry-run", "-f", "-", text=one)
+    for one in pages.manifests(page):
+        assert "created (dry run)" in local.orchctl("apply", "--dry-run", "-f", "-", text=one)
 
 
 def test_a_task_starts_and_ends_as_on_the_page(local: LocalCluster, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_task_starts_and_ends_as_on_the_page(local: LocalCluster, tmp_path: Pa
 
 
 def test_several_containers_are_told_of_as_on_the_page(local: LocalCluster, tmp_path: Path) -> None:
-    """docs/containers.md: what a task needs in sum, where it stands, and what each container says."""
+    """docs/containers.md: what a task needs in sum, where it stands, what each container says, and what they share."""
     reader = Reader(local=local, folder=tmp_path, page="containers.md")
     image = tmp_path / "hello.tar"
     hello.write(image)
@@ -119,4 +120,7 @@ def test_several_containers_are_told_of_as_on_the_page(local: LocalCluster, tmp_
     reader.sees("orchctl logs shop-1-iempgha3 -c migrate")
     reader.sees("orchctl logs crowd-1-rnr36t43 --all-containers")
     reader.sees("orchctl exec -c filez crowd-1-rnr36t43 -- true", code=1)
+    local.orchctl("apply", "-f", SHARED)
+    reader.sees("orchctl describe task pages-1-c4mtzk2p")
+    reader.sees("orchctl exec pages-1-c4mtzk2p -- cat /srv/index.html")
     assert not reader.left

@@ -7,7 +7,7 @@ death on a real node (disk, containers, network) lives in `FakeMachine`, which o
 import asyncio
 import contextvars
 import dataclasses
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.container import ContainerRequest, NodeContext, PreparedImage
@@ -89,6 +89,7 @@ class FakeMachine:
     assignment: dpb.SavedAssignment = field(default_factory=dpb.SavedAssignment)
     records: dict[str, Record] = field(default_factory=dict)
     last_addresses: tuple[str, ...] = ()
+    volumes: set[tuple[str, str]] = field(default_factory=set)  # (task, name)
     network: dpb.NodeNetwork | None = None
     services: dict[str, dpb.NetworkService] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
@@ -311,8 +312,17 @@ class FakeDisk:
     async def save_last_addresses(self, addresses: Sequence[str]) -> None:
         self._machine.last_addresses = tuple(addresses)
 
+    async def make_volumes(self, task_id: str, names: Iterable[str]) -> str:
+        for name in names:
+            self._machine.volumes.add((task_id, name))
+        return f"/volumes/{task_id}"
+
+    async def remove_volumes(self, task_id: str) -> None:
+        self._machine.volumes = {one for one in self._machine.volumes if one[0] != task_id}
+
     async def forget(self, task_id: str) -> None:
         self._machine.records.pop(task_id, None)
+        await self.remove_volumes(task_id)
 
 
 class FakeLogs:

@@ -1397,6 +1397,7 @@ class TaskTemplate(_message.Message):
     STOP_GRACE_PERIOD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
     DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     stop_grace_period: _builtins.int
     """How long the end of a task may take: after the stop signal it gets this long before it is killed."""
@@ -1428,6 +1429,12 @@ class TaskTemplate(_message.Message):
     def placement(self) -> Global___Placement:
         """On which nodes it may run, and on which it had better."""
 
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskVolume]:
+        """Folders that its containers share, by their `mounts`. They are empty when the task begins, stay when a container is
+        restarted, and are gone with the task.
+        """
+
     def __init__(
         self,
         *,
@@ -1438,11 +1445,12 @@ class TaskTemplate(_message.Message):
         stop_grace_period: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         placement: Global___Placement | None = ...,
+        volumes: _abc.Iterable[Global___TaskVolume] | None = ...,
         drain_seconds: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "placement", b"placement", "restart", b"restart", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "init", b"init", "labels", b"labels", "placement", b"placement", "restart", b"restart", "sidecars", b"sidecars", "stop_grace_period", b"stop_grace_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "_stop_grace_period", b"_stop_grace_period", "container", b"container", "drain_seconds", b"drain_seconds", "init", b"init", "labels", b"labels", "placement", b"placement", "restart", b"restart", "sidecars", b"sidecars", "stop_grace_period", b"stop_grace_period", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
     _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
@@ -1454,6 +1462,58 @@ class TaskTemplate(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stop_grace_period) -> _WhichOneofReturnType__stop_grace_period | None: ...
 
 Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
+
+@_typing.final
+class TaskVolume(_message.Message):
+    """A folder of a task. It counts as disk of the node, as what a container writes elsewhere does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What `mounts` call it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskVolume: _TypeAlias = TaskVolume  # noqa: Y015
+
+@_typing.final
+class Mount(_message.Message):
+    """Where a container has a volume of its task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOLUME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    volume: _builtins.str
+    """The volume, one of the template's `volumes`."""
+    path: _builtins.str
+    """Where it is in the container. What the image has there is hidden."""
+    read_only: _builtins.bool
+    """The container can only read it; others may write it all the same."""
+    def __init__(
+        self,
+        *,
+        volume: _builtins.str = ...,
+        path: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "read_only", b"read_only", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mount: _TypeAlias = Mount  # noqa: Y015
 
 @_typing.final
 class Container(_message.Message):
@@ -1572,6 +1632,7 @@ class Container(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """The image: `hello`, `hello:1.2` or `hello@sha256:…`."""
     working_dir: _builtins.str
@@ -1670,6 +1731,10 @@ class Container(_message.Message):
     def lifecycle(self) -> Global___Lifecycle:
         """What is done right after its start and right before its end."""
 
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mount]:
+        """The volumes of its task that it has, and where."""
+
     def __init__(
         self,
         *,
@@ -1702,10 +1767,11 @@ class Container(_message.Message):
         name: _builtins.str = ...,
         lifecycle: Global___Lifecycle | None = ...,
         image_pull_policy: Global___ImagePullPolicy.ValueType = ...,
+        mounts: _abc.Iterable[Global___Mount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "lifecycle", b"lifecycle", "logs", b"logs", "probes", b"probes", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "image_pull_policy", b"image_pull_policy", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_privilege_escalation", b"allow_privilege_escalation", "args", b"args", "capabilities", b"capabilities", "command", b"command", "devices", b"devices", "env", b"env", "hostname", b"hostname", "image", b"image", "image_pull_policy", b"image_pull_policy", "init", b"init", "lifecycle", b"lifecycle", "logs", b"logs", "mounts", b"mounts", "name", b"name", "oom_score_adj", b"oom_score_adj", "ports", b"ports", "privileged", b"privileged", "probes", b"probes", "read_only_rootfs", b"read_only_rootfs", "resources", b"resources", "seccomp", b"seccomp", "shm_size", b"shm_size", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "userns", b"userns", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

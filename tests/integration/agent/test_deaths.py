@@ -23,11 +23,13 @@ pytestmark = pytest.mark.root
 @bounded(90)
 async def test_killed_at_any_moment(node: Node, store: ImageStore, seed: int) -> None:
     """However often it dies while it starts and stops tasks: in the end each runs once, with an address of its own,
-    those that ran all the time were never touched, and after the last removal nothing is left.
+    those that ran all the time were never touched, and after the last removal nothing is left, of volumes neither.
     """
     chance = random.Random(seed)
     async with led(node, store) as leader:
-        made = template("sleep", "1000")
+        made = template("sh", "-c", "mkdir -p /work/a/b/c; date >> /work/a/b/c/d; exec sleep 1000")
+        made.volumes.add(name="work")
+        made.container.mounts.add(volume="work", path="/work")
         made.stop_grace_period = 50
         await leader.assign(task("steady-1-a"), template=made)
         await leader.running("steady-1-a")

@@ -286,3 +286,19 @@ async def test_services_need_no_leader(node: Node, store: ImageStore) -> None:
         assert node.run("curl", "-s", "--max-time", "1", "http://10.113.0.1/").startswith("exit")
         node.start(leader.address)
         assert "web-1-a" in await node.get("http://10.113.0.1/cgi-bin/index")
+
+
+@bounded(60)
+async def test_folders_deeper_than_any_stack_are_removed(node: Node, store: ImageStore) -> None:
+    """The layer of a container that is started again, and in the end the whole task."""
+    async with led(node, store) as leader:
+        nested = "$(yes d | head -n 1500 | tr '\\n' /)"
+        made = web(container=pb.Container(command=["sh", "-c", f"mkdir -p /{nested}; echo made; exec sleep 1000"]))
+        await leader.assign(task("deep-1-a"), template=made)
+        await leader.running("deep-1-a")
+        folder = node.state / "tasks/deep-1-a"
+        await until(lambda: "made" in (folder / "log").read_text(), what="it has made them")
+        os.kill(node.containers()["deep-1-a"], signal.SIGKILL)
+        await until(lambda: (folder / "log").read_text().count("made") == 2, what="it has made them again")
+        await leader.assign(task("deep-1-a", desired=REMOVE))
+        await until(lambda: not folder.exists(), what="its files are removed")

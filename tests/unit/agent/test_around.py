@@ -19,6 +19,7 @@ CROWD = pb.TaskTemplate(
     sidecars=[pb.Container(name="proxy", image="proxy:1"), pb.Container(name="logger", image="logger:1")],
     restart=TEMPLATE.restart,
     stop_grace_period=10_000,
+    volumes=[pb.TaskVolume(name="work")],
 )
 
 WELL = ContainerRecord(ending=states.COMPLETE, exit=Exit(code=0, finished_at=NOW - 10), started_at=NOW - 20)

@@ -111,6 +111,10 @@ class World:
             case actions.DetachNetwork():
                 assert not self.containers, "a container without its network"
                 return change(seen, network_ready=False, record=change(record, address=""))
+            case actions.RemoveVolumes():
+                assert not self.containers, "a container without its volumes"
+                assert states.is_terminal(record.state), "nobody waits for the end of what is removed"
+                return change(seen, volumes_gone=True)
             case actions.Forget():
                 return seen
 

@@ -21,6 +21,7 @@ HOLD = Desired(state=pb.DESIRED_STATE_READY, template=TEMPLATE)
 STOP = Desired(state=pb.DESIRED_STATE_SHUTDOWN, template=TEMPLATE)
 REMOVE = Desired(state=pb.DESIRED_STATE_REMOVE, template=TEMPLATE)
 GONE = dataclasses.replace(RUN, gone=True)
+FULL = dataclasses.replace(STOP, template=pb.TaskTemplate(container=TEMPLATE.container, volumes=[pb.TaskVolume()]))
 LOST = dataclasses.replace(RUN, lost=True)
 EXIT = Exit(code=1, finished_at=NOW - 10)
 
@@ -203,6 +204,13 @@ TABLE = [
     ("what never ran is just cleaned up", READY, STOP, "detach from the network"),
     ("and is then shut down", at(states.READY), STOP, "enter SHUTDOWN"),
     ("a record stays until it is to be removed", at(states.SHUTDOWN), STOP, "wait: it has ended"),
+    ("its volumes do not", at(states.SHUTDOWN), FULL, "remove the volumes"),
+    (
+        "which is done once",
+        dataclasses.replace(at(states.SHUTDOWN), volumes_gone=True),
+        FULL,
+        "wait: it has ended",
+    ),
     ("then it goes", at(states.SHUTDOWN), REMOVE, "forget the task"),
     ("removal alone stops it, too", running(), REMOVE, "send the stop signal"),
     ("what the leader does not know stops", running(), GONE, "send the stop signal"),

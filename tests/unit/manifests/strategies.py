@@ -51,6 +51,12 @@ _SPECIAL: Mapping[str, st.SearchStrategy[Any]] = {
     ),
     "orch.v1.Capabilities.add": st.lists(st.sampled_from(["NET_ADMIN", "CAP_SYS_TIME"]), max_size=2),
     "orch.v1.Capabilities.drop": st.lists(st.sampled_from(["ALL", "CHOWN"]), max_size=2),
+    "orch.v1.TaskTemplate.volumes": st.just([]),
+    "orch.v1.Container.mounts": st.lists(
+        st.sampled_from([pb.Mount(volume="work", path="/srv"), pb.Mount(volume="etc", path="/etc/x", read_only=True)]),
+        max_size=2,
+        unique_by=lambda one: one.volume,
+    ),
     "orch.v1.Container.env": st.dictionaries(_ENV_NAMES, TEXTS, max_size=4),
     "orch.v1.ServiceSpec.networks": st.lists(_REFERENCES, max_size=3, unique=True),
     "orch.v1.AllowRule.from": _REFERENCES,
@@ -134,6 +140,7 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
         value.max_unavailable = ""
     if isinstance(value, pb.TaskTemplate):
         _tell_containers_apart(value)
+        _declare_volumes(value)
     return value
 
 
@@ -161,6 +168,13 @@ def _tell_containers_apart(template: pb.TaskTemplate) -> None:
     for one in template.init:
         one.ClearField("probes")
         one.ClearField("lifecycle")
+
+
+def _declare_volumes(template: pb.TaskTemplate) -> None:
+    """Those that the containers mount."""
+    containers_ = (template.container, *template.init, *template.sidecars)
+    for name in sorted({mount.volume for one in containers_ for mount in one.mounts}):
+        template.volumes.add(name=name)
 
 
 def _ask_one_question(draw: st.DrawFn, probe: pb.Probe) -> None:

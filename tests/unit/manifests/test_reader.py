@@ -135,7 +135,7 @@ def test_documents_that_are_no_objects(text: str, complaint: str) -> None:
         ),
         ("env: ['a b']", "7:12: spec.template.container.env: a list instead of a mapping; write it as {NAME: value}"),
         ("secrets: [a]", "7:7: spec.template.container.secrets: unknown field; there are no secrets yet"),
-        ("volumes: [a]", "7:7: spec.template.container.volumes: unknown field; there are no volumes yet; tmpfs"),
+        ("configs: [a]", "7:7: spec.template.container.configs: unknown field; there are no configs yet"),
         ("env: {A: [b]}", "7:16: spec.template.container.env.A: a list instead of a text"),
         ("ports: [80]", "7:15: spec.template.container.ports[0]: a single value instead of a mapping"),
         ("workingDir: tmp", '7:19: spec.template.container.workingDir: "tmp" is not allowed; write an absolute path'),

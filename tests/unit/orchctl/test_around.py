@@ -42,3 +42,19 @@ def test_dependencies_are_told_as_they_are_written() -> None:
         depends_on={"migration": pb.DEPENDENCY_CONDITION_COMPLETED, "db": pb.DEPENDENCY_CONDITION_READY}
     )
     assert around.dependencies(spec) == "db ready, migration completed"
+
+
+def test_a_task_shows_who_has_which_volume_where() -> None:
+    """A line a mount, in the order of the containers' starts; nothing when there are none."""
+    made = pb.TaskTemplate()
+    made.CopyFrom(TEMPLATE)
+    made.container.mounts.add(volume="work", path="/srv", read_only=True)
+    made.init[0].mounts.add(volume="work", path="/work")
+    made.sidecars[0].mounts.add(volume="cache", path="/var/cache")
+    assert around.mounts(made) == [
+        "VOLUME   CONTAINER   PATH         MAY",
+        "work     fetch       /work        read, write",
+        "cache    proxy       /var/cache   read, write",
+        "work     main        /srv         read",
+    ]
+    assert around.mounts(TEMPLATE) == []
