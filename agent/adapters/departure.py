@@ -9,13 +9,14 @@ import fcntl
 import os
 import re
 import select
-import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from agent.adapters import trees
 from agent.adapters.layout import KEEPER, Layout
+from agent.errors import Temporary
 from protos import containers
 from runtime import cgroups, client, residence, state, syscalls
 
@@ -110,7 +111,7 @@ def _below(path: str) -> set[str]:
 
 
 def remove_files(layout: Layout) -> None:
-    """What the agent has on its disk. Whatever else somebody has put into its folders stays. Raises OSError."""
+    """What the agent has on its disk. Whatever else somebody has put into its folders stays. Raises InTheWay."""
     for path in layout.own:
         _remove(path)
         _remove(path.with_name(f"{path.name}{_SUFFIX}"))
@@ -119,10 +120,11 @@ def remove_files(layout: Layout) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """However deep containers have nested what is in it."""
+    try:
+        trees.remove(path)
+    except Temporary as error:
+        raise InTheWay(error.message) from error
 
 
 def _try_lock(lock: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters import departure
-from agent.adapters.layout import KEEPER, MONITORS
+from agent.adapters.layout import KEEPER, MONITORS, Layout
 from images.store import ImageStore
 from runtime import cgroups, residence
 from tests.integration.agent.conftest import Node, led
@@ -32,6 +32,16 @@ def leave(node: Node, *options: str, state: Path | None = None) -> tuple[int, st
         timeout=60,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_what_containers_have_nested_however_deep_goes_too(tmp_path: Path) -> None:
+    """Deeper than Python calls itself."""
+    layout = Layout(tmp_path / "state")
+    layout.tasks.mkdir(parents=True)
+    nested = "$(yes d | head -n 1500 | tr '\\n' /)"
+    subprocess.run(["sh", "-c", f"cd {layout.tasks} && mkdir -p {nested}"], check=True, timeout=30)
+    departure.remove_files(layout)
+    assert not layout.state.exists()
 
 
 @bounded(120)
