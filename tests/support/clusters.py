@@ -28,8 +28,10 @@ class Agent:
 
     applied, back_within_ms = 0, 0
 
-    def __init__(self, name: str) -> None:
-        description = pb.NodeDescription(address=f"192.0.2.{name.strip('n')}")
+    def __init__(self, name: str, room: int) -> None:
+        description = pb.NodeDescription(
+            address=f"192.0.2.{name.strip('n')}", capacity=pb.NodeCapacity(cpu=4_000, memory=2**30, tasks=room)
+        )
         self.info = records.Session(session_id="s", node_id=name, node_name=name, description=description, labels={})
 
     def wake(self) -> None:
@@ -49,12 +51,13 @@ class Agent:
 
 
 class Cluster(World):
-    """Some services, and nodes of equal size, whose ids are their names."""
+    """Some services, and nodes whose ids are their names, with room for so many tasks each."""
 
-    def __init__(self, *wanted: pb.Service, joined: Iterable[str] = ("n1", "n2", "n3")) -> None:
+    def __init__(self, *wanted: pb.Service, joined: Iterable[str] = ("n1", "n2", "n3"), room: int = 100) -> None:
         super().__init__()
         self.shelf = Shelf(wanted)
-        self._agents = {name: Agent(name) for name in joined}
+        self._room = room
+        self._agents = {name: Agent(name, room) for name in joined}
         self._sessions = Sessions()
         for agent in self._agents.values():
             self._sessions.add(agent)
@@ -75,20 +78,15 @@ class Cluster(World):
     def nodes(self) -> Mapping[str, pb.Node]:
         return {node.meta.name: node for node in self.shelf.all(pb.Node)}
 
-    def homes(self, service: str = "web") -> list[str]:
-        """Where its ready tasks are; those on nodes that are lost count, since they are not given up yet."""
-        return sorted(task.node_id for task in self.tasks if task.service == service and tasks.is_ready(task))
+    def homes(self) -> list[str]:
+        """Where the ready tasks are."""
+        return sorted(task.node_id for task in filter(tasks.is_ready, self.tasks))
 
     def is_connected(self, name: str) -> bool:
         """Whether the node's agent has a session."""
         return self._sessions.get(name) is not None
 
     # What people do, and what becomes of nodes ------------------------------------------------------------------------
-
-    def add(self, service: pb.Service) -> None:
-        """Another service."""
-        self.shelf.put(service)
-        self.transcript.append(f"person: create {kinds.label(service)}")
 
     def delete(self, *names: str) -> None:
         """Services with these names, at once."""
@@ -108,13 +106,20 @@ class Cluster(World):
 
     def connect(self, name: str) -> None:
         """A node joins, or is back."""
+        self._sessions.add(self._agents.setdefault(name, Agent(name, self._room)))
         self.transcript.append(f"node {name}: its agent connects")
-        self._sessions.add(self._agents.setdefault(name, Agent(name)))
 
     def lose(self, name: str) -> None:
         """A node is out of reach from now on."""
-        self.transcript.append(f"node {name}: its agent is gone")
         self._sessions.remove(self._agents[name])
+        self.transcript.append(f"node {name}: its agent is gone")
+
+    def remove(self, name: str) -> None:
+        """The record of a node that is down."""
+        node = self.nodes[name]
+        edits.check_removable(node, ())
+        self.shelf.apply(plan.Plan(changes=(plan.Remove(value=node, why="a person says so"),)))
+        self.transcript.append(f"person: delete node {name}")
 
     def _update(self, name: str, said: str, **fields: object) -> None:
         fields = {"availability": pb.AVAILABILITY_UNSPECIFIED, "set_labels": {}, "remove_labels": ()} | fields
@@ -128,20 +133,25 @@ class Cluster(World):
         made: list[plan.Change] = []
         for _ in range(MOST_ROUNDS):
             before = len(made)
+            snapshot = _snapshot(self.shelf)
             for planner in self._planners:
-                made += self._ask(planner)
+                if changes := self._ask(planner, snapshot):
+                    made += changes
+                    snapshot = _snapshot(self.shelf)
             if len(made) == before:
                 break
         else:
             raise AssertionError("planners go on for ever:\n" + "\n".join(self.transcript[-20:]))
+        self._collect_garbage()
+        return plan.Plan(changes=tuple(made))
+
+    def _collect_garbage(self) -> None:
         for service in self.shelf.all(pb.Service):
             mine = [task for task in self.tasks if task.service == service.meta.name]
             revisions = [one for one in self.shelf.all(pb.Revision) if one.service == service.meta.name]
             self.shelf.apply(garbage.collect(mine, revisions, service))
-        return plan.Plan(changes=tuple(made))
 
-    def _ask(self, planner: Planner) -> Sequence[plan.Change]:
-        snapshot = _snapshot(self.shelf)
+    def _ask(self, planner: Planner, snapshot: Snapshot) -> Sequence[plan.Change]:
         made = self.shelf.apply(planner.decide(snapshot, frozenset(planner.all_keys(snapshot)), self.now_ms))
         self.transcript += [f"{(self.now_ms - NOW_MS) / 1000:g} s: {line}" for line in told(made.changes)]
         return made.changes
