@@ -173,7 +173,9 @@ class Course:
         able = [slot for slot in working if len(slot.live) == 1 and not slot.stopping]
         moments = {slot.place.key: slots.ready_at(slot, self.goal.meta.id) for slot in able}
         due = [slot for slot in able if moments[slot.place.key] <= self.now_ms]
-        beside = self.policy.surge - sum(bool(slot.new and slot.old) for slot in self.members)
+        # A pair on a node that is paused or out of reach stays as it is, and nobody waits for it.
+        pairs = sum(bool(slot.new and slot.old) and not slot.place.held for slot in self.members)
+        beside = self.policy.surge - pairs
         begun = due[: max(min(room, beside), 0)]
         spare = self._spare() - len(self._let_go())
         taken = {slot.place.key for slot in begun} | (self.given_up if self.policy.surge else frozenset())

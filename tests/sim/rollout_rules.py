@@ -91,16 +91,26 @@ def _check_made(objects: Objects, service: pb.Service, task: pb.Task) -> None:
 
 
 def _doubles(objects: Objects, service: pb.Service) -> int:
-    """In how many places of a service there are two live tasks, and not because one of them is moved."""
+    """In how many places of a service there are two live tasks, and not because one of them is moved. A global one
+    leaves alone what is on a node that takes nothing now, and waits for none of it.
+    """
+    held = {one.meta.id for one in objects.values() if isinstance(one, pb.Node) and _takes_nothing(one)}
     places: dict[Place, int] = {}
     for one in objects.values():
         mine = isinstance(one, pb.Task) and (one.meta.namespace, one.service) == (
             service.meta.namespace,
             service.meta.name,
         )
-        if mine and isinstance(one, pb.Task) and tasks.is_live(one) and not one.replaces:
+        if not mine or not isinstance(one, pb.Task) or one.target_node_id in held:
+            continue
+        if tasks.is_live(one) and not one.replaces:
             places[place_of(one)] = places.get(place_of(one), 0) + 1
     return sum(number > 1 for number in places.values())
+
+
+def _takes_nothing(node: pb.Node) -> bool:
+    paused = node.spec.availability == pb.AVAILABILITY_PAUSE
+    return paused or bool(node.spec.taints) or node.status.state != pb.NODE_STATE_READY
 
 
 def _check_stopped(objects: Objects, service: pb.Service, before: pb.Task, after: pb.Task) -> None:

@@ -6,6 +6,7 @@
     broken     ends badly at its start
     uneven     broken in slot 1, good in the others
     crashing   ready, then restarted in place a moment after its start
+    job        ready in the next step, and ends well in the one after that
 
 Once it is `mended`, every image is good.
 `step` is one look of the leader and one step of every task; `transcript` is what was done, to be read.
@@ -122,7 +123,7 @@ class World:
             nodes=self.shelf.all(pb.Node),
         )
         made = self.shelf.apply(replicated.reconcile(situation, self._names))
-        self.transcript += [f"{(self.now_ms - NOW_MS) / 1000:g} s: {line}" for line in _told(made.changes)]
+        self.transcript += [f"{(self.now_ms - NOW_MS) / 1000:g} s: {line}" for line in told(made.changes)]
         self.most_live = max(self.most_live, sum(map(tasks.is_live, self.tasks)))
         self.shelf.apply(garbage.collect(self.tasks, self.shelf.all(pb.Revision), self.service))
         return made
@@ -151,9 +152,11 @@ class World:
             self._refuse(task)
         elif task.status.state != states.RUNNING:
             state = states.FAILED if kind == "broken" else states.RUNNING
-            self._move(task, state, ready=kind in {"good", "crashing"})
+            self._move(task, state, ready=kind in {"good", "crashing", "job"})
         elif kind == "crashing" and not task.status.restarts:
             self.restart(task, ran_ms=10)
+        elif kind == "job":
+            self._move(task, states.COMPLETE)
         elif kind == "good" and not task.status.ready:
             self.make_ready(task)
 
@@ -189,6 +192,6 @@ def _set_image(spec: pb.ServiceSpec, image: str) -> None:
     spec.template.container.image = image
 
 
-def _told(changes: Iterable[plan.Change]) -> Iterable[str]:
-    """What a reader wants to know: no bookkeeping of revisions."""
-    return [one.describe() for one in changes if not isinstance(one.value, pb.Revision)]
+def told(changes: Iterable[plan.Change]) -> Iterable[str]:
+    """What a reader wants to know: no bookkeeping of revisions, and of addresses that were given."""
+    return [one.describe() for one in changes if not isinstance(one.value, pb.Revision | pb.Cluster)]

@@ -64,6 +64,20 @@ def test_a_drained_node_loses_its_task_and_a_paused_one_keeps_it() -> None:
     assert world.images() == ["good:2", "good:2"]
 
 
+def test_a_node_that_is_paused_with_two_tasks_holds_up_no_other() -> None:
+    """Both stay while it is paused; the update goes on elsewhere, and there when it is active again."""
+    world = everywhere(2)
+    world.apply("good:2")
+    world.look()
+    change_node(world, "n1", availability=pb.AVAILABILITY_PAUSE)
+    world.steps(8)
+    assert homes(world) == ["n1", "n1", "n2"]
+    assert world.images()[2] == "good:2"
+    change_node(world, "n1", availability=pb.AVAILABILITY_ACTIVE)
+    world.steps(3)
+    assert world.images() == ["good:2", "good:2"]
+
+
 def test_it_follows_its_constraints_and_the_labels_of_nodes() -> None:
     """A node that comes to fit gets a task; one that fits no more loses its own."""
     world = everywhere()
