@@ -125,7 +125,8 @@ class Services:
         for family in without:
             yield f"no virtual address: the range {self._ranges[family]} has none left"
         if needed_by:
-            yield f"it is deleted after {', '.join(needed_by)}, which depends on it"
+            depend = "depends" if len(needed_by) == 1 else "depend"
+            yield f"it is deleted after {', '.join(needed_by)}, which {depend} on it"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
         if found is not None:
             (protocol, number), holder = found
