@@ -107,10 +107,11 @@ def _namespace(pid: int, kind: str) -> str:
 
 
 def _users_of(its_namespaces: Namespaces) -> Iterator[tuple[int, str]]:
+    """But for those that have ended: a process is in its namespace of pids until its parent has taken note of it."""
     for pid in _pids():
         for kind in _NAMESPACES:
             name = _namespace(pid, kind)
-            if name in its_namespaces and _began(pid) < its_namespaces[name]:
+            if name in its_namespaces and _began(pid) < its_namespaces[name] and _command(pid):
                 yield pid, name
 
 
