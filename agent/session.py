@@ -16,6 +16,7 @@ import structlog
 
 from agent import lease, metrics, ports
 from agent.holdings import Holdings
+from agent.search import Attempt, Search
 from agent.servers import Servers
 from agent.streams import Streams
 from agent.worker import Worker
@@ -25,13 +26,8 @@ from protos.orch.v1 import dispatcher_pb2 as dpb
 
 log = structlog.get_logger()
 
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 2.0
 REGISTER_TIMEOUT_S = 5.0
 """A follower that knows of no leader waits for one before it answers."""
-CONNECT_TIMEOUT_S = 1.0
-"""Of the first round over all servers; then twice as long, and so on. One that is frozen or cut off answers nothing."""
-LONGEST_CONNECT_S = 5.0
 DEFAULT_HEARTBEAT_S = 5.0
 REPORT_INTERVAL_S = 0.02
 MAX_STREAMS = 128
@@ -67,9 +63,9 @@ class Session:
         self._worker = worker
         self._streams = streams
         self._servers = servers
+        self._search = Search(servers, chance)
         self._register = register
         self._holdings = holdings
-        self._chance = chance
         self._told_roots = told_roots
         self.connected = asyncio.Event()
         self._link: Link[dpb.AgentMessage, dpb.LeaderMessage] | None = None
@@ -95,58 +91,37 @@ class Session:
     async def run(self) -> None:
         """Hold a session, again and again, until the agent leaves."""
         await self._worker.restored.wait()
-        failures, leader, lost = 0, "", ""
         while not self._leaving:
-            address, is_leader, redirected = leader or self._servers.next, bool(leader), False
-            leader = ""
+            attempt = self._search.next()
             try:
-                await self._hold(address, self._patience_s(failures), lost)
+                await self._hold(attempt)
             except _Redirected as redirect:
-                leader, redirected = redirect.leader_address, bool(redirect.leader_address)
-                failures += 1
-                self._servers.pass_over(address)
+                rest_s = self._search.redirected(attempt, redirect.leader_address)
             except (LinkLost, TimeoutError) as error:
-                log.info("no session", server=address, why=str(error) or "no answer in time")
-                if self.connected.is_set():  # the link alone may be broken: it is tried once more before the others
-                    failures, leader, lost = 1, address, ""
-                else:
-                    failures, lost = failures + 1, address if is_leader else lost
-                    self._servers.pass_over(address)
+                log.info("no session", server=attempt.address, why=str(error) or "no answer in time")
+                rest_s = self._search.failed(attempt)
             finally:
                 self.connected.clear()
-            await asyncio.sleep(self._wait_s(failures, redirected=redirected))
+            await asyncio.sleep(rest_s)
 
-    def _patience_s(self, failures: int) -> float:
-        """How long to wait for a connection. With three servers: 1 s for the first three tries, 2 s for the next three,
-        then 4 s, and 5 s from then on.
-        """
-        rounds = failures // self._servers.count
-        return min(LONGEST_CONNECT_S, CONNECT_TIMEOUT_S * 2.0 ** min(rounds, 10))
-
-    def _wait_s(self, failures: int, *, redirected: bool) -> float:
-        """The first redirect is followed at once; servers that point at each other are not asked faster and faster."""
-        if redirected and failures <= 1:
-            return 0
-        full = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
-        return full * (0.5 + self._chance.random() / 2)
-
-    async def _hold(self, address: str, patience_s: float, lost: str) -> None:
-        """One session from connect to loss. Raises what ended it. `lost`: a leader that cannot be reached any more."""
-        async with asyncio.timeout(patience_s):
-            link = await self._connector.connect(address)
+    async def _hold(self, attempt: Attempt) -> None:
+        """One session from connect to loss. Raises what ended it."""
+        async with asyncio.timeout(attempt.patience_s):
+            link = await self._connector.connect(attempt.address)
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 register = dpb.Register()
                 register.CopyFrom(self._register)
-                register.lost_leader = lost
+                register.lost_leader = attempt.lost
                 await link.send(dpb.AgentMessage(register=register))
                 registered = _registered(await link.receive())
             self._worker.begin_session()
             self._link = link
             self._over.clear()
+            self._search.held()
             self.connected.set()
             metrics.SESSIONS.inc()
-            log.info("session", server=address, session=registered.session_id)
+            log.info("session", server=attempt.address, session=registered.session_id)
             raise await running.until_failure(
                 self._report(link),
                 self._acknowledge(link),
