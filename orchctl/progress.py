@@ -137,10 +137,15 @@ def going(*, is_there: bool, tasks: Sequence[pb.Task]) -> Progress:
 def _summary(service: pb.Service, asked: int, tasks: Sequence[pb.Task], unsteady: int) -> str:
     """`2 of 3 ready, 1 of 3 updated, 1 stopping`: what does not go without saying."""
     status = service.status
+    stopping = sum(phrases.task_state(task) == "STOPPING" for task in tasks)
+    if service.spec.stopped:
+        # While it is needed by others, its status says so.
+        at_work = status.message if any(not states.is_terminal(task.status.state) for task in tasks) else "stopped"
+        return f"{stopping} stopping" if stopping else at_work
     parts = [f"{min(status.ready, asked)} of {asked} ready"]
     if status.updated < min(status.ready, asked) and not status.settled:
         parts.append(f"{status.updated} of {asked} updated")
-    if stopping := sum(phrases.task_state(task) == "STOPPING" for task in tasks):
+    if stopping:
         parts.append(f"{stopping} stopping")
     if unsteady:
         parts.append(f"{unsteady} just restarted")

@@ -1,6 +1,6 @@
 """Keeps services whole and tidy: one key a service, `<namespace>/<service>`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.controllers.dependencies import waits_for
@@ -44,7 +44,7 @@ class Services:
             *service_keys(change),
             *_waiting_for_its_address(change, snapshot),
             *_publishing_the_same(change, snapshot),
-            *_needed_no_more(change),
+            *_needed_no_more(change, snapshot),
         ]
 
     def all_keys(self, snapshot: Snapshot) -> Iterable[str]:
@@ -126,7 +126,8 @@ class Services:
             yield f"no virtual address: the range {self._ranges[family]} has none left"
         if needed_by:
             depend = "depends" if len(needed_by) == 1 else "depend"
-            yield f"it is deleted after {', '.join(needed_by)}, which {depend} on it"
+            done = "is deleted" if service.meta.deleted_at else "stops"
+            yield f"it {done} after {', '.join(needed_by)}, which {depend} on it"
         found = published.older_publisher(service, snapshot.all(pb.Service).values())
         if found is not None:
             (protocol, number), holder = found
@@ -226,18 +227,34 @@ def _waiting_for_its_address(change: Change, snapshot: Snapshot) -> Iterable[str
 
 
 def _needed_by(service: pb.Service, snapshot: Snapshot) -> tuple[str, ...]:
-    """The services that one that is being deleted has to outlive."""
-    if not service.meta.deleted_at:
-        return ()
-    return dependencies.needed_by(service, snapshot.all(pb.Service).values())
+    """The services that one that is deleted or stopped has to outlive."""
+
+    def tasks_of(one: pb.Service) -> Collection[pb.Task]:
+        return snapshot.tasks_of(one.meta.namespace, one.meta.name).values()
+
+    return dependencies.needed_by(service, snapshot.all(pb.Service).values(), tasks_of)
 
 
-def _needed_no_more(change: Change) -> Iterable[str]:
-    """When a service goes, those that it depended on may have been waiting for that."""
-    gone = change.before
-    if change.after is not None or not isinstance(gone, pb.Service):
-        return []
-    return [f"{gone.meta.namespace}/{name}" for name in gone.spec.depends_on]
+def _needed_no_more(change: Change, snapshot: Snapshot) -> Iterable[str]:
+    """When a service goes, those that it depends on may have been waiting for that; when the last task of a stopped one
+    ends, too; and when one that was to go is to stay, they have nothing to wait for any more.
+    """
+    match change.before:
+        case pb.Service() as user if change.after is None or dependencies.is_leaving(user):
+            return _dependencies_of(user)
+        case pb.Task() as task if _has_ended(change):
+            user = snapshot.get(pb.Service, task.service, namespace=task.meta.namespace)
+            return _dependencies_of(user) if user is not None and user.spec.stopped else []
+        case _:
+            return []
+
+
+def _has_ended(change: Change) -> bool:
+    return not isinstance(change.after, pb.Task) or states.is_terminal(change.after.status.state)
+
+
+def _dependencies_of(service: pb.Service) -> list[str]:
+    return [f"{service.meta.namespace}/{name}" for name in service.spec.depends_on]
 
 
 def _publishing_the_same(change: Change, snapshot: Snapshot) -> Iterable[str]:

@@ -4,16 +4,18 @@ Two rules: a task that was let go is never held again, because a database that f
 uses it; and everything is read off what is stored, so that a missed event holds nothing for ever.
 
     web dependsOn {database: ready}:  web's tasks are prepared and held ─ database: 3 of 3 ready ─► they start
-    both are deleted:                 web's tasks stop ─► web is gone ─► database's tasks stop
+    both are deleted, or stopped:     web's tasks stop ─► they have ended ─► database's tasks stop
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controlplane.core import places, plan, tasks
 from manifests import dependencies
 from protos import kinds, states
 from protos.orch.v1 import objects_pb2 as pb
+
+TasksOf = Callable[[pb.Service], Collection[pb.Task]]
 
 WISHES = {
     pb.DEPENDENCY_CONDITION_STARTED: "to run",
@@ -85,13 +87,27 @@ def let_go(members: Iterable[pb.Task], waits: str) -> Iterator[plan.Write]:
         yield plan.Write(value=changed, why=f"it waits for {waits}" if waits else "what it depends on is there")
 
 
-def needed_by(service: pb.Service, services: Iterable[pb.Service]) -> tuple[str, ...]:
-    """The services that are being deleted and depend on this one, which stays until they have gone.
+def needed_by(service: pb.Service, services: Iterable[pb.Service], tasks_of: TasksOf) -> tuple[str, ...]:
+    """The services that depend on this one, when it is deleted or stopped and they are on their way out, too: its tasks
+    run until theirs have ended.
 
     Two that depend on each other, which no apply lets through, would stay for ever: neither waits then.
     """
+    if not is_leaving(service):
+        return ()
     near = [one for one in services if one.meta.namespace == service.meta.namespace]
-    graph = dependencies.graph_of(near)
-    users = [one for one in near if one.meta.deleted_at and service.meta.name in one.spec.depends_on]
-    mutual = dependencies.cycle_through(kinds.qualified(service), graph)
+    users = [one for one in near if service.meta.name in one.spec.depends_on and _is_going(one, tasks_of)]
+    mutual = dependencies.cycle_through(kinds.qualified(service), dependencies.graph_of(near)) if users else ()
     return tuple(sorted(one.meta.name for one in users if kinds.qualified(one) not in mutual))
+
+
+def is_leaving(service: pb.Service) -> bool:
+    """Whether it is to have no tasks."""
+    return bool(service.meta.deleted_at) or service.spec.stopped
+
+
+def _is_going(service: pb.Service, tasks_of: TasksOf) -> bool:
+    """One that is being deleted is there until its last task has ended, and then it is not."""
+    if service.meta.deleted_at:
+        return True
+    return service.spec.stopped and not all(states.is_terminal(task.status.state) for task in tasks_of(service))

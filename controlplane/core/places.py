@@ -48,10 +48,17 @@ def by_key(members: Iterable[pb.Task]) -> dict[Key, list[pb.Task]]:
 
 
 def wanted(
-    service: pb.Service, template: pb.TaskTemplate, nodes: Collection[pb.Node], occupied: Collection[str]
+    service: pb.Service,
+    template: pb.TaskTemplate,
+    nodes: Collection[pb.Node],
+    occupied: Collection[str],
+    *,
+    needed: bool = False,
 ) -> list[Place]:
-    """Every place of the service. `nodes`: all there are; `occupied`: ids of those that it has a live task on."""
-    if service.spec.stopped:
+    """Every place of the service. `nodes`: all there are; `occupied`: ids of those that it has a live task on;
+    `needed`: whether others need it a while longer, though it is stopped.
+    """
+    if service.spec.stopped and not needed:
         return []
     if service.spec.mode != pb.SERVICE_MODE_GLOBAL:
         return [Place(number=number, word=str(number)) for number in range(1, service.spec.replicas + 1)]

@@ -52,7 +52,7 @@ class Situation:
     waits_for: str = ""
     """What its new tasks are held for, when it depends on other services."""
     needed: bool = False
-    """Whether services that are being deleted depend on it: it goes only after them."""
+    """Whether services that are deleted or stopped with it depend on it: its tasks end only after theirs."""
     trouble: str = ""
     """What the network does not give it, for its status."""
 
@@ -134,7 +134,7 @@ def _members(situation: Situation, goal: pb.Revision) -> tuple[list[slots.Slot],
     by_key = places.by_key(situation.tasks)
     members = [
         slots.sort_out(place, by_key.pop(place.key, ()), goal.meta.id)
-        for place in places.wanted(situation.service, goal.template, situation.nodes, occupied)
+        for place in places.wanted(situation.service, goal.template, situation.nodes, occupied, needed=situation.needed)
     ]
     return members, [task for others in by_key.values() for task in others]
 

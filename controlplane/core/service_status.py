@@ -29,7 +29,7 @@ def of(
         ready=ready,
         updated=updated if goal.meta.id == target.meta.id else 0,
         revision_id=target.meta.id,
-        settled=whole and asked_for and leaving == 0,
+        settled=whole and asked_for and leaving == 0 and not (service.spec.stopped and wanted),
         message=_sentence(service, course, ready=ready, leaving=leaving),
         rollout=told,
     )

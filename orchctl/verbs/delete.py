@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manifests import dependencies
-from orchctl import client, complete, errors, options, queries, terminal, waiting, words
+from orchctl import client, complete, dependents, errors, options, queries, terminal, waiting, words
 from orchctl.progress import Target
 from orchctl.verbs import apply
 from protos import kinds
 from protos.orch.v1 import control_pb2 as control
-from protos.orch.v1 import objects_pb2 as pb
 
 if TYPE_CHECKING:
     from protos.orch.v1.control_pb2_grpc import ControlStub
@@ -101,20 +99,10 @@ def _selected(
 def _in_order(stub: "ControlStub", references: Sequence[control.ObjectReference]) -> list[control.ObjectReference]:
     """Services before those that they depend on, which are there until they have ended; networks last of all."""
     services = [one for one in references if one.kind == "service"]
-    namespaces = {one.namespace for one in services} if len(services) > 1 else set()
-    stored = [
-        value
-        for namespace in sorted(namespaces)
-        for value in queries.objects(stub, control.ListRequest(kind="service", namespace=namespace))
-        if isinstance(value, pb.Service)
-    ]
-    order = dependencies.dependents_first(map(_key, services), dependencies.graph_of(stored))
+    order = [(one.namespace, one.name) for one in dependents.first(stub, services)]
     places = {key: place for place, key in enumerate(order)}
-    return sorted(references, key=lambda one: (one.kind == "network", places.get(_key(one), len(places))))
-
-
-def _key(reference: control.ObjectReference) -> str:
-    return f"{reference.namespace}/{reference.name}"
+    last = len(places)
+    return sorted(references, key=lambda one: (one.kind == "network", places.get((one.namespace, one.name), last)))
 
 
 def _reference_to(value: kinds.StoredObject) -> control.ObjectReference:

@@ -12,7 +12,8 @@ from protos.orch.v1 import control_pb2 as control
 @options.timeout
 @options.with_settings
 def command(settings: options.Settings, names: tuple[str, ...], detach: bool, timeout_ms: int) -> None:
-    """Run nothing of services. They keep their number of replicas, their names and their addresses.
+    """Run nothing of services. They keep their number of replicas, their names and their addresses. Of several, those
+    that depend on others stop first.
 
     \b
     Examples:

@@ -169,6 +169,30 @@ def test_a_task_says_what_it_waits_for(local: LocalCluster) -> None:
     local.orchctl("delete", "service", "waits")
 
 
+def test_of_those_that_stop_together_the_needed_stop_last(local: LocalCluster) -> None:
+    """In whichever order they are named. The one that is needed begins to stop when the other has ended."""
+    user = (
+        "kind: Service\nmeta: {name: user}\nspec:\n  dependsOn: {needed: ready}\n  template:\n    container:\n"
+        "      image: hello\n      lifecycle: {preStop: {exec: {command: [/bin/busybox, sleep, '2']}}}\n"
+    )
+    local.apply_hello("needed", replicas=2)
+    local.orchctl("apply", "-f", "-", text=user)
+    local.orchctl("stop", "--detach", "needed", "user")
+    until(lambda: "it stops after user" in local.orchctl("describe", "service", "needed"), what="it says so")
+
+    def begun() -> tuple[list[pb.Task]] | None:
+        everything = local.tasks("")
+        wanted = [one.desired_state for one in everything if one.service == "needed"]
+        return None if wanted == [pb.DESIRED_STATE_RUNNING] * 2 else (everything,)
+
+    (everything,) = until(begun, what="it begins to stop")
+    assert not [one for one in everything if one.service == "user" and not states.is_terminal(one.status.state)]
+    local.orchctl("start", "needed", "user")
+    local.orchctl("stop", "needed", "user")
+    assert not [one for one in local.tasks("") if one.service in {"needed", "user"}]
+    local.orchctl("delete", "service", "needed", "user")
+
+
 def test_a_service_for_a_while(local: LocalCluster) -> None:
     """It goes by itself."""
     local.apply_hello("brief", replicas=1, more="  ttl: 3s\n")

@@ -99,6 +99,8 @@ def test_a_task_starts_and_ends_as_on_the_page(local: LocalCluster, tmp_path: Pa
     reader.sees("orchctl apply -f database.yaml", code=2)
     local.orchctl("delete", "service", "web")
     local.orchctl("apply", "-f", CHAIN)
+    reader.sees("orchctl stop shop-database shop-web", passing="stopping|it stops after")
+    reader.sees("orchctl start shop-web shop-database", passing="0 of 1 ready")
     reader.sees(f"orchctl delete -f {CHAIN}", passing="to stop|being deleted")
     assert not reader.left
 

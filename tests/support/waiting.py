@@ -16,3 +16,11 @@ def until(look: Callable[[], T | None], *, what: str, timeout_s: float = 10, eve
             return seen
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(every_s)
+
+
+def stays(look: Callable[[], bool], *, what: str, lasting_s: float, every_s: float = 0.2) -> None:
+    """A failure when `look` says no within so long."""
+    deadline = time.monotonic() + lasting_s
+    while time.monotonic() < deadline:
+        assert look(), f"not for {lasting_s} s: {what}"
+        time.sleep(every_s)

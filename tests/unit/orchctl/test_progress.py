@@ -83,6 +83,16 @@ def test_a_stop_is_over_with_the_last_task_whatever_became_of_the_rollout(state:
     assert progress.progress(TARGET, service, [], samples.NOW_MS).phase is Phase.DONE
 
 
+def test_a_stop_says_how_far_it_is() -> None:
+    """While others need the service, its status tells of them."""
+    service = samples.service(ready=1, settled=False)
+    service.spec.stopped = True
+    service.status.message = "stopped; it stops after web, which depends on it"
+    needed, stopping = samples.task(1), samples.task(2, desired=pb.DESIRED_STATE_REMOVE)
+    for tasks, told in (([needed], service.status.message), ([needed, stopping], "1 stopping"), ([], "stopped")):
+        assert progress.progress(TARGET, service, tasks, samples.NOW_MS).summary == told
+
+
 def test_more_than_asked_for_are_not_counted_as_ready() -> None:
     service = samples.service(asked=2, ready=9, settled=False)
     assert progress.progress(TARGET, service, [], samples.NOW_MS).summary == "2 of 2 ready"

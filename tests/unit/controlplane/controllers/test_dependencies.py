@@ -104,6 +104,33 @@ def test_the_dependency_goes_after_the_last_that_needs_it() -> None:
     assert [one.desired_state for one in stops] == [pb.DESIRED_STATE_REMOVE]
 
 
+def test_a_stopped_dependency_stops_after_the_last_task_that_needs_it() -> None:
+    """The end of that task is what wakes whoever has to stop it."""
+    needed, user = database(ready=1), web(db=pb.DEPENDENCY_CONDITION_READY)
+    needed.spec.stopped = user.spec.stopped = True
+    last = build.task(1)
+    kept = build.task(1, of="db", revision_id="db-1-id-db")
+    world = World(user, last, build.revision(needed), kept, needed)
+    services = Services(build.suffixes(), "10.201.0.0/24")
+    (told,) = [change.value for change in world.decide(services).changes if isinstance(change.value, pb.Service)]
+    assert "it stops after web, which depends on it" in told.status.message
+    last.status.state = states.SHUTDOWN
+    world.put(last)
+    stops = [change.value for change in world.decide(services).changes if isinstance(change.value, pb.Task)]
+    assert kept.meta.id in {one.meta.id for one in stops if one.desired_state == pb.DESIRED_STATE_REMOVE}
+
+
+def test_a_dependency_stops_when_its_user_is_to_run_again() -> None:
+    """It was only the end of that one that it waited for."""
+    needed, user = database(ready=1), web(db=pb.DEPENDENCY_CONDITION_READY)
+    needed.spec.stopped = user.spec.stopped = True
+    world = World(build.revision(needed), build.task(1), needed, user)
+    user.spec.stopped = False
+    user.meta.generation += 1
+    world.put(user)
+    assert "default/db" in world.woken(Services(build.suffixes(), "10.201.0.0/24"))
+
+
 def test_only_services_for_a_while_are_looked_at() -> None:
     """And again when people change how long that is."""
     service = build.service()

@@ -141,20 +141,65 @@ def test_letting_go_only_raises(members: "list[tuple[pb.DesiredState.ValueType, 
     assert not list(dependencies.let_go(shelf.all(pb.Task), waits))
 
 
+def nothing(_: pb.Service) -> list[pb.Task]:
+    """The tasks of a service that has none."""
+    return []
+
+
 def test_a_service_outlives_those_that_need_it_when_all_go() -> None:
     """Only those that go, too: nobody is held up by a service that stays."""
     going, staying, other = using("web", db=READY), using("api", db=READY), using("job")
-    going.meta.deleted_at = other.meta.deleted_at = NOW_MS
-    assert dependencies.needed_by(database(), [going, staying, other]) == ("web",)
+    needed = database()
+    needed.meta.deleted_at = going.meta.deleted_at = other.meta.deleted_at = NOW_MS
+    assert dependencies.needed_by(needed, [going, staying, other], nothing) == ("web",)
     going.meta.namespace = "elsewhere"
-    assert dependencies.needed_by(database(), [going, staying, other]) == ()
+    assert dependencies.needed_by(needed, [going, staying, other], nothing) == ()
+
+
+def test_the_stopped_wait_for_the_stopped() -> None:
+    """Until the last task of those has ended; and not for one that runs on."""
+    needed, user = database(), using("web", db=READY)
+    needed.spec.stopped = True
+    members = [build.task(1), build.task(2)]
+    assert dependencies.needed_by(needed, [user], lambda _: members) == ()
+    user.spec.stopped = True
+    assert dependencies.needed_by(needed, [user], lambda _: members) == ("web",)
+    members[0].status.state = states.SHUTDOWN
+    assert dependencies.needed_by(needed, [user], lambda _: members) == ("web",)
+    members[1].status.state = states.ORPHANED
+    assert dependencies.needed_by(needed, [user], lambda _: members) == ()
+    assert dependencies.needed_by(database(), [user], lambda _: [build.task(1)]) == (), "it stays as it is"
+
+
+def test_a_stopped_service_that_is_needed_is_kept_whole_and_is_not_settled() -> None:
+    """What waits for its end goes on waiting."""
+    service = build.service("db", replicas=1)
+    service.spec.stopped = True
+    for needed, kept in ((True, [states.RUNNING]), (False, [])):
+        situation = replicated.Situation(
+            service=service,
+            revisions=[build.revision(service)],
+            tasks=[build.task(1, of="db", revision_id="db-1-id-db")],
+            draining=frozenset(),
+            now_ms=NOW_MS,
+            needed=needed,
+            trouble="it stops after web, which depends on it" if needed else "",
+        )
+        made = [change.value for change in replicated.reconcile(situation, build.suffixes()).changes]
+        stops = [one for one in made if isinstance(one, pb.Task) and one.desired_state == pb.DESIRED_STATE_REMOVE]
+        assert bool(stops) == (not kept)
+        (told,) = [one for one in made if isinstance(one, pb.Service)]
+        assert not told.status.settled
+        assert told.status.message.startswith("stopped")
+        assert ("it stops after web" in told.status.message) == needed
 
 
 def test_services_that_need_each_other_go_at_once() -> None:
     """Nobody can apply that, but two people together may have."""
     one, other = using("a", b=READY), using("b", a=READY)
     one.meta.deleted_at = other.meta.deleted_at = NOW_MS
-    assert dependencies.needed_by(one, [one, other]) == dependencies.needed_by(other, [one, other]) == ()
+    assert dependencies.needed_by(one, [one, other], nothing) == ()
+    assert dependencies.needed_by(other, [one, other], nothing) == ()
 
 
 def test_what_is_still_needed_is_kept_whole() -> None:
