@@ -1,4 +1,4 @@
-"""How an agent finds the leader: whom it dials next, how long it waits there for an answer, and how long it rests before.
+"""How an agent finds the leader: whom it dials next, how long it waits for an answer, and how long it rests.
 
 Three rules. A leader whose session was lost is dialed once more, but not for long: the link alone may be broken, and
 when it is not, another may lead already. Followers are told which leader was lost, so that they do not send the agent
