@@ -243,8 +243,8 @@ def _needed_no_more(change: Change, snapshot: Snapshot) -> Iterable[str]:
         case pb.Service() as user if change.after is None or dependencies.is_leaving(user):
             return _dependencies_of(user)
         case pb.Task() as task if _has_ended(change):
-            user = snapshot.get(pb.Service, task.service, namespace=task.meta.namespace)
-            return _dependencies_of(user) if user is not None and user.spec.stopped else []
+            its = snapshot.get(pb.Service, task.service, namespace=task.meta.namespace)
+            return _dependencies_of(its) if its is not None and its.spec.stopped else []
         case _:
             return []
 

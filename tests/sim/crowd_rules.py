@@ -32,7 +32,7 @@ class CrowdRules:
         self._wished_s: dict[str, float] = {}
         """When a service that was there already was changed."""
         self._going: dict[str, int] = {}
-        """Services that are being deleted, by the order in which that was asked for."""
+        """Services that are being deleted or are stopped, by the order in which that was asked for."""
 
     def note(self, before: kinds.StoredObject | None, after: kinds.StoredObject | None) -> None:
         """Something was written. Raises Violation."""
@@ -58,8 +58,10 @@ class CrowdRules:
         if known is not None and known.spec != service.spec:
             self._wished_s[name] = asyncio.get_running_loop().time()
         self._services[name] = service
-        if service.meta.deleted_at:
+        if service.meta.deleted_at or service.spec.stopped:
             self._going.setdefault(name, max(self._going.values(), default=0) + 1)
+        else:
+            self._going.pop(name, None)
 
     def _note_task(self, task: pb.Task, *, gone: bool) -> None:
         """What has come to an end may be all that was waited for, and one that begins again undoes it."""
@@ -117,15 +119,23 @@ class CrowdRules:
     def _check_end(self, before: kinds.StoredObject | None, task: pb.Task) -> None:
         """Tasks of a service that goes stay until those that need it, and were asked to go before it, have gone.
 
-        Whoever knows that it goes knows that those go, too. Tasks of a service that was made smaller go anyway.
+        Whoever knows that it goes knows that those go, too. Tasks of a service that was made smaller go anyway, and
+        those of a stopped one may be made fewer.
         """
         removed = isinstance(before, pb.Task) and before.desired_state < task.desired_state == pb.DESIRED_STATE_REMOVE
         number = self._going.get(task.service)
         if not removed or number is None or self._has_just_changed(task.service):
             return
+        if task.slot > self._services[task.service].spec.replicas:
+            return
         for name, earlier in self._going.items():
-            if earlier < number and task.service in self._services[name].spec.depends_on:
+            if earlier < number and task.service in self._services[name].spec.depends_on and self._is_there(name):
                 raise Violation("what is needed stays", f"task {task.meta.id} is to go, and {name} has not gone yet")
+
+    def _is_there(self, name: str) -> bool:
+        """Of a service that goes: one that is stopped stays, and its tasks do not."""
+        mine = [one.status.state for one in self._tasks.values() if one.service == name]
+        return bool(self._services[name].meta.deleted_at) or not all(map(states.is_terminal, mine))
 
     # Machines -------------------------------------------------------------------------------------------------------
 

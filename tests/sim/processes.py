@@ -104,17 +104,19 @@ class ControlPlane:
         self.skew_ms = world.chance.randint(-2_000, 2_000)
         self.store = RemoteStore(world.store, world.network, name, world.chance)
         self._ids = world.ids
+        drawn = random.Random(world.chance.random())
+        self.moves_per_minute = world.chance.choice([0, 6, 60])
         self.instance = instance.Instance(
             self.store,
             instance.Identity(name=name, address=name),
             leader.World(
                 now_ms=self.now_ms,
-                random=random.Random(world.chance.random()),
+                random=drawn,
                 suffixes=self._suffixes(),
                 ranges=RANGES,
                 events=EVENTS,
                 strategy=world.strategy,
-                rebalance_moves_per_minute=world.chance.choice([0, 6, 60]),
+                rebalance_moves_per_minute=self.moves_per_minute,
             ),
             new_id=self._new_id,
         )

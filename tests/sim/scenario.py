@@ -16,7 +16,7 @@ import structlog
 from controlplane.core import scheduler
 from controlplane.store import api, memory, typed
 from protos.orch.v1 import objects_pb2 as pb
-from tests.sim import absence_rules, families, stocks
+from tests.sim import absence_rules, evenness, families, stocks
 from tests.sim.cluster import Cluster
 from tests.sim.crowds import waits_in_vain
 from tests.sim.disruption_rules import drain_troubles
@@ -41,7 +41,7 @@ SIDECARS_S = 20.0
 """How much longer a task may need whose sidecars do not end by themselves: each gets its time after the one before."""
 SLOW_MOVES, MINUTE_S = 5, 65.0
 """How often a minute is waited for in which nothing is moved."""
-LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S) + SLOW_MOVES * MINUTE_S
+LONGEST_S = 2 * (STORM_S + REST_S + IDLE_S) + SLOW_MOVES * MINUTE_S + evenness.WITHIN_S
 LOOK_EVERY_S = 1.0
 ABSENCE_MS, LATE_MS, LATE_S = 30_000, 10_000, 18.0
 """What the two that end in order in calm announce, and after which time the second one has to be lost."""
@@ -350,6 +350,7 @@ class _Run:
         await asyncio.sleep(10)
         if self._particular:
             await self._wait_for_slow_moves()
+        await evenness.reached(self._rules, self._cluster)
         before = self._rules.commits
         await asyncio.sleep(IDLE_S)
         if self._rules.commits != before:
