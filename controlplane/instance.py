@@ -82,13 +82,13 @@ class Instance:
         return f"the store has not answered for {stale_for_s:.0f} s" if not self.cache.connected else ""
 
     async def _until_led(self, lost: str, timeout_s: float) -> None:
-        """Waits until another instance leads, at another address than that, as far as it is known here.
-
-        Or until the time is over.
+        """Waits until another instance leads, as far as it is known here, or until the time is over: one at another
+        address than that, or one that has begun there meanwhile.
         """
+        before = self._known
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not (known := self.leader()).name or known.here or known.address == lost:
+                while not (known := self.leader()).name or known.here or (known.address, self._known) == (lost, before):
                     await self._learnt.wait()
 
     def _leader_pair(self) -> tuple[str, str]:

@@ -27,8 +27,10 @@ log = structlog.get_logger()
 
 REGISTER_TIMEOUT_S = 10.0
 MAX_SHOWN = 100
-LEADER_TIMEOUT_S = 3.0
-"""How long an agent that comes while nobody leads is kept, rather than told so."""
+LEADER_TIMEOUT_S = 4.5
+"""How long an agent that comes while nobody leads is kept, rather than told so: longer than an election after a leader
+was lost takes, and shorter than agents wait for an answer, which is 5 s.
+"""
 
 
 class Dispatcher:

@@ -104,7 +104,7 @@ async def test_who_does_not_lead_names_the_leader() -> None:
 
 
 @bounded(60, virtual_time=True)
-@pytest.mark.parametrize(("leads_after_s", "hears"), [(2, "registered"), (4, "redirect")])
+@pytest.mark.parametrize(("leads_after_s", "hears"), [(4, "registered"), (5, "redirect")])
 async def test_an_agent_that_has_lost_the_leader_is_served_by_whoever_leads_soon(
     leads_after_s: float, hears: str
 ) -> None:
