@@ -90,7 +90,7 @@ class Struck:
             return failover.measure(self._up, functools.partial(failover.cut, self._up))
 
     def _settle(self) -> None:
-        """All agree who leads, none of them from hearsay, the service is whole, and nothing is left to be handed over."""
+        """All agree who leads, none of them from hearsay, the service is whole, and nothing is left to hand over."""
 
         def agreed() -> bool:
             return len({self._leader_by(name) for name in self._up.plan.instance_names} | {""}) == 2
