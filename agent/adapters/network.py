@@ -81,29 +81,33 @@ class RoutedNetwork:
             self._plane.attach(attachment)
         self._plane.serve(services)
         self._plane.configure(network)
-        await self._rules.settled(self._rules.note())
+        await self._carry_out()
 
     async def serve(self, services: Mapping[str, dpb.NetworkService], touched: Collection[str] | None = None) -> None:
         self._plane.serve(services, touched)
-        await self._rules.settled(self._rules.note())
+        await self._carry_out()
 
     async def attach(self, attachment: Attachment) -> None:
         path, owner = self._layout.netns(attachment.task_id), self._layout.userns(attachment.task_id)
         await self._remove(attachment.task_id)
         self._plane.attach(attachment)
-        noted = self._rules.note()  # carried out while everything but the last step is done
-        await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
-        try:
-            await asyncio.to_thread(self._connect, attachment, str(path))
-            await self._rules.settled(noted)
-            await asyncio.to_thread(self._open, attachment)
-        except OSError as error:
-            raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
+        with self._rules.changed() as noted:  # carried out while everything but the last step is done
+            await self._namespaces.make_network_namespace(path, owner=owner, root_id=attachment.root_id)
+            try:
+                await asyncio.to_thread(self._connect, attachment, str(path))
+                await self._rules.settled(noted)
+                await asyncio.to_thread(self._open, attachment)
+            except OSError as error:
+                raise Temporary(f"task {attachment.task_id}: {error}", reason="NetworkFailed") from error
 
     async def detach(self, attachment: Attachment) -> None:
         await self._remove(attachment.task_id)
         self._plane.detach(attachment.task_id)
-        await self._rules.settled(self._rules.note())
+        await self._carry_out()
+
+    async def _carry_out(self) -> None:
+        with self._rules.changed() as noted:
+            await self._rules.settled(noted)
 
     async def attached(self) -> frozenset[str]:
         """The route to a task is what is made last."""
