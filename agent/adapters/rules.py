@@ -1,8 +1,8 @@
 """Keeps the kernel's nftables table equal to a Plane: one transaction at a time, and a new one when others meddle.
 
-Three rules: whoever noted something waits until a transaction that has it was carried out, and everything that was noted
-while one ran goes into the next; where many wait at a time, transactions are few; and a table that somebody else has
-touched is made anew as a whole.
+Three rules: whoever noted something waits until a transaction that has it was carried out, and what was noted while one
+ran goes into the next; where many wait at a time, transactions are few; and a table that somebody else has touched is
+made anew as a whole.
 """
 
 import asyncio

@@ -155,18 +155,22 @@ class LabNode(Place):
 
     def attach(self, name: str, number: int, service: str, *ports: PublishedPort) -> Place:
         """A task with the address of that number."""
+        attachment = self.attachment(name, number, service, *ports)
+        self.call(self.network.attach(attachment))
+        self.attached[name] = attachment
+        return self.place(name)
+
+    def attachment(self, name: str, number: int, service: str, *ports: PublishedPort) -> Attachment:
+        """Of a task that has a folder and nothing else."""
         address = f"10.112.{self.number}.{number}"
-        attachment = Attachment(
+        Layout(self.folder).task(name).mkdir(parents=True, exist_ok=True)
+        return Attachment(
             task_id=name,
             address="" if self.kind == IPV6 else address,
             address6=twins.twin(address) if self.six else "",
             ports=ports,
             service=f"default/{service}",
         )
-        Layout(self.folder).task(name).mkdir(parents=True, exist_ok=True)
-        self.call(self.network.attach(attachment))
-        self.attached[name] = attachment
-        return self.place(name)
 
     def detach(self, name: str) -> None:
         """It has gone."""

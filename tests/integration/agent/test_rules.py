@@ -1,10 +1,15 @@
 """The table of nftables rules on real nodes: what a change touches, and what others do to it."""
 
+import asyncio
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.adapters import rules
+from agent.core.network import Attachment
 from tests.support.fake_leader import endpoint, service
 from tests.support.netlab import EVERY_KIND, INGRESS, PORTS, TCP, Lab, LabNode
 from tests.support.places import VIRTUAL, names, prohibited, refused
@@ -65,6 +70,42 @@ def test_one_change_leaves_the_rest_as_it_is(lab: Lab, one: LabNode) -> None:
 def handles(node: LabNode) -> list[str]:
     """Every chain, rule and set with its number."""
     return [line for line in node.run("nft", "-a", "list", "table", "inet", "orch").splitlines() if "# handle" in line]
+
+
+def test_where_many_tasks_come_at_a_time_transactions_are_few(one: LabNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs the start of a program; but one task alone waits for no other."""
+    told: list[str] = []
+    carry_out = rules._Watch.nft
+
+    def counted(watch: rules._Watch, text: str) -> None:
+        told.append(text)
+        carry_out(watch, text)
+
+    make = one.network._namespaces.make_network_namespace
+
+    async def made_slowly(path: Path, **options: Any) -> None:
+        await asyncio.sleep(2 * rules.TOGETHER_S)
+        await make(path, **options)
+
+    async def one_after_the_other(attachments: Sequence[Attachment]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for attachment in attachments:
+                group.create_task(one.network.attach(attachment))
+                await asyncio.sleep(rules.TOGETHER_S / 10)
+
+    monkeypatch.setattr(rules._Watch, "nft", counted)
+    busy = [one.attachment(f"web-{number}", number, "web") for number in range(10, 10 + 5 * rules.MANY)]
+    one.attached = {attachment.task_id: attachment for attachment in busy}
+    with monkeypatch.context() as slow:
+        slow.setattr(one.network._namespaces, "make_network_namespace", made_slowly)
+        one.call(one_after_the_other(busy))
+    there = "".join(table(one))
+    assert all(f"{attachment.address} " in there for attachment in busy)
+    assert len(told) <= len(busy) / 2
+    told.clear()
+    for number in range(100, 105):
+        one.attach(f"web-{number}", number, "web")
+    assert len(told) == 5, "one alone waits for nobody"
 
 
 def test_traffic_is_counted(lab: Lab, one: LabNode) -> None:
