@@ -17,6 +17,12 @@ DISRUPTION_PLANTS = (
         hint=54,
     ),
     Plant(
+        name="nobody looks whether services are spread",
+        bug=instead(rebalance, "moves", lambda _situation: ([], None)),
+        caught_by=frozenset({"spread again"}),
+        hint=1,
+    ),
+    Plant(
         name="one that moves needs to gain nothing by it",
         bug=instead(rebalance, "WORTH_IT", -1),
         caught_by=frozenset({"idle is idle", "whole at rest", "pace", "no doubles"}),

@@ -306,6 +306,7 @@ class _Run:
 
     async def _maintain_a_node(self) -> None:
         """In good order: one is drained, looked after, and takes tasks again."""
+        await self._insist(lambda: self._people.apply(evenness.PLAIN, evenness.plain(IMAGES[0])))
         name = self._chance.choice(sorted(self._cluster.agents))
         deadline_ms = self._chance.choice([None, DRAIN_MS])
         await self._insist(lambda: self._people.drain(name, deadline_ms))
