@@ -52,6 +52,12 @@ class ClusterImages:
         self._holds = Holds()
         self._uploading: dict[str, int] = {}
         """Bytes that are still to come of each blob that is being sent, and that have come of each archive."""
+        self._announced = 0
+        """Bytes that blobs were let in for, and that came of archives, since this instance began."""
+        self._admitting = asyncio.Lock()
+        """Held while it is looked whether something fits, until it counts as on its way: what is let in and has come
+        while the disk is looked through would be in neither number.
+        """
         self._changes = 0
         self._tidying = asyncio.Lock()
         self._untidy = False
@@ -170,8 +176,9 @@ class ClusterImages:
             if start.offset > come:
                 text = f"blob {start.digest} has come up to byte {come}, and this goes on at {start.offset}"
                 raise errors.Outdated(text, hint="ask again what is missing")
-            await self.check_room(start.size - start.offset)
-            self._uploading[start.digest] = start.size - start.offset  # before anything else gets its turn
+            async with self._admitting:
+                await self.check_room(start.size - start.offset)
+                self._count(start.digest, start.size - start.offset)
             await self._receive(start, chunks)
             await self.threads.run(self._parts.finish, start.digest, start.size)
         self._holds.keep([start.digest])
@@ -269,6 +276,16 @@ class ClusterImages:
         finally:
             del self._uploading[digest]
 
+    def _count(self, key: str, size_bytes: int) -> None:
+        """So much more is on its way."""
+        self._uploading[key] += size_bytes
+        self._announced += size_bytes
+
+    async def _room_until(self) -> int:
+        """How many bytes may have been announced before there is certainly room no more."""
+        announced = self._announced
+        return announced + self.limit_bytes - await self.used_bytes()
+
     async def used_bytes(self) -> int:
         """What images take, and what is still to come of those that are being sent."""
         before = dict(self._uploading)
@@ -305,11 +322,14 @@ class ClusterImages:
             raise image_errors.StorageFailed(f"{text}; free some space on the control plane's disk") from error
 
     async def _spool(self, upload: Upload, key: str, chunks: AsyncIterator[bytes]) -> None:
-        room_bytes = self.limit_bytes - await self.used_bytes()
+        """Looks for room again when more has come than there was room for, of this one or of others."""
+        most = await self._room_until()
         async for chunk in _steady(chunks, "the archive"):
-            self._uploading[key] += len(chunk)
-            if self._uploading[key] > room_bytes:
-                await self.check_room(self._uploading[key], is_counted=True)
+            self._count(key, len(chunk))
+            if self._announced > most:
+                async with self._admitting:
+                    await self.check_room(self._uploading[key], is_counted=True)
+                most = await self._room_until()
             await self._write(upload, chunk, "the archive")
         if not self._uploading[key]:
             raise errors.Invalid("the archive is empty", hint="send a tar file, made by `docker save` for example")

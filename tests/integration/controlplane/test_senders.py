@@ -1,6 +1,7 @@
 """Whoever sends images: many at once, those who trickle, and what they leave for others."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,6 +83,25 @@ async def test_what_comes_at_the_same_time_does_not_pass_the_limit_together(tmp_
         assert here == at_once.count(True) * 3 * MIB <= 10 * MIB
         one_after_another = [await push(content) for content in contents]
         assert one_after_another.count(True) == 3
+
+
+@aio.bounded(30)
+async def test_two_archives_do_not_pass_the_limit_together(tmp_path: Path) -> None:
+    """Each alone would fit."""
+    async with api_world.opened(tmp_path, images_limit_bytes=10 * MIB, known=()) as world:
+        calls = [world.stub.ImportImage() for _ in range(2)]
+        for call in calls:
+            await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
+        for call in [call for _ in range(6) for call in calls if not call.done()]:
+            with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it may be refused meanwhile
+                await call.write(pb.ImportImageRequest(chunk=b"x" * MIB))
+        await aio.until(lambda: any(call.done() for call in calls), what="one of them is refused")
+        refused = [await call.code() for call in calls if call.done()]
+        assert set(refused) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        await aio.until(lambda: len(world.images._uploading) < 2, what="it is gone")
+        assert await world.images.used_bytes() <= 10 * MIB
+        for call in calls:
+            call.cancel()
 
 
 async def one(chunk: bytes) -> AsyncIterator[bytes]:
