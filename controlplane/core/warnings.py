@@ -12,7 +12,8 @@ from controlplane.core import (
     update_policy,
 )
 from images import reference
-from protos import containers, kinds
+from manifests import defaults
+from protos import containers, kinds, units
 from protos.orch.v1 import objects_pb2 as pb
 
 
@@ -40,6 +41,7 @@ def warnings(
         *placement_warnings.of(value, empty, services),
         *_nothing_to_choose(value),
         *_update(value),
+        *_hardly_asked(value),
         *_disruption(value),
         *(warning for one in members for warning in _privileged(one)),
         *_not_rolled_out(value),
@@ -121,6 +123,21 @@ def _update(service: pb.Service) -> Iterator[str]:
         yield f"spec.update.parallelism: {other} takes its place, and it counts for nothing; remove it"
     if not other and replicas != 1 and update.HasField("parallelism"):
         yield from _all_at_once(service)
+
+
+def _hardly_asked(service: pb.Service) -> Iterator[str]:
+    """A deadline that is over before anybody asks a second time."""
+    spec: pb.ServiceSpec = defaults.resolve(service.spec)
+    deadline_ms = spec.update.progress_deadline
+    for one in (spec.template.container, *spec.template.sidecars):
+        interval_ms = one.probes.readiness.interval
+        if one.probes.HasField("readiness") and interval_ms >= deadline_ms:
+            whose = f"the readiness probe of {one.name}" if one.name else "the readiness probe"
+            yield (
+                f"spec.update.progressDeadline: {whose} asks every {units.format_duration(interval_ms)}, so a new task "
+                f"that is not ready at once has failed, after {units.format_duration(deadline_ms)}, before it is asked "
+                "again; write a shorter interval, or a longer deadline"
+            )
 
 
 def _all_at_once(service: pb.Service) -> Iterator[str]:

@@ -13,6 +13,11 @@ from tests.support.fake_agent import ONCE
 SMALL_BYTES = 2**26
 """Tasks that reserve no more than this have room for others beside them, wherever they are."""
 
+ASKED_EVERY_MS = 2_000
+"""How often a sidecar is asked whether it is ready: more than once within every `progressDeadline`, since a rollout
+that no failure stops gives each new task so long, again and again.
+"""
+
 LARGE_CPU = 2_100
 """More than half of a node."""
 
@@ -31,6 +36,7 @@ def add_around(chance: random.Random, template: pb.TaskTemplate) -> None:
             one.resources.reservations.memory = 2**22 if small else 0
             if chance.random() < 0.3:
                 one.probes.readiness.http.port = "80"
+                one.probes.readiness.interval = ASKED_EVERY_MS
     if chance.random() < 0.2:
         template.container.lifecycle.pre_stop.sleep = chance.choice([100, 3_000])
     if chance.random() < 0.2:

@@ -16,10 +16,6 @@ JOB = "job"
 """The service that comes to its end; `api` and `web` may wait for that."""
 COMPANION, STRANGER = "api", "db"
 """The services that `web` may have to be near to, and apart from."""
-ASKED_EVERY_MS = 2_000
-"""How often a sidecar is asked whether it is ready: more than once within every `progressDeadline`, since a rollout
-that no failure stops gives each new task so long, again and again.
-"""
 
 _MISSING = ("1", "2", "25%", "50%", "100%")
 _AMOUNTS = (("1", ""), ("25%", "25%"), ("50%", "1"), ("2", "50%"), ("100%", "0"), ("0", "34%"), ("1", "1"))
@@ -47,9 +43,6 @@ def add(chance: random.Random, name: str, spec: pb.ServiceSpec, *, may_surge: bo
     of nodes.
     """
     add_way(chance, spec, may_surge=may_surge)
-    for one in spec.template.sidecars:
-        if one.probes.HasField("readiness"):
-            one.probes.readiness.interval = ASKED_EVERY_MS
     if chance.random() < 0.5:
         spec.revision_history_limit = chance.choice([0, 1, 2])
     if chance.random() < 0.3:

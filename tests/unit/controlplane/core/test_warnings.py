@@ -28,6 +28,26 @@ def test_what_is_within_the_container_is_not_told() -> None:
     assert told() == told(init=True, seccomp="unconfined", read_only_rootfs=True) == ()
 
 
+@pytest.mark.parametrize(
+    ("deadline_ms", "interval_ms", "warned"),
+    [(10_000, 10_000, True), (5_000, None, True), (10_001, 10_000, False), (None, None, False), (60_000, 1_000, False)],
+)
+def test_a_deadline_before_the_second_asking_is_told(
+    deadline_ms: int | None, interval_ms: int | None, warned: bool
+) -> None:
+    """Whatever of both stands in the manifest; and of whose probe."""
+    made = build.service()
+    made.spec.template.sidecars.add(name="proxy", image="hello").probes.readiness.http.port = "80"
+    if interval_ms is not None:
+        made.spec.template.sidecars[0].probes.readiness.interval = interval_ms
+    if deadline_ms is not None:
+        made.spec.update.progress_deadline = deadline_ms
+    found = warnings.warnings(made, images=[], empty=warnings.emptied([build.node("n1")]), services={})
+    lines = [line for line in found if line.startswith("spec.update.progressDeadline: ")]
+    assert len(lines) == warned
+    assert all("the readiness probe of proxy asks every 10s, so" in line for line in lines)
+
+
 def test_an_image_that_nobody_is_asked_for_has_to_be_on_the_nodes() -> None:
     """No push and no registry changes that."""
 
