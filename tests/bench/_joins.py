@@ -1,7 +1,7 @@
 """Joins, one after the other, on a machine that has nothing of ours: `python -m tests.bench._joins FOLDER`.
 
-For each line of its input, `node` or `certificate`, it writes how many seconds one took, and how many the processors
-worked for it beside the control plane. It and everything that it starts live in namespaces of their own for networks,
+For each line of its input, `node`, `command` or `certificate`, it writes how many seconds one took, and how many the
+processors worked for it beside the control plane. It and everything that it starts live in namespaces of their own for networks,
 mounts and processes, where /etc/orch, /var/lib and /run are empty; whoever starts it makes those (`NAMESPACES`), and
 they end with it.
 """
@@ -44,7 +44,13 @@ def main() -> None:
     with founded.running(folder) as cluster, _stub(cluster) as stub:
         for line in sys.stdin:
             name = f"n{next(numbers)}"
-            took = _node(cluster, stub, name) if line.strip() == "node" else _certificate(cluster, folder / name)
+            match line.strip():
+                case "node":
+                    took = _node(cluster, stub, name)
+                case "command":
+                    took = _command(cluster, name)
+                case _:
+                    took = _certificate(cluster, folder / name)
             print(*took, flush=True)
 
 
@@ -71,7 +77,16 @@ def _certificate(cluster: founded.Founded, folder: Path) -> tuple[float, float]:
 
 
 def _node(cluster: founded.Founded, stub: "control_pb2_grpc.ControlStub", name: str) -> tuple[float, float]:
-    """The command, as the guide has it, and the agent's start, as systemd goes about it, until it has its session."""
+    """The command, and the agent's start, as systemd goes about it, until it has its session."""
+    took_s, worked_s = _command(cluster, name)
+    began = time.perf_counter()
+    with _agent() as agent:
+        until(lambda: _is_ready(stub, name), what=f"{name} has its session", timeout_s=TIMEOUT_S, every_s=0.01)
+        return took_s + time.perf_counter() - began, worked_s + agent.worked_s()
+
+
+def _command(cluster: founded.Founded, name: str) -> tuple[float, float]:
+    """As the guide has it, where there is nothing of ours."""
     for path in OURS:
         shutil.rmtree(path, ignore_errors=True)
     token = cluster.token("--role=node")
@@ -79,10 +94,7 @@ def _node(cluster: founded.Founded, stub: "control_pb2_grpc.ControlStub", name: 
     command = ("-m", "orchctl", "node", "join", f"--token={token}", server, door, f"--name={name}", f"--address={HERE}")
     began, before_s = time.perf_counter(), _worked_s()
     _run(sys.executable, *command)
-    command_s = _worked_s() - before_s
-    with _agent() as agent:
-        until(lambda: _is_ready(stub, name), what=f"{name} has its session", timeout_s=TIMEOUT_S, every_s=0.01)
-        return time.perf_counter() - began, command_s + agent.worked_s()
+    return time.perf_counter() - began, _worked_s() - before_s
 
 
 @contextmanager
