@@ -1,9 +1,9 @@
 """Joins, one after the other, on a machine that has nothing of ours: `python -m tests.bench._joins FOLDER`.
 
 For each line of its input, `node`, `command` or `certificate`, it writes how many seconds one took, and how many the
-processors worked for it beside the control plane. It and everything that it starts live in namespaces of their own for networks,
-mounts and processes, where /etc/orch, /var/lib and /run are empty; whoever starts it makes those (`NAMESPACES`), and
-they end with it.
+processors worked for it beside the control plane. It and everything that it starts live in namespaces of their own for
+networks, mounts and processes, where /etc/orch, /var/lib and /run are empty; whoever starts it makes those
+(`NAMESPACES`), and they end with it.
 """
 
 import itertools
