@@ -1,5 +1,6 @@
 """How long a machine takes to become a node: from the command until the agent has its session, and of that the command
-and the certificate alone. And what the processors worked for it beside the control plane, which is the same on a busy machine.
+and the certificate alone. And what the processors worked for it beside the control plane, which is the same on a busy
+machine.
 
 Both are against a cluster that runs on the same machine. systemd is left out, which takes some tenths of a second more
 to enable a service; see `_joins.py`.
