@@ -171,27 +171,30 @@ def test_the_stopped_wait_for_the_stopped() -> None:
     assert dependencies.needed_by(database(), [user], lambda _: [build.task(1)]) == (), "it stays as it is"
 
 
-def test_a_stopped_service_that_is_needed_is_kept_whole_and_is_not_settled() -> None:
+def test_a_stopped_service_that_is_needed_is_not_settled() -> None:
     """What waits for its end goes on waiting."""
     service = build.service("db", replicas=1)
     service.spec.stopped = True
-    for needed, kept in ((True, [states.RUNNING]), (False, [])):
-        situation = replicated.Situation(
-            service=service,
-            revisions=[build.revision(service)],
-            tasks=[build.task(1, of="db", revision_id="db-1-id-db")],
-            draining=frozenset(),
-            now_ms=NOW_MS,
-            needed=needed,
-            trouble="it stops after web, which depends on it" if needed else "",
-        )
-        made = [change.value for change in replicated.reconcile(situation, build.suffixes()).changes]
-        stops = [one for one in made if isinstance(one, pb.Task) and one.desired_state == pb.DESIRED_STATE_REMOVE]
-        assert bool(stops) == (not kept)
+    for trouble in ("it stops after web, which depends on it", ""):
+        made = reconciled(service, needed=bool(trouble), trouble=trouble)
         (told,) = [one for one in made if isinstance(one, pb.Service)]
         assert not told.status.settled
         assert told.status.message.startswith("stopped")
-        assert ("it stops after web" in told.status.message) == needed
+        assert trouble in told.status.message
+
+
+def reconciled(service: pb.Service, *, needed: bool, trouble: str = "") -> list[object]:
+    """What becomes of a service with one task, and of that."""
+    situation = replicated.Situation(
+        service=service,
+        revisions=[build.revision(service)],
+        tasks=[build.task(1, of="db", revision_id="db-1-id-db")],
+        draining=frozenset(),
+        now_ms=NOW_MS,
+        needed=needed,
+        trouble=trouble,
+    )
+    return [change.value for change in replicated.reconcile(situation, build.suffixes()).changes]
 
 
 def test_services_that_need_each_other_go_at_once() -> None:
@@ -202,22 +205,14 @@ def test_services_that_need_each_other_go_at_once() -> None:
     assert dependencies.needed_by(other, [one, other], nothing) == ()
 
 
-def test_what_is_still_needed_is_kept_whole() -> None:
+@pytest.mark.parametrize("way", ["deleted", "stopped"])
+def test_what_is_still_needed_is_kept_whole(way: str) -> None:
     """It is reconciled as ever until the last that needs it has gone; then its tasks are asked to go."""
     service = build.service("db", replicas=1)
-    service.meta.deleted_at = NOW_MS
-    for needed, stopped in ((True, False), (False, True)):
-        situation = replicated.Situation(
-            service=service,
-            revisions=[build.revision(service)],
-            tasks=[build.task(1, of="db", revision_id="db-1-id-db")],
-            draining=frozenset(),
-            now_ms=NOW_MS,
-            needed=needed,
-        )
-        made = replicated.reconcile(situation, build.suffixes())
-        tasks = [change.value for change in made.changes if isinstance(change.value, pb.Task)]
-        assert any(task.desired_state == pb.DESIRED_STATE_REMOVE for task in tasks) == stopped
+    service.meta.deleted_at, service.spec.stopped = NOW_MS * (way == "deleted"), way == "stopped"
+    for needed in (True, False):
+        tasks = [one for one in reconciled(service, needed=needed) if isinstance(one, pb.Task)]
+        assert any(task.desired_state == pb.DESIRED_STATE_REMOVE for task in tasks) != needed
 
 
 def test_a_cycle_is_refused_with_its_way() -> None:
