@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from agent.errors import AgentError, Refused, Temporary
 from agent.refusals import Refusals
 from protos import pushback
+from protos.ending import Ending
 from protos.link import Link, LinkLost
 from protos.orch.v1 import dispatcher_pb2 as dpb
 from protos.orch.v1 import dispatcher_pb2_grpc as rpc
@@ -116,6 +117,7 @@ class CallLink(Link[Out, In]):
 
     def __init__(self, call: "grpc.aio.StreamStreamCall[Out, In]", peer: str, *, linger_s: float) -> None:
         self._call = call
+        self._ending = Ending(call)
         self._peer = peer
         self._linger_s = linger_s
         self._writing = asyncio.Lock()
@@ -134,7 +136,7 @@ class CallLink(Link[Out, In]):
         try:
             (message,) = await asyncio.shield(reading)
         except grpc.aio.AioRpcError as error:
-            raise LinkLost(_words(self._peer, error)) from error
+            raise LinkLost(await self._why()) from error
         if message is EOF:
             raise LinkLost(await self._why())
         self._reading = None
@@ -166,7 +168,8 @@ class CallLink(Link[Out, In]):
     async def _why(self) -> str:
         if not self._call.done():
             return f"{self._peer}: the stream is closed"
-        return f"{self._peer}: {_plain(await self._call.details()) or (await self._call.code()).name}"
+        code, details = await self._ending.status()
+        return f"{self._peer}: {_plain(details) or code.name}"
 
 
 class Server:

@@ -23,6 +23,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
 
 from agent import rpc
+from protos.ending import Ending
 from protos.orch.v1 import dispatcher_pb2 as wire
 from tests.support import doorfuzz, nodeframes, scraping
 from tests.support.nodeframes import ANSWER_S
@@ -104,7 +105,7 @@ class Sender:
         path = f"/{method.containing_service.full_name}/{method.name}" if dice.random() < 0.9 else dice.choice(_FOREIGN)
         messages = [doorfuzz.payload(dice, method.input_type) for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 2, 5)))]
         call = self.channels[who].stream_stream(path)(iter(messages), timeout=STREAM_S * dice.choice((1, 1, 10)))
-        await self._ended(call, who, f"{path} {[message[:100] for message in messages]}", streams=True)
+        await self._ended(call, who, f"{path} {[message[:100] for message in messages]}")
 
     async def _fetch(self, dice: random.Random, who: str) -> None:
         """A message that is read: of a blob that is there or not, from where nobody would read on, up to 2 MB long."""
@@ -114,9 +115,10 @@ class Sender:
         request = wire.FetchBlobRequest(digest=digest, offset=dice.choice(_OFFSETS))
         packed = dice.choice((grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate))
         call = self.channels[who].unary_stream(FETCH)(request.SerializeToString(), timeout=ANSWER_S, compression=packed)
-        await self._ended(call, who, f"Fetch {digest[:100]!r} ({len(digest)}) from {request.offset}", streams=False)
+        await self._ended(call, who, f"Fetch {digest[:100]!r} ({len(digest)}) from {request.offset}")
 
-    async def _ended(self, call: Any, who: str, what: str, *, streams: bool) -> None:
+    async def _ended(self, call: Any, who: str, what: str) -> None:
+        ending = Ending(call)
         try:
             async for _ in call:
                 self.outcomes["messages"] += 1
@@ -127,13 +129,11 @@ class Sender:
             if not call.cancelled() or asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             return
-        code, details = await call.code(), await call.details() or ""
+        code, details = await ending.status()
         self.outcomes[code.name] += 1
         if who == NOBODY:
             assert code is grpc.StatusCode.UNAVAILABLE, f"{what} of nobody: {code.name} {details[:500]!r}"
             return
-        if streams and details == "Internal error from Core":
-            return  # our own end's, whose call was over before all of it was sent
         assert code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (
             f"{what} of {who}: {code.name} {details[:500]!r}"
         )

@@ -21,6 +21,7 @@ import grpc.aio
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from protos.ending import Ending
 from protos.orch.v1 import control_pb2, dispatcher_pb2, objects_pb2
 from tests.support import aio, api_world, doorfuzz, trusted
 
@@ -154,6 +155,7 @@ class Target:
         everything = [*messages, dispatcher_pb2.AgentMessage(statuses=dispatcher_pb2.StatusReport(sequence=LAST))]
         async with asyncio.timeout(doorfuzz.ANSWER_S), self.cluster.dispatcher(own) as stub:
             call: Any = stub.Session()  # type: ignore[call-arg]  # the stubs want an iterator
+            ending = Ending(call)
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has ended meanwhile
                 for message in everything:
                     await call.write(message)
@@ -163,7 +165,7 @@ class Target:
                 call.cancel()
                 return True
             self.outcomes["ended"] += 1
-            _check_words(await call.code(), await call.details() or "")
+            _check_words(*await ending.status())
             return False
 
     async def _takes_all(self, call: Any) -> bool:

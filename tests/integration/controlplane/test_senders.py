@@ -13,6 +13,7 @@ import pytest
 from controlplane.core import request_errors
 from controlplane.images import pace
 from images import digest
+from protos.ending import Ending
 from protos.orch.v1 import control_pb2 as pb
 from tests.support import aio, api_world, pushing
 from tests.support.api_world import refusal
@@ -90,14 +91,15 @@ async def test_two_archives_do_not_pass_the_limit_together(tmp_path: Path) -> No
     """Each alone would fit."""
     async with api_world.opened(tmp_path, images_limit_bytes=10 * MIB, known=()) as world:
         calls = [world.stub.ImportImage() for _ in range(2)]
+        endings = [Ending(call) for call in calls]
         for call in calls:
             await call.write(pb.ImportImageRequest(options=pb.ImportImageOptions(name="hello")))
         for call in [call for _ in range(6) for call in calls if not call.done()]:
             with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it may be refused meanwhile
                 await call.write(pb.ImportImageRequest(chunk=b"x" * MIB))
         await aio.until(lambda: any(call.done() for call in calls), what="one of them is refused")
-        refused = [await call.code() for call in calls if call.done()]
-        assert set(refused) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        refused = [await ending.status() for call, ending in zip(calls, endings, strict=True) if call.done()]
+        assert {code for code, _ in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         await aio.until(lambda: len(world.images._uploading) < 2, what="it is gone")
         assert await world.images.used_bytes() <= 10 * MIB
         for call in calls:
