@@ -12,6 +12,9 @@ from protos.orch.v1 import trust_pb2 as pb
 from trust.core import identity, token
 from trust.core.identity import PEOPLE, Malformed, Role
 
+LONGEST_MS = 87_600 * 3_600_000
+"""As long as the `ttl` of a service may be: ten years."""
+
 
 def new(
     role: Role, pin: str, request: pb.CreateTokenRequest, *, actor: str, now_ms: int
@@ -45,8 +48,10 @@ def role(request: pb.CreateTokenRequest) -> Role:
         )
     if request.person and not identity.NAME.fullmatch(request.person):
         raise errors.Invalid(f"{request.person!r:.70} is no name for a person", hint=f"it has {identity.NAME_HINT}")
-    if request.lifetime < 0:
-        raise errors.Invalid("a token's lifetime is not negative")
+    if not 0 <= request.lifetime <= LONGEST_MS:
+        raise errors.Invalid(
+            "a token is not good for so long", hint="for up to 87600h, or with --expires 0s until it is revoked"
+        )
     return found
 
 
