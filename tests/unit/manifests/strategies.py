@@ -7,9 +7,10 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from manifests import containers, fields, networking, rules, words
+from manifests import fields, networking, rules, words
 from protos import schema
 from protos.orch.v1 import objects_pb2 as pb
+from tests.unit.manifests import agreeing
 
 # What a reader of YAML is most easily wrong about.
 TRAPS = [
@@ -20,9 +21,10 @@ TRAPS = [
     "10s", "#!/bin/sh\nset -e\n  echo hi # not a comment\n", "key: |\n  x\n", "\\n", "a\\", "é", "-1", "+1", "1.", ".5",
 ]  # fmt: skip
 
+_NO_NUL = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TEXTS = st.one_of(
     st.sampled_from(TRAPS),
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30),
+    st.text(_NO_NUL, max_size=30),
     st.text(st.sampled_from("ab\n :#-'\"\t"), max_size=30),
 )
 _IMAGES = st.sampled_from(["hello", "busybox:1.36", "registry:5000/team/hello", "hello@sha256:" + "ab" * 32])
@@ -136,11 +138,7 @@ def messages(draw: st.DrawFn, message: Callable[[], Message]) -> Message:
         _ask_one_question(draw, value)
     if isinstance(value, pb.Hook):
         _do_one_thing(draw, value)
-    if isinstance(value, pb.DisruptionPolicy) and value.min_available:
-        value.max_unavailable = ""
-    if isinstance(value, pb.TaskTemplate):
-        _tell_containers_apart(value)
-        _declare_volumes(value)
+    agreeing.agree(value)
     return value
 
 
@@ -154,27 +152,6 @@ def _do_one_thing(draw: st.DrawFn, hook: pb.Hook) -> None:
     elif not hook.HasField(chosen):
         inner = getattr(hook, chosen)
         inner.CopyFrom(draw(messages(type(inner))))
-
-
-def _tell_containers_apart(template: pb.TaskTemplate) -> None:
-    """Each has a name of its own, and only the main one says what is about the whole task."""
-    template.container.ClearField("name")
-    template.stop_grace_period = max(template.stop_grace_period, 1_000)
-    for number, one in enumerate((*template.init, *template.sidecars)):
-        one.name = f"c{number}"
-        one.ClearField("privileged")
-        for shared in containers.SHARED:
-            one.ClearField(shared)
-    for one in template.init:
-        one.ClearField("probes")
-        one.ClearField("lifecycle")
-
-
-def _declare_volumes(template: pb.TaskTemplate) -> None:
-    """Those that the containers mount."""
-    containers_ = (template.container, *template.init, *template.sidecars)
-    for name in sorted({mount.volume for one in containers_ for mount in one.mounts}):
-        template.volumes.add(name=name)
 
 
 def _ask_one_question(draw: st.DrawFn, probe: pb.Probe) -> None:
@@ -200,7 +177,7 @@ def _draw_field(draw: st.DrawFn, value: Message, field: FieldDescriptor) -> None
             target[key].CopyFrom(draw(messages(type(target[key]))))
         assert inner.message_type is not None, f"{field.full_name} needs a row in _SPECIAL"
     elif schema.is_list(field):
-        for _ in range(draw(st.integers(0, 3))):
+        for _ in range(draw(st.integers(1 if schema.rules(field).required else 0, 3))):
             _draw_item(draw, target, field)
     elif field.message_type is not None:
         target.CopyFrom(draw(messages(type(target))))
@@ -219,7 +196,8 @@ def _draw_item(draw: st.DrawFn, target: Any, field: FieldDescriptor) -> None:
 def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     options = schema.rules(field)
     if field.type == FieldDescriptor.TYPE_STRING and options.pattern and not field.is_repeated:
-        return st.from_regex(options.pattern, fullmatch=True).filter(lambda text: len(text) <= options.max_items)
+        matching = st.from_regex(options.pattern, fullmatch=True, alphabet=_NO_NUL)
+        return matching.filter(lambda text: len(text) <= options.max_items)
     if field.type == FieldDescriptor.TYPE_STRING:
         return TEXTS
     if field.type == FieldDescriptor.TYPE_BOOL:
