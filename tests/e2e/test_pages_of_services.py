@@ -85,7 +85,7 @@ def test_a_rollout_that_fails_is_told_as_on_the_page(local: LocalCluster, tmp_pa
     reader.write("web.yaml", manifest("web", spec=update, container="command: [sh, -c, 'echo no database; exit 3']"))
     reader.sees("orchctl apply -f web.yaml", code=1, passing=rf"{PROGRESS}(?!.*rolled back)")
     reader.sees("orchctl rollout status web")
-    reader.sees("orchctl events --for service/web --type warning")
+    reader.sees("orchctl events --for service/web --type warning", within_s=20)
     local.orchctl("rollout", "undo", "web")
     local.orchctl("rollout", "undo", "web", "--to-revision", "1")
     reader.sees("orchctl rollout history web")

@@ -45,7 +45,7 @@ def test_what_keeps_failing_is_tried_in_place_and_then_on_another_node(local: Lo
     local.orchctl("apply", "--detach", "-f", "-", text=SICK)
     reader.sees("orchctl get tasks", within_s=60)
     reader.sees("orchctl describe service sick")
-    reader.sees("orchctl events --for service/sick")
+    reader.sees("orchctl events --for service/sick", within_s=20)
     assert not reader.left
     failed = until(lambda: _given_up(local), what="it was given up on two nodes", timeout_s=60)
     assert all(task.status.restarts == 3 for task in failed)

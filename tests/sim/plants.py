@@ -279,7 +279,7 @@ PLANTS = (
         name="processes and disk are given out as often as somebody asks",
         bug=instead(demand, "of", _endless),
         caught_by=frozenset({"capacity"}),
-        hint=10_166,
+        hint=40_113,
     ),
     Plant(
         name="garbage collection does not wait for the end",
