@@ -48,6 +48,6 @@ ABSENCE_PLANTS = (
         name="what an agent says when it goes is forgotten",
         bug=instead(Sessions, "announced", _hear_nothing),
         caught_by=frozenset({WAITED}),
-        hint=30_002,
+        hint=30_000,
     ),
 )

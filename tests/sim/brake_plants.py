@@ -22,13 +22,13 @@ BRAKE_PLANTS = (
         name="tasks are given up although most nodes vanished together",
         bug=instead(nodes, "braked", lambda *_: False),
         caught_by=frozenset({"brake"}),
-        hint=3,
+        hint=5,
     ),
     Plant(
         name="a node that was lost for good once is so for ever",
         bug=instead(losses, "is_final", _once_and_for_ever),
         caught_by=frozenset({"brake"}),
-        hint=211,
+        hint=47,
     ),
     Plant(
         name="a node that the brake held says so for ever",

@@ -43,7 +43,7 @@ CROWD_PLANTS = (
         name="a sidecar that ended is not started again",
         bug=instead(around, "_after_init", _main_alone),
         caught_by=REST,
-        hint=68,
+        hint=20,
     ),
     Plant(
         name="a task that is held is started",
@@ -55,7 +55,7 @@ CROWD_PLANTS = (
         name="a dependency that is there counts as fulfilled",
         bug=instead(dependencies, "_is_fulfilled", lambda *_: True),
         caught_by=frozenset({"nobody starts too early"}),
-        hint=5,
+        hint=3,
     ),
     Plant(
         name="what was held is forgotten",
@@ -79,6 +79,6 @@ CROWD_PLANTS = (
         name="a service for a while stays for ever",
         bug=instead(expiry, "expire", lambda *_: plan.NOTHING),
         caught_by=REST,
-        hint=3,
+        hint=10,
     ),
 )

@@ -8,13 +8,13 @@ DISRUPTION_PLANTS = (
         name="tasks of a drained node leave at once",
         bug=instead(leaving, "_at_once", lambda *_: leaving.DRAINED),
         caught_by=frozenset({"nothing is lost", "disruption"}),
-        hint=11,
+        hint=1,
     ),
     Plant(
         name="what a service can do without is what it has",
         bug=instead(disruption, "allowed", lambda _service, members: len(members)),
         caught_by=frozenset({"disruption"}),
-        hint=54,
+        hint=95,
     ),
     Plant(
         name="nobody looks whether services are spread",

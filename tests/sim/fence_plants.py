@@ -23,12 +23,12 @@ FENCE_PLANTS = (
         name="fenced tasks are given up before they are dead",
         bug=instead(nodes, "fenced_for_ms", _as_others),
         caught_by=NEVER_TWO,
-        hint=10_029,
+        hint=10_002,
     ),
     Plant(
         name="nobody kills fenced tasks",
         bug=instead(lease.Lease, "until_s", _for_ever),
         caught_by=NEVER_TWO,
-        hint=10_031,
+        hint=10_010,
     ),
 )
