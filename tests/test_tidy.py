@@ -105,7 +105,8 @@ def test_background_tasks_have_an_owner() -> None:
             if dropped is not None and ast.unparse(dropped.func).endswith("ensure_future"):
                 yield node.lineno, "the future is dropped: start it in a TaskGroup"
 
-    _check(_report((path for path in _python() if path not in set(_tests())), bare))
+    tests = set(_tests())
+    _check(_report((path for path in _python() if path not in tests), bare))
 
 
 def test_tests_do_not_sleep() -> None:
