@@ -8,6 +8,7 @@ import secrets
 
 from controlplane.core import plan
 from controlplane.core import request_errors as errors
+from protos import units
 from protos.orch.v1 import trust_pb2 as pb
 from trust.core import identity, token
 from trust.core.identity import PEOPLE, Malformed, Role
@@ -49,8 +50,9 @@ def role(request: pb.CreateTokenRequest) -> Role:
     if request.person and not identity.NAME.fullmatch(request.person):
         raise errors.Invalid(f"{request.person!r:.70} is no name for a person", hint=f"it has {identity.NAME_HINT}")
     if not 0 <= request.lifetime <= LONGEST_MS:
+        longest = units.format_duration(LONGEST_MS)
         raise errors.Invalid(
-            "a token is not good for so long", hint="for up to 87600h, or with --expires 0s until it is revoked"
+            "a token is not good for so long", hint=f"for up to {longest}, or with --expires 0s until it is revoked"
         )
     return found
 
