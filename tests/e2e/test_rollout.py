@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.local import tasks
+from deploy.local import cluster, tasks
 from protos import states
 from protos.orch.v1 import objects_pb2 as pb
 from tests.support.cluster import LocalCluster, get, names_of
@@ -133,6 +133,27 @@ def test_a_global_service_has_one_task_on_each_node(local: LocalCluster) -> None
     until(lambda: len(live(local, "every")) == 3, what="it came back to n2", timeout_s=15)
     local.orchctl("scale", "every=5", code=2)
     local.orchctl("delete", "service", "every")
+
+
+def test_a_global_service_has_a_task_on_a_node_that_has_just_joined(local: LocalCluster) -> None:
+    """Nobody asks for it. A node that was deleted has none, and is as new as any other when it registers again."""
+    local.orchctl("apply", "-f", "-", text=manifest("met", spec="mode: global"))
+    before = {task.node_id: task.meta.id for task in live(local, "met")}
+    assert len(before) == 3
+    gone = local.nodes()["n3"].id
+    cluster.kill_node(local.folder, "n3")
+    until(lambda: local.nodes()["n3"].state == "down", what="n3 is down", timeout_s=20)
+    local.orchctl("delete", "node", "n3")
+    until(lambda: {task.node_id for task in live(local, "met")} == before.keys() - {gone}, what="its task is gone")
+    assert "n3" not in local.nodes()
+    cluster.start_node(local.folder, "n3")
+    until(lambda: len(live(local, "met")) == 3, what="n3 has a task", timeout_s=20)
+    after = {task.node_id: task.meta.id for task in live(local, "met")}
+    new = local.nodes()["n3"].id
+    assert after.keys() == before.keys() - {gone} | {new}
+    assert after[new] != before[gone], "what it ran before is not taken for its task"
+    assert all(after[node] == task for node, task in before.items() if node != gone), "the others stay"
+    local.orchctl("delete", "service", "met")
 
 
 def test_a_crash_loop_is_called_so(local: LocalCluster) -> None:
